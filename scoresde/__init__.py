@@ -1,0 +1,57 @@
+r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
+
+from .conditions import Given
+from .custom import CustomProcess, LinearProcess, NonlinearProcess
+from .editing import edit
+from .guidance import classifier_free
+from .latents import Reconstruction, encode, reconstruct
+from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
+from .models import ScoreModel
+from .network_score import NetworkScore
+from .oracles import GaussianOracle, KernelOracle, MixtureOracle, Oracle
+from .processes import EDM, VE, VP, Interpolant, Process, SubVP
+from .quantiles import QuantileOracle
+from .reverse import probability_flow, reverse_sde
+from .sampling import decode, sample
+from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
+from .settings import Settings
+
+__all__ = [
+    "EDM",
+    "VE",
+    "VP",
+    "Cosine",
+    "CustomProcess",
+    "GaussianOracle",
+    "Geometric",
+    "Given",
+    "Interpolant",
+    "Karras",
+    "KernelOracle",
+    "Likelihood",
+    "LinearBeta",
+    "LinearProcess",
+    "Logit",
+    "MixtureOracle",
+    "NetworkScore",
+    "NonlinearProcess",
+    "Oracle",
+    "Process",
+    "QuantileOracle",
+    "Reconstruction",
+    "Schedule",
+    "ScoreModel",
+    "Settings",
+    "SubVP",
+    "bits_per_dim",
+    "classifier_free",
+    "decode",
+    "dequantize",
+    "edit",
+    "encode",
+    "log_likelihood",
+    "probability_flow",
+    "reconstruct",
+    "reverse_sde",
+    "sample",
+]

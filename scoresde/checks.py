@@ -1,0 +1,70 @@
+r"""Checks of data at the door."""
+
+import torch
+from torch import Tensor
+
+from .models import ScoreModel
+
+
+def model_device(model: ScoreModel) -> torch.device | None:
+    r"""Returns the device of the model's tensors, or `None` if it has none."""
+
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return None
+
+
+def model_dtype(model: ScoreModel) -> torch.dtype:
+    r"""Returns the dtype for states: float64 if the model's is, else float32."""
+
+    for parameter in model.parameters():
+        return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return torch.get_default_dtype()
+
+
+def check_data(
+    model: ScoreModel,
+    x: Tensor,
+    name: str = "x",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""Returns states in float32 or float64, on the model's device.
+
+    Raises:
+        TypeError: If `x` is no tensor, or holds integers.
+        ValueError: If its shape, device or values do not fit.
+    """
+
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, but is a {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must hold floating-point numbers, but holds {x.dtype}; scale integer data as "
+            "in training, and pass levels through ss.dequantize for likelihoods."
+        )
+    if x.ndim < 2 or 0 in x.shape:
+        shape = tuple(x.shape)
+        raise ValueError(f"{name} must have shape (B, *) with B >= 1, but has {shape}.")
+    check_shape(model, tuple(x.shape[1:]), name)
+    if device is not None:
+        x = x.to(device)
+    home = model_device(model)
+    if home is not None and home.type != x.device.type:
+        raise ValueError(f"{name} is on {x.device} but the model on {home}; move one of them.")
+    bad = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise ValueError(f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}.")
+    if dtype is None:
+        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    return x.to(dtype)
+
+
+def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
+    r"""Refuses a shape of one sample that is not the model's."""
+
+    if model.shape is not None and shape != tuple(model.shape):
+        raise ValueError(
+            f"{name} must have shape (B, {', '.join(map(str, model.shape))}) for this model, but "
+            f"its samples have shape {shape}."
+        )

@@ -1,0 +1,5 @@
+r"""Edits built of encoding and decoding."""
+
+from .edit import edit
+
+__all__ = ["edit"]

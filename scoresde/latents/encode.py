@@ -1,0 +1,70 @@
+r"""From data to latents."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+
+from ..checks import check_data
+from ..models import ScoreModel
+from ..settings import Settings, split
+from ..transport import make_times, transport
+
+DEFAULTS: dict[str, Any] = {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5}
+
+
+@torch.no_grad()
+def encode(
+    model: ScoreModel, x: Tensor, *, t_max: float | None = None, **options: Any
+) -> Solution:
+    r"""Turns data into the latents that :func:`scoresde.decode` turns back.
+
+    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        t_max: The time of the latents. By default, the last of the process.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
+            solver is "dopri5" with tolerances of 1e-5.
+
+    Returns:
+        The solution, of which `x` holds the latents.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit, such as a stochastic solver.
+        SolverError: If the run fails.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 4.3
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    batch = len(x) if isinstance(x, Tensor) else None
+    model, settings = split(model, options, batch, **DEFAULTS)
+    refuse_noise(settings)
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    process = model.process
+    start = process.start_of("encoding") if settings.t_min is None else settings.t_min
+    stop = process.t_max if t_max is None else t_max
+    times = make_times(model, start, stop, settings)
+    return transport(model, x * signal(model, float(times[0])), times, settings)
+
+
+def signal(model: ScoreModel, t: float) -> float:
+    r"""Returns :math:`\alpha_t`, by which data is scaled where it enters."""
+
+    return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
+
+
+def refuse_noise(settings: Settings) -> None:
+    r"""Refuses solvers and options whose path cannot be run backwards."""
+
+    if settings.method.stochastic or settings.eta:
+        raise ValueError(
+            f"encoding needs the probability flow, but {settings.method} with "
+            f"eta={settings.eta or 1.0:g} is stochastic; use an ODE solver such as 'dopri5', or "
+            "'ddim' with eta=0."
+        )

@@ -1,0 +1,6 @@
+r"""Likelihoods, with their errors."""
+
+from .bits import bits_per_dim, dequantize
+from .flow import Likelihood, log_likelihood
+
+__all__ = ["Likelihood", "bits_per_dim", "dequantize", "log_likelihood"]

@@ -1,0 +1,82 @@
+r"""Densities of continuous data, and the probability of integers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from solvers.brownian import DEQUANTIZE, keyed_uniform
+
+from .flow import Likelihood
+
+
+def bin_width(levels: int, low: float, high: float) -> float:
+    r"""Returns the distance between neighbouring levels."""
+
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise ValueError(f"levels must be a whole number of at least 2, but is {levels}.")
+    if not low < high or not math.isfinite(high - low):
+        raise ValueError(f"need finite low < high, but got {low} and {high}.")
+    return (high - low) / (levels - 1)
+
+
+def dequantize(
+    x: Tensor,
+    *,
+    levels: int,
+    low: float = -1.0,
+    high: float = 1.0,
+    seed: int = 0,
+    first_index: int = 0,
+) -> Tensor:
+    r"""Returns :math:`x + b \, (U - 1/2)`, uniform noise of one bin.
+
+    Arguments:
+        x: Data on the levels, with shape (B, *).
+        levels: The number of levels.
+        low: The value of the lowest level.
+        high: The value of the highest level.
+        seed: The seed. Row i depends on it and on `first_index + i` alone.
+        first_index: The index of the first sample.
+
+    Raises:
+        ValueError: If data is not on the levels.
+    """
+
+    width = bin_width(levels, low, high)
+    steps = (x.double() - low) / width
+    off = (steps - steps.round()).abs().max().item()
+    if off > 1e-3 or steps.min() < -0.5 or steps.max() > levels - 0.5:
+        raise ValueError(
+            f"x must lie on {levels} levels from {low} to {high}, but is up to {off:.3g} bins off "
+            f"and reaches from {x.min():.4g} to {x.max():.4g}."
+        )
+    index = torch.arange(len(x), device=x.device) + first_index
+    u = keyed_uniform(seed, index, DEQUANTIZE, 0, x[0].numel()).reshape(x.shape)
+    return x + (width * (u - 0.5)).to(x)
+
+
+def bits_per_dim(
+    likelihood: Likelihood, *, levels: int, low: float = -1.0, high: float = 1.0
+) -> Tensor:
+    r"""Returns the code length of data on levels in bits per dimension, with shape (B,).
+
+    .. math:: - \frac{\log p(x) + d \log b}{d \log 2} , \qquad b = (high - low) / (levels - 1)
+
+    For uniformly dequantised data (:func:`dequantize`) it bounds from above what the model of
+    integers that integrates the density over each bin would need.
+
+    Arguments:
+        likelihood: The log-density of dequantised data, in nats.
+        levels: The number of levels.
+        low: The value of the lowest level.
+        high: The value of the highest level.
+
+    References:
+        | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1
+        | https://arxiv.org/abs/1511.01844
+    """
+
+    d = likelihood.dimension
+    nats = likelihood.nats + d * math.log(bin_width(levels, low, high))
+    return -nats / (d * math.log(2))

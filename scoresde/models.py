@@ -1,0 +1,173 @@
+r"""Score models.
+
+Noise, score and velocity are linear in the denoised data :math:`D = \mathbb{E}[x_0 \mid x_t]`,
+
+.. math:: \mathbb{E}[z \mid x_t] = (x - \alpha D) / \sigma , \qquad
+    \nabla \log p_t(x) = (\alpha D - x) / \sigma^2 , \qquad
+    dx/dt = f x + \dot \lambda (\alpha D - x) ,
+
+so a model has one operation, :math:`s \mapsto a \, x + b \, D(x)` at given times, with
+coefficients worked out in float64, for all times at once, before any network is called. What a
+network predicts is linear in D too, and is folded into the same coefficients: nothing cancels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from solvers.problem import StateField
+from solvers.shapes import align, scalars
+
+from .processes import Process
+
+Pair = tuple[Tensor, Tensor]
+
+
+def _noise(process: Process, t: Tensor) -> Pair:
+    alpha, sigma = process.scales(t)
+    return 1 / sigma, -alpha / sigma
+
+
+def _score(process: Process, t: Tensor) -> Pair:
+    alpha, sigma = process.scales(t)
+    return -1 / sigma**2, alpha / sigma**2
+
+
+def _velocity(process: Process, t: Tensor) -> Pair:
+    f, slope = process.rates(t)
+    return f - slope, slope * process.scales(t)[0]
+
+
+class ScoreModel(nn.Module, ABC):
+    r"""Abstract score model. A subclass says :meth:`denoise`; the rest is derived.
+
+    Attributes:
+        process: The process whose noise it removes.
+        shape: The shape of one sample, if known.
+        conditions: The names of the conditions it takes.
+        fingerprint: What identifies it in files, if known.
+        data_std: The root mean square of the data, for the grids that ask for it.
+    """
+
+    process: Process
+    shape: tuple[int, ...] | None = None
+    conditions: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    data_std: float = 0.5
+
+    @abstractmethod
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\mathbb{E}[x_0 \mid x_t = x]`, with shape (B, *).
+
+        Arguments:
+            x: Noisy data, with shape (B, *).
+            t: The time, with shape () or (B,).
+            condition: What the data is conditioned on, each with leading size B or 1.
+        """
+
+    def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""
+
+        return self._combined(_noise, x, t, condition)
+
+    def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\nabla \log p_t(x)`, with shape (B, *)."""
+
+        return self._combined(_score, x, t, condition)
+
+    def velocity(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns the velocity dx/dt of the probability flow, with shape (B, *).
+
+        Time runs towards noise. Flow libraries flip the sign.
+        """
+
+        return self._combined(_velocity, x, t, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        r"""Returns the functions :math:`X \mapsto a \, x + b \, D(x)` of :math:`X = x / scale`.
+
+        Arguments:
+            times: The times, with shape (n,), or (n, B) for one per row, in float64 on the CPU.
+            a: The coefficients of the noisy data, with the shape of `times`.
+            b: The coefficients of the denoised data, with the shape of `times`.
+            scale: The scales of the state, with the shape of `times`.
+            x: A state, which gives shape, dtype and device.
+            condition: The conditions.
+        """
+
+        def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
+            def combined(X: Tensor) -> Tensor:
+                noisy = scale * X
+                return a * noisy + b * self.denoise(noisy, t, **condition)
+
+            return combined
+
+        columns = (model_times(self.process, times, x), *(scalars(c, x) for c in (a, b, scale)))
+        return [bind(*column) for column in zip(*columns, strict=True)]
+
+    def given(self, **condition: Tensor) -> "ScoreModel":
+        r"""Returns the model with its conditions bound, each with leading size B or 1."""
+
+        from .conditions import Given, check_conditions  # which wrap models
+
+        return Given(self, check_conditions(self, condition, None)) if condition else self
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        r"""Refuses a value that the model does not know, such as a label out of range."""
+
+    def rows(self, index: Tensor) -> "ScoreModel":
+        r"""Returns the model for some rows of the batch."""
+
+        return self
+
+    def _combined(
+        self, form: Callable[[Process, Tensor], Pair], x: Tensor, t: Tensor, condition: dict[str, Tensor]
+    ) -> Tensor:
+        t = check_time(self.process, t, x)
+        a, b = form(self.process, t)
+        return self._at(t, a, b, x, condition)
+
+    def _at(
+        self, t: Tensor, a: Tensor, b: Tensor, x: Tensor, condition: dict[str, Tensor]
+    ) -> Tensor:
+        t, a, b = (value[None] for value in (t, a, b))
+        return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
+
+
+def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
+    r"""Returns times as models get them: of shape (B,), like the state, inside the domain.
+
+    Rounding to the dtype of the state may leave the domain by a little: then the next number
+    inside is taken.
+    """
+
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in (process.t_min, process.t_max))
+    rounded = times.to(x.dtype)
+    rounded = torch.where(rounded.double() > high, _toward(rounded, -1), rounded)
+    rounded = torch.where(rounded.double() < low, _toward(rounded, +1), rounded)
+    return list(rounded.to(x.device).reshape(len(times), -1).expand(-1, len(x)))
+
+
+def _toward(t: Tensor, direction: int) -> Tensor:
+    return torch.nextafter(t, torch.full_like(t, direction * torch.inf))
+
+
+def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
+    r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
+
+    t = torch.as_tensor(t).detach().cpu()
+    slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
+    t = t.double()
+    align(t, x)
+    outside = ~((t >= process.t_min - slack) & (t <= process.t_max + slack))
+    if bool(outside.any()):
+        raise ValueError(
+            f"t must lie in [{process.t_min:.4g}, {process.t_max:.4g}], but is "
+            f"{t[outside].flatten()[0]:.4g}."
+        )
+    return t.clamp(process.t_min, process.t_max)

@@ -1,0 +1,150 @@
+r"""A small U-Net."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    r"""Creates a U-Net for images, with residual blocks that the time and the label modulate.
+
+    References:
+        | Denoising Diffusion Probabilistic Models (Ho et al., 2020), appendix B
+        | https://arxiv.org/abs/2006.11239
+
+    Arguments:
+        channels: The channels of the images.
+        width: The channels of the first level.
+        multipliers: The channels of each level, in multiples of `width`. Every level but the
+            first halves height and width.
+        blocks: The residual blocks of each level, on the way down.
+        classes: The number of labels, or 0 for none.
+        dropout: The probability with which features are dropped in training.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 2,
+        classes: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        features = 2 * width
+        self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.label = nn.Embedding(classes + 1, features) if classes else None
+        self.time = nn.Sequential(
+            nn.Linear(2 * (width // 2), features), nn.SiLU(), nn.Linear(features, features)
+        )
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        widths, size = [width], width
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            if level:
+                self.down.append(Halve(size))
+                widths.append(size)
+            for _ in range(blocks):
+                self.down.append(Block(size, width * multiplier, features, dropout))
+                size = width * multiplier
+                widths.append(size)
+        self.middle = nn.ModuleList(
+            [Block(size, size, features, dropout), Attention(size), Block(size, size, features, dropout)]
+        )
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                self.up.append(Block(size + widths.pop(), width * multiplier, features, dropout))
+                size = width * multiplier
+            if level:
+                self.up.append(Double(size))
+        self.last = nn.Sequential(nn.GroupNorm(8, size), nn.SiLU(), nn.Conv2d(size, channels, 3, padding=1))
+        nn.init.zeros_(self.last[-1].weight)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        r"""Returns a tensor like `x`.
+
+        Arguments:
+            x: Images, with shape (B, C, H, W).
+            t: What tells the noise level, with shape (B,).
+            label: The labels, with shape (B,), where the number of classes means none.
+        """
+
+        angles = t[:, None] * self.frequencies
+        features = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
+        if self.label is not None:
+            if label is None:
+                label = torch.full(x.shape[:1], self.label.num_embeddings - 1, device=x.device)
+            features = features + self.label(label)
+        features = F.silu(features)
+        h, skips = self.first(x), []
+        skips.append(h)
+        for module in self.down:
+            h = module(h, features)
+            skips.append(h)
+        for module in self.middle:
+            h = module(h, features)
+        for module in self.up:
+            h = module(torch.cat([h, skips.pop()], dim=1) if isinstance(module, Block) else h, features)
+        return self.last(h)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    r"""A residual block of two convolutions, with features that scale and shift."""
+
+    def __init__(self, size: int, out: int, features: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, size), nn.GroupNorm(8, out)
+        self.conv1 = nn.Conv2d(size, out, 3, padding=1)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.modulate = nn.Linear(features, 2 * out)
+        self.skip = nn.Conv2d(size, out, 1) if size != out else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        scale, shift = self.modulate(features)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        return (self.skip(x) + self.conv2(self.dropout(h))) * math.sqrt(0.5)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    r"""Self-attention over pixels, written out so that forward-mode derivatives exist."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm, self.qkv = nn.GroupNorm(8, size), nn.Conv2d(size, 3 * size, 1)
+        self.out = nn.Conv2d(size, size, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(q.shape[1]), dim=2)
+        return x + self.out((v @ weights.transpose(1, 2)).reshape(x.shape))  # type: ignore[no-any-return]
+
+
+class Halve(nn.Module):
+    r"""A convolution that halves height and width."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(size, size, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class Double(nn.Module):
+    r"""Doubles height and width, and convolves."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(size, size, 3, padding=1)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0))  # type: ignore[no-any-return]

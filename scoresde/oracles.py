@@ -1,0 +1,256 @@
+r"""Exact score models: data of which everything is known, to test solvers on.
+
+Every oracle knows its denoised data and its log-density at any time in closed form.
+"""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from solvers.brownian import START, keyed_normal, keyed_uniform
+from solvers.calls import count_call
+
+from .models import ScoreModel, check_time
+from .processes import EDM, Process
+
+
+class Oracle(ScoreModel):
+    r"""Abstract exact score model."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`\log p_t(x)` in nats, with shape (B,).
+
+        Arguments:
+            x: Noisy data, with shape (B, *).
+            t: The time, with shape () or (B,).
+        """
+
+    @abstractmethod
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        r"""Draws clean data, with shape (count, *)."""
+
+    def log_density(self, x: Tensor, t_min: float) -> Tensor:
+        r"""Returns the log-density of :math:`x_0 + (\sigma / \alpha) z` in nats, with shape (B,).
+
+        Arguments:
+            x: Data, with shape (B, *).
+            t_min: The time that gives the noise level.
+        """
+
+        t = torch.tensor(t_min, dtype=torch.float64)
+        alpha = self.process.scales(t)[0]
+        return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
+
+    def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The scales of the rows, with shape (B, 1), in the state's dtype."""
+
+        t = check_time(self.process, t, x).expand(len(x))
+        alpha, sigma = self.process.scales(t)
+        return alpha.to(x)[:, None], sigma.to(x)[:, None]
+
+
+class MixtureOracle(Oracle):
+    r"""Creates the exact score model of a mixture of Gaussians.
+
+    With responsibilities :math:`r_k(x)` at time t, and covariances
+    :math:`\Sigma_k = U_k \operatorname{diag}(l_k) U_k^T`,
+
+    .. math:: D(x) = \sum_k r_k \Big( m_k + U_k \frac{\alpha \, l_k}{\alpha^2 l_k + \sigma^2}
+        U_k^T (x - \alpha m_k) \Big) .
+
+    Arguments:
+        means: The means, with shape (K, *).
+        covariances: The covariances, with shape (K, D, D), or standard deviations of isotropic
+            components, with shape () or (K,).
+        weights: The probabilities of the components, with shape (K,). By default, they are equal.
+        process: The process.
+
+    Condition:
+        label: The component that data is from, with shape (B,).
+    """
+
+    conditions = ("label",)
+
+    def __init__(
+        self,
+        means: Tensor,
+        covariances: Tensor | float,
+        weights: Tensor | None = None,
+        process: Process = EDM(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__()
+        self.process, self.shape = process, tuple(means.shape[1:])
+        flat = means.flatten(1)
+        covariances = torch.as_tensor(covariances, dtype=flat.dtype, device=flat.device)
+        if covariances.ndim < 3:
+            values = covariances.reshape(-1, 1).square().expand(flat.shape)
+            vectors = torch.eye(flat.shape[1]).to(flat).expand(len(flat), -1, -1)
+        else:
+            values, vectors = torch.linalg.eigh(covariances)
+            if not bool((values > 0).all()):
+                raise ValueError(f"covariances must be positive, but one is {values.min():.3g}.")
+        weights = torch.ones(len(flat)).to(flat) if weights is None else weights.to(flat)
+        if weights.shape != flat.shape[:1] or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {len(flat)} positive numbers.")
+        self.means, self.values, self.vectors = map(torch.nn.Buffer, (flat, values, vectors))
+        self.log_weights = torch.nn.Buffer((weights / weights.sum()).log())
+        self.data_std = float(self.data(1000).square().mean().sqrt())
+
+    def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        count_call()
+        alpha, sigma = self._scales(x, t)
+        z, log_joint = self._project(x, alpha, sigma)
+        if label is not None:
+            other = torch.arange(len(self.means), device=x.device) != label[:, None]
+            log_joint = log_joint.masked_fill(other, -math.inf)
+        values = self.values.to(x)
+        gain = alpha[..., None] * values / (alpha[..., None] ** 2 * values + sigma[..., None] ** 2)
+        means = self.means.to(x) + torch.einsum("kde,bke->bkd", self.vectors.to(x), gain * z)
+        return torch.einsum("bk,bkd->bd", log_joint.softmax(1), means).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._project(x, *self._scales(x, t))[1].logsumexp(1)
+
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        index = torch.arange(count, device=self.means.device)
+        u = keyed_uniform(seed, index, START, 0, 1)[:, 0]
+        k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(max=len(self.means) - 1)
+        z = keyed_normal(seed, index, START, 1, self.means.shape[1]).to(self.means)
+        x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
+        return x.reshape(count, *(self.shape or ()))
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        check_labels(value, len(self.means))
+
+    def _project(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Each component's axes of the deviation, (B, K, D), and its joint log-density, (B, K)."""
+
+        alpha, sigma = alpha[..., None], sigma[..., None]
+        deviation = x.flatten(1)[:, None] - alpha * self.means.to(x)
+        z = torch.einsum("kde,bkd->bke", self.vectors.to(x), deviation)
+        variance = alpha**2 * self.values.to(x) + sigma**2
+        log_prob = -(z**2 / variance + torch.log(2 * math.pi * variance)).sum(-1) / 2
+        return z, log_prob + self.log_weights.to(x)
+
+
+class GaussianOracle(MixtureOracle):
+    r"""Creates the exact score model of a Gaussian.
+
+    Its flow is :math:`x_s = \alpha_s m + U \sqrt{(\alpha_s^2 l + \sigma_s^2) / (\alpha_t^2 l +
+    \sigma_t^2)} \, U^T (x_t - \alpha_t m)`.
+
+    Arguments:
+        mean: The mean, with shape (*).
+        covariance: The covariance, with shape (D, D), or the standard deviation.
+        process: The process.
+    """
+
+    conditions = ()
+
+    def __init__(
+        self, mean: Tensor, covariance: Tensor | float, process: Process = EDM()  # noqa: B008
+    ) -> None:
+        covariance = torch.as_tensor(covariance, dtype=mean.dtype)
+        super().__init__(mean[None], covariance[None] if covariance.ndim else covariance, None, process)
+
+    def flow(self, x: Tensor, start: float, stop: float) -> Tensor:
+        r"""Returns where the probability flow carries states from one time to another.
+
+        Arguments:
+            x: States at `start`, with shape (B, *).
+            start: The first time.
+            stop: The last time.
+        """
+
+        times = torch.tensor([start, stop], dtype=torch.float64)
+        alpha, sigma = (scale.to(x) for scale in self.process.scales(times))
+        mean, values, vectors = (b[0].to(x) for b in (self.means, self.values, self.vectors))
+        variance = alpha[:, None] ** 2 * values + sigma[:, None] ** 2
+        z = (x.flatten(1) - alpha[0] * mean) @ vectors * (variance[1] / variance[0]).sqrt()
+        return (alpha[1] * mean + z @ vectors.T).reshape(x.shape)
+
+
+class KernelOracle(Oracle):
+    r"""Creates the exact score model of data under a Gaussian kernel: a mixture of as many parts.
+
+    .. math:: D(x) = \sum_i r_i \Big( y_i + \frac{\alpha h^2}{\alpha^2 h^2 + \sigma^2}
+        (x - \alpha y_i) \Big)
+
+    Arguments:
+        data: The data :math:`y`, with shape (N, *).
+        width: The standard deviation h of the kernel.
+        process: The process.
+        labels: The classes of the data, with shape (N,), if the label shall be a condition.
+
+    Condition:
+        label: The class that data is from, with shape (B,).
+    """
+
+    def __init__(
+        self,
+        data: Tensor,
+        width: float,
+        process: Process = EDM(),  # noqa: B008
+        labels: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not data.is_floating_point():
+            raise TypeError(f"data must hold floating-point numbers, but holds {data.dtype}.")
+        if not 0 < width < math.inf:
+            raise ValueError(f"width must be a positive number, but is {width}.")
+        self.process, self.width, self.shape = process, width, tuple(data.shape[1:])
+        self.points = torch.nn.Buffer(data.flatten(1))
+        self.squares = torch.nn.Buffer(self.points.square().sum(1))
+        self.labels = None if labels is None else torch.nn.Buffer(labels)
+        self.conditions = () if labels is None else ("label",)
+        self.data_std = float((self.points.square().mean() + width**2).sqrt())
+
+    def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        count_call()
+        alpha, sigma = self._scales(x, t)
+        variance = alpha**2 * self.width**2 + sigma**2
+        log_joint = self._log_joint(x, alpha, variance)
+        if label is not None and self.labels is not None:
+            log_joint = log_joint.masked_fill(self.labels != label[:, None], -math.inf)
+        mean = log_joint.softmax(1) @ self.points.to(x)
+        gain = alpha * self.width**2 / variance
+        return (mean + gain * (x.flatten(1) - alpha * mean)).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self._scales(x, t)
+        variance = alpha**2 * self.width**2 + sigma**2
+        d = self.points.shape[1]
+        square = x.flatten(1).square().sum(1) / variance[:, 0]
+        joint = self._log_joint(x, alpha, variance).logsumexp(1) - math.log(len(self.points))
+        return joint - square / 2 - d / 2 * torch.log(2 * math.pi * variance[:, 0])
+
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        index = torch.arange(count, device=self.points.device)
+        i = (keyed_uniform(seed, index, START, 0, 1)[:, 0] * len(self.points)).long()
+        z = keyed_normal(seed, index, START, 1, self.points.shape[1]).to(self.points)
+        return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        if self.labels is not None:
+            check_labels(value, int(self.labels.max()) + 1)
+
+    def _log_joint(self, x: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
+        r"""The log-densities of the parts up to what they share, with shape (B, N)."""
+
+        products = (alpha * x.flatten(1)) @ self.points.to(x).T
+        return (products - alpha**2 * self.squares.to(x) / 2) / variance
+
+
+def check_labels(label: Tensor, classes: int) -> None:
+    r"""Refuses labels that are not whole numbers below a number of classes."""
+
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
+    if not bool(((label >= 0) & (label < classes)).all()):
+        wrong = label[(label < 0) | (label >= classes)][0].item()
+        raise ValueError(f"label must lie in [0, {classes - 1}], but one is {wrong}.")
+
+

@@ -1,0 +1,122 @@
+r"""From noise to data."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution, counting
+
+from .checks import check_data, check_shape, model_device, model_dtype
+from .models import ScoreModel
+from .settings import Settings, split
+from .transport import make_times, transport
+
+
+@torch.no_grad()
+def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> Solution:
+    r"""Draws samples.
+
+    The start is drawn from the prior; see :func:`decode` for the rest.
+
+    Arguments:
+        model: The score model.
+        shape: The shape (B, *), or the number B for a model that knows the rest.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit.
+        SolverError: If the run fails.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 4
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    shape = _check_sample_shape(model, shape)
+    model, settings = split(model, options, shape[0])
+    process = model.process
+    x = process.prior_sample(
+        shape,
+        seed=settings.seed or 0,
+        first_index=settings.first_index,
+        dtype=settings.dtype or model_dtype(model),
+        device=settings.device or model_device(model),
+    )
+    start = process.t_max
+    if settings.times is not None:  # a grid of one's own may start at less noise
+        start = make_times(model, start, process.t_min, settings)[0]
+        x = x * (process.scales(start)[1].item() / process.prior_std())
+    return _decode(model, x, float(start), settings)
+
+
+@torch.no_grad()
+def decode(
+    model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
+) -> Solution:
+    r"""Turns latents into data along the reverse process, ended by one denoising.
+
+    Arguments:
+        model: The score model.
+        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
+            solver and grid are then used backwards where no other is said.
+        t_max: The time of the latents. By default, the last of the process.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model.
+            `denoise=False` leaves out the last denoising, for a round trip.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit.
+        SolverError: If the run fails.
+    """
+
+    defaults: dict[str, Any] = {}
+    if isinstance(z, Solution):
+        defaults = _reversed(z)
+        t_max = float(z.times[-1]) if t_max is None else t_max
+        z = z.x
+    batch = len(z) if isinstance(z, Tensor) else None
+    model, settings = split(model, options, batch, **defaults)
+    z = check_data(model, z, "z", settings.dtype, settings.device)
+    return _decode(model, z, model.process.t_max if t_max is None else t_max, settings)
+
+
+def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> Solution:
+    process = model.process
+    stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
+    solution = transport(model, x, make_times(model, start, stop, settings), settings)
+    if not settings.denoise:
+        return solution
+    t = solution.times[-1]
+    with counting() as counter:
+        clean = [
+            model.rows(rows).denoise(solution.x[rows.to(x.device)], t)
+            for rows in torch.arange(len(x)).split(settings.batch_size or len(x))
+        ]
+    parts = len(clean)
+    ok = torch.tensor([status == "ok" for status in solution.status])
+    x = torch.where(ok.to(x.device).reshape(-1, *(1,) * (x.ndim - 1)), torch.cat(clean), solution.x)
+    calls = max(counter.total // parts, 1)
+    return replace(solution, x=x, calls=solution.calls + calls * ok)
+
+
+def _reversed(solution: Solution) -> dict[str, Any]:
+    r"""The options by which a solution is run backwards."""
+
+    made = solution.provenance
+    options: dict[str, Any] = {"solver": made["solver"], "t_min": float(solution.times[0])}
+    if made["rtol"] is not None or made["atol"] is not None:
+        return {**options, "rtol": made["rtol"], "atol": made["atol"]}
+    return {**options, "times": solution.times.flip(0)}
+
+
+def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(shape, int) and not isinstance(shape, bool):
+        if model.shape is None:
+            raise ValueError("this model does not know the shape of a sample; pass (B, *).")
+        shape = (shape, *model.shape)
+    shape = tuple(shape)
+    if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise ValueError(f"shape must be (B, *) of positive whole numbers, but is {shape}.")
+    check_shape(model, shape[1:], "shape")
+    return shape

@@ -1,0 +1,170 @@
+r"""The options that all verbs share, checked once at the door."""
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from solvers import Event, Solver, get
+
+from .conditions import check_conditions
+from .models import ScoreModel
+
+STEPS, TOLERANCE = 20, 1e-5
+
+
+@dataclass(frozen=True)
+class Settings:
+    r"""Creates the options of a verb.
+
+    Arguments:
+        solver: The name of a solver, or a solver.
+        steps: The number of intervals of the grid. By default 20, unless the solver chooses its
+            own steps.
+        grid: "log_snr", "rho", "tan", "asinh" or "t". By default "rho", or for solvers that need
+            equal steps, one that is even in their clock.
+        times: An explicit grid of times of the process, with shape (n + 1,).
+        rtol: The relative tolerance, for solvers that choose their own steps. If these get neither
+            steps nor tolerances, both are 1e-5.
+        atol: The absolute tolerance, in units of the state x.
+        clock: The time that ODE and SDE solvers see: "t" or "log_snr". By default "t", but
+            "log_snr" under tolerances.
+        eta: The amount of noise: 0 is the probability flow, 1 the reverse SDE. By default 1 for
+            stochastic solvers and 0 for others.
+        seed: The seed of start and noise. `None` draws one.
+        first_index: The index of the first sample: row i depends on `first_index + i` alone.
+        batch_size: The largest number of samples that are integrated at once.
+        dtype: The dtype of the state. By default that of the data, else of the network.
+        device: The device of the state. By default that of the data, else of the model.
+        path: Whether to keep the states at all times of the grid.
+        callback: A function that is told about each accepted step, as a :class:`solvers.Event`.
+        progress: Whether to show a progress bar.
+        max_calls: The largest number of network calls of a sample.
+        on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
+        t_min: The time at which data is taken to be. By default the process's, for the use.
+        denoise: Whether decoding ends with one denoising.
+    """
+
+    solver: str | Solver = "dpmpp_2m"
+    steps: int | None = None
+    grid: str | None = None
+    times: Tensor | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    clock: Literal["t", "log_snr"] | None = None
+    eta: float | None = None
+    seed: int | None = 0
+    first_index: int = 0
+    batch_size: int | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    path: bool = False
+    callback: Callable[[Event], object] | None = None
+    progress: bool = False
+    max_calls: int | None = None
+    on_failure: Literal["raise", "partial"] = "raise"
+    t_min: float | None = None
+    denoise: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "solver", get(self.solver))
+        for name in ("steps", "batch_size", "max_calls"):
+            _check_count(name, getattr(self, name), at_least=1)
+        _check_count("seed", self.seed, at_least=None)
+        _check_count("first_index", self.first_index, at_least=0)
+        if self.eta is not None and not 0 <= self.eta < float("inf"):
+            raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
+        if self.clock not in (None, "t", "log_snr"):
+            raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
+        if self.on_failure not in ("raise", "partial"):
+            raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
+        self._check_steps()
+        if self.seed is None:
+            object.__setattr__(self, "seed", secrets.randbits(31))
+
+    @property
+    def adaptive(self) -> bool:
+        r"""Whether the solver chooses its own steps."""
+
+        if self.rtol is not None or self.atol is not None:
+            return True
+        gridless = self.steps is None and self.times is None and self.grid is None
+        return self.method.adaptive and gridless
+
+    @property
+    def method(self) -> Solver:
+        r"""The solver."""
+
+        assert isinstance(self.solver, Solver)
+        return self.solver
+
+    @property
+    def tolerances(self) -> dict[str, float | None]:
+        r"""The tolerances, for the solver."""
+
+        if self.adaptive and self.rtol is None and self.atol is None:
+            return {"rtol": TOLERANCE, "atol": TOLERANCE}
+        return {"rtol": self.rtol, "atol": self.atol}
+
+    def _check_steps(self) -> None:
+        given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
+        tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
+        if given and tolerances:
+            raise ValueError(
+                f"{given[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
+                f"its own steps; pass one of the two."
+            )
+        if given and not self.method.fixed:
+            raise ValueError(
+                f"{given[0]}= has no effect on {self.method}, which chooses its own steps; pass "
+                "rtol= and atol=, or use a solver with fixed steps."
+            )
+        if self.times is not None and len(given) > 1:
+            raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")
+
+
+OPTIONS = tuple(option.name for option in dataclasses.fields(Settings))
+
+
+def split(
+    model: ScoreModel,
+    keywords: Mapping[str, Any],
+    batch: int | None,
+    **defaults: Any,
+) -> tuple[ScoreModel, Settings]:
+    r"""Returns the model with the conditions among some keywords bound, and the options.
+
+    Arguments:
+        model: The model.
+        keywords: What the user wrote.
+        batch: The number of samples, if known.
+        defaults: The options of the verb, where the user says nothing.
+    """
+
+    if not isinstance(model, ScoreModel):
+        raise TypeError(
+            f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
+            "ss.NetworkScore(network, process, predicts=...)."
+        )
+    options = {name: value for name, value in keywords.items() if name in OPTIONS}
+    condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
+    bound = check_conditions(model, condition, batch, OPTIONS)
+    stepping = {"steps", "times", "grid", "rtol", "atol"}
+    if (stepping | {"solver"}) & set(options):  # the user's choice of steps replaces ours whole
+        defaults = {name: value for name, value in defaults.items() if name not in stepping}
+    return model.given(**bound), Settings(**{**defaults, **options})
+
+
+def _check_count(name: str, value: object, at_least: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, but is {value!r}.")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, but is {value}.")

@@ -1,0 +1,147 @@
+r"""From one time of a process to another, by any solver: what all verbs are made of."""
+
+import importlib.metadata
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from solvers import ODE, Event, Increments, SemiLinear, Solution, solve
+from solvers.brownian import VERSION
+from solvers.shapes import align
+from solvers.solve import check_times
+
+from .custom import NonlinearProcess
+from .grids import grid_times
+from .models import ScoreModel
+from .reverse import Clock, Reverse
+from .settings import STEPS, Settings
+
+
+def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Solution:
+    r"""Carries states from the first to the last of some times along the reverse process.
+
+    Arguments:
+        model: The score model, with its conditions bound.
+        x: The states at the first time, with shape (B, *).
+        times: The times, with shape (n + 1,), in float64. Under tolerances, those between are
+            where the path is kept.
+        settings: The options.
+    """
+
+    reverse = Reverse(model, settings.method.solves, _eta(settings), _clock(settings))
+    size = settings.batch_size or len(x)
+    progress = tqdm(total=len(x), desc=str(settings.method), disable=not settings.progress)
+    parts = []
+    with progress:
+        for first in range(0, len(x), size):
+            rows = torch.arange(first, min(first + size, len(x)))
+            part = replace(reverse, model=model.rows(rows)) if size < len(x) else reverse
+            parts.append(_solve(part, x[first : first + size], first, times, settings, progress))
+    return replace(Solution.stack(parts), provenance=provenance(model, settings))
+
+
+def _solve(
+    reverse: Reverse, x: Tensor, first: int, times: Tensor, settings: Settings, progress: Any
+) -> Solution:
+    clock, scales = reverse.to_clock(times), reverse.scale(times)
+    noise = None
+    if settings.method.stochastic or _eta(settings):
+        index = torch.arange(len(x), device=x.device) + settings.first_index + first
+        noise = Increments(settings.seed or 0, index, x)
+
+    def told(event: Event) -> None:
+        progress.update(first + event.fraction * len(x) - progress.n)
+        if settings.callback is not None:
+            time = reverse.to_time(event.time)
+            scale = align(reverse.scale(time).to(x), event.x)
+            settings.callback(event._replace(time=time, x=scale * event.x))
+
+    solution = solve(
+        reverse.problem(),
+        x / scales[0].item(),
+        clock,
+        settings.method,
+        **settings.tolerances,
+        noise=noise,
+        path=settings.path,
+        callback=told if settings.progress or settings.callback else None,
+        max_calls=settings.max_calls,
+        on_failure=settings.on_failure,
+    )
+    path = solution.path
+    if path is not None:
+        path = path * align(scales.to(path), path)
+    return replace(solution, x=solution.x * scales[-1].item(), times=times, path=path)
+
+
+def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
+    r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
+
+    process, ends = model.process, torch.tensor([start, stop], dtype=torch.float64)
+    process.check_inside("t_min", min(start, stop))
+    process.check_inside("t_max", max(start, stop))
+    if settings.times is not None:
+        times = check_times(settings.times)
+        low, high = times.min().item(), times.max().item()
+        if low < process.t_min or high > process.t_max:
+            raise ValueError(
+                f"times must lie in [{process.t_min:.4g}, {process.t_max:.4g}], the domain of "
+                f"{type(process).__name__}, but reach from {low:.4g} to {high:.4g}."
+            )
+        if (times[-1] - times[0]) * (stop - start) < 0:
+            raise ValueError(
+                f"times must go from {start:.4g} towards {stop:.4g}, but go from "
+                f"{times[0]:.4g} to {times[-1]:.4g}; pass times.flip(0)."
+            )
+        return times
+    if settings.adaptive:
+        return grid_times(process, "rho", start, stop, STEPS) if settings.path else ends
+    even = "t" if isinstance(process, NonlinearProcess) else _clock(settings)
+    default = even if settings.method.even or isinstance(process, NonlinearProcess) else "rho"
+    grid = settings.grid or default
+    return grid_times(process, grid, start, stop, settings.steps or STEPS, model.data_std)
+
+
+def _eta(settings: Settings) -> float:
+    if settings.method.solves is ODE:
+        if settings.eta:
+            raise ValueError(
+                f"eta={settings.eta} has no effect on {settings.method}, which solves the "
+                "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
+            )
+        return 0.0
+    if settings.eta is None:
+        return 1.0 if settings.method.stochastic else 0.0
+    return float(settings.eta)
+
+
+def _clock(settings: Settings) -> Clock:
+    if settings.method.solves is SemiLinear:
+        if settings.clock == "t":
+            raise ValueError(f"clock='t' has no effect on {settings.method}: its clock is log_snr.")
+        return "log_snr"
+    return settings.clock or ("log_snr" if settings.adaptive else "t")
+
+
+def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
+    r"""Returns what made a solution."""
+
+    times = None if settings.times is None else settings.times.tolist()
+    return {
+        "solver": str(settings.method),
+        "steps": settings.steps,
+        "grid": settings.grid,
+        "times": times,
+        **settings.tolerances,
+        "eta": _eta(settings),
+        "clock": _clock(settings),
+        "seed": settings.seed,
+        "first_index": settings.first_index,
+        "noise": VERSION,
+        "process": repr(model.process),
+        "model": model.fingerprint or type(model).__name__,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "scoresde")},
+    }

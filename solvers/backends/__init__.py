@@ -1,0 +1,1 @@
+r"""Methods of other libraries as solvers."""

@@ -1,0 +1,58 @@
+r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
+
+import torch
+from torch import Tensor
+
+from .calls import counting
+from .problem import Problem
+from .record import Record
+from .shapes import row_finite
+from .solution import Solution
+from .solver import Control, Method
+
+CHECK_EVERY = 8  # steps between looks at the state, each of which waits for a device
+
+
+def march(
+    method: Method, problem: Problem, x: Tensor, times: Tensor, control: Control
+) -> Solution:
+    r"""Takes one step per interval of the grid.
+
+    The state is checked every few steps and at the end. If it is no longer finite, the steps
+    since the last check are taken again one by one, to find which samples failed, and when.
+    """
+
+    record = Record(problem, x, times, control)
+    with counting() as counter:
+        plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
+        i, memory, every = 0, None, CHECK_EVERY
+        saved, told, cost = (i, x, memory), 0, 0
+        while i < len(plan) and bool(record.alive.any()):
+            if record.spent(cost):
+                rows = record.alive.nonzero()[:, 0]
+                record.fail("max_calls", rows, x[rows.to(x.device)], problem.describe(times[i].item()))
+                break
+            before = counter.total
+            x, memory = method.step(plan[i], x, memory, control.noise)[:2]
+            i, cost = i + 1, counter.total - before
+            record.calls += cost
+            if i % every == 0 or i == len(plan):
+                bad = record.alive & ~row_finite(x)
+                if bool(bad.any()) and every > 1:
+                    (i, x, memory), every = saved, 1
+                    continue
+                _fail(record, bad, saved[1], i)
+                saved = (i, x, memory)
+            if i > told:
+                told = i
+                record.accepted += record.alive
+                if record.path is not None:
+                    record.path[i] = x
+                record.tell(times[i], x)
+    return record.finish(x)
+
+
+def _fail(record: Record, bad: Tensor, x: Tensor, i: int) -> None:
+    rows = torch.nonzero(bad)[:, 0]
+    start, stop = (record.problem.describe(t) for t in record.times[i - 1 : i + 1].tolist())
+    record.fail("nonfinite", rows, x[rows.to(x.device)], f"the step from {start} to {stop}")

@@ -1,0 +1,76 @@
+r"""The mutable record of one run, from which its solution is made."""
+
+import torch
+from torch import Tensor
+
+from .errors import Failure, SolverError
+from .problem import Problem
+from .shapes import align
+from .solution import Solution
+from .solver import Control, Event
+
+
+class Record:
+    r"""What is known of each sample of a run so far."""
+
+    def __init__(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> None:
+        self.problem, self.x, self.times, self.control = problem, x, times, control
+        self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
+        self.status = ["ok"] * len(x)
+        self.alive = torch.ones(len(x), dtype=torch.bool)
+        self.path = x.new_empty(len(times), *x.shape) if control.path else None
+        if self.path is not None:
+            self.path[0] = x
+
+    def tell(self, time: Tensor, x: Tensor, rows: Tensor | None = None) -> None:
+        r"""Tells the callback, if there is one, about an accepted step."""
+
+        if self.control.callback is not None:
+            start, stop = self.times[0], self.times[-1]
+            fraction = ((time - start) / (stop - start)).mean()
+            if rows is not None:  # the other samples are done
+                fraction = 1 - (1 - fraction) * len(rows) / len(self.x)
+            self.control.callback(Event(float(fraction), time, x, rows))
+
+    def spent(self, calls: int) -> bool:
+        r"""Whether one more step that costs some calls would exceed the budget."""
+
+        limit = self.control.max_calls
+        return limit is not None and int(self.calls.max()) + calls > limit
+
+    def fail(self, kind: str, rows: Tensor, x: Tensor, words: str) -> None:
+        r"""Ends samples before their time, with the states they had.
+
+        Raises:
+            SolverError: If the run is not content with a part.
+        """
+
+        if not len(rows):
+            return
+        self.x = self.x.clone()
+        self.x[rows.to(x.device)] = x
+        self.alive[rows] = False
+        for row in rows.tolist():
+            self.status[row] = kind
+        if self.control.on_failure == "raise":
+            raise SolverError(Failure(kind, tuple(rows.tolist()), words), self.solution())
+
+    def finish(self, x: Tensor) -> Solution:
+        r"""Returns the solution, given the final states of all rows; failed ones keep theirs."""
+
+        alive = self.alive.to(x.device)
+        self.x = x if bool(self.alive.all()) else torch.where(align(alive, x), x, self.x)
+        return self.solution()
+
+    def solution(self) -> Solution:
+        r"""Returns the solution so far."""
+
+        return Solution(
+            x=self.x,
+            times=self.times,
+            calls=self.calls,
+            accepted=self.accepted,
+            rejected=self.rejected,
+            status=tuple(self.status),
+            path=self.path,
+        )

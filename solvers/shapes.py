@@ -1,0 +1,54 @@
+r"""Shapes: times of shape () or (B,) beside states of shape (B, *), and norms per row."""
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor  # what multiplies a state: a number, or one number per row
+
+
+def align(t: Tensor, x: Tensor) -> Tensor:
+    r"""Returns `t`, of shape () or (B,), in a shape that broadcasts with `x`, of shape (B, *)."""
+
+    if t.ndim == 0:
+        return t
+    if t.shape != x.shape[:1]:
+        raise ValueError(f"t must have shape () or ({len(x)},), but has {tuple(t.shape)}.")
+    return t.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def scalars(values: Tensor, x: Tensor) -> list[Scalar]:
+    r"""Returns each entry along the first axis as something to multiply the state with.
+
+    Arguments:
+        values: Numbers of shape (n,), or one per row of the state, of shape (n, B), float64.
+        x: The state, with shape (B, *), which gives device and dtype.
+    """
+
+    if values.ndim == 1:
+        return values.tolist()  # type: ignore[no-any-return]
+    return list(values.to(x.device, x.dtype).reshape(*values.shape, *(1,) * (x.ndim - 1)))
+
+
+def row_rms(x: Tensor) -> Tensor:
+    r"""Returns the root mean square of each row, with shape (B,), in float64 on the CPU."""
+
+    return x.flatten(1).square().mean(1).sqrt().double().cpu()
+
+
+def row_where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    r"""Returns the rows of `x` where the condition, of shape (B,), holds, else those of `y`."""
+
+    return torch.where(align(condition.to(x.device), x), x, y)
+
+
+def row_finite(x: Tensor) -> Tensor:
+    r"""Returns whether each row is finite, with shape (B,), on the CPU.
+
+    The sum of a row is finite unless an entry is not, or the sum itself overflows: so one
+    reduction settles the usual case, and a second look is taken only where it is needed.
+    """
+
+    sums = x.flatten(1).sum(1)
+    if bool(sums.isfinite().all()):
+        return torch.ones(len(x), dtype=torch.bool)
+    return x.flatten(1).isfinite().all(1).cpu()

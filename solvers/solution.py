@@ -1,0 +1,65 @@
+r"""The outcome of an integration."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    r"""The outcome of an integration.
+
+    Arguments:
+        x: The final state, with shape (B, *). A row that failed holds its last finite state.
+        times: The grid, in float64, with shape (n + 1,).
+        calls: The number of network calls of each sample, with shape (B,).
+        accepted: The number of accepted steps of each sample, with shape (B,).
+        rejected: The number of rejected steps of each sample, with shape (B,).
+        status: "ok", "nonfinite", "min_step", "max_steps" or "max_calls" for each sample.
+        path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
+        provenance: What made it: solver, grid, seed, versions.
+    """
+
+    x: Tensor
+    times: Tensor
+    calls: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    status: tuple[str, ...]
+    path: Tensor | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        r"""Whether every sample reached the end."""
+
+        return all(status == "ok" for status in self.status)
+
+    @staticmethod
+    def stack(parts: list["Solution"]) -> "Solution":
+        r"""Returns the solution of all samples from those of consecutive batches."""
+
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        paths = [part.path for part in parts if part.path is not None]
+        return replace(
+            first,
+            x=torch.cat([part.x for part in parts]),
+            calls=torch.cat([part.calls for part in parts]),
+            accepted=torch.cat([part.accepted for part in parts]),
+            rejected=torch.cat([part.rejected for part in parts]),
+            status=tuple(status for part in parts for status in part.status),
+            path=torch.cat(paths, dim=1) if paths else None,
+        )
+
+    def __repr__(self) -> str:
+        solver = self.provenance.get("solver", "solver")
+        calls = "-".join(dict.fromkeys(str(int(c)) for c in (self.calls.min(), self.calls.max())))
+        failed = sum(status != "ok" for status in self.status)
+        return (
+            f"Solution({tuple(self.x.shape)} by {solver}, {len(self.times) - 1} intervals, "
+            f"{calls} calls per sample{f', {failed} failed' if failed else ''})"
+        )

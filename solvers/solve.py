@@ -1,0 +1,129 @@
+r"""The door of the package: integrate a problem along a grid, after all checks."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .brownian import Brownian, Increments
+from .catalogue import get
+from .controller import Controller
+from .problem import Problem
+from .solution import Solution
+from .solver import Control, Event, Solver
+
+
+def solve(
+    problem: Problem,
+    x: Tensor,
+    times: Tensor,
+    solver: str | Solver,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    noise: Brownian | None = None,
+    seed: int = 0,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    max_calls: int | None = None,
+    max_steps: int = 10_000,
+    on_failure: Literal["raise", "partial"] = "raise",
+) -> Solution:
+    r"""Integrates a problem from the first to the last of some times.
+
+    Without tolerances there is one step per interval of the grid. With them, the solver chooses
+    its steps, for each sample its own if it is native, and the times between are where the path is
+    kept.
+
+    Arguments:
+        problem: The problem.
+        x: The state at `times[0]`, with shape (B, *).
+        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1.
+        solver: A solver, or its name.
+        rtol: The relative tolerance of each step. With `atol` alone it is 0.
+        atol: The absolute tolerance of each step, in units of the state. With `rtol` alone it is
+            the same number.
+        noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
+        seed: The seed of the noise.
+        path: Whether to keep the states at all `times`.
+        callback: A function that is told about each accepted step.
+        max_calls: The largest number of network calls of a sample.
+        max_steps: The largest number of steps of a sample under tolerances.
+        on_failure: "raise", or "partial" to end the samples concerned and go on.
+
+    Raises:
+        ValueError: If times, problem, tolerances or options do not fit.
+        SolverError: If the run fails.
+    """
+
+    solver = get(solver)
+    times = check_times(times)
+    check_problem(problem, solver)
+    controller = make_controller(solver, rtol, atol, max_steps)
+    check_even(solver, times)
+    if max_calls is not None and max_calls < 1:
+        raise ValueError(f"max_calls must be at least 1, but is {max_calls}.")
+    if on_failure not in ("raise", "partial"):
+        raise ValueError(f"on_failure must be 'raise' or 'partial', but is {on_failure!r}.")
+    if solver.stochastic and noise is None:
+        noise = Increments(seed, torch.arange(len(x), device=x.device), x)
+    control = Control(controller, noise, path, callback, max_calls, on_failure)
+    return solver.integrate(problem, x, times, control)
+
+
+def check_times(times: Tensor) -> Tensor:
+    r"""Returns the times in float64 on the CPU, refused unless strictly monotone."""
+
+    times = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    if times.ndim != 1 or len(times) < 2:
+        shape = tuple(times.shape)
+        raise ValueError(f"times must have shape (n + 1,) with n >= 1, but has {shape}.")
+    if not bool(times.isfinite().all()):
+        where = int((~times.isfinite()).nonzero()[0])
+        raise ValueError(f"times must be finite, but times[{where}] is {times[where]:.4g}.")
+    forward = times.diff() * (times[-1] - times[0]).sign() > 0
+    if not bool(forward.all()):
+        a, b = times[int((~forward).nonzero()[0]) :][:2].tolist()
+        raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")
+    return times
+
+
+def check_problem(problem: Problem, solver: Solver) -> None:
+    r"""Refuses a problem of another kind than the solver's."""
+
+    if not isinstance(problem, solver.solves):
+        given, wanted = type(problem).__name__, solver.solves.__name__
+        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
+
+
+def make_controller(
+    solver: Solver, rtol: float | None, atol: float | None, max_steps: int = 10_000
+) -> Controller | None:
+    r"""Returns the controller of the tolerances, or `None` if there are none."""
+
+    if rtol is None and atol is None:
+        if not solver.fixed:
+            raise ValueError(f"{solver} chooses its own steps: pass rtol= and atol=.")
+        return None
+    if not solver.adaptive:
+        raise ValueError(
+            f"{solver} does not estimate its error, so rtol= and atol= have no effect; "
+            "pass steps=, or use an adaptive solver such as 'dopri5'."
+        )
+    if rtol is None:
+        rtol = 0.0
+    return Controller(rtol, rtol if atol is None else atol, max_steps)
+
+
+def check_even(solver: Solver, times: Tensor) -> None:
+    r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
+
+    steps = times.diff()
+    if solver.even and not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
+        raise ValueError(
+            f"{solver} holds for steps of equal size only, but they range from "
+            f"{steps.abs().min():.4g} to {steps.abs().max():.4g}; use a grid that is even in the "
+            "solver's clock, or another solver."
+        )

@@ -1,0 +1,118 @@
+r"""What a solver is: settings, and a way to advance a problem along a grid of times."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from .brownian import Brownian
+from .controller import Controller
+from .problem import Problem
+from .solution import Solution
+
+
+class Event(NamedTuple):
+    r"""What a callback is told after each accepted step.
+
+    Arguments:
+        fraction: The share of the span that is done, averaged over the samples, in [0, 1].
+        time: The times reached, with shape () or one per row.
+        x: The states there.
+        rows: The rows they belong to, or `None` for all.
+    """
+
+    fraction: float
+    time: Tensor
+    x: Tensor
+    rows: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    r"""What a run is asked for beside its problem and grid.
+
+    Arguments:
+        controller: What chooses the steps. By default, the grid does.
+        noise: The Brownian motion of a stochastic method.
+        path: Whether to keep the states at all times of the grid.
+        callback: A function that is told about each accepted step.
+        max_calls: The largest number of network calls of a sample.
+        on_failure: Whether a failure raises, or ends the samples concerned.
+    """
+
+    controller: Controller | None = None
+    noise: Brownian | None = None
+    path: bool = False
+    callback: Callable[[Event], object] | None = None
+    max_calls: int | None = None
+    on_failure: Literal["raise", "partial"] = "raise"
+
+
+class Solver(ABC):
+    r"""Abstract solver. It holds settings, never a problem or a state.
+
+    Attributes:
+        name: What users call it.
+        solves: The kind of problem it takes: ODE, SDE or SemiLinear.
+        order: The global error is :math:`O(h^{order})`; for stochastic methods, the strong one
+            for additive noise.
+        stochastic: Whether it adds noise.
+        adaptive: Whether it can choose its own steps, given tolerances.
+        fixed: Whether it can follow a grid.
+        calls_per_step: The evaluations of the drift in a step, without a first one at the start.
+        even: Whether it needs steps of equal size.
+    """
+
+    name: str
+    solves: ClassVar[type[Problem]]
+    order: float
+    stochastic: bool = False
+    adaptive: bool = False
+    fixed: bool = True
+    calls_per_step: int
+    even: ClassVar[bool] = False
+
+    @abstractmethod
+    def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
+        r"""Advances the state from the first to the last of the times."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Step(NamedTuple):
+    r"""The outcome of one step.
+
+    Arguments:
+        x: The state at its end.
+        memory: What the next step wants to know.
+        error: An estimate of the local error, like the state.
+        interpolate: The state at a fraction of the step, with shape (B, 1, ...).
+    """
+
+    x: Tensor
+    memory: Any = None
+    error: Tensor | None = None
+    interpolate: Callable[[Tensor], Tensor] | None = None
+
+
+class Method(Protocol):
+    r"""What the loops ask of a method that advances step by step."""
+
+    @property
+    def order(self) -> float: ...
+
+    def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
+        r"""Returns the coefficients of n steps, worked out at once before any is taken.
+
+        Arguments:
+            problem: The problem.
+            t0: The times at which steps start, with shape (n,), or (n, B) for one per row.
+            t1: The times at which steps end.
+            x: A state, which gives shape, dtype and device.
+        """
+
+    def step(self, plan: Any, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+        r"""Takes the step of some coefficients."""
