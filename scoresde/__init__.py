@@ -15,6 +15,7 @@ from .reverse import probability_flow, reverse_sde
 from .sampling import decode, sample
 from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .settings import Settings
+from .zoo import load, save
 
 __all__ = [
     "EDM",
@@ -49,9 +50,11 @@ __all__ = [
     "dequantize",
     "edit",
     "encode",
+    "load",
     "log_likelihood",
     "probability_flow",
     "reconstruct",
     "reverse_sde",
     "sample",
+    "save",
 ]

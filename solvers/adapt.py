@@ -18,6 +18,7 @@ from .solution import Solution
 from .solver import Control, Method, Step
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step will do
+PATIENCE = 10  # attempts without a finite error: steps that creep up to where a model breaks
 
 
 @dataclass
@@ -30,11 +31,13 @@ class _Front:
     h: Tensor
     x: Tensor
     memory: Tensor | None
+    broken: Tensor  # how many attempts gave no finite error
 
     def keep(self, mask: Tensor) -> None:
         index = mask.nonzero()[:, 0]
         self.problem = self.problem.subset(index)
         self.rows, self.t, self.h = self.rows[index], self.t[index], self.h[index]
+        self.broken = self.broken[index]
         self.x = self.x[index.to(self.x.device)]
         if self.memory is not None:
             self.memory = self.memory[index.to(self.x.device)]
@@ -56,7 +59,8 @@ def adapt(
         t = times[:1].expand(len(x))
         h, memory = controller.first(watched, method.order, t, times[-1], x)
         record.calls += counter.total
-        front = _Front(watched, torch.arange(len(x)), t, h, x, memory)
+        rows = torch.arange(len(x))
+        front = _Front(watched, rows, t, h, x, memory, torch.zeros(len(x)))
         while len(front.rows):
             cost = counter.total
             accept, last, step, t1 = _attempt(method, front, times[-1], controller, record)
@@ -85,6 +89,7 @@ def _attempt(
     assert step.error is not None
     ratio = controller.ratio(step.error, front.x, step.x)
     accept = ratio <= 1  # not where it is NaN
+    front.broken = front.broken + ~ratio.isfinite()
     front.h = controller.resize((t1 - front.t).abs(), ratio, method.order)
     record.accepted[front.rows] += accept
     record.rejected[front.rows] += ~accept
@@ -127,8 +132,10 @@ def _retire(
 
     limit = (record.control.controller or Controller()).max_steps
     taken = (record.accepted + record.rejected)[front.rows]
+    stuck = front.h < SMALLEST * span
     kinds = {
-        "min_step": front.h < SMALLEST * span,
+        "nonfinite": (front.broken >= PATIENCE) | (stuck & (front.broken > 0)),
+        "min_step": stuck,
         "max_steps": taken >= limit,
         "max_calls": torch.full_like(done, record.spent(counter.total - before)),
     }
@@ -140,18 +147,6 @@ def _retire(
         failed |= where
         first = front.t[where][0].item()
         index = where.to(front.x.device)
-        broken = kind == "min_step" and not _finite(front, where)
-        record.fail(
-            "nonfinite" if broken else kind,
-            front.rows[where],
-            front.x[index],
-            record.problem.describe(first),
-        )
+        record.fail(kind, front.rows[where], front.x[index], record.problem.describe(first))
     return failed
 
-
-def _finite(front: _Front, where: Tensor) -> bool:
-    r"""Whether the drift of some samples is finite where they are stuck and just beyond."""
-
-    fields = front.problem.at(front.t[None], front.x)
-    return bool(fields[0](front.x)[where.to(front.x.device)].isfinite().all())

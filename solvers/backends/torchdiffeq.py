@@ -50,7 +50,7 @@ class _Field:
         self.problem, self.record, self.counter = problem, record, counter
         self.sign = 1.0 if times[-1] > times[0] else -1.0
         self.ends = sorted((self.sign * times[[0, -1]]).tolist())
-        self.state = record.x
+        self.state, self.before = record.x, 0
         for name in callbacks:  # torchdiffeq warns of callbacks that a method does not know
             setattr(self, name, getattr(self, f"_{name}"))
 
@@ -65,7 +65,8 @@ class _Field:
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         self.state = y
         time = torch.tensor(self.sign * float(s), dtype=torch.float64)
-        if self.record.spent(self.counter.total - int(self.record.calls.max())):
+        last, self.before = self.counter.total - self.before, self.counter.total
+        if self.record.spent(self.counter.total + last):
             raise _Spent(float(time))
         self.record.tell(time, y)
 

@@ -1,0 +1,14 @@
+r"""The command line: it says nothing that the Python interface cannot."""
+
+import sys
+
+
+def main() -> None:
+    r"""Runs the command line."""
+
+    try:
+        from .app import run
+    except ImportError as missing:
+        sys.stderr.write(f"error: {missing}; install the command line: pip install 'scoresde[cli]'\n")
+        raise SystemExit(1) from None
+    run()

@@ -1,0 +1,121 @@
+r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed."""
+
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers import Solution
+
+from ..models import ScoreModel
+from ..plots import tile
+
+SUFFIXES = (".npz", ".npy", ".png")
+
+
+def check_suffix(file: Path) -> None:
+    r"""Refuses a file whose ending says nothing we know."""
+
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{file} must end in one of {', '.join(SUFFIXES)}, not {file.suffix!r}.")
+
+
+def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
+    r"""Returns data, with shape (B, *), and labels if the file has them.
+
+    Arguments:
+        file: An npy array, an npz archive with entry `x` and perhaps `label`, or a png picture
+            of tiles of the model's shape, whose black is -1 and white is 1.
+        model: The model that the data is for.
+    """
+
+    if file.suffix == ".png":
+        return _read_picture(file, model), None
+    arrays = _open(file)
+    if "x" not in arrays:
+        raise ValueError(f"{file} has no entry 'x', but: {', '.join(arrays)}.")
+    label = torch.from_numpy(arrays["label"]) if "label" in arrays else None
+    return torch.from_numpy(arrays["x"]), label
+
+
+def write_array(file: Path, x: Tensor, **others: Any) -> None:
+    r"""Writes samples, and what belongs to them where the format can hold it."""
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".png":
+        import matplotlib.image
+
+        picture = tile(x)
+        pixels = np.kron(picture, np.ones((4, 4))) if max(picture.shape) < 400 else picture
+        matplotlib.image.imsave(file, pixels, cmap="gray", vmin=-1, vmax=1)
+    elif file.suffix == ".npy":
+        np.save(file, x.cpu().numpy(), allow_pickle=False)
+    else:
+        arrays = {name: np.asarray(value) for name, value in others.items()}
+        np.savez(file, x=x.cpu().numpy(), **arrays)
+
+
+def write_latents(file: Path, solution: Solution) -> None:
+    r"""Writes latents with the grid and the settings by which they are decoded."""
+
+    if file.suffix != ".npz":
+        raise ValueError(f"latents need an npz file, which holds their grid, not {file.name}.")
+    write_array(
+        file,
+        solution.x,
+        times=solution.times.numpy(),
+        calls=solution.calls.numpy(),
+        provenance=json.dumps(solution.provenance),
+    )
+
+
+def read_latents(file: Path) -> Solution:
+    r"""Returns latents that :func:`write_latents` wrote."""
+
+    arrays = _open(file)
+    missing = {"x", "times", "calls", "provenance"} - set(arrays)
+    if missing:
+        raise ValueError(
+            f"{file} holds no latents of `scoresde encode`: it lacks {', '.join(sorted(missing))}."
+        )
+    x, times, calls = (torch.from_numpy(arrays[name]) for name in ("x", "times", "calls"))
+    none = torch.zeros_like(calls)
+    provenance = json.loads(str(arrays["provenance"]))
+    return Solution(x, times, calls, none, none, ("ok",) * len(x), provenance=provenance)
+
+
+def _open(file: Path) -> dict[str, np.ndarray]:
+    check_suffix(file)
+    if not file.exists():
+        raise FileNotFoundError(f"there is no file {file}.")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is no array file, or is damaged ({error}).") from None
+
+
+def _read_picture(file: Path, model: ScoreModel) -> Tensor:
+    import matplotlib.image
+
+    if not file.exists():
+        raise FileNotFoundError(f"there is no file {file}.")
+    if model.shape is None or len(model.shape) != 3 or model.shape[0] != 1:
+        raise ValueError("pictures are for models of grey images, of shape (1, H, W).")
+    pixels = torch.from_numpy(np.array(matplotlib.image.imread(file))).float()
+    grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels
+    _, height, width = model.shape
+    factor = 4 if max(grey.shape) >= 4 * height and not math.fmod(grey.shape[0], 4 * height) else 1
+    grey = grey[::factor, ::factor]
+    if grey.shape[0] % height or grey.shape[1] % width:
+        raise ValueError(
+            f"{file} has {grey.shape[0]} x {grey.shape[1]} pixels, not a multiple of "
+            f"{height} x {width}."
+        )
+    tiles = grey.unfold(0, height, height).unfold(1, width, width)
+    return (2 * tiles.reshape(-1, 1, height, width) - 1).contiguous()

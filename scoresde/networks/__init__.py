@@ -1,0 +1,5 @@
+r"""Small networks."""
+
+from .unet import UNet
+
+__all__ = ["UNet"]

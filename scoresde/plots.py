@@ -1,0 +1,134 @@
+r"""Pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+STYLE = {
+    "figure.dpi": 130,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.bbox": "tight",
+}
+
+
+def tile(x: Tensor, columns: int | None = None) -> np.ndarray:
+    r"""Returns images side by side as one picture, with shape (rows H, columns W).
+
+    Arguments:
+        x: Grey images, with shape (B, 1, H, W) or (B, H, W).
+        columns: The number of columns. By default, the picture is about square.
+    """
+
+    images = x.detach().cpu().float()
+    images = images[:, 0] if images.ndim == 4 else images
+    if images.ndim != 3:
+        raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
+    count, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    blank = images.new_full((rows * columns - count, height, width), -1.0)
+    cells = np.concatenate([images.numpy(), blank.numpy()]).reshape(rows, columns, height, width)
+    return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
+
+
+def images(
+    file: Path, groups: Mapping[str, Tensor], *, columns: int = 8, across: int | None = None
+) -> None:
+    r"""Draws groups of images, each under its title.
+
+    Arguments:
+        file: The file to write.
+        groups: Titles, and images of shape (B, 1, H, W).
+        columns: The images in a row of a group.
+        across: The groups in a row. By default, all.
+    """
+
+    across = across or len(groups)
+    down = math.ceil(len(groups) / across)
+    figure, axes = _figure(down, across, (2.6, 2.9))
+    for axis, (title, x) in zip(axes, groups.items(), strict=False):
+        axis.imshow(tile(x, columns), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    for axis in axes:
+        axis.axis("off")
+    _write(figure, file)
+
+
+def histogram(
+    file: Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
+) -> None:
+    r"""Draws histograms over one another.
+
+    Arguments:
+        file: The file to write.
+        groups: Names, and values of shape (N,) with the words that the legend adds.
+        label: What the values are.
+        bins: The number of bins over the range of all values.
+    """
+
+    figure, [axis] = _figure(1, 1, (6.0, 3.4))
+    every = np.concatenate([values.numpy() for values, _ in groups.values()])
+    edges = np.linspace(every.min(), every.max(), bins + 1)
+    for name, (values, words) in groups.items():
+        axis.hist(values.numpy(), edges, alpha=0.6, label=f"{name}: {words}")
+    axis.set_xlabel(label)
+    axis.set_ylabel("images")
+    axis.legend(frameon=False)
+    _write(figure, file)
+
+
+def curves(
+    file: Path,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+) -> None:
+    r"""Draws curves on logarithmic axes.
+
+    Arguments:
+        file: The file to write.
+        lines: Names, and points of each curve.
+        x_label: What is across.
+        y_label: What is up.
+    """
+
+    figure, [axis] = _figure(1, 1, (7.0, 4.6))
+    markers = "osv^D<>pPX*hd"
+    for i, (name, points) in enumerate(lines.items()):
+        xs, ys = zip(*points, strict=True)
+        axis.loglog(xs, ys, marker=markers[i % len(markers)], markersize=4, linewidth=1, label=name)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3, which="both", linewidth=0.5)
+    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _write(figure, file)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'scoresde[plots]'.") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False
+        )
+    return figure, list(axes.flat)
+
+
+def _write(figure: Any, file: Path) -> None:
+    from matplotlib import pyplot
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(file, dpi=STYLE["figure.dpi"])
+    pyplot.close(figure)

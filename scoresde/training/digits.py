@@ -1,0 +1,127 @@
+r"""The score model of digits that this package ships.
+
+It sees uniformly dequantised images, and their labels four times out of five.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..likelihood import dequantize
+from ..network_score import NetworkScore
+from ..networks import UNet
+from ..processes import EDM
+from ..zoo import load, save
+from .digits_data import CLASSES, LEVELS, digits
+from .evaluate import evaluate
+from .loop import Progress, train
+from .loss import denoising_loss
+
+BATCH, STEPS, DROPPED = 128, 2400, 0.2
+NETWORK = {"width": 40, "multipliers": [1, 2], "blocks": 2, "classes": CLASSES, "dropout": 0.1}
+
+
+def train_digits(
+    *, steps: int = STEPS, seed: int = 0, checkpoint: Path | None = None
+) -> Iterator[tuple[Progress, NetworkScore]]:
+    r"""Trains the digits model, and yields the progress and the averaged model of each step.
+
+    Arguments:
+        steps: The number of steps.
+        seed: The seed of weights, batches and noise.
+        checkpoint: A file in which the state is kept, and from which it goes on.
+    """
+
+    images, labels = digits("train")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(**NETWORK)  # type: ignore[arg-type]
+        std = float(images.square().mean().sqrt())
+        model = _score(network, std)
+
+        def loss(step: int) -> Tensor:
+            draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed(seed * 1_000_003 + step)  # of dropout, so that a resumed run agrees
+            index = torch.randint(len(images), (BATCH,), generator=draw)
+            x = dequantize(images[index], levels=LEVELS, seed=step, first_index=seed << 32)
+            log_snr = 1.5 + 1.3 * torch.randn(BATCH, generator=draw)
+            z = torch.randn(x.shape, generator=draw)
+            dropped = torch.rand(BATCH, generator=draw) < DROPPED
+            label = torch.where(dropped, CLASSES, labels[index])
+            return denoising_loss(model, x, log_snr, z, label=label).mean()
+
+        for progress in train(network, loss, steps=steps, checkpoint=checkpoint):
+            yield progress, _score(progress.average, std)
+
+
+def _score(network: torch.nn.Module, std: float) -> NetworkScore:
+    return NetworkScore(
+        network, EDM(), "edm", conditions=("label",), shape=(1, 8, 8), data_std=std
+    )
+
+
+def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
+    r"""Trains the model with a progress bar, writes it, and measures what was written.
+
+    Arguments:
+        folder: Where `digits.json`, `digits.safetensors` and the checkpoint go.
+        steps: The number of steps.
+        seed: The seed.
+
+    Returns:
+        The path of the card.
+    """
+
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = steps or STEPS
+    model = None
+    with tqdm(total=steps, desc="train digits") as bar:
+        checkpoint = folder / "checkpoint.safetensors"
+        for progress, model in train_digits(steps=steps, seed=seed, checkpoint=checkpoint):
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.3f}")
+        if model is None:  # the checkpoint was that of the last step
+            model = finished(checkpoint)
+    images = digits("train").images
+    card = {
+        "name": "digits",
+        "network": {"name": "UNet", "settings": NETWORK},
+        "data": {
+            "source": "scikit-learn's load_digits: the test part of UCI's Optical Recognition of "
+            "Handwritten Digits (Alpaydin and Kaynak, 1998)",
+            "licence": "CC BY 4.0",
+            "scale": "x = level / 8 - 1, levels 0 to 16, uniformly dequantised",
+            "split": "train_test_split(test_size=0.2, stratify=labels, random_state=0)",
+        },
+        "moments": {
+            "mean": _rounded(images.mean(0)),
+            "std": _rounded(images.std(0)),
+        },
+        "training": {
+            "command": f"scoresde train digits --steps {steps} --seed {seed}",
+            "batch": BATCH,
+            "label dropout": DROPPED,
+        },
+    }
+    file = save(model, folder / "digits", card)
+    card = {**load(file).card, "metrics": evaluate(load(file))}
+    return save(load(file), folder / "digits", card)
+
+
+def finished(checkpoint: Path) -> NetworkScore:
+    r"""Returns the averaged model of a checkpoint."""
+
+    network = UNet(**NETWORK)  # type: ignore[arg-type]
+    tensors = load_file(checkpoint)
+    network.load_state_dict(
+        {name[5:]: value for name, value in tensors.items() if name.startswith("mean.")}
+    )
+    return _score(network.eval(), float(digits("train").images.square().mean().sqrt()))
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.flatten().tolist()]

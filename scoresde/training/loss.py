@@ -1,0 +1,35 @@
+r"""Denoising losses."""
+
+import torch
+from torch import Tensor
+
+from ..models import ScoreModel
+
+
+def denoising_loss(
+    model: ScoreModel, x: Tensor, log_snr: Tensor, z: Tensor, **condition: Tensor
+) -> Tensor:
+    r"""Returns the squared error of the denoised data at given noise levels, with shape (B,).
+
+    It is the mean over the entries of :math:`w \, (D(x_t) - x_0)^2` with :math:`s = \sigma / \alpha`
+    and :math:`w = 1 / s^2 + 1 / c^2` for data of root mean square c, which makes all levels count
+    alike when the network predicts as little as it must.
+
+    Arguments:
+        model: The score model.
+        x: Clean data, with shape (B, *).
+        log_snr: The log of :math:`\alpha / \sigma` of each sample, with shape (B,).
+        z: Standard noise, with shape (B, *).
+        condition: The conditions.
+
+    References:
+        | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+        | equation (8)
+        | https://arxiv.org/abs/2206.00364
+    """
+
+    t = model.process.time(log_snr.double())
+    weight = torch.exp(2 * log_snr) + 1 / model.data_std**2
+    noisy = model.process.perturb(x.double(), t, z.double()).to(x)
+    error = model.denoise(noisy, t, **condition) - x
+    return weight * error.square().flatten(1).mean(1)
