@@ -54,7 +54,9 @@ def check_data(
         raise ValueError(f"{name} is on {x.device} but the model on {home}; move one of them.")
     bad = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
     if bad:
-        raise ValueError(f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}.")
+        raise ValueError(
+            f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}."
+        )
     if dtype is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     return x.to(dtype)

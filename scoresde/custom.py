@@ -44,8 +44,10 @@ class CustomProcess(Process):
         self._check()
         t = torch.linspace(self.t_min, self.t_max, 33, dtype=torch.float64)
         derived = self.rates(t)[0], self.diffusion(t)
-        given = (own(t) if own else rate for own, rate in zip((self.f, self.g), derived, strict=True))
-        self.check_rates(*given, t)
+        f, g = (
+            own(t) if own else rate for own, rate in zip((self.f, self.g), derived, strict=True)
+        )
+        self.check_rates(f, g, t)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.log(self.alpha(t)), torch.log(self.sigma(t))
@@ -89,7 +91,7 @@ class LinearProcess(Process):
         return log_alpha, log_alpha + self._integral("_variance", self._growth, t).log() / 2
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.f(t), -self.g(t) ** 2 / (2 * self.scales(t)[1] ** 2)
+        return self.f(t), -(self.g(t) ** 2) / (2 * self.scales(t)[1] ** 2)
 
     def time(self, log_snr: Tensor) -> Tensor:
         return invert(self.log_snr, log_snr, (self.t_min, self.t_max))
@@ -98,7 +100,7 @@ class LinearProcess(Process):
         return self.g(t) ** 2 * torch.exp(-2 * self._integral("_log_alpha", self.f, t))
 
     def _integral(self, table: str, rate: Rate, t: Tensor) -> Tensor:
-        edges, values = getattr(self, "_edges"), getattr(self, table)
+        edges, values = vars(self)["_edges"], vars(self)[table]
         piece = torch.searchsorted(edges, t.detach().double(), right=True).clamp(1, PIECES) - 1
         return (values[piece] + _quadrature(rate, edges[piece], t.double())).to(t)
 
@@ -107,8 +109,13 @@ def _quadrature(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
     half = (high - low)[..., None] / 2
     values = rate((low[..., None] + half * (nodes + 1)).reshape(-1))
-    return (values.expand(half.shape[0] * POINTS if half.ndim > 1 else POINTS).reshape(
-        *half.shape[:-1], POINTS) * weights * half).sum(-1)
+    return (
+        values.expand(half.shape[0] * POINTS if half.ndim > 1 else POINTS).reshape(
+            *half.shape[:-1], POINTS
+        )
+        * weights
+        * half
+    ).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ network predicts is linear in D too, and is folded into the same coefficients: n
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +125,11 @@ class ScoreModel(nn.Module, ABC):
         return self
 
     def _combined(
-        self, form: Callable[[Process, Tensor], Pair], x: Tensor, t: Tensor, condition: dict[str, Tensor]
+        self,
+        form: Callable[[Process, Tensor], Pair],
+        x: Tensor,
+        t: Tensor,
+        condition: dict[str, Tensor],
     ) -> Tensor:
         t = check_time(self.process, t, x)
         a, b = form(self.process, t)

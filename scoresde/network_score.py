@@ -157,7 +157,9 @@ class NetworkScore(ScoreModel):
         self, t: Tensor, a: Scalar, b: Scalar, scale: Scalar, condition: dict[str, Tensor]
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
-            F = self._call(X if isinstance(scale, float) and scale == 1 else scale * X, t, condition)
+            F = self._call(
+                X if isinstance(scale, float) and scale == 1 else scale * X, t, condition
+            )
             if not isinstance(b, float) or not isinstance(a, float):
                 return a * X + b * F
             F = F if b == 1 else b * F

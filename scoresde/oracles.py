@@ -72,7 +72,7 @@ class MixtureOracle(Oracle):
         label: The component that data is from, with shape (B,).
     """
 
-    conditions = ("label",)
+    conditions: tuple[str, ...] = ("label",)
 
     def __init__(
         self,
@@ -117,7 +117,9 @@ class MixtureOracle(Oracle):
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.means.device)
         u = keyed_uniform(seed, index, START, 0, 1)[:, 0]
-        k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(max=len(self.means) - 1)
+        k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(
+            max=len(self.means) - 1
+        )
         z = keyed_normal(seed, index, START, 1, self.means.shape[1]).to(self.means)
         x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
         return x.reshape(count, *(self.shape or ()))
@@ -151,10 +153,15 @@ class GaussianOracle(MixtureOracle):
     conditions = ()
 
     def __init__(
-        self, mean: Tensor, covariance: Tensor | float, process: Process = EDM()  # noqa: B008
+        self,
+        mean: Tensor,
+        covariance: Tensor | float,
+        process: Process = EDM(),  # noqa: B008
     ) -> None:
         covariance = torch.as_tensor(covariance, dtype=mean.dtype)
-        super().__init__(mean[None], covariance[None] if covariance.ndim else covariance, None, process)
+        super().__init__(
+            mean[None], covariance[None] if covariance.ndim else covariance, None, process
+        )
 
     def flow(self, x: Tensor, start: float, stop: float) -> Tensor:
         r"""Returns where the probability flow carries states from one time to another.
@@ -252,5 +259,3 @@ def check_labels(label: Tensor, classes: int) -> None:
     if not bool(((label >= 0) & (label < classes)).all()):
         wrong = label[(label < 0) | (label >= classes)][0].item()
         raise ValueError(f"label must lie in [0, {classes - 1}], but one is {wrong}.")
-
-

@@ -64,7 +64,7 @@ class Process(ABC):
         r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, like `t`."""
 
         u = t.detach().reshape(-1)  # the tangent of a 0-d float32 tensor may be a float64
-        _, (f, s) = torch.func.jvp(self.log_scales, (u,), (torch.ones_like(u),))
+        f, s = torch.func.jvp(self.log_scales, (u,), (torch.ones_like(u),))[1]
         return f.reshape(t.shape), (f - s).reshape(t.shape)
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
@@ -232,7 +232,9 @@ class Scheduled(Process):
         return self.schedule.inverse(log_snr).clamp(self.t_min, self.t_max)
 
     def __repr__(self) -> str:
-        uses = ", ".join(f"{use} from {self.start_of(use):.3g}" for use in ("sampling", "likelihood"))  # type: ignore[arg-type]
+        uses = ", ".join(
+            f"{use} from {self.start_of(use):.3g}" for use in ("sampling", "likelihood")
+        )  # type: ignore[arg-type]
         span = f"t in [{self.t_min:.3g}, {self.t_max:.3g}]"
         return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
 

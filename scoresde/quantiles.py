@@ -49,7 +49,9 @@ class QuantileOracle(Oracle):
             ("rotation", rotation, (len(means), len(means))),
         ):
             if tuple(value.shape) != tuple(shape):
-                raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(value.shape)}.")
+                raise ValueError(
+                    f"{name} must have shape {tuple(shape)}, not {tuple(value.shape)}."
+                )
         if (rotation @ rotation.T - torch.eye(len(means)).to(means)).abs().max() > 1e-5:
             raise ValueError("rotation must be orthogonal: Q Q^T is not the identity.")
         self.process, self.shape = process, (len(means),)

@@ -18,7 +18,7 @@ and the same semi-linear equation for all processes,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ from solvers.shapes import align
 
 from .custom import NonlinearProcess
 from .models import ScoreModel
-
 
 Clock = Literal["t", "log_snr"]
 
@@ -85,7 +84,11 @@ class Reverse:
                 rows=self._rows,
                 describe=self._describe,
             )
-        common = {"tabulate": self._linear, "rows": self._rows, "describe": self._describe}
+        common: dict[str, Any] = {
+            "tabulate": self._linear,
+            "rows": self._rows,
+            "describe": self._describe,
+        }
         if self.kind is SDE:
             return SDE(self._drift, self._diffusion, **common)
         return ODE(self._drift, **common)
@@ -116,9 +119,7 @@ class Reverse:
         if self.clock == "log_snr":
             f, slope = f / slope, torch.ones_like(slope)
         pull = (1 + self.eta**2) * slope
-        return self.model.combine(
-            t, f - pull, pull * process.scales(t)[0], torch.ones_like(t), x
-        )
+        return self.model.combine(t, f - pull, pull * process.scales(t)[0], torch.ones_like(t), x)
 
     def _denoised(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         t = self.to_time(clock)
@@ -158,5 +159,3 @@ def _noise_std(eta: float) -> Callable[[Tensor, Tensor], Tensor]:
         return torch.exp(-stop) * torch.sqrt(-torch.expm1(-2 * eta**2 * (stop - start)))
 
     return noise_std
-
-

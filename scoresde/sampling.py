@@ -46,9 +46,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     )
     start = process.t_max
     if settings.times is not None:  # a grid of one's own may start at less noise
-        start = make_times(model, start, process.t_min, settings)[0]
-        x = x * (process.scales(start)[1].item() / process.prior_std())
-    return _decode(model, x, float(start), settings)
+        first = make_times(model, start, process.t_min, settings)[0]
+        x = x * (process.scales(first)[1].item() / process.prior_std())
+        start = first.item()
+    return _decode(model, x, start, settings)
 
 
 @torch.no_grad()
@@ -95,7 +96,9 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
         ]
     parts = len(clean)
     ok = torch.tensor([status == "ok" for status in solution.status])
-    x = torch.where(ok.to(x.device).reshape(-1, *(1,) * (x.ndim - 1)), torch.cat(clean), solution.x)
+    x = torch.where(
+        ok.to(x.device).reshape(-1, *(1,) * (x.ndim - 1)), torch.cat(clean), solution.x
+    )
     calls = max(counter.total // parts, 1)
     return replace(solution, x=x, calls=solution.calls + calls * ok)
 
@@ -111,7 +114,7 @@ def _reversed(solution: Solution) -> dict[str, Any]:
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(shape, int) and not isinstance(shape, bool):
+    if isinstance(shape, int):
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
         shape = (shape, *model.shape)

@@ -64,7 +64,8 @@ def _solve(
         x / scales[0].item(),
         clock,
         settings.method,
-        **settings.tolerances,
+        rtol=settings.tolerances["rtol"],
+        atol=settings.tolerances["atol"],
         noise=noise,
         path=settings.path,
         callback=told if settings.progress or settings.callback else None,
@@ -121,7 +122,9 @@ def _eta(settings: Settings) -> float:
 def _clock(settings: Settings) -> Clock:
     if settings.method.solves is SemiLinear:
         if settings.clock == "t":
-            raise ValueError(f"clock='t' has no effect on {settings.method}: its clock is log_snr.")
+            raise ValueError(
+                f"clock='t' has no effect on {settings.method}: its clock is log_snr."
+            )
         return "log_snr"
     return settings.clock or ("log_snr" if settings.adaptive else "t")
 

@@ -149,4 +149,3 @@ def _retire(
         index = where.to(front.x.device)
         record.fail(kind, front.rows[where], front.x[index], record.problem.describe(first))
     return failed
-

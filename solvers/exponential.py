@@ -80,7 +80,7 @@ class _Plan(NamedTuple):
     decay: float
     weights: list[float]
     noise_std: float  # per square root of time
-    index: int
+    number: int
     t0: float
     t1: float
     field: StateField
@@ -137,7 +137,9 @@ class ExponentialMultistep(Stepper):
         for k in range(1, self.order + 1):  # steps that know k values: step k - 1, or all others
             steps = slice(k - 1, k if k < self.order else None)
             last = len(t0) - 1
-            past = [t0[max(0, k - 1 - j) : max(0, last + 1 - j)][: len(t0[steps])] for j in range(k)]
+            past = [
+                t0[max(0, k - 1 - j) : max(0, last + 1 - j)][: len(t0[steps])] for j in range(k)
+            ]
             nodes = (torch.stack(past, dim=1) - t0[steps, None]) / h[steps, None]
             if len(nodes):
                 rows += self.rule(nodes, rate * h[steps]).tolist()
@@ -151,5 +153,5 @@ class ExponentialMultistep(Stepper):
         for weight, value in zip(plan.weights, values, strict=False):
             x.add_(value, alpha=weight)
         if noise is not None and plan.noise_std:
-            x.add_(noise.increment(plan.index, plan.t0, plan.t1), alpha=plan.noise_std)
+            x.add_(noise.increment(plan.number, plan.t0, plan.t1), alpha=plan.noise_std)
         return Step(x, values)

@@ -30,7 +30,9 @@ def march(
         while i < len(plan) and bool(record.alive.any()):
             if record.spent(cost):
                 rows = record.alive.nonzero()[:, 0]
-                record.fail("max_calls", rows, x[rows.to(x.device)], problem.describe(times[i].item()))
+                record.fail(
+                    "max_calls", rows, x[rows.to(x.device)], problem.describe(times[i].item())
+                )
                 break
             before = counter.total
             x, memory = method.step(plan[i], x, memory, control.noise)[:2]

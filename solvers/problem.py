@@ -38,7 +38,7 @@ class Problem:
 
     drift: Field
     tabulate: Tabulate | None = field(default=None, kw_only=True)
-    rows: Callable[[Tensor], Self] | None = field(default=None, kw_only=True)
+    rows: Callable[[Tensor], "Problem"] | None = field(default=None, kw_only=True)
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
 
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:
@@ -48,7 +48,7 @@ class Problem:
             return self.tabulate(times, x)
         return [lambda x, t=t: self.drift(align(t, x), x) for t in times]  # type: ignore[misc]
 
-    def subset(self, index: Tensor) -> Self:
+    def subset(self, index: Tensor) -> "Problem":
         r"""Returns the problem of some rows."""
 
         return self if self.rows is None else self.rows(index)

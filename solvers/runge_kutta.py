@@ -95,10 +95,7 @@ class RungeKutta(Stepper):
         for c in self.tableau.c:  # the end of a step is t1 itself, not t0 + h rounded
             times = t0 if c == 0 else t1 if c == 1 else torch.lerp(t0, t1, c)
             stages.append(problem.at(times, x))
-        return [
-            _Plan(h, fields)
-            for h, *fields in zip(scalars(t1 - t0, x), *stages, strict=True)
-        ]
+        return [_Plan(h, fields) for h, *fields in zip(scalars(t1 - t0, x), *stages, strict=True)]
 
     def step(self, plan: _Plan, x: Tensor, memory: Tensor | None, noise: Brownian | None) -> Step:
         h, tableau = plan.h, self.tableau

@@ -72,7 +72,7 @@ class Solver(ABC):
     adaptive: bool = False
     fixed: bool = True
     calls_per_step: int
-    even: ClassVar[bool] = False
+    even: bool = False
 
     @abstractmethod
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:

@@ -15,7 +15,7 @@ from .stepper import Stepper
 class _Plan(NamedTuple):
     h: float
     diffusion: float
-    index: int
+    number: int
     t0: float
     t1: float
     field: StateField
@@ -51,5 +51,5 @@ class EulerMaruyama(Stepper):
     def step(self, plan: _Plan, x: Tensor, memory: None, noise: Brownian | None) -> Step:
         x = torch.add(x, plan.field(x), alpha=plan.h)
         if noise is not None and plan.diffusion:
-            x.add_(noise.increment(plan.index, plan.t0, plan.t1), alpha=plan.diffusion)
+            x.add_(noise.increment(plan.number, plan.t0, plan.t1), alpha=plan.diffusion)
         return Step(x)

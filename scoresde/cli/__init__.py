@@ -9,6 +9,8 @@ def main() -> None:
     try:
         from .app import run
     except ImportError as missing:
-        sys.stderr.write(f"error: {missing}; install the command line: pip install 'scoresde[cli]'\n")
+        sys.stderr.write(
+            f"error: {missing}; install the command line: pip install 'scoresde[cli]'\n"
+        )
         raise SystemExit(1) from None
     run()

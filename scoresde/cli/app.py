@@ -3,7 +3,7 @@ r"""The commands."""
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -29,18 +29,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-Model = Annotated[str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")]
-SolverName = Annotated[Optional[str], typer.Option("--solver", help="See `scoresde solvers`.")]
-Steps = Annotated[Optional[int], typer.Option(help="Intervals of the grid.")]
-Grid = Annotated[Optional[str], typer.Option(help="rho, log_snr, tan, asinh or t.")]
-Rtol = Annotated[Optional[float], typer.Option(help="Relative tolerance, instead of steps.")]
-Atol = Annotated[Optional[float], typer.Option(help="Absolute tolerance, instead of steps.")]
-Eta = Annotated[Optional[float], typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
+Model = Annotated[
+    str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
+]
+SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
+Steps = Annotated[int | None, typer.Option(help="Intervals of the grid.")]
+Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh or t.")]
+Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
+Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
+Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
 Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
-Label = Annotated[Optional[int], typer.Option(help="Condition: the class.")]
-Guidance = Annotated[Optional[float], typer.Option(help="Scale of classifier-free guidance.")]
-Batch = Annotated[Optional[int], typer.Option("--batch-size", help="Samples at once.")]
-Out = Annotated[Optional[Path], typer.Option(help="File to write: npz, npy or png.")]
+Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
+Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
+Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -91,7 +93,13 @@ def sample(
     score = _guided(zoo.load(model), label, guidance)
     s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     if out is not None:
-        write_array(out, s.x, calls=s.calls.numpy(), times=s.times.numpy(), provenance=json.dumps(s.provenance))
+        write_array(
+            out,
+            s.x,
+            calls=s.calls.numpy(),
+            times=s.times.numpy(),
+            provenance=json.dumps(s.provenance),
+        )
     _report(
         {"samples": n, "calls": _range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
          "out": str(out) if out else None, **s.provenance},
@@ -103,11 +111,11 @@ def sample(
 def likelihood(
     model: Model,
     data: Data,
-    levels: Annotated[Optional[int], typer.Option(help="Levels, for bits per dimension.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels, for bits per dimension.")] = None,
     low: Annotated[float, typer.Option(help="Value of the lowest level.")] = -1.0,
     high: Annotated[float, typer.Option(help="Value of the highest level.")] = 1.0,
     dequantize: Annotated[bool, typer.Option(help="Add uniform noise of one bin.")] = True,
-    probes: Annotated[Optional[int], typer.Option(help="Probes; exact by default.")] = None,
+    probes: Annotated[int | None, typer.Option(help="Probes; exact by default.")] = None,
     solver: SolverName = None,
     steps: Steps = None,
     rtol: Rtol = None,
@@ -165,7 +173,9 @@ def encode(
 ) -> None:
     r"""Turn data into latents."""
 
-    options = _said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size)
+    options = _said(
+        solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
+    )
     score = _guided(zoo.load(model), label, None)
     z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
     write_latents(out, z)
@@ -194,7 +204,9 @@ def decode(
     s = decode_latents(score, read_latents(data), denoise=denoise, progress=not as_json, **options)
     if out is not None:
         write_array(out, s.x, calls=s.calls.numpy())
-    _report({"samples": len(s.x), "calls": _range(s.calls), "out": str(out) if out else None}, as_json)
+    _report(
+        {"samples": len(s.x), "calls": _range(s.calls), "out": str(out) if out else None}, as_json
+    )
 
 
 @app.command()
@@ -202,9 +214,9 @@ def edit(
     model: Model,
     data: Data,
     target: Annotated[int, typer.Option(help="The class that data shall be of.")],
-    source: Annotated[Optional[int], typer.Option(help="The class that data is of.")] = None,
-    noise_level: Annotated[Optional[float], typer.Option(help="How far up, as sigma/alpha.")] = None,
-    strength: Annotated[Optional[float], typer.Option(help="How far up, in (0, 1].")] = None,
+    source: Annotated[int | None, typer.Option(help="The class that data is of.")] = None,
+    noise_level: Annotated[float | None, typer.Option(help="How far up, as sigma/alpha.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far up, in (0, 1].")] = None,
     method: Annotated[str, typer.Option(help="encode or noise.")] = "encode",
     guidance: Guidance = None,
     solver: SolverName = None,
@@ -221,11 +233,19 @@ def edit(
     if out is not None:
         check_suffix(out)
     score = zoo.load(model)
-    options = _said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level, strength=strength)
+    options = _said(
+        solver=solver,
+        steps=steps,
+        rtol=rtol,
+        atol=atol,
+        noise_level=noise_level,
+        strength=strength,
+        method=method,
+    )
     x, _ = read_array(data, score)
     e = edit_data(
         _guided(score, source, None), _guided(score, target, guidance), x,
-        method=method, seed=seed, progress=not as_json, **options,
+        seed=seed, progress=not as_json, **options,
     )  # fmt: skip
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
@@ -244,7 +264,16 @@ def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
         return
     table = Table(*rows[0])
     for row in rows:
-        cells = ("yes" if v is True else "" if v is False else f"{v:g}" if isinstance(v, float) else str(v) for v in row.values())
+        cells = (
+            "yes"
+            if v is True
+            else ""
+            if v is False
+            else f"{v:g}"
+            if isinstance(v, float)
+            else str(v)
+            for v in row.values()
+        )
         table.add_row(*cells)
     Console().print(table)
     for name, reason in REFUSED.items():
@@ -302,6 +331,12 @@ def _report(values: dict[str, Any], as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     for name, value in values.items():
         if value is not None:
-            shown = f"{value:.5g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)
+            shown = (
+                f"{value:.5g}"
+                if isinstance(value, float)
+                else json.dumps(value)
+                if isinstance(value, dict)
+                else str(value)
+            )
             table.add_row(name, shown)
     Console().print(table)

@@ -56,7 +56,7 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
     elif file.suffix == ".npy":
         np.save(file, x.cpu().numpy(), allow_pickle=False)
     else:
-        arrays = {name: np.asarray(value) for name, value in others.items()}
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in others.items()}
         np.savez(file, x=x.cpu().numpy(), **arrays)
 
 

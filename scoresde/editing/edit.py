@@ -99,7 +99,11 @@ def _perturbed(model: ScoreModel, x: Tensor, t: float, settings: Settings) -> Te
 
 
 def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("seed", "first_index", "dtype", "device") if name in options}
+    return {
+        name: options[name]
+        for name in ("seed", "first_index", "dtype", "device")
+        if name in options
+    }
 
 
 def _unless_said(options: dict[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,9 @@ def _nodes(
         raise ValueError("grid= and times= have no effect: the nodes of the sum are the grid.")
     if not settings.adaptive and settings.steps is not None:
         if settings.steps < 2:
-            raise ValueError(f"steps must be at least 2 for a likelihood, but is {settings.steps}.")
+            raise ValueError(
+                f"steps must be at least 2 for a likelihood, but is {settings.steps}."
+            )
         nodes = settings.steps - 1
     if nodes < 1:
         raise ValueError(f"nodes must be at least 1, but is {nodes}.")
@@ -183,10 +185,14 @@ def _nodes(
 
 def _is_exact(divergence: str, probes: int | None, x: Tensor) -> bool:
     if divergence not in ("auto", "exact", "hutchinson"):
-        raise ValueError(f"divergence must be 'auto', 'exact' or 'hutchinson', not {divergence!r}.")
+        raise ValueError(
+            f"divergence must be 'auto', 'exact' or 'hutchinson', not {divergence!r}."
+        )
     if divergence == "exact" and probes is not None:
         raise ValueError("probes= has no effect on an exact divergence; pass one of the two.")
-    if probes is not None and (isinstance(probes, bool) or not isinstance(probes, int) or probes < 1):
+    if probes is not None and (
+        isinstance(probes, bool) or not isinstance(probes, int) or probes < 1
+    ):
         raise ValueError(f"probes must be a whole number of at least 1, but is {probes}.")
     if divergence != "auto":
         return divergence == "exact"
@@ -195,5 +201,7 @@ def _is_exact(divergence: str, probes: int | None, x: Tensor) -> bool:
 
 def _join(parts: list[Likelihood]) -> Likelihood:
     names = ("nats", "stderr", "latent", "calls", "derivatives")
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in names
+    }
     return replace(parts[0], **joined)

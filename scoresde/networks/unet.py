@@ -53,7 +53,11 @@ class UNet(nn.Module):
                 size = width * multiplier
                 widths.append(size)
         self.middle = nn.ModuleList(
-            [Block(size, size, features, dropout), Attention(size), Block(size, size, features, dropout)]
+            [
+                Block(size, size, features, dropout),
+                Attention(size),
+                Block(size, size, features, dropout),
+            ]
         )
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
@@ -62,8 +66,10 @@ class UNet(nn.Module):
                 size = width * multiplier
             if level:
                 self.up.append(Double(size))
-        self.last = nn.Sequential(nn.GroupNorm(8, size), nn.SiLU(), nn.Conv2d(size, channels, 3, padding=1))
-        nn.init.zeros_(self.last[-1].weight)
+        self.last = nn.Sequential(
+            nn.GroupNorm(8, size), nn.SiLU(), nn.Conv2d(size, channels, 3, padding=1)
+        )
+        nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         r"""Returns a tensor like `x`.
@@ -89,7 +95,9 @@ class UNet(nn.Module):
         for module in self.middle:
             h = module(h, features)
         for module in self.up:
-            h = module(torch.cat([h, skips.pop()], dim=1) if isinstance(module, Block) else h, features)
+            h = module(
+                torch.cat([h, skips.pop()], dim=1) if isinstance(module, Block) else h, features
+            )
         return self.last(h)  # type: ignore[no-any-return]
 
 

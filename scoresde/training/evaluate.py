@@ -29,11 +29,16 @@ def held_out_bits(model: ScoreModel) -> dict[str, Any]:
     images, labels = digits("test")
     x = dequantize(images, levels=LEVELS)
     figures: dict[str, Any] = {}
-    for name, condition in (("without label", {}), ("with label", {"label": labels})):
-        found = log_likelihood(model, x, probes=PROBES, batch_size=128, rtol=1e-4, atol=1e-4, **condition)
+    conditions: dict[str, dict[str, Any]] = {"without label": {}, "with label": {"label": labels}}
+    for name, condition in conditions.items():
+        found = log_likelihood(
+            model, x, probes=PROBES, batch_size=128, rtol=1e-4, atol=1e-4, **condition
+        )
         bits = bits_per_dim(found, levels=LEVELS)
         figures[f"bits/dim {name}"] = round(float(bits.mean()), 4)
-        figures[f"bits/dim {name}, standard error"] = round(float(bits.std() / len(bits) ** 0.5), 4)
+        figures[f"bits/dim {name}, standard error"] = round(
+            float(bits.std() / len(bits) ** 0.5), 4
+        )
     return figures
 
 
@@ -63,7 +68,9 @@ def label_agreement(model: ScoreModel, samples: int = SAMPLES) -> dict[str, Any]
         "held-out digits labelled rightly": agreement(test.images, test.labels),
         "distance to nearest training image, samples, median": round(float(near.median()), 3),
         "distance to nearest training image, held-out, median": round(float(own.median()), 3),
-        "samples nearer than 1 % of held-out": round(float((near < own.quantile(0.01)).double().mean()), 4),
+        "samples nearer than 1 % of held-out": round(
+            float((near < own.quantile(0.01)).double().mean()), 4
+        ),
         "energy distance to held-out digits": round(energy_distance(x, test.images), 4),
         "energy distance, real against real": [round(mean, 4), round(spread, 4)],
     }

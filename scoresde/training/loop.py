@@ -80,7 +80,9 @@ def _save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
     part = file.with_suffix(".part")  # a run stopped while writing keeps the last checkpoint
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, {"step": json.dumps(step)})
+    save_file(
+        {k: v.contiguous().clone() for k, v in tensors.items()}, part, {"step": json.dumps(step)}
+    )
     part.replace(file)
 
 
@@ -91,7 +93,7 @@ def _load(
         return 0
     with safe_open(file, "pt") as stored:
         step = int(json.loads(stored.metadata()["step"]))
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
     for prefix, module in (("network.", network), ("mean.", mean)):
         module.load_state_dict(
             {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}

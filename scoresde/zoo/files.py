@@ -76,7 +76,9 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
             data_std=card["data_std"],
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{card_file} does not describe a model of this package: {error}.") from None
+        raise ValueError(
+            f"{card_file} does not describe a model of this package: {error}."
+        ) from None
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
     model.fingerprint = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     return model.requires_grad_(False).to(device or "cpu")
@@ -151,7 +153,9 @@ def _find(name: str | Path) -> Path:
         cards = sorted(path.glob("*.json"))
         if len(cards) == 1:
             return cards[0]
-        raise FileNotFoundError(f"the folder {path} must hold one card (*.json), not {len(cards)}.")
+        raise FileNotFoundError(
+            f"the folder {path} must hold one card (*.json), not {len(cards)}."
+        )
     if path.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".bin"):
         raise ValueError(
             f"{path} is a pickle, which may run code when it is opened; load its weights yourself "

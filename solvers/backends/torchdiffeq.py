@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..calls import Counter, counting
 from ..controller import Controller
+from ..errors import SolverError
 from ..problem import ODE, Problem
 from ..record import Record
 from ..shapes import row_finite, row_rms
@@ -50,7 +51,7 @@ class _Field:
         self.problem, self.record, self.counter = problem, record, counter
         self.sign = 1.0 if times[-1] > times[0] else -1.0
         self.ends = sorted((self.sign * times[[0, -1]]).tolist())
-        self.state, self.before = record.x, 0
+        self.state, self.time, self.before = record.x, float(times[0]), 0
         for name in callbacks:  # torchdiffeq warns of callbacks that a method does not know
             setattr(self, name, getattr(self, f"_{name}"))
 
@@ -63,11 +64,11 @@ class _Field:
         return self.sign * drift
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
-        self.state = y
-        time = torch.tensor(self.sign * float(s), dtype=torch.float64)
+        self.state, self.time = y, self.sign * float(s)
+        time = torch.tensor(self.time, dtype=torch.float64)
         last, self.before = self.counter.total - self.before, self.counter.total
         if self.record.spent(self.counter.total + last):
-            raise _Spent(float(time))
+            raise _Spent(self.time)
         self.record.tell(time, y)
 
     def _callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
@@ -117,10 +118,14 @@ class Torchdiffeq(Solver):
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         if not self.solo:
             return self._integrate(problem, x, times, control)
-        parts = [
-            self._integrate(problem.subset(row), x[row.to(x.device)], times, control)
-            for row in torch.arange(len(x))[:, None]
-        ]
+        parts = []
+        for row in torch.arange(len(x))[:, None]:
+            part = problem.subset(row), x[row.to(x.device)]
+            try:
+                parts.append(self._integrate(*part, times, control))
+            except SolverError as error:
+                failure = replace(error.failure, samples=(int(row),))
+                raise SolverError(failure, error.solution) from None
         return Solution.stack(parts)
 
     def _integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
@@ -142,9 +147,8 @@ class Torchdiffeq(Solver):
                 kind, time, rows = "nonfinite", stop.time, stop.rows
             except _Spent as stop:
                 kind, time, rows = "max_calls", stop.time, torch.arange(len(x))
-            except AssertionError as stop:  # torchdiffeq's words for a step that underflows
-                kind, time, rows = "min_step", float(times[0]), torch.arange(len(x))
-                record.problem = replace(problem, describe=lambda t: str(stop))
+            except AssertionError:  # the step underflows, or there are too many
+                kind, time, rows = "min_step", field.time, torch.arange(len(x))
             else:
                 record.calls += counter.total
                 record.accepted += 0 if self.adaptive else len(times) - 1

@@ -86,7 +86,7 @@ class _Motion:
 
 
 class _Plan(NamedTuple):
-    index: int
+    number: int
     t0: Tensor
     t1: Tensor
     equation: _Equation
@@ -124,7 +124,7 @@ class Torchsde(Stepper):
 
     def step(self, plan: _Plan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
         method, extra = memory or self._start(plan, x, noise)
-        method.bm.index, method.bm.noise = plan.index, noise
+        method.bm.index, method.bm.noise = plan.number, noise
         x, extra = method.step(plan.t0, plan.t1, x, extra)
         return Step(x, (method, extra))
 

@@ -88,7 +88,9 @@ class FinePath(Brownian):
         i, j = round(t0 / self.h), round(t1 / self.h)
         return self.w[:, j : j + 1] - self.w[:, i : i + 1]
 
-    def increment_and_integral(self, step: int, t0: float, t1: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def increment_and_integral(
+        self, step: int, t0: float, t1: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         i, j = round(t0 / self.h), round(t1 / self.h)
         area = self.area[:, j : j + 1] - self.area[:, i : i + 1] - (t1 - t0) * self.w[:, i : i + 1]
         return self.increment(step, t0, t1), area
@@ -133,6 +135,9 @@ def test_rows_of_a_stochastic_run_do_not_depend_on_the_batch(name: str) -> None:
 def test_torchsde_euler_is_our_euler_maruyama() -> None:
     problem = SDE(lambda t, x: -t * x, lambda t: 1 + t)
     times, x = torch.linspace(2.0, 0.5, 12) ** 2, torch.randn(3, 4)
-    runs = [solve(problem, x, times, name, seed=1).x for name in ("em", "torchsde/euler", "torchsde/milstein")]
+    runs = [
+        solve(problem, x, times, name, seed=1).x
+        for name in ("em", "torchsde/euler", "torchsde/milstein")
+    ]
     assert torch.allclose(runs[0], runs[1], atol=1e-14)
     assert torch.allclose(runs[0], runs[2], atol=1e-14)

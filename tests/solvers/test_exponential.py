@@ -17,7 +17,9 @@ EXPONENTIAL = [n for n in solvers.available() if solvers.get(n).solves is SemiLi
 def test_phi_is_its_integral(k: int, z: float) -> None:
     nodes, weights = np.polynomial.legendre.leggauss(60)
     theta = (nodes + 1) / 2
-    integral = (weights / 2 * np.exp(z * (1 - theta)) * theta ** (k - 1)).sum() / math.factorial(k - 1)
+    integral = (weights / 2 * np.exp(z * (1 - theta)) * theta ** (k - 1)).sum() / math.factorial(
+        k - 1
+    )
     assert phi(k, torch.tensor(z)).item() == pytest.approx(integral, rel=1e-9)
 
 

@@ -74,13 +74,22 @@ def problem_for_exponential() -> SemiLinear:
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_error_follows_the_tolerance(name: str, tolerance: float) -> None:
     solver, end = solvers.get(name), torch.tensor(2.0)
-    s = solve(problem_for(solver), start(0.3), torch.tensor([0.3, 2.0]), solver, rtol=tolerance, atol=tolerance)
+    s = solve(
+        problem_for(solver),
+        start(0.3),
+        torch.tensor([0.3, 2.0]),
+        solver,
+        rtol=tolerance,
+        atol=tolerance,
+    )
     assert (s.x - exact(end)).abs().item() < SLACK.get(name, 30) * tolerance
 
 
 @pytest.mark.parametrize("name", ["bosh3", "dopri5", "torchdiffeq/dopri5"])
 def test_path_between_steps_is_as_good_as_the_steps(name: str) -> None:
     times = torch.linspace(0.3, 2.0, 41)
-    s = solve(problem_for(solvers.get(name)), start(0.3), times, name, rtol=1e-7, atol=1e-7, path=True)
+    s = solve(
+        problem_for(solvers.get(name)), start(0.3), times, name, rtol=1e-7, atol=1e-7, path=True
+    )
     assert s.path is not None
     assert (s.path[:, 0, 0] - exact(times)).abs().max() < 3e-6

@@ -25,7 +25,9 @@ STIFFNESS = ODE(lambda t, x: -x * (1 + x[:, :1] ** 2) + torch.sin(5 * t))
 def test_row_of_a_batch_is_its_solo_solve(name: str, rows: int, seed: int, backward: bool) -> None:
     x = 3 * torch.randn(rows, 2, 3, generator=torch.Generator().manual_seed(seed))
     times = torch.tensor([1.0, 0.3] if backward else [0.3, 1.0])
-    problem = ODE(lambda t, x: 3 * torch.cos(t + x.flatten(1).square().sum(1).reshape(-1, 1, 1)) * x)
+    problem = ODE(
+        lambda t, x: 3 * torch.cos(t + x.flatten(1).square().sum(1).reshape(-1, 1, 1)) * x
+    )
     options = {"rtol": 1e-5, "atol": 1e-5}
     together = solve(problem, x, times, name, **options)
     for i in range(rows):
@@ -88,7 +90,13 @@ def test_times_stay_inside_the_span(name: str) -> None:
         times = torch.linspace(*ends, 8) if solver.fixed else torch.tensor(ends)
         if not solver.fixed and ends[0] > ends[1]:
             continue  # the stiff problem blows up backwards
-        solve(type(problem)(**{**vars(problem), "drift": drift}), start(ends[0]), times, solver, **options)
+        solve(
+            type(problem)(**{**vars(problem), "drift": drift}),
+            start(ends[0]),
+            times,
+            solver,
+            **options,
+        )
     assert 0.1 <= min(seen)
     assert max(seen) <= 0.7
 
@@ -144,7 +152,14 @@ def test_callback_is_told_each_step_once() -> None:
     solve(STIFFNESS, torch.ones(2, 1), torch.linspace(0, 1, 20), "euler", callback=events.append)
     assert [e.fraction for e in events] == pytest.approx([i / 19 for i in range(1, 20)])
     events.clear()
-    s = solve(STIFFNESS, torch.ones(2, 1), torch.tensor([0.0, 1.0]), "dopri5", rtol=1e-4, callback=events.append)
+    s = solve(
+        STIFFNESS,
+        torch.ones(2, 1),
+        torch.tensor([0.0, 1.0]),
+        "dopri5",
+        rtol=1e-4,
+        callback=events.append,
+    )
     fractions = [e.fraction for e in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
@@ -156,7 +171,7 @@ def test_callback_is_told_each_step_once() -> None:
 
 def broken(after: float) -> ODE:
     def drift(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        bad = (t > after) & (x > 5) if t.ndim == 0 else (t > after) & (x > 5)
+        bad = (t > after) & (x > 5)
         return torch.where(bad, math.nan, torch.ones_like(x))
 
     return ODE(drift)
@@ -166,7 +181,10 @@ def broken(after: float) -> ODE:
 def test_nan_on_a_grid_names_samples_and_step(name: str) -> None:
     x = torch.tensor([[0.0], [10.0], [0.0], [20.0]])
     times = torch.linspace(0, 1, 41)
-    with pytest.raises(SolverError, match=r"NaN or infinite at the step from t=0.5.* for samples \[1, 3\]; raise t_min") as error:
+    with pytest.raises(
+        SolverError,
+        match=r"NaN or infinite at the step from t=0.5.* for samples \[1, 3\]; raise t_min",
+    ) as error:
         solve(broken(0.51), x, times, name)
     kept = error.value.solution
     assert kept.status == ("ok", "nonfinite", "ok", "nonfinite")
@@ -195,14 +213,26 @@ def test_blow_up_and_impossible_tolerances_end(name: str) -> None:
     with pytest.raises(SolverError, match=r"t=1 for samples \[0\]"):
         solve(blow_up, torch.ones(1, 1), torch.tensor([0.0, 2.0]), name, rtol=1e-6, atol=1e-6)
     with pytest.raises(SolverError, match="limit on the number of steps"):
-        solve(STIFFNESS, torch.ones(1, 1), torch.tensor([0.0, 1.0]), name, rtol=0.0, atol=1e-13, max_steps=50)
+        solve(
+            STIFFNESS,
+            torch.ones(1, 1),
+            torch.tensor([0.0, 1.0]),
+            name,
+            rtol=0.0,
+            atol=1e-13,
+            max_steps=50,
+        )
 
 
-@pytest.mark.parametrize("name", ["euler", "rk4", "dopri5", "torchdiffeq/rk4", "torchdiffeq/dopri5"])
+@pytest.mark.parametrize(
+    "name", ["euler", "rk4", "dopri5", "torchdiffeq/rk4", "torchdiffeq/dopri5"]
+)
 def test_budget_of_calls_is_kept(name: str) -> None:
     times = torch.linspace(0, 1, 100)
     options = {"rtol": 1e-12, "atol": 1e-12} if name.endswith("dopri5") else {}
-    s = solve(STIFFNESS, torch.ones(2, 1), times, name, max_calls=30, on_failure="partial", **options)
+    s = solve(
+        STIFFNESS, torch.ones(2, 1), times, name, max_calls=30, on_failure="partial", **options
+    )
     assert s.status == ("max_calls", "max_calls")
     assert 20 < s.calls.max() <= 30
     with pytest.raises(SolverError, match="budget of calls is spent"):
@@ -224,10 +254,18 @@ ODE1, X = PROBLEMS[ODE], torch.ones(1, 1)
         ((ODE1, X, torch.tensor([0.0, 1.0]), "dopri5"), {"rtol": 0.0}, "must not both be 0"),
         ((ODE1, X, torch.tensor([0.0, 1.0]), "torchdiffeq/dopri5"), {}, "pass rtol= and atol="),
         ((ODE1, X, torch.tensor([0.0, 1.0]), "euler"), {"max_calls": 0}, "at least 1, but is 0"),
-        ((ODE1, X, torch.tensor([0.0, 1.0]), "euler"), {"on_failure": "x"}, "'raise' or 'partial'"),
+        (
+            (ODE1, X, torch.tensor([0.0, 1.0]), "euler"),
+            {"on_failure": "x"},
+            "'raise' or 'partial'",
+        ),
         ((ODE1, X, torch.tensor([0.0, 0.2, 1.0]), "torchdiffeq/explicit_adams"), {}, "equal size"),
         ((ODE1, X, torch.tensor([0.0, 1.0]), "dopri6"), {}, "did you mean 'dopri5'"),
-        ((ODE1, X, torch.tensor([0.0, 1.0]), "torchsde/adjoint_reversible_heun"), {}, "cannot serve: it"),
+        (
+            (ODE1, X, torch.tensor([0.0, 1.0]), "torchsde/adjoint_reversible_heun"),
+            {},
+            "cannot serve: it",
+        ),
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, str) else "",
 )
