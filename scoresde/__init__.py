@@ -9,7 +9,8 @@ from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
 from .models import ScoreModel
 from .network_score import NetworkScore
 from .oracles import GaussianOracle, KernelOracle, MixtureOracle, Oracle
-from .processes import EDM, VE, VP, Interpolant, Process, SubVP
+from .process import Process
+from .processes import EDM, VE, VP, Interpolant, SubVP
 from .quantiles import QuantileOracle
 from .reverse import probability_flow, reverse_sde
 from .sampling import decode, sample

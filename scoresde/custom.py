@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .processes import Process
+from .process import Process
 from .schedules import invert
 
 Rate = Callable[[Tensor], Tensor]
 PIECES, POINTS = 256, 8  # of the quadrature: to round-off for smooth rates
+NEWTON = 6  # iterations inside a piece, from its middle
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class LinearProcess(Process):
         for name, rate in (("_log_alpha", self.f), ("_variance", self._growth)):
             pieces = _quadrature(rate, edges[:-1], edges[1:])
             object.__setattr__(self, name, torch.cat([zero, pieces.cumsum(0)]))
+        object.__setattr__(self, "_log_snr", self.log_snr(edges[1:]))
         self._check()
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,28 +96,35 @@ class LinearProcess(Process):
         return self.f(t), -(self.g(t) ** 2) / (2 * self.scales(t)[1] ** 2)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return invert(self.log_snr, log_snr, (self.t_min, self.t_max))
+        edges, known = vars(self)["_edges"], vars(self)["_log_snr"]
+        piece = torch.searchsorted(-known, -log_snr.contiguous()).clamp(max=PIECES - 1)
+        low, high = (edges[k].clamp(self.t_min, self.t_max) for k in (piece, piece + 1))
+        t = (low + high) / 2
+        for _ in range(NEWTON):
+            t = t - (self.log_snr(t) - log_snr) / self.rates(t)[1]
+            t = torch.minimum(torch.maximum(t, low), high)
+        return t
 
     def _growth(self, t: Tensor) -> Tensor:
         return self.g(t) ** 2 * torch.exp(-2 * self._integral("_log_alpha", self.f, t))
 
     def _integral(self, table: str, rate: Rate, t: Tensor) -> Tensor:
         edges, values = vars(self)["_edges"], vars(self)[table]
-        piece = torch.searchsorted(edges, t.detach().double(), right=True).clamp(1, PIECES) - 1
+        piece = (
+            torch.searchsorted(edges, t.detach().double().contiguous(), right=True).clamp(
+                1, PIECES
+            )
+            - 1
+        )
         return (values[piece] + _quadrature(rate, edges[piece], t.double())).to(t)
 
 
 def _quadrature(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
     half = (high - low)[..., None] / 2
-    values = rate((low[..., None] + half * (nodes + 1)).reshape(-1))
-    return (
-        values.expand(half.shape[0] * POINTS if half.ndim > 1 else POINTS).reshape(
-            *half.shape[:-1], POINTS
-        )
-        * weights
-        * half
-    ).sum(-1)
+    times = low[..., None] + half * (nodes + 1)
+    values = rate(times.reshape(-1)).expand(times.numel()).reshape(times.shape)
+    return (values * weights * half).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .processes import Process
+from .process import Process
 
 RHO = 7.0
 Map = Callable[[Tensor, float], Tensor]

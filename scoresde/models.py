@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from solvers.problem import StateField
 from solvers.shapes import align, scalars
 
-from .processes import Process
+from .process import Process
 
 Pair = tuple[Tensor, Tensor]
 

@@ -11,7 +11,7 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from .models import ScoreModel, check_time, model_times
-from .processes import Process
+from .process import Process
 
 
 class Preconditioning(NamedTuple):

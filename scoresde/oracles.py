@@ -13,7 +13,8 @@ from solvers.brownian import START, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .models import ScoreModel, check_time
-from .processes import EDM, Process
+from .process import Process
+from .processes import EDM
 
 
 class Oracle(ScoreModel):

@@ -17,7 +17,8 @@ from solvers.brownian import START, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .oracles import Oracle
-from .processes import EDM, Process
+from .process import Process
+from .processes import EDM
 
 
 class QuantileOracle(Oracle):

@@ -10,7 +10,7 @@ from solvers import Solution, counting
 
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
-from .settings import Settings, split
+from .settings import Settings, check_model, split
 from .transport import make_times, transport
 
 
@@ -34,6 +34,7 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
         | https://arxiv.org/abs/2011.13456
     """
 
+    check_model(model)
     shape = _check_sample_shape(model, shape)
     model, settings = split(model, options, shape[0])
     process = model.process

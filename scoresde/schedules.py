@@ -67,7 +67,8 @@ class LinearBeta(Schedule):
         return -torch.log(torch.expm1(B)) / 2
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        B, slope = F.softplus(-2 * log_snr), self.beta_max - self.beta_min
+        slope = self.beta_max - self.beta_min
+        B = softplus(-2 * log_snr)
         return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
 
 
@@ -187,6 +188,12 @@ class Logit(Schedule):
 
     def inverse(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-log_snr)
+
+
+def softplus(x: Tensor) -> Tensor:
+    r"""Returns :math:`\log (1 + e^x)`, to round-off: PyTorch's default is linear from 20 on."""
+
+    return F.softplus(x, threshold=80.0)
 
 
 def invert(

@@ -147,11 +147,7 @@ def split(
         defaults: The options of the verb, where the user says nothing.
     """
 
-    if not isinstance(model, ScoreModel):
-        raise TypeError(
-            f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
-            "ss.NetworkScore(network, process, predicts=...)."
-        )
+    check_model(model)
     options = {name: value for name, value in keywords.items() if name in OPTIONS}
     condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
     bound = check_conditions(model, condition, batch, OPTIONS)
@@ -159,6 +155,16 @@ def split(
     if (stepping | {"solver"}) & set(options):  # the user's choice of steps replaces ours whole
         defaults = {name: value for name, value in defaults.items() if name not in stepping}
     return model.given(**bound), Settings(**{**defaults, **options})
+
+
+def check_model(model: object) -> None:
+    r"""Refuses what is not a score model."""
+
+    if not isinstance(model, ScoreModel):
+        raise TypeError(
+            f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
+            "ss.NetworkScore(network, process, predicts=...)."
+        )
 
 
 def _check_count(name: str, value: object, at_least: int | None) -> None:

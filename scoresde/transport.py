@@ -33,7 +33,12 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
 
     reverse = Reverse(model, settings.method.solves, _eta(settings), _clock(settings))
     size = settings.batch_size or len(x)
-    progress = tqdm(total=len(x), desc=str(settings.method), disable=not settings.progress)
+    progress = tqdm(
+        total=len(x),
+        desc=str(settings.method),
+        disable=not settings.progress,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+    )
     parts = []
     with progress:
         for first in range(0, len(x), size):
@@ -53,7 +58,7 @@ def _solve(
         noise = Increments(settings.seed or 0, index, x)
 
     def told(event: Event) -> None:
-        progress.update(first + event.fraction * len(x) - progress.n)
+        progress.update(first + len(x) * _done(reverse, times, event, len(x)) - progress.n)
         if settings.callback is not None:
             time = reverse.to_time(event.time)
             scale = align(reverse.scale(time).to(x), event.x)
@@ -76,6 +81,17 @@ def _solve(
     if path is not None:
         path = path * align(scales.to(path), path)
     return replace(solution, x=solution.x * scales[-1].item(), times=times, path=path)
+
+
+def _done(reverse: Reverse, times: Tensor, event: Event, batch: int) -> float:
+    r"""The share of the span of log-SNR that is done, averaged over the samples."""
+
+    process = reverse.model.process
+    if isinstance(process, NonlinearProcess):
+        return event.fraction
+    start, stop = process.log_snr(times[[0, -1]])
+    share = float(((process.log_snr(reverse.to_time(event.time)) - start) / (stop - start)).mean())
+    return share if event.rows is None else 1 - (1 - share) * len(event.rows) / batch
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:

@@ -5,23 +5,42 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import solvers
 from solvers.catalogue import REFUSED, describe
 
-from .. import guidance, zoo
+from .. import zoo
 from ..editing import edit as edit_data
 from ..latents import encode as encode_data
 from ..likelihood import bits_per_dim, log_likelihood
 from ..likelihood import dequantize as add_noise
-from ..models import ScoreModel
 from ..sampling import decode as decode_latents
 from ..sampling import sample as draw
 from .files import check_suffix, read_array, read_latents, write_array, write_latents
+from .options import (
+    AsJson,
+    Atol,
+    Batch,
+    Data,
+    Debug,
+    Eta,
+    Grid,
+    Guidance,
+    Label,
+    Model,
+    Out,
+    Rtol,
+    Seed,
+    SolverName,
+    Steps,
+    call_range,
+    guided,
+    report,
+    said,
+    show,
+)
 
 app = typer.Typer(
     help="Sample, encode, decode, edit and score with any model and any solver.",
@@ -29,23 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-Model = Annotated[
-    str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
-]
-SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
-Steps = Annotated[int | None, typer.Option(help="Intervals of the grid.")]
-Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh or t.")]
-Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
-Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
-Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
-Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
-Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
-Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
-Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
-Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
-Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def run() -> None:
@@ -88,9 +90,9 @@ def sample(
 
     if out is not None:
         check_suffix(out)
-    options = _said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
+    options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
                     batch_size=batch_size)  # fmt: skip
-    score = _guided(zoo.load(model), label, guidance)
+    score = guided(zoo.load(model), label, guidance)
     s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     if out is not None:
         write_array(
@@ -100,8 +102,8 @@ def sample(
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
         )
-    _report(
-        {"samples": n, "calls": _range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
+    report(
+        {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
          "out": str(out) if out else None, **s.provenance},
         as_json,
     )  # fmt: skip
@@ -134,10 +136,10 @@ def likelihood(
     x, labels = read_array(data, score)
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
-    condition = {"label": labels} if use_labels else _said(label=label)
+    condition = {"label": labels} if use_labels else said(label=label)
     if levels is not None and dequantize:
         x = add_noise(x, levels=levels, low=low, high=high, seed=seed)
-    options = _said(solver=solver, steps=steps, rtol=rtol, atol=atol, probes=probes)
+    options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, probes=probes)
     size = batch_size or len(x)
     found = log_likelihood(
         score, x, seed=seed, batch_size=size, progress=not as_json, **condition, **options
@@ -147,12 +149,12 @@ def likelihood(
         arrays["bits_per_dim"] = bits_per_dim(found, levels=levels, low=low, high=high)
     if out is not None:
         write_array(out, found.latent, **{name: value.numpy() for name, value in arrays.items()})
-    summary: dict[str, Any] = {"samples": len(x), "calls": _range(found.calls)}
+    summary: dict[str, Any] = {"samples": len(x), "calls": call_range(found.calls)}
     for name, value in arrays.items():
         summary[name] = value.mean().item()
         if name != "stderr" and len(x) > 1:
             summary[f"{name} +-"] = (value.std() / len(x) ** 0.5).item()
-    _report({**summary, "noise level": found.noise_level, "derivatives": int(found.derivatives[0]),
+    report({**summary, "noise level": found.noise_level, "derivatives": int(found.derivatives[0]),
              "out": str(out) if out else None}, as_json)  # fmt: skip
 
 
@@ -173,13 +175,13 @@ def encode(
 ) -> None:
     r"""Turn data into latents."""
 
-    options = _said(
+    options = said(
         solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
     )
-    score = _guided(zoo.load(model), label, None)
+    score = guided(zoo.load(model), label, None)
     z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
     write_latents(out, z)
-    _report({"samples": len(z.x), "calls": _range(z.calls), "std": z.x.std().item(),
+    report({"samples": len(z.x), "calls": call_range(z.calls), "std": z.x.std().item(),
              "out": str(out)}, as_json)  # fmt: skip
 
 
@@ -199,13 +201,14 @@ def decode(
 
     if out is not None:
         check_suffix(out)
-    options = _said(batch_size=batch_size)
-    score = _guided(zoo.load(model), label, guidance)
+    options = said(batch_size=batch_size)
+    score = guided(zoo.load(model), label, guidance)
     s = decode_latents(score, read_latents(data), denoise=denoise, progress=not as_json, **options)
     if out is not None:
         write_array(out, s.x, calls=s.calls.numpy())
-    _report(
-        {"samples": len(s.x), "calls": _range(s.calls), "out": str(out) if out else None}, as_json
+    report(
+        {"samples": len(s.x), "calls": call_range(s.calls), "out": str(out) if out else None},
+        as_json,
     )
 
 
@@ -233,7 +236,7 @@ def edit(
     if out is not None:
         check_suffix(out)
     score = zoo.load(model)
-    options = _said(
+    options = said(
         solver=solver,
         steps=steps,
         rtol=rtol,
@@ -244,13 +247,13 @@ def edit(
     )
     x, _ = read_array(data, score)
     e = edit_data(
-        _guided(score, source, None), _guided(score, target, guidance), x,
+        guided(score, source, None), guided(score, target, guidance), x,
         seed=seed, progress=not as_json, **options,
     )  # fmt: skip
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
     change = (e.x - x).square().mean().sqrt().item()
-    _report({"samples": len(x), "calls": _range(e.calls), "rms change": change,
+    report({"samples": len(x), "calls": call_range(e.calls), "rms change": change,
              "out": str(out) if out else None}, as_json)  # fmt: skip
 
 
@@ -262,20 +265,7 @@ def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
     if as_json:
         typer.echo(json.dumps({"solvers": rows, "refused": REFUSED}, indent=2))
         return
-    table = Table(*rows[0])
-    for row in rows:
-        cells = (
-            "yes"
-            if v is True
-            else ""
-            if v is False
-            else f"{v:g}"
-            if isinstance(v, float)
-            else str(v)
-            for v in row.values()
-        )
-        table.add_row(*cells)
-    Console().print(table)
+    show(rows)
     for name, reason in REFUSED.items():
         typer.echo(f"{name} is refused: {reason}.")
 
@@ -286,7 +276,7 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
     score = zoo.load(model)
     card = {**score.card, "fingerprint": score.fingerprint, "process": repr(score.process)}
-    _report(card, as_json)
+    report(card, as_json)
 
 
 @app.command()
@@ -305,38 +295,3 @@ def train(
 
     card = run(out, steps=steps, seed=seed)
     typer.echo(f"wrote {card}")
-
-
-def _guided(model: ScoreModel, label: int | None, scale: float | None) -> ScoreModel:
-    if scale is not None:
-        if label is None:
-            raise ValueError("--guidance needs a condition: pass --label.")
-        return guidance.classifier_free(model, scale, label=torch.tensor(label))
-    return model if label is None else model.given(label=torch.tensor(label))
-
-
-def _said(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _range(calls: torch.Tensor) -> int | list[int]:
-    low, high = int(calls.min()), int(calls.max())
-    return low if low == high else [low, high]
-
-
-def _report(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(values, indent=2))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in values.items():
-        if value is not None:
-            shown = (
-                f"{value:.5g}"
-                if isinstance(value, float)
-                else json.dumps(value)
-                if isinstance(value, dict)
-                else str(value)
-            )
-            table.add_row(name, shown)
-    Console().print(table)

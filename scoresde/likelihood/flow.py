@@ -34,7 +34,7 @@ from ..reverse import Reverse
 from ..settings import Settings, split
 from ..transport import transport
 
-NODES, PROBES, EXACT_UP_TO = 64, 2, 256
+NODES, PROBES, EXACT_UP_TO = 64, 4, 256
 DEFAULTS: dict[str, Any] = {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5}
 
 
@@ -86,7 +86,7 @@ def log_likelihood(
         x: Data, with shape (B, *).
         divergence: "exact" takes one Jacobian product per dimension and node, "hutchinson" one per
             probe and node. "auto" is exact up to 256 dimensions, unless `probes` is given.
-        probes: The number of fresh probes at each node. By default 2.
+        probes: The number of fresh probes at each node. By default 4.
         nodes: The number of nodes of the sum. With `steps=`, the grid gives them.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
             solver is "dopri5" with tolerances of 1e-5.

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from .. import networks, processes, schedules
 from ..network_score import NetworkScore
 from ..oracles import check_labels
+from ..process import Process
 
 EMBEDDED = Path(__file__).parent
 NAMES = tuple(sorted(card.stem for card in EMBEDDED.glob("*.json")))
@@ -117,7 +118,7 @@ def save(model: NetworkScore, file: str | Path, card: dict[str, Any] | None = No
     return file.with_suffix(".json")
 
 
-def describe_process(process: processes.Process) -> dict[str, Any]:
+def describe_process(process: Process) -> dict[str, Any]:
     r"""Returns a process as plain data."""
 
     if not isinstance(process, processes.Scheduled):
@@ -131,7 +132,7 @@ def describe_process(process: processes.Process) -> dict[str, Any]:
     }
 
 
-def build_process(card: dict[str, Any]) -> processes.Process:
+def build_process(card: dict[str, Any]) -> Process:
     r"""Returns the process that plain data describes."""
 
     kinds = {kind.__name__: kind for kind in (

@@ -55,15 +55,16 @@ def test_probes_are_unbiased_and_their_error_is_told() -> None:
     oracle = quantile(ss.VP())
     x = oracle.data(1).expand(400, 3).contiguous()
     exact = ss.log_likelihood(oracle, x[:1]).nats
-    for probes in (2, 8):
+    for probes in (4, 16):
         found = ss.log_likelihood(oracle, x, probes=probes, rtol=1e-4)
         error = found.nats - exact
         assert abs(error.mean()) < 4 * error.std() / 20 + 2e-3
-        assert found.stderr.square().mean().sqrt() == pytest.approx(error.std(), rel=0.15)
+        rms = found.stderr.square().mean().sqrt().item()
+        assert rms == pytest.approx(error.std().item(), rel=0.15)
         covered = (error.abs() < 2 * found.stderr).double().mean()
-        assert 0.88 < covered < 0.99
-    few, many = (ss.log_likelihood(oracle, x, probes=k, rtol=1e-4).stderr.mean() for k in (2, 8))
-    assert few / many == pytest.approx(2.0, rel=0.15)
+        assert 0.9 < covered < 0.99
+    few, many = (ss.log_likelihood(oracle, x, probes=k, rtol=1e-4).stderr.mean() for k in (4, 16))
+    assert (few / many).item() == pytest.approx(2.0, rel=0.15)
     assert ss.log_likelihood(oracle, x[:2], probes=1).stderr.isnan().all()
 
 

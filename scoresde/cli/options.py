@@ -1,0 +1,89 @@
+r"""What commands share: the options they take, and how they report."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .. import guidance
+from ..models import ScoreModel
+
+Model = Annotated[
+    str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
+]
+SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
+Steps = Annotated[int | None, typer.Option(help="Intervals of the grid.")]
+Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh or t.")]
+Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
+Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
+Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
+Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
+Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
+Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
+Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
+Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def guided(model: ScoreModel, label: int | None, scale: float | None) -> ScoreModel:
+    r"""Returns the model with a label bound, or guided towards it."""
+
+    if scale is not None:
+        if label is None:
+            raise ValueError("--guidance needs a condition: pass --label.")
+        return guidance.classifier_free(model, scale, label=torch.tensor(label))
+    return model if label is None else model.given(label=torch.tensor(label))
+
+
+def said(**options: Any) -> dict[str, Any]:
+    r"""Returns the options that the user gave."""
+
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def call_range(calls: torch.Tensor) -> int | list[int]:
+    r"""Returns the number of calls, or the least and the most."""
+
+    low, high = int(calls.min()), int(calls.max())
+    return low if low == high else [low, high]
+
+
+def report(values: dict[str, Any], as_json: bool) -> None:
+    r"""Prints what came out."""
+
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        if value is not None:
+            shown = (
+                f"{value:.5g}"
+                if isinstance(value, float)
+                else json.dumps(value)
+                if isinstance(value, dict)
+                else str(value)
+            )
+            table.add_row(name, shown)
+    Console().print(table)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    r"""Prints rows of the same entries as a table."""
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,140 @@
+r"""The command line, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde.training.digits_data import digits
+
+SCORESDE = [sys.executable, "-c", "from scoresde.cli import main; main()"]
+
+
+def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [*SCORESDE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+def answer(*arguments: object, folder: Path) -> dict:
+    done = run(*arguments, "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    test = digits("test")
+    np.savez(tmp_path / "test.npz", x=test.images[:4].numpy(), label=test.labels[:4].numpy())
+    return tmp_path
+
+
+def test_sample_writes_what_python_draws(tmp_path: Path) -> None:
+    import scoresde as ss
+
+    arguments = [
+        "sample",
+        "digits",
+        "-n",
+        3,
+        "--solver",
+        "ddim",
+        "--steps",
+        4,
+        "--label",
+        3,
+        "--guidance",
+        2,
+    ]
+    said = answer(*arguments, "--seed", 5, "--out", "x.npz", folder=tmp_path)
+    assert said["calls"] == 10
+    assert said["seed"] == 5
+    torch.set_default_dtype(torch.float32)
+    guided = ss.classifier_free(ss.load("digits"), 2.0, label=3)
+    x = np.load(tmp_path / "x.npz")["x"]
+    assert np.allclose(x, ss.sample(guided, 3, solver="ddim", steps=4, seed=5).x, atol=1e-5)
+    done = run(*arguments, "--out", "x.png", folder=tmp_path)
+    assert done.returncode == 0
+    assert "100%" in done.stderr
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_likelihood_reports_bits(data: Path) -> None:
+    said = answer("likelihood", "digits", "--data", "test.npz", "--levels", 17, "--probes", 2, "--rtol", 1e-3,
+                  "--use-labels", "--out", "l.npz", folder=data)  # fmt: skip
+    assert 1.2 < said["bits_per_dim"] < 2.4
+    assert said["stderr"] > 0
+    assert np.load(data / "l.npz")["nats"].shape == (4,)
+
+
+def test_encode_then_decode_is_a_round_trip(data: Path) -> None:
+    answer("encode", "digits", "--data", "test.npz", "--out", "z.npz", "--label", 3, folder=data)
+    answer(
+        "decode",
+        "digits",
+        "--data",
+        "z.npz",
+        "--out",
+        "y.npy",
+        "--label",
+        3,
+        "--no-denoise",
+        folder=data,
+    )
+    assert np.abs(np.load(data / "y.npy") - np.load(data / "test.npz")["x"]).max() < 5e-3
+    done = run("decode", "digits", "--data", "test.npz", folder=data)
+    assert done.returncode == 1
+    assert "holds no latents" in done.stderr
+
+
+def test_edit_reads_and_writes_pictures(data: Path) -> None:
+    answer(
+        "sample", "digits", "-n", 4, "--steps", 4, "--label", 3, "--out", "three.png", folder=data
+    )
+    said = answer("edit", "digits", "--data", "three.png", "--source", 3, "--target", 8, "--noise-level", 1.0,
+                  "--solver", "heun", "--steps", 4, "--out", "eight.png", folder=data)  # fmt: skip
+    assert said["samples"] == 4
+    assert said["rms change"] > 0.05
+
+
+def test_solvers_and_info(tmp_path: Path) -> None:
+    listed = answer("solvers", folder=tmp_path)
+    assert {"name", "order", "stochastic", "adaptive", "calls per step"} <= set(
+        listed["solvers"][0]
+    )
+    assert "torchsde/adjoint_reversible_heun" in listed["refused"]
+    assert answer("info", "digits", folder=tmp_path)["predicts"] == "edm"
+    assert "torchdiffeq/dopri5" in run("solvers", folder=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "digitz"], "there is no model 'digitz'"),
+        (["sample", "digits", "--solver", "dpm2m"], "did you mean"),
+        (["sample", "digits", "--steps", "0"], "steps must be at least 1, but is 0"),
+        (["sample", "digits", "--guidance", "2"], "--guidance needs a condition: pass --label"),
+        (["sample", "digits", "--label", "11"], "label must lie in [0, 9], but one is 11"),
+        (["sample", "digits", "--out", "x.jpg"], "must end in one of .npz, .npy, .png"),
+        (["encode", "digits", "--data", "no.npz", "--out", "z.npz"], "there is no file no.npz"),
+        (["likelihood", "digits", "--data", "bad.npz"], "is no array file, or is damaged"),
+        (["train", "cats"], "no recipe for 'cats'"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_errors_are_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"not an archive")
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("sample", "digits", "--steps", "0", "--debug", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
