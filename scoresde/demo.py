@@ -135,7 +135,7 @@ def three_to_eight(model: ScoreModel) -> None:
     x = test.images[test.labels == 3][:10]
     three, eight = (model.given(label=torch.tensor(label)) for label in (3, 8))
     groups = {"threes": x}
-    for level in (0.5, 1.0, 2.0):
+    for level in (1.0, 2.0, 4.0):
         e = edit(three, eight, x, noise_level=level, rtol=1e-4, atol=1e-4)
         groups[f"as eights, by way of noise level {level:g}"] = e.x
     plots.images(FOLDER / "edit.png", groups, columns=10, across=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn import functional
 
 STYLE = {
     "figure.dpi": 130,
@@ -17,18 +18,20 @@ STYLE = {
 }
 
 
-def tile(x: Tensor, columns: int | None = None) -> np.ndarray:
+def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     r"""Returns images side by side as one picture, with shape (rows H, columns W).
 
     Arguments:
         x: Grey images, with shape (B, 1, H, W) or (B, H, W).
         columns: The number of columns. By default, the picture is about square.
+        gap: The grey pixels between images.
     """
 
     images = x.detach().cpu().float()
     images = images[:, 0] if images.ndim == 4 else images
     if images.ndim != 3:
         raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
+    images = functional.pad(images, (0, gap, 0, gap))
     count, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -51,10 +54,13 @@ def images(
 
     across = across or len(groups)
     down = math.ceil(len(groups) / across)
-    figure, axes = _figure(down, across, (2.6, 2.9))
-    for axis, (title, x) in zip(axes, groups.items(), strict=False):
-        axis.imshow(tile(x, columns), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        axis.set_title(title, fontsize=9)
+    pictures = {title: tile(x, columns, gap=1) for title, x in groups.items()}
+    high, wide = next(iter(pictures.values())).shape
+    width = wide / 25  # inches: a pixel of 8 x 8 images is to be seen
+    figure, axes = _figure(down, across, (width, width * high / wide + 0.5))
+    for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
+        axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
     for axis in axes:
         axis.axis("off")
     _write(figure, file)

@@ -137,7 +137,9 @@ def _retire(
         "nonfinite": (front.broken >= PATIENCE) | (stuck & (front.broken > 0)),
         "min_step": stuck,
         "max_steps": taken >= limit,
-        "max_calls": torch.full_like(done, record.spent(counter.total - before)),
+        "max_calls": torch.full_like(
+            done, record.spent(int(record.calls.max()) + counter.total - before)
+        ),
     }
     failed = torch.zeros_like(done)
     for kind, where in kinds.items():

@@ -1,6 +1,5 @@
 r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
 
-import torch
 from torch import Tensor
 
 from .calls import counting
@@ -26,35 +25,41 @@ def march(
     with counting() as counter:
         plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
         i, memory, every = 0, None, CHECK_EVERY
-        saved, told, cost = (i, x, memory), 0, 0
-        while i < len(plan) and bool(record.alive.any()):
-            if record.spent(cost):
-                rows = record.alive.nonzero()[:, 0]
-                record.fail(
-                    "max_calls", rows, x[rows.to(x.device)], problem.describe(times[i].item())
-                )
+        saved, told, before = (i, x, memory), 0, 0
+        while i < len(plan) and record.any_alive:
+            if record.spent(
+                2 * counter.total - before
+            ):  # the next step may cost as much as the last
+                _stop(record, x, i, counter.total)
                 break
             before = counter.total
             x, memory = method.step(plan[i], x, memory, control.noise)[:2]
-            i, cost = i + 1, counter.total - before
-            record.calls += cost
+            i += 1
             if i % every == 0 or i == len(plan):
                 bad = record.alive & ~row_finite(x)
                 if bool(bad.any()) and every > 1:
                     (i, x, memory), every = saved, 1
                     continue
-                _fail(record, bad, saved[1], i)
+                _fail(record, bad, saved[1], i, counter.total)
                 saved = (i, x, memory)
             if i > told:
                 told = i
-                record.accepted += record.alive
-                if record.path is not None:
-                    record.path[i] = x
-                record.tell(times[i], x)
+                record.keep(i, x)
+        record.count(counter.total, i)
     return record.finish(x)
 
 
-def _fail(record: Record, bad: Tensor, x: Tensor, i: int) -> None:
-    rows = torch.nonzero(bad)[:, 0]
-    start, stop = (record.problem.describe(t) for t in record.times[i - 1 : i + 1].tolist())
-    record.fail("nonfinite", rows, x[rows.to(x.device)], f"the step from {start} to {stop}")
+def _stop(record: Record, x: Tensor, i: int, calls: int) -> None:
+    record.count(calls, i)
+    rows = record.alive.nonzero()[:, 0]
+    words = record.problem.describe(record.times[i].item())
+    record.fail("max_calls", rows, x[rows.to(x.device)], words)
+
+
+def _fail(record: Record, bad: Tensor, x: Tensor, i: int, calls: int) -> None:
+    rows = bad.nonzero()[:, 0]
+    if len(rows):
+        record.count(calls, i - 1)
+        start, stop = (record.problem.describe(t) for t in record.times[i - 1 : i + 1].tolist())
+        words = f"the step from {start} to {stop}"
+        record.fail("nonfinite", rows, x[rows.to(x.device)], words)

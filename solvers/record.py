@@ -17,7 +17,7 @@ class Record:
         self.problem, self.x, self.times, self.control = problem, x, times, control
         self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
         self.status = ["ok"] * len(x)
-        self.alive = torch.ones(len(x), dtype=torch.bool)
+        self.alive, self.any_alive = torch.ones(len(x), dtype=torch.bool), True
         self.path = x.new_empty(len(times), *x.shape) if control.path else None
         if self.path is not None:
             self.path[0] = x
@@ -32,11 +32,24 @@ class Record:
                 fraction = 1 - (1 - fraction) * len(rows) / len(self.x)
             self.control.callback(Event(float(fraction), time, x, rows))
 
+    def keep(self, step: int, x: Tensor) -> None:
+        r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""
+
+        if self.path is not None:
+            self.path[step] = x
+        if self.control.callback is not None:
+            self.tell(self.times[step], x)
+
+    def count(self, calls: int, steps: int) -> None:
+        r"""Writes down the calls and steps of all samples that are still under way."""
+
+        self.calls[self.alive], self.accepted[self.alive] = calls, steps
+
     def spent(self, calls: int) -> bool:
-        r"""Whether one more step that costs some calls would exceed the budget."""
+        r"""Whether some number of calls would exceed the budget."""
 
         limit = self.control.max_calls
-        return limit is not None and int(self.calls.max()) + calls > limit
+        return limit is not None and calls > limit
 
     def fail(self, kind: str, rows: Tensor, x: Tensor, words: str) -> None:
         r"""Ends samples before their time, with the states they had.
@@ -50,6 +63,7 @@ class Record:
         self.x = self.x.clone()
         self.x[rows.to(x.device)] = x
         self.alive[rows] = False
+        self.any_alive = bool(self.alive.any())
         for row in rows.tolist():
             self.status[row] = kind
         if self.control.on_failure == "raise":

@@ -1,0 +1,113 @@
+r"""Pages of the docs that come from data: the catalogue, and what the other scripts measured."""
+
+from pathlib import Path
+from typing import Any
+
+import solvers
+from scoresde import plots
+from solvers.catalogue import REFUSED, describe
+
+from . import report
+
+DOCS = Path(__file__).parent.parent / "docs"
+SHOWN = (
+    "ddim", "dpmpp_2m", "exponential_2", "exponential_3", "euler", "heun", "rk4", "dopri5", "bosh3",
+    "torchdiffeq/dopri5", "torchdiffeq/dopri8", "dopri5, VP, clock t",
+    "torchdiffeq directly: dopri5, VP, clock t", "diffusers directly: EDMDPMSolverMultistepScheduler",
+)  # fmt: skip
+NOTES = {
+    "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
+    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock",
+    "torchdiffeq/fixed_adams": "the same as implicit_adams",
+    "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
+    "torchsde/srk": "in its form for additive noise",
+    "torchsde/reversible_heun": "weakly unstable over long spans of the time of EDM and VE; use clock='log_snr'",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(report.text(row[name]) for name in head) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def catalogue() -> str:
+    rows = []
+    for name in solvers.available():
+        row = describe(solvers.get(name))
+        way = {
+            (True, True): "steps or tolerances",
+            (False, True): "steps",
+            (True, False): "tolerances",
+        }
+        rows.append({
+            "solver": f"`{name}`", "solves": row["solves"], "order": f"{row['order']:g}",
+            "noise": "yes" if row["stochastic"] else "", "takes": way[row["adaptive"], row["fixed"]],
+            "calls per step": row["calls per step"], "note": NOTES.get(name, ""),
+        })  # fmt: skip
+    rows += [{"solver": f"`{name}`", "solves": "", "order": "", "noise": "", "takes": "refused",
+              "calls per step": "", "note": reason} for name, reason in REFUSED.items()]  # fmt: skip
+    return (
+        "# Every solver\n\n"
+        "All methods of torchdiffeq and torchsde are here, by name. `python -m benchmarks.tables` writes this page "
+        "from the catalogue.\n\nOrders of stochastic solvers are strong orders for additive noise. Native adaptive "
+        "solvers control each sample by itself; those of torchdiffeq share steps that meet the tolerance for the "
+        "worst sample.\n\n" + table(rows)
+    )
+
+
+def section(name: str, title: str, words: str, keep: Any = None) -> str:
+    if not (report.RESULTS / f"{name}.json").exists():
+        return ""
+    found = report.load(name)
+    rows = [row for row in found["rows"] if keep is None or keep(row)]
+    machine = f"torch {found['machine']['torch']}, {found['machine']['threads']} threads"
+    return f"## {title}\n\n{words}\n\n`{found['command']}` ({machine}):\n\n{table(rows)}\n"
+
+
+def benchmarks() -> str:
+    page = (
+        "# Benchmarks\n\nEach table is written by the command above it; `make bench` runs all. Times depend on "
+        "the machine, so compare ratios within a table. The rows in full are in `benchmarks/results`.\n\n"
+    )
+    accuracy = report.RESULTS / "accuracy.json"
+    if accuracy.exists():
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in report.load("accuracy")["rows"]:
+            if row["solver"] in SHOWN:
+                lines.setdefault(row["solver"], []).append((row["calls"], row["rms"]))
+        plots.curves(
+            DOCS / "pictures" / "accuracy.png", lines, "network calls per sample", "RMS error"
+        )
+    page += section(
+        "accuracy", "Error against calls",
+        "The exact digits: real data under a kernel, with a known answer. The probability flow from sigma 80 to 0.002, "
+        "64 samples in float64, against a reference at 1e-10.\n\n![Error against calls](pictures/accuracy.png)",
+        lambda row: row["solver"] in SHOWN,
+    )  # fmt: skip
+    page += section(
+        "likelihood", "Likelihood",
+        "32 points of the same data; the error is that of each point against the exact density.",
+    )  # fmt: skip
+    page += section(
+        "overhead", "Cost of a step",
+        "States of shape (16, 3, 32, 32) in float32 and a network that returns its input. The ratio is to the loop "
+        "written by hand.",
+    )  # fmt: skip
+    page += section(
+        "closed_forms", "All pairs",
+        "Every solver on every process, 100 steps even in log-SNR or tolerances of 1e-5, on Gaussian data: for flows "
+        "the largest distance of a sample from where the exact flow carries it; for stochastic solvers the largest error of the covariance, "
+        "relative to the largest variance.",
+    )  # fmt: skip
+    return page
+
+
+def main() -> None:
+    (DOCS / "solvers.md").write_text(catalogue())
+    (DOCS / "benchmarks.md").write_text(benchmarks())
+
+
+if __name__ == "__main__":
+    main()
