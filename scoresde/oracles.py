@@ -9,7 +9,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from solvers.brownian import START, keyed_normal, keyed_uniform
+from solvers.brownian import DATA, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .models import ScoreModel, check_time
@@ -67,7 +67,7 @@ class MixtureOracle(Oracle):
         covariances: The covariances, with shape (K, D, D), or standard deviations of isotropic
             components, with shape () or (K,).
         weights: The probabilities of the components, with shape (K,). By default, they are equal.
-        process: The process.
+        process: The process. By default, EDM's.
 
     Condition:
         label: The component that data is from, with shape (B,).
@@ -80,10 +80,10 @@ class MixtureOracle(Oracle):
         means: Tensor,
         covariances: Tensor | float,
         weights: Tensor | None = None,
-        process: Process = EDM(),  # noqa: B008  (frozen)
+        process: Process | None = None,
     ) -> None:
         super().__init__()
-        self.process, self.shape = process, tuple(means.shape[1:])
+        self.process, self.shape = process or EDM(), tuple(means.shape[1:])
         flat = means.flatten(1)
         covariances = torch.as_tensor(covariances, dtype=flat.dtype, device=flat.device)
         if covariances.ndim < 3:
@@ -117,11 +117,11 @@ class MixtureOracle(Oracle):
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.means.device)
-        u = keyed_uniform(seed, index, START, 0, 1)[:, 0]
+        u = keyed_uniform(seed, index, DATA, 0, 1)[:, 0]
         k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(
             max=len(self.means) - 1
         )
-        z = keyed_normal(seed, index, START, 1, self.means.shape[1]).to(self.means)
+        z = keyed_normal(seed, index, DATA, 1, self.means.shape[1]).to(self.means)
         x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
         return x.reshape(count, *(self.shape or ()))
 
@@ -148,7 +148,7 @@ class GaussianOracle(MixtureOracle):
     Arguments:
         mean: The mean, with shape (*).
         covariance: The covariance, with shape (D, D), or the standard deviation.
-        process: The process.
+        process: The process. By default, EDM's.
     """
 
     conditions = ()
@@ -157,7 +157,7 @@ class GaussianOracle(MixtureOracle):
         self,
         mean: Tensor,
         covariance: Tensor | float,
-        process: Process = EDM(),  # noqa: B008
+        process: Process | None = None,
     ) -> None:
         covariance = torch.as_tensor(covariance, dtype=mean.dtype)
         super().__init__(
@@ -190,7 +190,7 @@ class KernelOracle(Oracle):
     Arguments:
         data: The data :math:`y`, with shape (N, *).
         width: The standard deviation h of the kernel.
-        process: The process.
+        process: The process. By default, EDM's.
         labels: The classes of the data, with shape (N,), if the label shall be a condition.
 
     Condition:
@@ -201,7 +201,7 @@ class KernelOracle(Oracle):
         self,
         data: Tensor,
         width: float,
-        process: Process = EDM(),  # noqa: B008
+        process: Process | None = None,
         labels: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class KernelOracle(Oracle):
             raise TypeError(f"data must hold floating-point numbers, but holds {data.dtype}.")
         if not 0 < width < math.inf:
             raise ValueError(f"width must be a positive number, but is {width}.")
-        self.process, self.width, self.shape = process, width, tuple(data.shape[1:])
+        self.process, self.width, self.shape = process or EDM(), width, tuple(data.shape[1:])
         self.points = torch.nn.Buffer(data.flatten(1))
         self.squares = torch.nn.Buffer(self.points.square().sum(1))
         self.labels = None if labels is None else torch.nn.Buffer(labels)
@@ -237,8 +237,8 @@ class KernelOracle(Oracle):
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.points.device)
-        i = (keyed_uniform(seed, index, START, 0, 1)[:, 0] * len(self.points)).long()
-        z = keyed_normal(seed, index, START, 1, self.points.shape[1]).to(self.points)
+        i = (keyed_uniform(seed, index, DATA, 0, 1)[:, 0] * len(self.points)).long()
+        z = keyed_normal(seed, index, DATA, 1, self.points.shape[1]).to(self.points)
         return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
 
     def check_condition(self, name: str, value: Tensor) -> None:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.brownian import START, keyed_normal, keyed_uniform
+from solvers.brownian import DATA, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .oracles import Oracle
@@ -30,7 +30,7 @@ class QuantileOracle(Oracle):
         weights: Their probabilities, with shape (D, K). By default, they are equal.
         rotation: An orthogonal matrix Q of shape (D, D), with data :math:`x = Q y`. By default,
             none.
-        process: The process.
+        process: The process. By default, EDM's.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class QuantileOracle(Oracle):
         stds: Tensor,
         weights: Tensor | None = None,
         rotation: Tensor | None = None,
-        process: Process = EDM(),  # noqa: B008
+        process: Process | None = None,
     ) -> None:
         super().__init__()
         weights = torch.ones_like(means) if weights is None else weights
@@ -55,7 +55,7 @@ class QuantileOracle(Oracle):
                 )
         if (rotation @ rotation.T - torch.eye(len(means)).to(means)).abs().max() > 1e-5:
             raise ValueError("rotation must be orthogonal: Q Q^T is not the identity.")
-        self.process, self.shape = process, (len(means),)
+        self.process, self.shape = process or EDM(), (len(means),)
         self.means, self.variances, self.rotation = map(
             torch.nn.Buffer, (means, stds.square(), rotation)
         )
@@ -80,10 +80,10 @@ class QuantileOracle(Oracle):
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index, (d, _) = torch.arange(count, device=self.means.device), self.means.shape
-        u = keyed_uniform(seed, index, START, 0, d)
+        u = keyed_uniform(seed, index, DATA, 0, d)
         k = (u[..., None] > self.log_weights.double().exp().cumsum(1)).sum(-1)
         k = k.clamp(max=self.means.shape[1] - 1).T
-        z = keyed_normal(seed, index, START, 1, d).to(self.means)
+        z = keyed_normal(seed, index, DATA, 1, d).to(self.means)
         y = self.means.gather(1, k).T + self.variances.gather(1, k).T.sqrt() * z
         return y @ self.rotation.T
 

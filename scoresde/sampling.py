@@ -108,7 +108,11 @@ def _reversed(solution: Solution) -> dict[str, Any]:
     r"""The options by which a solution is run backwards."""
 
     made = solution.provenance
-    options: dict[str, Any] = {"solver": made["solver"], "t_min": float(solution.times[0])}
+    options: dict[str, Any] = {
+        "solver": made["solver"],
+        "clock": made["clock"],
+        "t_min": float(solution.times[0]),
+    }
     if made["rtol"] is not None or made["atol"] is not None:
         return {**options, "rtol": made["rtol"], "atol": made["atol"]}
     return {**options, "times": solution.times.flip(0)}
@@ -119,6 +123,8 @@ def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tupl
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
         shape = (shape, *model.shape)
+    if not isinstance(shape, tuple | list):
+        raise TypeError(f"shape must be a whole number or (B, *), but is {shape!r}.")
     shape = tuple(shape)
     if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
         raise ValueError(f"shape must be (B, *) of positive whole numbers, but is {shape}.")

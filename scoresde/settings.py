@@ -151,7 +151,7 @@ def split(
     options = {name: value for name, value in keywords.items() if name in OPTIONS}
     condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
     bound = check_conditions(model, condition, batch, OPTIONS)
-    stepping = {"steps", "times", "grid", "rtol", "atol"}
+    stepping = {"steps", "times", "grid", "rtol", "atol", "clock"}
     if (stepping | {"solver"}) & set(options):  # the user's choice of steps replaces ours whole
         defaults = {name: value for name, value in defaults.items() if name not in stepping}
     return model.given(**bound), Settings(**{**defaults, **options})

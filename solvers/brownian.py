@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 VERSION = 1  # of the noise: it changes when the same seed gives other numbers
-START, STEPS, PROBES, SHUFFLE, DEQUANTIZE = range(5)  # the streams
+START, STEPS, PROBES, DATA, DEQUANTIZE = range(5)  # the streams
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 

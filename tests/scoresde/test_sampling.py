@@ -195,6 +195,8 @@ def test_decode_of_a_solution_flips_its_grid() -> None:
     y = ss.decode(mixture(ss.VP()), z, denoise=False)
     assert torch.equal(y.times, z.times.flip(0))
     assert y.provenance["solver"] == "heun"
+    other = ss.encode(mixture(ss.VP()), MEANS, solver="heun", steps=9, clock="log_snr")
+    assert ss.decode(mixture(ss.VP()), other).provenance["clock"] == "log_snr"
     assert ss.decode(mixture(ss.VP()), z, solver="ddim", steps=4).provenance["solver"] == "ddim"
 
 
