@@ -15,6 +15,7 @@ from .conditions import check_conditions
 from .models import ScoreModel
 
 STEPS, TOLERANCE = 20, 1e-5
+FIXED, ADAPTIVE = "dpmpp_2m", "dopri5"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Settings:
     r"""Creates the options of a verb.
 
     Arguments:
-        solver: The name of a solver, or a solver.
+        solver: The name of a solver, or a solver. By default "dpmpp_2m", or "dopri5" if there are
+            tolerances.
         steps: The number of intervals of the grid. By default 20, unless the solver chooses its
             own steps.
         grid: "log_snr", "rho", "tan", "asinh" or "t". By default "rho", or for solvers that need
@@ -49,7 +51,7 @@ class Settings:
         denoise: Whether decoding ends with one denoising.
     """
 
-    solver: str | Solver = "dpmpp_2m"
+    solver: str | Solver | None = None
     steps: int | None = None
     grid: str | None = None
     times: Tensor | None = None
@@ -71,7 +73,8 @@ class Settings:
     denoise: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "solver", get(self.solver))
+        default = FIXED if self.rtol is None and self.atol is None else ADAPTIVE
+        object.__setattr__(self, "solver", get(default if self.solver is None else self.solver))
         for name in ("steps", "batch_size", "max_calls"):
             _check_count(name, getattr(self, name), at_least=1)
         _check_count("seed", self.seed, at_least=None)

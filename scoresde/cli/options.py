@@ -77,7 +77,8 @@ def report(values: dict[str, Any], as_json: bool) -> None:
 def show(rows: list[dict[str, Any]]) -> None:
     r"""Prints rows of the same entries as a table."""
 
-    table = Table(*rows[0])
+    table = Table(*rows[0], box=None)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     Console().print(table)

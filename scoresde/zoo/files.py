@@ -66,7 +66,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         ) from None
     try:
         network = getattr(networks, card["network"]["name"])(**card["network"]["settings"])
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+        network.float().load_state_dict({k: v.float() for k, v in tensors.items()})
         process = build_process(card["process"])
         model = CardScore(
             network.eval(),
