@@ -21,7 +21,7 @@ NOTES = {
     "torchdiffeq/fixed_adams": "the same as implicit_adams",
     "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
     "torchsde/srk": "in its form for additive noise",
-    "torchsde/reversible_heun": "weakly unstable over long spans of the time of EDM and VE; use clock='log_snr'",
+    "torchsde/reversible_heun": "unstable on VE and EDM, whose spans are long: see the pairs in benchmarks",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import ODE, Event, Increments, SemiLinear, Solution, solve
+from solvers import ODE, Event, Increments, SemiLinear, Solution, SolverError, solve
 from solvers.brownian import VERSION
 from solvers.shapes import align
 from solvers.solve import check_times
@@ -44,7 +44,15 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
         for first in range(0, len(x), size):
             rows = torch.arange(first, min(first + size, len(x)))
             part = replace(reverse, model=model.rows(rows)) if size < len(x) else reverse
-            parts.append(_solve(part, x[first : first + size], first, times, settings, progress))
+            try:
+                parts.append(
+                    _solve(part, x[first : first + size], first, times, settings, progress)
+                )
+            except SolverError as error:  # name the sample of the whole run, keep what is done
+                samples = tuple(row + first for row in error.failure.samples)
+                kept = [*parts, *([error.solution] if error.solution else [])]
+                failure = replace(error.failure, samples=samples)
+                raise SolverError(failure, Solution.stack(kept)) from None
     return replace(Solution.stack(parts), provenance=provenance(model, settings))
 
 
@@ -64,23 +72,30 @@ def _solve(
             scale = align(reverse.scale(time).to(x), event.x)
             settings.callback(event._replace(time=time, x=scale * event.x))
 
-    solution = solve(
-        reverse.problem(),
-        x / scales[0].item(),
-        clock,
-        settings.method,
-        rtol=settings.tolerances["rtol"],
-        atol=settings.tolerances["atol"],
-        noise=noise,
-        path=settings.path,
-        callback=told if settings.progress or settings.callback else None,
-        max_calls=settings.max_calls,
-        on_failure=settings.on_failure,
-    )
-    path = solution.path
-    if path is not None:
-        path = path * align(scales.to(path), path)
-    return replace(solution, x=solution.x * scales[-1].item(), times=times, path=path)
+    def finished(solution: Solution) -> Solution:
+        path = solution.path
+        if path is not None:
+            path = path * align(scales.to(path), path)
+        return replace(solution, x=solution.x * scales[-1].item(), times=times, path=path)
+
+    try:
+        solution = solve(
+            reverse.problem(),
+            x / scales[0].item(),
+            clock,
+            settings.method,
+            rtol=settings.tolerances["rtol"],
+            atol=settings.tolerances["atol"],
+            noise=noise,
+            path=settings.path,
+            callback=told if settings.progress or settings.callback else None,
+            max_calls=settings.max_calls,
+            on_failure=settings.on_failure,
+        )
+    except SolverError as error:
+        kept = finished(error.solution) if error.solution else None
+        raise SolverError(error.failure, kept) from None
+    return finished(solution)
 
 
 def _done(reverse: Reverse, times: Tensor, event: Event, batch: int) -> float:

@@ -414,3 +414,22 @@ def test_bad_networks_get_a_sentence(network, error, message) -> None:
     ):
         with pytest.raises(error, match=message):
             ss.sample(model, 2, solver=solver)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dopri5", "torchdiffeq/midpoint"])
+def test_a_failure_in_a_batch_names_the_sample_of_the_run_and_keeps_the_rest(solver: str) -> None:
+    def network(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return torch.where((label == 5)[:, None], math.nan, 0 * x)
+
+    model = ss.NetworkScore(network, ss.EDM(), "data", conditions=("label",), shape=(2,))
+    with pytest.raises(solvers.SolverError, match=r"samples \[5\]") as error:
+        ss.sample(model, 8, solver=solver, batch_size=2, label=torch.arange(8))
+    kept = error.value.solution
+    assert kept.status == (*["ok"] * 4, kept.status[4], "nonfinite")
+    assert kept.x[:4].abs().max() < 0.1
+    partial = ss.sample(
+        model, 8, solver=solver, batch_size=2, label=torch.arange(8), on_failure="partial"
+    )
+    bad = {i for i, status in enumerate(partial.status) if status == "nonfinite"}
+    assert bad == {5} or (bad == {4, 5} and solver.startswith("torchdiffeq"))  # which shares steps
+    assert partial.x.isfinite().all()
