@@ -76,7 +76,11 @@ def benchmarks() -> str:
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in report.load("accuracy")["rows"]:
             if row["solver"] in SHOWN:
-                lines.setdefault(row["solver"], []).append((row["calls"], row["rms"]))
+                both = solvers.get(row["solver"]) if row["solver"] in solvers.available() else None
+                way = ""
+                if both is not None and both.adaptive and both.fixed:
+                    way = ", steps" if "steps" in row["setting"] else ", tolerances"
+                lines.setdefault(row["solver"] + way, []).append((row["calls"], row["rms"]))
         plots.curves(
             DOCS / "pictures" / "accuracy.png", lines, "network calls per sample", "RMS error"
         )

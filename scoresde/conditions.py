@@ -24,7 +24,7 @@ class Given(ScoreModel):
         self.model, self.bound = model, dict(bound)
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.conditions = tuple(name for name in model.conditions if name not in bound)
-        self.fingerprint = model.fingerprint
+        self.fingerprint, self.cost = model.fingerprint, model.cost
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.model.denoise(x, t, **self._rows_of(x), **condition)
@@ -44,7 +44,10 @@ class Given(ScoreModel):
         return Given(self.model.rows(index), rows_of(self.bound, index))
 
     def _rows_of(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: value.expand(len(x), *value.shape[1:]) for name, value in self.bound.items()}
+        return {
+            name: value.to(x.device).expand(len(x), *value.shape[1:])
+            for name, value in self.bound.items()
+        }
 
 
 def rows_of(condition: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:

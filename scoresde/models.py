@@ -49,6 +49,7 @@ class ScoreModel(nn.Module, ABC):
         conditions: The names of the conditions it takes.
         fingerprint: What identifies it in files, if known.
         data_std: The root mean square of the data, for the grids that ask for it.
+        cost: The network calls of one denoising.
     """
 
     process: Process
@@ -56,6 +57,7 @@ class ScoreModel(nn.Module, ABC):
     conditions: tuple[str, ...] = ()
     fingerprint: str | None = None
     data_std: float = 0.5
+    cost: int = 1
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from solvers.brownian import DATA, keyed_normal, keyed_uniform
+from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .models import ScoreModel, check_time
@@ -121,7 +121,7 @@ class MixtureOracle(Oracle):
         k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(
             max=len(self.means) - 1
         )
-        z = keyed_normal(seed, index, DATA, 1, self.means.shape[1]).to(self.means)
+        z = keyed_normal(seed, index, DATA_NOISE, 0, self.means.shape[1]).to(self.means)
         x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
         return x.reshape(count, *(self.shape or ()))
 
@@ -238,7 +238,7 @@ class KernelOracle(Oracle):
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.points.device)
         i = (keyed_uniform(seed, index, DATA, 0, 1)[:, 0] * len(self.points)).long()
-        z = keyed_normal(seed, index, DATA, 1, self.points.shape[1]).to(self.points)
+        z = keyed_normal(seed, index, DATA_NOISE, 0, self.points.shape[1]).to(self.points)
         return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
 
     def check_condition(self, name: str, value: Tensor) -> None:

@@ -108,9 +108,8 @@ def curves(
     markers = "osv^D<>pPX*hd"
     for i, (name, points) in enumerate(lines.items()):
         xs, ys = zip(*points, strict=True)
-        axis.loglog(
-            xs, ys, marker=markers[i % len(markers)], markersize=4, linewidth=1, label=name
-        )
+        line, marker = "-" if i < 10 else "--", markers[i % len(markers)]
+        axis.loglog(xs, ys, line, marker=marker, markersize=4, linewidth=1, label=name)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3, which="both", linewidth=0.5)

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.brownian import DATA, keyed_normal, keyed_uniform
+from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .oracles import Oracle
@@ -83,7 +83,7 @@ class QuantileOracle(Oracle):
         u = keyed_uniform(seed, index, DATA, 0, d)
         k = (u[..., None] > self.log_weights.double().exp().cumsum(1)).sum(-1)
         k = k.clamp(max=self.means.shape[1] - 1).T
-        z = keyed_normal(seed, index, DATA, 1, d).to(self.means)
+        z = keyed_normal(seed, index, DATA_NOISE, 0, d).to(self.means)
         y = self.means.gather(1, k).T + self.variances.gather(1, k).T.sqrt() * z
         return y @ self.rotation.T
 

@@ -1,5 +1,6 @@
 r"""From noise to data."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from solvers import Solution, counting
 
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
-from .settings import Settings, check_model, split
+from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, transport
 
 
@@ -74,21 +75,41 @@ def decode(
 
     defaults: dict[str, Any] = {}
     if isinstance(z, Solution):
-        defaults = _reversed(z)
-        t_max = float(z.times[-1]) if t_max is None else t_max
-        z = z.x
+        defaults, end = reversed_options(z), float(z.times[-1])
+        if t_max is not None and t_max != end:
+            raise ValueError(
+                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
+            )
+        t_max, z = end, z.x
     batch = len(z) if isinstance(z, Tensor) else None
     model, settings = split(model, options, batch, **defaults)
     z = check_data(model, z, "z", settings.dtype, settings.device)
-    return _decode(model, z, model.process.t_max if t_max is None else t_max, settings)
+    start = model.process.t_max if t_max is None else t_max
+    if settings.times is not None and t_max is not None:
+        first = float(torch.as_tensor(settings.times, dtype=torch.float64)[0])
+        if not math.isclose(first, t_max, rel_tol=1e-9):
+            raise ValueError(f"times must start at t_max={t_max:.4g}, but start at {first:.4g}.")
+    return _decode(model, z, start, settings)
 
 
 def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> Solution:
     process = model.process
     stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
-    solution = transport(model, x, make_times(model, start, stop, settings), settings)
+    if stop >= start:
+        raise ValueError(
+            f"decoding goes from t_max down to t_min, but they are {start:.4g} and {stop:.4g}."
+        )
+    times = make_times(model, start, stop, settings)
     if not settings.denoise:
-        return solution
+        return transport(model, x, times, settings)
+    if settings.max_calls is not None:  # what the last denoising takes is kept back
+        if settings.max_calls <= model.cost:
+            raise ValueError(
+                f"max_calls must be more than the {model.cost} of the last denoising, but is "
+                f"{settings.max_calls}."
+            )
+        settings = replace(settings, max_calls=settings.max_calls - model.cost)
+    solution = transport(model, x, times, settings)
     t = solution.times[-1]
     with counting() as counter:
         clean = [
@@ -104,8 +125,8 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
     return replace(solution, x=x, calls=solution.calls + calls * ok)
 
 
-def _reversed(solution: Solution) -> dict[str, Any]:
-    r"""The options by which a solution is run backwards."""
+def reversed_options(solution: Solution) -> dict[str, Any]:
+    r"""Returns the options by which a solution is run backwards."""
 
     made = solution.provenance
     options: dict[str, Any] = {
@@ -116,6 +137,19 @@ def _reversed(solution: Solution) -> dict[str, Any]:
     if made["rtol"] is not None or made["atol"] is not None:
         return {**options, "rtol": made["rtol"], "atol": made["atol"]}
     return {**options, "times": solution.times.flip(0)}
+
+
+def way_back(up: Solution, options: dict[str, Any]) -> dict[str, Any]:
+    r"""Returns the options of the way down, from those of the way up.
+
+    The solver is the same object, its steps are reversed, and what is left of the budget is its own.
+    """
+
+    ours = (*STEPPING, "solver", "t_min", "t_max", "denoise")
+    back = {name: value for name, value in options.items() if name not in ours}
+    if back.get("max_calls") is not None:
+        back["max_calls"] = back["max_calls"] - int(up.calls.max())
+    return {**reversed_options(up), **back, **{k: options[k] for k in ("solver",) if k in options}}
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from solvers import Event, Solver, get
 from .conditions import check_conditions
 from .models import ScoreModel
 
+STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
 FIXED, ADAPTIVE = "dpmpp_2m", "dopri5"
 
@@ -154,9 +155,8 @@ def split(
     options = {name: value for name, value in keywords.items() if name in OPTIONS}
     condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
     bound = check_conditions(model, condition, batch, OPTIONS)
-    stepping = {"steps", "times", "grid", "rtol", "atol", "clock"}
-    if (stepping | {"solver"}) & set(options):  # the user's choice of steps replaces ours whole
-        defaults = {name: value for name, value in defaults.items() if name not in stepping}
+    if {*STEPPING, "solver"} & set(options):  # the user's choice of steps replaces ours whole
+        defaults = {name: value for name, value in defaults.items() if name not in STEPPING}
     return model.given(**bound), Settings(**{**defaults, **options})
 
 

@@ -1,6 +1,7 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
 import importlib.metadata
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -73,10 +74,13 @@ def _solve(
             settings.callback(event._replace(time=time, x=scale * event.x))
 
     def finished(solution: Solution) -> Solution:
-        path = solution.path
+        path, x = solution.path, solution.x
         if path is not None:
             path = path * align(scales.to(path), path)
-        return replace(solution, x=solution.x * scales[-1].item(), times=times, path=path)
+        ok = torch.tensor([status == "ok" for status in solution.status])
+        reached = torch.where(ok, -1, solution.accepted.clamp(max=len(scales) - 1))
+        x = x * align(scales[reached].to(x), x)
+        return replace(solution, x=x, times=times, path=path)
 
     try:
         solution = solve(
@@ -115,9 +119,16 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     process, ends = model.process, torch.tensor([start, stop], dtype=torch.float64)
     process.check_inside("t_min", min(start, stop))
     process.check_inside("t_max", max(start, stop))
+    if start == stop:
+        raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
     if settings.times is not None:
         times = check_times(settings.times)
         low, high = times.min().item(), times.max().item()
+        if settings.t_min is not None and not math.isclose(low, settings.t_min, rel_tol=1e-9):
+            raise ValueError(
+                f"t_min={settings.t_min:.4g} does not agree with the grid, which reaches down to "
+                f"{low:.4g}; pass steps= or a grid of your own."
+            )
         if low < process.t_min or high > process.t_max:
             raise ValueError(
                 f"times must lie in [{process.t_min:.4g}, {process.t_max:.4g}], the domain of "

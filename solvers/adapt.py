@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .calls import Counter, counting
+from .calls import counting
 from .controller import Controller
 from .problem import Problem
 from .record import Record
@@ -56,12 +56,18 @@ def adapt(
     nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
     with counting() as counter:
         watched = problem.map(counter.watch)
-        t = times[:1].expand(len(x))
+        t, rows = times[:1].expand(len(x)), torch.arange(len(x))
+        if record.spent(2):
+            _stop(record, rows, x, t)
+            return record.finish(x)
         h, memory = controller.first(watched, method.order, t, times[-1], x)
         record.calls += counter.total
-        rows = torch.arange(len(x))
+        price = method.calls_per_step * counter.total // 2  # of a step, by the two evaluations
         front = _Front(watched, rows, t, h, x, memory, torch.zeros(len(x)))
         while len(front.rows):
+            if record.spent(int(record.calls.max()) + price):
+                _stop(record, front.rows, front.x, front.t)
+                break
             cost = counter.total
             accept, last, step, t1 = _attempt(method, front, times[-1], controller, record)
             record.calls[front.rows] += counter.total - cost
@@ -70,7 +76,7 @@ def adapt(
             record.tell(front.t, front.x, front.rows)
             done = accept & last
             result[front.rows[done].to(x.device)] = front.x[done.to(x.device)]
-            failed = _retire(record, front, done, (times[-1] - times[0]).abs(), counter, cost)
+            failed = _retire(record, front, done, (times[-1] - times[0]).abs())
             if bool((done | failed).any()):
                 front.keep(~(done | failed))
     if record.path is not None:
@@ -125,9 +131,13 @@ def _fill(
         nodes[front.rows[due]] += 1
 
 
-def _retire(
-    record: Record, front: _Front, done: Tensor, span: Tensor, counter: Counter, before: int
-) -> Tensor:
+def _stop(record: Record, rows: Tensor, x: Tensor, t: Tensor) -> None:
+    r"""Ends all samples under way, since the budget is spent."""
+
+    record.fail("max_calls", rows, x, record.problem.describe(t[0].item()))
+
+
+def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor:
     r"""Ends samples that cannot go on, and returns which."""
 
     limit = (record.control.controller or Controller()).max_steps
@@ -137,9 +147,6 @@ def _retire(
         "nonfinite": (front.broken >= PATIENCE) | (stuck & (front.broken > 0)),
         "min_step": stuck,
         "max_steps": taken >= limit,
-        "max_calls": torch.full_like(
-            done, record.spent(int(record.calls.max()) + counter.total - before)
-        ),
     }
     failed = torch.zeros_like(done)
     for kind, where in kinds.items():

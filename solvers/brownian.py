@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 VERSION = 1  # of the noise: it changes when the same seed gives other numbers
-START, STEPS, PROBES, DATA, DEQUANTIZE = range(5)  # the streams
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE = range(1, 7)  # the streams
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -44,7 +44,9 @@ def _mix(z: Tensor) -> Tensor:
 
 def _words(seed: int, index: Tensor, stream: int, first: int, count: int) -> Tensor:
     key = torch.tensor(_signed(seed * _GAMMA + stream), dtype=torch.int64, device=index.device)
-    key = _mix(_mix(key) + _mix(index * _signed(_GAMMA)))
+    key = _mix(
+        _mix(_mix(key)) + index * _signed(_GAMMA)
+    )  # in turn: a sum would not tell who is who
     counter = torch.arange(first + 1, first + count + 1, device=index.device)
     return _mix(key[:, None] + counter * _signed(_GAMMA))
 

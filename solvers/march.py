@@ -27,9 +27,8 @@ def march(
         i, memory, every = 0, None, CHECK_EVERY
         saved, told, before = (i, x, memory), 0, 0
         while i < len(plan) and record.any_alive:
-            if record.spent(
-                2 * counter.total - before
-            ):  # the next step may cost as much as the last
+            cost = max(method.calls_per_step, counter.total - before)  # as the last, at least
+            if record.spent(counter.total + cost):
                 _stop(record, x, i, counter.total)
                 break
             before = counter.total

@@ -18,7 +18,7 @@ class Record:
         self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
         self.status = ["ok"] * len(x)
         self.alive, self.any_alive = torch.ones(len(x), dtype=torch.bool), True
-        self.path = x.new_empty(len(times), *x.shape) if control.path else None
+        self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
         if self.path is not None:
             self.path[0] = x
 
@@ -37,6 +37,8 @@ class Record:
 
         if self.path is not None:
             self.path[step] = x
+            if not bool(self.alive.all()):  # a sample that failed has no path from there on
+                self.path[step, ~self.alive.to(x.device)] = torch.nan
         if self.control.callback is not None:
             self.tell(self.times[step], x)
 

@@ -104,6 +104,9 @@ class Method(Protocol):
     @property
     def order(self) -> float: ...
 
+    @property
+    def calls_per_step(self) -> int: ...
+
     def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
         r"""Returns the coefficients of n steps, worked out at once before any is taken.
 

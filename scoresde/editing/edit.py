@@ -14,8 +14,11 @@ from ..checks import check_data
 from ..latents import encode
 from ..latents.encode import signal
 from ..models import ScoreModel
-from ..sampling import decode
+from ..process import Use
+from ..sampling import decode, way_back
 from ..settings import Settings
+
+OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
 
 
 @torch.no_grad()
@@ -58,24 +61,35 @@ def edit(
 
     if method not in ("encode", "noise"):
         raise ValueError(f"method must be 'encode' or 'noise', but is {method!r}.")
-    t_max = _middle(target, noise_level, strength, options.get("t_min"))
-    if method == "noise":
-        defaults = {"solver": "dopri5", **options}
-        z = _perturbed(target, x, t_max, Settings(**_settings_of(defaults)))
-        return decode(target, z, t_max=t_max, **defaults)
+    if "times" in options:
+        raise ValueError(
+            "times= has no effect: noise_level= or strength= says where an edit goes."
+        )
+    if source.process != target.process:
+        raise ValueError(
+            f"source and target must share a process, but have {source.process} and "
+            f"{target.process}."
+        )
+    use: Use = "sampling" if method == "noise" else "encoding"
+    start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
+    t_max = _middle(target, noise_level, strength, start)
+    if method == "noise":  # of its own, since the sample may have been made of that of the seed
+        options = {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
+        z = _perturbed(target, x, t_max, Settings(**_settings_of(options)))
+        return decode(target, z, t_max=t_max, **{"solver": "dopri5", **options})
     up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
-    down = decode(target, up, **_unless_said(options))
+    denoise = options.get("denoise", True)
+    down = decode(target, up.x, t_max=t_max, denoise=denoise, **way_back(up, options))
     return replace(down, calls=up.calls + down.calls)
 
 
 def _middle(
-    model: ScoreModel, noise_level: float | None, strength: float | None, t_min: float | None
+    model: ScoreModel, noise_level: float | None, strength: float | None, start: float
 ) -> float:
     process = model.process
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
         raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")
-    start = process.start_of("encoding") if t_min is None else t_min
     low, high = process.noise_level(start), process.noise_level(process.t_max)
     if strength is not None:
         if not 0 < strength <= 1:
@@ -104,10 +118,3 @@ def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
         for name in ("seed", "first_index", "dtype", "device")
         if name in options
     }
-
-
-def _unless_said(options: dict[str, Any]) -> dict[str, Any]:
-    r"""The options of the way down: its steps are those of the way up, reversed."""
-
-    stepping = ("solver", "steps", "grid", "times", "rtol", "atol", "t_min")
-    return {name: value for name, value in options.items() if name not in stepping}

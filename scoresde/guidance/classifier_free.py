@@ -51,7 +51,7 @@ class _ClassifierFree(ScoreModel):
         self.bound_model = model.given(**bound)
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.conditions = tuple(name for name in model.conditions if name not in bound)
-        self.fingerprint = model.fingerprint
+        self.fingerprint, self.cost = model.fingerprint, 2 * model.cost
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         free = self.model.denoise(x, t, **condition)

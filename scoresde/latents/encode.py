@@ -1,5 +1,6 @@
 r"""From data to latents."""
 
+import math
 from typing import Any
 
 import torch
@@ -49,7 +50,13 @@ def encode(
     process = model.process
     start = process.start_of("encoding") if settings.t_min is None else settings.t_min
     stop = process.t_max if t_max is None else t_max
+    if start >= stop:
+        raise ValueError(
+            f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
+        )
     times = make_times(model, start, stop, settings)
+    if t_max is not None and not math.isclose(times[-1].item(), t_max, rel_tol=1e-9):
+        raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {times[-1]:.4g}.")
     return transport(model, x * signal(model, float(times[0])), times, settings)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from solvers import Solution
 
 from ..models import ScoreModel
-from ..sampling import decode
+from ..sampling import decode, way_back
 from .encode import encode, signal
 
 
@@ -47,9 +47,9 @@ def reconstruct(model: ScoreModel, x: Tensor, **options: Any) -> Reconstruction:
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
     latent = encode(model, x, **options)
-    stepping = ("solver", "steps", "grid", "times", "rtol", "atol", "t_min")
-    others = {name: value for name, value in options.items() if name not in stepping}
-    back = decode(model, latent, denoise=False, **others)
+    back = decode(
+        model, latent.x, t_max=float(latent.times[-1]), denoise=False, **way_back(latent, options)
+    )
     y = back.x / signal(model, float(latent.times[0]))
     error = (y - x.to(y)).flatten(1)
     rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)

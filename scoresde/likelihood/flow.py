@@ -45,7 +45,8 @@ class Likelihood:
     It is the density of :math:`x_0 + (\sigma / \alpha) z` at `t_min`, in the units of the data.
 
     Arguments:
-        nats: The log-density, with shape (B,), in float64; higher is likelier.
+        nats: The log-density, with shape (B,), in float64; higher is likelier. NaN for samples
+            whose path failed, if that is allowed.
         stderr: Its standard error from the probes: 0 if exact, NaN for a single probe.
         latent: The state at the end of the flow, with shape (B, *).
         calls: The network calls of each sample along the path, with shape (B,).
@@ -143,6 +144,8 @@ def _batch(model: ScoreModel, x: Tensor, integral: _Integral, settings: Settings
         trace += weight * (forms.sum(0) if exact else forms.mean(0))
         if not exact:  # a single probe tells nothing of its error
             variance += weight**2 * forms.var(0) / probes if probes > 1 else math.nan
+    failed = torch.tensor([status != "ok" for status in path.status], device=x.device)
+    trace[failed] = variance[failed] = math.nan
     d = x[0].numel()
     count = len(weights) * (d if exact else probes)
     return Likelihood(

@@ -57,6 +57,8 @@ class _Field:
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         time = self.sign * min(max(float(s), self.ends[0]), self.ends[1])
+        if self.record.spent(self.counter.total + 1):
+            raise _Spent(time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
         good = row_finite(drift)
         if not bool(good.all()):

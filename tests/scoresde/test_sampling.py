@@ -371,6 +371,36 @@ BAD = [
     (lambda: ss.encode(M, [1.0]), TypeError, "x must be a tensor, but is a list"),
     (lambda: ss.encode(M, X.to("meta")), ValueError, "x is on meta but the model on cpu"),
     (lambda: ss.reconstruct(M, X, denoise=True), ValueError, "no place in a round trip"),
+    (
+        lambda: ss.decode(M, X, t_max=0.5, times=torch.tensor([1.0, 0.1])),
+        ValueError,
+        "must start at t_max=0.5",
+    ),
+    (
+        lambda: ss.sample(M, 2, t_min=0.5, times=torch.tensor([1.0, 0.1])),
+        ValueError,
+        "t_min=0.5 does not agree",
+    ),
+    (lambda: ss.decode(M, X, t_max=1e-4), ValueError, "decoding goes from t_max down to t_min"),
+    (lambda: ss.encode(M, X, t_max=1e-5), ValueError, "encoding goes from t_min up to t_max"),
+    (
+        lambda: ss.decode(M, ss.encode(M, X, t_max=0.5), t_max=1.0),
+        ValueError,
+        "latents are at t_max=0.5",
+    ),
+    (lambda: ss.sample(M, 2, max_calls=1), ValueError, "more than the 1 of the last denoising"),
+    (lambda: ss.sample(M, 2.5), TypeError, "shape must be a whole number or"),
+    (lambda: ss.edit(M, mixture(ss.EDM()), X, strength=0.5), ValueError, "must share a process"),
+    (
+        lambda: ss.edit(M, M, X, strength=0.5, times=torch.tensor([0.1, 1.0])),
+        ValueError,
+        "times= has no effect",
+    ),
+    (
+        lambda: ss.edit(M, M, X, noise_level=0.005, method="noise"),
+        ValueError,
+        "noise_level must lie in",
+    ),
     (lambda: ss.edit(M, M, X), ValueError, "exactly one of noise_level= and strength="),
     (lambda: ss.edit(M, M, X, noise_level=1.0, strength=0.5), ValueError, "got both"),
     (
@@ -433,3 +463,54 @@ def test_a_failure_in_a_batch_names_the_sample_of_the_run_and_keeps_the_rest(sol
     bad = {i for i, status in enumerate(partial.status) if status == "nonfinite"}
     assert bad == {5} or (bad == {4, 5} and solver.startswith("torchdiffeq"))  # which shares steps
     assert partial.x.isfinite().all()
+
+
+def test_edit_by_noise_uses_noise_of_its_own() -> None:
+    oracle = mixture(ss.EDM())
+    x = ss.sample(oracle, 50, seed=0).x
+    y = ss.edit(
+        oracle, oracle, x, noise_level=20.0, method="noise", seed=0, solver="ddim", steps=20
+    ).x
+    assert (x - y).square().mean().sqrt() > 0.5  # it is not the noise that made the sample
+
+
+@pytest.mark.parametrize("options", [{"steps": 30}, {"rtol": 1e-8, "atol": 1e-8}])
+def test_a_round_trip_keeps_its_steps_in_any_clock(options: dict[str, float]) -> None:
+    from solvers import RungeKutta
+
+    oracle, x = mixture(ss.VP()), MEANS
+    for solver in ("dopri5", RungeKutta(solvers.get("dopri5").tableau)):
+        r = ss.reconstruct(oracle, x, solver=solver, clock="log_snr", **options)
+        assert r.max.max() < 1e-4
+        if "steps" in options:
+            assert r.calls.tolist() == [2 * (30 * 6 + 1)] * 3
+    e = ss.edit(oracle, oracle, x, solver="heun", steps=7, clock="log_snr", strength=0.5)
+    assert len(e.times) == 8
+
+
+@pytest.mark.parametrize(
+    "solver", ["ddim", "heun", "dopri5", "em", "torchdiffeq/scipy_solver", "torchsde/srk"]
+)
+@pytest.mark.parametrize("limit", [3, 10, 25])
+def test_max_calls_is_a_bound(solver: str, limit: int) -> None:
+    for model in (mixture(ss.VP()), ss.classifier_free(mixture(ss.VP()), 2.0, label=1)):
+        s = ss.sample(model, 2, solver=solver, max_calls=limit, on_failure="partial")
+        assert s.calls.max() <= limit
+
+
+def test_a_failed_row_is_a_state_of_the_process() -> None:
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(t[:, None] < 0.5, math.nan, 0 * x)
+
+    model = ss.NetworkScore(network, ss.VP(), "data", shape=(1,))
+    s = ss.sample(model, 3, solver="ddim", steps=50, grid="t", on_failure="partial", path=True)
+    assert set(s.status) == {"nonfinite"}
+    sigma = ss.VP().scales(s.times[s.accepted[0]])[1]
+    z = ss.VP().prior_sample((3, 1))
+    assert torch.allclose(s.x, z * sigma / ss.VP().prior_std())
+    assert s.path[-1].isnan().all()
+    assert (
+        ss.log_likelihood(mixture(ss.VP()), MEANS, max_calls=9, on_failure="partial")
+        .nats.isnan()
+        .all()
+    )

@@ -52,6 +52,8 @@ def test_numbers_are_normal_and_independent() -> None:
         keyed_normal(0, torch.arange(1000), START, 1, 301),  # counter
         z.roll(1, 1),  # entry
     )
+    seeds = [keyed_normal(seed, torch.arange(50), START, 0, 1) for seed in range(50)]
+    assert len(torch.cat(seeds).unique()) == 2500  # seed a, sample b is not seed b, sample a
     for other in others:
         assert abs((z * other).mean()) < 4.5 / math.sqrt(n)
 
