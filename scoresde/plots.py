@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 STYLE = {
-    "figure.dpi": 130,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "savefig.bbox": "tight",
 }
 
 
@@ -137,5 +135,5 @@ def _write(figure: Any, file: Path) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(file, dpi=STYLE["figure.dpi"])
+    figure.savefig(file, dpi=130, bbox_inches="tight")
     pyplot.close(figure)
