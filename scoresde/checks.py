@@ -67,6 +67,6 @@ def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
 
     if model.shape is not None and shape != tuple(model.shape):
         raise ValueError(
-            f"{name} must have shape (B, {', '.join(map(str, model.shape))}) for this model, but "
-            f"its samples have shape {shape}."
+            f"{name} must be (B, {', '.join(map(str, model.shape))}) for this model, but its "
+            f"samples have shape {shape}."
         )

@@ -25,6 +25,10 @@ class Given(ScoreModel):
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.conditions = tuple(name for name in model.conditions if name not in bound)
         self.fingerprint, self.cost = model.fingerprint, model.cost
+        self.bound_names = (*model.bound_names, *bound)
+
+    def __repr__(self) -> str:
+        return f"{self.model!r}.given({', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.model.denoise(x, t, **self._rows_of(x), **condition)
@@ -80,6 +84,8 @@ def check_conditions(
 
     checked = {}
     for name, value in condition.items():
+        if name in model.bound_names:
+            raise TypeError(f"{name}= is bound to the model already; leave it out.")
         if name not in model.conditions:
             near = difflib.get_close_matches(name, [*model.conditions, *options], n=1)
             takes = ", ".join(model.conditions) or "none"

@@ -52,7 +52,7 @@ def grid_times(
     if name not in NAMES:
         near = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"grid {name!r} is unknown; {hint}It must be one of {', '.join(NAMES)}.")
+        raise ValueError(f"grid {name!r} is unknown; {hint}the grids are {', '.join(NAMES)}.")
     ends = torch.tensor([start, stop], dtype=torch.float64)
     if name == "t":
         return _spaced(ends, steps)

@@ -50,6 +50,7 @@ class ScoreModel(nn.Module, ABC):
         fingerprint: What identifies it in files, if known.
         data_std: The root mean square of the data, for the grids that ask for it.
         cost: The network calls of one denoising.
+        bound_names: The names of the conditions that are bound.
     """
 
     process: Process
@@ -58,6 +59,7 @@ class ScoreModel(nn.Module, ABC):
     fingerprint: str | None = None
     data_std: float = 0.5
     cost: int = 1
+    bound_names: tuple[str, ...] = ()
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from .models import ScoreModel, check_time, model_times
-from .process import Process
+from .process import Process, check_process
 
 
 class Preconditioning(NamedTuple):
@@ -122,8 +122,15 @@ class NetworkScore(ScoreModel):
             said = f"is {predicts!r}" if predicts else "is missing"
             choices = ", ".join(map(repr, PREDICTIONS))
             raise ValueError(f"predicts {said}; say what the network returns: {choices}.")
+        if not callable(network):
+            raise TypeError(f"network must be a module or a function, but is {network!r}.")
+        check_process(process)
         self.network, self.process, self.predicts = network, process, predicts
         self.conditions, self.shape, self.data_std = tuple(conditions), shape, data_std
+
+    def __repr__(self) -> str:
+        network = type(self.network).__name__
+        return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
@@ -169,8 +176,11 @@ class NetworkScore(ScoreModel):
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         count_call()
-        like = self._like(x)
-        F = self.network(x.to(like.dtype), t, **condition)
+        x_in = x.to(self._like(x).dtype)
+        version = None if x_in.is_inference() else x_in._version
+        F = self.network(x_in, t, **condition)
+        if version is not None and x_in._version != version:
+            raise ValueError("the network changed its input in place; let it work on a copy.")
         if not isinstance(F, Tensor) or F.shape != x.shape:
             got = tuple(F.shape) if isinstance(F, Tensor) else type(F).__name__
             raise ValueError(

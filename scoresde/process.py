@@ -203,3 +203,10 @@ class Process(ABC):
 
 def _time(t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
+
+
+def check_process(process: object) -> None:
+    r"""Refuses what is not a process."""
+
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")

@@ -26,6 +26,10 @@ class Scheduled(Process):
     t_max: float = field(default=math.nan)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise TypeError(
+                f"schedule must be a schedule such as ss.Cosine(), but is {self.schedule!r}."
+            )
         for name, default in zip(("t_min", "t_max"), self.schedule.domain, strict=True):
             if math.isnan(getattr(self, name)):
                 object.__setattr__(self, name, default)

@@ -1,6 +1,7 @@
 r"""From noise to data."""
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from solvers import Solution, counting
 
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
+from .process import PRIOR_GAP
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, transport
 
@@ -51,6 +53,13 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * (process.scales(first)[1].item() / process.prior_std())
         start = first.item()
+        gap = math.exp(2 * process.log_snr(first).item()) * model.data_std**2 / 2
+        if gap > PRIOR_GAP:
+            warnings.warn(
+                f"at the first of times, t={start:.4g}, noise alone is {gap:.3g} nats per dimension "
+                "from noised data, so samples are biased; start at more noise.",
+                stacklevel=3,
+            )
     return _decode(model, x, start, settings)
 
 
@@ -74,6 +83,7 @@ def decode(
     """
 
     defaults: dict[str, Any] = {}
+    known = z.provenance.get("conditions", []) if isinstance(z, Solution) else []
     if isinstance(z, Solution):
         defaults, end = reversed_options(z), float(z.times[-1])
         if t_max is not None and t_max != end:
@@ -83,6 +93,12 @@ def decode(
         t_max, z = end, z.x
     batch = len(z) if isinstance(z, Tensor) else None
     model, settings = split(model, options, batch, **defaults)
+    missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
+    if missing:
+        raise ValueError(
+            f"the latents were encoded with {missing} which decoding lacks; pass it, or decode "
+            "the tensor z.x if that is meant."
+        )
     z = check_data(model, z, "z", settings.dtype, settings.device)
     start = model.process.t_max if t_max is None else t_max
     if settings.times is not None and t_max is not None:

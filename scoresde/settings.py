@@ -2,12 +2,14 @@ r"""The options that all verbs share, checked once at the door."""
 
 import dataclasses
 import secrets
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from solvers import Event, Solver, get
 
@@ -79,6 +81,9 @@ class Settings:
         for name in ("steps", "batch_size", "max_calls"):
             _check_count(name, getattr(self, name), at_least=1)
         _check_count("seed", self.seed, at_least=None)
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must fit into 64 bits, but is {self.seed}.")
+        self._check_kinds()
         _check_count("first_index", self.first_index, at_least=0)
         if self.eta is not None and not 0 <= self.eta < float("inf"):
             raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
@@ -116,6 +121,14 @@ class Settings:
             return {"rtol": TOLERANCE, "atol": TOLERANCE}
         return {"rtol": self.rtol, "atol": self.atol}
 
+    def _check_kinds(self) -> None:
+        for name in ("rtol", "atol", "eta", "t_min"):
+            _check_number(name, getattr(self, name))
+        if self.times is not None:
+            object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback must be a function of an event, but is {self.callback!r}.")
+
     def _check_steps(self) -> None:
         given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
         tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
@@ -152,6 +165,14 @@ def split(
     """
 
     check_model(model)
+    for module in model.modules():
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | _BatchNorm):
+            warnings.warn(
+                f"the model is in training mode, so its {type(module).__name__} makes results random; "
+                "call model.eval().",
+                stacklevel=3,
+            )
+            break
     options = {name: value for name, value in keywords.items() if name in OPTIONS}
     condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
     bound = check_conditions(model, condition, batch, OPTIONS)
@@ -168,6 +189,11 @@ def check_model(model: object) -> None:
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
             "ss.NetworkScore(network, process, predicts=...)."
         )
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"{name} must be a number, but is {value!r}.")
 
 
 def _check_count(name: str, value: object, at_least: int | None) -> None:

@@ -142,10 +142,16 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
         return times
     if settings.adaptive:
         return grid_times(process, "rho", start, stop, STEPS) if settings.path else ends
-    even = "t" if isinstance(process, NonlinearProcess) else _clock(settings)
-    default = even if settings.method.even or isinstance(process, NonlinearProcess) else "rho"
-    grid = settings.grid or default
-    return grid_times(process, grid, start, stop, settings.steps or STEPS, model.data_std)
+    grid, steps = _grid(model, settings), settings.steps or STEPS
+    return grid_times(process, grid, start, stop, steps, model.data_std)
+
+
+def _grid(model: ScoreModel, settings: Settings) -> str:
+    if settings.grid is not None:
+        return settings.grid
+    if isinstance(model.process, NonlinearProcess):
+        return "t"
+    return _clock(settings) if settings.method.even else "rho"
 
 
 def _eta(settings: Settings) -> float:
@@ -168,18 +174,20 @@ def _clock(settings: Settings) -> Clock:
                 f"clock='t' has no effect on {settings.method}: its clock is log_snr."
             )
         return "log_snr"
-    return settings.clock or ("log_snr" if settings.adaptive else "t")
+    return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
 
 
 def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
     r"""Returns what made a solution."""
 
     times = None if settings.times is None else settings.times.tolist()
+    gridded = times is None and not settings.adaptive
     return {
         "solver": str(settings.method),
-        "steps": settings.steps,
-        "grid": settings.grid,
+        "steps": (settings.steps or STEPS) if gridded else None,
+        "grid": _grid(model, settings) if gridded else None,
         "times": times,
+        "conditions": list(model.bound_names),
         **settings.tolerances,
         "eta": _eta(settings),
         "clock": _clock(settings),

@@ -16,6 +16,7 @@ from ..editing import edit as edit_data
 from ..latents import encode as encode_data
 from ..likelihood import bits_per_dim, log_likelihood
 from ..likelihood import dequantize as add_noise
+from ..likelihood.bits import bin_width
 from ..sampling import decode as decode_latents
 from ..sampling import sample as draw
 from .files import check_suffix, read_array, read_latents, write_array, write_latents
@@ -137,6 +138,8 @@ def likelihood(
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
     condition = {"label": labels} if use_labels else said(label=label)
+    if levels is not None and not x.is_floating_point():  # numbers of levels
+        x = low + x.float() * bin_width(levels, low, high)
     if levels is not None and dequantize:
         x = add_noise(x, levels=levels, low=low, high=high, seed=seed)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, probes=probes)

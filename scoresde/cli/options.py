@@ -57,8 +57,9 @@ def call_range(calls: torch.Tensor) -> int | list[int]:
 def report(values: dict[str, Any], as_json: bool) -> None:
     r"""Prints what came out."""
 
-    if as_json:
-        typer.echo(json.dumps(values, indent=2))
+    if as_json:  # which knows no NaN
+        known = {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
+        typer.echo(json.dumps(known, indent=2))
         return
     table = Table(show_header=False, box=None)
     for name, value in values.items():

@@ -51,7 +51,11 @@ class _ClassifierFree(ScoreModel):
         self.bound_model = model.given(**bound)
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.conditions = tuple(name for name in model.conditions if name not in bound)
-        self.fingerprint, self.cost = model.fingerprint, 2 * model.cost
+        self.cost, self.bound_names = 2 * model.cost, (*model.bound_names, *bound)
+        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {scale:g}"
+
+    def __repr__(self) -> str:
+        return f"classifier_free({self.model!r}, {self.scale:g}, {', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         free = self.model.denoise(x, t, **condition)

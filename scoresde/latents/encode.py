@@ -71,7 +71,7 @@ def refuse_noise(settings: Settings) -> None:
 
     if settings.method.stochastic or settings.eta:
         raise ValueError(
-            f"encoding needs the probability flow, but {settings.method} with "
+            f"latents and likelihoods need the probability flow, but {settings.method} with "
             f"eta={settings.eta or 1.0:g} is stochastic; use an ODE solver such as 'dopri5', or "
             "'ddim' with eta=0."
         )

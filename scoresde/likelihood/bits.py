@@ -32,7 +32,7 @@ def dequantize(
     r"""Returns :math:`x + b \, (U - 1/2)`, uniform noise of one bin.
 
     Arguments:
-        x: Data on the levels, with shape (B, *).
+        x: Data on the levels, with shape (B, *). Integers become floating-point numbers.
         levels: The number of levels.
         low: The value of the lowest level.
         high: The value of the highest level.
@@ -44,6 +44,7 @@ def dequantize(
     """
 
     width = bin_width(levels, low, high)
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     steps = (x.double() - low) / width
     off = (steps - steps.round()).abs().max().item()
     if off > 1e-3 or steps.min() < -0.5 or steps.max() > levels - 0.5:

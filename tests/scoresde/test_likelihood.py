@@ -196,3 +196,9 @@ ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
 def test_bad_input_gets_a_sentence(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_integers_are_dequantised_as_numbers() -> None:
+    levels = torch.randint(0, 17, (200, 3))
+    noise = ss.dequantize(levels, levels=17, low=0.0, high=16.0) - levels
+    assert noise.std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.1)

@@ -514,3 +514,67 @@ def test_a_failed_row_is_a_state_of_the_process() -> None:
         .nats.isnan()
         .all()
     )
+
+
+def test_latents_of_a_condition_want_it_back() -> None:
+    oracle = mixture(ss.VP())
+    z = ss.encode(oracle, MEANS, solver="heun", steps=9, label=torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="were encoded with label= which decoding lacks"):
+        ss.decode(oracle, z)
+    assert ss.decode(oracle.given(label=1), z).x.isfinite().all()
+
+
+def test_models_in_training_mode_are_told() -> None:
+    network = torch.nn.Sequential(torch.nn.Dropout(0.5))
+    model = ss.NetworkScore(lambda x, t: network(x), ss.VP(), "noise", shape=(2,))
+    model.part = network
+    with pytest.warns(UserWarning, match="training mode, so its Dropout makes results random"):
+        ss.sample(model, 2, steps=2)
+
+
+def test_a_network_that_works_in_place_is_told() -> None:
+    model = ss.NetworkScore(lambda x, t: x.mul_(0.5), ss.VP(), "noise", shape=(2,))
+    for solver in ("heun", "dpmpp_2m", "em", "torchdiffeq/rk4"):
+        with pytest.raises(ValueError, match="changed its input in place"):
+            ss.sample(model, 2, solver=solver, steps=2)
+
+
+def test_a_start_at_little_noise_is_told() -> None:
+    with pytest.warns(UserWarning, match="nats per dimension from noised data"):
+        ss.sample(mixture(ss.EDM()), 2, times=[1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("solver", [name for name in FIXED if solvers.get(name).even])
+def test_adams_methods_are_right_at_their_defaults(solver: str) -> None:
+    oracle = gaussian(ss.EDM())
+    x = ss.sample(oracle, 2000, solver=solver, steps=60).x
+    assert (moments(x) - moments(oracle.data(100_000))).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: ss.sample(M, 2, rtol="1e-3", solver="dopri5"),
+            TypeError,
+            "rtol must be a number",
+        ),
+        (lambda: ss.sample(M, 2, callback=3), TypeError, "callback must be a function"),
+        (lambda: ss.sample(M, 2, seed=2**70), ValueError, "seed must fit into 64 bits"),
+        (lambda: ss.sample(M.given(label=1), 2, label=2), TypeError, "bound to the model already"),
+        (lambda: ss.VP("cosine"), TypeError, "schedule must be a schedule such as ss.Cosine"),
+        (
+            lambda: ss.NetworkScore(torch.nn.Identity(), ss.VP, "data"),
+            TypeError,
+            "must be a process such as",
+        ),
+        (
+            lambda: ss.NetworkScore(None, ss.VP(), "data"),
+            TypeError,
+            "network must be a module or a function",
+        ),
+    ],
+)
+def test_wrong_kinds_get_a_sentence(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call()
