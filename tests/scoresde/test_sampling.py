@@ -350,7 +350,7 @@ BAD = [
     (lambda: ss.sample(M, 2, clock="sigma"), ValueError, "'t' or 'log_snr', but is 'sigma'"),
     (lambda: ss.sample(M, 2, batch_size=0), ValueError, "batch_size must be at least 1"),
     (lambda: ss.sample(M, 2, dtype=torch.float16), ValueError, "float32 or torch.float64"),
-    (lambda: ss.sample(M, (2, 3)), ValueError, r"shape \(B, 2\).*\(3,\)"),
+    (lambda: ss.sample(M, (2, 3)), ValueError, r"must be \(B, 2\).*\(3,\)"),
     (lambda: ss.sample(M, 0), ValueError, "positive whole numbers"),
     (lambda: ss.sample(M, 2, t_min=2.0), ValueError, r"t_min|t_max must lie in"),
     (lambda: ss.sample(torch.nn.Identity(), 2), TypeError, "must be a ScoreModel.*NetworkScore"),

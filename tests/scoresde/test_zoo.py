@@ -104,7 +104,7 @@ def test_pickles_are_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_labels_are_checked() -> None:
     with pytest.raises(ValueError, match=r"label must lie in \[0, 9\], but one is 12"):
         ss.sample(ss.load("digits"), 2, label=12)
-    with pytest.raises(ValueError, match=r"shape \(B, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, 1, 8, 8\)"):
         ss.encode(ss.load("digits"), torch.zeros(2, 64))
 
 
