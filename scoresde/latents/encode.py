@@ -43,6 +43,12 @@ def encode(
         | https://arxiv.org/abs/2011.13456
     """
 
+    clipping = [name for name in options if "clip" in name or "threshold" in name]
+    if clipping:
+        raise ValueError(
+            f"{clipping[0]}= has no place in encode: a clipped flow has no way back; encode as it "
+            "is, and clamp the data after decoding."
+        )
     batch = len(x) if isinstance(x, Tensor) else None
     model, settings = split(model, options, batch, **DEFAULTS)
     refuse_noise(settings)
