@@ -73,15 +73,6 @@ def _solve(
             scale = align(reverse.scale(time).to(x), event.x)
             settings.callback(event._replace(time=time, x=scale * event.x))
 
-    def finished(solution: Solution) -> Solution:
-        path, x = solution.path, solution.x
-        if path is not None:
-            path = path * align(scales.to(path), path)
-        ok = torch.tensor([status == "ok" for status in solution.status])
-        reached = torch.where(ok, -1, solution.accepted.clamp(max=len(scales) - 1))
-        x = x * align(scales[reached].to(x), x)
-        return replace(solution, x=x, times=times, path=path)
-
     try:
         solution = solve(
             reverse.problem(),
@@ -97,9 +88,20 @@ def _solve(
             on_failure=settings.on_failure,
         )
     except SolverError as error:
-        kept = finished(error.solution) if error.solution else None
+        kept = _in_process(error.solution, scales, times) if error.solution else None
         raise SolverError(error.failure, kept) from None
-    return finished(solution)
+    return _in_process(solution, scales, times)
+
+
+def _in_process(solution: Solution, scales: Tensor, times: Tensor) -> Solution:
+    r"""A solution in the state and the time of the process; failed rows stopped on the way."""
+
+    path, x = solution.path, solution.x
+    if path is not None:
+        path = path * align(scales.to(path), path)
+    ok = torch.tensor([status == "ok" for status in solution.status])
+    reached = torch.where(ok, -1, solution.accepted.clamp(max=len(scales) - 1))
+    return replace(solution, x=x * align(scales[reached].to(x), x), times=times, path=path)
 
 
 def _done(reverse: Reverse, times: Tensor, event: Event, batch: int) -> float:

@@ -202,3 +202,15 @@ def test_integers_are_dequantised_as_numbers() -> None:
     levels = torch.randint(0, 17, (200, 3))
     noise = ss.dequantize(levels, levels=17, low=0.0, high=16.0) - levels
     assert noise.std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.1)
+
+
+def test_networks_that_take_gradients_themselves_are_differentiated_too() -> None:
+    def energy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            y = x if x.requires_grad else x.detach().requires_grad_()
+            return torch.autograd.grad((0.15 * y**2).sum(), y, create_graph=True)[0]
+
+    model = ss.NetworkScore(energy, ss.VP(), "noise")
+    plain = ss.NetworkScore(lambda x, t: 0.3 * x, ss.VP(), "noise")
+    x = torch.randn(3, 2)
+    assert torch.allclose(ss.log_likelihood(model, x).nats, ss.log_likelihood(plain, x).nats)
