@@ -7,6 +7,7 @@ from .guidance import classifier_free
 from .latents import Reconstruction, encode, reconstruct
 from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
 from .models import ScoreModel
+from .moments import Moments, moments
 from .network_score import NetworkScore
 from .oracles import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .process import Process
@@ -35,6 +36,7 @@ __all__ = [
     "LinearProcess",
     "Logit",
     "MixtureOracle",
+    "Moments",
     "NetworkScore",
     "NonlinearProcess",
     "Oracle",
@@ -53,6 +55,7 @@ __all__ = [
     "encode",
     "load",
     "log_likelihood",
+    "moments",
     "probability_flow",
     "reconstruct",
     "reverse_sde",

@@ -22,9 +22,8 @@ class Given(ScoreModel):
     def __init__(self, model: ScoreModel, bound: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.model, self.bound = model, dict(bound)
-        self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
+        self.resemble(model)
         self.conditions = tuple(name for name in model.conditions if name not in bound)
-        self.fingerprint, self.cost = model.fingerprint, model.cost
         self.bound_names = (*model.bound_names, *bound)
 
     def __repr__(self) -> str:

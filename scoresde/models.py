@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from solvers.problem import StateField
 from solvers.shapes import align, scalars
 
+from .moments import Moments
 from .process import Process
 
 Pair = tuple[Tensor, Tensor]
@@ -49,6 +50,7 @@ class ScoreModel(nn.Module, ABC):
         conditions: The names of the conditions it takes.
         fingerprint: What identifies it in files, if known.
         data_std: The root mean square of the data, for the grids that ask for it.
+        moments: The mean and covariance of the data, for the solvers that ask for them.
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
     """
@@ -58,6 +60,7 @@ class ScoreModel(nn.Module, ABC):
     conditions: tuple[str, ...] = ()
     fingerprint: str | None = None
     data_std: float = 0.5
+    moments: Moments | None = None
     cost: int = 1
     bound_names: tuple[str, ...] = ()
 
@@ -112,6 +115,13 @@ class ScoreModel(nn.Module, ABC):
 
         columns = (model_times(self.process, times, x), *(scalars(c, x) for c in (a, b, scale)))
         return [bind(*column) for column in zip(*columns, strict=True)]
+
+    def resemble(self, model: "ScoreModel") -> None:
+        r"""Takes over what a wrapped model says of itself."""
+
+        self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
+        self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
+        self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
 
     def given(self, **condition: Tensor) -> "ScoreModel":
         r"""Returns the model with its conditions bound, each with leading size B or 1."""

@@ -5,6 +5,7 @@ Every oracle knows its denoised data and its log-density at any time in closed f
 
 import math
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .models import ScoreModel, check_time
+from .moments import Moments, from_covariance, moments
 from .process import Process
 from .processes import EDM
 
@@ -124,6 +126,17 @@ class MixtureOracle(Oracle):
         z = keyed_normal(seed, index, DATA_NOISE, 0, self.means.shape[1]).to(self.means)
         x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
         return x.reshape(count, *(self.shape or ()))
+
+    @cached_property
+    def moments(self) -> Moments:  # type: ignore[override]
+        r"""The mean and covariance of the data."""
+
+        weights = self.log_weights.double().exp()
+        means, vectors = self.means.double(), self.vectors.double()
+        mean = weights @ means
+        inside = torch.einsum("k,kde,ke,kfe->df", weights, vectors, self.values.double(), vectors)
+        between = (weights * (means - mean).T) @ (means - mean)
+        return from_covariance(mean.reshape(self.shape or (-1,)), inside + between)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         check_labels(value, len(self.means))
@@ -240,6 +253,14 @@ class KernelOracle(Oracle):
         i = (keyed_uniform(seed, index, DATA, 0, 1)[:, 0] * len(self.points)).long()
         z = keyed_normal(seed, index, DATA_NOISE, 0, self.points.shape[1]).to(self.points)
         return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
+
+    @cached_property
+    def moments(self) -> Moments:  # type: ignore[override]
+        r"""The mean and covariance of the data."""
+
+        known = moments(self.points)
+        mean = known.mean.reshape(self.shape or (-1,))
+        return Moments(mean, known.basis, known.variances + self.width**2)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         if self.labels is not None:

@@ -95,7 +95,7 @@ class Process(ABC):
         self,
         shape: tuple[int, ...],
         *,
-        seed: int = 0,
+        seed: int | Tensor = 0,
         first_index: int = 0,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -104,13 +104,16 @@ class Process(ABC):
 
         Arguments:
             shape: The shape (B, *).
-            seed: The seed. Row i depends on it and on `first_index + i` alone.
+            seed: The seed, or one per sample. Row i depends on it and on `first_index + i` alone, or
+                on its own seed.
             first_index: The index of the first sample.
             dtype: The dtype. By default, PyTorch's.
             device: The device. By default, the CPU.
         """
 
         index = torch.arange(first_index, first_index + shape[0], device=device)
+        if isinstance(seed, Tensor):
+            index, seed = torch.zeros_like(index), seed.to(index.device)
         z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
         return z.to(dtype or torch.get_default_dtype()).reshape(shape)
 

@@ -9,6 +9,7 @@ itself: so trajectories, latents and likelihoods are known in any dimension.
 """
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
+from .moments import Moments
 from .oracles import Oracle
 from .process import Process
 from .processes import EDM
@@ -77,6 +79,16 @@ class QuantileOracle(Oracle):
         y = (x @ self.rotation.to(x))[..., None]
         total = alpha**2 * self.variances.to(x) + sigma**2
         return self._log_joint(y, alpha, total).logsumexp(-1).sum(-1)
+
+    @cached_property
+    def moments(self) -> Moments:  # type: ignore[override]
+        r"""The mean and covariance of the data."""
+
+        weights = self.log_weights.double().exp()
+        mean = (weights * self.means).sum(1)
+        variances = (weights * (self.variances + (self.means - mean[:, None]) ** 2)).sum(1)
+        basis = self.rotation.double()
+        return Moments(basis @ mean, basis, variances)
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index, (d, _) = torch.arange(count, device=self.means.device), self.means.shape

@@ -17,7 +17,8 @@ and the same semi-linear equation for all processes,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -25,10 +26,12 @@ from torch import Tensor
 
 from solvers import ODE, SDE, Problem, SemiLinear
 from solvers.problem import StateField
-from solvers.shapes import align
+from solvers.shapes import Scalar, align, factors
 
 from .custom import NonlinearProcess
+from .frames import Frame, Noise, constant_noise
 from .models import ScoreModel
+from .moments import Moments
 
 Clock = Literal["t", "log_snr"]
 
@@ -63,35 +66,61 @@ class Reverse:
         kind: The kind of problem: ODE, SDE or SemiLinear.
         eta: The amount of noise :math:`\eta`.
         clock: The time of the problem, "t" or "log_snr".
+        form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root
+            mean square of the data, or "moments" with what the model knows of it.
+        noise: The noise of a semi-linear problem, if it is not that of a constant eta.
     """
 
     model: ScoreModel
     kind: type[Problem]
     eta: float
     clock: Clock
+    form: str = "data"
+    noise: Noise | None = None
 
     def problem(self) -> Problem:
-        r"""Returns the problem, of the state :math:`x`, or :math:`x / \alpha` if semi-linear."""
+        r"""Returns the problem."""
 
         if isinstance(self.model.process, NonlinearProcess):
             return self._nonlinear(self.model.process)
+        common: dict[str, Any] = {"rows": self._rows, "describe": self._describe}
         if self.kind is SemiLinear:
             return SemiLinear(
-                self._drift,
-                -(1 + self.eta**2),
-                _noise_std(self.eta) if self.eta else None,
-                tabulate=self._denoised,
-                rows=self._rows,
-                describe=self._describe,
+                partial(_at, self._remainder),
+                self.frame,
+                tabulate=self._remainder,
+                unit=lambda clock: self.scale(self.to_time(clock)),
+                guess=self._guess if self.moments is None else None,
+                **common,
             )
-        common: dict[str, Any] = {
-            "tabulate": self._linear,
-            "rows": self._rows,
-            "describe": self._describe,
-        }
+        drift = partial(_at, self._linear)
         if self.kind is SDE:
-            return SDE(self._drift, self._diffusion, **common)
-        return ODE(self._drift, **common)
+            return SDE(drift, self._diffusion, tabulate=self._linear, **common)
+        return ODE(drift, tabulate=self._linear, **common)
+
+    @cached_property
+    def moments(self) -> Moments | None:
+        r"""What is known of the data, if the solver asks for it."""
+
+        if self.kind is not SemiLinear or self.form != "moments":
+            return None
+        if self.model.moments is None:
+            raise ValueError(
+                "moment-matched solvers need the mean and covariance of the data: set "
+                "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
+            )
+        return self.model.moments
+
+    @cached_property
+    def frame(self) -> Frame:
+        r"""The linear part of a semi-linear problem."""
+
+        if self.moments is not None:
+            variances = self.moments.coordinates
+        else:
+            known = {"data": 0.0, "noise": torch.inf, "isotropic": self.model.data_std**2}
+            variances = torch.tensor([known[self.form]], dtype=torch.float64)
+        return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 
     def to_clock(self, t: Tensor) -> Tensor:
         r"""Returns the times of the problem from those of the process."""
@@ -104,14 +133,29 @@ class Reverse:
         return self.model.process.time(clock) if self.clock == "log_snr" else clock
 
     def scale(self, t: Tensor) -> Tensor:
-        r"""Returns what the state of the problem is multiplied with to give :math:`x`."""
+        r"""Returns what states of the problem are multiplied with to have the size of x."""
 
         return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
 
-    def _drift(self, clock: Tensor, x: Tensor) -> Tensor:
-        clock = clock.reshape(-1)[: len(x)] if clock.ndim > 1 else clock
-        tabulate = self._denoised if self.kind is SemiLinear else self._linear
-        return tabulate(clock[None], x)[0](x)
+    def enter(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the state of the problem from the state x of the process.
+
+        It is x, or :math:`x / \alpha` if semi-linear, or the coordinates of the latter.
+        """
+
+        X = x / align(self.scale(t).to(x), x)
+        if self.moments is None:
+            return X
+        known = self.moments.like(x)
+        return known.split(X - known.mean)
+
+    def leave(self, X: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the state of the process from that of the problem."""
+
+        if self.moments is not None:
+            known = self.moments.like(X)
+            X = known.join(X) + known.mean
+        return X * align(self.scale(t).to(X), X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         process, t = self.model.process, self.to_time(clock)
@@ -121,10 +165,30 @@ class Reverse:
         pull = (1 + self.eta**2) * slope
         return self.model.combine(t, f - pull, pull * process.scales(t)[0], torch.ones_like(t), x)
 
-    def _denoised(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+    def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         t = self.to_time(clock)
-        zeros = torch.zeros_like(t)
-        return self.model.combine(t, zeros, zeros + 1, self.scale(t), x)
+        a, b = self.frame.remainder(clock)
+        alpha = self.scale(t)
+        if self.moments is None:
+            return self.model.combine(t, a[..., 0] / alpha, b[..., 0], alpha, x)
+        known, zeros = self.moments.like(x), torch.zeros_like(t)
+        fields = self.model.combine(t, zeros, zeros + 1, alpha, known.join(x))
+
+        def bind(field: StateField, a: Scalar, b: Scalar) -> StateField:
+            def remainder(z: Tensor) -> Tensor:
+                denoised = field(known.join(z) + known.mean)
+                return a * z + b * known.split(denoised - known.mean)
+
+            return remainder
+
+        columns = zip(fields, factors(a, x), factors(b, x), strict=True)
+        return [bind(*column) for column in columns]
+
+    def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        a, b = self.frame.remainder(clock)
+        variance = self.model.data_std**2
+        factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]
+        return [lambda X, c=c: c * X for c in factors(factor, x)]  # type: ignore[misc]
 
     def _diffusion(self, clock: Tensor) -> Tensor:
         process, t = self.model.process, self.to_time(clock)
@@ -133,7 +197,7 @@ class Reverse:
         return self.eta * process.diffusion(t)
 
     def _rows(self, index: Tensor) -> Problem:
-        return Reverse(self.model.rows(index), self.kind, self.eta, self.clock).problem()
+        return replace(self, model=self.model.rows(index)).problem()
 
     def _describe(self, clock: float) -> str:
         time = self.to_time(torch.tensor(clock, dtype=torch.float64))
@@ -154,8 +218,8 @@ class Reverse:
         return ODE(drift, rows=self._rows, describe=self._describe)
 
 
-def _noise_std(eta: float) -> Callable[[Tensor, Tensor], Tensor]:
-    def noise_std(start: Tensor, stop: Tensor) -> Tensor:
-        return torch.exp(-stop) * torch.sqrt(-torch.expm1(-2 * eta**2 * (stop - start)))
-
-    return noise_std
+def _at(
+    tabulate: Callable[[Tensor, Tensor], Sequence[StateField]], clock: Tensor, x: Tensor
+) -> Tensor:
+    clock = clock.reshape(-1)[: len(x)] if clock.ndim > 1 else clock
+    return tabulate(clock[None], x)[0](x)

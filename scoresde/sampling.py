@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, counting
+from solvers.shapes import align, row_where
 
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
@@ -41,9 +42,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     shape = _check_sample_shape(model, shape)
     model, settings = split(model, options, shape[0])
     process = model.process
+    settings.check_batch(shape[0])
     x = process.prior_sample(
         shape,
-        seed=settings.seed or 0,
+        seed=settings.keys(torch.arange(shape[0]))[0],
         first_index=settings.first_index,
         dtype=settings.dtype or model_dtype(model),
         device=settings.device or model_device(model),
@@ -51,9 +53,9 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     start = process.t_max
     if settings.times is not None:  # a grid of one's own may start at less noise
         first = make_times(model, start, process.t_min, settings)[0]
-        x = x * (process.scales(first)[1].item() / process.prior_std())
-        start = first.item()
-        gap = math.exp(2 * process.log_snr(first).item()) * model.data_std**2 / 2
+        x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
+        start = first.min().item()
+        gap = math.exp(2 * process.log_snr(first).max().item()) * model.data_std**2 / 2
         if gap > PRIOR_GAP:
             warnings.warn(
                 f"at the first of times, t={start:.4g}, noise alone is {gap:.3g} nats per dimension "
@@ -102,9 +104,9 @@ def decode(
     z = check_data(model, z, "z", settings.dtype, settings.device)
     start = model.process.t_max if t_max is None else t_max
     if settings.times is not None and t_max is not None:
-        first = float(torch.as_tensor(settings.times, dtype=torch.float64)[0])
-        if not math.isclose(first, t_max, rel_tol=1e-9):
-            raise ValueError(f"times must start at t_max={t_max:.4g}, but start at {first:.4g}.")
+        for first in settings.times[0].flatten().tolist():
+            if not math.isclose(first, t_max, rel_tol=1e-9):
+                raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
     return _decode(model, z, start, settings)
 
 
@@ -129,14 +131,12 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
     t = solution.times[-1]
     with counting() as counter:
         clean = [
-            model.rows(rows).denoise(solution.x[rows.to(x.device)], t)
+            model.rows(rows).denoise(solution.x[rows.to(x.device)], t if t.ndim == 0 else t[rows])
             for rows in torch.arange(len(x)).split(settings.batch_size or len(x))
         ]
     parts = len(clean)
     ok = torch.tensor([status == "ok" for status in solution.status])
-    x = torch.where(
-        ok.to(x.device).reshape(-1, *(1,) * (x.ndim - 1)), torch.cat(clean), solution.x
-    )
+    x = row_where(ok, torch.cat(clean), solution.x)
     calls = max(counter.total // parts, 1)
     return replace(solution, x=x, calls=solution.calls + calls * ok)
 

@@ -3,7 +3,7 @@ r"""The options that all verbs share, checked once at the door."""
 import dataclasses
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solvers import Event, Solver, get
+from solvers import Brownian, Event, Solver, get
+from solvers.brownian import Seed
 
 from .conditions import check_conditions
+from .frames import CONVENTIONS
 from .models import ScoreModel
 
 STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
-FIXED, ADAPTIVE = "dpmpp_2m", "dopri5"
+FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Settings:
     r"""Creates the options of a verb.
 
     Arguments:
-        solver: The name of a solver, or a solver. By default "dpmpp_2m", or "dopri5" if there are
-            tolerances.
+        solver: The name of a solver, or a solver. By default "dpmpp_2m", or "exponential" if there
+            are tolerances.
         steps: The number of intervals of the grid. By default 20, unless the solver chooses its
             own steps.
         grid: "log_snr", "rho", "tan", "asinh" or "t". By default "rho", or for solvers that need
@@ -40,13 +42,21 @@ class Settings:
             "log_snr" under tolerances.
         eta: The amount of noise: 0 is the probability flow, 1 the reverse SDE. By default 1 for
             stochastic solvers and 0 for others.
+        eta_convention: What `eta` means: "canonical"; "ddim", where it scales the noise of each step,
+            as in k-diffusion's ancestral samplers too; or "k_diffusion", its square, as in that
+            library's SDE samplers.
+        noise: "increments", keyed by the number of the step; "path", one Brownian path in log-SNR
+            that is the same at any number of steps; standard normals of shape (steps, B, *); or a
+            :class:`solvers.Brownian`. By default "increments", and "path" under tolerances.
         seed: The seed of start and noise. `None` draws one.
+        seeds: One seed per sample, in place of seed and index.
         first_index: The index of the first sample: row i depends on `first_index + i` alone.
         batch_size: The largest number of samples that are integrated at once.
         dtype: The dtype of the state. By default that of the data, else of the network.
         device: The device of the state. By default that of the data, else of the model.
         path: Whether to keep the states at all times of the grid.
-        callback: A function that is told about each accepted step, as a :class:`solvers.Event`.
+        callback: A function that is told about each accepted step, as a :class:`solvers.Event`. If
+            it returns `True`, the run ends there.
         progress: Whether to show a progress bar.
         max_calls: The largest number of network calls of a sample.
         on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
@@ -62,7 +72,10 @@ class Settings:
     atol: float | None = None
     clock: Literal["t", "log_snr"] | None = None
     eta: float | None = None
+    eta_convention: Literal["canonical", "ddim", "k_diffusion"] = "canonical"
+    noise: Literal["increments", "path"] | Tensor | Brownian | None = None
     seed: int | None = 0
+    seeds: Sequence[int] | None = None
     first_index: int = 0
     batch_size: int | None = None
     dtype: torch.dtype | None = None
@@ -87,6 +100,10 @@ class Settings:
         _check_count("first_index", self.first_index, at_least=0)
         if self.eta is not None and not 0 <= self.eta < float("inf"):
             raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
+        if self.eta_convention not in CONVENTIONS:
+            raise ValueError(
+                f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
+            )
         if self.clock not in (None, "t", "log_snr"):
             raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
         if self.dtype not in (None, torch.float32, torch.float64):
@@ -104,7 +121,7 @@ class Settings:
         if self.rtol is not None or self.atol is not None:
             return True
         gridless = self.steps is None and self.times is None and self.grid is None
-        return self.method.adaptive and gridless
+        return self.method.adaptive and (gridless or not self.method.fixed)
 
     @property
     def method(self) -> Solver:
@@ -126,21 +143,57 @@ class Settings:
             _check_number(name, getattr(self, name))
         if self.times is not None:
             object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
+        if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
+            raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
+        if self.seeds is not None:
+            self._check_seeds()
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be a function of an event, but is {self.callback!r}.")
 
+    def _check_seeds(self) -> None:
+        assert self.seeds is not None
+        for seed in self.seeds:
+            _check_count("each of seeds", seed, at_least=None)
+        if self.seed != 0 or self.first_index:
+            raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
+
+    def keys(self, rows: Tensor) -> tuple[Seed, Tensor]:
+        r"""Returns the seed of some samples, or one for each, and their indices."""
+
+        if self.seeds is None:
+            return self.seed or 0, rows + self.first_index
+        return torch.tensor(list(self.seeds), dtype=torch.int64)[rows], torch.zeros_like(rows)
+
+    def check_batch(self, batch: int) -> None:
+        r"""Refuses options that have entries for another number of samples."""
+
+        if self.seeds is not None and len(self.seeds) != batch:
+            raise ValueError(
+                f"seeds must have {batch} entries, one per sample, not {len(self.seeds)}."
+            )
+        if self.times is not None and self.times.ndim > 1 and self.times.shape[1] != batch:
+            shape = tuple(self.times.shape)
+            raise ValueError(
+                f"times must have shape (n + 1,) or (n + 1, {batch}), but has {shape}."
+            )
+
     def _check_steps(self) -> None:
         given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
+        choices = [n for n in given if n != "times"]
         tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
-        if given and tolerances:
+        if choices and tolerances:
             raise ValueError(
-                f"{given[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
+                f"{choices[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
                 f"its own steps; pass one of the two."
             )
-        if given and not self.method.fixed:
+        if choices and not self.method.fixed:
             raise ValueError(
-                f"{given[0]}= has no effect on {self.method}, which chooses its own steps; pass "
+                f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
+            )
+        if self.adaptive and self.method.stochastic and self.noise not in (None, "path"):
+            raise ValueError(
+                f"{self.method} tries steps of any size, so noise must be 'path', not {self.noise!r}."
             )
         if self.times is not None and len(given) > 1:
             raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import ODE, Event, Increments, SemiLinear, Solution, SolverError, solve
+from solvers import ODE, Brownian, Event, SemiLinear, Solution, SolverError, solve
 from solvers.brownian import VERSION
-from solvers.shapes import align
 from solvers.solve import check_times
 
 from .custom import NonlinearProcess
+from .frames import make_noise
 from .grids import grid_times
 from .models import ScoreModel
+from .noises import see_noise
 from .reverse import Clock, Reverse
 from .settings import STEPS, Settings
+from .watched import Watched
 
 
 def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Solution:
@@ -32,8 +34,9 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
         settings: The options.
     """
 
-    reverse = Reverse(model, settings.method.solves, _eta(settings), _clock(settings))
+    reverse = make_reverse(model, settings)
     size = settings.batch_size or len(x)
+    settings.check_batch(len(x))
     progress = tqdm(
         total=len(x),
         desc=str(settings.method),
@@ -45,10 +48,11 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
         for first in range(0, len(x), size):
             rows = torch.arange(first, min(first + size, len(x)))
             part = replace(reverse, model=model.rows(rows)) if size < len(x) else reverse
+            some = x[rows.to(x.device)]
+            noise = see_noise(part, some, rows, settings)
+            own = times if times.ndim == 1 else times[:, rows]
             try:
-                parts.append(
-                    _solve(part, x[first : first + size], first, times, settings, progress)
-                )
+                parts.append(_solve(part, some, first, own, settings, progress, noise))
             except SolverError as error:  # name the sample of the whole run, keep what is done
                 samples = tuple(row + first for row in error.failure.samples)
                 kept = [*parts, *([error.solution] if error.solution else [])]
@@ -57,27 +61,49 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
     return replace(Solution.stack(parts), provenance=provenance(model, settings))
 
 
-def _solve(
-    reverse: Reverse, x: Tensor, first: int, times: Tensor, settings: Settings, progress: Any
-) -> Solution:
-    clock, scales = reverse.to_clock(times), reverse.scale(times)
-    noise = None
-    if settings.method.stochastic or _eta(settings):
-        index = torch.arange(len(x), device=x.device) + settings.first_index + first
-        noise = Increments(settings.seed or 0, index, x)
+def make_reverse(model: ScoreModel, settings: Settings) -> Reverse:
+    r"""Returns the reverse process in the form that the solver of some options wants."""
 
-    def told(event: Event) -> None:
-        progress.update(first + len(x) * _done(reverse, times, event, len(x)) - progress.n)
-        if settings.callback is not None:
-            time = reverse.to_time(event.time)
-            scale = align(reverse.scale(time).to(x), event.x)
-            settings.callback(event._replace(time=time, x=scale * event.x))
+    solver, eta, noise = settings.method, _eta(settings), None
+    if solver.solves is SemiLinear:
+        noise = make_noise(solver.profile, eta, settings.eta_convention)
+    elif settings.eta_convention != "canonical":
+        raise ValueError(
+            f"eta_convention={settings.eta_convention!r} is meant for semi-linear solvers, such as "
+            f"'ancestral', but {solver} is none; pass the canonical eta."
+        )
+    return Reverse(model, solver.solves, eta, _clock(settings), solver.form, noise)
+
+
+def _solve(
+    reverse: Reverse,
+    x: Tensor,
+    first: int,
+    times: Tensor,
+    settings: Settings,
+    progress: Any,
+    noise: Brownian | None,
+) -> Solution:
+    watch = Watched(reverse.model) if settings.callback is not None else None
+    reverse = reverse if watch is None else replace(reverse, model=watch)
+    state = reverse.enter(x, times[0])
+
+    def told(event: Event) -> object:
+        progress.update(first + len(x) * _done(reverse, times, event) - progress.n)
+        if settings.callback is None:
+            return None
+        time, denoised = reverse.to_time(event.time), watch.latest if watch else None
+        known = reverse.leave(event.x, time)
+        return settings.callback(event._replace(time=time, x=known, denoised=denoised))
+
+    def finish(solution: Solution) -> Solution:
+        return _in_process(solution, reverse, times)
 
     try:
         solution = solve(
             reverse.problem(),
-            x / scales[0].item(),
-            clock,
+            state,
+            reverse.to_clock(times),
             settings.method,
             rtol=settings.tolerances["rtol"],
             atol=settings.tolerances["atol"],
@@ -88,31 +114,30 @@ def _solve(
             on_failure=settings.on_failure,
         )
     except SolverError as error:
-        kept = _in_process(error.solution, scales, times) if error.solution else None
-        raise SolverError(error.failure, kept) from None
-    return _in_process(solution, scales, times)
+        raise SolverError(error.failure, error.solution and finish(error.solution)) from None
+    return finish(solution)
 
 
-def _in_process(solution: Solution, scales: Tensor, times: Tensor) -> Solution:
+def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution:
     r"""A solution in the state and the time of the process; failed rows stopped on the way."""
 
-    path, x = solution.path, solution.x
+    path = solution.path
     if path is not None:
-        path = path * align(scales.to(path), path)
-    ok = torch.tensor([status == "ok" for status in solution.status])
-    reached = torch.where(ok, -1, solution.accepted.clamp(max=len(scales) - 1))
-    return replace(solution, x=x * align(scales[reached].to(x), x), times=times, path=path)
+        path = torch.stack([reverse.leave(X, t) for X, t in zip(path, times, strict=True)])
+    reached = reverse.to_time(solution.reached)
+    x = reverse.leave(solution.x, reached)
+    return replace(solution, x=x, times=times, reached=reached, path=path)
 
 
-def _done(reverse: Reverse, times: Tensor, event: Event, batch: int) -> float:
+def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
     r"""The share of the span of log-SNR that is done, averaged over the samples."""
 
     process = reverse.model.process
-    if isinstance(process, NonlinearProcess):
+    if isinstance(process, NonlinearProcess) or event.rows is not None:
         return event.fraction
     start, stop = process.log_snr(times[[0, -1]])
-    share = float(((process.log_snr(reverse.to_time(event.time)) - start) / (stop - start)).mean())
-    return share if event.rows is None else 1 - (1 - share) * len(event.rows) / batch
+    now = process.log_snr(reverse.to_time(event.time))
+    return float(((now - start) / (stop - start)).mean())
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:

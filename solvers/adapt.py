@@ -1,14 +1,16 @@
-r"""The loop under tolerances: every sample has its own time, step and end.
+r"""The loop under tolerances: every sample has its own time, step, order and end.
 
 A sample that is done leaves the batch, so that the others do not wait for it and it does not
 cost calls. Row i of a batch takes the steps it takes alone.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .brownian import Brownian
 from .calls import counting
 from .controller import Controller
 from .problem import Problem
@@ -23,24 +25,34 @@ PATIENCE = 10  # attempts without a finite error: steps that creep up to where a
 
 @dataclass
 class _Front:
-    r"""The samples under way: their rows, times, step sizes, states and memories."""
+    r"""The samples under way: their rows, times, ends, step sizes, states and memories."""
 
     problem: Problem
     rows: Tensor
     t: Tensor
+    stop: Tensor
     h: Tensor
     x: Tensor
-    memory: Tensor | None
+    memory: Any
+    noise: Brownian | None
     broken: Tensor  # how many attempts gave no finite error
 
     def keep(self, mask: Tensor) -> None:
         index = mask.nonzero()[:, 0]
         self.problem = self.problem.subset(index)
-        self.rows, self.t, self.h = self.rows[index], self.t[index], self.h[index]
-        self.broken = self.broken[index]
-        self.x = self.x[index.to(self.x.device)]
-        if self.memory is not None:
-            self.memory = self.memory[index.to(self.x.device)]
+        for name in ("rows", "t", "stop", "h", "x", "memory", "broken"):
+            setattr(self, name, _rows(getattr(self, name), index))
+        self.noise = None if self.noise is None else self.noise.rows(index)
+
+
+@dataclass
+class _Attempt:
+    r"""What one attempt at a step of each sample gave."""
+
+    step: Step
+    t1: Tensor
+    last: Tensor
+    accept: Tensor
 
 
 def adapt(
@@ -54,87 +66,118 @@ def adapt(
     controller = control.controller or Controller()
     record, result = Record(problem, x, times, control), x.clone()
     nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
+    t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
+    span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
     with counting() as counter:
         watched = problem.map(counter.watch)
-        t, rows = times[:1].expand(len(x)), torch.arange(len(x))
-        if record.spent(2):
-            _stop(record, rows, x, t)
+        if record.spent(method.calls_at_start):
+            record.fail("max_calls", rows, x, t)
             return record.finish(x)
-        h, memory = controller.first(watched, method.order, t, times[-1], x)
+        h, memory = method.begin(watched, controller, t, stop, x)
         record.calls += counter.total
-        price = method.calls_per_step * counter.total // 2  # of a step, by the two evaluations
-        front = _Front(watched, rows, t, h, x, memory, torch.zeros(len(x)))
-        while len(front.rows):
+        price = method.calls_per_step * max(1, counter.total // max(1, method.calls_at_start))
+        broken = torch.zeros(len(x))
+        front = _Front(watched, rows, t, stop, h, x, memory, control.noise, broken)
+        while len(front.rows) and not ended:
             if record.spent(int(record.calls.max()) + price):
-                _stop(record, front.rows, front.x, front.t)
+                record.fail("max_calls", front.rows, front.x, front.t)
                 break
             cost = counter.total
-            accept, last, step, t1 = _attempt(method, front, times[-1], controller, record)
+            done = _attempt(method, front, controller, record)
             record.calls[front.rows] += counter.total - cost
-            _fill(record, nodes, front, accept, step, t1)
-            _advance(front, accept, step, t1)
-            record.tell(front.t, front.x, front.rows)
-            done = accept & last
-            result[front.rows[done].to(x.device)] = front.x[done.to(x.device)]
-            failed = _retire(record, front, done, (times[-1] - times[0]).abs())
-            if bool((done | failed).any()):
-                front.keep(~(done | failed))
+            _fill(record, nodes, front, done)
+            _advance(front, done)
+            ended = _tell(record, front, done.accept, times, span)
+            finished = done.accept & done.last
+            result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
+            failed = _retire(record, front, finished, span)
+            if bool((finished | failed).any()):
+                front.keep(~(finished | failed))
+    if ended:
+        record.stop(front.rows, front.x, front.t)
     if record.path is not None:
-        record.path[-1] = result
+        ok = record.alive.to(x.device)
+        record.path[-1, ok] = result[ok]
     return record.finish(result)
 
 
-def _attempt(
-    method: Method, front: _Front, stop: Tensor, controller: Controller, record: Record
-) -> tuple[Tensor, Tensor, Step, Tensor]:
-    left = stop - front.t
+def _attempt(method: Method, front: _Front, controller: Controller, record: Record) -> _Attempt:
+    left = front.stop - front.t
     last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
-    t1 = torch.where(last, stop, front.t + left.sign() * front.h)
+    t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
-    step = method.step(plan, front.x, front.memory, None)
+    step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
-    ratio = controller.ratio(step.error, front.x, step.x)
-    accept = ratio <= 1  # not where it is NaN
+    unit = controller.atol / align(front.problem.unit(t1).to(front.x), front.x)
+    ratio = controller.ratio(step.error, front.x, step.x, unit)
+    accept = ratio <= method.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
-    front.h = controller.resize((t1 - front.t).abs(), ratio, method.order)
+    order = torch.as_tensor(method.order if step.order is None else step.order)
+    factor = method.caution.factor(ratio, order)
+    for error, rival in step.rivals:
+        other = controller.ratio(error, front.x, step.x, unit)
+        other = method.caution.factor(other, rival.clamp(min=1))
+        allowed = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
+        better = allowed & (other > factor)
+        factor, order = torch.where(better, other, factor), torch.where(better, rival, order)
+    front.h = (t1 - front.t).abs() * factor
+    if step.order is not None:
+        step = step._replace(memory=method.choose(step.memory, order))
+        front.memory = method.choose(front.memory, order)
     record.accepted[front.rows] += accept
     record.rejected[front.rows] += ~accept
-    return accept, last, step, t1
+    return _Attempt(step, t1, last, accept)
 
 
-def _advance(front: _Front, accept: Tensor, step: Step, t1: Tensor) -> None:
-    front.t = torch.where(accept, t1, front.t)
-    front.x = row_where(accept, step.x, front.x)
-    if step.memory is None or front.memory is None:
+def _advance(front: _Front, done: _Attempt) -> None:
+    front.t = torch.where(done.accept, done.t1, front.t)
+    front.x = row_where(done.accept, done.step.x, front.x)
+    if done.step.memory is None:
         front.memory = None
     else:
-        front.memory = row_where(accept, step.memory, front.memory)
+        front.memory = _where(done.accept, done.step.memory, front.memory)
 
 
-def _fill(
-    record: Record, nodes: Tensor, front: _Front, accept: Tensor, step: Step, t1: Tensor
-) -> None:
+def _rows(value: Any, index: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)]
+    return value and type(value)(*(_rows(v, index) for v in value))
+
+
+def _where(condition: Tensor, new: Any, old: Any) -> Any:
+    if isinstance(new, Tensor):
+        return row_where(condition, new, old)
+    return type(new)(*(_where(condition, a, b) for a, b in zip(new, old, strict=True)))
+
+
+def _tell(record: Record, front: _Front, accept: Tensor, times: Tensor, span: Tensor) -> bool:
+    if record.control.callback is None or not bool(accept.any()):
+        return False
+    rows = front.rows[accept]
+    left = (front.stop - front.t).abs() / span[front.rows]
+    fraction = 1 - left.sum().item() / len(record.status)
+    return record.tell(fraction, front.t[accept], front.x[accept.to(front.x.device)], rows)
+
+
+def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:
     r"""Writes the path at the times that the accepted steps went past."""
 
+    step, t1 = done.step, done.t1
     if record.path is None or step.interpolate is None:
         return
     times, device = record.times, front.x.device
-    sign = (times[-1] - times[0]).sign()
+    times = times if times.ndim > 1 else times[:, None].expand(-1, len(record.status))
+    sign = (front.stop - front.t).sign()
     while True:
         node = nodes[front.rows].clamp(max=len(times) - 1)
-        due = accept & (nodes[front.rows] < len(times)) & (sign * (times[node] - t1) <= 0)
+        due_times = times[node, front.rows]
+        due = done.accept & (nodes[front.rows] < len(times)) & (sign * (due_times - t1) <= 0)
         if not bool(due.any()):
             return
-        theta = ((times[node] - front.t) / (t1 - front.t)).to(device, front.x.dtype)
+        theta = ((due_times - front.t) / (t1 - front.t)).to(device, front.x.dtype)
         states = step.interpolate(align(theta, front.x))
         record.path[node[due].to(device), front.rows[due].to(device)] = states[due.to(device)]
         nodes[front.rows[due]] += 1
-
-
-def _stop(record: Record, rows: Tensor, x: Tensor, t: Tensor) -> None:
-    r"""Ends all samples under way, since the budget is spent."""
-
-    record.fail("max_calls", rows, x, record.problem.describe(t[0].item()))
 
 
 def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor:
@@ -142,7 +185,7 @@ def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor
 
     limit = (record.control.controller or Controller()).max_steps
     taken = (record.accepted + record.rejected)[front.rows]
-    stuck = front.h < SMALLEST * span
+    stuck = front.h < SMALLEST * span[front.rows]
     kinds = {
         "nonfinite": (front.broken >= PATIENCE) | (stuck & (front.broken > 0)),
         "min_step": stuck,
@@ -154,7 +197,6 @@ def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor
         if not bool(where.any()):
             continue
         failed |= where
-        first = front.t[where][0].item()
         index = where.to(front.x.device)
-        record.fail(kind, front.rows[where], front.x[index], record.problem.describe(first))
+        record.fail(kind, front.rows[where], front.x[index], front.t[where])
     return failed

@@ -2,7 +2,7 @@ r"""Brownian motion keyed by (seed, sample): the noise of a sample does not depe
 
 Every random number is a function of the seed, the index of the sample, a stream (what it is for)
 and a counter. The k-th word of a row is the k-th output of SplitMix64 started at a hash of
-the others, and pairs of words become normals by the transform of Box and Muller, in float64. All
+the others, and the halves of a word become two normals by the transform of Box and Muller. All
 rows are computed at once.
 
 References:
@@ -12,14 +12,19 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
-VERSION = 1  # of the noise: it changes when the same seed gives other numbers
-START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE = range(1, 7)  # the streams
-_GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+from .shapes import factors
+
+VERSION = 2  # of the noise: it changes when the same seed gives other numbers
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH = range(1, 9)  # the streams
+Seed = int | Tensor  # one for all, or one per sample
 
 
 def _signed(word: int) -> int:
@@ -27,101 +32,171 @@ def _signed(word: int) -> int:
     return word - (1 << 64) if word >= 1 << 63 else word
 
 
+GAMMA, FIRST, SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
 def _shift_xor(z: Tensor, bits: int) -> Tensor:
     shifted = z >> bits
     shifted &= (1 << (64 - bits)) - 1  # int64 shifts copy the sign
-    shifted ^= z
-    return shifted
+    return shifted.bitwise_xor_(z)
 
 
-def _mix(z: Tensor) -> Tensor:
-    z = _shift_xor(z, 30)
-    z *= _signed(_FIRST)
-    z = _shift_xor(z, 27)
-    z *= _signed(_SECOND)
+def _mix(z: Tensor) -> Tensor:  # the finaliser of SplitMix64
+    z = _shift_xor(z, 30).mul_(FIRST)
+    z = _shift_xor(z, 27).mul_(SECOND)
     return _shift_xor(z, 31)
 
 
-def _words(seed: int, index: Tensor, stream: int, first: int, count: int) -> Tensor:
-    key = torch.tensor(_signed(seed * _GAMMA + stream), dtype=torch.int64, device=index.device)
-    key = _mix(
-        _mix(_mix(key)) + index * _signed(_GAMMA)
-    )  # in turn: a sum would not tell who is who
-    counter = torch.arange(first + 1, first + count + 1, device=index.device)
-    return _mix(key[:, None] + counter * _signed(_GAMMA))
+def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
+    r"""Returns what the words of each sample start from, with shape (B,)."""
+
+    seed = torch.as_tensor(seed, dtype=torch.int64, device=index.device)
+    key = seed * GAMMA + stream
+    for _ in range(3):  # in turn with the index: a sum would not tell who is who
+        key = _mix(key)
+    return _mix(key + index * GAMMA)
 
 
-def keyed_uniform(seed: int, index: Tensor, stream: int, counter: int, size: int) -> Tensor:
+def _words(key: Tensor, counter: int | Tensor, count: int) -> Tensor:
+    first = torch.as_tensor(counter, dtype=torch.int64, device=key.device) * count
+    number = torch.arange(1, count + 1, device=key.device)
+    return _mix((key + first * GAMMA)[:, None] + number * GAMMA)
+
+
+def _normal(key: Tensor, counter: int | Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    pairs = (size + 1) // 2
+    first, second = _words(key, counter, pairs).view(torch.int32).chunk(2, dim=1)
+    radius = (first & (2**31 - 1)).to(dtype).add_(0.5).mul_(2.0**-31)
+    radius = radius.log_().mul_(-2).sqrt_()
+    angle = second.to(dtype).mul_(math.pi * 2.0**-31)
+    return torch.cat([radius * angle.cos(), radius * angle.sin_()], dim=1)[:, :size]
+
+
+def keyed_uniform(seed: Seed, index: Tensor, stream: int, counter: int, size: int) -> Tensor:
     r"""Returns uniform numbers in (0, 1), with shape (B, size), in float64.
 
     Arguments:
-        seed: The seed.
+        seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
         stream: What the numbers are for.
         counter: Which block of `size` numbers of the stream.
         size: How many numbers each sample gets.
     """
 
-    words = (_words(seed, index, stream, counter * size, size) >> 11) & ((1 << 53) - 1)
+    words = (_words(keys(seed, index, stream), counter, size) >> 11) & ((1 << 53) - 1)
     return words.double().add_(0.5).mul_(2.0**-53)
 
 
-def keyed_normal(seed: int, index: Tensor, stream: int, counter: int, size: int) -> Tensor:
-    r"""Returns standard normal numbers, with shape (B, size), in float64.
+def keyed_normal(
+    seed: Seed,
+    index: Tensor,
+    stream: int,
+    counter: int,
+    size: int,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    r"""Returns standard normal numbers, with shape (B, size).
 
     Arguments are those of :func:`keyed_uniform`.
     """
 
-    pairs = (size + 1) // 2
-    words = _words(seed, index, stream, counter * pairs, pairs)
-    mask = (1 << 32) - 1
-    radius = (((words >> 32) & mask).double() + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-    angle = ((words & mask).double() + 0.5).mul_(2 * math.pi * 2.0**-32)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size]
+    return _normal(keys(seed, index, stream), counter, size, dtype)
 
 
 class Brownian(ABC):
-    r"""Abstract Brownian motion, as a solver with `n` steps sees it."""
+    r"""Abstract Brownian motion, as a solver with `n` steps sees it.
+
+    Times have shape (), or (B,) when samples differ.
+    """
 
     @abstractmethod
-    def increment(self, step: int, t0: float, t1: float) -> Tensor:
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
         r"""Returns :math:`w(t_1) - w(t_0)` over a step, like the state."""
 
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        r"""Returns the increments from the start of a step to some fractions of it."""
+
+        return [self.increment(step, t0, torch.lerp(t0, t1, theta)) for theta in inside]
+
     @abstractmethod
-    def increment_and_integral(self, step: int, t0: float, t1: float) -> tuple[Tensor, Tensor]:
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the increment, and :math:`\int_{t_0}^{t_1} (w(s) - w(t_0)) \, ds`."""
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        r"""Returns the k-th of the standard normals of a step that have no part in the path."""
+
+        raise NotImplementedError(f"{type(self).__name__} has increments only.")
+
+    def rows(self, index: Tensor) -> Self:
+        r"""Returns the noise of some rows."""
+
+        raise NotImplementedError(f"{type(self).__name__} cannot be split into rows.")
 
 
 @dataclass(frozen=True)
-class Increments(Brownian):
-    r"""Creates the cheap form: the normals of a step are keyed by the number of the step.
-
-    It serves a grid known beforehand. Other step counts see other paths.
+class Keyed(Brownian):
+    r"""Abstract Brownian motion from keyed numbers.
 
     Arguments:
-        seed: The seed.
+        seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
         like: A state of shape (B, *), which gives shape, dtype and device.
     """
 
-    seed: int
+    seed: Seed
     index: Tensor
     like: Tensor
 
-    def rows(self, index: Tensor) -> "Increments":
-        r"""Returns the noise of some rows."""
+    def rows(self, index: Tensor) -> Self:
+        seed = self.seed
+        if isinstance(seed, Tensor) and seed.ndim:
+            seed = seed[index.to(seed.device)]
+        here = index.to(self.like.device)
+        return type(self)(seed, self.index[index.to(self.index.device)], self.like[here])
 
-        return replace(self, index=self.index[index], like=self.like[index.to(self.like.device)])
+    def fresh(self, step: int, k: int) -> Tensor:
+        return self.normal(FRESH, step * 2**16 + k)
 
-    def increment(self, step: int, t0: float, t1: float) -> Tensor:
-        return self._normal(2 * step) * math.sqrt(abs(t1 - t0))
+    def normal(self, stream: int, counter: int | Tensor) -> Tensor:
+        r"""Returns standard normal numbers like the state."""
 
-    def increment_and_integral(self, step: int, t0: float, t1: float) -> tuple[Tensor, Tensor]:
-        h, w = t1 - t0, self.increment(step, t0, t1)
-        bridge = self._normal(2 * step + 1) * math.sqrt(abs(h) / 12)
-        return w, h * (w / 2 + bridge)
-
-    def _normal(self, counter: int) -> Tensor:
         size = self.like[0].numel()
-        z = keyed_normal(self.seed, self.index, STEPS, counter, size)
-        return z.to(self.like).reshape(self.like.shape)
+        z = _normal(self._keys[stream], counter, size, self.like.dtype)
+        return z.reshape(self.like.shape)
+
+    @cached_property
+    def _keys(self) -> dict[int, Tensor]:
+        index = self.index.to(self.like.device)
+        return {stream: keys(self.seed, index, stream) for stream in (STEPS, TREE, FRESH)}
+
+
+class Increments(Keyed):
+    r"""Creates the cheap form: the normals of a step are keyed by the number of the step.
+
+    It serves a grid known beforehand. Other step counts see other paths.
+    """
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        return _times(self.normal(STEPS, 2 * step), (t1 - t0).abs().sqrt())
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        whole = self.increment(step, t0, t1)
+        between = [theta for theta in inside if theta < 1]
+        if len(between) > 1:
+            raise ValueError("increments have one time between grid times; use noise='path'.")
+        bridge = _times(self.normal(STEPS, 2 * step + 1), (t1 - t0).abs().sqrt())
+        return [theta * whole + math.sqrt(theta * (1 - theta)) * bridge for theta in inside]
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        h, w = t1 - t0, self.increment(step, t0, t1)
+        bridge = _times(self.normal(STEPS, 2 * step + 1), (h.abs() / 12).sqrt())
+        return w, _times(w / 2 + bridge, h)
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    [number] = factors(factor[None, ..., None], x)
+    return x * number

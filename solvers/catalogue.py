@@ -1,28 +1,100 @@
 r"""The catalogue: names and the solvers they mean, as data."""
 
+import ast
+import dataclasses
 import difflib
+from typing import Any
 
+from .adams import AdaptiveAdams
 from .backends import torchdiffeq, torchsde
-from .exponential import ExponentialMultistep, midpoint
+from .exponential import ExponentialMultistep
 from .problem import SDE, SemiLinear
+from .renoise import Ancestral, Churn, Langevin
 from .runge_kutta import TABLEAUS, RungeKutta
+from .singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
 from .solver import Solver
-from .stochastic import EulerMaruyama
+from .stochastic import NOISY_TABLEAUS, StochasticRungeKutta
+from .weights import edge, even, exact, halved, midpoint
 
-NATIVE: tuple[Solver, ...] = (
+BH1, BH2 = (exact, edge, exact), (exact, midpoint, exact)  # by the number of values
+PUBLISHED = (exact, midpoint, halved)
+LEVEL, TIME = "noise_level", "time"
+
+
+def _multistep(
+    name: str, values: int, form: str = "data", **settings: Any
+) -> ExponentialMultistep:
+    return ExponentialMultistep(name, values, form, **settings)
+
+
+DETERMINISTIC: tuple[Solver, ...] = (
     *map(RungeKutta, TABLEAUS),
-    ExponentialMultistep("ddim", order=1),
-    ExponentialMultistep("exponential_2", order=2),
-    ExponentialMultistep("exponential_3", order=3),
-    ExponentialMultistep("dpmpp_2m", order=2, rule=midpoint),
-    ExponentialMultistep("ancestral", order=1, stochastic=True),
-    EulerMaruyama(),
+    _multistep("ddim", 1),
+    *(_multistep(f"exponential_{k}", k) for k in (2, 3, 4)),
+    _multistep("dpmpp_2m", 2, rules=(exact, midpoint)),
+    _multistep("dpmpp_3m", 3, rules=BH2),
+    _multistep("dpmpp_3m_published", 3, rules=PUBLISHED, known_order=2),
+    _multistep("dpm_2m", 2, "noise", rules=(exact, midpoint)),
+    _multistep("dpm_3m_published", 3, "noise", rules=PUBLISHED, known_order=2),
+    *(_multistep(f"deis_{k}", k, "noise") for k in (2, 3, 4)),
+    *(_multistep(f"deis_time_{k}", k, "noise", variable=TIME) for k in (2, 3, 4)),
+    *(_multistep(f"lms_{k}", k, "noise", variable=LEVEL) for k in (2, 3, 4)),
+    *(_multistep(f"ipndm_{k}", k, "noise", rules=(even,), known_order=2) for k in (2, 3, 4)),
+    *(_multistep(f"unip_{k}", k, rules=BH2) for k in (3, 4)),
+    *(_multistep(f"unipc_{k}", k, rules=BH2, corrector=BH2) for k in (1, 2, 3, 4)),
+    *(_multistep(f"unipc_{k}_bh1", k, rules=BH1, corrector=BH1) for k in (1, 2, 3, 4)),
+    *(_multistep(f"moment_{k}", k, "moments") for k in (1, 2, 3)),
+    *(
+        _multistep(f"moment_ipndm_{k}", k, "moments", rules=(even,), known_order=2)
+        for k in (2, 3, 4)
+    ),
+    ExponentialRungeKutta("dpm_2", TWO),
+    ExponentialRungeKutta("dpm_3", THREE),
+    ExponentialRungeKutta("dpm_fast", THREE, ending=(TWO, ONE)),
+    ExponentialRungeKutta("dpmpp_2s", TWO, "data"),
+    ExponentialRungeKutta("dpmpp_3s", THREE, "data"),
+    ExponentialRungeKutta("edm_heun", TRAPEZOID, variable=LEVEL),
+    ExponentialRungeKutta("dpm_adaptive", THREE, adaptive=True),
+    AdaptiveAdams("exponential"),
 )
+STOCHASTIC: tuple[Solver, ...] = (
+    *map(StochasticRungeKutta, NOISY_TABLEAUS),
+    _multistep("ancestral", 1, stochastic=True),
+    _multistep("dpmpp_2m_sde", 2, rules=(exact, midpoint), stochastic=True),
+    _multistep("dpmpp_2m_sde_heun", 2, stochastic=True),
+    _multistep("dpmpp_3m_sde", 3, rules=(exact, exact, halved), stochastic=True),
+    _multistep("er_sde", 3, variable=LEVEL, stochastic=True, profile="er_sde"),
+    _multistep("sa", 3, corrector=(exact,), stochastic=True, profile="sa"),
+    ExponentialRungeKutta("dpmpp_sde", TWO, "data", stochastic=True),
+    Ancestral("dpm_2_ancestral", ExponentialRungeKutta("dpm_2", TWO)),
+    Ancestral("dpmpp_2s_ancestral", ExponentialRungeKutta("dpmpp_2s", TWO, "data")),
+    Churn("edm_churn", ExponentialRungeKutta("edm_heun", TRAPEZOID, variable=LEVEL)),
+    Langevin("langevin_corrector", _multistep("ancestral", 1, stochastic=True)),
+    Langevin("annealed_langevin", None, corrections=5, tau=0.1),
+    AdaptiveAdams("exponential_sde", highest=1, form="data", stochastic=True),
+)
+NATIVE = (*DETERMINISTIC, *STOCHASTIC)
 CATALOGUE: dict[str, Solver] = {
     str(solver): solver for solver in (*NATIVE, *torchdiffeq.METHODS, *torchsde.METHODS)
 }
 REFUSED: dict[str, str] = {**torchdiffeq.REFUSED, **torchsde.REFUSED}
-ALIASES = {"exponential_1": "ddim", "euler_maruyama": "em"}
+ALIASES = {
+    "deis_1": "ddim",
+    "deis_rho_2": "lms_2",
+    "deis_rho_3": "lms_3",
+    "deis_rho_4": "lms_4",
+    "dpmpp_2m_heun": "exponential_2",
+    "euler_ancestral": "ancestral",
+    "euler_maruyama": "em",
+    "exponential_1": "ddim",
+    "ipndm": "ipndm_4",
+    "ipndm_v_2": "lms_2",
+    "ipndm_v_3": "lms_3",
+    "ipndm_v_4": "lms_4",
+    "lms": "lms_4",
+    "unip_2": "dpmpp_2m",
+    "unipc": "unipc_3",
+}
 
 
 def available() -> tuple[str, ...]:
@@ -34,6 +106,8 @@ def available() -> tuple[str, ...]:
 def get(solver: str | Solver) -> Solver:
     r"""Returns the solver of a name; a solver is returned as it is.
 
+    A name may be followed by settings, as in "dpmpp_3m:lower_order_final=True".
+
     Raises:
         ValueError: If there is none of this name. Similar names are offered.
         TypeError: If `solver` is neither a name nor a solver.
@@ -43,7 +117,10 @@ def get(solver: str | Solver) -> Solver:
         return solver
     if not isinstance(solver, str):
         raise TypeError(f"solver must be a name or a Solver, but is a {type(solver).__name__}.")
-    name = ALIASES.get(solver, solver)
+    name, *options = solver.split(":")
+    if options:
+        return _changed(get(name), options)
+    name = ALIASES.get(name, name)
     if name in REFUSED:
         raise ValueError(f"solver {name!r} cannot serve: {REFUSED[name]}.")
     if name not in CATALOGUE:
@@ -53,6 +130,29 @@ def get(solver: str | Solver) -> Solver:
             f"solver {name!r} is unknown; {hint} solvers.available() lists all {len(CATALOGUE)}."
         )
     return CATALOGUE[name]
+
+
+def _changed(solver: Solver, options: list[str]) -> Solver:
+    r"""A solver with other settings, from words such as "lower_order_final=True"."""
+
+    changes: dict[str, Any] = {}
+    for option in options:
+        name, sign, value = option.partition("=")
+        known = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
+        plain = {
+            n: v for n, v in known.items() if isinstance(v, bool | int | float) and n != "name"
+        }
+        if not sign or name not in plain:
+            raise ValueError(
+                f"{solver} has no setting {option!r}; it has {', '.join(plain) or 'none'}."
+            )
+        try:
+            changes[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise ValueError(
+                f"{name} must be a number, True or False, but is {value!r}."
+            ) from None
+    return dataclasses.replace(solver, name=":".join([solver.name, *options]), **changes)  # type: ignore[type-var]
 
 
 def describe(solver: Solver) -> dict[str, str | float | bool]:

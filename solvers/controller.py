@@ -1,12 +1,36 @@
 r"""Step size control, one sample at a time."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .problem import Problem
 from .shapes import align, row_rms
+
+
+class Caution(NamedTuple):
+    r"""How far a method trusts its error estimate.
+
+    Arguments:
+        safety: The next step, as a share of the one that would just be accepted.
+        growth: The largest factor from a step to the next.
+        accept: The largest accepted error, relative to the tolerance.
+        smooth: Whether factors are bent towards 1, as :math:`1 + \arctan(f - 1)`.
+    """
+
+    safety: float = 0.9
+    growth: float = 10.0
+    accept: float = 1.0
+    smooth: bool = False
+
+    def factor(self, ratio: Tensor, order: float | Tensor) -> Tensor:
+        r"""Returns the factors from steps to the next ones."""
+
+        factor = self.safety * ratio ** (-1 / order)
+        factor = 1 + torch.atan(factor - 1) if self.smooth else factor
+        return torch.where(ratio.isfinite(), factor.clamp(0.2, self.growth), 0.1)
 
 
 @dataclass(frozen=True)
@@ -37,16 +61,18 @@ class Controller:
         if self.rtol + self.atol == 0:
             raise ValueError("rtol and atol must not both be 0; set at least one, such as 1e-5.")
 
-    def ratio(self, error: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
-        r"""Returns the size of an error relative to what is allowed, with shape (B,)."""
+    def ratio(self, error: Tensor, x0: Tensor, x1: Tensor, atol: Tensor | None = None) -> Tensor:
+        r"""Returns the size of an error relative to what is allowed, with shape (B,).
 
-        return row_rms(error / (self.atol + self.rtol * torch.maximum(x0.abs(), x1.abs())))
+        Arguments:
+            error: The error, with shape (B, *).
+            x0: The state at the start of the step.
+            x1: The state at its end.
+            atol: The absolute tolerance in units of these states, of shape (B, 1, ...).
+        """
 
-    def resize(self, h: Tensor, ratio: Tensor, order: float) -> Tensor:
-        r"""Returns the sizes of the next steps, with shape (B,), after steps of sizes `h`."""
-
-        factor = (0.9 * ratio ** (-1 / order)).clamp(0.2, 10.0)
-        return h * torch.where(ratio.isfinite(), factor, 0.1)
+        floor = self.atol if atol is None else atol
+        return row_rms(error / (floor + self.rtol * torch.maximum(x0.abs(), x1.abs())))
 
     def first(
         self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor
@@ -59,7 +85,7 @@ class Controller:
             problem: The problem.
             order: The order of the method.
             t0: The times at which the samples start, with shape (B,).
-            stop: The time at which they end, with shape ().
+            stop: The times at which they end, with shape (B,).
             x: The state at the start, with shape (B, *).
         """
 

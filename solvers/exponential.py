@@ -1,23 +1,20 @@
-r"""Exponential multistep methods.
+r"""Exponential multistep methods, which know the values of :math:`N` at their last steps.
 
-Over a step of size :math:`h`, variation of constants solves a semi-linear problem as
-
-.. math:: x(t + h) = e^{a h} x(t) - a h \int_0^1 e^{a h (1 - \theta)} N(t + \theta h) \, d\theta
-    + \xi .
-
-Replacing :math:`N` by the polynomial through its last :math:`k` values gives the exponential
-Adams method of order :math:`k`; order 1 is DDIM. The integrals are exact, in float64, and
-worked out for all steps at once. Other published methods differ only in how they weigh the values.
+With the polynomial through the last k values integrated exactly, this is the exponential Adams
+method of order k; order 1 is DDIM. The equation comes in a form of choice: its linear part may hold
+the noise that the state still has ("data"), nothing ("noise"), or what is known of the data's
+moments. A corrector takes the last step again once the value at its end is known, at no cost.
 
 References:
-    | Exponential Integrators (Hochbruck and Ostermann, 2010), sections 2.1 and 2.5
-    | https://doi.org/10.1017/S0962492910000048
     | Denoising Diffusion Implicit Models (Song et al., 2021), equation (12)
     | https://arxiv.org/abs/2010.02502
+    | Fast Sampling of Diffusion Models with Exponential Integrator (Zhang and Chen, 2023), section 3
+    | https://arxiv.org/abs/2204.13902
+    | UniPC: A Unified Predictor-Corrector Framework (Zhao et al., 2023), algorithms 1 and 2
+    | https://arxiv.org/abs/2302.04867
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,132 +23,140 @@ from torch import Tensor
 
 from .brownian import Brownian
 from .problem import SemiLinear, StateField
+from .shapes import Scalar, add_product, factors
 from .solver import Step
 from .stepper import Stepper
+from .weights import Rule, exact, weights
 
-Rule = Callable[[Tensor, Tensor], Tensor]  # nodes (n, k), exponents (n,) -> weights (n, k)
-
-
-def phi(k: int, z: Tensor) -> Tensor:
-    r"""Returns :math:`\varphi_k(z) = \int_0^1 e^{z (1 - \theta)} \theta^{k-1} / (k-1)! \, d\theta`.
-
-    It comes from its recurrence, or from its series where the recurrence cancels.
-    """
-
-    series = torch.zeros_like(z)
-    for j in reversed(range(20)):  # |z|^20 / 20! < 1e-18 where it is used
-        series = series * z + 1 / math.factorial(j + k)
-    value = z.exp() if k == 0 else torch.expm1(z) / z
-    for j in range(1, k):
-        value = (value - 1 / math.factorial(j)) / z
-    return torch.where(z.abs() < 1, series, value)
-
-
-def adams(nodes: Tensor, z: Tensor) -> Tensor:
-    r"""Returns the weights that integrate the polynomial through the nodes exactly.
-
-    Arguments:
-        nodes: The times of the values as fractions of the step, with shape (n, k).
-        z: The exponents :math:`a h`, with shape (n,).
-    """
-
-    powers = range(nodes.shape[1])
-    moments = torch.stack([-z * math.factorial(i) * phi(i + 1, z) for i in powers], dim=1)
-    return torch.linalg.solve(torch.stack([nodes**i for i in powers], dim=1), moments)
-
-
-def midpoint(nodes: Tensor, z: Tensor) -> Tensor:
-    r"""Returns the weights that take the polynomial's value half-way for all of the step.
-
-    With two nodes this is DPM-Solver++ 2M as published.
-
-    References:
-        | DPM-Solver++ (Lu et al., 2022), algorithm 2
-        | https://arxiv.org/abs/2211.01095
-    """
-
-    powers = range(nodes.shape[1])
-    values = torch.stack([torch.full_like(z, 0.5**i) for i in powers], dim=1)
-    lagrange = torch.linalg.solve(torch.stack([nodes**i for i in powers], dim=1), values)
-    return -torch.expm1(z)[:, None] * lagrange
+MOST = 4  # values: more of them are never better on the grids of use
 
 
 class _Plan(NamedTuple):
-    decay: float
-    weights: list[float]
-    noise_std: float  # per square root of time
+    decay: Scalar
+    weights: list[Scalar]
+    correction: list[Scalar]  # the weights by which the step before is taken again
+    noise_std: Scalar  # per square root of time
     number: int
-    t0: float
-    t1: float
+    t0: Tensor
+    t1: Tensor
     field: StateField
+
+
+class _Memory(NamedTuple):
+    values: tuple[Tensor, ...]
+    base: Tensor | None  # the last step but for its values
 
 
 @dataclass(frozen=True)
 class ExponentialMultistep(Stepper):
-    r"""Creates the exponential multistep method of a rule.
+    r"""Creates the exponential multistep method of some rules.
 
-    Its first steps have fewer values, so that the first has order 1: this caps the global order
-    at 2, unless the first steps are shorter.
+    Its first steps have fewer values. The global error is of the stated order once these steps are
+    short enough; on an even grid the first of them caps it at 2, or at 3 with a corrector.
 
     Arguments:
         name: The name of the method.
-        order: The number of past values, in [1, 4].
-        rule: How they are weighed.
+        values: The number of past values, in [1, 4].
+        form: The linear part: "data", "noise", "isotropic" or "moments".
+        rules: How one value, two, ... are weighted; the last rule serves for more.
+        corrector: The same for the corrector, which has one value more. By default there is none.
+        variable: The variable in which N is taken to be a polynomial.
         stochastic: Whether the problem is meant to have noise.
+        known_order: The order, if it is not the number of values, plus 1 with a corrector.
+        profile: How the amount of noise depends on the noise level, by name.
+        lower_order_final: Whether the last steps have fewer values.
+        analytic_first: Whether the first value is that of Gaussian data, instead of a call.
 
     Raises:
-        ValueError: If the order is out of range.
+        ValueError: If the number of values is out of range.
     """
 
     name: str
-    order: int = 2
-    rule: Rule = adams
+    values: int = 2
+    form: str = "data"
+    rules: tuple[Rule, ...] = (exact,)
+    corrector: tuple[Rule, ...] = ()
+    variable: str = "clock"
     stochastic: bool = False
+    known_order: int | None = None
+    profile: str = "constant"
+    lower_order_final: bool = False
+    analytic_first: bool = False
     solves = SemiLinear
     calls_per_step = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.order <= 4:
-            raise ValueError(f"order must be in [1, 4], but is {self.order}.")
+        if not 1 <= self.values <= MOST:
+            raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        if self.stochastic:
+            return 1
+        return self.known_order or self.values + bool(self.corrector)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
-        h = t1 - t0
-        std = torch.zeros_like(h)
-        if problem.noise_std is not None:
-            std = problem.noise_std(t0, t1) / h.abs().sqrt()
+        fields = list(problem.at(t0, x))
+        if self.analytic_first and problem.guess is not None:
+            fields[0] = problem.guess(t0[:1], x)[0]
+        std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
+        predictor = self._weights(problem, t0, t1, x, ahead=0)
+        corrector: list[list[Scalar]] = [[] for _ in fields]
+        if self.corrector:
+            corrector[1:] = self._weights(problem, t0, t1, x, ahead=1)[:-1]
         columns = (
-            (problem.rate * h).exp().tolist(),
-            self.weights(problem.rate, t0, h),
-            std.tolist(),
-            range(len(h)),
-            t0.tolist(),
-            t1.tolist(),
-            problem.at(t0, x),
+            factors(problem.linear.decay(t0, t1), x),
+            predictor,
+            corrector,
+            factors(std, x),
+            range(len(t0)),
+            t0,
+            t1,
+            fields,
         )
         return [_Plan(*column) for column in zip(*columns, strict=True)]
 
-    def weights(self, rate: float, t0: Tensor, h: Tensor) -> list[list[float]]:
-        r"""Returns the weights of the values in each step, the newest first."""
+    def _weights(
+        self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor, ahead: int
+    ) -> list[list[Scalar]]:
+        r"""Returns the weights of the values in each step, the newest first.
 
-        rows: list[list[float]] = []
-        for k in range(1, self.order + 1):  # steps that know k values: step k - 1, or all others
-            steps = slice(k - 1, k if k < self.order else None)
-            last = len(t0) - 1
-            past = [
-                t0[max(0, k - 1 - j) : max(0, last + 1 - j)][: len(t0[steps])] for j in range(k)
-            ]
-            nodes = (torch.stack(past, dim=1) - t0[steps, None]) / h[steps, None]
-            if len(nodes):
-                rows += self.rule(nodes, rate * h[steps]).tolist()
+        With `ahead` = 1, the value at the end of the step is the newest.
+        """
+
+        steps, all_times = len(t0), torch.cat([t0, t1[-1:]])
+        known = torch.arange(1, steps + 1).clamp(max=self.values)
+        if self.lower_order_final:
+            known = known.minimum(torch.arange(steps, 0, -1))
+        rows: list[list[Scalar]] = [[] for _ in range(steps)]
+        rules = self.corrector if ahead else self.rules
+        for k in known.unique().tolist():
+            number = (known == k).nonzero()[:, 0]
+            nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
+            rule = rules[min(k + ahead, len(rules)) - 1]
+            w = weights(problem.linear, t0[number], t1[number], nodes, rule, self.variable)
+            by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
+            for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
+                rows[i] = list(row)
         return rows
 
-    def step(
-        self, plan: _Plan, x: Tensor, memory: tuple[Tensor, ...] | None, noise: Brownian | None
-    ) -> Step:
-        values = (plan.field(x), *(memory or ()))[: self.order]
+    def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
+        past = memory.values if memory else ()
+        values = (plan.field(x), *past)[: self.values + bool(self.corrector)]
+        if memory is not None and memory.base is not None:
+            x = _combine(memory.base.clone(), plan.correction, values)
         x = x * plan.decay
-        for weight, value in zip(plan.weights, values, strict=False):
-            x.add_(value, alpha=weight)
-        if noise is not None and plan.noise_std:
-            x.add_(noise.increment(plan.number, plan.t0, plan.t1), alpha=plan.noise_std)
-        return Step(x, values)
+        if noise is not None and not _is_zero(plan.noise_std):
+            add_product(x, noise.increment(plan.number, plan.t0, plan.t1), plan.noise_std)
+        base = x.clone() if self.corrector else None
+        return Step(_combine(x, plan.weights, values), _Memory(values, base))
+
+
+def _combine(x: Tensor, coefficients: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:
+    for weight, value in zip(coefficients, values, strict=False):
+        add_product(x, value, weight)
+    return x
+
+
+def _is_zero(factor: Scalar) -> bool:
+    return isinstance(factor, float) and factor == 0

@@ -43,22 +43,30 @@ def march(
                 saved = (i, x, memory)
             if i > told:
                 told = i
-                record.keep(i, x)
+                if record.keep(i, x, counter.total):
+                    break
         record.count(counter.total, i)
+    if i < len(plan) and record.any_alive:
+        rows = record.alive.nonzero()[:, 0]
+        record.stop(rows, x[rows.to(x.device)], _at(times[i], rows))
     return record.finish(x)
+
+
+def _at(time: Tensor, rows: Tensor) -> Tensor:
+    return time if time.ndim == 0 else time[rows]
 
 
 def _stop(record: Record, x: Tensor, i: int, calls: int) -> None:
     record.count(calls, i)
     rows = record.alive.nonzero()[:, 0]
-    words = record.problem.describe(record.times[i].item())
-    record.fail("max_calls", rows, x[rows.to(x.device)], words)
+    record.fail("max_calls", rows, x[rows.to(x.device)], _at(record.times[i], rows))
 
 
 def _fail(record: Record, bad: Tensor, x: Tensor, i: int, calls: int) -> None:
     rows = bad.nonzero()[:, 0]
     if len(rows):
         record.count(calls, i - 1)
-        start, stop = (record.problem.describe(t) for t in record.times[i - 1 : i + 1].tolist())
+        ends = [_at(times, rows).flatten()[0].item() for times in record.times[i - 1 : i + 1]]
+        start, stop = (record.problem.describe(t) for t in ends)
         words = f"the step from {start} to {stop}"
-        record.fail("nonfinite", rows, x[rows.to(x.device)], words)
+        record.fail("nonfinite", rows, x[rows.to(x.device)], _at(record.times[i - 1], rows), words)

@@ -5,10 +5,12 @@ states have shape (B, *). What depends on time alone is worked out for many time
 :meth:`Problem.at`, before a loop starts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from .shapes import align
@@ -34,12 +36,14 @@ class Problem:
         rows: A function from the indices of some rows to the problem of these rows alone. By
             default, the drift is taken to work for any rows.
         describe: A function from a time to the words by which errors call it.
+        unit: The size of tolerances in units of the state, as a function of times. By default 1.
     """
 
     drift: Field
     tabulate: Tabulate | None = field(default=None, kw_only=True)
     rows: Callable[[Tensor], "Problem"] | None = field(default=None, kw_only=True)
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
+    unit: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
 
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:
         r"""Returns the drift at each of the times, as functions of the state alone."""
@@ -82,17 +86,87 @@ class SDE(Problem):
     diffusion: Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class SemiLinear(Problem):
-    r"""The equation :math:`dx = a \, (x - N(t, x)) \, dt + g(t) \, dw`, with constant :math:`a`.
+class Linear(ABC):
+    r"""Abstract linear part of a semi-linear equation, known exactly.
 
-    The drift of the class is :math:`N`, to which the state is drawn for negative :math:`a`.
+    The coordinates of the state are independent but for :math:`N`, so every number here has one
+    value per coordinate, or one for all: times of shape (\*) give numbers of shape (\*, c), with
+    c = 1 or the number of coordinates.
+    """
+
+    @abstractmethod
+    def decay(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`\Phi(s, t)`, by which a step from s to t multiplies the state."""
+
+    @abstractmethod
+    def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`\Phi(u, t) B(u)`, the weight of :math:`N` at u in a step from s to t."""
+
+    def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the standard deviation of the noise of a step."""
+
+        return torch.zeros_like(t - s)[..., None]
+
+    @property
+    def quiet(self) -> "Linear":
+        r"""The linear part of the equation without noise."""
+
+        return self
+
+    def level(self, t: Tensor) -> Tensor:
+        r"""Returns the noise level :math:`\sigma(t)` of the state, with the shape of times.
+
+        The law at a time is invariant under :math:`dx = (N - x) \, ds + \sqrt 2 \sigma \, dw` in
+        the form "data".
+        """
+
+        raise ValueError("the state of this problem has no noise level.")
+
+    def time_of(self, level: Tensor) -> Tensor:
+        r"""Returns the time of a noise level, or the end of the domain that is nearest."""
+
+        raise ValueError("the state of this problem has no noise level.")
+
+    def beyond(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the quieter time from which the noise of a step from s to t leads back to t."""
+
+        return t
+
+    def variable(self, name: str, t: Tensor) -> Tensor:
+        r"""Returns the variable in which :math:`N` is taken to be a polynomial."""
+
+        if name != "clock":
+            raise ValueError(f"this problem has no variable {name!r}, only 'clock'.")
+        return t
+
+
+@dataclass(frozen=True)
+class ConstantRate(Linear):
+    r"""The linear part of :math:`dx = a \, (x - N(t, x)) \, dt`, with constant :math:`a`.
 
     Arguments:
-        rate: The rate :math:`a`.
-        noise_std: The standard deviation of :math:`\int_s^t e^{a (t - u)} g(u) \, dw_u` as a
-            function of s and t, or `None` when there is no noise.
+        rate: The rate :math:`a`; for negative ones the state is drawn to :math:`N`.
     """
 
     rate: float
-    noise_std: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def decay(self, s: Tensor, t: Tensor) -> Tensor:
+        return torch.exp(self.rate * (t - s))[..., None]
+
+    def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return -self.rate * self.decay(u, t)
+
+
+@dataclass(frozen=True)
+class SemiLinear(Problem):
+    r"""The equation :math:`dx = (A(t) \, x + B(t) \, N(t, x)) \, dt + g(t) \, dw`.
+
+    The drift of the class is :math:`N`.
+
+    Arguments:
+        linear: What is known of A, B and g.
+        guess: What N would be by a simple model of the problem, as `tabulate` has it, at no cost.
+    """
+
+    linear: Linear
+    guess: Tabulate | None = field(default=None, kw_only=True)

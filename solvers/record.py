@@ -16,31 +16,32 @@ class Record:
     def __init__(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> None:
         self.problem, self.x, self.times, self.control = problem, x, times, control
         self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
+        self.reached = times[-1].expand(len(x)).clone()
         self.status = ["ok"] * len(x)
         self.alive, self.any_alive = torch.ones(len(x), dtype=torch.bool), True
         self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
         if self.path is not None:
             self.path[0] = x
 
-    def tell(self, time: Tensor, x: Tensor, rows: Tensor | None = None) -> None:
-        r"""Tells the callback, if there is one, about an accepted step."""
+    def tell(self, fraction: float, time: Tensor, x: Tensor, rows: Tensor | None = None) -> bool:
+        r"""Tells the callback, if there is one, about accepted steps; returns whether to stop."""
 
-        if self.control.callback is not None:
-            start, stop = self.times[0], self.times[-1]
-            fraction = ((time - start) / (stop - start)).mean()
-            if rows is not None:  # the other samples are done
-                fraction = 1 - (1 - fraction) * len(rows) / len(self.x)
-            self.control.callback(Event(float(fraction), time, x, rows))
+        if self.control.callback is None:
+            return False
+        calls = self.calls if rows is None else self.calls[rows]
+        return self.control.callback(Event(fraction, time, x, rows, calls.clone())) is True
 
-    def keep(self, step: int, x: Tensor) -> None:
+    def keep(self, step: int, x: Tensor, calls: int) -> bool:
         r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""
 
         if self.path is not None:
             self.path[step] = x
             if not bool(self.alive.all()):  # a sample that failed has no path from there on
                 self.path[step, ~self.alive.to(x.device)] = torch.nan
-        if self.control.callback is not None:
-            self.tell(self.times[step], x)
+        if self.control.callback is None:
+            return False
+        self.count(calls, step)
+        return self.tell(step / (len(self.times) - 1), self.times[step], x)
 
     def count(self, calls: int, steps: int) -> None:
         r"""Writes down the calls and steps of all samples that are still under way."""
@@ -53,7 +54,7 @@ class Record:
         limit = self.control.max_calls
         return limit is not None and calls > limit
 
-    def fail(self, kind: str, rows: Tensor, x: Tensor, words: str) -> None:
+    def fail(self, kind: str, rows: Tensor, x: Tensor, time: Tensor, words: str = "") -> None:
         r"""Ends samples before their time, with the states they had.
 
         Raises:
@@ -62,14 +63,28 @@ class Record:
 
         if not len(rows):
             return
+        self.stop(rows, x, time, kind)
+        words = words or self.problem.describe(time.flatten()[0].item())
+        if self.control.on_failure == "raise":
+            raise SolverError(Failure(kind, tuple(rows.tolist()), words), self.solution())
+
+    def stop(self, rows: Tensor, x: Tensor, time: Tensor, status: str = "stopped") -> None:
+        r"""Ends samples with the states they have, because the callback says so or they fail.
+
+        Arguments:
+            rows: The samples.
+            x: Their states.
+            time: The times of these, with shape () or one per sample concerned.
+            status: Why.
+        """
+
+        self.reached[rows] = time
         self.x = self.x.clone()
         self.x[rows.to(x.device)] = x
         self.alive[rows] = False
         self.any_alive = bool(self.alive.any())
         for row in rows.tolist():
-            self.status[row] = kind
-        if self.control.on_failure == "raise":
-            raise SolverError(Failure(kind, tuple(rows.tolist()), words), self.solution())
+            self.status[row] = status
 
     def finish(self, x: Tensor) -> Solution:
         r"""Returns the solution, given the final states of all rows; failed ones keep theirs."""
@@ -84,6 +99,7 @@ class Record:
         return Solution(
             x=self.x,
             times=self.times,
+            reached=self.reached,
             calls=self.calls,
             accepted=self.accepted,
             rejected=self.rejected,

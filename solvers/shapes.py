@@ -29,6 +29,27 @@ def scalars(values: Tensor, x: Tensor) -> list[Scalar]:
     return list(values.to(x.device, x.dtype).reshape(*values.shape, *(1,) * (x.ndim - 1)))
 
 
+def factors(values: Tensor, x: Tensor) -> list[Scalar]:
+    r"""Returns the same for numbers that may differ between the coordinates of the state.
+
+    Arguments:
+        values: Numbers of shape (n, c), or (n, B, c), with c = 1 or the size of a flat sample.
+        x: The state, with shape (B, *), or (B, c).
+    """
+
+    if values.shape[-1] == 1:
+        return scalars(values[..., 0], x)
+    return list(values.to(x.device, x.dtype))
+
+
+def add_product(x: Tensor, y: Tensor, factor: Scalar) -> Tensor:
+    r"""Adds a multiple of a tensor to another, in place."""
+
+    if isinstance(factor, float):
+        return x.add_(y, alpha=factor)
+    return x.addcmul_(y, factor)
+
+
 def row_rms(x: Tensor) -> Tensor:
     r"""Returns the root mean square of each row, with shape (B,), in float64 on the CPU."""
 

@@ -13,17 +13,20 @@ class Solution:
 
     Arguments:
         x: The final state, with shape (B, *). A row that failed holds its last finite state.
-        times: The grid, in float64, with shape (n + 1,).
+        times: The grid, in float64, with shape (n + 1,), or (n + 1, B) for one per sample.
+        reached: The time of the final state of each sample, with shape (B,).
         calls: The number of network calls of each sample, with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
-        status: "ok", "nonfinite", "min_step", "max_steps" or "max_calls" for each sample.
+        status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps" or "max_calls"
+            for each sample.
         path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
         provenance: What made it: solver, grid, seed, versions.
     """
 
     x: Tensor
     times: Tensor
+    reached: Tensor
     calls: Tensor
     accepted: Tensor
     rejected: Tensor
@@ -48,9 +51,11 @@ class Solution:
         return replace(
             first,
             x=torch.cat([part.x for part in parts]),
+            reached=torch.cat([part.reached for part in parts]),
             calls=torch.cat([part.calls for part in parts]),
             accepted=torch.cat([part.accepted for part in parts]),
             rejected=torch.cat([part.rejected for part in parts]),
+            times=torch.cat([p.times for p in parts], 1) if first.times.ndim > 1 else first.times,
             status=tuple(status for part in parts for status in part.status),
             path=torch.cat(paths, dim=1) if paths else None,
         )

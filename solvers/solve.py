@@ -10,6 +10,7 @@ from torch import Tensor
 from .brownian import Brownian, Increments
 from .catalogue import get
 from .controller import Controller
+from .path import Path
 from .problem import Problem
 from .solution import Solution
 from .solver import Control, Event, Solver
@@ -40,7 +41,8 @@ def solve(
     Arguments:
         problem: The problem.
         x: The state at `times[0]`, with shape (B, *).
-        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1.
+        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1, or
+            (n + 1, B) when samples differ.
         solver: A solver, or its name.
         rtol: The relative tolerance of each step. With `atol` alone it is 0.
         atol: The absolute tolerance of each step, in units of the state. With `rtol` alone it is
@@ -48,7 +50,8 @@ def solve(
         noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
         seed: The seed of the noise.
         path: Whether to keep the states at all `times`.
-        callback: A function that is told about each accepted step.
+        callback: A function that is told about each accepted step, and ends the run if it returns
+            `True`.
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
         on_failure: "raise", or "partial" to end the samples concerned and go on.
@@ -63,12 +66,22 @@ def solve(
     check_problem(problem, solver)
     controller = make_controller(solver, rtol, atol, max_steps)
     check_even(solver, times)
+    if times.ndim > 1 and times.shape[1] != len(x):
+        raise ValueError(
+            f"times of shape (n + 1, B) must have B = {len(x)}, not {times.shape[1]}."
+        )
     if max_calls is not None and max_calls < 1:
         raise ValueError(f"max_calls must be at least 1, but is {max_calls}.")
     if on_failure not in ("raise", "partial"):
         raise ValueError(f"on_failure must be 'raise' or 'partial', but is {on_failure!r}.")
     if solver.stochastic and noise is None:
-        noise = Increments(seed, torch.arange(len(x), device=x.device), x)
+        form = Increments if controller is None else Path
+        noise = form(seed, torch.arange(len(x), device=x.device), x)
+    if controller is not None and solver.stochastic:
+        if isinstance(noise, Increments):
+            raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
+        if path:
+            raise ValueError(f"{solver} has no path between its steps; leave path= out.")
     control = Control(controller, noise, path, callback, max_calls, on_failure)
     return solver.integrate(problem, x, times, control)
 
@@ -77,15 +90,19 @@ def check_times(times: Tensor) -> Tensor:
     r"""Returns the times in float64 on the CPU, refused unless strictly monotone."""
 
     times = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
-    if times.ndim != 1 or len(times) < 2:
+    if times.ndim not in (1, 2) or len(times) < 2:
         shape = tuple(times.shape)
-        raise ValueError(f"times must have shape (n + 1,) with n >= 1, but has {shape}.")
+        raise ValueError(
+            f"times must have shape (n + 1,) or (n + 1, B) with n >= 1, but has {shape}."
+        )
     if not bool(times.isfinite().all()):
-        where = int((~times.isfinite()).nonzero()[0])
-        raise ValueError(f"times must be finite, but times[{where}] is {times[where]:.4g}.")
-    forward = times.diff() * (times[-1] - times[0]).sign() > 0
+        where = int((~times.isfinite()).nonzero()[0, 0])
+        bad = times[where].flatten()[~times[where].flatten().isfinite()][0]
+        raise ValueError(f"times must be finite, but times[{where}] is {bad:.4g}.")
+    forward = times.diff(dim=0) * (times[-1] - times[0]).sum().sign() > 0
     if not bool(forward.all()):
-        a, b = times[int((~forward).nonzero()[0]) :][:2].tolist()
+        where, *row = (~forward).nonzero()[0].tolist()
+        a, b = (times[(k, *row)].item() for k in (where, where + 1))
         raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")
     return times
 
@@ -120,7 +137,7 @@ def make_controller(
 def check_even(solver: Solver, times: Tensor) -> None:
     r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
 
-    steps = times.diff()
+    steps = times.diff(dim=0)
     if solver.even and not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
         raise ValueError(
             f"{solver} holds for steps of equal size only, but they range from "

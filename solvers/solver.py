@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from .brownian import Brownian
-from .controller import Controller
+from .controller import Caution, Controller
 from .problem import Problem
 from .solution import Solution
 
@@ -21,12 +21,16 @@ class Event(NamedTuple):
         time: The times reached, with shape () or one per row.
         x: The states there.
         rows: The rows they belong to, or `None` for all.
+        calls: The network calls so far, of each of these rows.
+        denoised: The last estimate of the clean data that the solver saw, where there is one.
     """
 
     fraction: float
     time: Tensor
     x: Tensor
     rows: Tensor | None = None
+    calls: Tensor | None = None
+    denoised: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Control:
         controller: What chooses the steps. By default, the grid does.
         noise: The Brownian motion of a stochastic method.
         path: Whether to keep the states at all times of the grid.
-        callback: A function that is told about each accepted step.
+        callback: A function that is told about each accepted step, and ends the run if it returns
+            `True`.
         max_calls: The largest number of network calls of a sample.
         on_failure: Whether a failure raises, or ends the samples concerned.
     """
@@ -63,6 +68,8 @@ class Solver(ABC):
         fixed: Whether it can follow a grid.
         calls_per_step: The evaluations of the drift in a step, without a first one at the start.
         even: Whether it needs steps of equal size.
+        form: The linear part that it wants of a semi-linear problem.
+        profile: How the noise that it wants depends on the noise level.
     """
 
     name: str
@@ -73,10 +80,17 @@ class Solver(ABC):
     fixed: bool = True
     calls_per_step: int
     even: bool = False
+    form: str = "data"
+    profile: str = "constant"
 
     @abstractmethod
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         r"""Advances the state from the first to the last of the times."""
+
+    def calls(self, steps: int) -> int:
+        r"""Returns the evaluations of the drift on a grid of some steps."""
+
+        return steps * self.calls_per_step
 
     def __str__(self) -> str:
         return self.name
@@ -87,15 +101,20 @@ class Step(NamedTuple):
 
     Arguments:
         x: The state at its end.
-        memory: What the next step wants to know.
+        memory: What the next step wants to know: under tolerances, a tensor or a tuple of tensors
+            of leading size B.
         error: An estimate of the local error, like the state.
         interpolate: The state at a fraction of the step, with shape (B, 1, ...).
+        order: The order of the step in each row, where rows differ.
+        rivals: Errors of other orders and these orders, which are 0 where there is none.
     """
 
     x: Tensor
     memory: Any = None
     error: Tensor | None = None
     interpolate: Callable[[Tensor], Tensor] | None = None
+    order: Tensor | None = None
+    rivals: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 class Method(Protocol):
@@ -107,6 +126,12 @@ class Method(Protocol):
     @property
     def calls_per_step(self) -> int: ...
 
+    @property
+    def calls_at_start(self) -> int: ...
+
+    @property
+    def caution(self) -> Caution: ...
+
     def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
         r"""Returns the coefficients of n steps, worked out at once before any is taken.
 
@@ -117,5 +142,13 @@ class Method(Protocol):
             x: A state, which gives shape, dtype and device.
         """
 
+    def begin(
+        self, problem: Any, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
+    ) -> tuple[Tensor, Any]:
+        r"""Returns the sizes of the first steps under tolerances, and the memory at the start."""
+
     def step(self, plan: Any, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
         r"""Takes the step of some coefficients."""
+
+    def choose(self, memory: Any, order: Tensor) -> Any:
+        r"""Returns the memory with the order of the next step of each row."""

@@ -2,12 +2,13 @@ r"""Solvers that are known by one step: the loops do the rest."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .adapt import adapt
 from .brownian import Brownian
+from .controller import Caution, Controller
 from .march import march
 from .problem import Problem
 from .solution import Solution
@@ -15,15 +16,33 @@ from .solver import Control, Solver, Step
 
 
 class Stepper(Solver):
-    r"""Abstract solver that plans the coefficients of its steps, then takes them."""
+    r"""Abstract solver that plans the coefficients of its steps, then takes them.
+
+    Its parts are those of :class:`solvers.solver.Method`.
+    """
+
+    caution: ClassVar[Caution] = Caution()
+    calls_at_start: ClassVar[int] = 2  # evaluations before the first step under tolerances
 
     @abstractmethod
     def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
-        r"""Returns the coefficients of n steps. See :meth:`solvers.solver.Method.plan`."""
+        r"""Returns the coefficients of n steps."""
 
     @abstractmethod
     def step(self, plan: Any, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
         r"""Takes the step of some coefficients."""
+
+    def begin(
+        self, problem: Any, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
+    ) -> tuple[Tensor, Any]:
+        r"""Returns the sizes of the first steps under tolerances, and the memory at the start."""
+
+        return controller.first(problem, self.order, t0, stop, x)
+
+    def choose(self, memory: Any, order: Tensor) -> Any:
+        r"""Returns the memory with the order of the next step of each row."""
+
+        return memory
 
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         loop = march if control.controller is None else adapt

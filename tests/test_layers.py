@@ -7,11 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """shapes calls problem errors solution brownian controller solver record march adapt stepper
-        runge_kutta exponential stochastic divergence backends catalogue solve""",
-    "scoresde": """process schedules processes custom models conditions network_score oracles quantiles guidance
-        reverse grids settings checks transport sampling latents editing likelihood metrics networks zoo plots
-        training demo cli""",
+    "solvers": """shapes calls problem errors solution brownian path controller solver record march adapt
+        stepper weights runge_kutta exponential singlestep adams stochastic renoise divergence backends
+        catalogue solve""",
+    "scoresde": """process schedules processes custom moments models conditions network_score oracles quantiles
+        guidance watched frames reverse grids settings checks noises transport sampling latents editing
+        likelihood metrics networks zoo plots training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 

@@ -86,7 +86,8 @@ def read_latents(file: Path) -> Solution:
     x, times, calls = (torch.from_numpy(arrays[name]) for name in ("x", "times", "calls"))
     none = torch.zeros_like(calls)
     provenance = json.loads(str(arrays["provenance"]))
-    return Solution(x, times, calls, none, none, ("ok",) * len(x), provenance=provenance)
+    reached = times[-1].expand(len(x))
+    return Solution(x, times, reached, calls, none, none, ("ok",) * len(x), provenance=provenance)
 
 
 def _open(file: Path) -> dict[str, np.ndarray]:

@@ -49,7 +49,7 @@ class _ClassifierFree(ScoreModel):
         super().__init__()
         self.model, self.scale, self.bound = model, scale, bound
         self.bound_model = model.given(**bound)
-        self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
+        self.resemble(model)
         self.conditions = tuple(name for name in model.conditions if name not in bound)
         self.cost, self.bound_names = 2 * model.cost, (*model.bound_names, *bound)
         self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {scale:g}"

@@ -29,12 +29,12 @@ from ..solver import Control, Solver
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
 
 
-class _NonFinite(RuntimeError):
-    r"""The drift is not finite; carries the time and the rows."""
+class _Stop(RuntimeError):
+    r"""The end of a run before its time; carries status, time and the rows concerned, if not all."""
 
-    def __init__(self, time: float, rows: Tensor) -> None:
-        super().__init__(time)
-        self.time, self.rows = time, rows
+    def __init__(self, status: str, time: float, rows: Tensor | None = None) -> None:
+        super().__init__(status)
+        self.status, self.time, self.rows = status, time, rows
 
 
 class _Field:
@@ -51,18 +51,19 @@ class _Field:
         self.problem, self.record, self.counter = problem, record, counter
         self.sign = 1.0 if times[-1] > times[0] else -1.0
         self.ends = sorted((self.sign * times[[0, -1]]).tolist())
-        self.state, self.time, self.before = record.x, float(times[0]), 0
+        self.first, self.last = times[[0, -1]].tolist()
+        self.state, self.time, self.before = record.x, self.first, 0
         for name in callbacks:  # torchdiffeq warns of callbacks that a method does not know
             setattr(self, name, getattr(self, f"_{name}"))
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         time = self.sign * min(max(float(s), self.ends[0]), self.ends[1])
         if self.record.spent(self.counter.total + 1):
-            raise _Spent(time)
+            raise _Stop("max_calls", time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
         good = row_finite(drift)
         if not bool(good.all()):
-            raise _NonFinite(time, (~good).nonzero()[:, 0])
+            raise _Stop("nonfinite", time, (~good).nonzero()[:, 0])
         return self.sign * drift
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
@@ -70,22 +71,17 @@ class _Field:
         time = torch.tensor(self.time, dtype=torch.float64)
         last, self.before = self.counter.total - self.before, self.counter.total
         if self.record.spent(self.counter.total + last):
-            raise _Spent(self.time)
-        self.record.tell(time, y)
+            raise _Stop("max_calls", self.time)
+        fraction = (self.time - self.first) / (self.last - self.first)
+        self.record.calls[:] = self.counter.total
+        if self.record.tell(fraction, time, y):
+            raise _Stop("stopped", self.time)
 
     def _callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         self.record.accepted += 1
 
     def _callback_reject_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         self.record.rejected += 1
-
-
-class _Spent(RuntimeError):
-    r"""The budget of calls is spent; carries the time."""
-
-    def __init__(self, time: float) -> None:
-        super().__init__(time)
-        self.time = time
 
 
 @dataclass(frozen=True)
@@ -118,6 +114,11 @@ class Torchdiffeq(Solver):
         return not self.adaptive
 
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
+        if times.ndim > 1:
+            raise ValueError(
+                f"{self} has one time for all samples; pass times of shape (n + 1,), or use a native "
+                "solver, such as 'dopri5'."
+            )
         if not self.solo:
             return self._integrate(problem, x, times, control)
         parts = []
@@ -145,22 +146,30 @@ class Torchdiffeq(Solver):
                 path = odeint(
                     field, x, (field.sign * ends).to(x.device), method=self.method, **options
                 )
-            except _NonFinite as stop:
-                kind, time, rows = "nonfinite", stop.time, stop.rows
-            except _Spent as stop:
-                kind, time, rows = "max_calls", stop.time, torch.arange(len(x))
+            except _Stop as stop:
+                status, time, rows = stop.status, stop.time, stop.rows
             except AssertionError:  # the step underflows, or there are too many
-                kind, time, rows = "min_step", field.time, torch.arange(len(x))
+                status, time, rows = "min_step", field.time, None
             else:
-                record.calls += counter.total
+                record.calls[:] = counter.total
                 record.accepted += 0 if self.adaptive else len(times) - 1
                 record.path = path if control.path else None
                 return record.finish(path[-1])
-            record.calls += counter.total
-            record.fail(kind, rows, field.state[rows.to(x.device)], problem.describe(time))
-            others = record.alive.nonzero()[:, 0]
-            record.fail(kind, others, field.state[others.to(x.device)], problem.describe(time))
+            record.calls[:] = counter.total
+            self._end(record, field.state, status, torch.tensor(time, dtype=torch.float64), rows)
             return record.solution()
+
+    def _end(
+        self, record: Record, x: Tensor, status: str, time: Tensor, rows: Tensor | None
+    ) -> None:
+        r"""Ends all samples, since a run is one for its batch; the rows at fault are named first."""
+
+        if status == "stopped":
+            return record.stop(torch.arange(len(x)), x, time)
+        if rows is not None:
+            record.fail(status, rows, x[rows.to(x.device)], time)
+        others = record.alive.nonzero()[:, 0]
+        return record.fail(status, others, x[others.to(x.device)], time)
 
     def _options(
         self, problem: Problem, x: Tensor, times: Tensor, controller: Controller | None
@@ -171,7 +180,8 @@ class Torchdiffeq(Solver):
         if self.solo:
             return tolerances
         start = times[:1].expand(len(x))
-        first, _ = controller.first(problem, self.order, start, times[-1], x)
+        stop = times[-1:].expand(len(x))
+        first, _ = controller.first(problem, self.order, start, stop, x)
         sign = (times[-1] - times[0]).sign()
         options = {
             "norm": lambda error: row_rms(error).max().to(error),

@@ -70,18 +70,20 @@ class _Equation:
 class _Motion:
     r"""Our Brownian motion behind the calls of torchsde's, for one step at a time."""
 
-    def __init__(self, noise: Brownian | None, like: Tensor, levy_area: str) -> None:
+    def __init__(self, noise: Brownian | None, like: Tensor, levy_area: str, sign: float) -> None:
         self.noise, self.shape, self.levy_area_approximation = noise, like.shape, levy_area
-        self.index = 0
+        self.index, self.sign = 0, sign
 
     def __call__(
         self, ta: Tensor, tb: Tensor, return_U: bool = False, return_A: bool = False
     ) -> Any:
         if self.noise is None:
             raise ValueError("a stochastic method needs noise; pass noise= or seed=.")
+        times = (self.sign * torch.as_tensor(s, dtype=torch.float64) for s in (ta, tb))
         if return_U:
-            return self.noise.increment_and_integral(self.index, float(ta), float(tb))
-        w = self.noise.increment(self.index, float(ta), float(tb))
+            w, area = self.noise.increment_and_integral(self.index, *times)
+            return w, self.sign * area
+        w = self.noise.increment(self.index, *times)
         return (w, None) if return_A else w
 
 
@@ -133,7 +135,7 @@ class Torchsde(Stepper):
 
         method = select(self.method, self.sde_type)(
             sde=plan.equation,
-            bm=_Motion(noise, x, self.levy_area),
+            bm=_Motion(noise, x, self.levy_area, plan.equation.sign),
             dt=None,
             adaptive=False,
             rtol=None,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 import solvers
 from solvers import SDE, Brownian, Increments, solve
@@ -68,11 +69,12 @@ def test_uniform_numbers_fill_the_interval() -> None:
 def test_increment_and_integral_have_their_joint_moments() -> None:
     h = 0.7
     noise = Increments(0, torch.arange(200_000), torch.zeros(200_000, 1))
-    w, u = (part[:, 0] for part in noise.increment_and_integral(4, 0.1, 0.1 + h))
+    ends = torch.tensor(0.1), torch.tensor(0.1 + h)
+    w, u = (part[:, 0] for part in noise.increment_and_integral(4, *ends))
     cov = torch.stack([w, u]).cov()
     want = torch.tensor([[h, h**2 / 2], [h**2 / 2, h**3 / 3]])
     assert (cov / want - 1).abs().max() < 0.02
-    assert torch.equal(w, noise.increment(4, 0.1, 0.1 + h)[:, 0])
+    assert torch.equal(w, noise.increment(4, *ends)[:, 0])
 
 
 class FinePath(Brownian):
@@ -86,14 +88,12 @@ class FinePath(Brownian):
         area = (self.w[:, 1:] + self.w[:, :-1]) / 2 * self.h
         self.area = torch.cat([zero, area.cumsum(1)], dim=1)
 
-    def increment(self, step: int, t0: float, t1: float) -> torch.Tensor:
-        i, j = round(t0 / self.h), round(t1 / self.h)
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        i, j = (round(float(t) / self.h) for t in (t0, t1))
         return self.w[:, j : j + 1] - self.w[:, i : i + 1]
 
-    def increment_and_integral(
-        self, step: int, t0: float, t1: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        i, j = round(t0 / self.h), round(t1 / self.h)
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        i, j = (round(float(t) / self.h) for t in (t0, t1))
         area = self.area[:, j : j + 1] - self.area[:, i : i + 1] - (t1 - t0) * self.w[:, i : i + 1]
         return self.increment(step, t0, t1), area
 
@@ -104,7 +104,7 @@ def test_strong_order_on_one_path(name: str) -> None:
     problem = SDE(lambda t, x: torch.sin(x) - x, lambda t: 0.5 + 0.2 * torch.cos(t))
     noise, x = FinePath(rows, fine, span), torch.full((rows, 1), 0.5)
 
-    def run(steps: int, solver: str) -> torch.Tensor:
+    def run(steps: int, solver: str) -> Tensor:
         return solve(problem, x, torch.linspace(0, span, steps + 1), solver, noise=noise).x
 
     truth = run(fine, "torchsde/srk")

@@ -64,7 +64,7 @@ def test_calls_are_those_of_the_catalogue(name: str, steps: int) -> None:
     assert s.calls.tolist() == [len(calls)] * 2
     if "adams" not in name:  # which start by Runge-Kutta steps, and iterate
         first = name in ("bosh3", "dopri5", "torchsde/reversible_heun")
-        assert len(calls) == steps * solver.calls_per_step + first
+        assert len(calls) == solver.calls(steps) + first
 
 
 def test_network_calls_count_where_they_happen() -> None:
@@ -78,6 +78,8 @@ def test_network_calls_count_where_they_happen() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_times_stay_inside_the_span(name: str) -> None:
+    if "churn" in name:
+        pytest.skip("churn goes back in time, to the end of the domain of the process")
     solver, seen = solvers.get(name), []
     problem = problem_for(solver)
 
@@ -101,7 +103,9 @@ def test_times_stay_inside_the_span(name: str) -> None:
     assert max(seen) <= 0.7
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if solvers.get(n).adaptive])
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if solvers.get(n).adaptive and solvers.get(n).solves is ODE]
+)
 def test_tolerance_holds_for_the_worst_sample(name: str) -> None:
     # one fast row among many slow ones, which a mean over the batch would hide
     rate = torch.cat([torch.full((63, 1), 0.01), torch.full((1, 1), 40.0)])

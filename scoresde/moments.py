@@ -1,0 +1,136 @@
+r"""Mean and covariance of data: what moment-matched solvers know of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["full", "diagonal", "low_rank"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    r"""Creates the mean and covariance of data, in coordinates in which the covariance is diagonal.
+
+    Arguments:
+        mean: The mean, with the shape of one sample.
+        basis: Orthonormal axes as columns, with shape (d, k), or `None` for those of the data.
+        variances: The variances along the axes, with shape (k,).
+        rest: The variance in every direction that no axis covers, if there are such.
+
+    Raises:
+        ValueError: If the shapes do not fit, or a variance is negative.
+    """
+
+    mean: Tensor
+    basis: Tensor | None
+    variances: Tensor
+    rest: float | None = None
+
+    def __post_init__(self) -> None:
+        d = self.mean.numel()
+        k = d if self.basis is None else self.basis.shape[-1]
+        if self.variances.shape != (k,):
+            raise ValueError(
+                f"variances must have shape ({k},), not {tuple(self.variances.shape)}."
+            )
+        if self.basis is not None and self.basis.shape != (d, k):
+            raise ValueError(f"basis must have shape ({d}, {k}), not {tuple(self.basis.shape)}.")
+        if (k < d) != (self.rest is not None):
+            raise ValueError(f"rest= is wanted if and only if the basis has less than {d} axes.")
+        if bool((self.variances < 0).any()) or (self.rest or 0) < 0:
+            raise ValueError("variances must not be negative.")
+
+    @property
+    def coordinates(self) -> Tensor:
+        r"""The variance of each coordinate, with shape (c,), in float64."""
+
+        variances = self.variances.double().cpu()
+        if self.rest is None:
+            return variances
+        rest = torch.full((self.mean.numel(),), self.rest, dtype=torch.float64)
+        return torch.cat([rest, variances])
+
+    def like(self, x: Tensor) -> "Moments":
+        r"""Returns the same with the dtype and on the device of a state."""
+
+        basis = None if self.basis is None else self.basis.to(x)
+        return Moments(self.mean.to(x), basis, self.variances.to(x), self.rest)
+
+    def split(self, x: Tensor) -> Tensor:
+        r"""Returns the coordinates of differences from the mean, with shape (B, c).
+
+        With fewer axes than dimensions, these are what the axes do not cover, then the axes.
+        """
+
+        flat = x.flatten(1)
+        if self.basis is None:
+            return flat
+        along = flat @ self.basis
+        return along if self.rest is None else torch.cat([flat - along @ self.basis.T, along], 1)
+
+    def join(self, z: Tensor) -> Tensor:
+        r"""Returns the differences from the mean that have some coordinates."""
+
+        flat = z
+        if self.basis is not None:
+            k = self.basis.shape[1]
+            flat = z[:, z.shape[1] - k :] @ self.basis.T
+            flat = flat if self.rest is None else flat + z[:, :-k]
+        return flat.reshape(-1, *self.mean.shape)
+
+
+def moments(
+    data: Tensor,
+    kind: Kind = "full",
+    *,
+    basis: Tensor | None = None,
+    rank: int | None = None,
+) -> Moments:
+    r"""Returns the mean and covariance of data, for solvers such as "moment_2".
+
+    Arguments:
+        data: The data, with shape (n, *).
+        kind: "full" takes the principal axes of the data; "diagonal" the variances along given
+            axes, or those of the data itself; "low_rank" the first principal axes, and one
+            variance for all other directions.
+        basis: The axes of "diagonal", as orthonormal columns with shape (d, d), such as those of a
+            cosine transform.
+        rank: The number of axes of "low_rank".
+
+    Raises:
+        ValueError: If data or options do not fit.
+    """
+
+    if not isinstance(data, Tensor) or data.ndim < 2 or len(data) < 2:
+        raise ValueError("data must be a tensor of shape (n, *) with at least 2 samples.")
+    if not data.is_floating_point() or not bool(data.isfinite().all()):
+        raise ValueError("data must be finite floating-point numbers.")
+    if (kind == "low_rank") != (rank is not None):
+        raise ValueError("rank= goes with kind='low_rank', which needs it, and with no other.")
+    if basis is not None and kind != "diagonal":
+        raise ValueError(f"basis= has no effect with kind={kind!r}; use 'diagonal'.")
+    flat = data.detach().flatten(1).double()
+    mean, centred = flat.mean(0), flat - flat.mean(0)
+    shaped = mean.reshape(data.shape[1:])
+    if kind == "diagonal":
+        along = centred if basis is None else centred @ basis.double()
+        return Moments(shaped, basis, along.square().mean(0))
+    if kind not in ("full", "low_rank"):
+        raise ValueError(f"kind must be 'full', 'diagonal' or 'low_rank', but is {kind!r}.")
+    known = from_covariance(shaped, centred.T @ centred / len(centred))
+    if rank is None:
+        return known
+    if not 1 <= rank < len(mean):
+        raise ValueError(f"rank must be in [1, {len(mean) - 1}], but is {rank}.")
+    assert known.basis is not None
+    rest = known.variances[:-rank].mean().item()
+    return Moments(shaped, known.basis[:, -rank:], known.variances[-rank:], rest)
+
+
+def from_covariance(mean: Tensor, covariance: Tensor) -> Moments:
+    r"""Returns the moments of a mean, with shape (*), and a covariance, with shape (d, d)."""
+
+    variances, axes = torch.linalg.eigh(covariance)
+    return Moments(mean, axes, variances.clamp(min=0))

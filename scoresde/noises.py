@@ -1,0 +1,121 @@
+r"""The noise of a run: one Brownian motion of the process, as its solver sees it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from solvers import Brownian, Increments, Path
+from solvers.shapes import align
+
+from .reverse import Reverse
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Seen(Brownian):
+    r"""Creates a Brownian motion in the clock and the coordinates of a solver.
+
+    Arguments:
+        motion: The motion in the state of the process.
+        clock: The time of the motion from that of the solver.
+        split: The coordinates of a state.
+    """
+
+    motion: Brownian
+    clock: Callable[[Tensor], Tensor]
+    split: Callable[[Tensor], Tensor]
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        w = self.motion.increment(step, self.clock(t0), self.clock(t1))
+        return self.split(w) * self._speed(t0, t1, w).abs().sqrt()
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        found = self.motion.increments(step, self.clock(t0), self.clock(t1), inside)
+        return [self.split(w) * self._speed(t0, t1, w).abs().sqrt() for w in found]
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        w, area = self.motion.increment_and_integral(step, self.clock(t0), self.clock(t1))
+        speed = self._speed(t0, t1, w)
+        root = speed.abs().sqrt()
+        return self.split(w) * root, self.split(area) * root * speed
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        return self.split(self.motion.fresh(step, k))
+
+    def rows(self, index: Tensor) -> "Seen":
+        return replace(self, motion=self.motion.rows(index))
+
+    def _speed(self, t0: Tensor, t1: Tensor, w: Tensor) -> Tensor:
+        r"""How fast the clock of the solver runs, averaged over a step."""
+
+        return align(((t1 - t0) / (self.clock(t1) - self.clock(t0))).to(w), w)
+
+
+@dataclass(frozen=True)
+class Normals(Brownian):
+    r"""Creates the motion of given standard normals, of which each step takes the next.
+
+    Arguments:
+        normals: The normals, with shape (n, B, *).
+    """
+
+    normals: Tensor
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        if step >= len(self.normals):
+            raise ValueError(
+                f"noise has {len(self.normals)} rows, but step {step + 1} wants one more."
+            )
+        z = self.normals[step]
+        return z * align((t1 - t0).abs().sqrt().to(z), z)
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        raise ValueError("this solver wants noise inside its steps; pass noise='path'.")
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        raise ValueError("this solver wants integrals of its noise; pass noise='path'.")
+
+    def rows(self, index: Tensor) -> "Normals":
+        return Normals(self.normals[:, index.to(self.normals.device)])
+
+
+def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> Brownian | None:
+    r"""Returns the noise of some samples, or `None` where there is none.
+
+    Arguments:
+        reverse: The problem.
+        x: The states of these samples, with shape (B, *).
+        rows: Which samples of the run they are.
+        settings: The options.
+    """
+
+    if not settings.method.stochastic and not reverse.eta:
+        if settings.noise is not None:
+            raise ValueError(f"noise= has no effect on {settings.method}, which adds none.")
+        return None
+    motion = _motion(x, rows, settings)
+    split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
+    if isinstance(motion, Increments | Normals) or reverse.clock == "log_snr":
+        return motion if reverse.moments is None else Seen(motion, lambda t: t, split)
+    return Seen(motion, reverse.model.process.log_snr, split)
+
+
+def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
+    noise = settings.noise
+    if isinstance(noise, Brownian):
+        return noise.rows(rows) if settings.batch_size else noise
+    if isinstance(noise, Tensor):
+        if noise.shape[2:] != x.shape[1:] or noise.ndim < 2 or len(rows) > noise.shape[1]:
+            raise ValueError(
+                f"noise must have shape (steps, B, *) with samples of shape {tuple(x.shape[1:])}, but "
+                f"has {tuple(noise.shape)}."
+            )
+        return Normals(noise.to(x)[:, rows.to(x.device)])
+    seed, index = settings.keys(rows)
+    path = noise == "path" or (noise is None and settings.adaptive)
+    return (Path if path else Increments)(seed, index.to(x.device), x)
