@@ -95,25 +95,11 @@ def diffusers_direct(z: Tensor, want: Tensor) -> list[dict]:
     Their grid ends with sigma 0, so the last step's target is the denoised end point.
     """
 
-    import diffusers
-
     oracle, rows = testbed.exact_digits(ss.EDM()), []
     clean = oracle.denoise(want, torch.tensor(testbed.SIGMA_MIN, dtype=torch.float64))
     for name in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"):
         for steps in STEPS:
-            scheduler = getattr(diffusers, name)(
-                sigma_min=testbed.SIGMA_MIN, sigma_max=testbed.SIGMA_MAX, sigma_data=0.5
-            )
-            scheduler.set_timesteps(steps)
-            x = z * float(scheduler.sigmas[0]) / testbed.SIGMA_MAX
-            for i, t in enumerate(scheduler.timesteps):
-                sigma = scheduler.sigmas[i].double()
-                scaled = scheduler.scale_model_input(x, t)
-                D = oracle.denoise(x, sigma.clamp(testbed.SIGMA_MIN, testbed.SIGMA_MAX))
-                total = sigma**2 + 0.25  # what the scheduler multiplies out again
-                skip, out = 0.25 / total, sigma * 0.5 / total.sqrt()
-                x = scheduler.step((D - skip * x) / out, t, x).prev_sample
-                del scaled
+            x = testbed.diffusers_edm(name, oracle, z, steps, testbed.SIGMA_MIN)
             rows.append({"solver": f"diffusers directly: {name}", "setting": f"{steps} steps",
                          "calls": float(steps), "most calls": steps, **errors(x.double(), clean)})  # fmt: skip
     return rows

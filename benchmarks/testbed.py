@@ -24,3 +24,38 @@ def truth(z: Tensor) -> Tensor:
     oracle = exact_digits(ss.EDM())
     options = {"t_min": SIGMA_MIN, "denoise": False, "rtol": 1e-10, "atol": 1e-11}
     return ss.decode(oracle, z, solver="dopri5", **options).x
+
+
+def diffusers_edm(
+    name: str, model: ss.ScoreModel, z: Tensor, steps: int, sigma_min: float
+) -> Tensor:
+    r"""What a scheduler of diffusers makes of states at sigma 80, on its own Karras grid.
+
+    The grid ends with sigma 0, so the last of its steps is a denoising.
+    """
+
+    import diffusers
+
+    scheduler = getattr(diffusers, name)(sigma_min=sigma_min, sigma_max=SIGMA_MAX, sigma_data=0.5)
+    scheduler.set_timesteps(steps)
+    x = z * float(scheduler.sigmas[0]) / SIGMA_MAX
+    for i, t in enumerate(scheduler.timesteps):
+        sigma = scheduler.sigmas[i].double()
+        scheduler.scale_model_input(x, t)
+        D = model.denoise(x, sigma.clamp(SIGMA_MIN, SIGMA_MAX))
+        total = sigma**2 + 0.25  # what the scheduler multiplies out again
+        skip, out = 0.25 / total, sigma * 0.5 / total.sqrt()
+        x = scheduler.step((D - skip * x) / out, t, x).prev_sample
+    return x.to(z.dtype)
+
+
+def odeint(method: str, model: ss.ScoreModel, z: Tensor, steps: int, sigma_min: float) -> Tensor:
+    r"""What a fixed-step method of torchdiffeq makes of them, on the Karras grid, with a denoising."""
+
+    import torchdiffeq
+
+    i = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    times = (SIGMA_MAX ** (1 / 7) + i * (sigma_min ** (1 / 7) - SIGMA_MAX ** (1 / 7))) ** 7
+    flow = ss.probability_flow(model)
+    x = torchdiffeq.odeint(lambda t, x: flow.drift(t.double(), x), z, times, method=method)[-1]
+    return model.denoise(x, times[-1])

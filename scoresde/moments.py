@@ -116,7 +116,7 @@ def moments(
     shaped = mean.reshape(data.shape[1:])
     if kind == "diagonal":
         along = centred if basis is None else centred @ basis.double()
-        return Moments(shaped, basis, along.square().mean(0))
+        return Moments(shaped, None if basis is None else basis.double(), along.square().mean(0))
     if kind not in ("full", "low_rank"):
         raise ValueError(f"kind must be 'full', 'diagonal' or 'low_rank', but is {kind!r}.")
     known = from_covariance(shaped, centred.T @ centred / len(centred))

@@ -18,7 +18,6 @@ from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, transport
 
 
-@torch.no_grad()
 def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> Solution:
     r"""Draws samples.
 
@@ -62,10 +61,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
                 "from noised data, so samples are biased; start at more noise.",
                 stacklevel=3,
             )
-    return _decode(model, x, start, settings)
+    with settings.gradients():
+        return _decode(model, x, start, settings)
 
 
-@torch.no_grad()
 def decode(
     model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
 ) -> Solution:
@@ -87,8 +86,9 @@ def decode(
     defaults: dict[str, Any] = {}
     known = z.provenance.get("conditions", []) if isinstance(z, Solution) else []
     if isinstance(z, Solution):
-        defaults, end = reversed_options(z), float(z.times[-1])
-        if t_max is not None and t_max != end:
+        defaults = reversed_options(z)
+        end = float(z.times[-1]) if z.times.ndim == 1 else None
+        if t_max is not None and end is not None and t_max != end:
             raise ValueError(
                 f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
             )
@@ -107,7 +107,8 @@ def decode(
         for first in settings.times[0].flatten().tolist():
             if not math.isclose(first, t_max, rel_tol=1e-9):
                 raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
-    return _decode(model, z, start, settings)
+    with settings.gradients():
+        return _decode(model, z, start, settings)
 
 
 def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> Solution:
@@ -148,9 +149,12 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
     options: dict[str, Any] = {
         "solver": made["solver"],
         "clock": made["clock"],
-        "t_min": float(solution.times[0]),
     }
     if made["rtol"] is not None or made["atol"] is not None:
+        if solution.times.ndim == 1:
+            options["t_min"] = float(solution.times[0])
+        else:
+            options["times"] = solution.times.flip(0)
         return {**options, "rtol": made["rtol"], "atol": made["atol"]}
     return {**options, "times": solution.times.flip(0)}
 

@@ -4,6 +4,7 @@ import dataclasses
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from .models import ScoreModel
 
 STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
+GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
@@ -60,6 +62,9 @@ class Settings:
         progress: Whether to show a progress bar.
         max_calls: The largest number of network calls of a sample.
         on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
+        grad: What gradients the result carries, with respect to start, weights and conditions: "none";
+            "backprop" through all steps; "checkpoint", the same in the memory of one step, each step
+            being taken again; or "adjoint", torchdiffeq's, for its methods.
         t_min: The time at which data is taken to be. By default the process's, for the use.
         denoise: Whether decoding ends with one denoising.
     """
@@ -85,6 +90,7 @@ class Settings:
     progress: bool = False
     max_calls: int | None = None
     on_failure: Literal["raise", "partial"] = "raise"
+    grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none"
     t_min: float | None = None
     denoise: bool = True
 
@@ -98,18 +104,9 @@ class Settings:
             raise ValueError(f"seed must fit into 64 bits, but is {self.seed}.")
         self._check_kinds()
         _check_count("first_index", self.first_index, at_least=0)
-        if self.eta is not None and not 0 <= self.eta < float("inf"):
-            raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
-        if self.eta_convention not in CONVENTIONS:
-            raise ValueError(
-                f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
-            )
-        if self.clock not in (None, "t", "log_snr"):
-            raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
-        if self.dtype not in (None, torch.float32, torch.float64):
-            raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
         if self.on_failure not in ("raise", "partial"):
             raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
+        self._check_gradients()
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))
@@ -138,17 +135,43 @@ class Settings:
             return {"rtol": TOLERANCE, "atol": TOLERANCE}
         return {"rtol": self.rtol, "atol": self.atol}
 
+    def gradients(self) -> AbstractContextManager[None]:
+        r"""Returns the context in which a run is made."""
+
+        return torch.set_grad_enabled(self.grad != "none")
+
     def _check_kinds(self) -> None:
         for name in ("rtol", "atol", "eta", "t_min"):
             _check_number(name, getattr(self, name))
         if self.times is not None:
             object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
+        if self.eta is not None and not 0 <= self.eta < float("inf"):
+            raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
+        if self.eta_convention not in CONVENTIONS:
+            raise ValueError(
+                f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
+            )
+        if self.clock not in (None, "t", "log_snr"):
+            raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
         if self.seeds is not None:
             self._check_seeds()
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be a function of an event, but is {self.callback!r}.")
+
+    def _check_gradients(self) -> None:
+        if self.grad not in GRADIENTS:
+            raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {self.grad!r}.")
+        if self.grad == "adjoint" and not self.method.adjoint:
+            raise ValueError(
+                f"grad='adjoint' is for the methods of torchdiffeq, not {self.method}; use 'checkpoint', "
+                "which takes as little memory and is exact."
+            )
+        if self.grad == "checkpoint" and not self.method.checkpoints:
+            raise ValueError(f"{self.method} cannot take its steps again; use grad='backprop'.")
 
     def _check_seeds(self) -> None:
         assert self.seeds is not None

@@ -112,10 +112,19 @@ def _solve(
             callback=told if settings.progress or settings.callback else None,
             max_calls=settings.max_calls,
             on_failure=settings.on_failure,
+            grad=settings.grad,
+            parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
         )
     except SolverError as error:
         raise SolverError(error.failure, error.solution and finish(error.solution)) from None
     return finish(solution)
+
+
+def _parameters(model: ScoreModel) -> list[Tensor]:
+    r"""Weights and conditions that ask for gradients."""
+
+    given = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
+    return [p for p in (*model.parameters(), *given) if p.requires_grad]
 
 
 def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution:
@@ -124,7 +133,8 @@ def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution
     path = solution.path
     if path is not None:
         path = torch.stack([reverse.leave(X, t) for X, t in zip(path, times, strict=True)])
-    reached = reverse.to_time(solution.reached)
+    ok = torch.tensor([status == "ok" for status in solution.status])
+    reached = torch.where(ok, times[-1], reverse.to_time(solution.reached))
     x = reverse.leave(solution.x, reached)
     return replace(solution, x=x, times=times, reached=reached, path=path)
 
@@ -161,10 +171,11 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
                 f"times must lie in [{process.t_min:.4g}, {process.t_max:.4g}], the domain of "
                 f"{type(process).__name__}, but reach from {low:.4g} to {high:.4g}."
             )
-        if (times[-1] - times[0]) * (stop - start) < 0:
+        if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
+            first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
             raise ValueError(
                 f"times must go from {start:.4g} towards {stop:.4g}, but go from "
-                f"{times[0]:.4g} to {times[-1]:.4g}; pass times.flip(0)."
+                f"{first:.4g} to {last:.4g}; pass times.flip(0)."
             )
         return times
     if settings.adaptive:
@@ -217,6 +228,7 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
         "conditions": list(model.bound_names),
         **settings.tolerances,
         "eta": _eta(settings),
+        "eta_convention": settings.eta_convention,
         "clock": _clock(settings),
         "seed": settings.seed,
         "first_index": settings.first_index,

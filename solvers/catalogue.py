@@ -64,7 +64,7 @@ STOCHASTIC: tuple[Solver, ...] = (
     _multistep("dpmpp_2m_sde_heun", 2, stochastic=True),
     _multistep("dpmpp_3m_sde", 3, rules=(exact, exact, halved), stochastic=True),
     _multistep("er_sde", 3, variable=LEVEL, stochastic=True, profile="er_sde"),
-    _multistep("sa", 3, corrector=(exact,), stochastic=True, profile="sa"),
+    _multistep("sa", 3, rules=BH1, corrector=BH1, stochastic=True, profile="sa"),
     ExponentialRungeKutta("dpmpp_sde", TWO, "data", stochastic=True),
     Ancestral("dpm_2_ancestral", ExponentialRungeKutta("dpm_2", TWO)),
     Ancestral("dpmpp_2s_ancestral", ExponentialRungeKutta("dpmpp_2s", TWO, "data")),

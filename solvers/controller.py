@@ -61,6 +61,7 @@ class Controller:
         if self.rtol + self.atol == 0:
             raise ValueError("rtol and atol must not both be 0; set at least one, such as 1e-5.")
 
+    @torch.no_grad()
     def ratio(self, error: Tensor, x0: Tensor, x1: Tensor, atol: Tensor | None = None) -> Tensor:
         r"""Returns the size of an error relative to what is allowed, with shape (B,).
 
@@ -89,9 +90,15 @@ class Controller:
             x: The state at the start, with shape (B, *).
         """
 
+        f0 = problem.at(t0[None], x)[0](x)
+        with torch.no_grad():
+            return self._first(problem, order, t0, stop, x, f0), f0
+
+    def _first(
+        self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor, f0: Tensor
+    ) -> Tensor:
         span = stop - t0
         scale = self.atol + self.rtol * x.abs()
-        f0 = problem.at(t0[None], x)[0](x)
         size, speed = row_rms(x / scale), row_rms(f0 / scale)
         h0 = torch.where((size < 1e-5) | (speed < 1e-5), span.abs() * 1e-6, 0.01 * size / speed)
         h0 = torch.where(h0.isfinite(), h0, span.abs() * 1e-6).minimum(span.abs())
@@ -100,4 +107,4 @@ class Controller:
         bend = row_rms((f1 - f0) / scale) / h0
         h1 = (0.01 / torch.maximum(speed, bend).clamp(min=1e-15)) ** (1 / (order + 1))
         h1 = torch.where(h1.isfinite(), h1, h0)
-        return torch.minimum(100 * h0, h1).minimum(span.abs()), f0
+        return torch.minimum(100 * h0, h1).minimum(span.abs())

@@ -1,7 +1,7 @@
 r"""The door of the package: integrate a problem along a grid, after all checks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -31,6 +31,8 @@ def solve(
     max_calls: int | None = None,
     max_steps: int = 10_000,
     on_failure: Literal["raise", "partial"] = "raise",
+    grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none",
+    parameters: Sequence[Tensor] = (),
 ) -> Solution:
     r"""Integrates a problem from the first to the last of some times.
 
@@ -55,6 +57,9 @@ def solve(
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
         on_failure: "raise", or "partial" to end the samples concerned and go on.
+        grad: "none"; "backprop" through all steps; "checkpoint", which takes each step again in
+            place of keeping what is inside it; or "adjoint".
+        parameters: What the adjoint is asked for beside the start.
 
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.
@@ -82,8 +87,13 @@ def solve(
             raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
         if path:
             raise ValueError(f"{solver} has no path between its steps; leave path= out.")
-    control = Control(controller, noise, path, callback, max_calls, on_failure)
-    return solver.integrate(problem, x, times, control)
+    if grad == "adjoint" and not solver.adjoint:
+        raise ValueError(f"{solver} has no adjoint; pass grad='checkpoint'.")
+    control = Control(
+        controller, noise, path, callback, max_calls, on_failure, grad, tuple(parameters)
+    )
+    with torch.set_grad_enabled(grad != "none"):
+        return solver.integrate(problem, x, times, control)
 
 
 def check_times(times: Tensor) -> Tensor:

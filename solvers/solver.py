@@ -45,6 +45,8 @@ class Control:
             `True`.
         max_calls: The largest number of network calls of a sample.
         on_failure: Whether a failure raises, or ends the samples concerned.
+        grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
+        parameters: What an adjoint is asked for beside the start.
     """
 
     controller: Controller | None = None
@@ -53,6 +55,8 @@ class Control:
     callback: Callable[[Event], object] | None = None
     max_calls: int | None = None
     on_failure: Literal["raise", "partial"] = "raise"
+    grad: str = "none"
+    parameters: tuple[Tensor, ...] = ()
 
 
 class Solver(ABC):
@@ -68,6 +72,8 @@ class Solver(ABC):
         fixed: Whether it can follow a grid.
         calls_per_step: The evaluations of the drift in a step, without a first one at the start.
         even: Whether it needs steps of equal size.
+        checkpoints: Whether its steps can be taken again for gradients.
+        adjoint: Whether it can integrate its adjoint equation.
         form: The linear part that it wants of a semi-linear problem.
         profile: How the noise that it wants depends on the noise level.
     """
@@ -80,6 +86,8 @@ class Solver(ABC):
     fixed: bool = True
     calls_per_step: int
     even: bool = False
+    checkpoints: bool = True
+    adjoint: bool = False
     form: str = "data"
     profile: str = "constant"
 

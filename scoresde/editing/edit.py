@@ -21,7 +21,6 @@ from ..settings import Settings
 OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
 
 
-@torch.no_grad()
 def edit(
     source: ScoreModel,
     target: ScoreModel,

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.shapes import align
 
 from ..checks import check_data
 from ..models import ScoreModel
 from ..settings import Settings, split
 from ..transport import make_times, transport
 
-DEFAULTS: dict[str, Any] = {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5}
+DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
-@torch.no_grad()
 def encode(
     model: ScoreModel, x: Tensor, *, t_max: float | None = None, **options: Any
 ) -> Solution:
@@ -29,7 +29,7 @@ def encode(
         x: Data, with shape (B, *).
         t_max: The time of the latents. By default, the last of the process.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
-            solver is "dopri5" with tolerances of 1e-5.
+            solver is "exponential" with tolerances of 1e-5.
 
     Returns:
         The solution, of which `x` holds the latents.
@@ -61,9 +61,12 @@ def encode(
             f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
         )
     times = make_times(model, start, stop, settings)
-    if t_max is not None and not math.isclose(times[-1].item(), t_max, rel_tol=1e-9):
-        raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {times[-1]:.4g}.")
-    return transport(model, x * signal(model, float(times[0])), times, settings)
+    for last in times[-1].flatten().tolist():
+        if t_max is not None and not math.isclose(last, t_max, rel_tol=1e-9):
+            raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {last:.4g}.")
+    alpha = process.scales(times[0])[0]
+    with settings.gradients():
+        return transport(model, x * align(alpha.to(x), x), times, settings)
 
 
 def signal(model: ScoreModel, t: float) -> float:

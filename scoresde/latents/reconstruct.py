@@ -3,14 +3,14 @@ r"""The round trip from data to latents and back."""
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.shapes import align
 
 from ..models import ScoreModel
 from ..sampling import decode, way_back
-from .encode import encode, signal
+from .encode import encode
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Reconstruction:
     calls: Tensor
 
 
-@torch.no_grad()
 def reconstruct(model: ScoreModel, x: Tensor, **options: Any) -> Reconstruction:
     r"""Encodes data and decodes it again with the same solver, on the same grid backwards.
 
@@ -47,10 +46,9 @@ def reconstruct(model: ScoreModel, x: Tensor, **options: Any) -> Reconstruction:
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
     latent = encode(model, x, **options)
-    back = decode(
-        model, latent.x, t_max=float(latent.times[-1]), denoise=False, **way_back(latent, options)
-    )
-    y = back.x / signal(model, float(latent.times[0]))
+    end = float(latent.times[-1]) if latent.times.ndim == 1 else None
+    back = decode(model, latent.x, t_max=end, denoise=False, **way_back(latent, options))
+    y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
     error = (y - x.to(y)).flatten(1)
     rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)
     return Reconstruction(y, rms, largest, latent, latent.calls + back.calls)

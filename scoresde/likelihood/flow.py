@@ -35,7 +35,7 @@ from ..settings import Settings, split
 from ..transport import transport
 
 NODES, PROBES, EXACT_UP_TO = 64, 4, 256
-DEFAULTS: dict[str, Any] = {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5}
+DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def log_likelihood(
         probes: The number of fresh probes at each node. By default 4.
         nodes: The number of nodes of the sum. With `steps=`, the grid gives them.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
-            solver is "dopri5" with tolerances of 1e-5.
+            solver is "exponential" with tolerances of 1e-5.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.

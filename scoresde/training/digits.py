@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..likelihood import dequantize
+from ..moments import moments
 from ..network_score import NetworkScore
 from ..networks import UNet
 from ..processes import EDM
@@ -84,7 +85,6 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
             bar.update(progress.step - bar.n)
             bar.set_postfix(loss=f"{progress.loss:.3f}")
     model = finished(checkpoint)
-    images = digits("train").images
     card = {
         "name": "digits",
         "network": {"name": "UNet", "settings": NETWORK},
@@ -94,10 +94,6 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
             "licence": "CC BY 4.0",
             "scale": "x = level / 8 - 1, levels 0 to 16, uniformly dequantised",
             "split": "train_test_split(test_size=0.2, stratify=labels, random_state=0)",
-        },
-        "moments": {
-            "mean": _rounded(images.mean(0)),
-            "std": _rounded(images.std(0)),
         },
         "training": {
             "command": f"scoresde train digits --steps {steps} --seed {seed}",
@@ -118,8 +114,7 @@ def finished(checkpoint: Path) -> NetworkScore:
     network.load_state_dict(
         {name[5:]: value for name, value in tensors.items() if name.startswith("mean.")}
     )
-    return _score(network.eval(), float(digits("train").images.square().mean().sqrt()))
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.flatten().tolist()]
+    images = digits("train").images
+    model = _score(network.eval(), float(images.square().mean().sqrt()))
+    model.moments = moments(dequantize(images, levels=LEVELS))
+    return model

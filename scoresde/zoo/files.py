@@ -1,6 +1,7 @@
 r"""Loading and saving models. Nothing in a file is executed.
 
-A model is two files of one name: `NAME.safetensors` holds the weights, and `NAME.json`, its card,
+A model is two files of one name: `NAME.safetensors` holds the weights, and the moments of the data if
+they are known, and `NAME.json`, its card,
 says what they are: network, process, what is predicted, data, licence, measurements. The card names
 networks, processes and schedules of this package, and their settings are plain numbers.
 """
@@ -14,13 +15,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from .. import networks, processes, schedules
+from ..moments import Moments
 from ..network_score import NetworkScore
 from ..oracles import check_labels
 from ..process import Process
 
 EMBEDDED = Path(__file__).parent
+PREFIX = "moments."  # of the tensors that are no weights
 NAMES = tuple(sorted(card.stem for card in EMBEDDED.glob("*.json")))
 
 
@@ -35,7 +39,7 @@ class CardScore(NetworkScore):
     card: dict[str, Any]
     classes: int = 0
 
-    def check_condition(self, name: str, value: torch.Tensor) -> None:
+    def check_condition(self, name: str, value: Tensor) -> None:
         if name == "label" and self.classes:
             check_labels(value, self.classes)
 
@@ -66,6 +70,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         ) from None
     try:
         network = getattr(networks, card["network"]["name"])(**card["network"]["settings"])
+        known = _take_moments(tensors, card)
         network.float().load_state_dict({k: v.float() for k, v in tensors.items()})
         process = build_process(card["process"])
         model = CardScore(
@@ -80,6 +85,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         raise ValueError(
             f"{card_file} does not describe a model of this package: {error}."
         ) from None
+    model.moments = known
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
     model.fingerprint = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     return model.requires_grad_(False).to(device or "cpu")
@@ -113,9 +119,25 @@ def save(model: NetworkScore, file: str | Path, card: dict[str, Any] | None = No
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: v.half().contiguous() for name, v in model.network.state_dict().items()}
+    if model.moments is not None:
+        card["moments"] = {"rest": model.moments.rest}
+        for name in ("mean", "basis", "variances"):
+            value = getattr(model.moments, name)
+            if value is not None:
+                tensors[PREFIX + name] = value.float().contiguous()
     save_file(tensors, file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     return file.with_suffix(".json")
+
+
+def _take_moments(tensors: dict[str, Tensor], card: dict[str, Any]) -> Moments | None:
+    r"""Takes the moments of the data, if there are any, out of the tensors of a file."""
+
+    names = [name for name in tensors if name.startswith(PREFIX)]
+    found = {name.removeprefix(PREFIX): tensors.pop(name).double() for name in names}
+    if not found:
+        return None
+    return Moments(found["mean"], found.get("basis"), found["variances"], card["moments"]["rest"])
 
 
 def describe_process(process: Process) -> dict[str, Any]:

@@ -12,6 +12,7 @@ References:
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,11 +54,12 @@ class _Field:
         self.ends = sorted((self.sign * times[[0, -1]]).tolist())
         self.first, self.last = times[[0, -1]].tolist()
         self.state, self.time, self.before = record.x, self.first, 0
+        self.told = self.first
         for name in callbacks:  # torchdiffeq warns of callbacks that a method does not know
             setattr(self, name, getattr(self, f"_{name}"))
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
-        time = self.sign * min(max(float(s), self.ends[0]), self.ends[1])
+        time = self.sign * min(max(float(s.detach()), self.ends[0]), self.ends[1])
         if self.record.spent(self.counter.total + 1):
             raise _Stop("max_calls", time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
@@ -68,13 +70,19 @@ class _Field:
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         self.state, self.time = y, self.sign * float(s)
-        time = torch.tensor(self.time, dtype=torch.float64)
         last, self.before = self.counter.total - self.before, self.counter.total
         if self.record.spent(self.counter.total + last):
             raise _Stop("max_calls", self.time)
+        if self.time != self.told:  # else nothing was accepted since
+            self.tell(y)
+
+    def tell(self, x: Tensor) -> None:
+        r"""Tells the callback of the run about the state at the time reached."""
+
+        self.told, time = self.time, torch.tensor(self.time, dtype=torch.float64)
         fraction = (self.time - self.first) / (self.last - self.first)
         self.record.calls[:] = self.counter.total
-        if self.record.tell(fraction, time, y):
+        if self.record.tell(fraction, time, x):
             raise _Stop("stopped", self.time)
 
     def _callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
@@ -104,6 +112,8 @@ class Torchdiffeq(Solver):
     even: bool = False
     solo: bool = False
     solves = ODE
+    checkpoints = False
+    adjoint = True
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -132,7 +142,7 @@ class Torchdiffeq(Solver):
         return Solution.stack(parts)
 
     def _integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
-        from torchdiffeq import odeint
+        from torchdiffeq import odeint, odeint_adjoint
         from torchdiffeq._impl.odeint import SOLVERS
 
         record = Record(problem, x, times, control)
@@ -143,9 +153,14 @@ class Torchdiffeq(Solver):
             ends = times if self.fixed or control.path else times[[0, -1]]
             try:
                 options = self._options(watched, x, times, control.controller)
-                path = odeint(
-                    field, x, (field.sign * ends).to(x.device), method=self.method, **options
-                )
+                if control.grad == "adjoint":
+                    integrate = partial(odeint_adjoint, adjoint_params=control.parameters)
+                else:
+                    integrate = odeint
+                times_ahead = (field.sign * ends).to(x.device)
+                path = integrate(field, x, times_ahead, method=self.method, **options)
+                field.time = field.last
+                field.tell(path[-1])
             except _Stop as stop:
                 status, time, rows = stop.status, stop.time, stop.rows
             except AssertionError:  # the step underflows, or there are too many

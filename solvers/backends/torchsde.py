@@ -113,6 +113,7 @@ class Torchsde(Stepper):
     levy_area: str = "none"
     solves = SDE
     stochastic = True
+    checkpoints = False  # its drift is worked out inside its steps
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -141,3 +141,18 @@ def test_training_of_digits_lowers_their_loss(tmp_path: Path) -> None:
     assert sum(losses[-2:]) < sum(losses[:2])
     model = finished(file)
     assert model.denoise(torch.zeros(1, 1, 8, 8), torch.tensor(1.0)).isfinite().all()
+
+
+def test_the_moments_of_the_data_travel_with_a_model(tmp_path: Path) -> None:
+    model = ss.load("digits")
+    assert model.moments is not None
+    assert model.moments.mean.shape == (1, 8, 8)
+    for known in (ss.moments(torch.rand(50, 1, 8, 8), "low_rank", rank=3), None):
+        model.moments = known
+        card = {**model.card, "moments": None}
+        back = ss.load(ss.save(model, tmp_path / "again", card)).moments
+        assert (back is None) == (known is None)
+        if known is not None and back is not None:
+            assert torch.allclose(back.coordinates, known.coordinates, atol=1e-6)
+            x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+            assert torch.allclose(back.split(x), known.split(x), atol=1e-5)

@@ -1,0 +1,211 @@
+r"""What a run can be told, and what it tells: noise, seeds, times, callbacks, partial results."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde as ss
+import solvers
+from solvers import Event
+
+from .cases import PROCESSES, gaussian, mixture
+
+STOCHASTIC = [n for n in solvers.available() if solvers.get(n).stochastic]
+ON_GRIDS = [n for n in STOCHASTIC if solvers.get(n).fixed]
+
+
+@pytest.mark.parametrize("solver", STOCHASTIC)
+def test_seeds_make_each_sample_by_itself(solver: str) -> None:
+    oracle = mixture(ss.VP())
+    options = {"steps": 6} if solvers.get(solver).fixed else {"rtol": 0.1, "atol": 0.1}
+    some = ss.sample(oracle, 4, solver=solver, seeds=[7, 8, 7, 9], **options)
+    assert torch.equal(some.x[0], some.x[2])
+    assert not torch.equal(some.x[0], some.x[1])
+    alone = ss.sample(oracle, 1, solver=solver, seed=9, **options)
+    assert torch.allclose(some.x[3], alone.x[0], atol=1e-12)
+    parts = ss.sample(oracle, 4, solver=solver, seeds=[7, 8, 7, 9], batch_size=3, **options)
+    assert torch.allclose(parts.x, some.x, atol=1e-12)
+
+
+def test_seeds_are_checked() -> None:
+    oracle = mixture(ss.VP())
+    with pytest.raises(ValueError, match="seeds must have 3 entries, one per sample, not 2"):
+        ss.sample(oracle, 3, steps=2, seeds=[1, 2])
+    with pytest.raises(ValueError, match="seeds= replaces seed= and first_index="):
+        ss.sample(oracle, 2, steps=2, seeds=[1, 2], seed=5)
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "em", "sra1", "dpmpp_2m_sde", "torchsde/srk"])
+def test_more_steps_on_one_path_come_nearer_to_its_solution(solver: str) -> None:
+    oracle = mixture(ss.EDM())
+
+    def run(steps: int, noise: str) -> Tensor:
+        options = {"grid": "log_snr", "noise": noise, "seed": 3, "t_min": 0.1, "denoise": False}
+        return ss.sample(oracle, 100, solver=solver, steps=steps, **options).x
+
+    errors = [(run(n, "path") - run(160, "path")).square().mean().sqrt() for n in (20, 40, 80)]
+    assert errors[2] < 0.7 * errors[0]
+    other = (run(80, "increments") - run(160, "increments")).square().mean().sqrt()
+    assert other > 3 * errors[2]
+
+
+@pytest.mark.parametrize("process", ["VP", "EDM", "Interpolant"])
+def test_noise_of_ones_own(process: str) -> None:
+    oracle, steps = gaussian(PROCESSES[process]), 8
+    z = torch.randn(steps, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    runs = [
+        ss.sample(oracle, 3, solver="ancestral", steps=steps, noise=z, batch_size=size)
+        for size in (3, 2)
+    ]
+    assert torch.allclose(runs[0].x, runs[1].x)
+    again = ss.sample(oracle, 3, solver="ancestral", steps=steps, noise=-z)
+    assert not torch.allclose(again.x, runs[0].x)
+    with pytest.raises(ValueError, match="noise has 8 rows, but step 9 wants one more"):
+        ss.sample(oracle, 3, solver="ancestral", steps=9, noise=z)
+    with pytest.raises(ValueError, match=r"noise must have shape \(steps, B, \*\)"):
+        ss.sample(oracle, 4, solver="ancestral", steps=8, noise=z)
+    with pytest.raises(ValueError, match="noise= has no effect on dpmpp_2m"):
+        ss.sample(oracle, 3, steps=8, noise=z)
+    with pytest.raises(ValueError, match="pass noise='path'"):
+        ss.sample(oracle, 3, solver="dpmpp_sde", steps=8, noise=z)
+
+
+@pytest.mark.parametrize(
+    "solver", ["dpmpp_2m", "unipc", "dpm_3", "heun", "ipndm", "moment_2", "exponential"]
+)
+def test_samples_may_start_and_end_at_their_own_times(solver: str) -> None:
+    oracle, z = mixture(ss.VP()), torch.randn(3, 2, dtype=torch.float64)
+    starts, ends = torch.tensor([1.0, 0.8, 0.6]), torch.tensor([0.01, 0.02, 0.05])
+    steps = 1 if solver == "exponential" else 10
+    times = torch.stack(
+        [torch.linspace(a, b, steps + 1) for a, b in zip(starts, ends, strict=True)], 1
+    )
+    tolerances = {"rtol": 1e-6, "atol": 1e-6} if solver == "exponential" else {}
+    together = ss.decode(oracle, z, solver=solver, times=times, **tolerances)
+    assert torch.equal(together.reached, times.double()[-1])
+    for i in range(3):
+        alone = ss.decode(oracle, z[i : i + 1], solver=solver, times=times[:, i], **tolerances)
+        assert torch.allclose(together.x[i], alone.x[0], atol=1e-10)
+        assert together.calls[i] == alone.calls[0]
+
+
+def test_times_per_sample_are_checked() -> None:
+    oracle, times = mixture(ss.VP()), torch.linspace(1, 0.1, 5)[:, None].expand(-1, 2)
+    z = torch.randn(3, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"times must have shape \(n \+ 1,\) or \(n \+ 1, 3\)"):
+        ss.decode(oracle, z, times=times)
+    with pytest.raises(ValueError, match="torchdiffeq/euler has one time for all samples"):
+        ss.decode(oracle, z[:2], times=times, solver="torchdiffeq/euler")
+
+
+@pytest.mark.parametrize(
+    "solver", ["dpmpp_2m", "heun", "ancestral", "exponential", "dopri5", "torchdiffeq/rk4"]
+)
+def test_a_callback_sees_every_step_and_the_denoised_data(solver: str) -> None:
+    oracle, events = mixture(ss.VP()), list[Event]()
+    fixed = solvers.get(solver).fixed and solver != "dopri5"
+    options = {"steps": 5} if fixed else {"rtol": 1e-3, "atol": 1e-3}
+    s = ss.sample(oracle, 3, solver=solver, callback=events.append, **options)
+    assert len(events) == 5 if fixed else len(events) >= int(s.accepted.max())
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    for event in events:
+        assert event.denoised is not None
+        assert event.denoised.shape[1:] == (2,)
+        assert event.denoised.isfinite().all()
+        assert event.calls is not None
+    assert torch.allclose(
+        events[-1].x, s.x[events[-1].rows if not fixed else slice(None)], atol=0.3
+    )
+    unseen = ss.sample(oracle, 3, solver=solver, **options)
+    assert torch.allclose(unseen.x, s.x)
+    assert torch.equal(unseen.calls, s.calls)  # what is shown costs no call
+
+
+def test_the_denoised_data_of_a_callback_is_that_of_the_model() -> None:
+    oracle, seen = gaussian(ss.EDM()), list[Tensor]()
+    run = {"solver": "ddim", "steps": 4, "path": True, "denoise": False}
+    s = ss.sample(oracle, 2, callback=lambda e: seen.append(e.denoised), **run)
+    assert s.path is not None
+    for x, t, D in zip(s.path[:-1], s.times[:-1], seen, strict=True):
+        assert torch.allclose(D, oracle.denoise(x, t))
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "exponential", "dopri5", "em", "torchdiffeq/rk4"])
+def test_a_callback_can_end_the_run(solver: str) -> None:
+    oracle, events = mixture(ss.VP()), list[Event]()
+    adaptive = not solvers.get(solver).fixed or solver == "dopri5"
+    options = {"rtol": 1e-4, "atol": 1e-4} if adaptive else {"steps": 30}
+
+    def watch(event: Event) -> bool:
+        events.append(event)
+        return len(events) == 7
+
+    s = ss.sample(oracle, 2, solver=solver, callback=watch, **options)
+    assert s.status == ("stopped", "stopped")
+    assert not s.ok
+    assert len(events) == 7
+    assert s.x.isfinite().all()
+    assert (s.reached > oracle.process.start_of("sampling")).all()
+    whole = ss.sample(oracle, 2, solver=solver, **options)
+    assert (s.calls < whole.calls).all()
+    if not adaptive:
+        assert torch.allclose(s.reached, s.times[7].expand(2))
+        assert torch.equal(events[-1].x, s.x)
+
+
+def test_failures_keep_the_time_that_was_reached() -> None:
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        bad = (t < 0.3) & (torch.arange(len(x)) == 1)
+        return torch.where(bad[:, None], torch.nan, 0.0) + 0 * x
+
+    model = ss.NetworkScore(network, ss.VP(), "data", shape=(2,))
+    times = torch.linspace(1, 0.1, 10, dtype=torch.float64)
+    z = torch.ones(3, 2, dtype=torch.float64)
+    s = ss.decode(model, z, times=times, on_failure="partial", denoise=False)
+    assert s.status == ("ok", "nonfinite", "ok")
+    assert s.reached[0] == times[-1]
+    assert 0.2 < s.reached[1] <= 0.4
+    assert s.x.isfinite().all()
+
+
+def test_eta_conventions_are_translated() -> None:
+    oracle = mixture(ss.VP())
+    canonical = ss.sample(oracle, 2, solver="dpmpp_2m_sde", steps=5, eta=0.5)
+    squared = ss.sample(
+        oracle, 2, solver="dpmpp_2m_sde", steps=5, eta=0.25, eta_convention="k_diffusion"
+    )
+    assert torch.allclose(canonical.x, squared.x)
+    assert squared.provenance["eta_convention"] == "k_diffusion"
+    for convention in ("canonical", "ddim", "k_diffusion"):  # which agree at 0 and 1
+        for eta, want in ((0.0, "ddim"), (1.0, "ancestral")):
+            runs = [
+                ss.sample(
+                    oracle, 2, solver="ancestral", steps=5, eta=eta, eta_convention=convention
+                ),
+                ss.sample(oracle, 2, solver=want, steps=5),
+            ]
+            assert torch.allclose(runs[0].x, runs[1].x)
+    with pytest.raises(ValueError, match="more noise than a step can hold"):
+        ss.sample(oracle, 2, solver="ancestral", steps=5, eta=1.5, eta_convention="ddim")
+    with pytest.raises(ValueError, match="eta_convention must be one of"):
+        ss.sample(oracle, 2, steps=5, eta_convention="karras")
+    with pytest.raises(ValueError, match="meant for semi-linear solvers"):
+        ss.sample(oracle, 2, solver="em", steps=5, eta_convention="ddim")
+
+
+def test_an_adaptive_stochastic_solver_needs_a_path() -> None:
+    with pytest.raises(ValueError, match="noise must be 'path', not 'increments'"):
+        ss.sample(mixture(ss.VP()), 2, solver="exponential_sde", noise="increments")
+
+
+def test_settings_of_a_solver_can_be_part_of_its_name() -> None:
+    oracle = mixture(ss.VP())
+    z = ss.encode(oracle, oracle.data(2), solver="dpmpp_3m:lower_order_final=True", steps=6)
+    assert z.provenance["solver"] == "dpmpp_3m:lower_order_final=True"
+    assert ss.decode(oracle, z).provenance["solver"] == "dpmpp_3m:lower_order_final=True"
+    with pytest.raises(ValueError, match="dpmpp_2m has no setting 'order=3'; it has values"):
+        solvers.get("dpmpp_2m:order=3")
+    with pytest.raises(ValueError, match="values must be a number, True or False, but is 'two'"):
+        solvers.get("dpmpp_2m:values=two")
