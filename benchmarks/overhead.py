@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from solvers import Increments, Path
 
 from .report import save
 
@@ -56,12 +57,12 @@ def hand_em(x: Tensor, sigmas: list[float]) -> Tensor:
     return x
 
 
-def ours(solver: str) -> Callable[[Tensor, list[float]], Tensor]:
+def ours(solver: str, **options: object) -> Callable[[Tensor, list[float]], Tensor]:
     model = ss.NetworkScore(free, PROCESS, "data")
 
     def run(x: Tensor, sigmas: list[float]) -> Tensor:
         times = torch.tensor(sigmas, dtype=torch.float64)
-        return ss.decode(model, x, solver=solver, times=times, denoise=False).x
+        return ss.decode(model, x, solver=solver, times=times, denoise=False, **options).x
 
     return run
 
@@ -81,32 +82,82 @@ CASES: dict[str, dict[str, Callable[[Tensor, list[float]], Tensor]]] = {
         "hand": hand_euler, "scoresde euler": ours("euler"), "torchdiffeq directly": odeint,
         "scoresde torchdiffeq/euler": ours("torchdiffeq/euler"),
     },
-    "DPM++ 2M": {"hand": hand_2m, "scoresde dpmpp_2m": ours("dpmpp_2m")},
+    "DPM++ 2M": {
+        "hand": hand_2m, "scoresde dpmpp_2m": ours("dpmpp_2m"),
+        "scoresde dpmpp_2m, progress": ours("dpmpp_2m", progress=True),
+        "scoresde unipc": ours("unipc"), "scoresde ipndm_4": ours("ipndm_4"),
+    },
     "Euler-Maruyama": {
-        "hand": hand_em, "scoresde em": ours("em"), "scoresde torchsde/euler": ours("torchsde/euler"),
-        "scoresde torchsde/srk": ours("torchsde/srk"),
+        "hand": hand_em, "scoresde em": ours("em"), "scoresde em, one path": ours("em", noise="path"),
+        "scoresde torchsde/euler": ours("torchsde/euler"), "scoresde torchsde/srk": ours("torchsde/srk"),
     },
 }  # fmt: skip
 
 
+def noise() -> dict[str, Callable[[Tensor, list[float]], Tensor]]:
+    r"""The noise alone: fresh, keyed by the step, and of one path in log-SNR."""
+
+    def motion(kind: type[Increments] | type[Path]) -> Callable[[Tensor, list[float]], Tensor]:
+        def run(x: Tensor, sigmas: list[float]) -> Tensor:
+            keyed, times = kind(0, torch.arange(len(x)), x), -torch.tensor(sigmas).double().log()
+            for i in range(len(times) - 1):
+                w = keyed.increment(i, times[i], times[i + 1])
+            return w
+
+        return run
+
+    def fresh(x: Tensor, sigmas: list[float]) -> Tensor:
+        for _ in sigmas[1:]:
+            w = torch.randn_like(x)
+        return w
+
+    return {"hand": fresh, "increments": motion(Increments), "path": motion(Path)}
+
+
+def end_to_end() -> dict[str, Callable[[Tensor, list[float]], Tensor]]:
+    r"""The digits U-Net: its calls alone, and sampling with it, progress and checks on."""
+
+    model = ss.load("digits")
+
+    def network(x: Tensor, sigmas: list[float]) -> Tensor:
+        y, t = torch.randn(64, 1, 8, 8), torch.zeros(64)
+        for _ in sigmas:
+            D = model.network(y, t)
+        return D
+
+    def sampling(x: Tensor, sigmas: list[float]) -> Tensor:
+        return ss.sample(model, 64, steps=len(sigmas) - 1, progress=True).x
+
+    return {"hand": network, "scoresde dpmpp_2m": sampling}
+
+
+def compare(
+    family: str, runs: dict[str, Callable[[Tensor, list[float]], Tensor]], steps: int
+) -> list[dict]:
+    x, sigmas = torch.randn(SHAPE), karras(steps)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(REPEATS + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(x, sigmas)
+            if repeat:  # the first warms up
+                times[name].append((time.perf_counter() - start) / steps * 1e3)
+    base = statistics.median(times["hand"])
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    return [
+        {"method": family, "loop": name, "ms per step": ms, "ratio": ms / base}
+        for name, ms in middle.items()
+    ]
+
+
 def main() -> None:
     torch.set_num_threads(2)
-    x, sigmas, rows = torch.randn(SHAPE), karras(STEPS), []
+    rows = []
     with torch.no_grad():
         for family, runs in CASES.items():
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            for repeat in range(REPEATS + 1):
-                for name, run in runs.items():
-                    start = time.perf_counter()
-                    run(x, sigmas)
-                    if repeat:  # the first warms up
-                        times[name].append((time.perf_counter() - start) / STEPS * 1e3)
-            base = statistics.median(times["hand"])
-            for name, values in times.items():
-                ms = statistics.median(values)
-                rows.append(
-                    {"method": family, "loop": name, "ms per step": ms, "ratio": ms / base}
-                )
+            rows += compare(family, runs, STEPS)
+        rows += compare("Noise", noise(), STEPS)
+        rows += compare("digits U-Net, 64 samples", end_to_end(), 20)
     save("overhead", rows, shape=SHAPE, steps=STEPS)
 
 
