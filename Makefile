@@ -25,6 +25,7 @@ format: .venv/installed
 bench: .venv/bench
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.accuracy
+	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.likelihood
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables

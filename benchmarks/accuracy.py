@@ -106,7 +106,7 @@ def diffusers_direct(z: Tensor, want: Tensor) -> list[dict]:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     z = testbed.start(COUNT)
     want = testbed.truth(z)
     rows = []

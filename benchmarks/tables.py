@@ -5,17 +5,34 @@ from typing import Any
 
 import solvers
 from scoresde import plots
-from solvers.catalogue import REFUSED, describe
+from solvers.catalogue import ALIASES, REFUSED, describe
 
 from . import report
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHOWN = (
-    "ddim", "dpmpp_2m", "exponential_2", "exponential_3", "euler", "heun", "rk4", "dopri5", "bosh3",
-    "torchdiffeq/dopri5", "torchdiffeq/dopri8", "dopri5, VP, clock t",
+    "exponential", "dpm_adaptive", "dopri5", "bosh3", "ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_published", "unipc_3",
+    "ipndm_4", "deis_3", "dpm_3", "edm_heun", "moment_2", "moment_ipndm_4", "rk4", "torchdiffeq/dopri5", "dopri5, VP, clock t",
     "torchdiffeq directly: dopri5, VP, clock t", "diffusers directly: EDMDPMSolverMultistepScheduler",
 )  # fmt: skip
+DISTANCES = {
+    "digits": "the exact digits: real data under a kernel of width 0.1, 500 samples",
+    "mixture": "a mixture of 20 Gaussians in 32 dimensions, 1000 samples",
+    "trained": "the network trained on digits, 500 samples against all real digits",
+}
+CURVES = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "deis_3", "moment_1", "moment_2", "moment_ipndm_4", "dpmpp_2m_sde",
+          "diffusers directly: EDMDPMSolverMultistepScheduler")  # fmt: skip
 NOTES = {
+    "exponential": "variable order up to 6 of its predictor; one call per step",
+    "exponential_sde": "on one Brownian path",
+    "dpmpp_3m_published": "lacks a factor 2, as published",
+    "dpm_3m_published": "lacks a factor 2, as published",
+    "dpm_fast": "its last two steps are of order 2 and 1",
+    "edm_churn": "order of its steps without churn: 2",
+    "er_sde": "noise of ER-SDE-Solver by noise level",
+    "sa": "noise between the noise levels 0.05 and 1",
+    "langevin_corrector": "ancestral steps, each corrected once",
+    "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
     "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock",
     "torchdiffeq/fixed_adams": "the same as implicit_adams",
@@ -53,7 +70,11 @@ def catalogue() -> str:
         "All methods of torchdiffeq and torchsde are here, by name. `python -m benchmarks.tables` writes this page "
         "from the catalogue.\n\nOrders of stochastic solvers are strong orders for additive noise. Native adaptive "
         "solvers control each sample by itself; those of torchdiffeq share steps that meet the tolerance for the "
-        "worst sample.\n\n" + table(rows)
+        "worst sample.\n\n"
+        + table(rows)
+        + "\nOther names: "
+        + ", ".join(f"`{alias}` is `{name}`" for alias, name in ALIASES.items())
+        + ".\n"
     )
 
 
@@ -64,6 +85,58 @@ def section(name: str, title: str, words: str, keep: Any = None) -> str:
     rows = [row for row in found["rows"] if keep is None or keep(row)]
     machine = f"torch {found['machine']['torch']}, {found['machine']['threads']} threads"
     return f"## {title}\n\n{words}\n\n`{found['command']}` ({machine}):\n\n{table(rows)}\n"
+
+
+def distances() -> str:
+    r"""Energy distances by solver and budget, a table and a figure for each problem."""
+
+    if not (report.RESULTS / "distance.json").exists():
+        return ""
+    found = report.load("distance")
+    page = (
+        "## Distance from data\n\nEnergy distance times 1000, the mean over two seeds that did not choose the grid: for each solver and "
+        "budget, the best of `rho`, `log_snr`, `tan` and `asinh` on another seed. Calls include the last denoising; a solver of several calls per step "
+        "stands at the largest number within the budget.\n\n`python -m benchmarks.distance`\n\n"
+    )
+    for problem, words in DISTANCES.items():
+        rows = [row for row in found["rows"] if row["problem"] == problem]
+        if not rows:
+            continue
+        floors = {
+            row["solver"]: row["energy distance x 1000"] for row in rows if row["calls"] is None
+        }
+        budgets = sorted(
+            {row["calls"] for row in rows if row["calls"]} & {5, 6, 8, 10, 15, 20, 40}
+        )
+        lines: dict[str, dict[int, float]] = {}
+        for row in rows:
+            if row["calls"]:
+                lines.setdefault(row["solver"], {})[row["calls"]] = row["energy distance x 1000"]
+        curves = {
+            name: sorted((calls, max(d, 1e-2)) for calls, d in lines[name].items())
+            for name in CURVES
+            if name in lines
+        }
+        figure = f"distance_{problem}.png"
+        plots.curves(
+            DOCS / "pictures" / figure,
+            curves,
+            "network calls per sample",
+            "energy distance x 1000",
+        )
+        beside = ", ".join(f"{name} {value:.2f}" for name, value in floors.items())
+        page += f"### {words[0].upper()}{words[1:]}\n\nBeside: {beside}.\n\n![{words}](pictures/{figure})\n\n"
+        page += table([
+            {"solver": name, **{str(b): nearest(calls, b) for b in budgets}} for name, calls in lines.items()
+        ]) + "\n"  # fmt: skip
+    return page
+
+
+def nearest(calls: dict[int, float], budget: int) -> float | None:
+    r"""The figure at the largest number of calls within a budget, unless that is far below it."""
+
+    within = [c for c in calls if 0.7 * budget <= c <= budget]
+    return calls[max(within)] if within else None
 
 
 def benchmarks() -> str:
@@ -90,6 +163,7 @@ def benchmarks() -> str:
         "64 samples in float64, against a reference at 1e-10.\n\n![Error against calls](pictures/accuracy.png)",
         lambda row: row["solver"] in SHOWN,
     )  # fmt: skip
+    page += distances()
     page += section(
         "likelihood", "Likelihood",
         "32 points of the same data; the error is that of each point against the exact density.",
