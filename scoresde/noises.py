@@ -8,6 +8,7 @@ from torch import Tensor
 from solvers import Brownian, Increments, Path
 from solvers.shapes import align
 
+from .custom import NonlinearProcess
 from .reverse import Reverse
 from .settings import Settings
 
@@ -80,6 +81,9 @@ class Normals(Brownian):
     def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("this solver wants integrals of its noise; pass noise='path'.")
 
+    def fresh(self, step: int, k: int) -> Tensor:
+        raise ValueError("this solver wants noise between its steps; pass noise='path'.")
+
     def rows(self, index: Tensor) -> "Normals":
         return Normals(self.normals[:, index.to(self.normals.device)])
 
@@ -100,9 +104,11 @@ def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> 
         return None
     motion = _motion(x, rows, settings)
     split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
-    if isinstance(motion, Increments | Normals) or reverse.clock == "log_snr":
+    process = reverse.model.process
+    free = isinstance(motion, Increments | Normals) or isinstance(process, NonlinearProcess)
+    if free or reverse.clock == "log_snr":  # no clock to translate
         return motion if reverse.moments is None else Seen(motion, lambda t: t, split)
-    return Seen(motion, reverse.model.process.log_snr, split)
+    return Seen(motion, process.log_snr, split)
 
 
 def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:

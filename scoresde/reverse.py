@@ -83,7 +83,11 @@ class Reverse:
 
         if isinstance(self.model.process, NonlinearProcess):
             return self._nonlinear(self.model.process)
-        common: dict[str, Any] = {"rows": self._rows, "describe": self._describe}
+        common: dict[str, Any] = {
+            "rows": self._rows,
+            "describe": self._describe,
+            "cost": self.model.cost,
+        }
         if self.kind is SemiLinear:
             return SemiLinear(
                 partial(_at, self._remainder),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solvers import Brownian, Event, Solver, get
+from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
 
 from .conditions import check_conditions
@@ -214,9 +214,11 @@ class Settings:
                 f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
             )
-        if self.adaptive and self.method.stochastic and self.noise not in (None, "path"):
+        stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
+        if self.adaptive and self.method.stochastic and stepwise:
+            noise = "'increments'" if isinstance(self.noise, str) else type(self.noise).__name__
             raise ValueError(
-                f"{self.method} tries steps of any size, so noise must be 'path', not {self.noise!r}."
+                f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
         if self.times is not None and len(given) > 1:
             raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")

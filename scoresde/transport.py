@@ -72,7 +72,7 @@ def make_reverse(model: ScoreModel, settings: Settings) -> Reverse:
             f"eta_convention={settings.eta_convention!r} is meant for semi-linear solvers, such as "
             f"'ancestral', but {solver} is none; pass the canonical eta."
         )
-    return Reverse(model, solver.solves, eta, _clock(settings), solver.form, noise)
+    return Reverse(model, solver.solves, eta, _clock(model, settings), solver.form, noise)
 
 
 def _solve(
@@ -189,7 +189,7 @@ def _grid(model: ScoreModel, settings: Settings) -> str:
         return settings.grid
     if isinstance(model.process, NonlinearProcess):
         return "t"
-    return _clock(settings) if settings.method.even else "rho"
+    return _clock(model, settings) if settings.method.even else "rho"
 
 
 def _eta(settings: Settings) -> float:
@@ -200,18 +200,25 @@ def _eta(settings: Settings) -> float:
                 "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
             )
         return 0.0
+    if settings.eta is not None and not settings.method.takes_eta:
+        raise ValueError(
+            f"eta={settings.eta} has no effect on {settings.method}, whose noise is set by its own "
+            "settings; see solvers.get."
+        )
     if settings.eta is None:
         return 1.0 if settings.method.stochastic else 0.0
     return float(settings.eta)
 
 
-def _clock(settings: Settings) -> Clock:
+def _clock(model: ScoreModel, settings: Settings) -> Clock:
     if settings.method.solves is SemiLinear:
         if settings.clock == "t":
             raise ValueError(
                 f"clock='t' has no effect on {settings.method}: its clock is log_snr."
             )
         return "log_snr"
+    if settings.clock is None and isinstance(model.process, NonlinearProcess):
+        return "t"
     return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
 
 
@@ -229,7 +236,7 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
         **settings.tolerances,
         "eta": _eta(settings),
         "eta_convention": settings.eta_convention,
-        "clock": _clock(settings),
+        "clock": _clock(model, settings),
         "seed": settings.seed,
         "first_index": settings.first_index,
         "noise": VERSION,

@@ -72,6 +72,13 @@ class AdaptiveAdams(Stepper):
     calls_at_start = 1
     caution = Caution(safety=0.7, growth=2.0)
 
+    def __post_init__(self) -> None:
+        if self.form == "moments":
+            raise ValueError(
+                "form='moments' has weights per coordinate, which error control here does not know; "
+                "use 'isotropic', 'data' or 'noise'."
+            )
+
     @property
     def order(self) -> int:  # type: ignore[override]
         return 1 if self.stochastic else self.highest

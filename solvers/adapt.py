@@ -71,12 +71,12 @@ def adapt(
     span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
     with counting() as counter:
         watched = problem.map(counter.watch)
-        if record.spent(method.calls_at_start):
+        if record.spent(method.calls_at_start * problem.cost):
             record.fail("max_calls", rows, x, t)
             return record.finish(x)
         h, memory = method.begin(watched, controller, t, stop, x)
         record.calls += counter.total
-        price = method.calls_per_step * max(1, counter.total // max(1, method.calls_at_start))
+        price = method.calls_per_step * problem.cost
         broken = torch.zeros(len(x))
         front = _Front(watched, rows, t, stop, h, x, memory, control.noise, broken)
         while len(front.rows) and not ended:

@@ -30,9 +30,9 @@ def march(
         plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
         take = kept_small(method.step) if control.grad == "checkpoint" else method.step
         i, memory, every = 0, None, CHECK_EVERY
-        saved, told, before = (i, x, memory), 0, 0
+        saved, told, before, known = (i, x, memory), 0, 0, 0
         while i < len(plan) and record.any_alive:
-            cost = max(method.calls_per_step, counter.total - before)  # as the last, at least
+            cost = max(method.calls_per_step * problem.cost, counter.total - before)
             if record.spent(counter.total + cost):
                 _stop(record, x, i, counter.total)
                 break
@@ -43,9 +43,11 @@ def march(
                 bad = record.alive & ~row_finite(x)
                 if bool(bad.any()) and every > 1:
                     (i, x, memory), every = saved, 1
+                    counter.total = before = known  # what is taken again costs nobody twice
                     continue
                 _fail(record, bad, saved[1], i, counter.total)
-                saved = (i, x, memory)
+                saved, known = (i, x, memory), counter.total
+                every = CHECK_EVERY if bool(bad.any()) else every
             if i > told:
                 told = i
                 if record.keep(i, x, counter.total):

@@ -48,15 +48,16 @@ class Path(Keyed):
             )
         low, high = sorted((t0.item(), t1.item()))
         inner = range(math.floor(low / RESOLUTION) + 1, math.ceil(high / RESOLUTION))
-        times = [t0.item(), *(RESOLUTION * k for k in inner), t1.item()]
-        times = [low, *times[1:-1], high]
-        values = [self.at(torch.tensor(t, dtype=torch.float64)) for t in times]
-        total = torch.zeros_like(self.like)
-        for s, t, a, b in zip(times[:-1], times[1:], values[:-1], values[1:], strict=True):
-            total.add_(a + b, alpha=(t - s) / 2)
-        start, stop = (values[0], values[-1]) if t1 > t0 else (values[-1], values[0])
-        h = high - low
-        return stop - start, math.copysign(1, t1 - t0) * (total - h * start)
+        first = value = self.at(torch.tensor(low, dtype=torch.float64))
+        total, before = torch.zeros_like(first), low
+        for t in (*(RESOLUTION * k for k in inner), high):
+            old, value = value, self.at(torch.tensor(t, dtype=torch.float64))
+            total.add_(old + value, alpha=(t - before) / 2)
+            before = t
+        h, start, w = high - low, first, value - first
+        if t1 < t0:
+            start, w = value, -w
+        return w, math.copysign(1, t1 - t0) * (total - h * start)
 
     def at(self, t: Tensor) -> Tensor:
         r"""Returns the path at a time, of shape () or (B,), like the state; it is 0 at -32."""

@@ -36,6 +36,7 @@ class Problem:
         rows: A function from the indices of some rows to the problem of these rows alone. By
             default, the drift is taken to work for any rows.
         describe: A function from a time to the words by which errors call it.
+        cost: The network calls of one evaluation of the drift, for budgets.
         unit: The size of tolerances in units of the state, as a function of times. By default 1.
     """
 
@@ -43,6 +44,7 @@ class Problem:
     tabulate: Tabulate | None = field(default=None, kw_only=True)
     rows: Callable[[Tensor], "Problem"] | None = field(default=None, kw_only=True)
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
+    cost: int = field(default=1, kw_only=True)
     unit: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
 
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:

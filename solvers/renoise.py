@@ -105,6 +105,7 @@ class Churn(Renoised):
     low: float = 0.05
     high: float = 50.0
     noise: float = 1.003
+    takes_eta = False
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear, gamma = problem.linear, min(self.amount / (len(t0) + 1), math.sqrt(2) - 1)
@@ -163,6 +164,10 @@ class Langevin(Stepper):
     solves = SemiLinear
     stochastic = True
     order = 1
+
+    @property
+    def takes_eta(self) -> bool:  # type: ignore[override]
+        return self.inner is not None
 
     @property
     def calls_per_step(self) -> int:  # type: ignore[override]

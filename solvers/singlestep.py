@@ -12,6 +12,7 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from .brownian import Brownian
 from .controller import Caution, Controller
-from .problem import SemiLinear, StateField
+from .problem import Linear, SemiLinear, StateField
 from .shapes import Scalar, add_product, factors
 from .solver import Step
 from .stepper import Stepper
@@ -76,6 +77,7 @@ class _Plan(NamedTuple):
     number: int
     t0: Tensor
     t1: Tensor
+    linear: Linear
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class ExponentialRungeKutta(Stepper):
             steps.append([_Stage(*column) for column in columns])
         low = by_step(t1, stages.low, stages.low_rule) if self.adaptive else [[]] * len(t0)
         rows = zip(zip(*fields, strict=True), zip(*steps, strict=True), low, t0, t1, strict=True)
-        return [_Plan(stages, *row[:3], 0, *row[3:]) for row in rows]
+        return [_Plan(stages, *row[:3], 0, *row[3:], linear) for row in rows]
 
     def step(self, plan: _Plan, x: Tensor, memory: None, noise: Brownian | None) -> Step:
         stages, values = plan.stages, [plan.fields[0](x)]
@@ -175,7 +177,18 @@ class ExponentialRungeKutta(Stepper):
         if not self.adaptive:
             return Step(y)
         low = _add(x * plan.steps[-1].decay, plan.low, values, stages.low)
-        return Step(y, error=y - low)
+        between = partial(self._between, plan, x, values)
+        return Step(y, error=y - low, interpolate=between)
+
+    def _between(self, plan: _Plan, x: Tensor, values: Sequence[Tensor], theta: Tensor) -> Tensor:
+        r"""Returns the state inside the step, from the polynomial through all stages."""
+
+        s = torch.lerp(plan.t0, plan.t1, theta.reshape(-1).double().cpu())
+        nodes = torch.stack([torch.lerp(plan.t0, plan.t1, c) for c in plan.stages.places], dim=-1)
+        w = weights(plan.linear, plan.t0, s, nodes, exact, self.variable)
+        each = [factors(w[None, ..., j, :], x)[0] for j in range(len(values))]
+        [decay] = factors(plan.linear.decay(plan.t0, s)[None], x)
+        return _add(x * decay, each, values, range(len(values)))
 
 
 def _add(

@@ -68,6 +68,7 @@ class Solver(ABC):
         order: The global error is :math:`O(h^{order})`; for stochastic methods, the strong one
             for additive noise.
         stochastic: Whether it adds noise.
+        takes_eta: Whether the amount of noise is that of the problem.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
         calls_per_step: The evaluations of the drift in a step, without a first one at the start.
@@ -82,6 +83,7 @@ class Solver(ABC):
     solves: ClassVar[type[Problem]]
     order: float
     stochastic: bool = False
+    takes_eta: bool = True
     adaptive: bool = False
     fixed: bool = True
     calls_per_step: int

@@ -81,6 +81,6 @@ def refuse_noise(settings: Settings) -> None:
     if settings.method.stochastic or settings.eta:
         raise ValueError(
             f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use an ODE solver such as 'dopri5', or "
-            "'ddim' with eta=0."
+            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without, such as 'exponential' "
+            "or 'ddim'."
         )

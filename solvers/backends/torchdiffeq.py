@@ -60,7 +60,7 @@ class _Field:
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         time = self.sign * min(max(float(s.detach()), self.ends[0]), self.ends[1])
-        if self.record.spent(self.counter.total + 1):
+        if self.record.spent(self.counter.total + self.problem.cost):
             raise _Stop("max_calls", time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
         good = row_finite(drift)

@@ -120,6 +120,11 @@ class Torchsde(Stepper):
         return f"torchsde/{self.method}"
 
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+        if t0.ndim > 1:
+            raise ValueError(
+                f"{self} has one time for all samples; pass times of shape (n + 1,), or use a native "
+                "solver, such as 'em'."
+            )
         sign = 1.0 if t1[-1] > t0[0] else -1.0
         equation = _Equation(problem, sign, self.sde_type)
         ends = zip(sign * t0, sign * t1, strict=True)

@@ -209,3 +209,96 @@ def test_settings_of_a_solver_can_be_part_of_its_name() -> None:
         solvers.get("dpmpp_2m:order=3")
     with pytest.raises(ValueError, match="values must be a number, True or False, but is 'two'"):
         solvers.get("dpmpp_2m:values=two")
+
+
+class Failing(ss.ScoreModel):
+    r"""A model that breaks at low noise, for samples on one side."""
+
+    def __init__(self, model: ss.ScoreModel) -> None:
+        super().__init__()
+        self.resemble(model)
+        self.conditions, self.model = (), model
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        bad = ((x[:, 0] > 0) & (t < 0.3))[:, None]
+        return torch.where(bad, torch.nan, self.model.denoise(x, t))
+
+
+@pytest.mark.parametrize("solver", ["unipc", "heun", "ancestral"])
+def test_a_sample_that_fails_costs_the_others_nothing(solver: str) -> None:
+    model = Failing(mixture(ss.VP()))
+    budget = solvers.get(solver).calls(20) + 1
+    options = {
+        "solver": solver,
+        "steps": 20,
+        "max_calls": budget,
+        "on_failure": "partial",
+        "seed": 5,
+    }
+    together = ss.sample(model, 8, **options)
+    assert {"ok", "nonfinite"} == set(together.status)
+    for i in range(8):
+        alone = ss.sample(model, 1, first_index=i, **options)
+        assert alone.status[0] == together.status[i]
+        assert alone.calls[0] == together.calls[i]
+
+
+@pytest.mark.parametrize(
+    "solver", ["ddim", "heun", "unipc", "exponential", "dpm_adaptive", "dopri5", "torchdiffeq/rk4"]
+)
+@pytest.mark.parametrize("budget", [1, 2, 3, 5, 10])
+def test_a_budget_is_never_exceeded_by_a_guided_model(solver: str, budget: int) -> None:
+    guided = ss.classifier_free(mixture(ss.VP()), 2.0, label=torch.tensor([0, 1]))
+    fixed = solvers.get(solver).fixed and solver != "dopri5"
+    options = {"steps": 9} if fixed else {"rtol": 1e-3, "atol": 1e-3}
+    s = ss.sample(
+        guided, 2, solver=solver, max_calls=budget, on_failure="partial", denoise=False, **options
+    )
+    assert s.calls.max() <= budget
+    assert set(s.status) == {"max_calls"}
+
+
+@pytest.mark.parametrize("solver", ["exponential", "dpm_adaptive", "dopri5", "bosh3"])
+def test_paths_under_tolerances_are_those_of_the_flow(solver: str) -> None:
+    oracle = gaussian(ss.VP())
+    z = oracle.process.prior_sample((3, 2), seed=1, dtype=torch.float64)
+    s = ss.decode(oracle, z, solver=solver, rtol=1e-6, atol=1e-6, path=True, denoise=False)
+    assert s.path is not None
+    for x, t in zip(s.path, s.times.tolist(), strict=True):
+        if t < oracle.process.t_max:
+            assert torch.allclose(x, oracle.flow(z, oracle.process.t_max, t), atol=3e-4)
+
+
+def test_a_path_made_outside_serves_an_adaptive_stochastic_solver() -> None:
+    oracle = mixture(ss.VP())
+    options = {"solver": "exponential_sde", "rtol": 0.03, "atol": 0.03}
+    path = solvers.Path(0, torch.arange(5), torch.zeros(5, 2, dtype=torch.float64))
+    own = ss.sample(oracle, 5, noise=path, dtype=torch.float64, **options)
+    assert torch.allclose(own.x, ss.sample(oracle, 5, dtype=torch.float64, **options).x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "edm_churn", "eta": 0.5}, "eta=0.5 has no effect on edm_churn"),
+        ({"solver": "annealed_langevin", "eta": 1.0}, "eta=1.0 has no effect on annealed_langevin"),
+        ({"solver": "langevin_corrector", "noise": torch.zeros(3, 2, 2)}, "pass noise='path'"),
+        ({"solver": "torchsde/srk", "times": torch.linspace(1, 0.1, 4)[:, None].expand(4, 2)},
+         "torchsde/srk has one time for all samples"),
+    ],
+)  # fmt: skip
+def test_options_that_a_stochastic_solver_cannot_use(options: dict, message: str) -> None:
+    steps = {} if "times" in options else {"steps": 3}
+    with pytest.raises(ValueError, match=message):
+        ss.sample(mixture(ss.VP()), 2, **steps, **options)
+
+
+def test_a_process_without_scales_has_paths_and_tolerances() -> None:
+    process = ss.NonlinearProcess(lambda x, t: -x, lambda t: torch.full_like(t, 2**0.5), t_max=2.0)
+    model = ss.NetworkScore(lambda x, t: -x, process, "score", shape=(2,))
+    z = torch.randn(3, 2, dtype=torch.float64)
+    for options in (
+        {"solver": "em", "steps": 5, "noise": "path"},
+        {"rtol": 1e-4, "solver": "dopri5"},
+    ):
+        assert ss.decode(model, z, t_min=0.1, denoise=False, **options).ok

@@ -136,3 +136,15 @@ def test_the_first_value_can_come_from_a_simple_model() -> None:
     s = solve(problem, x, times, solvers.get("ddim:analytic_first=True"))
     assert s.calls.tolist() == [0]
     assert torch.allclose(s.x, torch.tensor(0.2 + 0.8 * math.exp(-0.4)))
+
+
+def test_churn_raises_the_noise_level_by_its_share() -> None:
+    # Karras et al. (2022), algorithm 2: gamma = S / N, where N counts the last denoising
+    solver = solvers.get("edm_churn:amount=2:low=0.1:high=0.6")
+    problem = SemiLinear(lambda t, x: x, Decay(-1.0))
+    t = torch.linspace(0.0, 2.5, 6)
+    plan = solver.plan(problem, t[:-1], t[1:], torch.ones(1, 2))  # type: ignore[attr-defined]
+    levels, gamma = torch.exp(-t[:-1]), 2 / 6
+    churned = (levels >= 0.1) & (levels <= 0.6)
+    want = 1.003 * levels * math.sqrt((1 + gamma) ** 2 - 1) * churned
+    assert torch.allclose(torch.tensor([step.noise_std for step in plan]), want)
