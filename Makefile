@@ -27,6 +27,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.likelihood
+	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
+from scoresde.noises import Seen
 from solvers import Event
 
 from .cases import PROCESSES, gaussian, mixture
@@ -47,6 +48,18 @@ def test_more_steps_on_one_path_come_nearer_to_its_solution(solver: str) -> None
     assert errors[2] < 0.7 * errors[0]
     other = (run(80, "increments") - run(160, "increments")).square().mean().sqrt()
     assert other > 3 * errors[2]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.5, 0.48), (0.48, 0.5)])
+def test_a_path_keeps_its_law_in_the_clock_of_a_solver(start: float, stop: float) -> None:
+    rows, process = 40_000, ss.VP()
+    path = solvers.Path(0, torch.arange(rows), torch.zeros(rows, 1))
+    seen = Seen(path, process.log_snr, lambda w: w)
+    t0, t1 = torch.tensor(start, dtype=torch.float64), torch.tensor(stop, dtype=torch.float64)
+    w, area = (part[:, 0] for part in seen.increment_and_integral(0, t0, t1))
+    h = stop - start
+    want = torch.tensor([[abs(h), h * abs(h) / 2], [h * abs(h) / 2, abs(h) ** 3 / 3]])
+    assert (torch.stack([w, area]).cov() / want - 1).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("process", ["VP", "EDM", "Interpolant"])

@@ -147,5 +147,13 @@ def test_bias_falls_with_the_tolerance_on_one_path_but_grows_with_new_noise() ->
     assert redrawn[1] > 0.15
 
 
+def test_adaptive_steps_have_the_law_of_a_linear_equation() -> None:
+    problem, rows = SemiLinear(lambda t, x: torch.zeros_like(x), Noisy(-1.0)), 40_000
+    times, x = torch.tensor([0.0, 0.8]), torch.zeros(rows, 1)
+    s = solve(problem, x, times, "exponential_sde", rtol=0.0, atol=0.1, seed=2)
+    assert abs(s.x.var() / (0.3 * (1 - math.exp(-1.6))) - 1) < 0.03
+    assert abs(s.x.mean()) < 0.01
+
+
 def test_intervals_fit_the_counter() -> None:
     assert 2**LEVELS * RESOLUTION == 64.0
