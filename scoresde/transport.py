@@ -43,7 +43,7 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
         disable=not settings.progress,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
     )
-    parts = []
+    parts: list[Solution] = []
     with progress:
         for first in range(0, len(x), size):
             rows = torch.arange(first, min(first + size, len(x)))
@@ -51,6 +51,9 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
             some = x[rows.to(x.device)]
             noise = see_noise(part, some, rows, settings)
             own = times if times.ndim == 1 else times[:, rows]
+            if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
+                parts.append(_untouched(some, own))
+                continue
             try:
                 parts.append(_solve(part, some, first, own, settings, progress, noise))
             except SolverError as error:  # name the sample of the whole run, keep what is done
@@ -93,8 +96,10 @@ def _solve(
         if settings.callback is None:
             return None
         time, denoised = reverse.to_time(event.time), watch.latest if watch else None
-        known = reverse.leave(event.x, time)
-        return settings.callback(event._replace(time=time, x=known, denoised=denoised))
+        known, rows = reverse.leave(event.x, time), event.rows
+        if settings.batch_size is not None:  # name the samples of the whole run
+            rows = (torch.arange(len(x)) if rows is None else rows) + first
+        return settings.callback(event._replace(time=time, x=known, rows=rows, denoised=denoised))
 
     def finish(solution: Solution) -> Solution:
         return _in_process(solution, reverse, times)
@@ -118,6 +123,14 @@ def _solve(
     except SolverError as error:
         raise SolverError(error.failure, error.solution and finish(error.solution)) from None
     return finish(solution)
+
+
+def _untouched(x: Tensor, times: Tensor) -> Solution:
+    r"""The solution of samples that were never begun."""
+
+    none = torch.zeros(len(x), dtype=torch.int64)
+    reached = times[0].expand(len(x))
+    return Solution(x, times, reached, none, none, none, ("stopped",) * len(x))
 
 
 def _parameters(model: ScoreModel) -> list[Tensor]:

@@ -155,10 +155,9 @@ def _where(condition: Tensor, new: Any, old: Any) -> Any:
 def _tell(record: Record, front: _Front, accept: Tensor, times: Tensor, span: Tensor) -> bool:
     if record.control.callback is None or not bool(accept.any()):
         return False
-    rows = front.rows[accept]
     left = (front.stop - front.t).abs() / span[front.rows]
     fraction = 1 - left.sum().item() / len(record.status)
-    return record.tell(fraction, front.t[accept], front.x[accept.to(front.x.device)], rows)
+    return record.tell(fraction, front.t, front.x, front.rows)
 
 
 def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:

@@ -20,7 +20,7 @@ class Event(NamedTuple):
         fraction: The share of the span that is done, averaged over the samples, in [0, 1].
         time: The times reached, with shape () or one per row.
         x: The states there.
-        rows: The rows they belong to, or `None` for all.
+        rows: The rows they belong to, those still under way, or `None` for all.
         calls: The network calls so far, of each of these rows.
         denoised: The last estimate of the clean data that the solver saw, where there is one.
     """

@@ -125,7 +125,7 @@ def test_a_callback_sees_every_step_and_the_denoised_data(solver: str) -> None:
     assert fractions[-1] == pytest.approx(1)
     for event in events:
         assert event.denoised is not None
-        assert event.denoised.shape[1:] == (2,)
+        assert event.denoised.shape == event.x.shape
         assert event.denoised.isfinite().all()
         assert event.calls is not None
     assert torch.allclose(
@@ -166,6 +166,21 @@ def test_a_callback_can_end_the_run(solver: str) -> None:
     if not adaptive:
         assert torch.allclose(s.reached, s.times[7].expand(2))
         assert torch.equal(events[-1].x, s.x)
+
+
+def test_a_callback_ends_all_batches_and_names_their_samples() -> None:
+    oracle, rows = mixture(ss.VP()), list[list[int]]()
+
+    def watch(event: Event) -> bool:
+        assert event.rows is not None
+        rows.append(event.rows.tolist())
+        return len(rows) == 7
+
+    s = ss.sample(oracle, 6, steps=5, batch_size=2, callback=watch)
+    assert rows == [[0, 1]] * 5 + [[2, 3]] * 2
+    assert s.status == ("ok", "ok", *("stopped",) * 4)
+    assert s.calls.tolist() == [6, 6, 2, 2, 0, 0]
+    assert s.reached[4] == oracle.process.t_max
 
 
 def test_failures_keep_the_time_that_was_reached() -> None:
