@@ -179,7 +179,7 @@ def benchmarks() -> str:
     )  # fmt: skip
     page += section(
         "closed_forms", "All pairs",
-        "Every solver on every process, 100 steps even in log-SNR or tolerances of 1e-5, on Gaussian data: for flows "
+        "Every solver on every process, 100 steps even in log-SNR or tolerances of 1e-5 (3e-3 with noise), on Gaussian data: for flows "
         "the largest distance of a sample from where the exact flow carries it; for stochastic solvers the largest error of the covariance, "
         "relative to the largest variance.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-r"""Checks of data at the door."""
+r"""Checks of data and numbers at the door."""
 
 import torch
 from torch import Tensor
@@ -70,3 +70,21 @@ def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
             f"{name} must be (B, {', '.join(map(str, model.shape))}) for this model, but its "
             f"samples have shape {shape}."
         )
+
+
+def check_number(name: str, value: object) -> None:
+    r"""Refuses what is not a number."""
+
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"{name} must be a number, but is {value!r}.")
+
+
+def check_count(name: str, value: object, at_least: int | None) -> None:
+    r"""Refuses what is not a whole number, or is too small."""
+
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, but is {value!r}.")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, but is {value}.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from solvers import Brownian, Increments, Path
+from solvers import ODE, Brownian, Increments, Path
 from solvers.shapes import align
 
 from .custom import NonlinearProcess
@@ -100,7 +100,11 @@ def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> 
 
     if not settings.method.stochastic and not reverse.eta:
         if settings.noise is not None:
-            raise ValueError(f"noise= has no effect on {settings.method}, which adds none.")
+            cure = "" if settings.method.solves is ODE else " without eta="
+            raise ValueError(
+                f"noise= has no effect on {settings.method}{cure}, which adds none; leave it out, or "
+                "use a stochastic solver, such as 'ancestral'."
+            )
         return None
     motion = _motion(x, rows, settings)
     split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
@@ -116,12 +120,22 @@ def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
     if isinstance(noise, Brownian):
         return noise.rows(rows) if settings.batch_size else noise
     if isinstance(noise, Tensor):
-        if noise.shape[2:] != x.shape[1:] or noise.ndim < 2 or len(rows) > noise.shape[1]:
+        if noise.shape[2:] != x.shape[1:]:
             raise ValueError(
                 f"noise must have shape (steps, B, *) with samples of shape {tuple(x.shape[1:])}, but "
                 f"has {tuple(noise.shape)}."
             )
         return Normals(noise.to(x)[:, rows.to(x.device)])
     seed, index = settings.keys(rows)
-    path = noise == "path" or (noise is None and settings.adaptive)
-    return (Path if path else Increments)(seed, index.to(x.device), x)
+    kind = Path if noise_kind(settings) == "path" else Increments
+    return kind(seed, index.to(x.device), x)
+
+
+def noise_kind(settings: Settings) -> str:
+    r"""Returns what the noise of a run is, in a word."""
+
+    if isinstance(settings.noise, str):
+        return settings.noise
+    if settings.noise is None:
+        return "path" if settings.adaptive else "increments"
+    return "given normals" if isinstance(settings.noise, Tensor) else "given motion"

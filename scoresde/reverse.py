@@ -113,7 +113,17 @@ class Reverse:
                 "moment-matched solvers need the mean and covariance of the data: set "
                 "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
             )
-        return self.model.moments
+        known = self.model.moments
+        if not isinstance(known, Moments):
+            raise TypeError(
+                f"model.moments must be what ss.moments(data) returns, not a {type(known).__name__}."
+            )
+        if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
+            raise ValueError(
+                f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
+                f"have shape {tuple(self.model.shape)}."
+            )
+        return known
 
     @cached_property
     def frame(self) -> Frame:

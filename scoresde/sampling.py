@@ -41,7 +41,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     shape = _check_sample_shape(model, shape)
     model, settings = split(model, options, shape[0])
     process = model.process
-    settings.check_batch(shape[0])
+    if settings.seeds is not None and len(settings.seeds) != shape[0]:
+        settings.check_batch(shape[0], 0)
     x = process.prior_sample(
         shape,
         seed=settings.keys(torch.arange(shape[0]))[0],
@@ -84,6 +85,12 @@ def decode(
     """
 
     defaults: dict[str, Any] = {}
+    if isinstance(z, Solution) and not z.ok:
+        bad = [i for i, status in enumerate(z.status) if status != "ok"]
+        raise ValueError(
+            f"the latents of samples {bad[:8]} never reached their end: z.status says why; decode "
+            "the others, by z.x[rows] and their conditions."
+        )
     known = z.provenance.get("conditions", []) if isinstance(z, Solution) else []
     if isinstance(z, Solution):
         defaults = reversed_options(z)

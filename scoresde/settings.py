@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
 
+from .checks import check_count, check_number
 from .conditions import check_conditions
 from .frames import CONVENTIONS
 from .models import ScoreModel
@@ -36,7 +37,8 @@ class Settings:
             own steps.
         grid: "log_snr", "rho", "tan", "asinh" or "t". By default "rho", or for solvers that need
             equal steps, one that is even in their clock.
-        times: An explicit grid of times of the process, with shape (n + 1,).
+        times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) when
+            samples have their own.
         rtol: The relative tolerance, for solvers that choose their own steps. If these get neither
             steps nor tolerances, both are 1e-5.
         atol: The absolute tolerance, in units of the state x.
@@ -58,7 +60,7 @@ class Settings:
         device: The device of the state. By default that of the data, else of the model.
         path: Whether to keep the states at all times of the grid.
         callback: A function that is told about each accepted step, as a :class:`solvers.Event`. If
-            it returns `True`, the run ends there.
+            it returns a truth value that is true, the run ends there.
         progress: Whether to show a progress bar.
         max_calls: The largest number of network calls of a sample.
         on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
@@ -98,12 +100,12 @@ class Settings:
         default = FIXED if self.rtol is None and self.atol is None else ADAPTIVE
         object.__setattr__(self, "solver", get(default if self.solver is None else self.solver))
         for name in ("steps", "batch_size", "max_calls"):
-            _check_count(name, getattr(self, name), at_least=1)
-        _check_count("seed", self.seed, at_least=None)
+            check_count(name, getattr(self, name), at_least=1)
+        check_count("seed", self.seed, at_least=None)
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must fit into 64 bits, but is {self.seed}.")
         self._check_kinds()
-        _check_count("first_index", self.first_index, at_least=0)
+        check_count("first_index", self.first_index, at_least=0)
         if self.on_failure not in ("raise", "partial"):
             raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
         self._check_gradients()
@@ -142,7 +144,7 @@ class Settings:
 
     def _check_kinds(self) -> None:
         for name in ("rtol", "atol", "eta", "t_min"):
-            _check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         if self.times is not None:
             object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
         if self.eta is not None and not 0 <= self.eta < float("inf"):
@@ -155,8 +157,7 @@ class Settings:
             raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
-        if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
-            raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
+        self._check_noise()
         if self.seeds is not None:
             self._check_seeds()
         if self.callback is not None and not callable(self.callback):
@@ -173,10 +174,28 @@ class Settings:
         if self.grad == "checkpoint" and not self.method.checkpoints:
             raise ValueError(f"{self.method} cannot take its steps again; use grad='backprop'.")
 
+    def _check_noise(self) -> None:
+        if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
+            raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
+        if self.noise is not None and not isinstance(self.noise, str | Tensor | Brownian):
+            raise TypeError(
+                "noise must be 'increments', 'path', a tensor of standard normals or a "
+                f"solvers.Brownian, but is a {type(self.noise).__name__}; stack a list of tensors."
+            )
+        if isinstance(self.noise, Tensor) and not self.method.one_normal:
+            raise ValueError(
+                f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
+                "one normal per step; pass noise='path' or 'increments'."
+            )
+
     def _check_seeds(self) -> None:
-        assert self.seeds is not None
-        for seed in self.seeds:
-            _check_count("each of seeds", seed, at_least=None)
+        seeds: Any = self.seeds  # arrays and tensors too
+        seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        if not isinstance(seeds, list | tuple | range):
+            raise TypeError(f"seeds must be whole numbers, one per sample, but is {self.seeds!r}.")
+        for seed in seeds:
+            check_count("each of seeds", seed, at_least=None)
+        object.__setattr__(self, "seeds", tuple(seeds))
         if self.seed != 0 or self.first_index:
             raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
 
@@ -187,9 +206,14 @@ class Settings:
             return self.seed or 0, rows + self.first_index
         return torch.tensor(list(self.seeds), dtype=torch.int64)[rows], torch.zeros_like(rows)
 
-    def check_batch(self, batch: int) -> None:
-        r"""Refuses options that have entries for another number of samples."""
+    def check_batch(self, batch: int, steps: int) -> None:
+        r"""Refuses options that have entries for another number of samples or steps."""
 
+        if isinstance(self.noise, Tensor) and self.noise.shape[:2] != (steps, batch):
+            raise ValueError(
+                f"noise must have shape (steps, B, *), which starts with ({steps}, {batch}), but has "
+                f"shape {tuple(self.noise.shape)}."
+            )
         if self.seeds is not None and len(self.seeds) != batch:
             raise ValueError(
                 f"seeds must have {batch} entries, one per sample, not {len(self.seeds)}."
@@ -267,17 +291,3 @@ def check_model(model: object) -> None:
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
             "ss.NetworkScore(network, process, predicts=...)."
         )
-
-
-def _check_number(name: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise TypeError(f"{name} must be a number, but is {value!r}.")
-
-
-def _check_count(name: str, value: object, at_least: int | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, but is {value!r}.")
-    if at_least is not None and value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, but is {value}.")

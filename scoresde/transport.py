@@ -17,7 +17,7 @@ from .custom import NonlinearProcess
 from .frames import make_noise
 from .grids import grid_times
 from .models import ScoreModel
-from .noises import see_noise
+from .noises import noise_kind, see_noise
 from .reverse import Clock, Reverse
 from .settings import STEPS, Settings
 from .watched import Watched
@@ -36,7 +36,8 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
 
     reverse = make_reverse(model, settings)
     size = settings.batch_size or len(x)
-    settings.check_batch(len(x))
+    settings.check_batch(len(x), len(times) - 1)
+    _check_resolution(x, settings)
     progress = tqdm(
         total=len(x),
         desc=str(settings.method),
@@ -62,6 +63,18 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
                 failure = replace(error.failure, samples=samples)
                 raise SolverError(failure, Solution.stack(kept)) from None
     return replace(Solution.stack(parts), provenance=provenance(model, settings))
+
+
+def _check_resolution(x: Tensor, settings: Settings) -> None:
+    r"""Refuses tolerances that the numbers of the state cannot meet."""
+
+    given = [t for t in settings.tolerances.values() if t is not None]
+    least = torch.finfo(x.dtype).eps / 1000  # what rounding allows, with a wide margin
+    if given and max(given) < least:
+        raise ValueError(
+            f"rtol and atol must not both be below {least:.2g}, which {x.dtype} cannot resolve, but are "
+            f"at most {max(given):.2g}; loosen one, or pass dtype=torch.float64."
+        )
 
 
 def make_reverse(model: ScoreModel, settings: Settings) -> Reverse:
@@ -252,7 +265,9 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
         "clock": _clock(model, settings),
         "seed": settings.seed,
         "first_index": settings.first_index,
-        "noise": VERSION,
+        "seeds": None if settings.seeds is None else list(settings.seeds),
+        "noise": noise_kind(settings) if settings.method.stochastic or _eta(settings) else None,
+        "noise_version": VERSION,
         "process": repr(model.process),
         "model": model.fingerprint or type(model).__name__,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "scoresde")},

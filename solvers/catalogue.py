@@ -1,6 +1,5 @@
 r"""The catalogue: names and the solvers they mean, as data."""
 
-import ast
 import dataclasses
 import difflib
 from typing import Any
@@ -41,6 +40,7 @@ DETERMINISTIC: tuple[Solver, ...] = (
     *(_multistep(f"lms_{k}", k, "noise", variable=LEVEL) for k in (2, 3, 4)),
     *(_multistep(f"ipndm_{k}", k, "noise", rules=(even,), known_order=2) for k in (2, 3, 4)),
     *(_multistep(f"unip_{k}", k, rules=BH2) for k in (3, 4)),
+    _multistep("unipc", 2, rules=BH2, corrector=BH2, lower_order_final=True, known_order=2),
     *(_multistep(f"unipc_{k}", k, rules=BH2, corrector=BH2) for k in (1, 2, 3, 4)),
     *(_multistep(f"unipc_{k}_bh1", k, rules=BH1, corrector=BH1) for k in (1, 2, 3, 4)),
     *(_multistep(f"moment_{k}", k, "moments") for k in (1, 2, 3)),
@@ -77,6 +77,17 @@ NATIVE = (*DETERMINISTIC, *STOCHASTIC)
 CATALOGUE: dict[str, Solver] = {
     str(solver): solver for solver in (*NATIVE, *torchdiffeq.METHODS, *torchsde.METHODS)
 }
+SETTABLE = (
+    "lower_order_final",
+    "analytic_first",
+    "amount",
+    "low",
+    "high",
+    "noise",
+    "corrections",
+    "ratio",
+    "tau",
+)
 REFUSED: dict[str, str] = {**torchdiffeq.REFUSED, **torchsde.REFUSED}
 ALIASES = {
     "deis_1": "ddim",
@@ -93,7 +104,8 @@ ALIASES = {
     "ipndm_v_4": "lms_4",
     "lms": "lms_4",
     "unip_2": "dpmpp_2m",
-    "unipc": "unipc_3",
+    "sa_solver": "sa",
+    "deis": "deis_3",
 }
 
 
@@ -120,16 +132,25 @@ def get(solver: str | Solver) -> Solver:
     name, *options = solver.split(":")
     if options:
         return _changed(get(name), options)
-    name = ALIASES.get(name, name)
+    name = _spelled(name)
     if name in REFUSED:
         raise ValueError(f"solver {name!r} cannot serve: {REFUSED[name]}.")
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, [*CATALOGUE, *ALIASES], n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is similar."
         raise ValueError(
             f"solver {name!r} is unknown; {hint} solvers.available() lists all {len(CATALOGUE)}."
         )
     return CATALOGUE[name]
+
+
+def _spelled(name: str) -> str:
+    r"""A name as the catalogue has it: "DPM++ 2M" and "dpmsolver++-2m" are "dpmpp_2m"."""
+
+    plain = name.strip().lower().replace(" ", "_").replace("-", "_").replace("++", "pp")
+    plain = plain.replace("dpm_solver", "dpm").replace("dpmsolver", "dpm")
+    plain = name if name in CATALOGUE else plain
+    return ALIASES.get(plain, plain)
 
 
 def _changed(solver: Solver, options: list[str]) -> Solver:
@@ -139,20 +160,29 @@ def _changed(solver: Solver, options: list[str]) -> Solver:
     for option in options:
         name, sign, value = option.partition("=")
         known = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
-        plain = {
-            n: v for n, v in known.items() if isinstance(v, bool | int | float) and n != "name"
-        }
-        if not sign or name not in plain:
+        mine = [n for n in SETTABLE if n in known]
+        if not sign or name not in mine:
             raise ValueError(
-                f"{solver} has no setting {option!r}; it has {', '.join(plain) or 'none'}."
+                f"{solver} has no setting {option!r}; it has {', '.join(mine) or 'none'}."
             )
-        try:
-            changes[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise ValueError(
-                f"{name} must be a number, True or False, but is {value!r}."
-            ) from None
+        changes[name] = _value(name, value, known[name])
     return dataclasses.replace(solver, name=":".join([solver.name, *options]), **changes)  # type: ignore[type-var]
+
+
+def _value(name: str, text: str, now: object) -> bool | int | float:
+    if isinstance(now, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{name} must be True or False, but is {text!r}.")
+        return text.lower() == "true"
+    try:
+        value = int(text) if isinstance(now, int) else float(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a number, but is {text!r}; ':' separates settings."
+        ) from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number >= 0, but is {text}.")
+    return value
 
 
 def describe(solver: Solver) -> dict[str, str | float | bool]:

@@ -1,5 +1,6 @@
 r"""The mutable record of one run, from which its solution is made."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,6 +9,18 @@ from .problem import Problem
 from .shapes import align
 from .solution import Solution
 from .solver import Control, Event
+
+
+def _says_stop(answer: object) -> bool:
+    r"""Whether a callback returned a truth value, and it is true; other answers mean nothing."""
+
+    if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.numel() > 1:
+        raise TypeError(
+            f"callback must return one truth value or nothing, but returned {answer.numel()}; "
+            "reduce them by .any() or .all()."
+        )
+    truths = isinstance(answer, bool | np.bool_)
+    return bool(answer) if truths or getattr(answer, "dtype", None) == torch.bool else False
 
 
 class Record:
@@ -29,7 +42,7 @@ class Record:
         if self.control.callback is None:
             return False
         calls = self.calls if rows is None else self.calls[rows]
-        return self.control.callback(Event(fraction, time, x, rows, calls.clone())) is True
+        return _says_stop(self.control.callback(Event(fraction, time, x, rows, calls.clone())))
 
     def keep(self, step: int, x: Tensor, calls: int) -> bool:
         r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""

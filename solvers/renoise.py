@@ -164,6 +164,7 @@ class Langevin(Stepper):
     solves = SemiLinear
     stochastic = True
     order = 1
+    one_normal = False
 
     @property
     def takes_eta(self) -> bool:  # type: ignore[override]

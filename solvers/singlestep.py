@@ -102,6 +102,7 @@ class ExponentialRungeKutta(Stepper):
     ending: tuple[Stages, ...] = ()
     adaptive: bool = False
     solves = SemiLinear
+    one_normal = False
     calls_at_start = 0
     caution = Caution(accept=1.9, smooth=True)
 

@@ -63,8 +63,12 @@ class Solution:
     def __repr__(self) -> str:
         solver = self.provenance.get("solver", "solver")
         calls = "-".join(dict.fromkeys(str(int(c)) for c in (self.calls.min(), self.calls.max())))
-        failed = sum(status != "ok" for status in self.status)
+        stopped = sum(status == "stopped" for status in self.status)
+        failed = sum(status != "ok" for status in self.status) - stopped
+        ends = (
+            f"{f', {stopped} stopped' if stopped else ''}{f', {failed} failed' if failed else ''}"
+        )
         return (
             f"Solution({tuple(self.x.shape)} by {solver}, {len(self.times) - 1} intervals, "
-            f"{calls} calls per sample{f', {failed} failed' if failed else ''})"
+            f"{calls} calls per sample{ends})"
         )

@@ -42,7 +42,7 @@ class Control:
         noise: The Brownian motion of a stochastic method.
         path: Whether to keep the states at all times of the grid.
         callback: A function that is told about each accepted step, and ends the run if it returns
-            `True`.
+            a truth value that is true.
         max_calls: The largest number of network calls of a sample.
         on_failure: Whether a failure raises, or ends the samples concerned.
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
@@ -68,6 +68,7 @@ class Solver(ABC):
         order: The global error is :math:`O(h^{order})`; for stochastic methods, the strong one
             for additive noise.
         stochastic: Whether it adds noise.
+        one_normal: Whether one normal number per entry and step is all the noise it takes.
         takes_eta: Whether the amount of noise is that of the problem.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
@@ -83,6 +84,7 @@ class Solver(ABC):
     solves: ClassVar[type[Problem]]
     order: float
     stochastic: bool = False
+    one_normal: bool = True
     takes_eta: bool = True
     adaptive: bool = False
     fixed: bool = True

@@ -86,6 +86,10 @@ class StochasticRungeKutta(Stepper):
         return self.tableau.order
 
     @property
+    def one_normal(self) -> bool:  # type: ignore[override]
+        return not self.tableau.integral
+
+    @property
     def calls_per_step(self) -> int:  # type: ignore[override]
         return len(self.tableau.drift.b)
 

@@ -73,9 +73,12 @@ def edit(
     start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
     t_max = _middle(target, noise_level, strength, start)
     if method == "noise":  # of its own, since the sample may have been made of that of the seed
-        options = {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
+        if options.get("seeds") is not None:
+            options = {**options, "seeds": [int(s) ^ OTHER_NOISE for s in options["seeds"]]}
+        else:
+            options = {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
         z = _perturbed(target, x, t_max, Settings(**_settings_of(options)))
-        return decode(target, z, t_max=t_max, **{"solver": "dopri5", **options})
+        return decode(target, z, t_max=t_max, **{"solver": "exponential", **options})
     up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
     denoise = options.get("denoise", True)
     down = decode(target, up.x, t_max=t_max, denoise=denoise, **way_back(up, options))
@@ -105,8 +108,8 @@ def _middle(
 
 def _perturbed(model: ScoreModel, x: Tensor, t: float, settings: Settings) -> Tensor:
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    index = torch.arange(len(x), device=x.device) + settings.first_index
-    z = keyed_normal(settings.seed or 0, index, START, 0, x[0].numel())
+    settings.check_batch(len(x), 0)
+    z = keyed_normal(*settings.keys(torch.arange(len(x))), START, 0, x[0].numel())
     time = torch.tensor(t, dtype=torch.float64)
     return signal(model, t) * x + model.process.scales(time)[1].item() * z.to(x).reshape(x.shape)
 
@@ -114,6 +117,6 @@ def _perturbed(model: ScoreModel, x: Tensor, t: float, settings: Settings) -> Te
 def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
     return {
         name: options[name]
-        for name in ("seed", "first_index", "dtype", "device")
+        for name in ("seed", "seeds", "first_index", "dtype", "device")
         if name in options
     }

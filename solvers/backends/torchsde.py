@@ -116,6 +116,10 @@ class Torchsde(Stepper):
     checkpoints = False  # its drift is worked out inside its steps
 
     @property
+    def one_normal(self) -> bool:  # type: ignore[override]
+        return self.levy_area != "space-time"
+
+    @property
     def name(self) -> str:  # type: ignore[override]
         return f"torchsde/{self.method}"
 

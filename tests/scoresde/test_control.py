@@ -1,5 +1,6 @@
 r"""What a run can be told, and what it tells: noise, seeds, times, callbacks, partial results."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,14 +74,19 @@ def test_noise_of_ones_own(process: str) -> None:
     assert torch.allclose(runs[0].x, runs[1].x)
     again = ss.sample(oracle, 3, solver="ancestral", steps=steps, noise=-z)
     assert not torch.allclose(again.x, runs[0].x)
-    with pytest.raises(ValueError, match="noise has 8 rows, but step 9 wants one more"):
-        ss.sample(oracle, 3, solver="ancestral", steps=9, noise=z)
-    with pytest.raises(ValueError, match=r"noise must have shape \(steps, B, \*\)"):
-        ss.sample(oracle, 4, solver="ancestral", steps=8, noise=z)
+    for count, steps in ((3, 9), (3, 7), (4, 8), (2, 8)):
+        with pytest.raises(ValueError, match=rf"starts with \({steps}, {count}\), but has shape"):
+            ss.sample(oracle, count, solver="ancestral", steps=steps, noise=z)
+    with pytest.raises(ValueError, match="with samples of shape"):
+        ss.sample(oracle, 3, solver="ancestral", steps=8, noise=z[..., :1])
+    for wrong in (3, False, [z]):
+        with pytest.raises(TypeError, match="noise must be 'increments', 'path', a tensor"):
+            ss.sample(oracle, 3, solver="ancestral", steps=8, noise=wrong)
     with pytest.raises(ValueError, match="noise= has no effect on dpmpp_2m"):
         ss.sample(oracle, 3, steps=8, noise=z)
-    with pytest.raises(ValueError, match="pass noise='path'"):
-        ss.sample(oracle, 3, solver="dpmpp_sde", steps=8, noise=z)
+    for solver in ("dpmpp_sde", "langevin_corrector", "sra1", "torchsde/srk"):
+        with pytest.raises(ValueError, match=f"is not enough for {solver}"):
+            ss.sample(oracle, 3, solver=solver, steps=8, noise=z)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +239,81 @@ def test_settings_of_a_solver_can_be_part_of_its_name() -> None:
     z = ss.encode(oracle, oracle.data(2), solver="dpmpp_3m:lower_order_final=True", steps=6)
     assert z.provenance["solver"] == "dpmpp_3m:lower_order_final=True"
     assert ss.decode(oracle, z).provenance["solver"] == "dpmpp_3m:lower_order_final=True"
-    with pytest.raises(ValueError, match="dpmpp_2m has no setting 'order=3'; it has values"):
+    with pytest.raises(ValueError, match="'order=3'; it has lower_order_final, analytic_first"):
         solvers.get("dpmpp_2m:order=3")
-    with pytest.raises(ValueError, match="values must be a number, True or False, but is 'two'"):
-        solvers.get("dpmpp_2m:values=two")
+    with pytest.raises(ValueError, match="lower_order_final must be True or False, but is '7'"):
+        solvers.get("dpmpp_2m:lower_order_final=7")
+    with pytest.raises(ValueError, match="amount must be a finite number >= 0, but is nan"):
+        solvers.get("edm_churn:amount=nan")
+    with pytest.raises(ValueError, match="':' separates settings"):
+        solvers.get("edm_churn:amount=20,noise=1")
+    with pytest.raises(ValueError, match="torchdiffeq/rk4 has no setting 'order=9'; it has none"):
+        solvers.get("torchdiffeq/rk4:order=9")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("UniPC", "unipc"), ("DPM++ 2M", "dpmpp_2m"), ("dpmsolver++ 3m", "dpmpp_3m"), ("DEIS", "deis_3"),
+     ("Euler-Ancestral", "ancestral"), ("SA-Solver", "sa"), ("DPM++ 2M SDE", "dpmpp_2m_sde"),
+     ("ER-SDE", "er_sde")],
+)  # fmt: skip
+def test_names_of_papers_are_understood(said: str, meant: str) -> None:
+    assert solvers.get(said) is solvers.get(meant)
+
+
+@pytest.mark.parametrize(
+    "answer", [True, torch.tensor(True), torch.tensor([True]), np.bool_(True)], ids=repr
+)
+def test_a_callback_may_answer_with_any_truth_value(answer: object) -> None:
+    oracle = mixture(ss.VP())
+    s = ss.sample(oracle, 2, steps=4, callback=lambda event: answer)
+    assert s.status == ("stopped", "stopped")
+    assert "2 stopped" in repr(s)
+    assert ss.sample(oracle, 2, steps=4, callback=lambda event: 1).ok  # no truth value
+    with pytest.raises(TypeError, match=r"reduce them by .any\(\) or .all\(\)"):
+        ss.sample(oracle, 2, steps=4, callback=lambda event: torch.tensor([True, False]))
+    z = ss.encode(oracle, oracle.data(2), callback=lambda event: answer)
+    with pytest.raises(
+        ValueError, match=r"the latents of samples \[0, 1\] never reached their end"
+    ):
+        ss.decode(oracle, z)
+
+
+def test_tolerances_below_the_resolution_of_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="pass dtype=torch.float64"):
+        ss.sample(mixture(ss.VP()), 2, rtol=1e-11, atol=1e-11, dtype=torch.float32)
+
+
+def test_wrong_moments_are_refused_before_the_run() -> None:
+    oracle = mixture(ss.VP())
+    for wrong, kind, message in (
+        ((torch.zeros(2), torch.eye(2)), TypeError, "what ss.moments"),
+        (
+            ss.moments(torch.randn(9, 3)),
+            ValueError,
+            r"of shape \(3,\), but the model's have shape \(2,\)",
+        ),
+    ):
+        oracle.moments = wrong  # type: ignore[assignment]
+        with pytest.raises(kind, match=message):
+            ss.sample(oracle, 2, solver="moment_2", steps=2)
+
+
+def test_provenance_says_where_noise_came_from() -> None:
+    oracle = mixture(ss.VP())
+    made = ss.sample(oracle, 2, solver="em", steps=3, seeds=np.arange(2), noise="path").provenance
+    assert (made["seeds"], made["noise"]) == ([0, 1], "path")
+    assert ss.sample(oracle, 2, steps=3).provenance["noise"] is None
+    assert ss.sample(oracle, 2, solver="em", steps=3).provenance["noise"] == "increments"
+
+
+def test_an_edit_by_noise_has_seeds_of_its_own() -> None:
+    oracle = mixture(ss.VP())
+    options = {"noise_level": 0.5, "method": "noise", "solver": "ddim", "steps": 4}
+    some = ss.edit(oracle, oracle, torch.ones(2, 2), seeds=[3, 3], **options)
+    assert torch.equal(some.x[0], some.x[1])
+    alone = ss.edit(oracle, oracle, torch.ones(1, 2), seed=3, **options)
+    assert torch.allclose(alone.x[0], some.x[0])
 
 
 class Failing(ss.ScoreModel):
@@ -310,7 +387,6 @@ def test_a_path_made_outside_serves_an_adaptive_stochastic_solver() -> None:
     [
         ({"solver": "edm_churn", "eta": 0.5}, "eta=0.5 has no effect on edm_churn"),
         ({"solver": "annealed_langevin", "eta": 1.0}, "eta=1.0 has no effect on annealed_langevin"),
-        ({"solver": "langevin_corrector", "noise": torch.zeros(3, 2, 2)}, "pass noise='path'"),
         ({"solver": "torchsde/srk", "times": torch.linspace(1, 0.1, 4)[:, None].expand(4, 2)},
          "torchsde/srk has one time for all samples"),
     ],

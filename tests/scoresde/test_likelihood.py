@@ -172,7 +172,7 @@ ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
         (
             lambda: ss.log_likelihood(ORACLE, X, solver="em"),
             ValueError,
-            "stochastic; use an ODE solver",
+            "stochastic; use a solver without",
         ),
         (lambda: ss.log_likelihood(ORACLE, X, t_min=7.0), ValueError, "t_min must lie in"),
         (lambda: ss.log_likelihood(ORACLE, X.long()), TypeError, "ss.dequantize"),

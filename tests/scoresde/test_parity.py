@@ -121,7 +121,7 @@ def test_edm() -> None:
     assert torch.allclose(karras("edm_heun"), peer("edm/heun"), atol=1e-10)
     churn = solvers.get("edm_churn:amount=10:low=0.05:high=50:noise=1.003")
     # EDM rounds its raised noise levels to float32
-    assert torch.allclose(karras(churn, noise=peer("noise")), peer("edm/churn"), atol=1e-6)
+    assert torch.allclose(karras(churn, noise=peer("noise")[:8]), peer("edm/churn"), atol=1e-6)
 
 
 GRIDS = [("log_snr", "logSNR"), ("t", "time_uniform")]

@@ -297,7 +297,7 @@ def test_provenance_says_what_made_a_sample() -> None:
         "steps": 5,
         "eta": 1.0,
         "clock": "t",
-        "noise": solvers.brownian.VERSION,
+        "noise": "increments",
     }
     assert known.items() <= s.provenance.items()
 
@@ -364,7 +364,7 @@ BAD = [
     (
         lambda: ss.encode(M, X, solver="em"),
         ValueError,
-        "em with eta=1 is stochastic; use an ODE solver",
+        "em with eta=1 is stochastic; use a solver without",
     ),
     (
         lambda: ss.encode(M, X, solver="ddim", steps=3, eta=0.3),
