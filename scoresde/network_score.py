@@ -176,7 +176,7 @@ class NetworkScore(ScoreModel):
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         count_call()
-        x_in = x.to(self._like(x).dtype)
+        x_in = x.to(self._dtype(x))
         version = None if x_in.is_inference() else x_in._version
         F = self.network(x_in, t, **condition)
         if version is not None and x_in._version != version:
@@ -193,6 +193,11 @@ class NetworkScore(ScoreModel):
     def _like(self, x: Tensor) -> Tensor:
         r"""An empty tensor with the dtype in which the network computes."""
 
+        return x.new_empty((len(x), 0), dtype=self._dtype(x))
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        r"""The dtype in which the network computes: that of its weights, or of the state."""
+
         parameters = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         weight = next((p for p in parameters if p.is_floating_point()), None)
-        return x.new_empty((len(x), 0), dtype=x.dtype if weight is None else weight.dtype)
+        return x.dtype if weight is None else weight.dtype

@@ -1,7 +1,9 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
+import functools
 import importlib.metadata
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,8 @@ from .noises import noise_kind, see_noise
 from .reverse import Clock, Reverse
 from .settings import STEPS, Settings
 from .watched import Watched
+
+REFRESH = 0.1  # seconds between updates of the progress bar
 
 
 def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Solution:
@@ -104,15 +108,21 @@ def _solve(
     reverse = reverse if watch is None else replace(reverse, model=watch)
     state = reverse.enter(x, times[0])
 
+    seen = 0.0
+
     def told(event: Event) -> object:
-        progress.update(first + len(x) * _done(reverse, times, event) - progress.n)
+        nonlocal seen
+        now = time.monotonic()
+        if settings.progress and (now > seen + REFRESH or event.fraction == 1):
+            seen = now
+            progress.update(first + len(x) * _done(reverse, times, event) - progress.n)
         if settings.callback is None:
             return None
-        time, denoised = reverse.to_time(event.time), watch.latest if watch else None
-        known, rows = reverse.leave(event.x, time), event.rows
+        at, denoised = reverse.to_time(event.time), watch.latest if watch else None
+        known, rows = reverse.leave(event.x, at), event.rows
         if settings.batch_size is not None:  # name the samples of the whole run
             rows = (torch.arange(len(x)) if rows is None else rows) + first
-        return settings.callback(event._replace(time=time, x=known, rows=rows, denoised=denoised))
+        return settings.callback(event._replace(time=at, x=known, rows=rows, denoised=denoised))
 
     def finish(solution: Solution) -> Solution:
         return _in_process(solution, reverse, times)
@@ -248,6 +258,11 @@ def _clock(model: ScoreModel, settings: Settings) -> Clock:
     return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "scoresde")}
+
+
 def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
     r"""Returns what made a solution."""
 
@@ -270,5 +285,5 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
         "noise_version": VERSION,
         "process": repr(model.process),
         "model": model.fingerprint or type(model).__name__,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "scoresde")},
+        "versions": _versions(),
     }
