@@ -22,6 +22,7 @@ any size are exact.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,8 +52,16 @@ class Frame(Linear):
     def total(self, t: Tensor) -> Tensor:
         r"""Returns :math:`l + s^2`, with shape (\*, c); 1 where l is infinite."""
 
-        s2 = torch.exp(-2 * t)[..., None]
-        return torch.where(self.variances.isinf(), 1.0, self.variances + s2)
+        total = self.variances + torch.exp(-2 * t)[..., None]
+        return torch.where(self._flat, 1.0, total) if self._any_flat else total
+
+    @cached_property
+    def _flat(self) -> Tensor:
+        return self.variances.isinf()
+
+    @cached_property
+    def _any_flat(self) -> bool:
+        return bool(self._flat.any())
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
         return self._decay(s, t, (1 + self._eta2(s, t))[..., None])
@@ -65,8 +74,10 @@ class Frame(Linear):
     def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
         eta2 = self._eta2(s, t)[..., None]
         gained = -torch.expm1(eta2 * (self.total(t) / self.total(s)).log()) * self.total(t)
-        flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
-        return torch.where(self.variances.isinf(), flat, gained).clamp(min=0).sqrt()
+        if self._any_flat:
+            flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
+            gained = torch.where(self._flat, flat, gained)
+        return gained.clamp(min=0).sqrt()
 
     @property
     def quiet(self) -> "Frame":
@@ -92,9 +103,9 @@ class Frame(Linear):
     def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the a and b of :math:`N = a z + b (D - m)`, with shape (\*, c)."""
 
-        level, flat = torch.exp(-t)[..., None], self.variances.isinf()
-        b = torch.where(flat, 1, self.total(t).sqrt()) / level
-        ratio = torch.where(flat, 1, self.variances / self.total(t))
+        level, total = torch.exp(-t)[..., None], self.total(t)
+        b = total.sqrt() / level  # the total is 1 where the variance is infinite
+        ratio = torch.where(self._flat, 1, self.variances / total)
         return -b * ratio, b
 
     def _eta2(self, s: Tensor, t: Tensor) -> Tensor:

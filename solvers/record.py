@@ -31,7 +31,8 @@ class Record:
         self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
         self.reached = times[-1].expand(len(x)).clone()
         self.status = ["ok"] * len(x)
-        self.alive, self.any_alive = torch.ones(len(x), dtype=torch.bool), True
+        self.alive = torch.ones(len(x), dtype=torch.bool)
+        self.any_alive = self.all_alive = True
         self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
         if self.path is not None:
             self.path[0] = x
@@ -49,7 +50,7 @@ class Record:
 
         if self.path is not None:
             self.path[step] = x
-            if not bool(self.alive.all()):  # a sample that failed has no path from there on
+            if not self.all_alive:  # a sample that failed has no path from there on
                 self.path[step, ~self.alive.to(x.device)] = torch.nan
         if self.control.callback is None:
             return False
@@ -59,7 +60,11 @@ class Record:
     def count(self, calls: int, steps: int) -> None:
         r"""Writes down the calls and steps of all samples that are still under way."""
 
-        self.calls[self.alive], self.accepted[self.alive] = calls, steps
+        if self.all_alive:
+            self.calls.fill_(calls)
+            self.accepted.fill_(steps)
+        else:
+            self.calls[self.alive], self.accepted[self.alive] = calls, steps
 
     def spent(self, calls: int) -> bool:
         r"""Whether some number of calls would exceed the budget."""
@@ -95,7 +100,7 @@ class Record:
         self.x = self.x.clone()
         self.x[rows.to(x.device)] = x
         self.alive[rows] = False
-        self.any_alive = bool(self.alive.any())
+        self.any_alive, self.all_alive = bool(self.alive.any()), not len(rows) and self.all_alive
         for row in rows.tolist():
             self.status[row] = status
 
