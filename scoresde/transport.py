@@ -3,7 +3,6 @@ r"""From one time of a process to another, by any solver: what all verbs are mad
 import functools
 import importlib.metadata
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,20 +10,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import ODE, Brownian, Event, SemiLinear, Solution, SolverError, solve
+from solvers import ODE, Brownian, SemiLinear, Solution, SolverError, solve
 from solvers.brownian import VERSION
 from solvers.solve import check_times
 
 from .custom import NonlinearProcess
 from .frames import make_noise
 from .grids import grid_times
+from .listener import listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
 from .reverse import Clock, Reverse
 from .settings import STEPS, Settings
 from .watched import Watched
-
-REFRESH = 0.1  # seconds between updates of the progress bar
 
 
 def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Solution:
@@ -106,23 +104,7 @@ def _solve(
 ) -> Solution:
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)
-    state = reverse.enter(x, times[0])
-
-    seen = 0.0
-
-    def told(event: Event) -> object:
-        nonlocal seen
-        now = time.monotonic()
-        if settings.progress and (now > seen + REFRESH or event.fraction == 1):
-            seen = now
-            progress.update(first + len(x) * _done(reverse, times, event) - progress.n)
-        if settings.callback is None:
-            return None
-        at, denoised = reverse.to_time(event.time), watch.latest if watch else None
-        known, rows = reverse.leave(event.x, at), event.rows
-        if settings.batch_size is not None:  # name the samples of the whole run
-            rows = (torch.arange(len(x)) if rows is None else rows) + first
-        return settings.callback(event._replace(time=at, x=known, rows=rows, denoised=denoised))
+    samples = range(first, first + len(x))
 
     def finish(solution: Solution) -> Solution:
         return _in_process(solution, reverse, times)
@@ -130,14 +112,14 @@ def _solve(
     try:
         solution = solve(
             reverse.problem(),
-            state,
+            reverse.enter(x, times[0]),
             reverse.to_clock(times),
             settings.method,
             rtol=settings.tolerances["rtol"],
             atol=settings.tolerances["atol"],
             noise=noise,
             path=settings.path,
-            callback=told if settings.progress or settings.callback else None,
+            callback=listener(reverse, watch, times, samples, settings, progress),
             max_calls=settings.max_calls,
             on_failure=settings.on_failure,
             grad=settings.grad,
@@ -173,17 +155,6 @@ def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution
     reached = torch.where(ok, times[-1], reverse.to_time(solution.reached))
     x = reverse.leave(solution.x, reached)
     return replace(solution, x=x, times=times, reached=reached, path=path)
-
-
-def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
-    r"""The share of the span of log-SNR that is done, averaged over the samples."""
-
-    process = reverse.model.process
-    if isinstance(process, NonlinearProcess) or event.rows is not None:
-        return event.fraction
-    start, stop = process.log_snr(times[[0, -1]])
-    now = process.log_snr(reverse.to_time(event.time))
-    return float(((now - start) / (stop - start)).mean())
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
