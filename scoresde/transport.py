@@ -207,11 +207,12 @@ def _eta(settings: Settings) -> float:
                 "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
             )
         return 0.0
-    if settings.eta is not None and not settings.method.takes_eta:
-        raise ValueError(
-            f"eta={settings.eta} has no effect on {settings.method}, whose noise is set by its own "
-            "settings; see solvers.get."
-        )
+    noisy = settings.method.stochastic
+    if settings.eta is not None and not settings.method.takes_eta and (noisy or settings.eta):
+        cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
+        if not noisy:
+            cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
+        raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
     if settings.eta is None:
         return 1.0 if settings.method.stochastic else 0.0
     return float(settings.eta)

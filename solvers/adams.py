@@ -80,6 +80,10 @@ class AdaptiveAdams(Stepper):
             )
 
     @property
+    def takes_eta(self) -> bool:  # type: ignore[override]
+        return self.stochastic
+
+    @property
     def order(self) -> int:  # type: ignore[override]
         return 1 if self.stochastic else self.highest
 

@@ -111,6 +111,10 @@ class ExponentialRungeKutta(Stepper):
         return 1 if self.stochastic else self.stages.order
 
     @property
+    def takes_eta(self) -> bool:  # type: ignore[override]
+        return not self.adaptive  # its error estimate knows of no noise
+
+    @property
     def fixed(self) -> bool:  # type: ignore[override]
         return not self.adaptive
 
@@ -166,7 +170,7 @@ class ExponentialRungeKutta(Stepper):
         stages, values = plan.stages, [plan.fields[0](x)]
         uses = (*stages.uses, stages.final)
         random: list[Tensor] = []
-        if noise is not None and self.stochastic:
+        if noise is not None:
             inside = (*stages.places[1:], 1.0)
             random = noise.increments(plan.number, plan.t0, plan.t1, inside)
         for i, (stage, used) in enumerate(zip(plan.steps, uses, strict=True)):

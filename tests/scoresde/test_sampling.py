@@ -71,6 +71,26 @@ def test_all_amounts_of_noise_have_the_same_marginals(eta: float, process: str) 
         assert (parts - 1 / 3).abs().max() < 0.04
 
 
+TAKES_ETA = [
+    n for n in FLOWS if solvers.get(n).solves is solvers.SemiLinear and solvers.get(n).takes_eta
+]
+
+
+@pytest.mark.parametrize("solver", TAKES_ETA)
+def test_a_flow_solver_with_eta_adds_the_noise_it_takes_away(solver: str) -> None:
+    oracle = gaussian(ss.VP())
+    options = {"steps": 80, "grid": "log_snr", "eta": 1.0, "noise": "path", "seed": 2}
+    x = ss.sample(oracle, 3000, solver=solver, **options).x
+    assert (moments(x) - moments(oracle.data(200_000))).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("solver", ["exponential", "dpm_adaptive"])
+def test_an_adaptive_flow_solver_refuses_eta(solver: str) -> None:
+    with pytest.raises(ValueError, match=f"eta=0.5 has no effect on {solver}: it solves"):
+        ss.sample(gaussian(ss.VP()), 2, solver=solver, rtol=1e-2, atol=1e-2, eta=0.5)
+    assert ss.sample(gaussian(ss.VP()), 2, solver=solver, rtol=1e-2, atol=1e-2, eta=0.0).ok
+
+
 @pytest.mark.parametrize("level", [10.0, 2.0, 0.7, 0.3, 0.1])
 def test_stochastic_and_deterministic_marginals_agree_on_the_way(level: float) -> None:
     oracle = gaussian(ss.VP())
