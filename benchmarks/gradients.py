@@ -22,8 +22,10 @@ STEPS, COUNT = 10, 64
 WAYS = (("dpmpp_2m", "none"), ("dpmpp_2m", "backprop"), ("dpmpp_2m", "checkpoint"),
         ("heun", "none"), ("heun", "backprop"), ("heun", "checkpoint"),
         ("ancestral", "none"), ("ancestral", "backprop"), ("ancestral", "checkpoint"),
-        ("torchdiffeq/heun2", "none"), ("torchdiffeq/heun2", "backprop"), ("torchdiffeq/heun2", "adjoint"),
-        ("torchsde/srk", "none"), ("torchsde/srk", "backprop"))  # fmt: skip
+        ("torchdiffeq/heun2", "none"), ("torchdiffeq/heun2", "backprop"), ("torchdiffeq/heun2", "checkpoint"),
+        ("torchdiffeq/heun2", "adjoint"),
+        ("torchsde/srk", "none"), ("torchsde/srk", "backprop"),
+        ("torchsde/srk", "checkpoint"))  # fmt: skip
 
 
 def measure(solver: str, grad: str) -> dict:

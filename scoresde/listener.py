@@ -1,6 +1,5 @@
 r"""What happens at each step of a run beside the step: the progress bar, and the user's callback."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from .reverse import Reverse
 from .settings import Settings
 from .watched import Watched
 
-REFRESH = 0.1  # seconds between updates of the progress bar
+REFRESH = 0.1  # seconds between updates of a progress bar without a callback
 
 
 def listener(
@@ -29,13 +28,9 @@ def listener(
 
     if not settings.progress and settings.callback is None:
         return None
-    seen = 0.0
 
     def told(event: Event) -> object:
-        nonlocal seen
-        now = time.monotonic()
-        if settings.progress and (now > seen + REFRESH or event.fraction == 1):
-            seen = now
+        if settings.progress:
             share = len(samples) * _done(reverse, times, event)
             progress.update(samples.start + share - progress.n)
         if settings.callback is None:

@@ -65,8 +65,8 @@ class Settings:
         max_calls: The largest number of network calls of a sample.
         on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
         grad: What gradients the result carries, with respect to start, weights and conditions: "none";
-            "backprop" through all steps; "checkpoint", the same in the memory of one step, each step
-            being taken again; or "adjoint", torchdiffeq's, for its methods.
+            "backprop" through all steps; "checkpoint", the same in the memory of one network call, each
+            being made again; or "adjoint", torchdiffeq's, for its methods.
         t_min: The time at which data is taken to be. By default the process's, for the use.
         denoise: Whether decoding ends with one denoising.
     """
@@ -171,8 +171,6 @@ class Settings:
                 f"grad='adjoint' is for the methods of torchdiffeq, not {self.method}; use 'checkpoint', "
                 "which takes as little memory and is exact."
             )
-        if self.grad == "checkpoint" and not self.method.checkpoints:
-            raise ValueError(f"{self.method} cannot take its steps again; use grad='backprop'.")
 
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):

@@ -17,7 +17,7 @@ from solvers.solve import check_times
 from .custom import NonlinearProcess
 from .frames import make_noise
 from .grids import grid_times
-from .listener import listener
+from .listener import REFRESH, listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
 from .reverse import Clock, Reverse
@@ -120,6 +120,7 @@ def _solve(
             noise=noise,
             path=settings.path,
             callback=listener(reverse, watch, times, samples, settings, progress),
+            pause=0.0 if settings.callback else REFRESH,
             max_calls=settings.max_calls,
             on_failure=settings.on_failure,
             grad=settings.grad,

@@ -13,7 +13,6 @@ from torch import Tensor
 from .brownian import Brownian
 from .calls import counting
 from .controller import Controller
-from .march import kept_small
 from .problem import Problem
 from .record import Record
 from .shapes import align, row_where
@@ -107,8 +106,7 @@ def _attempt(method: Method, front: _Front, controller: Controller, record: Reco
     last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
     t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
-    take = kept_small(method.step) if record.control.grad == "checkpoint" else method.step
-    step = take(plan, front.x, front.memory, front.noise)
+    step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
     unit = controller.atol / align(front.problem.unit(t1).to(front.x), front.x)
     ratio = controller.ratio(step.error, front.x, step.x, unit)

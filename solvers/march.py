@@ -1,17 +1,13 @@
 r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from .calls import counting
 from .problem import Problem
 from .record import Record
 from .shapes import row_finite
 from .solution import Solution
-from .solver import Control, Method, Step
+from .solver import Control, Method
 
 CHECK_EVERY = 8  # steps between looks at the state, each of which waits for a device
 
@@ -28,7 +24,6 @@ def march(
     record = Record(problem, x, times, control)
     with counting() as counter:
         plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
-        take = kept_small(method.step) if control.grad == "checkpoint" else method.step
         i, memory, every = 0, None, CHECK_EVERY
         saved, told, before, known = (i, x, memory), 0, 0, 0
         while i < len(plan) and record.any_alive:
@@ -37,7 +32,7 @@ def march(
                 _stop(record, x, i, counter.total)
                 break
             before = counter.total
-            x, memory = take(plan[i], x, memory, control.noise)[:2]
+            x, memory = method.step(plan[i], x, memory, control.noise)[:2]
             i += 1
             if i % every == 0 or i == len(plan):
                 bad = record.alive & ~row_finite(x)
@@ -57,12 +52,6 @@ def march(
         rows = record.alive.nonzero()[:, 0]
         record.stop(rows, x[rows.to(x.device)], _at(times[i], rows))
     return record.finish(x)
-
-
-def kept_small(step: Callable[..., Step]) -> Callable[..., Step]:
-    r"""Returns a step that keeps nothing of its inside, but is taken again for gradients."""
-
-    return partial(checkpoint, step, use_reentrant=False)
 
 
 def _at(time: Tensor, rows: Tensor) -> Tensor:

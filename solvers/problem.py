@@ -64,7 +64,7 @@ class Problem:
 
         return replace(
             self,
-            drift=lambda t, x: wrap(lambda x: self.drift(t, x))(x),
+            drift=lambda t, x: wrap(self.at(t.reshape(1, *t.shape[:1]), x)[0])(x),
             tabulate=lambda times, x: [wrap(f) for f in self.at(times, x)],
             rows=lambda index: self.subset(index).map(wrap),
         )

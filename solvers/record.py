@@ -1,5 +1,8 @@
 r"""The mutable record of one run, from which its solution is made."""
 
+import math
+from time import monotonic
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,17 +36,40 @@ class Record:
         self.status = ["ok"] * len(x)
         self.alive = torch.ones(len(x), dtype=torch.bool)
         self.any_alive = self.all_alive = True
+        self.told = -math.inf
         self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
         if self.path is not None:
             self.path[0] = x
 
-    def tell(self, fraction: float, time: Tensor, x: Tensor, rows: Tensor | None = None) -> bool:
-        r"""Tells the callback, if there is one, about accepted steps; returns whether to stop."""
+    def tell(
+        self,
+        fraction: float,
+        time: Tensor,
+        x: Tensor,
+        rows: Tensor | None = None,
+        counts: tuple[int, int] | None = None,
+    ) -> bool:
+        r"""Tells the callback, if there is one and it is due, about accepted steps.
 
-        if self.control.callback is None:
+        Arguments:
+            fraction: The share of the run that is done.
+            time: The times of the states.
+            x: The states.
+            rows: The samples that they belong to. By default, all.
+            counts: The calls and steps of all samples that are still under way, to be written down.
+
+        Returns:
+            Whether to stop.
+        """
+
+        callback, now = self.control.callback, monotonic()
+        if callback is None or (fraction < 1 and now < self.told + self.control.pause):
             return False
+        self.told = now
+        if counts is not None:
+            self.count(*counts)
         calls = self.calls if rows is None else self.calls[rows]
-        return _says_stop(self.control.callback(Event(fraction, time, x, rows, calls.clone())))
+        return _says_stop(callback(Event(fraction, time, x, rows, calls.clone())))
 
     def keep(self, step: int, x: Tensor, calls: int) -> bool:
         r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""
@@ -52,10 +78,8 @@ class Record:
             self.path[step] = x
             if not self.all_alive:  # a sample that failed has no path from there on
                 self.path[step, ~self.alive.to(x.device)] = torch.nan
-        if self.control.callback is None:
-            return False
-        self.count(calls, step)
-        return self.tell(step / (len(self.times) - 1), self.times[step], x)
+        fraction = step / (len(self.times) - 1)
+        return self.tell(fraction, self.times[step], x, counts=(calls, step))
 
     def count(self, calls: int, steps: int) -> None:
         r"""Writes down the calls and steps of all samples that are still under way."""

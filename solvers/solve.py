@@ -2,10 +2,12 @@ r"""The door of the package: integrate a problem along a grid, after all checks.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .brownian import Brownian, Increments
 from .catalogue import get
@@ -28,6 +30,7 @@ def solve(
     seed: int = 0,
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
+    pause: float = 0.0,
     max_calls: int | None = None,
     max_steps: int = 10_000,
     on_failure: Literal["raise", "partial"] = "raise",
@@ -54,11 +57,12 @@ def solve(
         path: Whether to keep the states at all `times`.
         callback: A function that is told about each accepted step, and ends the run if it returns
             `True`.
+        pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
         on_failure: "raise", or "partial" to end the samples concerned and go on.
-        grad: "none"; "backprop" through all steps; "checkpoint", which takes each step again in
-            place of keeping what is inside it; or "adjoint".
+        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
+            in place of keeping what is inside it; or "adjoint".
         parameters: What the adjoint is asked for beside the start.
 
     Raises:
@@ -90,8 +94,18 @@ def solve(
     if grad == "adjoint" and not solver.adjoint:
         raise ValueError(f"{solver} has no adjoint; pass grad='checkpoint'.")
     control = Control(
-        controller, noise, path, callback, max_calls, on_failure, grad, tuple(parameters)
+        controller,
+        noise,
+        path,
+        callback,
+        pause,
+        max_calls,
+        on_failure,
+        grad,
+        tuple(parameters),
     )
+    if grad == "checkpoint":
+        problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
     with torch.set_grad_enabled(grad != "none"):
         return solver.integrate(problem, x, times, control)
 

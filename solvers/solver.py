@@ -43,6 +43,7 @@ class Control:
         path: Whether to keep the states at all times of the grid.
         callback: A function that is told about each accepted step, and ends the run if it returns
             a truth value that is true.
+        pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         on_failure: Whether a failure raises, or ends the samples concerned.
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
@@ -53,6 +54,7 @@ class Control:
     noise: Brownian | None = None
     path: bool = False
     callback: Callable[[Event], object] | None = None
+    pause: float = 0.0
     max_calls: int | None = None
     on_failure: Literal["raise", "partial"] = "raise"
     grad: str = "none"
@@ -74,7 +76,6 @@ class Solver(ABC):
         fixed: Whether it can follow a grid.
         calls_per_step: The evaluations of the drift in a step, without a first one at the start.
         even: Whether it needs steps of equal size.
-        checkpoints: Whether its steps can be taken again for gradients.
         adjoint: Whether it can integrate its adjoint equation.
         form: The linear part that it wants of a semi-linear problem.
         profile: How the noise that it wants depends on the noise level.
@@ -90,7 +91,6 @@ class Solver(ABC):
     fixed: bool = True
     calls_per_step: int
     even: bool = False
-    checkpoints: bool = True
     adjoint: bool = False
     form: str = "data"
     profile: str = "constant"

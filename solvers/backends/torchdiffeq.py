@@ -112,7 +112,6 @@ class Torchdiffeq(Solver):
     even: bool = False
     solo: bool = False
     solves = ODE
-    checkpoints = False
     adjoint = True
 
     @property

@@ -113,7 +113,6 @@ class Torchsde(Stepper):
     levy_area: str = "none"
     solves = SDE
     stochastic = True
-    checkpoints = False  # its drift is worked out inside its steps
 
     @property
     def one_normal(self) -> bool:  # type: ignore[override]

@@ -71,15 +71,23 @@ def test_gradients_of_the_latent_and_of_tolerances() -> None:
     assert torch.allclose(jacobian, want, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [*NATIVE, "em"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *NATIVE,
+        "em",
+        "torchdiffeq/rk4",
+        *(n for n in solvers.available() if n.startswith("torchsde/")),
+    ],
+)
 def test_checkpointing_changes_memory_alone(solver: str) -> None:
     whole, small = (gradients(solver, way, steps=5) for way in ("backprop", "checkpoint"))
     for a, b in zip(whole, small, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
-        assert a.abs().max() > 0
+    assert max(a.abs().max() for a in whole) > 0
 
 
-@pytest.mark.parametrize("solver", ["exponential", "dopri5"])
+@pytest.mark.parametrize("solver", ["exponential", "dopri5", "torchdiffeq/dopri5"])
 def test_checkpointing_under_tolerances(solver: str) -> None:
     options = {"rtol": 1e-4, "atol": 1e-4}
     whole, small = (gradients(solver, way, **options) for way in ("backprop", "checkpoint"))
@@ -120,8 +128,6 @@ def test_ways_without_effect_are_refused() -> None:
     oracle = gaussian(ss.VP())
     with pytest.raises(ValueError, match="grad='adjoint' is for the methods of torchdiffeq"):
         ss.sample(oracle, 2, steps=2, grad="adjoint")
-    with pytest.raises(ValueError, match="cannot take its steps again; use grad='backprop'"):
-        ss.sample(oracle, 2, solver="torchdiffeq/rk4", steps=2, grad="checkpoint")
     with pytest.raises(ValueError, match="grad must be one of none, backprop"):
         ss.sample(oracle, 2, steps=2, grad="all")
     with pytest.raises(ValueError, match="has no adjoint"):
