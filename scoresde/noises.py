@@ -99,10 +99,12 @@ def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> 
     """
 
     if not settings.method.stochastic and not reverse.eta:
-        if settings.noise is not None:
+        given = {"noise": settings.noise is not None,
+                 "eta_convention": settings.eta_convention != "canonical" and settings.eta is None}  # fmt: skip
+        for name in (name for name, is_given in given.items() if is_given):
             cure = "" if settings.method.solves is ODE else " without eta="
             raise ValueError(
-                f"noise= has no effect on {settings.method}{cure}, which adds none; leave it out, or "
+                f"{name}= has no effect on {settings.method}{cure}, which adds none; leave it out, or "
                 "use a stochastic solver, such as 'ancestral'."
             )
         return None

@@ -3,6 +3,7 @@ r"""The round trip from data to latents and back."""
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solvers import Solution
@@ -50,5 +51,7 @@ def reconstruct(model: ScoreModel, x: Tensor, **options: Any) -> Reconstruction:
     back = decode(model, latent.x, t_max=end, denoise=False, **way_back(latent, options))
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
     error = (y - x.to(y)).flatten(1)
+    ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
+    error[ended] = torch.nan  # a trip that ended on the way has no error
     rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)
     return Reconstruction(y, rms, largest, latent, latent.calls + back.calls)

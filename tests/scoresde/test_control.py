@@ -204,6 +204,16 @@ def test_failures_keep_the_time_that_was_reached() -> None:
     assert s.x.isfinite().all()
 
 
+def test_a_round_trip_that_was_ended_has_no_error() -> None:
+    oracle = mixture(ss.VP())
+    there = ss.reconstruct(oracle, oracle.data(2), solver="ddim", steps=5)
+    ended = ss.reconstruct(
+        oracle, oracle.data(2), solver="ddim", steps=5, callback=lambda e: e.fraction > 0.5
+    )
+    assert there.rms.isfinite().all()
+    assert ended.rms.isnan().all()
+
+
 def test_eta_conventions_are_translated() -> None:
     oracle = mixture(ss.VP())
     canonical = ss.sample(oracle, 2, solver="dpmpp_2m_sde", steps=5, eta=0.5)
@@ -225,6 +235,8 @@ def test_eta_conventions_are_translated() -> None:
         ss.sample(oracle, 2, solver="ancestral", steps=5, eta=1.5, eta_convention="ddim")
     with pytest.raises(ValueError, match="eta_convention must be one of"):
         ss.sample(oracle, 2, steps=5, eta_convention="karras")
+    with pytest.raises(ValueError, match="eta_convention= has no effect on ddim without eta="):
+        ss.sample(oracle, 2, solver="ddim", steps=5, eta_convention="ddim")
     with pytest.raises(ValueError, match="meant for semi-linear solvers"):
         ss.sample(oracle, 2, solver="em", steps=5, eta_convention="ddim")
 
