@@ -79,30 +79,16 @@ def solve(
         raise ValueError(
             f"times of shape (n + 1, B) must have B = {len(x)}, not {times.shape[1]}."
         )
-    if max_calls is not None and max_calls < 1:
-        raise ValueError(f"max_calls must be at least 1, but is {max_calls}.")
-    if on_failure not in ("raise", "partial"):
-        raise ValueError(f"on_failure must be 'raise' or 'partial', but is {on_failure!r}.")
     if solver.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
-    if controller is not None and solver.stochastic:
-        if isinstance(noise, Increments):
-            raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
-        if path:
-            raise ValueError(f"{solver} has no path between its steps; leave path= out.")
+    if controller is not None:
+        check_tries(solver, noise, path)
     if grad == "adjoint" and not solver.adjoint:
         raise ValueError(f"{solver} has no adjoint; pass grad='checkpoint'.")
+    parameters = tuple(parameters)
     control = Control(
-        controller,
-        noise,
-        path,
-        callback,
-        pause,
-        max_calls,
-        on_failure,
-        grad,
-        tuple(parameters),
+        controller, noise, path, callback, pause, max_calls, on_failure, grad, parameters
     )
     if grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
@@ -129,6 +115,17 @@ def check_times(times: Tensor) -> Tensor:
         a, b = (times[(k, *row)].item() for k in (where, where + 1))
         raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")
     return times
+
+
+def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
+    r"""Refuses what steps of any size, which may be taken back, cannot have noise with."""
+
+    if not solver.stochastic:
+        return
+    if isinstance(noise, Increments):
+        raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
+    if path:
+        raise ValueError(f"{solver} has no path between its steps; leave path= out.")
 
 
 def check_problem(problem: Problem, solver: Solver) -> None:

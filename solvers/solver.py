@@ -60,6 +60,14 @@ class Control:
     grad: str = "none"
     parameters: tuple[Tensor, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.max_calls is not None and self.max_calls < 1:
+            raise ValueError(f"max_calls must be at least 1, but is {self.max_calls}.")
+        if self.on_failure not in ("raise", "partial"):
+            raise ValueError(
+                f"on_failure must be 'raise' or 'partial', but is {self.on_failure!r}."
+            )
+
 
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
