@@ -65,9 +65,8 @@ def samples(model: ss.ScoreModel, count: int, seed: int, **options: object) -> T
 def largest(solver: solvers.Solver, budget: int) -> int:
     r"""The number of steps within a budget, of which one call is for the last denoising."""
 
-    first = 1 if solver.name in ("bosh3", "dopri5", "torchsde/reversible_heun") else 0
     steps = 0
-    while solver.calls(steps + 1) + first + 1 <= budget:
+    while solver.calls(steps + 1) + 1 <= budget:
         steps += 1
     return steps
 

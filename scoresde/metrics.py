@@ -1,7 +1,20 @@
-r"""Distances between samples and data, with the floor that finite data sets."""
+r"""Distances between samples and data, each with its uncertainty and with the floor that finite data sets.
+
+A distance is a function of samples and data that is 0, on average or at best, for samples of the same
+distribution. Those that are known as libraries' are computed by these libraries, which are
+imported when asked for: `pip install 'scoresde[metrics]'`.
+"""
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Distance = Callable[[Tensor, Tensor], float]
+PARTS = 10  # of the jackknife
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -25,12 +38,162 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return float(2 * torch.cdist(x, y).mean() - sum(within))
 
 
-def floor(data: Tensor, size: int, *, repeats: int = 20, seed: int = 0) -> tuple[float, float]:
-    r"""Returns the mean and standard deviation of the energy distance of data from itself.
+def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float:
+    r"""Returns the sliced Wasserstein distance of order 2, over fixed random directions.
+
+    Arguments:
+        x: Samples, with shape (N, *).
+        y: Samples, with shape (M, *).
+        projections: The number of directions.
+
+    References:
+        | Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015), section 4
+        | https://doi.org/10.1007/s10851-014-0506-3
+    """
+
+    ot = _library("ot")
+    x, y = x.flatten(1).double().cpu(), y.flatten(1).double().cpu()
+    return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
+
+
+def c2st(x: Tensor, y: Tensor, *, neighbors: int = 5) -> float:
+    r"""Returns how far a classifier tells samples from data beyond chance, in [-1/2, 1/2].
+
+    It is the balanced accuracy of a vote of nearest neighbours, cross-validated, less 1/2.
+
+    Arguments:
+        x: Samples, with shape (N, *).
+        y: Samples, with shape (M, *).
+        neighbors: The number of neighbours.
+
+    References:
+        | Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017), section 3
+        | https://arxiv.org/abs/1610.06545
+    """
+
+    selection, near = _library("sklearn.model_selection"), _library("sklearn.neighbors")
+    size = min(len(x), len(y))  # of which both have as many, or votes would favour one
+    both = torch.cat([x[:size].flatten(1), y[:size].flatten(1)]).double().cpu().numpy()
+    labels = torch.arange(2).repeat_interleave(size).numpy()
+    folds = selection.StratifiedKFold(5, shuffle=True, random_state=0)
+    vote = near.KNeighborsClassifier(neighbors)
+    return float(selection.cross_val_score(vote, both, labels, cv=folds).mean()) - 0.5
+
+
+def fid(network: nn.Module) -> Distance:
+    r"""Returns the Frechet distance between the features of a network.
+
+    Arguments:
+        network: A network from samples to features, with shape (N, *).
+
+    References:
+        | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), equation (6)
+        | https://arxiv.org/abs/1706.08500
+    """
+
+    def distance(x: Tensor, y: Tensor) -> float:
+        image = _library("torchmetrics.image.fid")
+        found = [_features(network, s) for s in (x, y)]
+        metric = image.FrechetInceptionDistance(feature=_Known(found[0].shape[1]))
+        metric.set_dtype(torch.float64)
+        return _update(metric, *found)
+
+    return distance
+
+
+def kid(network: nn.Module) -> Distance:
+    r"""Returns the kernel distance between the features of a network, without bias.
+
+    Arguments:
+        network: A network from samples to features, with shape (N, *).
+
+    References:
+        | Demystifying MMD GANs (Binkowski et al., 2018), section 4
+        | https://arxiv.org/abs/1801.01401
+    """
+
+    def distance(x: Tensor, y: Tensor) -> float:
+        image = _library("torchmetrics.image.kid")
+        found = [_features(network, s) for s in (x, y)]
+        size, known = min(len(x), len(y)), _Known(found[0].shape[1])
+        with warnings.catch_warnings():  # of the memory that features take
+            warnings.simplefilter("ignore")
+            metric = image.KernelInceptionDistance(known, subsets=20, subset_size=size)
+        with torch.random.fork_rng(devices=[]):  # it draws subsets from the global generator
+            torch.manual_seed(0)
+            return _update(metric, *found)
+
+    return distance
+
+
+DISTANCES: dict[str, Distance] = {
+    "energy": energy_distance,
+    "sliced_wasserstein": sliced_wasserstein,
+    "c2st": c2st,
+}
+OF_FEATURES: dict[str, Callable[[nn.Module], Distance]] = {"fid": fid, "kid": kid}
+
+
+def get(name: str, features: nn.Module | None = None) -> Distance:
+    r"""Returns the distance of a name.
+
+    Arguments:
+        name: "energy", "sliced_wasserstein", "c2st", or with a feature network "fid" and "kid".
+        features: The network.
+
+    Raises:
+        ValueError: If there is none of this name, or it wants a network.
+    """
+
+    if name in OF_FEATURES:
+        if features is None:
+            raise ValueError(
+                f"metric {name!r} needs features=, a network from samples to features."
+            )
+        return OF_FEATURES[name](features)
+    if name not in DISTANCES:
+        raise ValueError(
+            f"metric {name!r} is unknown; there are {', '.join(['error', *DISTANCES, *OF_FEATURES])}."
+        )
+    return DISTANCES[name]
+
+
+def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
+    r"""Returns a distance and its standard error, as far as samples make it uncertain.
+
+    The samples leave in ten parts, one at a time (the jackknife). They are not drawn again with
+    replacement, since a distance without bias takes two copies of a sample for a lack of variety.
+
+    Arguments:
+        distance: The distance.
+        x: Samples, with shape (N, *).
+        y: Data, with shape (M, *), taken as it is.
+
+    References:
+        | The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapter 3
+        | https://doi.org/10.1137/1.9781611970319
+    """
+
+    parts = torch.arange(len(x)) % PARTS
+    left = torch.tensor([distance(x[(parts != p).to(x.device)], y) for p in range(PARTS)])
+    variance = (PARTS - 1) / PARTS * (left - left.mean()).square().sum()
+    return distance(x, y), float(variance.sqrt())
+
+
+def floor(
+    data: Tensor,
+    size: int,
+    *,
+    distance: Distance = energy_distance,
+    repeats: int = 20,
+    seed: int = 0,
+) -> tuple[float, float]:
+    r"""Returns the mean and standard deviation of the distance of data from itself.
 
     Arguments:
         data: Data, with shape (N, *), of which disjoint parts are compared.
         size: The number of samples in a part, at most N / 2.
+        distance: The distance.
         repeats: The number of random splits.
         seed: The seed of the splits.
     """
@@ -40,7 +203,7 @@ def floor(data: Tensor, size: int, *, repeats: int = 20, seed: int = 0) -> tuple
     values = []
     for _ in range(repeats):
         order = torch.randperm(len(data), generator=draw)
-        values.append(energy_distance(data[order[:size]], data[order[size:]]))
+        values.append(distance(data[order[:size]], data[order[size:]]))
     distances = torch.tensor(values)
     return float(distances.mean()), float(distances.std())
 
@@ -54,3 +217,47 @@ def nearest(x: Tensor, data: Tensor) -> Tensor:
     """
 
     return torch.cdist(x.flatten(1), data.flatten(1)).amin(1)
+
+
+def check_distances(
+    names: Mapping[str, Distance] | list[str] | tuple[str, ...], features: nn.Module | None
+) -> dict[str, Distance]:
+    r"""Returns distances by name, from names or from the user's own functions."""
+
+    if isinstance(names, Mapping):
+        return dict(names)
+    return {name: get(name, features) for name in names}
+
+
+class _Known(nn.Module):
+    r"""The network that torchmetrics wants, where features are known already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _features(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        found = torch.cat([network(part) for part in x.split(256)])
+    return found.flatten(1).double().cpu()
+
+
+def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
+    metric.update(x, real=False)  # type: ignore[operator]
+    metric.update(y, real=True)  # type: ignore[operator]
+    found = metric.compute()  # type: ignore[operator]
+    return float(found[0] if isinstance(found, tuple) else found)
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = {"ot": "POT", "sklearn": "scikit-learn"}.get(name.split(".")[0], "torchmetrics")
+        raise ImportError(
+            f"this metric needs {package}: pip install 'scoresde[metrics]'."
+        ) from None

@@ -88,12 +88,20 @@ class ExponentialMultistep(Stepper):
     def __post_init__(self) -> None:
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
+        if self.analytic_first and self.form == "moments":
+            raise ValueError(
+                "analytic_first has no effect on moment-matched solvers, which are exact on Gaussian "
+                "data from the first step; leave it out."
+            )
 
     @property
     def order(self) -> int:  # type: ignore[override]
         if self.stochastic:
             return 1
         return self.known_order or self.values + bool(self.corrector)
+
+    def calls(self, steps: int) -> int:
+        return steps * self.calls_per_step - self.analytic_first
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         fields = list(problem.at(t0, x))

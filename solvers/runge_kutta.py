@@ -90,6 +90,9 @@ class RungeKutta(Stepper):
     def calls_per_step(self) -> int:  # type: ignore[override]
         return len(self.tableau.b) - self.tableau.first_same_as_last
 
+    def calls(self, steps: int) -> int:
+        return steps * self.calls_per_step + self.tableau.first_same_as_last
+
     def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         stages = []
         for c in self.tableau.c:  # the end of a step is t1 itself, not t0 + h rounded

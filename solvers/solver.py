@@ -82,7 +82,7 @@ class Solver(ABC):
         takes_eta: Whether the amount of noise is that of the problem.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
-        calls_per_step: The evaluations of the drift in a step, without a first one at the start.
+        calls_per_step: The evaluations of the drift in a step; :meth:`calls` knows of the start.
         even: Whether it needs steps of equal size.
         adjoint: Whether it can integrate its adjoint equation.
         form: The linear part that it wants of a semi-linear problem.

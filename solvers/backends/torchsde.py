@@ -122,6 +122,9 @@ class Torchsde(Stepper):
     def name(self) -> str:  # type: ignore[override]
         return f"torchsde/{self.method}"
 
+    def calls(self, steps: int) -> int:
+        return steps * self.calls_per_step + (self.method == "reversible_heun")
+
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         if t0.ndim > 1:
             raise ValueError(

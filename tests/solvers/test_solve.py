@@ -63,8 +63,7 @@ def test_calls_are_those_of_the_catalogue(name: str, steps: int) -> None:
     s = solve(counted, start(0.3, rows=2), torch.linspace(0.3, 2.0, steps + 1), solver)
     assert s.calls.tolist() == [len(calls)] * 2
     if "adams" not in name:  # which start by Runge-Kutta steps, and iterate
-        first = name in ("bosh3", "dopri5", "torchsde/reversible_heun")
-        assert len(calls) == solver.calls(steps) + first
+        assert len(calls) == solver.calls(steps)
 
 
 def test_network_calls_count_where_they_happen() -> None:
@@ -76,10 +75,8 @@ def test_network_calls_count_where_they_happen() -> None:
     assert s.calls.tolist() == [12, 12]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [n for n in ALL if n != "edm_churn"])  # which goes back in time
 def test_times_stay_inside_the_span(name: str) -> None:
-    if "churn" in name:
-        pytest.skip("churn goes back in time, to the end of the domain of the process")
     solver, seen = solvers.get(name), []
     problem = problem_for(solver)
 
