@@ -1,5 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
+from .compare import Comparison, compare
 from .conditions import Given
 from .custom import CustomProcess, LinearProcess, NonlinearProcess
 from .editing import edit
@@ -10,6 +11,7 @@ from .models import ScoreModel
 from .moments import Moments, moments
 from .network_score import NetworkScore
 from .oracles import GaussianOracle, KernelOracle, MixtureOracle, Oracle
+from .plans import Plan
 from .process import Process
 from .processes import EDM, VE, VP, Interpolant, SubVP
 from .quantiles import QuantileOracle
@@ -17,12 +19,14 @@ from .reverse import probability_flow, reverse_sde
 from .sampling import decode, sample
 from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .settings import Settings
+from .tuning import tune
 from .zoo import load, save
 
 __all__ = [
     "EDM",
     "VE",
     "VP",
+    "Comparison",
     "Cosine",
     "CustomProcess",
     "GaussianOracle",
@@ -40,6 +44,7 @@ __all__ = [
     "NetworkScore",
     "NonlinearProcess",
     "Oracle",
+    "Plan",
     "Process",
     "QuantileOracle",
     "Reconstruction",
@@ -49,6 +54,7 @@ __all__ = [
     "SubVP",
     "bits_per_dim",
     "classifier_free",
+    "compare",
     "decode",
     "dequantize",
     "edit",
@@ -61,4 +67,5 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save",
+    "tune",
 ]

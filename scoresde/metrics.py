@@ -6,6 +6,7 @@ imported when asked for: `pip install 'scoresde[metrics]'`.
 """
 
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Distance = Callable[[Tensor, Tensor], float]
+# Of samples and data; some know their standard error, and say it beside the distance.
+Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
 
 
@@ -56,28 +58,30 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
 
 
-def c2st(x: Tensor, y: Tensor, *, neighbors: int = 5) -> float:
-    r"""Returns how far a classifier tells samples from data beyond chance, in [-1/2, 1/2].
+def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
+    r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
 
-    It is the balanced accuracy of a vote of nearest neighbours, cross-validated, less 1/2.
+    It is the accuracy of a forest of random trees, cross-validated, less 1/2: so 0 is chance, and
+    1/2 is that every sample is told.
 
     Arguments:
         x: Samples, with shape (N, *).
         y: Samples, with shape (M, *).
-        neighbors: The number of neighbours.
+        trees: The number of trees.
 
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017), section 3
         | https://arxiv.org/abs/1610.06545
     """
 
-    selection, near = _library("sklearn.model_selection"), _library("sklearn.neighbors")
-    size = min(len(x), len(y))  # of which both have as many, or votes would favour one
+    selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
+    size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
     both = torch.cat([x[:size].flatten(1), y[:size].flatten(1)]).double().cpu().numpy()
     labels = torch.arange(2).repeat_interleave(size).numpy()
     folds = selection.StratifiedKFold(5, shuffle=True, random_state=0)
-    vote = near.KNeighborsClassifier(neighbors)
-    return float(selection.cross_val_score(vote, both, labels, cv=folds).mean()) - 0.5
+    forest = forests.ExtraTreesClassifier(trees, random_state=0)
+    right = float(selection.cross_val_score(forest, both, labels, cv=folds).mean())
+    return right - 0.5, math.sqrt(max(right * (1 - right), 0.25 / size) / (2 * size))
 
 
 def fid(network: nn.Module) -> Distance:
@@ -161,8 +165,9 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     r"""Returns a distance and its standard error, as far as samples make it uncertain.
 
-    The samples leave in ten parts, one at a time (the jackknife). They are not drawn again with
-    replacement, since a distance without bias takes two copies of a sample for a lack of variety.
+    Unless the distance says its own, the samples leave in ten parts, one at a time (the jackknife). They
+    are not drawn again with replacement, since a distance without bias takes two copies of a sample for
+    a lack of variety.
 
     Arguments:
         distance: The distance.
@@ -174,10 +179,17 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
         | https://doi.org/10.1137/1.9781611970319
     """
 
-    parts = torch.arange(len(x)) % PARTS
-    left = torch.tensor([distance(x[(parts != p).to(x.device)], y) for p in range(PARTS)])
+    whole = distance(x, y)
+    if isinstance(whole, tuple):
+        return whole
+    parts = torch.arange(len(x), device=x.device) % PARTS
+    left = torch.tensor([_value(distance(x[parts != p], y)) for p in range(PARTS)])
     variance = (PARTS - 1) / PARTS * (left - left.mean()).square().sum()
-    return distance(x, y), float(variance.sqrt())
+    return whole, float(variance.sqrt())
+
+
+def _value(found: float | tuple[float, float]) -> float:
+    return found[0] if isinstance(found, tuple) else found
 
 
 def floor(
@@ -203,7 +215,7 @@ def floor(
     values = []
     for _ in range(repeats):
         order = torch.randperm(len(data), generator=draw)
-        values.append(distance(data[order[:size]], data[order[size:]]))
+        values.append(_value(distance(data[order[:size]], data[order[size:]])))
     distances = torch.tensor(values)
     return float(distances.mean()), float(distances.std())
 

@@ -1,5 +1,6 @@
 r"""Pictures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,63 @@ def curves(
     axis.grid(alpha=0.3, which="both", linewidth=0.5)
     axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _write(figure, file)
+
+
+def work_precision(
+    file: Path,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    front: Sequence[tuple[float, float]],
+    label: str,
+    base: float | None = None,
+) -> None:
+    r"""Draws error against network calls on logarithmic axes, with the best at each cost marked.
+
+    Curves that are best somewhere are drawn in colour, in the order of their last error; the rest
+    stay grey, and are told apart by their markers.
+
+    Arguments:
+        file: The file to write.
+        lines: Names, and points of each curve.
+        front: The points that nothing beats at as many calls or fewer.
+        label: What is up.
+        base: What the exact flow reaches.
+    """
+
+    figure, [axis] = _figure(1, 1, (7.0, 4.6))
+    best, markers = set(front), "osv^D<>pPX*hd"
+    colours = itertools.cycle(_colours())
+    axis.plot(*zip(*front, strict=True), color="0.8", linewidth=6, zorder=0, label="best")
+    if base is not None and base > 0:
+        axis.axhline(base, color="black", linewidth=0.8, linestyle=":", label="exact flow")
+    for i, (name, points) in enumerate(sorted(lines.items(), key=lambda line: line[1][-1][1])):
+        good = bool(best & set(points))
+        axis.plot(
+            *zip(*points, strict=True), "-" if good else "--", marker=markers[i % len(markers)],
+            color=next(colours) if good else "0.6", markersize=4 if good else 3,
+            linewidth=1.4 if good else 0.7, zorder=3 if good else 1, label=name,
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    _plain_numbers(axis.xaxis)
+    axis.set_xlabel("network calls per sample")
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.3, which="both", linewidth=0.5)
+    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _write(figure, file)
+
+
+def _plain_numbers(axis: Any) -> None:
+    from matplotlib import ticker
+
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.ScalarFormatter())
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _colours() -> Sequence[Any]:
+    import matplotlib
+
+    return matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:

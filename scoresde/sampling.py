@@ -26,7 +26,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     Arguments:
         model: The score model.
         shape: The shape (B, *), or the number B for a model that knows the rest.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model; or `plan`, a
+            :class:`scoresde.Plan` or its file, in place of solver and steps.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.

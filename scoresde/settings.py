@@ -19,6 +19,7 @@ from .checks import check_count, check_number
 from .conditions import check_conditions
 from .frames import CONVENTIONS
 from .models import ScoreModel
+from .plans import with_plan
 
 STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
@@ -265,6 +266,7 @@ def split(
     """
 
     check_model(model)
+    keywords = with_plan(model, keywords)
     for module in model.modules():
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd | _BatchNorm):
             warnings.warn(

@@ -11,8 +11,8 @@ ORDER = {
         stepper weights runge_kutta exponential singlestep adams stochastic renoise divergence backends
         catalogue solve""",
     "scoresde": """process schedules processes custom moments models conditions network_score oracles quantiles
-        guidance watched frames reverse grids checks settings noises listener transport sampling latents editing
-        likelihood metrics networks zoo plots training demo cli""",
+        guidance watched frames reverse grids checks plans settings noises listener transport sampling latents
+        editing likelihood metrics networks zoo plots compare tuning training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 

@@ -1,0 +1,174 @@
+r"""One model, one start and one truth, on which any number of runs is measured."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import solvers
+from solvers import Solution, SolverError
+
+from ..metrics import Distance, floor, with_error
+from ..models import ScoreModel
+from ..plans import Plan
+from ..sampling import sample
+from .cells import Cell
+from .costs import measured
+from .reference import Reference, flow_reference, noisy_reference, rms
+from .row import Row
+
+
+@dataclass
+class Bench:
+    r"""Creates what all runs of a measurement share.
+
+    Arguments:
+        model: The model.
+        shape: The shape of the samples.
+        seed: The seed of their noise.
+        tolerance: The tolerance of the reference.
+        distances: Distances to the data.
+        data: The data, if any.
+        options: Options and conditions of every run.
+    """
+
+    model: ScoreModel
+    shape: tuple[int, ...]
+    seed: int
+    tolerance: float
+    distances: dict[str, Distance] = field(default_factory=dict)
+    data: Tensor | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    references: dict[bool, Reference] = field(default_factory=dict)
+
+    def reference(self, noisy: bool = False) -> Reference:
+        r"""Returns the samples of the flow, or of the SDE, worked out when first asked for."""
+
+        if noisy not in self.references:
+            start = (self.model, self.shape, self.seed)
+            self.references[noisy] = (
+                noisy_reference(*start, **self.options)
+                if noisy
+                else flow_reference(*start, self.tolerance, **self.options)
+            )
+        return self.references[noisy]
+
+    def resized(self, count: int, seed: int | None = None) -> "Bench":
+        r"""Returns the bench for another number of samples; conditions per sample are repeated.
+
+        Arguments:
+            count: The number.
+            seed: Another seed of their noise, if any.
+        """
+
+        size = self.shape[0]
+        index = torch.arange(count) % size
+        options = {
+            name: value[index.to(value.device)]
+            if isinstance(value, Tensor) and value.ndim and len(value) == size
+            else value
+            for name, value in self.options.items()
+        }
+        shape, seed = (count, *self.shape[1:]), self.seed if seed is None else seed
+        return replace(self, shape=shape, seed=seed, options=options, references={})
+
+    @property
+    def words(self) -> dict[str, Any]:
+        r"""What is known of the references."""
+
+        return {
+            "sde" if noisy else "flow": {"made": r.made, "calls": r.calls, **spread(r.gap)}
+            for noisy, r in self.references.items()
+        }
+
+    def run(self, **options: Any) -> Solution:
+        r"""Returns the samples of a solver."""
+
+        return sample(self.model, self.shape, seed=self.seed, **{**self.options, **options})
+
+    def floors(self) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of data from itself, with standard deviations."""
+
+        if self.data is None:
+            return {}
+        size = self.shape[0]
+        return {n: floor(self.data, size, distance=d) for n, d in self.distances.items()}
+
+    def distances_of(self, x: Tensor) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of samples from the data, with standard errors."""
+
+        if self.data is None:
+            return {}
+        return {n: with_error(d, x.to(self.data), self.data) for n, d in self.distances.items()}
+
+    def row(self, cell: Cell) -> Row:
+        r"""Measures a cell; what fails is said in its row."""
+
+        empty = Row(cell.solver, cell.grid, cell.budget, _plain(cell.options), cell.stochastic)
+        if cell.refusal:
+            return replace(empty, status=cell.refusal)
+        try:
+            return self._measure(cell, empty)
+        except (SolverError, ValueError, RuntimeError, ArithmeticError) as error:
+            return replace(empty, status=str(error).splitlines()[0])
+
+    def _measure(self, cell: Cell, row: Row) -> Row:
+        exact = self.reference(cell.stochastic) if _has_limit(cell) else None
+        with measured(self._device) as cost:
+            s = self.run(on_failure="partial", **cell.options)
+        row = replace(
+            row,
+            calls=s.calls.double().mean().item(),
+            most_calls=int(s.calls.max()),
+            rejected=s.rejected.double().mean().item(),
+            seconds=cost.seconds,
+            mebibytes=cost.mebibytes,
+        )
+        bad = [i for i, status in enumerate(s.status) if status != "ok"]
+        bad = bad or (~s.x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+        if bad:
+            words = f"{len(bad)} of {len(s.x)} samples failed ({s.status[bad[0]]}), first {bad[0]}"
+            return replace(row, status=words)
+        if exact is not None:
+            row = replace(row, error=spread(rms(s.x, exact.x)))
+        return replace(row, distances=self.distances_of(s.x))
+
+    @property
+    def _device(self) -> torch.device:
+        parameter = next(self.model.parameters(), None)
+        own = torch.device("cpu") if parameter is None else parameter.device
+        return torch.device(self.options.get("device") or own)
+
+
+def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[int, ...]:
+    r"""Returns the shape of some samples, from the model or else from data."""
+
+    if model.shape is None and data is None:
+        raise ValueError("this model does not know the shape of a sample; pass data=.")
+    known = model.shape if model.shape is not None or data is None else data.shape[1:]
+    return (count, *(known or ()))
+
+
+def spread(values: Tensor) -> dict[str, float]:
+    r"""Returns the median, the quantile of 0.9 and the largest of some values."""
+
+    return {
+        "median": values.median().item(),
+        "q90": values.quantile(0.9).item(),
+        "max": values.max().item(),
+    }
+
+
+def _has_limit(cell: Cell) -> bool:
+    r"""Whether more steps lead to the flow, or to the reverse SDE on its Brownian path."""
+
+    plan = cell.options.get("plan")
+    options = plan.options if isinstance(plan, Plan) else cell.options
+    solver = solvers.get(options["solver"])
+    return not solver.stochastic or (solver.takes_eta and solver.profile == "constant")
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    plan = options.get("plan")
+    return {"plan": str(plan)} if plan is not None else options

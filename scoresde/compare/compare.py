@@ -1,0 +1,134 @@
+r"""Work and precision of solvers on one model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from solvers import Solver
+
+from ..checks import check_data
+from ..metrics import Distance, check_distances
+from ..models import ScoreModel
+from ..plans import Plan, fingerprint
+from ..settings import check_model
+from .bench import Bench, sample_shape
+from .cells import cells, default_solvers
+from .comparison import Comparison
+from .reference import TOLERANCE
+
+BUDGETS = (5, 8, 10, 20, 50)
+TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
+OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
+        "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
+
+
+def compare(
+    model: ScoreModel,
+    solvers: Sequence[str | Solver | Plan] | None = None,
+    budgets: Sequence[int] = BUDGETS,
+    *,
+    grids: Sequence[str] = ("rho",),
+    tolerances: Sequence[float] = TOLERANCES,
+    metrics: Sequence[str] | Mapping[str, Distance] | None = None,
+    data: Tensor | None = None,
+    features: nn.Module | None = None,
+    samples: int = 256,
+    seed: int = 0,
+    reference_tolerance: float = TOLERANCE,
+    file: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Comparison:
+    r"""Measures solvers and grids on a model: errors and distances against network calls.
+
+    All start from the same noise, and stochastic solvers follow the same Brownian paths. The error of
+    a sample is its root mean square difference from the exact flow, or the exact SDE on its path, in
+    the units of data; the reference says how exact it is. Noise of other kinds (`er_sde`, `sa`,
+    `edm_churn`, Langevin) leads to other samples, which have distances alone. What fails becomes a
+    row that says so.
+
+    Arguments:
+        model: The score model.
+        solvers: Names, solvers and plans. By default, a choice of the good ones.
+        budgets: The calls per sample that solvers on grids may take, the last denoising included.
+        grids: The grids, such as "rho", "log_snr", "tan" and "asinh".
+        tolerances: Tolerances for solvers that choose their steps.
+        metrics: Distances to `data`: "energy", "sliced_wasserstein", "c2st", and with `features` "fid"
+            and "kid"; or a mapping from names to functions of samples and data. By default, the
+            energy distance if there is data.
+        data: Data, with shape (M, *).
+        features: A network from samples to features.
+        samples: The number of samples.
+        seed: The seed of their noise.
+        reference_tolerance: The tolerance of the reference.
+        file: A JSON file, written after each cell. If it is there already, what it holds is not
+            measured again.
+        progress: Whether to show a progress bar.
+        options: `t_min`, `batch_size`, `dtype`, `device`, and the conditions of the model.
+
+    Raises:
+        ValueError, TypeError: If something does not fit, before anything is run.
+    """
+
+    check_model(model)
+    distances = _check(model, budgets, tolerances, samples, metrics, data, features, options)
+    if data is not None:
+        data = check_data(model, data, "data", None, None)
+    todo = cells(model, solvers or default_solvers(model), budgets, grids, tolerances)
+    told = ("t_min", "batch_size", "dtype")
+    setup = {"samples": samples, "seed": seed, "reference tolerance": reference_tolerance,
+             "metrics": list(distances), "data": None if data is None else len(data),
+             **{name: str(options[name]) for name in told if name in options},
+             "conditions": sorted(str(n) for n in options if n not in (*told, "device"))}  # fmt: skip
+    bench = Bench(
+        model,
+        sample_shape(model, data, samples),
+        seed,
+        reference_tolerance,
+        distances,
+        data,
+        options,
+    )
+    known = Comparison.resume(file, Comparison(fingerprint(model), repr(model.process), setup))
+    rows = {row.key: row for row in known.rows}
+    if data is not None and not known.floors:
+        exact = bench.distances_of(bench.reference().x)
+        known = replace(known, floors=bench.floors(), exact=exact)
+    for cell in tqdm([c for c in todo if c.key not in rows], desc="compare", disable=not progress):
+        rows[cell.key] = bench.row(cell)
+        references = {**known.references, **bench.words}
+        known = replace(known, references=references, rows=tuple(rows.values()))
+        if file is not None:
+            known.save(file)
+    return replace(known, rows=tuple(rows[cell.key] for cell in todo))
+
+
+def _check(
+    model: ScoreModel,
+    budgets: Sequence[int],
+    tolerances: Sequence[float],
+    samples: int,
+    metrics: Sequence[str] | Mapping[str, Distance] | None,
+    data: Tensor | None,
+    features: nn.Module | None,
+    options: dict[str, Any],
+) -> dict[str, Distance]:
+    for name in OURS:
+        if name in options:
+            raise TypeError(f"{name}= is what ss.compare varies; leave it out.")
+    for name, values, least in (("budgets", budgets, 2), ("tolerances", tolerances, 0)):
+        if not all(isinstance(v, int | float) and v > 0 and v >= least for v in values):
+            raise ValueError(f"{name} must be numbers >= {least}, but are {list(values)}.")
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, but is {samples}.")
+    if metrics is None:
+        metrics = () if data is None else ("energy",)
+    if not isinstance(metrics, Mapping):
+        metrics = [name for name in metrics if name != "error"]
+    if metrics and data is None:
+        raise ValueError(f"metrics={list(metrics)} are distances to data; pass data=.")
+    return check_distances(metrics, features)

@@ -1,0 +1,210 @@
+r"""What came out of a comparison: rows, tables, pictures, the best plan."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..plans import Plan
+from .row import Row
+from .tables import entries, notes
+
+KIND = "comparison of scoresde"
+
+
+class Point(NamedTuple):
+    r"""The calls of a run, the value of a metric, and the row it is from."""
+
+    calls: float
+    value: float
+    row: Row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    r"""What came out of a comparison.
+
+    Arguments:
+        model: The fingerprint of the model.
+        process: Its process.
+        setup: Samples, seed, metrics and options.
+        references: How the exact samples were made, and how far a looser run was from them.
+        floors: The distances of data from data, with standard deviations.
+        exact: The distances of the exact flow's samples from the data, with standard errors.
+        rows: What was measured.
+    """
+
+    model: str
+    process: str
+    setup: dict[str, Any]
+    references: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    exact: dict[str, tuple[float, float]] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+
+    def points(self, metric: str | None = None) -> list[Point]:
+        r"""Returns calls and values of a metric, as in :meth:`best`, of all runs that succeeded."""
+
+        metric, points = self._metric(metric), []
+        for row in self.rows:
+            value = row.value(metric)
+            if row.status == "ok" and row.calls is not None and value is not None:
+                points.append(Point(row.calls, value, row))
+        return points
+
+    def best(
+        self,
+        *,
+        budget: float | None = None,
+        error: float | None = None,
+        metric: str | None = None,
+    ) -> Plan:
+        r"""Returns the plan of least error within a budget, or of fewest calls within an error.
+
+        Arguments:
+            budget: The most calls per sample.
+            error: The largest error, or distance.
+            metric: "error", the median error of samples, or a distance. By default, the first
+                distance, if any was measured, and else "error".
+
+        Raises:
+            ValueError: If not exactly one of the two is given, or nothing meets it.
+        """
+
+        if (budget is None) == (error is None):
+            raise ValueError("best needs budget= or error=, one of the two.")
+        points = [p for p in self.points(metric) if p.row.grid != "plan"]
+        if budget is not None:
+            fit = [(p.value, p.calls, p.row) for p in points if p.calls <= budget + 1e-9]
+            asked, least = f"budget={budget:g}", min((p.calls for p in points), default=None)
+        else:
+            assert error is not None
+            fit = [(p.calls, p.value, p.row) for p in points if p.value <= error]
+            asked, least = f"error={error:g}", min((p.value for p in points), default=None)
+        if not fit:
+            raise ValueError(
+                f"nothing that was compared meets {asked}: "
+                + (
+                    "no run succeeded."
+                    if least is None
+                    else f"the least there is, is {least:.4g}."
+                )
+            )
+        return self.plan(min(fit, key=lambda entry: entry[:2])[2])
+
+    def plan(self, row: Row) -> Plan:
+        r"""Returns the plan of a row."""
+
+        t_min = self.setup.get("t_min")
+        options = row.options if t_min is None else {**row.options, "t_min": float(t_min)}
+        figures = {
+            "calls": row.calls,
+            "error": row.error,
+            "distances": row.distances,
+            "samples": self.setup["samples"],
+            "seed": self.setup["seed"],
+        }
+        return Plan(options, None, self.model, figures)
+
+    def front(self, metric: str | None = None) -> list[Point]:
+        r"""Returns the points that nothing beats at as many calls or fewer (the Pareto front)."""
+
+        front: list[Point] = []
+        for point in sorted(self.points(metric), key=lambda p: (p.calls, p.value)):
+            if not front or point.value < front[-1].value:
+                front.append(point)
+        return front
+
+    def table(self) -> Any:
+        r"""Returns the table for a terminal, as rich prints it."""
+
+        from rich.table import Table  # of the extra "cli"
+
+        table = Table(*(entries(self)[0] if self.rows else ()), caption="\n".join(notes(self)))
+        for entry in entries(self):
+            table.add_row(*entry.values())
+        return table
+
+    def markdown(self) -> str:
+        r"""Returns the table as markdown."""
+
+        head = list(entries(self)[0]) if self.rows else []
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(entry.values()) + " |" for entry in entries(self)]
+        return "\n".join([*lines, "", *(f"- {words}" for words in notes(self))]) + "\n"
+
+    def plot(self, file: str | Path, metric: str | None = None) -> Path:
+        r"""Draws the metric against calls, a curve per solver and grid, and marks the front.
+
+        Arguments:
+            file: The file to write.
+            metric: As in :meth:`best`.
+        """
+
+        from .. import plots  # which asks for matplotlib
+
+        metric = self._metric(metric)
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for point in sorted(self.points(metric), key=lambda p: p.calls):
+            if point.value > 0:
+                lines.setdefault(point.row.curve, []).append((point.calls, point.value))
+        front = [(p.calls, p.value) for p in self.front(metric) if p.value > 0]
+        base = self.exact[metric][0] if metric in self.exact else None
+        label = "median error of a sample" if metric == "error" else metric
+        plots.work_precision(Path(file), lines, front, label, base)
+        return Path(file)
+
+    def save(self, file: str | Path) -> Path:
+        r"""Writes the comparison as JSON, whole or not at all."""
+
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(file.name + ".part")
+        part.write_text(json.dumps({"kind": KIND, **dataclasses.asdict(self)}, indent=1) + "\n")
+        os.replace(part, file)
+        return file
+
+    @staticmethod
+    def load(file: str | Path) -> "Comparison":
+        r"""Reads a comparison.
+
+        Raises:
+            ValueError: If the file holds none.
+        """
+
+        try:
+            content = json.loads(Path(file).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"{file} is not a comparison: it is not JSON text.") from None
+        if not isinstance(content, dict) or content.pop("kind", None) != KIND:
+            raise ValueError(f"{file} is not a comparison, as Comparison.save writes it.")
+        rows = tuple(Row(**row) for row in content.pop("rows"))
+        return Comparison(**content, rows=rows)
+
+    @staticmethod
+    def resume(file: str | Path | None, asked: "Comparison") -> "Comparison":
+        r"""Returns what a file holds of a comparison, refused if it holds another one's."""
+
+        if file is None or not Path(file).exists():
+            return asked
+        known = Comparison.load(file)
+        mine, theirs = (
+            {"model": c.model, "process": c.process, **c.setup} for c in (asked, known)
+        )
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"{file} holds a comparison with {name}={theirs.get(name)}, not "
+                    f"{mine.get(name)}; pass another file."
+                )
+        return known
+
+    def _metric(self, metric: str | None) -> str:
+        names = ["error", *self.setup["metrics"]]
+        if metric is None:
+            return names[-1] if len(names) == 1 else names[1]
+        if metric not in names:
+            raise ValueError(f"metric {metric!r} was not measured; there are {', '.join(names)}.")
+        return metric

@@ -1,0 +1,45 @@
+r"""A comparison as rows of text."""
+
+from typing import TYPE_CHECKING, Any
+
+from .row import text, with_error_text
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+
+
+def entries(c: "Comparison") -> list[dict[str, Any]]:
+    r"""Returns the table, row by row, as text."""
+
+    names = c.setup["metrics"]
+    front = {point.row.key for point in c.front()}
+    table = []
+    for row in sorted(c.rows, key=lambda r: (r.calls is None, r.calls or 0, r.solver)):
+        entry = row.words
+        for name, value in (row.error or dict.fromkeys(("median", "q90", "max"))).items():
+            entry[f"error {name}"] = text(value)
+        for name in names:
+            entry[name] = with_error_text(*row.distances.get(name, (None, None)))
+        entry |= {"rejected": text(row.rejected), "s": text(row.seconds),
+                  "MiB": text(row.mebibytes)}  # fmt: skip
+        entry["note"] = "nothing better at as many calls" if row.key in front else ""
+        table.append(entry if row.status == "ok" else {**entry, "note": row.status})
+    return table
+
+
+def notes(c: "Comparison") -> list[str]:
+    r"""Returns what a reader must know beside the table."""
+
+    words = [f"{c.setup['samples']} samples of {c.model} on {c.process}, "
+             f"seed {c.setup['seed']}"]  # fmt: skip
+    for kind, made in c.references.items():
+        words.append(
+            f"errors against the {kind}: {made['made']}, {made['calls']:.0f} calls; a looser run "
+            f"is {made['median']:.1e} (median) to {made['max']:.1e} (most) away"
+        )
+    for name in c.floors:
+        words.append(
+            f"{name}: {with_error_text(*c.floors[name])} of data from data (standard deviation), "
+            f"{with_error_text(*c.exact[name])} of the exact flow from data (standard error)"
+        )
+    return words

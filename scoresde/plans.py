@@ -1,0 +1,134 @@
+r"""Plans: a solver, its grid and settings, chosen by measurement for one model."""
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .models import ScoreModel
+
+KIND = "plan of scoresde"
+PROBES = 64  # numbers of a tensor that go into a fingerprint
+
+
+@dataclass(frozen=True)
+class Plan:
+    r"""A choice of how to sample, with what it rests on.
+
+    Arguments:
+        options: The options of :func:`scoresde.sample` that it stands for, as plain data.
+        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, where it has
+            no name.
+        model: The fingerprint of the model that it was measured on.
+        figures: What was measured, with units in the names.
+    """
+
+    options: dict[str, Any]
+    noise_levels: tuple[float, ...] | None = None
+    model: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, file: str | Path) -> Path:
+        r"""Writes the plan as JSON."""
+
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = {"kind": KIND, **dataclasses.asdict(self)}
+        file.write_text(json.dumps(content, indent=1) + "\n")
+        return file
+
+    @staticmethod
+    def load(file: str | Path) -> "Plan":
+        r"""Reads a plan.
+
+        Raises:
+            ValueError: If the file is no plan.
+        """
+
+        try:
+            content = json.loads(Path(file).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"{file} is not a plan: it is not JSON text.") from None
+        if not isinstance(content, dict) or content.pop("kind", None) != KIND:
+            raise ValueError(f"{file} is not a plan, as `scoresde tune` or Plan.save write it.")
+        levels = content.pop("noise_levels")
+        return Plan(**content, noise_levels=None if levels is None else tuple(levels))
+
+    def options_for(self, model: ScoreModel) -> dict[str, Any]:
+        r"""Returns the options for a model, with a warning unless it is the one of the plan."""
+
+        mine = fingerprint(model)
+        if self.model and mine != self.model:
+            warnings.warn(
+                f"the plan was measured on the model {self.model}, but this is {mine}; what it "
+                "promises need not hold, so measure again by ss.compare or ss.tune.",
+                stacklevel=5,
+            )
+        if self.noise_levels is None:
+            return dict(self.options)
+        return {**self.options, "times": self._times(model)}
+
+    def _times(self, model: ScoreModel) -> Tensor:
+        process = model.process
+        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
+        most, least = torch.exp(-process.log_snr(ends)).tolist()
+        levels = torch.tensor(self.noise_levels, dtype=torch.float64)
+        first, last = levels[0].item(), levels[-1].item()
+        if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
+            raise ValueError(
+                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has those from "
+                f"{most:.4g} to {least:.4g}; make a plan for this model."
+            )
+        times = process.time(-levels.log())
+        if abs(first - most) < 1e-6 * most:
+            times[0] = process.t_max
+        return times
+
+    def __str__(self) -> str:
+        words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
+        if self.noise_levels is not None:
+            words.append(f"{len(self.noise_levels) - 1} steps of its own")
+        return f"{self.options['solver']} ({', '.join(words)})"
+
+
+def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Returns keywords of which `plan` is replaced by the options it stands for.
+
+    Raises:
+        TypeError: If it is neither a plan nor the name of a file.
+        ValueError: If an option that it stands for is said beside it.
+    """
+
+    keywords = dict(keywords)
+    plan = keywords.pop("plan", None)
+    if plan is None:
+        return keywords
+    if not isinstance(plan, Plan | str | Path):
+        raise TypeError(f"plan must be a Plan or a file, but is a {type(plan).__name__}.")
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
+    for name in fixed & keywords.keys():
+        if keywords[name] is not None:
+            raise ValueError(f"{name}= is what plan= says; pass one of the two.")
+    return {**keywords, **plan.options_for(model)}
+
+
+def fingerprint(model: ScoreModel) -> str:
+    r"""Returns what identifies a model: that of its file, or of its process and some of its numbers."""
+
+    if model.fingerprint is not None:
+        return model.fingerprint
+    digest = hashlib.sha256(f"{model.process!r} {model.data_std}".encode())
+    plain = [v for m in model.modules() for _, v in sorted(vars(m).items())]
+    for value in (*model.state_dict().values(), *(v for v in plain if isinstance(v, Tensor))):
+        flat = value.detach().flatten()
+        some = flat[:: max(1, len(flat) // PROBES)][:PROBES].double().cpu()
+        digest.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,95 @@
+r"""What a search makes small, remembered so that a search that was stopped goes on."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import SolverError
+
+from ..compare.bench import Bench
+from ..compare.reference import rms
+from ..plans import Plan
+
+KIND = "search of scoresde"
+SAVE_EVERY = 5.0  # seconds
+
+
+@dataclass
+class Objective:
+    r"""Creates the mean error of a plan's samples, or their distance from data.
+
+    Arguments:
+        bench: The model, start and truth.
+        metric: "error", or the name of a distance of the bench.
+        file: A JSON file of what was found before.
+        setup: What a file must agree with.
+        tick: What is called after each value that had to be measured.
+    """
+
+    bench: Bench
+    metric: str
+    file: Path | None
+    setup: dict[str, Any]
+    tick: Callable[[], object]
+    known: dict[str, float] = field(default_factory=dict)
+    measured: int = 0
+    saved: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.file is None or not self.file.exists():
+            return
+        content = json.loads(self.file.read_text())
+        if content.get("kind") != KIND or content["setup"] != self.setup:
+            raise ValueError(
+                f"{self.file} holds another search, or none; pass another file, or remove it."
+            )
+        self.known = content["known"]
+
+    def __call__(self, plan: Plan, count: int | None = None) -> float:
+        r"""Returns the value of a plan for some of the samples; infinity if it fails."""
+
+        key = json.dumps([count, plan.options, plan.noise_levels])
+        if key not in self.known:
+            self.known[key] = self._measure(plan, count)
+            self.measured += 1
+            if time.monotonic() > self.saved + SAVE_EVERY:
+                self.save()
+        self.tick()
+        return self.known[key]
+
+    def save(self) -> None:
+        r"""Writes what is known."""
+
+        self.saved = time.monotonic()
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_name(self.file.name + ".part")
+        part.write_text(json.dumps({"kind": KIND, "setup": self.setup, "known": self.known}))
+        os.replace(part, self.file)
+
+    def _measure(self, plan: Plan, count: int | None) -> float:
+        whole = self.bench.shape[0]
+        few = self.bench.resized(min(count or whole, whole))
+        try:
+            x = few.run(plan=plan).x
+        except (SolverError, ValueError):
+            return torch.inf
+        value = self.value(x)
+        return value if value == value else torch.inf
+
+    def value(self, x: Tensor) -> float:
+        r"""Returns the value of some samples."""
+
+        if self.metric == "error":
+            return rms(x, self.bench.reference().x[: len(x)]).mean().item()
+        assert self.bench.data is not None
+        found = self.bench.distances[self.metric](x.to(self.bench.data), self.bench.data)
+        return found[0] if isinstance(found, tuple) else found

@@ -1,0 +1,196 @@
+r"""The search for a plan: solver, order and grid."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import solvers as catalogue
+from solvers import SemiLinear, Solver
+
+from ..compare.bench import Bench, sample_shape, spread
+from ..compare.cells import Cell, cells
+from ..compare.reference import rms
+from ..grids import grid_times
+from ..metrics import check_distances
+from ..models import ScoreModel
+from ..plans import Plan, fingerprint
+from ..settings import check_model
+from .objective import Objective
+from .refine import refine
+from .teacher import Teacher
+
+GRIDS = ("rho", "log_snr", "tan", "asinh")
+SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
+SMALL = 16  # samples of the first look
+
+
+def tune(
+    model: ScoreModel,
+    budget: int,
+    *,
+    solvers: Sequence[str | Solver] | None = None,
+    grids: Sequence[str] = GRIDS,
+    metric: str = "error",
+    data: Tensor | None = None,
+    samples: int = 64,
+    seed: int = 0,
+    held_out: int = 256,
+    reference_tolerance: float = 1e-4,
+    file: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Plan:
+    r"""Searches for the best way to spend some calls on a sample.
+
+    First every solver is tried on every grid, with few samples and then with more. The best ones
+    get grids of their own: dynamic programming over a teacher's path (see :mod:`.teacher`), and
+    then each time is moved as long as that helps. The plan says what it reaches with noise that
+    chose nothing, beside the best of what was there before.
+
+    Arguments:
+        model: The score model.
+        budget: The most calls per sample, the last denoising included.
+        solvers: The solvers to choose from. By default, all deterministic ones for diffusions.
+        grids: The grids to start from.
+        metric: What is made small: "error", the mean root mean square difference of samples from
+            the exact flow's; or a distance to data, as in :func:`scoresde.compare`.
+        data: Data, with shape (M, *): for a distance, and to report the energy distance.
+        samples: The samples that choose.
+        seed: The seed of their noise; the next one is held out.
+        held_out: The samples that judge.
+        reference_tolerance: The tolerance of the exact flow's samples.
+        file: A JSON file of what was found, by which a search that was stopped goes on.
+        progress: Whether to show a progress bar.
+        options: As in :func:`scoresde.compare`.
+
+    Raises:
+        ValueError: If nothing fits into the budget, or something does not fit together.
+    """
+
+    check_model(model)
+    if metric != "error" and data is None:
+        raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
+    names = {metric, "energy"} - {"error"} if data is not None else set[str]()
+    bench = Bench(
+        model, sample_shape(model, data, samples), seed, reference_tolerance,
+        check_distances(sorted(names), None), data, options,
+    )  # fmt: skip
+    start, chosen = time.perf_counter(), solvers or default_solvers(model)
+    todo = [c for c in cells(model, chosen, [budget], grids, ()) if not c.refusal]
+    if not todo:
+        raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
+    setup = {"model": fingerprint(model), "budget": budget, "metric": metric, "samples": samples,
+             "seed": seed, "options": sorted(options)}  # fmt: skip
+    with tqdm(total=len(todo), desc="tune", disable=not progress) as bar:
+        objective = Objective(
+            bench, metric, None if file is None else Path(file), setup, bar.update
+        )
+        ranked = _screen(objective, todo, bar)
+        teacher = Teacher.of(bench)
+        finalists = _finalists(objective, teacher, ranked, bar)
+        plans = [_own_grid(objective, plan, bar) for plan in finalists]
+        objective.save()
+    best = min(plans, key=lambda plan: plan[0])[1]
+    figures = _judge(bench.resized(held_out, seed + 1), best, [plan for _, plan in ranked[:5]])
+    figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
+                "plans measured": objective.measured}  # fmt: skip
+    return replace(best, model=fingerprint(model), figures=figures)
+
+
+def default_solvers(model: ScoreModel) -> list[str]:
+    r"""Returns the deterministic solvers for diffusions that a model can be sampled with."""
+
+    found = []
+    for name in catalogue.available():
+        solver = catalogue.get(name)
+        usable = model.moments is not None or solver.form != "moments"
+        if solver.solves is SemiLinear and solver.fixed and not solver.stochastic and usable:
+            found.append(name)
+    return found
+
+
+def _screen(objective: Objective, todo: Sequence[Cell], bar: tqdm) -> list[tuple[float, Plan]]:
+    r"""All solvers on all grids, the best ones first, with their values."""
+
+    plans = [Plan(cell.options) for cell in todo]
+    if objective.metric == "error":  # which few samples tell well enough
+        plans.sort(key=lambda plan: objective(plan, SMALL))
+        plans = plans[:SCREENED]
+        bar.total += len(plans)
+    found = [(objective(plan), plan) for plan in plans]
+    return sorted(found, key=lambda entry: entry[0])
+
+
+def _finalists(
+    objective: Objective, teacher: Teacher, ranked: Sequence[tuple[float, Plan]], bar: tqdm
+) -> list[Plan]:
+    r"""The best plans of different solvers, on named grids or the teacher's."""
+
+    best: dict[str, Plan] = {}
+    for _, plan in ranked:
+        best.setdefault(plan.options["solver"], plan)
+    found = []
+    for name, plan in list(best.items())[:TAUGHT]:
+        solver, steps = catalogue.get(name), plan.options["steps"]
+        grids = [_named(objective.bench, plan), *teacher.grids(solver, steps)]
+        bar.total += len(grids)
+        found.append(min((_on(plan, times, objective.bench) for times in grids), key=objective))
+    return sorted(found, key=objective)[:FINALISTS]
+
+
+def _own_grid(objective: Objective, plan: Plan, bar: tqdm) -> tuple[float, Plan]:
+    r"""The plan with its grid refined, after its value."""
+
+    levels = torch.tensor(plan.noise_levels, dtype=torch.float64)
+    bar.total += 2 * SWEEPS * (len(levels) - 2)
+
+    def on(some: Tensor) -> Plan:
+        return replace(plan, noise_levels=tuple(some.tolist()))
+
+    found, value = refine(lambda some: objective(on(some)), levels, sweeps=SWEEPS)
+    return value, on(found)
+
+
+def _named(bench: Bench, plan: Plan) -> Tensor:
+    r"""The times of a grid that has a name."""
+
+    process = bench.model.process
+    stop = bench.options.get("t_min") or process.start_of("sampling")
+    grid, steps = plan.options["grid"], plan.options["steps"]
+    return grid_times(process, grid, process.t_max, stop, steps, bench.model.data_std)
+
+
+def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
+    r"""The plan on other times."""
+
+    options = {k: v for k, v in plan.options.items() if k not in ("grid", "steps")}
+    levels = torch.exp(-bench.model.process.log_snr(times))
+    return Plan(options, tuple(levels.tolist()))
+
+
+def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
+    r"""What a plan and others reach with noise that chose nothing."""
+
+    def reach(plan: Plan) -> dict[str, Any]:
+        s = bench.run(plan=plan)
+        error = rms(s.x, bench.reference().x)
+        return {"plan": str(plan), "calls": s.calls.double().mean().item(),
+                "error": {"mean": error.mean().item(), **spread(error)},
+                "distances": bench.distances_of(s.x)}  # fmt: skip
+
+    mine = reach(best)
+    return {
+        "calls": mine["calls"],
+        "error": mine["error"],
+        "distances": mine["distances"],
+        "samples": bench.shape[0],
+        "seed": bench.seed,
+        "of the exact flow": bench.distances_of(bench.reference().x),
+        "best before": [reach(plan) for plan in others],
+    }

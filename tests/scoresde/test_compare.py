@@ -1,0 +1,246 @@
+r"""Comparisons: what rows say is what happened, failures are rows, files go on where they stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde as ss
+import solvers
+from scoresde import metrics
+from scoresde.compare.bench import Bench
+from scoresde.compare.cells import steps_within
+from scoresde.compare.reference import flow_reference, noisy_reference
+
+from .cases import gaussian, mixture
+
+QUIET = {"samples": 16, "progress": False, "reference_tolerance": 1e-7}
+
+
+class Fails(ss.ScoreModel):
+    r"""A model that is NaN at the budget at which it is called five times."""
+
+    def __init__(self, model: ss.ScoreModel) -> None:
+        super().__init__()
+        self.resemble(model)
+        self.model = model
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        bad = (t > 0.4) & (t < 0.5)
+        return torch.where(bad.any(), torch.nan, self.model.denoise(x, t))
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm_2", "unipc", "heun", "dopri5"])
+def test_budgets_are_kept_and_spent(solver: str) -> None:
+    method = solvers.get(solver)
+    for budget in (9, 20):
+        steps = steps_within(method, budget)
+        assert method.calls(steps) + 1 <= budget < method.calls(steps + 1) + 1
+
+
+def test_rows_say_what_runs_do() -> None:
+    oracle = mixture(ss.VP())
+    c = ss.compare(oracle, ["dpmpp_2m", "exponential"], [6, 12], tolerances=[1e-2], **QUIET)
+    assert [row.key for row in c.rows] == [
+        ("dpmpp_2m", "rho", 6.0),
+        ("dpmpp_2m", "rho", 12.0),
+        ("exponential", "tolerance", 0.01),
+    ]
+    exact = ss.sample(oracle, 16, solver="dopri5", rtol=1e-10, atol=1e-10).x
+    for row in c.rows:
+        s = ss.sample(oracle, 16, **row.options)
+        error = (s.x - exact).square().mean(1).sqrt()
+        assert row.error["median"] == pytest.approx(error.median().item(), rel=1e-3)
+        assert row.error["max"] == pytest.approx(error.max().item(), rel=1e-3)
+        assert row.calls == s.calls.double().mean()
+    assert c.rows[0].calls == 6
+    assert c.rows[2].rejected is not None
+
+
+def test_guided_calls_count_twice_within_a_budget() -> None:
+    model = ss.NetworkScore(
+        lambda x, t, label: x * 0.1, ss.EDM(), "data", conditions=("label",), shape=(2,)
+    )
+
+    class Free(ss.NetworkScore):
+        def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            return super()._call(x, t, {"label": torch.zeros(1), **condition})
+
+    free = Free(model.network, ss.EDM(), "data", conditions=("label",), shape=(2,))
+    guided = ss.classifier_free(free, 2.0, label=torch.tensor(1))
+    c = ss.compare(guided, ["ddim"], [10], **QUIET)
+    assert c.rows[0].calls == 10
+    assert c.rows[0].options["steps"] == 4
+
+
+def test_stochastic_solvers_are_held_against_the_sde_on_their_path() -> None:
+    oracle = gaussian(ss.VP())
+    c = ss.compare(oracle, ["sra1", "er_sde", "edm_churn"], [20, 80], grids=["log_snr"], **QUIET)
+    few, many = (row for row in c.rows if row.solver == "sra1")
+    assert many.error["median"] < 0.3 * few.error["median"]  # strong convergence on one path
+    assert all(row.error is None for row in c.rows if row.solver != "sra1")
+    assert set(c.references) == {"sde"}
+
+
+def test_references_say_how_exact_they_are() -> None:
+    oracle = mixture(ss.VP())
+    exact = ss.sample(oracle, 8, solver="dopri5", rtol=1e-11, atol=1e-11, dtype=torch.float64).x
+    for tolerance in (1e-4, 1e-7):
+        r = flow_reference(oracle, (8, 2), 0, tolerance)
+        true = (r.x - exact).square().mean(1).sqrt()
+        assert true.median() < r.gap.median()
+    tighter = noisy_reference(oracle, (8, 2), 0)
+    assert tighter.gap.median() < 0.02
+
+
+def test_distances_come_with_floors_and_errors() -> None:
+    oracle = mixture(ss.VP())
+    data = oracle.data(400, seed=3)
+    names = ["error", "energy", "sliced_wasserstein", "c2st"]
+    c = ss.compare(
+        oracle, ["ddim"], [4, 40], metrics=names, data=data, **{**QUIET, "samples": 200}
+    )
+    bad, good = c.rows
+    for name in names[1:]:
+        value, error = good.distances[name]
+        assert abs(value - c.exact[name][0]) < 3 * error + 0.02
+        assert bad.distances[name][0] > value
+    assert c.floors["energy"][0] == pytest.approx(0, abs=0.02)
+
+
+def test_features_and_functions_of_ones_own() -> None:
+    oracle = mixture(ss.VP())
+    data = oracle.data(300, seed=3)
+    network = nn.Linear(2, 4).double()
+    named = ss.compare(oracle, ["ddim"], [10], metrics=["fid", "kid"], features=network, data=data, **QUIET)  # fmt: skip
+    assert set(named.rows[0].distances) == {"fid", "kid"}
+    own = {"mean": lambda x, y: float((x.mean() - y.mean()).abs())}
+    mine = ss.compare(oracle, ["ddim"], [10], metrics=own, data=data, **QUIET)
+    x = ss.sample(oracle, 16, **mine.rows[0].options).x
+    assert mine.rows[0].distances["mean"][0] == pytest.approx(own["mean"](x, data))
+
+
+def test_the_frechet_distance_is_that_of_its_formula() -> None:
+    x, y = torch.randn(500, 3).double(), torch.randn(500, 3).double() * 2 + 1
+    found = metrics.fid(nn.Identity())(x, y)
+    a, b = x.T.cov(), y.T.cov()
+    root = torch.linalg.eigvals(a @ b).sqrt().real.sum()
+    want = (x.mean(0) - y.mean(0)).square().sum() + a.trace() + b.trace() - 2 * root
+    assert found == pytest.approx(want.item(), rel=1e-6)
+
+
+def test_the_jackknife_is_the_spread_over_seeds() -> None:
+    oracle = gaussian(ss.VP())
+    data = oracle.data(500, seed=99)
+    found = [
+        metrics.with_error(metrics.energy_distance, oracle.data(100, seed=s), data)
+        for s in range(40)
+    ]
+    values, errors = torch.tensor(found).T
+    assert 0.6 < errors.mean() / values.std() < 1.6
+
+
+def test_the_classifier_tells_what_differs() -> None:
+    oracle = gaussian(ss.VP())
+    x, y = oracle.data(300, seed=1), oracle.data(300, seed=2)
+    same, error = metrics.c2st(x, y)
+    assert abs(same) < 4 * error
+    for other in (x + 5, x * 50, -3 * x):
+        assert metrics.c2st(other, y)[0] > 0.2
+
+
+def test_a_failure_is_a_row_and_the_rest_goes_on() -> None:
+    model = Fails(mixture(ss.VP()))
+    times = torch.tensor([1.0, 0.6, 0.3, 0.1, 0.01])
+    assert ss.sample(model, 2, solver="ddim", times=times).ok
+    bench = Bench(model, (4, 2), 0, 1e-4)
+    bench.references[False] = flow_reference(mixture(ss.VP()), (4, 2), 0, 1e-4)
+    from scoresde.compare.cells import Cell
+
+    failed = bench.row(Cell("ddim", "t", 12, {"solver": "ddim", "steps": 11, "grid": "t"}))
+    assert "samples failed" in failed.status or "not finite" in failed.status
+    assert failed.error is None
+    oracle = mixture(ss.VP())
+    c = ss.compare(oracle, ["dpm_3", "ddim"], [3, 8], **QUIET)
+    assert [row.status == "ok" for row in c.rows] == [False, True, True, True]
+    assert "no step fits into 3 calls" in c.markdown()
+
+
+def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    oracle, file = mixture(ss.VP()), tmp_path / "c.json"
+    first = ss.compare(oracle, ["ddim"], [5], file=file, **QUIET)
+    content = json.loads(file.read_text())
+    content["rows"][0]["calls"] = 4.5  # what is there is not measured again
+    file.write_text(json.dumps(content))
+    both = ss.compare(oracle, ["ddim", "unipc"], [5], file=file, **QUIET)
+    assert [row.calls for row in both.rows] == [4.5, 5.0]
+    assert both.rows[0].error == first.rows[0].error
+    assert ss.Comparison.load(file) == both
+    with pytest.raises(ValueError, match="holds a comparison with samples=16, not 8"):
+        ss.compare(oracle, ["ddim"], [5], file=file, **{**QUIET, "samples": 8})
+    with pytest.raises(ValueError, match="holds a comparison with model="):
+        ss.compare(gaussian(ss.VP()), ["ddim"], [5], file=file, **QUIET)
+
+
+def test_the_best_is_a_plan_that_samples(tmp_path: Path) -> None:
+    oracle = mixture(ss.VP())
+    c = ss.compare(oracle, ["ddim", "unipc", "exponential"], [5, 10], **QUIET)
+    plan = c.best(budget=10)
+    assert plan.options["solver"] == "unipc"
+    assert c.best(error=1e-3).options["solver"] == "exponential"
+    x = ss.sample(oracle, 16, plan=plan.save(tmp_path / "plan.json"))
+    assert (x.calls == 10).all()
+    assert torch.equal(x.x, ss.sample(oracle, 16, solver="unipc", steps=9, grid="rho").x)
+    values = [point.value for point in c.front()]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(ValueError, match="nothing that was compared meets budget=3: the least"):
+        c.best(budget=3)
+    with pytest.raises(ValueError, match="budget= or error="):
+        c.best()
+    assert c.plot(tmp_path / "c.png").stat().st_size > 10_000
+    assert "unipc" in c.markdown()
+
+
+def test_plans_are_for_one_model(tmp_path: Path) -> None:
+    oracle = mixture(ss.VP())
+    plan = ss.compare(oracle, ["ddim"], [5], **QUIET).best(budget=5)
+    with pytest.warns(UserWarning, match="the plan was measured on the model"):
+        ss.sample(gaussian(ss.VP()), 2, plan=plan)
+    with pytest.raises(ValueError, match="steps= is what plan= says"):
+        ss.sample(oracle, 2, plan=plan, steps=3)
+    with pytest.raises(TypeError, match="plan must be a Plan or a file"):
+        ss.sample(oracle, 2, plan=3)
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a plan"):
+        ss.sample(oracle, 2, plan=tmp_path / "no.json")
+    loud = ss.Plan({"solver": "ddim"}, (1e6, 1.0, 0.01))
+    with pytest.raises(ValueError, match="noise level 1e\\+06 to 0.01, but VP"):
+        ss.sample(oracle, 2, plan=loud)
+
+
+def test_levels_of_a_plan_are_levels_of_any_process() -> None:
+    plan = ss.Plan({"solver": "dpmpp_2m", "denoise": False}, (20.0, 5.0, 1.0, 0.1))
+    ends = []
+    for process in (ss.EDM(), ss.VP()):
+        oracle = mixture(process)
+        s = ss.sample(oracle, 4, plan=plan)
+        ends.append(s.x / process.scales(s.times[-1])[0])
+    assert torch.allclose(*ends, atol=1e-6)
+
+
+def test_bad_questions_get_a_sentence() -> None:
+    oracle = mixture(ss.VP())
+    with pytest.raises(TypeError, match="steps= is what ss.compare varies"):
+        ss.compare(oracle, ["ddim"], [5], steps=3)
+    with pytest.raises(ValueError, match="budgets must be numbers >= 2"):
+        ss.compare(oracle, ["ddim"], [1])
+    with pytest.raises(ValueError, match="are distances to data; pass data="):
+        ss.compare(oracle, ["ddim"], [5], metrics=["energy"])
+    with pytest.raises(ValueError, match="metric 'fod' is unknown"):
+        ss.compare(oracle, ["ddim"], [5], metrics=["fod"], data=oracle.data(10))
+    with pytest.raises(ValueError, match="needs features="):
+        ss.compare(oracle, ["ddim"], [5], metrics=["fid"], data=oracle.data(10))
+    with pytest.raises(ValueError, match="solver 'dim' is unknown"):
+        ss.compare(oracle, ["dim"], [5])
