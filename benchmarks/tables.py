@@ -1,10 +1,13 @@
 r"""Pages of the docs that come from data: the catalogue, and what the other scripts measured."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import solvers
 from scoresde import plots
+from scoresde.compare.cells import steps_within
+from scoresde.compare.suggest import MEASURED
 from solvers.catalogue import ALIASES, REFUSED, describe
 
 from . import report
@@ -133,6 +136,40 @@ def distances() -> str:
     return page
 
 
+def measured() -> dict[str, Any]:
+    r"""What `ss.suggest` knows: the best of the catalogue by problem and budget."""
+
+    found, problems = report.load("distance"), []
+    for problem, words in DISTANCES.items():
+        rows = [row for row in found["rows"] if row["problem"] == problem]
+        exact = next(r for r in rows if r["solver"] == "the flow itself")["energy distance x 1000"]
+        mine = [row for row in rows if row["calls"] and row["solver"] in solvers.available()]
+        best = []
+        for budget in (5, 6, 8, 10, 15, 20, 40):
+            for moments in (False, True):
+                fit = [r for r in mine if 0.7 * budget <= r["calls"] <= budget
+                       and (solvers.get(r["solver"]).form == "moments") == moments]  # fmt: skip
+                if fit:
+                    row = min(fit, key=lambda row: row["energy distance x 1000"])
+                    best.append(suggestion(row, budget, moments))
+        problems.append({"words": words, "exact": round(exact, 2), "rows": best})
+    return {"command": found["command"], "problems": problems}
+
+
+def suggestion(row: dict[str, Any], budget: int, moments: bool) -> dict[str, Any]:
+    solver = solvers.get(row["solver"])
+    return {
+        "budget": budget,
+        "moments": moments,
+        "solver": row["solver"],
+        "grid": row["grid"],
+        "steps": steps_within(solver, row["calls"]),
+        "clock": None if solver.solves is solvers.SemiLinear else "log_snr",
+        "calls": row["calls"],
+        "value": round(row["energy distance x 1000"], 2),
+    }
+
+
 def nearest(calls: dict[int, float], budget: int) -> float | None:
     r"""The figure at the largest number of calls within a budget, unless that is far below it."""
 
@@ -190,6 +227,7 @@ def benchmarks() -> str:
 def main() -> None:
     (DOCS / "solvers.md").write_text(catalogue())
     (DOCS / "benchmarks.md").write_text(benchmarks())
+    MEASURED.write_text(json.dumps(measured(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

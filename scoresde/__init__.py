@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from .compare import Comparison, compare
+from .compare import Comparison, compare, suggest
 from .conditions import Given
 from .custom import CustomProcess, LinearProcess, NonlinearProcess
 from .editing import edit
@@ -67,5 +67,6 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save",
+    "suggest",
     "tune",
 ]

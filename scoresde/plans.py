@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import solvers
+from solvers import Solver
+from solvers.exponential import ExponentialMultistep
+
 from .models import ScoreModel
 
 KIND = "plan of scoresde"
@@ -26,12 +30,14 @@ class Plan:
         options: The options of :func:`scoresde.sample` that it stands for, as plain data.
         noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, where it has
             no name.
+        scales: What the weights of each step are multiplied with, if they were learned.
         model: The fingerprint of the model that it was measured on.
         figures: What was measured, with units in the names.
     """
 
     options: dict[str, Any]
     noise_levels: tuple[float, ...] | None = None
+    scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -59,7 +65,10 @@ class Plan:
         if not isinstance(content, dict) or content.pop("kind", None) != KIND:
             raise ValueError(f"{file} is not a plan, as `scoresde tune` or Plan.save write it.")
         levels = content.pop("noise_levels")
-        return Plan(**content, noise_levels=None if levels is None else tuple(levels))
+        scales = tuple(tuple(row) for row in content.pop("scales"))
+        return Plan(
+            **content, noise_levels=None if levels is None else tuple(levels), scales=scales
+        )
 
     def options_for(self, model: ScoreModel) -> dict[str, Any]:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
@@ -71,9 +80,23 @@ class Plan:
                 "promises need not hold, so measure again by ss.compare or ss.tune.",
                 stacklevel=5,
             )
-        if self.noise_levels is None:
-            return dict(self.options)
-        return {**self.options, "times": self._times(model)}
+        options = dict(self.options)
+        if self.noise_levels is not None:
+            options["times"] = self._times(model)
+        if self.scales:
+            options["solver"] = self.solver
+        return options
+
+    @property
+    def solver(self) -> Solver:
+        r"""The solver, with what was learned of it."""
+
+        solver = solvers.get(self.options["solver"])
+        if not self.scales:
+            return solver
+        if not isinstance(solver, ExponentialMultistep):
+            raise ValueError(f"the plan has learned weights, of which {solver} has none.")
+        return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     def _times(self, model: ScoreModel) -> Tensor:
         process = model.process
@@ -95,6 +118,8 @@ class Plan:
         words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
         if self.noise_levels is not None:
             words.append(f"{len(self.noise_levels) - 1} steps of its own")
+        if self.scales:
+            words.append("learned weights")
         return f"{self.options['solver']} ({', '.join(words)})"
 
 
@@ -132,3 +157,14 @@ def fingerprint(model: ScoreModel) -> str:
         some = flat[:: max(1, len(flat) // PROBES)][:PROBES].double().cpu()
         digest.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def describe_conditions(model: ScoreModel) -> dict[str, str]:
+    r"""Returns the conditions that are bound to a model: one value as it is, more by what tells them apart."""
+
+    known: dict[str, str] = {}
+    for module in model.modules():
+        for name, value in getattr(module, "bound", {}).items():
+            digest = hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()
+            known[name] = str(value.item()) if value.numel() == 1 else digest[:16]
+    return known

@@ -66,6 +66,8 @@ class ExponentialMultistep(Stepper):
         profile: How the amount of noise depends on the noise level, by name.
         lower_order_final: Whether the last steps have fewer values.
         analytic_first: Whether the first value is that of Gaussian data, instead of a call.
+        scales: Numbers that multiply the weights of each step, the newest value first, for grids of as
+            many steps: what is learned of a method.
 
     Raises:
         ValueError: If the number of values is out of range.
@@ -82,6 +84,7 @@ class ExponentialMultistep(Stepper):
     profile: str = "constant"
     lower_order_final: bool = False
     analytic_first: bool = False
+    scales: tuple[Sequence[Scalar], ...] = ()
     solves = SemiLinear
     calls_per_step = 1
 
@@ -133,9 +136,7 @@ class ExponentialMultistep(Stepper):
         """
 
         steps, all_times = len(t0), torch.cat([t0, t1[-1:]])
-        known = torch.arange(1, steps + 1).clamp(max=self.values)
-        if self.lower_order_final:
-            known = known.minimum(torch.arange(steps, 0, -1))
+        known = self.known(steps)
         rows: list[list[Scalar]] = [[] for _ in range(steps)]
         rules = self.corrector if ahead else self.rules
         for k in known.unique().tolist():
@@ -146,7 +147,24 @@ class ExponentialMultistep(Stepper):
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
-        return rows
+        return rows if ahead or not self.scales else self._scaled(rows)
+
+    def known(self, steps: int) -> Tensor:
+        r"""Returns how many values each of some steps knows."""
+
+        known = torch.arange(1, steps + 1).clamp(max=self.values)
+        return known.minimum(torch.arange(steps, 0, -1)) if self.lower_order_final else known
+
+    def _scaled(self, rows: list[list[Scalar]]) -> list[list[Scalar]]:
+        if [len(row) for row in rows] != [len(row) for row in self.scales]:
+            raise ValueError(
+                f"the scales of {self} are those of {len(self.scales)} steps with their numbers of values, "
+                f"so they do not serve {len(rows)} steps."
+            )
+        return [
+            [a * b for a, b in zip(*two, strict=True)]
+            for two in zip(rows, self.scales, strict=True)
+        ]
 
     def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
         past = memory.values if memory else ()

@@ -5,7 +5,19 @@ import sys
 
 import scoresde as ss
 
-EXTRAS = ("matplotlib", "rich", "typer", "sklearn", "torchdiffeq", "torchsde", "scipy", "PIL")
+EXTRAS = (
+    "matplotlib",
+    "rich",
+    "typer",
+    "sklearn",
+    "torchmetrics",
+    "ot",
+    "jinja2",
+    "torchdiffeq",
+    "torchsde",
+    "scipy",
+    "PIL",
+)
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize
     GaussianOracle MixtureOracle KernelOracle QuantileOracle""".split()

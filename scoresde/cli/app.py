@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 import solvers
-from solvers.catalogue import REFUSED, describe
 
 from .. import zoo
 from ..editing import edit as edit_data
@@ -19,6 +18,7 @@ from ..likelihood import dequantize as add_noise
 from ..likelihood.bits import bin_width
 from ..sampling import decode as decode_latents
 from ..sampling import sample as draw
+from . import about, measure
 from .files import check_suffix, read_array, read_latents, write_array, write_latents
 from .options import (
     AsJson,
@@ -32,6 +32,7 @@ from .options import (
     Label,
     Model,
     Out,
+    PlanFile,
     Rtol,
     Seed,
     SolverName,
@@ -40,7 +41,6 @@ from .options import (
     guided,
     report,
     said,
-    show,
 )
 
 app = typer.Typer(
@@ -49,6 +49,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+for part in (about, measure):
+    app.add_typer(part.app)
 
 
 def run() -> None:
@@ -78,6 +80,7 @@ def sample(
     rtol: Rtol = None,
     atol: Atol = None,
     eta: Eta = None,
+    plan: PlanFile = None,
     label: Label = None,
     guidance: Guidance = None,
     seed: Seed = 0,
@@ -92,7 +95,7 @@ def sample(
     if out is not None:
         check_suffix(out)
     options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
-                    batch_size=batch_size)  # fmt: skip
+                    plan=plan, batch_size=batch_size)  # fmt: skip
     score = guided(zoo.load(model), label, guidance)
     s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     if out is not None:
@@ -258,43 +261,3 @@ def edit(
     change = (e.x - x).square().mean().sqrt().item()
     report({"samples": len(x), "calls": call_range(e.calls), "rms change": change,
              "out": str(out) if out else None}, as_json)  # fmt: skip
-
-
-@app.command("solvers")
-def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
-    r"""List all solvers: what they solve, order, cost."""
-
-    rows = [describe(solvers.get(name)) for name in solvers.available()]
-    if as_json:
-        typer.echo(json.dumps({"solvers": rows, "refused": REFUSED}, indent=2))
-        return
-    show(rows)
-    for name, reason in REFUSED.items():
-        typer.echo(f"{name} is refused: {reason}.")
-
-
-@app.command()
-def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
-    r"""Show the card of a model."""
-
-    score = zoo.load(model)
-    card = {**score.card, "fingerprint": score.fingerprint, "process": repr(score.process)}
-    report(card, as_json)
-
-
-@app.command()
-def train(
-    name: Annotated[str, typer.Argument(help="What to train: digits.")] = "digits",
-    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("runs/digits"),
-    steps: Steps = None,
-    seed: Seed = 0,
-    debug: Debug = False,
-) -> None:
-    r"""Train a model of this package from scratch; a run that was stopped goes on."""
-
-    if name != "digits":
-        raise ValueError(f"there is no recipe for {name!r}; there is one for 'digits'.")
-    from ..training.digits import run
-
-    card = run(out, steps=steps, seed=seed)
-    typer.echo(f"wrote {card}")

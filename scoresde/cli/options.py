@@ -22,6 +22,7 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
 Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan, for solver and steps.")]
 Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
 Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]

@@ -1,5 +1,6 @@
 r"""One model, one start and one truth, on which any number of runs is measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +14,14 @@ from ..metrics import Distance, floor, with_error
 from ..models import ScoreModel
 from ..plans import Plan
 from ..sampling import sample
+from ..settings import OPTIONS, split
 from .cells import Cell
 from .costs import measured
 from .reference import Reference, flow_reference, noisy_reference, rms
 from .row import Row
+
+OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
+        "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
 
 
 @dataclass
@@ -24,13 +29,13 @@ class Bench:
     r"""Creates what all runs of a measurement share.
 
     Arguments:
-        model: The model.
+        model: The model, with its conditions bound.
         shape: The shape of the samples.
         seed: The seed of their noise.
         tolerance: The tolerance of the reference.
         distances: Distances to the data.
         data: The data, if any.
-        options: Options and conditions of every run.
+        options: Options of every run.
     """
 
     model: ScoreModel
@@ -55,23 +60,16 @@ class Bench:
         return self.references[noisy]
 
     def resized(self, count: int, seed: int | None = None) -> "Bench":
-        r"""Returns the bench for another number of samples; conditions per sample are repeated.
+        r"""Returns the bench for another number of samples; bound conditions are repeated.
 
         Arguments:
             count: The number.
             seed: Another seed of their noise, if any.
         """
 
-        size = self.shape[0]
-        index = torch.arange(count) % size
-        options = {
-            name: value[index.to(value.device)]
-            if isinstance(value, Tensor) and value.ndim and len(value) == size
-            else value
-            for name, value in self.options.items()
-        }
+        model = self.model.rows(torch.arange(count) % self.shape[0])
         shape, seed = (count, *self.shape[1:]), self.seed if seed is None else seed
-        return replace(self, shape=shape, seed=seed, options=options, references={})
+        return replace(self, model=model, shape=shape, seed=seed, references={})
 
     @property
     def words(self) -> dict[str, Any]:
@@ -148,6 +146,22 @@ def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[in
         raise ValueError("this model does not know the shape of a sample; pass data=.")
     known = model.shape if model.shape is not None or data is None else data.shape[1:]
     return (count, *(known or ()))
+
+
+def bind(
+    model: ScoreModel, options: Mapping[str, Any], count: int
+) -> tuple[ScoreModel, dict[str, Any]]:
+    r"""Returns the model with the conditions among some keywords bound, and the options left.
+
+    Raises:
+        ValueError, TypeError: If one does not fit, or is what is measured or searched.
+    """
+
+    for name in OURS:
+        if name in options:
+            raise TypeError(f"{name}= is what is measured or searched here; leave it out.")
+    bound, _ = split(model, options, count)
+    return bound, {name: value for name, value in options.items() if name in OPTIONS}
 
 
 def spread(values: Tensor) -> dict[str, float]:

@@ -13,17 +13,15 @@ from solvers import Solver
 from ..checks import check_data
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
-from ..plans import Plan, fingerprint
+from ..plans import Plan, describe_conditions, fingerprint
 from ..settings import check_model
-from .bench import Bench, sample_shape
+from .bench import Bench, bind, sample_shape
 from .cells import cells, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
 
 BUDGETS = (5, 8, 10, 20, 50)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
-OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
-        "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
 
 
 def compare(
@@ -75,15 +73,20 @@ def compare(
     """
 
     check_model(model)
-    distances = _check(model, budgets, tolerances, samples, metrics, data, features, options)
+    distances = _check(model, budgets, tolerances, samples, metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)
+    model, options = bind(model, options, samples)
     todo = cells(model, solvers or default_solvers(model), budgets, grids, tolerances)
-    told = ("t_min", "batch_size", "dtype")
-    setup = {"samples": samples, "seed": seed, "reference tolerance": reference_tolerance,
-             "metrics": list(distances), "data": None if data is None else len(data),
-             **{name: str(options[name]) for name in told if name in options},
-             "conditions": sorted(str(n) for n in options if n not in (*told, "device"))}  # fmt: skip
+    setup: dict[str, Any] = {
+        "samples": samples,
+        "seed": seed,
+        "reference tolerance": reference_tolerance,
+        "metrics": list(distances),
+        "data": None if data is None else len(data),
+        "conditions": describe_conditions(model),
+        **{name: str(value) for name, value in options.items() if name != "device"},
+    }
     bench = Bench(
         model,
         sample_shape(model, data, samples),
@@ -115,11 +118,7 @@ def _check(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
     data: Tensor | None,
     features: nn.Module | None,
-    options: dict[str, Any],
 ) -> dict[str, Distance]:
-    for name in OURS:
-        if name in options:
-            raise TypeError(f"{name}= is what ss.compare varies; leave it out.")
     for name, values, least in (("budgets", budgets, 2), ("tolerances", tolerances, 0)):
         if not all(isinstance(v, int | float) and v > 0 and v >= least for v in values):
             raise ValueError(f"{name} must be numbers >= {least}, but are {list(values)}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..models import ScoreModel
 from ..plans import Plan
 from .row import Row
 from .tables import entries, notes
@@ -106,7 +107,7 @@ class Comparison:
             "samples": self.setup["samples"],
             "seed": self.setup["seed"],
         }
-        return Plan(options, None, self.model, figures)
+        return Plan(options, model=self.model, figures=figures)
 
     def front(self, metric: str | None = None) -> list[Point]:
         r"""Returns the points that nothing beats at as many calls or fewer (the Pareto front)."""
@@ -155,6 +156,19 @@ class Comparison:
         label = "median error of a sample" if metric == "error" else metric
         plots.work_precision(Path(file), lines, front, label, base)
         return Path(file)
+
+    def html(self, file: str | Path, model: ScoreModel | None = None, **condition: Any) -> Path:
+        r"""Writes a report that needs nothing but itself.
+
+        Arguments:
+            file: The file to write.
+            model: The model, to show samples of each solver, if they are grey images.
+            condition: Its conditions, each with leading size 1.
+        """
+
+        from .report import write_report  # which asks for matplotlib
+
+        return write_report(self, Path(file), model, **condition)
 
     def save(self, file: str | Path) -> Path:
         r"""Writes the comparison as JSON, whole or not at all."""

@@ -13,14 +13,15 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 
-from ..compare.bench import Bench, sample_shape, spread
+from ..compare.bench import Bench, bind, sample_shape, spread
 from ..compare.cells import Cell, cells
 from ..compare.reference import rms
 from ..grids import grid_times
 from ..metrics import check_distances
 from ..models import ScoreModel
-from ..plans import Plan, fingerprint
+from ..plans import Plan, describe_conditions, fingerprint
 from ..settings import check_model
+from .learn import learn
 from .objective import Objective
 from .refine import refine
 from .teacher import Teacher
@@ -41,6 +42,7 @@ def tune(
     samples: int = 64,
     seed: int = 0,
     held_out: int = 256,
+    learned: bool = False,
     reference_tolerance: float = 1e-4,
     file: str | Path | None = None,
     progress: bool = True,
@@ -64,6 +66,7 @@ def tune(
         samples: The samples that choose.
         seed: The seed of their noise; the next one is held out.
         held_out: The samples that judge.
+        learned: Whether to learn the weights too, by gradients of the error through the solver.
         reference_tolerance: The tolerance of the exact flow's samples.
         file: A JSON file of what was found, by which a search that was stopped goes on.
         progress: Whether to show a progress bar.
@@ -77,30 +80,53 @@ def tune(
     if metric != "error" and data is None:
         raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
     names = {metric, "energy"} - {"error"} if data is not None else set[str]()
-    bench = Bench(
-        model, sample_shape(model, data, samples), seed, reference_tolerance,
-        check_distances(sorted(names), None), data, options,
-    )  # fmt: skip
+    distances = check_distances(sorted(names), None)
+    model, options = bind(model, options, samples)
+    shape = sample_shape(model, data, samples)
+    bench = Bench(model, shape, seed, reference_tolerance, distances, data, options)
     start, chosen = time.perf_counter(), solvers or default_solvers(model)
     todo = [c for c in cells(model, chosen, [budget], grids, ()) if not c.refusal]
     if not todo:
         raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
-    setup = {"model": fingerprint(model), "budget": budget, "metric": metric, "samples": samples,
-             "seed": seed, "options": sorted(options)}  # fmt: skip
+    setup = {
+        "model": fingerprint(model),
+        "conditions": describe_conditions(model),
+        "budget": budget,
+        "metric": metric,
+        "samples": samples,
+        "seed": seed,
+        "solvers": [str(name) for name in chosen],
+        "grids": list(grids),
+        "options": {name: str(value) for name, value in options.items()},
+    }
+    where = None if file is None else Path(file)
     with tqdm(total=len(todo), desc="tune", disable=not progress) as bar:
-        objective = Objective(
-            bench, metric, None if file is None else Path(file), setup, bar.update
-        )
-        ranked = _screen(objective, todo, bar)
-        teacher = Teacher.of(bench)
-        finalists = _finalists(objective, teacher, ranked, bar)
-        plans = [_own_grid(objective, plan, bar) for plan in finalists]
-        objective.save()
-    best = min(plans, key=lambda plan: plan[0])[1]
-    figures = _judge(bench.resized(held_out, seed + 1), best, [plan for _, plan in ranked[:5]])
+        objective = Objective(bench, metric, where, setup, bar.update)
+        best, others = _search(objective, todo, bar, learned)
+    figures = _judge(bench.resized(held_out, seed + 1), best, others)
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
                 "plans measured": objective.measured}  # fmt: skip
     return replace(best, model=fingerprint(model), figures=figures)
+
+
+def _search(
+    objective: Objective, todo: Sequence[Cell], bar: tqdm, learned: bool
+) -> tuple[Plan, list[Plan]]:
+    r"""The best plan, and the best ones of those that it started from."""
+
+    try:
+        ranked = _screen(objective, todo, bar)
+        teacher = Teacher.of(objective.bench)
+        finalists = _finalists(objective, teacher, ranked, bar)
+        best = min((_own_grid(objective, p, bar) for p in finalists), key=lambda found: found[0])[
+            1
+        ]
+    finally:  # also when the user interrupts it
+        objective.save()
+    others = [plan for _, plan in ranked[:5]]
+    if not learned:
+        return best, others
+    return learn(objective.bench, best, bar), [*others, best]
 
 
 def default_solvers(model: ScoreModel) -> list[str]:
@@ -180,7 +206,7 @@ def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
     def reach(plan: Plan) -> dict[str, Any]:
         s = bench.run(plan=plan)
         error = rms(s.x, bench.reference().x)
-        return {"plan": str(plan), "calls": s.calls.double().mean().item(),
+        return {"plan": str(plan), "options": plan.options, "calls": s.calls.double().mean().item(),
                 "error": {"mean": error.mean().item(), **spread(error)},
                 "distances": bench.distances_of(s.x)}  # fmt: skip
 

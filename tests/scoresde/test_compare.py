@@ -114,7 +114,8 @@ def test_features_and_functions_of_ones_own() -> None:
     oracle = mixture(ss.VP())
     data = oracle.data(300, seed=3)
     network = nn.Linear(2, 4).double()
-    named = ss.compare(oracle, ["ddim"], [10], metrics=["fid", "kid"], features=network, data=data, **QUIET)  # fmt: skip
+    options = {"features": network, "data": data, **QUIET}
+    named = ss.compare(oracle, ["ddim"], [10], metrics=["fid", "kid"], **options)
     assert set(named.rows[0].distances) == {"fid", "kid"}
     own = {"mean": lambda x, y: float((x.mean() - y.mean()).abs())}
     mine = ss.compare(oracle, ["ddim"], [10], metrics=own, data=data, **QUIET)
@@ -232,7 +233,7 @@ def test_levels_of_a_plan_are_levels_of_any_process() -> None:
 
 def test_bad_questions_get_a_sentence() -> None:
     oracle = mixture(ss.VP())
-    with pytest.raises(TypeError, match="steps= is what ss.compare varies"):
+    with pytest.raises(TypeError, match="steps= is what is measured or searched here"):
         ss.compare(oracle, ["ddim"], [5], steps=3)
     with pytest.raises(ValueError, match="budgets must be numbers >= 2"):
         ss.compare(oracle, ["ddim"], [1])

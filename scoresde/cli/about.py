@@ -1,0 +1,55 @@
+r"""The commands that tell what there is, and the one that makes a model."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import solvers
+from solvers.catalogue import REFUSED, describe
+
+from .. import zoo
+from .options import AsJson, Debug, Model, Seed, Steps, report, show
+
+app = typer.Typer()
+
+
+@app.command("solvers")
+def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
+    r"""List all solvers: what they solve, order, cost."""
+
+    rows = [describe(solvers.get(name)) for name in solvers.available()]
+    if as_json:
+        typer.echo(json.dumps({"solvers": rows, "refused": REFUSED}, indent=2))
+        return
+    show(rows)
+    for name, reason in REFUSED.items():
+        typer.echo(f"{name} is refused: {reason}.")
+
+
+@app.command()
+def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
+    r"""Show the card of a model."""
+
+    score = zoo.load(model)
+    card = {**score.card, "fingerprint": score.fingerprint, "process": repr(score.process)}
+    report(card, as_json)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="What to train: digits.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("runs/digits"),
+    steps: Steps = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    r"""Train a model of this package from scratch; a run that was stopped goes on."""
+
+    if name != "digits":
+        raise ValueError(f"there is no recipe for {name!r}; there is one for 'digits'.")
+    from ..training.digits import run
+
+    card = run(out, steps=steps, seed=seed)
+    typer.echo(f"wrote {card}")

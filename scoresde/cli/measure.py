@@ -1,0 +1,164 @@
+r"""The commands that measure: compare, tune, suggest."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .. import zoo
+from ..compare import Comparison, suggest
+from ..compare import compare as compare_solvers
+from ..compare.compare import BUDGETS, TOLERANCES
+from ..tuning import tune as search
+from .files import read_array
+from .options import AsJson, Batch, Debug, Guidance, Label, Model, Seed, guided, report, said, show
+
+Values = Annotated[
+    Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")
+]
+Metrics = Annotated[str | None, typer.Option(help="energy, sliced_wasserstein, c2st; by commas.")]
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    model: Model,
+    solvers: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    budgets: Annotated[str, typer.Option(help="Calls per sample.")] = ",".join(map(str, BUDGETS)),
+    grids: Annotated[str, typer.Option(help="rho, log_snr, tan, asinh, t.")] = "rho",
+    tolerances: Annotated[
+        str, typer.Option(help="For solvers that choose their steps.")
+    ] = ",".join(map(str, TOLERANCES)),
+    metrics: Metrics = None,
+    data: Values = None,
+    samples: Annotated[int, typer.Option("-n", "--number", help="How many samples.")] = 256,
+    label: Label = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    batch_size: Batch = None,
+    out: Annotated[Path | None, typer.Option(help="JSON; a run that was stopped goes on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="A report in one file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Measure solvers on a model: error and distance against network calls."""
+
+    score = guided(zoo.load(model), label, guidance)
+    options = said(metrics=metrics and metrics.split(","), batch_size=batch_size)
+    c = compare_solvers(
+        score,
+        solvers.split(",") if solvers else None,
+        _numbers("budgets", budgets, int),
+        grids=grids.split(","),
+        tolerances=_numbers("tolerances", tolerances, float),
+        data=None if data is None else read_array(data, score)[0],
+        samples=samples,
+        seed=seed,
+        file=out,
+        progress=not as_json,
+        **options,
+    )
+    if plot is not None:
+        c.plot(plot)
+    if html is not None:
+        c.html(html, score)
+    _tell(c, as_json)
+
+
+@app.command()
+def tune(
+    model: Model,
+    budget: Annotated[int, typer.Option(help="The most calls per sample.")],
+    out: Annotated[Path, typer.Option(help="File for the plan: JSON.")],
+    metric: Annotated[str, typer.Option(help="error, or a distance to --data.")] = "error",
+    data: Values = None,
+    samples: Annotated[int, typer.Option("-n", "--number", help="Samples that choose.")] = 64,
+    learned: Annotated[bool, typer.Option("--learned", help="Learn weights too.")] = False,
+    label: Label = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    batch_size: Batch = None,
+    state: Annotated[
+        Path | None, typer.Option(help="JSON; a search that was stopped goes on.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Search for the best solver and grid within a budget, and write a plan."""
+
+    score = guided(zoo.load(model), label, guidance)
+    plan = search(
+        score,
+        budget,
+        metric=metric,
+        data=None if data is None else read_array(data, score)[0],
+        samples=samples,
+        learned=learned,
+        seed=seed,
+        file=state,
+        progress=not as_json,
+        **said(batch_size=batch_size),
+    )
+    plan.save(out)
+    figures = plan.figures
+    rows = [{"plan": str(plan), **_reached(figures)}]
+    rows += [{"plan": entry["plan"], **_reached(entry)} for entry in figures["best before"]]
+    if as_json:
+        report({"plan": str(plan), "out": str(out), **figures}, as_json)
+        return
+    show(rows)
+    typer.echo(
+        f"on {figures['samples']} samples that chose nothing; wrote {out}: "
+        f"scoresde sample {model} --plan {out}"
+    )
+
+
+@app.command("suggest")
+def suggest_plans(
+    model: Model,
+    budget: Annotated[int, typer.Option(help="The most calls per sample.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Suggest solvers and grids from measurements on other models."""
+
+    rows = [vars(s) for s in suggest(zoo.load(model), budget)]
+    if as_json:
+        report({"suggestions": rows}, as_json)
+    else:
+        show([{**row, "options": str(row["options"])} for row in rows])
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--{name} must be numbers separated by commas, but is {text!r}."
+        ) from None
+
+
+def _reached(figures: dict[str, Any]) -> dict[str, Any]:
+    distances = {name: value[0] for name, value in figures["distances"].items()}
+    return {
+        "calls": figures["calls"],
+        **{f"error {k}": v for k, v in figures["error"].items()},
+        **distances,
+    }
+
+
+def _tell(c: Comparison, as_json: bool) -> None:
+    if as_json:
+        report(
+            {
+                "rows": [vars(row) for row in c.rows],
+                "references": c.references,
+                "floors": c.floors,
+            },
+            as_json,
+        )
+        return
+    Console().print(c.table())

@@ -1,0 +1,102 @@
+r"""A comparison as one page that opens from disk: tables, curves, pictures, how to repeat it."""
+
+import base64
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .. import plots
+from ..models import ScoreModel
+from ..sampling import sample
+from .tables import entries, notes
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+
+TEMPLATE = Path(__file__).with_name("report.html")
+SHOWN, PICTURES = 10, 16
+
+
+def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condition: Any) -> Path:
+    r"""Writes the page.
+
+    Arguments:
+        c: The comparison.
+        file: The file to write.
+        model: The model, to show samples of each solver, if they are grey images.
+        condition: Conditions of the model, each with leading size 1.
+
+    Raises:
+        ImportError: If there is no jinja2 or matplotlib.
+    """
+
+    try:
+        from jinja2 import Environment
+    except ImportError:
+        raise ImportError("a report needs jinja2: pip install jinja2.") from None
+    page = Environment(autoescape=True).from_string(TEMPLATE.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        room = Path(folder)
+        curves = [(name, _embed(c.plot(room / "curves.png", name))) for name in _metrics(c)]
+        budget, groups = _pictures(c, model, condition)
+        if groups:
+            plots.images(room / "samples.png", groups, columns=8, across=3)
+        pictures = _embed(room / "samples.png") if groups else None
+    table = entries(c)
+    text = page.render(
+        title=f"Solvers on {c.model}",
+        notes=notes(c),
+        head=list(table[0]) if table else [],
+        table=[list(row.values()) for row in table],
+        curves=curves,
+        pictures=pictures,
+        budget=budget,
+        best=[(n, p.calls, p.value, str(c.plan(p.row))) for n in _metrics(c) for p in c.front(n)],
+        call=_call(c),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def _metrics(c: "Comparison") -> list[str]:
+    return [name for name in ["error", *c.setup["metrics"]] if c.points(name)]
+
+
+def _pictures(
+    c: "Comparison", model: ScoreModel | None, condition: dict[str, Any]
+) -> tuple[float | None, dict[str, Tensor]]:
+    r"""Samples of each solver at equal calls: the budget nearest to ten that most of them have."""
+
+    shape = model.shape if model is not None else None
+    if model is None or shape is None or len(shape) != 3 or shape[0] != 1:
+        return None, {}
+    rows = [row for row in c.rows if row.status == "ok" and row.grid not in ("plan", "tolerance")]
+    if not rows:
+        return None, {}
+    budget = min({row.budget for row in rows}, key=lambda b: abs(b - 10))
+    groups = {}
+    for row in [row for row in rows if row.budget == budget][:SHOWN]:
+        s = sample(model, PICTURES, plan=c.plan(row), seed=c.setup["seed"], **condition)
+        groups[f"{row.curve}: {row.calls:g} calls"] = s.x
+    return budget, groups
+
+
+def _embed(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def _call(c: "Comparison") -> str:
+    solvers = list(dict.fromkeys(row.solver for row in c.rows))
+    budgets = sorted({int(row.budget) for row in c.rows if row.grid not in ("plan", "tolerance")})
+    grids = list(
+        dict.fromkeys(r.grid for r in c.rows if r.grid not in ("plan", "tolerance", "even"))
+    )
+    tolerances = sorted({row.budget for row in c.rows if row.grid == "tolerance"}, reverse=True)
+    metrics = f", metrics={c.setup['metrics']}, data=data" if c.setup["metrics"] else ""
+    return (
+        f"ss.compare(model, {solvers}, {budgets}, grids={grids}, tolerances={tolerances}{metrics}, "
+        f"samples={c.setup['samples']}, seed={c.setup['seed']})"
+    )

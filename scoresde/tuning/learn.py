@@ -1,0 +1,59 @@
+r"""The weights of a plan, learned by gradients of the error through the solver.
+
+Each weight of a multistep method is multiplied by a number of its own, which starts at 1: as many
+as there are values in all steps. The loss is the mean error of samples from the exact flow's.
+
+References:
+    | S4S: Solving for a Diffusion Model Solver (Frankel et al., 2025), section 3, for the idea
+    | https://arxiv.org/abs/2502.17423
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from solvers.exponential import ExponentialMultistep
+
+from ..compare.bench import Bench
+from ..compare.reference import rms
+from ..plans import Plan
+
+ITERATIONS, RATE, CLIP = 80, 0.01, 1.0
+
+
+def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
+    r"""Returns the plan with the weights that were best on the samples of the bench.
+
+    Arguments:
+        bench: The model and the samples that teach.
+        plan: A plan with a grid of its own.
+        bar: What shows how far it is.
+
+    Raises:
+        ValueError: If the solver of the plan has no weights to learn.
+    """
+
+    solver = plan.solver
+    if not isinstance(solver, ExponentialMultistep) or plan.noise_levels is None:
+        raise ValueError(f"learned=True is for multistep solvers, but {solver} is none.")
+    bar.total += ITERATIONS
+    counts = solver.known(len(plan.noise_levels) - 1).tolist()
+    scales = nn.Parameter(torch.ones(sum(counts), dtype=torch.float64))
+    optimizer = torch.optim.Adam([scales], RATE)
+    options, exact = plan.options_for(bench.model), bench.reference().x
+    best, least = plan, torch.inf
+    for _ in range(ITERATIONS):
+        rows = tuple(row.unbind() for row in scales.split(counts))
+        x = bench.run(**{**options, "solver": replace(solver, scales=rows)}, grad="backprop").x
+        loss = rms(x, exact).mean()
+        if loss < least:
+            known = tuple(tuple(row.tolist()) for row in scales.detach().split(counts))
+            best, least = replace(plan, scales=known), loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([scales], CLIP)
+        optimizer.step()
+        bar.update()
+    return best

@@ -1,0 +1,170 @@
+r"""The search: each part does what it says, and the whole beats the catalogue on noise that chose nothing."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoresde as ss
+import solvers
+from scoresde.compare.bench import Bench
+from scoresde.tuning import teacher as teaching
+from scoresde.tuning.refine import refine
+from scoresde.tuning.teacher import Teacher
+
+from .cases import mixture
+
+QUIET = {"samples": 32, "held_out": 128, "reference_tolerance": 1e-6, "progress": False}
+SOME = ["ddim", "dpmpp_2m", "ipndm_2", "dpm_2"]
+
+
+def bench(process: ss.Process, count: int = 4) -> Bench:
+    return Bench(mixture(process), (count, 2), 0, 1e-6, {}, None, {"dtype": torch.float64})
+
+
+def test_the_cheapest_path_is_that_of_all_paths() -> None:
+    costs = torch.rand(6, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    costs[:, torch.ones(7, 7).tril().bool()] = torch.inf  # no step back, and no path from there
+    for h in range(5):
+        costs[h + 1, : h + 1] = torch.inf
+    for steps in (1, 2, 3, 5, 6):
+        total = {}
+        for inner in itertools.combinations(range(1, 6), steps - 1):
+            nodes = [0, *inner, 6]
+            before = [0, *(h + 1 for h in nodes[:-2])]
+            total[tuple(nodes)] = sum(
+                costs[h, i, j].item()
+                for h, i, j in zip(before, nodes[:-1], nodes[1:], strict=True)
+            )
+        assert tuple(teaching._cheapest(costs, steps)) == min(total, key=total.__getitem__)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "deis_2", "dpmpp_2m"])
+def test_costs_are_the_local_errors_of_the_solver(solver: str) -> None:
+    teacher = Teacher.of(bench(ss.VP()))
+    costs = teacher._costs(solvers.get(solver))
+    oracle, alpha = teacher.bench.model, teacher.bench.model.process.scales(teacher.times)[0]
+    i, j = 12, 17
+    if solver == "ddim":  # which knows one value: any node before gives the same
+        times = teacher.times[[i, j]]
+        x = ss.decode(oracle, teacher.path[i], solver=solver, times=times, denoise=False).x
+        want = ((x - teacher.path[j]) / alpha[j]).square().mean(1).sqrt().mean()
+        assert costs[4, i, j].item() == pytest.approx(want.item(), rel=1e-6)
+    near, far = costs[i, i, i + 1].item(), costs[i - 3, i, j].item()
+    assert 0 < near < far
+
+
+def test_grids_of_the_teacher_are_better_than_even_ones() -> None:
+    b = bench(ss.VP(), 32)
+    teacher = Teacher.of(b)
+    exact = b.reference().x
+    errors = {"named": [], "taught": []}
+    for times in teacher.grids(solvers.get("dpmpp_2m"), 8):
+        assert times[0] == b.model.process.t_max
+        x = b.run(solver="dpmpp_2m", times=times).x
+        errors["taught"].append((x - exact).square().mean().sqrt().item())
+    for grid in ("rho", "log_snr"):
+        x = b.run(solver="dpmpp_2m", steps=8, grid=grid).x
+        errors["named"].append((x - exact).square().mean().sqrt().item())
+    assert min(errors["taught"]) < min(errors["named"])
+    assert not teacher.grids(solvers.get("dpm_2"), 4)  # which is not multistep
+
+
+def test_refining_finds_the_minimum() -> None:
+    want = torch.tensor([10.0, 3.0, 0.5, 0.1], dtype=torch.float64)
+
+    def objective(levels: torch.Tensor) -> float:
+        return (levels.log() - want.log()).square().sum().item()
+
+    start = torch.tensor([10.0, 8.0, 5.0, 0.1], dtype=torch.float64)
+    found, value = refine(objective, start, sweeps=30)
+    assert torch.allclose(found, want, rtol=0.01)
+    assert value == objective(found) < objective(start)
+    assert (found.diff() < 0).all()
+    assert torch.equal(found[[0, -1]], start[[0, -1]])
+
+
+def test_a_searched_plan_beats_the_catalogue_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    oracle, file = mixture(ss.VP()), tmp_path / "search.json"
+    plan = ss.tune(oracle, 7, solvers=SOME, file=file, **QUIET)
+    f = plan.figures
+    assert f["calls"] <= 7
+    assert f["seed"] == 1
+    assert f["error"]["mean"] < 0.9 * min(o["error"]["mean"] for o in f["best before"])
+    x = ss.sample(oracle, 128, plan=plan.save(tmp_path / "plan.json"), seed=1).x
+    exact = ss.sample(oracle, 128, solver="dopri5", rtol=1e-9, atol=1e-9, seed=1).x
+    found = (x - exact).square().mean(1).sqrt().mean().item()
+    assert f["error"]["mean"] == pytest.approx(found, rel=1e-2)
+    again = ss.tune(oracle, 7, solvers=SOME, file=file, **QUIET)
+    assert again.figures["plans measured"] == 0
+    assert again.noise_levels == plan.noise_levels
+    with pytest.raises(ValueError, match="holds another search"):
+        ss.tune(oracle, 8, solvers=SOME, file=file, **QUIET)
+
+
+def test_a_search_may_make_a_distance_small() -> None:
+    oracle = mixture(ss.VP())
+    data = oracle.data(300, seed=5)
+    options = {"metric": "energy", "data": data, "solvers": ["ddim"], "grids": ["rho"]}
+    plan = ss.tune(oracle, 4, **options, **{**QUIET, "samples": 200, "held_out": 400})
+    before = plan.figures["best before"][0]
+    assert plan.figures["distances"]["energy"][0] < before["distances"]["energy"][0]
+
+
+def test_learned_weights_make_the_error_smaller(tmp_path: Path) -> None:
+    oracle = mixture(ss.VP())
+    options = {"solvers": ["dpmpp_2m"], "grids": ["log_snr"], **QUIET}
+    plan = ss.tune(oracle, 5, learned=True, **options)
+    assert sum(len(row) for row in plan.scales) == 7  # values of four steps
+    without = plan.figures["best before"][-1]["error"]["mean"]
+    assert plan.figures["error"]["mean"] < without
+    loaded = ss.Plan.load(plan.save(tmp_path / "plan.json"))
+    assert (loaded.scales, loaded.noise_levels) == (plan.scales, plan.noise_levels)
+    ones = replace(plan, scales=tuple(tuple(1.0 for _ in row) for row in plan.scales))
+    x, y = (ss.sample(oracle, 3, plan=p).x for p in (ones, replace(plan, scales=())))
+    assert torch.allclose(x, y)
+    wrong = replace(plan, noise_levels=plan.noise_levels[::2])
+    with pytest.raises(ValueError, match="are those of 4 steps"):
+        ss.sample(oracle, 3, plan=wrong)
+    with pytest.raises(ValueError, match="learned=True is for multistep solvers"):
+        ss.tune(oracle, 5, learned=True, **{**options, "solvers": ["dpm_2"]})
+
+
+def test_conditions_per_sample_follow_their_samples() -> None:
+    def network(x: torch.Tensor, t: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x + shift)
+
+    model = ss.NetworkScore(network, ss.EDM(), "data", conditions=("shift",), shape=(2,))
+    shift = torch.randn(32, 1, generator=torch.Generator().manual_seed(0))
+    options = {"solvers": ["ddim"], "grids": ["rho"], "shift": shift, **QUIET}
+    plan = ss.tune(model, 4, **{**options, "held_out": 64, "reference_tolerance": 1e-3})
+    x = ss.sample(model, 64, plan=plan, seed=1, shift=shift.repeat(2, 1), dtype=torch.float64).x
+    tight = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5, "dtype": torch.float64}
+    exact = ss.sample(model, 64, seed=1, shift=shift.repeat(2, 1), **tight).x
+    found = (x - exact).square().mean(1).sqrt().mean().item()
+    assert plan.figures["error"]["mean"] == pytest.approx(found, rel=0.05)
+
+
+def test_suggestions_fit_and_say_where_they_are_from() -> None:
+    oracle = ss.NetworkScore(lambda x, t: 0.1 * x, ss.VP(), "data", shape=(2,))
+    for budget in (5, 9, 30):
+        for s in ss.suggest(oracle, budget):
+            assert s.calls <= budget
+            assert "benchmarks.distance" in s.source
+            assert solvers.get(s.options["solver"]).form != "moments"  # which it does not know
+            assert int(ss.sample(oracle, 2, **s.options).calls[0]) == s.calls
+    oracle.moments = ss.moments(torch.randn(100, 2))
+    names = [s.options["solver"] for s in ss.suggest(oracle, 5)]
+    assert any(name.startswith("moment") for name in names)
+    with pytest.raises(ValueError, match="budget must be at least 5 calls, but is 2"):
+        ss.suggest(oracle, 2)
+
+
+def test_bad_searches_get_a_sentence() -> None:
+    oracle = mixture(ss.VP())
+    with pytest.raises(ValueError, match="no solver fits into budget=1"):
+        ss.tune(oracle, 1, progress=False)
+    with pytest.raises(ValueError, match="is a distance to data; pass data="):
+        ss.tune(oracle, 5, metric="energy")
