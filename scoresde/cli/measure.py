@@ -1,5 +1,6 @@
 r"""The commands that measure: compare, tune, suggest."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,4 +162,4 @@ def _tell(c: Comparison, as_json: bool) -> None:
             as_json,
         )
         return
-    Console().print(c.table())
+    Console(width=None if sys.stdout.isatty() else 160).print(c.table())

@@ -48,7 +48,7 @@ class Comparison:
     def points(self, metric: str | None = None) -> list[Point]:
         r"""Returns calls and values of a metric, as in :meth:`best`, of all runs that succeeded."""
 
-        metric, points = self._metric(metric), []
+        metric, points = self.metric(metric), []
         for row in self.rows:
             value = row.value(metric)
             if row.status == "ok" and row.calls is not None and value is not None:
@@ -123,7 +123,9 @@ class Comparison:
 
         from rich.table import Table  # of the extra "cli"
 
-        table = Table(*(entries(self)[0] if self.rows else ()), caption="\n".join(notes(self)))
+        table = Table(box=None, caption="\n".join(notes(self)), caption_justify="left")
+        for name in entries(self)[0] if self.rows else ():
+            table.add_column(name, no_wrap=name != "note")
         for entry in entries(self):
             table.add_row(*entry.values())
         return table
@@ -146,7 +148,7 @@ class Comparison:
 
         from .. import plots  # which asks for matplotlib
 
-        metric = self._metric(metric)
+        metric = self.metric(metric)
         lines: dict[str, list[tuple[float, float]]] = {}
         for point in sorted(self.points(metric), key=lambda p: p.calls):
             if point.value > 0:
@@ -215,7 +217,9 @@ class Comparison:
                 )
         return known
 
-    def _metric(self, metric: str | None) -> str:
+    def metric(self, metric: str | None) -> str:
+        r"""Returns the name of a metric that was measured, or of the main one."""
+
         names = ["error", *self.setup["metrics"]]
         if metric is None:
             return names[-1] if len(names) == 1 else names[1]

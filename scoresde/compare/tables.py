@@ -17,12 +17,12 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
     for row in sorted(c.rows, key=lambda r: (r.calls is None, r.calls or 0, r.solver)):
         entry = row.words
         for name, value in (row.error or dict.fromkeys(("median", "q90", "max"))).items():
-            entry[f"error {name}"] = text(value)
+            entry["error" if name == "median" else name] = text(value)
         for name in names:
             entry[name] = with_error_text(*row.distances.get(name, (None, None)))
         entry |= {"rejected": text(row.rejected), "s": text(row.seconds),
                   "MiB": text(row.mebibytes)}  # fmt: skip
-        entry["note"] = "nothing better at as many calls" if row.key in front else ""
+        entry["note"] = "best" if row.key in front else ""
         table.append(entry if row.status == "ok" else {**entry, "note": row.status})
     return table
 
@@ -32,6 +32,11 @@ def notes(c: "Comparison") -> list[str]:
 
     words = [f"{c.setup['samples']} samples of {c.model} on {c.process}, "
              f"seed {c.setup['seed']}"]  # fmt: skip
+    if c.rows:
+        words.append(
+            "error: median, quantile of 0.9 and largest over samples, in units of the data; best: "
+            f"nothing has less {c.metric(None)} at as many calls or fewer"
+        )
     for kind, made in c.references.items():
         words.append(
             f"errors against the {kind}: {made['made']}, {made['calls']:.0f} calls; a looser run "
