@@ -110,6 +110,35 @@ def test_solvers_and_info(tmp_path: Path) -> None:
     assert "torchdiffeq/dopri5" in run("solvers", folder=tmp_path).stdout
 
 
+def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
+    import scoresde as ss
+
+    small = ["-n", 6, "--label", 3]
+    arguments = ["compare", "digits", *small, "--solvers", "ddim,exponential", "--budgets", "3,4"]
+    arguments += ["--tolerances", "0.1", "--data", "test.npz"]
+    files = ["--out", "c.json", "--html", "r.html", "--plot", "p.png"]
+    said = answer(*arguments, *files, folder=data)
+    assert [row["calls"] for row in said["rows"]][:2] == [3, 4]
+    assert "energy" in said["floors"]
+    page = (data / "r.html").read_text()
+    assert page.count("data:image/png;base64,") == 3  # error, energy, samples
+    assert 'src="http' not in page
+    assert (data / "p.png").stat().st_size > 5000
+    c = ss.Comparison.load(data / "c.json")
+    assert len(c.rows) == 3
+    table = run(*arguments, "--out", "c.json", folder=data).stdout
+    assert "exponential" in table
+    assert "errors against the flow" in table
+    made = ["tune", "digits", *small, "--held-out", 6, "--solvers", "ddim", "--grids", "rho"]
+    best = answer(*made, "--budget", 3, "--out", "plan.json", folder=data)
+    assert best["error"]["mean"] <= best["best before"][0]["error"]["mean"] * 1.2
+    drawn = answer("sample", "digits", "-n", 2, "--label", 3, "--plan", "plan.json", folder=data)
+    assert drawn["calls"] == 3
+    assert drawn["solver"] == "ddim"
+    suggested = answer("suggest", "digits", "--budget", 6, folder=data)["suggestions"]
+    assert all(entry["calls"] <= 6 for entry in suggested)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +150,9 @@ def test_solvers_and_info(tmp_path: Path) -> None:
         (["sample", "digits", "--out", "x.jpg"], "must end in one of .npz, .npy, .png"),
         (["encode", "digits", "--data", "no.npz", "--out", "z.npz"], "there is no file no.npz"),
         (["likelihood", "digits", "--data", "bad.npz"], "is no array file, or is damaged"),
+        (["compare", "digits", "--budgets", "a"], "--budgets must be numbers separated by commas"),
+        (["compare", "digits", "--solvers", "dim"], "solver 'dim' is unknown"),
+        (["sample", "digits", "--plan", "bad.npz"], "is not a plan"),
         (["train", "cats"], "no recipe for 'cats'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

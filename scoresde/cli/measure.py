@@ -23,12 +23,16 @@ Metrics = Annotated[str | None, typer.Option(help="energy, sliced_wasserstein, c
 app = typer.Typer()
 
 
+Names = Annotated[str | None, typer.Option("--solvers", help="Names, separated by commas.")]
+GridNames = Annotated[str, typer.Option("--grids", help="rho, log_snr, tan, asinh, t; by commas.")]
+
+
 @app.command()
 def compare(
     model: Model,
-    solvers: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    solvers: Names = None,
     budgets: Annotated[str, typer.Option(help="Calls per sample.")] = ",".join(map(str, BUDGETS)),
-    grids: Annotated[str, typer.Option(help="rho, log_snr, tan, asinh, t.")] = "rho",
+    grids: GridNames = "rho",
     tolerances: Annotated[
         str, typer.Option(help="For solvers that choose their steps.")
     ] = ",".join(map(str, TOLERANCES)),
@@ -74,9 +78,12 @@ def tune(
     model: Model,
     budget: Annotated[int, typer.Option(help="The most calls per sample.")],
     out: Annotated[Path, typer.Option(help="File for the plan: JSON.")],
+    solvers: Names = None,
+    grids: GridNames = "rho,log_snr,tan,asinh",
     metric: Annotated[str, typer.Option(help="error, or a distance to --data.")] = "error",
     data: Values = None,
     samples: Annotated[int, typer.Option("-n", "--number", help="Samples that choose.")] = 64,
+    held_out: Annotated[int, typer.Option(help="Samples that judge.")] = 256,
     learned: Annotated[bool, typer.Option("--learned", help="Learn weights too.")] = False,
     label: Label = None,
     guidance: Guidance = None,
@@ -94,9 +101,12 @@ def tune(
     plan = search(
         score,
         budget,
+        solvers=solvers.split(",") if solvers else None,
+        grids=grids.split(","),
         metric=metric,
         data=None if data is None else read_array(data, score)[0],
         samples=samples,
+        held_out=held_out,
         learned=learned,
         seed=seed,
         file=state,
