@@ -15,7 +15,9 @@ from dataclasses import replace
 import torch
 
 import scoresde as ss
+import solvers
 from scoresde.compare.bench import Bench
+from scoresde.compare.cells import options_of, steps_within
 from scoresde.compare.reference import rms
 from scoresde.metrics import energy_distance
 
@@ -34,8 +36,13 @@ def by_distance(problem: str, budget: int) -> list[ss.Plan]:
     rows = [r for r in load("distance")["rows"]
             if (r["problem"], r["calls"]) == (problem, budget) and "directly" not in r["solver"]]  # fmt: skip
     rows.sort(key=lambda row: row["energy distance x 1000"])
-    return [ss.Plan({"solver": r["solver"], "grid": r["grid"], "steps": budget - 1})
-            for r in rows[:BY_DISTANCE]]  # fmt: skip
+    plans = []
+    for row in rows[:BY_DISTANCE]:
+        solver = solvers.get(row["solver"])
+        steps = steps_within(solver, budget)
+        options = {**options_of(ss.load("digits"), solver), "grid": row["grid"], "steps": steps}
+        plans.append(ss.Plan(options))
+    return plans
 
 
 def judge(benches: list[Bench], plan: ss.Plan) -> dict:

@@ -3,6 +3,7 @@ r"""Plans: a solver, its grid and settings, chosen by measurement for one model.
 import dataclasses
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,13 +151,19 @@ def fingerprint(model: ScoreModel) -> str:
 
     if model.fingerprint is not None:
         return model.fingerprint
-    digest = hashlib.sha256(f"{model.process!r} {model.data_std}".encode())
+    digest = hashlib.sha256(f"{describe_process(model)} {model.data_std}".encode())
     plain = [v for m in model.modules() for _, v in sorted(vars(m).items())]
     for value in (*model.state_dict().values(), *(v for v in plain if isinstance(v, Tensor))):
         flat = value.detach().flatten()
         some = flat[:: max(1, len(flat) // PROBES)][:PROBES].double().cpu()
         digest.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def describe_process(model: ScoreModel) -> str:
+    r"""Returns the process of a model in words that are the same in every run."""
+
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # where functions happen to be
 
 
 def describe_conditions(model: ScoreModel) -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 import solvers
 from solvers import Solution, SolverError
 
+from ..custom import NonlinearProcess
 from ..metrics import Distance, floor, with_error
 from ..models import ScoreModel
 from ..plans import Plan
@@ -20,6 +21,7 @@ from .costs import measured
 from .reference import Reference, flow_reference, noisy_reference, rms
 from .row import Row
 
+KINDS = {False: "flow", True: "sde"}
 OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
         "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
 
@@ -46,6 +48,7 @@ class Bench:
     data: Tensor | None = None
     options: dict[str, Any] = field(default_factory=dict)
     references: dict[bool, Reference] = field(default_factory=dict)
+    failures: dict[bool, str] = field(default_factory=dict)
 
     def reference(self, noisy: bool = False) -> Reference:
         r"""Returns the samples of the flow, or of the SDE, worked out when first asked for."""
@@ -76,9 +79,9 @@ class Bench:
         r"""What is known of the references."""
 
         return {
-            "sde" if noisy else "flow": {"made": r.made, "calls": r.calls, **spread(r.gap)}
+            KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
             for noisy, r in self.references.items()
-        }
+        } | {KINDS[noisy]: {"failed": words} for noisy, words in self.failures.items()}
 
     def run(self, **options: Any) -> Solution:
         r"""Returns the samples of a solver."""
@@ -100,6 +103,12 @@ class Bench:
             return {}
         return {n: with_error(d, x.to(self.data), self.data) for n, d in self.distances.items()}
 
+    def exact_distances(self) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of the exact flow's samples, unless it fails."""
+
+        exact = self._exact(Cell("", "", 0, {"solver": "ddim"}))
+        return {} if exact is None else self.distances_of(exact.x)
+
     def row(self, cell: Cell) -> Row:
         r"""Measures a cell; what fails is said in its row."""
 
@@ -112,7 +121,7 @@ class Bench:
             return replace(empty, status=str(error).splitlines()[0])
 
     def _measure(self, cell: Cell, row: Row) -> Row:
-        exact = self.reference(cell.stochastic) if _has_limit(cell) else None
+        exact = self._exact(cell)
         with measured(self._device) as cost:
             s = self.run(on_failure="partial", **cell.options)
         row = replace(
@@ -131,6 +140,17 @@ class Bench:
         if exact is not None:
             row = replace(row, error=spread(rms(s.x, exact.x)))
         return replace(row, distances=self.distances_of(s.x))
+
+    def _exact(self, cell: Cell) -> Reference | None:
+        r"""What the samples of a cell should be, if that is known; a failure is kept for the notes."""
+
+        if not _has_limit(cell) or cell.stochastic in self.failures:
+            return None
+        try:
+            return self.reference(cell.stochastic)
+        except SolverError as error:
+            self.failures[cell.stochastic] = str(error).splitlines()[0]
+            return None
 
     @property
     def _device(self) -> torch.device:
@@ -161,6 +181,8 @@ def bind(
         if name in options:
             raise TypeError(f"{name}= is what is measured or searched here; leave it out.")
     bound, _ = split(model, options, count)
+    if isinstance(model.process, NonlinearProcess):  # which has no clean data
+        options = {"denoise": False, **options}
     return bound, {name: value for name, value in options.items() if name in OPTIONS}
 
 

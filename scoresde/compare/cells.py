@@ -55,6 +55,12 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
     return (*DEFAULT, *MOMENTS) if model.moments is not None else DEFAULT
 
 
+def default_grids(model: ScoreModel) -> tuple[str, ...]:
+    r"""Returns the grid to measure on where none is said."""
+
+    return ("t",) if isinstance(model.process, NonlinearProcess) else ("rho",)
+
+
 def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:
     r"""Returns the most steps that a solver takes within some calls, the last denoising among them.
 

@@ -13,10 +13,10 @@ from solvers import Solver
 from ..checks import check_data
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
-from ..plans import Plan, describe_conditions, fingerprint
+from ..plans import Plan, describe_conditions, describe_process, fingerprint
 from ..settings import check_model
 from .bench import Bench, bind, sample_shape
-from .cells import cells, default_solvers
+from .cells import cells, default_grids, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
 
@@ -29,7 +29,7 @@ def compare(
     solvers: Sequence[str | Solver | Plan] | None = None,
     budgets: Sequence[int] = BUDGETS,
     *,
-    grids: Sequence[str] = ("rho",),
+    grids: Sequence[str] | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     metrics: Sequence[str] | Mapping[str, Distance] | None = None,
     data: Tensor | None = None,
@@ -53,7 +53,7 @@ def compare(
         model: The score model.
         solvers: Names, solvers and plans. By default, a choice of the good ones.
         budgets: The calls per sample that solvers on grids may take, the last denoising included.
-        grids: The grids, such as "rho", "log_snr", "tan" and "asinh".
+        grids: The grids, such as "rho" (the default), "log_snr", "tan" and "asinh".
         tolerances: Tolerances for solvers that choose their steps.
         metrics: Distances to `data`: "energy", "sliced_wasserstein", "c2st", and with `features` "fid"
             and "kid"; or a mapping from names to functions of samples and data. By default, the
@@ -77,7 +77,8 @@ def compare(
     if data is not None:
         data = check_data(model, data, "data", None, None)
     model, options = bind(model, options, samples)
-    todo = cells(model, solvers or default_solvers(model), budgets, grids, tolerances)
+    chosen, where = solvers or default_solvers(model), grids or default_grids(model)
+    todo = cells(model, chosen, budgets, where, tolerances)
     setup: dict[str, Any] = {
         "samples": samples,
         "seed": seed,
@@ -96,11 +97,10 @@ def compare(
         data,
         options,
     )
-    known = Comparison.resume(file, Comparison(fingerprint(model), repr(model.process), setup))
+    known = Comparison.resume(file, Comparison(fingerprint(model), describe_process(model), setup))
     rows = {row.key: row for row in known.rows}
     if data is not None and not known.floors:
-        exact = bench.distances_of(bench.reference().x)
-        known = replace(known, floors=bench.floors(), exact=exact)
+        known = replace(known, floors=bench.floors(), exact=bench.exact_distances())
     for cell in tqdm([c for c in todo if c.key not in rows], desc="compare", disable=not progress):
         rows[cell.key] = bench.row(cell)
         references = {**known.references, **bench.words}

@@ -38,13 +38,17 @@ def notes(c: "Comparison") -> list[str]:
             f"nothing has less {c.metric(None)} at as many calls or fewer"
         )
     for kind, made in c.references.items():
+        if "failed" in made:
+            words.append(f"no errors against the {kind}, which failed: {made['failed']}")
+            continue
         words.append(
             f"errors against the {kind}: {made['made']}, {made['calls']:.0f} calls; a looser run "
             f"is {made['median']:.1e} (median) to {made['max']:.1e} (most) away"
         )
-    for name in c.floors:
-        words.append(
-            f"{name}: {with_error_text(*c.floors[name])} of data from data (standard deviation), "
-            f"{with_error_text(*c.exact[name])} of the exact flow from data (standard error)"
-        )
+    for name, found in c.floors.items():
+        at_best = f"{name}: {with_error_text(*found)} of data from data (standard deviation)"
+        if name in c.exact:
+            exact = with_error_text(*c.exact[name])
+            at_best += f", {exact} of the exact flow from data (standard error)"
+        words.append(at_best)
     return words

@@ -16,6 +16,7 @@ from solvers import SemiLinear, Solver
 from ..compare.bench import Bench, bind, sample_shape, spread
 from ..compare.cells import Cell, cells
 from ..compare.reference import rms
+from ..custom import NonlinearProcess
 from ..grids import grid_times
 from ..metrics import check_distances
 from ..models import ScoreModel
@@ -79,6 +80,8 @@ def tune(
     check_model(model)
     if metric != "error" and data is None:
         raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
+    if isinstance(model.process, NonlinearProcess):
+        raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
     names = {metric, "energy"} - {"error"} if data is not None else set[str]()
     distances = check_distances(sorted(names), None)
     model, options = bind(model, options, samples)
