@@ -41,7 +41,7 @@ def noise() -> None:
         ss.load("digits"),
         ["dpmpp_2m", "unipc", "ancestral", "dpmpp_2m_sde", "er_sde", "em", "exponential"],
         [5, 8, 10, 20, 40, 80],
-        grids=["tan"], tolerances=[0.1, 0.01, 1e-3], data=data, samples=1000, batch_size=250, file=kept("noise"),
+        grids=["tan"], tolerances=[0.1, 0.01], metrics=["energy"], data=data, samples=500, file=kept("noise"),
     )  # fmt: skip
     c.plot(PICTURES / "choosing_noise.png", "energy")
 
@@ -86,7 +86,7 @@ FIGURES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     for name in sys.argv[1:] or list(FIGURES):
         FIGURES[name]()
 

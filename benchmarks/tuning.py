@@ -9,8 +9,9 @@ favours the catalogue.
 """
 
 import sys
-import time
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,7 @@ from .distance import PROBLEMS, T_MIN
 from .report import load, save
 
 BUDGETS = (5, 6, 8, 10)
-SEEDS = (11, 12, 13, 14)
+SEEDS = (11, 12)
 BY_DISTANCE = 3
 DTYPE = {"trained": torch.float32, "mixture": torch.float64}
 
@@ -59,7 +60,7 @@ def judge(benches: list[Bench], plan: ss.Plan) -> dict:
     }
 
 
-def measure(problem: str) -> list[dict]:
+def measure(problem: str, folder: Path) -> list[dict]:
     make, draw, count = PROBLEMS[problem]
     model = make()
     data = draw(model)
@@ -69,13 +70,17 @@ def measure(problem: str) -> list[dict]:
     rows = [{"problem": problem, "calls": None, "plan": "the flow itself", "error": 0.0,
              "energy distance x 1000": sum(flow) / len(flow), "seconds": None}]  # fmt: skip
     for budget in BUDGETS:
-        start = time.perf_counter()
-        plan = ss.tune(model, budget, data=data, progress=False, held_out=64, **options)
-        seconds = time.perf_counter() - start
-        learned = ss.tune(
-            model, budget, data=data, progress=False, held_out=64, learned=True, **options
-        )
-        both = time.perf_counter() - start - seconds
+        search = {
+            **options,
+            "data": data,
+            "progress": False,
+            "held_out": 64,
+            "file": folder / f"{problem}_{budget}.json",
+        }
+        plan = ss.tune(model, budget, **search)
+        learned = ss.tune(model, budget, learned=True, **search)  # which finds the search done
+        seconds = plan.figures["seconds of the search"]
+        both = seconds + learned.figures["seconds of the search"]
         others = [ss.Plan(entry["options"]) for entry in plan.figures["best before"]]
         found = [
             (str(other), judge(benches, other))
@@ -104,7 +109,8 @@ def main() -> None:
     except FileNotFoundError:
         rows = []
     for name in names:
-        rows += measure(name)
+        with tempfile.TemporaryDirectory() as folder:
+            rows += measure(name, Path(folder))
         save("tuning", rows, seeds=SEEDS, seed_of_search=0)
 
 

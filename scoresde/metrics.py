@@ -8,7 +8,7 @@ imported when asked for: `pip install 'scoresde[metrics]'`.
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -231,13 +231,9 @@ def nearest(x: Tensor, data: Tensor) -> Tensor:
     return torch.cdist(x.flatten(1), data.flatten(1)).amin(1)
 
 
-def check_distances(
-    names: Mapping[str, Distance] | list[str] | tuple[str, ...], features: nn.Module | None
-) -> dict[str, Distance]:
-    r"""Returns distances by name, from names or from the user's own functions."""
+def check_distances(names: Sequence[str], features: nn.Module | None) -> dict[str, Distance]:
+    r"""Returns distances by name."""
 
-    if isinstance(names, Mapping):
-        return dict(names)
     return {name: get(name, features) for name in names}
 
 

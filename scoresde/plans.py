@@ -151,13 +151,13 @@ def fingerprint(model: ScoreModel) -> str:
 
     if model.fingerprint is not None:
         return model.fingerprint
-    digest = hashlib.sha256(f"{describe_process(model)} {model.data_std}".encode())
+    hashed = hashlib.sha256(f"{describe_process(model)} {model.data_std}".encode())
     plain = [v for m in model.modules() for _, v in sorted(vars(m).items())]
     for value in (*model.state_dict().values(), *(v for v in plain if isinstance(v, Tensor))):
         flat = value.detach().flatten()
         some = flat[:: max(1, len(flat) // PROBES)][:PROBES].double().cpu()
-        digest.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:16]
+        hashed.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def describe_process(model: ScoreModel) -> str:
@@ -172,6 +172,11 @@ def describe_conditions(model: ScoreModel) -> dict[str, str]:
     known: dict[str, str] = {}
     for module in model.modules():
         for name, value in getattr(module, "bound", {}).items():
-            digest = hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()
-            known[name] = str(value.item()) if value.numel() == 1 else digest[:16]
+            known[name] = str(value.item()) if value.numel() == 1 else digest(value)
     return known
+
+
+def digest(value: Tensor) -> str:
+    r"""Returns what tells a tensor from others."""
+
+    return hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]

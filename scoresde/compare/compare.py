@@ -13,7 +13,7 @@ from solvers import Solver
 from ..checks import check_data
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
-from ..plans import Plan, describe_conditions, describe_process, fingerprint
+from ..plans import Plan, describe_conditions, describe_process, digest, fingerprint
 from ..settings import check_model
 from .bench import Bench, bind, sample_shape
 from .cells import cells, default_grids, default_solvers
@@ -55,9 +55,10 @@ def compare(
         budgets: The calls per sample that solvers on grids may take, the last denoising included.
         grids: The grids, such as "rho" (the default), "log_snr", "tan" and "asinh".
         tolerances: Tolerances for solvers that choose their steps.
-        metrics: Distances to `data`: "energy", "sliced_wasserstein", "c2st", and with `features` "fid"
-            and "kid"; or a mapping from names to functions of samples and data. By default, the
-            energy distance if there is data.
+        metrics: "error", and distances to `data`: "energy", "sliced_wasserstein", "c2st", and with
+            `features` "fid" and "kid"; or a mapping from names to functions of samples and data, which
+            are measured beside the error. By default, the error, and the energy distance if there is
+            data.
         data: Data, with shape (M, *).
         features: A network from samples to features.
         samples: The number of samples.
@@ -73,30 +74,16 @@ def compare(
     """
 
     check_model(model)
-    distances = _check(model, budgets, tolerances, samples, metrics, data, features)
+    names, distances = _check(model, budgets, tolerances, samples, metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)
     model, options = bind(model, options, samples)
     chosen, where = solvers or default_solvers(model), grids or default_grids(model)
     todo = cells(model, chosen, budgets, where, tolerances)
-    setup: dict[str, Any] = {
-        "samples": samples,
-        "seed": seed,
-        "reference tolerance": reference_tolerance,
-        "metrics": list(distances),
-        "data": None if data is None else len(data),
-        "conditions": describe_conditions(model),
-        **{name: str(value) for name, value in options.items() if name != "device"},
-    }
-    bench = Bench(
-        model,
-        sample_shape(model, data, samples),
-        seed,
-        reference_tolerance,
-        distances,
-        data,
-        options,
-    )
+    setup = _setup(model, data, names, options)
+    setup |= {"samples": samples, "seed": seed, "reference tolerance": reference_tolerance}
+    shape, errors = sample_shape(model, data, samples), "error" in names
+    bench = Bench(model, shape, seed, reference_tolerance, distances, data, options, errors)
     known = Comparison.resume(file, Comparison(fingerprint(model), describe_process(model), setup))
     rows = {row.key: row for row in known.rows}
     if data is not None and not known.floors:
@@ -110,6 +97,19 @@ def compare(
     return replace(known, rows=tuple(rows[cell.key] for cell in todo))
 
 
+def _setup(
+    model: ScoreModel, data: Tensor | None, names: list[str], options: dict[str, Any]
+) -> dict[str, Any]:
+    r"""What a comparison must agree in with another, to go on with it."""
+
+    return {
+        "metrics": names,
+        "data": None if data is None else f"{len(data)} samples, {digest(data)}",
+        "conditions": describe_conditions(model),
+        **{name: str(value) for name, value in options.items() if name != "device"},
+    }
+
+
 def _check(
     model: ScoreModel,
     budgets: Sequence[int],
@@ -118,16 +118,19 @@ def _check(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
     data: Tensor | None,
     features: nn.Module | None,
-) -> dict[str, Distance]:
+) -> tuple[list[str], dict[str, Distance]]:
     for name, values, least in (("budgets", budgets, 2), ("tolerances", tolerances, 0)):
         if not all(isinstance(v, int | float) and v > 0 and v >= least for v in values):
             raise ValueError(f"{name} must be numbers >= {least}, but are {list(values)}.")
     if samples < 2:
         raise ValueError(f"samples must be at least 2, but is {samples}.")
     if metrics is None:
-        metrics = () if data is None else ("energy",)
-    if not isinstance(metrics, Mapping):
-        metrics = [name for name in metrics if name != "error"]
-    if metrics and data is None:
-        raise ValueError(f"metrics={list(metrics)} are distances to data; pass data=.")
-    return check_distances(metrics, features)
+        metrics = ("error",) if data is None else ("error", "energy")
+    if isinstance(metrics, Mapping):
+        names, distances = ["error", *metrics], dict(metrics)
+    else:
+        names = list(metrics)
+        distances = check_distances([n for n in names if n != "error"], features)
+    if distances and data is None:
+        raise ValueError(f"metrics={list(distances)} are distances to data; pass data=.")
+    return names, distances

@@ -220,9 +220,9 @@ class Comparison:
     def metric(self, metric: str | None) -> str:
         r"""Returns the name of a metric that was measured, or of the main one."""
 
-        names = ["error", *self.setup["metrics"]]
+        names: list[str] = self.setup["metrics"]
         if metric is None:
-            return names[-1] if len(names) == 1 else names[1]
+            return next((name for name in names if name != "error"), "error")
         if metric not in names:
             raise ValueError(f"metric {metric!r} was not measured; there are {', '.join(names)}.")
         return metric

@@ -44,7 +44,7 @@ def flow_reference(
     r"""Returns samples of the probability flow, held against ones of ten times the tolerance."""
 
     solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
-    options = {"dtype": torch.float64, **options, "solver": solver, "seed": seed}
+    options = {**options, "dtype": torch.float64, "solver": solver, "seed": seed}
     loose, tight = (
         sample(model, shape, rtol=tol, atol=tol, **options) for tol in (10 * tolerance, tolerance)
     )
@@ -61,7 +61,7 @@ def noisy_reference(
 ) -> Reference:
     r"""Returns samples of the reverse SDE on one Brownian path, held against half as many steps."""
 
-    options = {"dtype": torch.float64, **options, "solver": "sra1", "seed": seed, "noise": "path"}
+    options = {**options, "dtype": torch.float64, "solver": "sra1", "seed": seed, "noise": "path"}
     if not isinstance(model.process, NonlinearProcess):
         options |= {"clock": "log_snr", "grid": "log_snr"}
     coarse, fine = (

@@ -62,7 +62,7 @@ def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condit
 
 
 def _metrics(c: "Comparison") -> list[str]:
-    return [name for name in ["error", *c.setup["metrics"]] if c.points(name)]
+    return [name for name in c.setup["metrics"] if c.points(name)]
 
 
 def _pictures(
@@ -95,7 +95,7 @@ def _call(c: "Comparison") -> str:
         dict.fromkeys(r.grid for r in c.rows if r.grid not in ("plan", "tolerance", "even"))
     )
     tolerances = sorted({row.budget for row in c.rows if row.grid == "tolerance"}, reverse=True)
-    metrics = f", metrics={c.setup['metrics']}, data=data" if c.setup["metrics"] else ""
+    metrics = f", metrics={c.setup['metrics']}" + (", data=data" if c.setup["data"] else "")
     return (
         f"ss.compare(model, {solvers}, {budgets}, grids={grids}, tolerances={tolerances}{metrics}, "
         f"samples={c.setup['samples']}, seed={c.setup['seed']})"

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 def entries(c: "Comparison") -> list[dict[str, Any]]:
     r"""Returns the table, row by row, as text."""
 
-    names = c.setup["metrics"]
+    names = [name for name in c.setup["metrics"] if name != "error"]
     front = {point.row.key for point in c.front()}
     table = []
     for row in sorted(c.rows, key=lambda r: (r.calls is None, r.calls or 0, r.solver)):
         entry = row.words
-        for name, value in (row.error or dict.fromkeys(("median", "q90", "max"))).items():
+        errors = row.error or dict.fromkeys(("median", "q90", "max"))
+        for name, value in errors.items() if "error" in c.setup["metrics"] else ():
             entry["error" if name == "median" else name] = text(value)
         for name in names:
             entry[name] = with_error_text(*row.distances.get(name, (None, None)))
