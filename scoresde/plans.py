@@ -115,6 +115,13 @@ class Plan:
             times[0] = process.t_max
         return times
 
+    @property
+    def name(self) -> str:
+        r"""What tells the plan from others in tables."""
+
+        content = json.dumps([self.options, self.noise_levels, self.scales])
+        return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
     def __str__(self) -> str:
         words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
         if self.noise_levels is not None:
@@ -151,19 +158,59 @@ def fingerprint(model: ScoreModel) -> str:
 
     if model.fingerprint is not None:
         return model.fingerprint
-    hashed = hashlib.sha256(f"{describe_process(model)} {model.data_std}".encode())
-    plain = [v for m in model.modules() for _, v in sorted(vars(m).items())]
-    for value in (*model.state_dict().values(), *(v for v in plain if isinstance(v, Tensor))):
-        flat = value.detach().flatten()
-        some = flat[:: max(1, len(flat) // PROBES)][:PROBES].double().cpu()
-        hashed.update(repr(tuple(value.shape)).encode() + some.numpy().tobytes())
+    words = [describe_process(model), str(model.data_std)]
+    hashed = hashlib.sha256()
+    for module in model.modules():
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, Tensor):
+                words.append(_sketch(value))
+            elif callable(value) or name == "predicts":
+                words.append(describe_function(value))
+    words += [_sketch(value) for value in model.state_dict().values()]
+    hashed.update(" ".join(words).encode())
     return hashed.hexdigest()[:16]
+
+
+def _sketch(value: Tensor) -> str:
+    r"""Some numbers of a tensor, and the sums of all and of their squares."""
+
+    flat = value.detach().flatten().double()
+    some = flat[torch.linspace(0, max(len(flat) - 1, 0), PROBES).long()] if len(flat) else flat
+    numbers = torch.cat([some, flat.sum()[None], flat.square().sum()[None]])
+    return f"{tuple(value.shape)} {numbers.tolist()}"
+
+
+def describe_function(function: object) -> str:
+    r"""Returns what tells a function from others: its name and code, as far as they are known."""
+
+    code = getattr(function, "__code__", None)
+    text = "" if code is None else f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
+    name = getattr(function, "__qualname__", None) or str(function)
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{name} {text}")
 
 
 def describe_process(model: ScoreModel) -> str:
     r"""Returns the process of a model in words that are the same in every run."""
 
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # where functions happen to be
+
+
+def describe_setup(
+    model: ScoreModel, data: Tensor | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    r"""Returns what two measurements must agree in, for one to go on with the other."""
+
+    known = model.moments
+    return {
+        "model": fingerprint(model),
+        "process": describe_process(model),
+        "moments": None
+        if known is None
+        else digest(torch.cat([known.mean.flatten(), known.variances])),
+        "conditions": describe_conditions(model),
+        "data": None if data is None else f"{len(data)} samples, {digest(data)}",
+        **{name: str(value) for name, value in options.items() if name != "device"},
+    }
 
 
 def describe_conditions(model: ScoreModel) -> dict[str, str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import solvers
 from solvers import Solution, SolverError
+from solvers.renoise import Langevin
 
 from ..custom import NonlinearProcess
 from ..metrics import Distance, floor, with_error
@@ -16,7 +17,7 @@ from ..models import ScoreModel
 from ..plans import Plan
 from ..sampling import sample
 from ..settings import OPTIONS, split
-from .cells import Cell
+from .cells import TOLERANCE, Cell
 from .costs import measured
 from .reference import Reference, flow_reference, noisy_reference, rms
 from .row import Row
@@ -88,7 +89,10 @@ class Bench:
     def run(self, **options: Any) -> Solution:
         r"""Returns the samples of a solver."""
 
-        return sample(self.model, self.shape, seed=self.seed, **{**self.options, **options})
+        plan = options.get("plan")
+        said = plan.options if isinstance(plan, Plan) else {}  # such as t_min, which is the plan's
+        common = {name: value for name, value in self.options.items() if name not in said}
+        return sample(self.model, self.shape, seed=self.seed, **{**common, **options})
 
     def floors(self) -> dict[str, tuple[float, float]]:
         r"""Returns the distances of data from itself, with standard deviations."""
@@ -126,16 +130,19 @@ class Bench:
         exact = self._exact(cell) if self.errors else None
         with measured(self._device) as cost:
             s = self.run(on_failure="partial", **cell.options)
+        most = int(s.calls.max())
         row = replace(
             row,
             calls=s.calls.double().mean().item(),
-            most_calls=int(s.calls.max()),
+            most_calls=most,
             rejected=s.rejected.double().mean().item(),
             seconds=cost.seconds,
             mebibytes=cost.mebibytes,
         )
         bad = [i for i, status in enumerate(s.status) if status != "ok"]
         bad = bad or (~s.x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+        if cell.grid not in (TOLERANCE, "plan") and most > cell.budget:
+            return replace(row, status=f"took {most} calls, more than {cell.budget:g}")
         if bad:
             words = f"{len(bad)} of {len(s.x)} samples failed ({s.status[bad[0]]}), first {bad[0]}"
             return replace(row, status=words)
@@ -192,7 +199,7 @@ def spread(values: Tensor) -> dict[str, float]:
     r"""Returns the median, the quantile of 0.9 and the largest of some values."""
 
     return {
-        "median": values.median().item(),
+        "median": values.quantile(0.5).item(),
         "q90": values.quantile(0.9).item(),
         "max": values.max().item(),
     }
@@ -204,7 +211,11 @@ def _has_limit(cell: Cell) -> bool:
     plan = cell.options.get("plan")
     options = plan.options if isinstance(plan, Plan) else cell.options
     solver = solvers.get(options["solver"])
-    return not solver.stochastic or (solver.takes_eta and solver.profile == "constant")
+    if not cell.stochastic:
+        return True
+    plain = options.get("eta", 1.0) == 1 and options.get("eta_convention") in (None, "canonical")
+    known = solver.takes_eta and solver.profile == "constant" and not isinstance(solver, Langevin)
+    return plain and known and options.get("noise") == "path"
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -98,10 +98,22 @@ def cells(
         if isinstance(entry, Plan):
             several = iter((_planned(entry),))
         else:
-            several = _cells_of(model, solvers.get(entry), budgets, grids, tolerances)
+            several = _cells_of(model, by_name(entry), budgets, grids, tolerances)
         for cell in several:
             found.setdefault(cell.key, cell)
     return list(found.values())
+
+
+def by_name(entry: str | Solver) -> Solver:
+    r"""Returns a solver, refused unless its name says all of it, since results are kept by name."""
+
+    solver = solvers.get(entry)
+    if isinstance(entry, Solver) and solvers.get(str(entry)) != entry:
+        raise ValueError(
+            f"the solver {entry} is not the one of this name; name its settings, as in "
+            "'dpmpp_3m:lower_order_final=True', so that results can be told apart."
+        )
+    return solver
 
 
 def options_of(model: ScoreModel, solver: Solver) -> dict[str, Any]:
@@ -140,6 +152,5 @@ def _cells_of(
 
 
 def _planned(plan: Plan) -> Cell:
-    noisy = solvers.get(plan.options["solver"]).stochastic
-    calls = plan.figures.get("calls", 0)
-    return Cell(f"plan: {plan.options['solver']}", "plan", calls, {"plan": plan}, noisy)
+    noisy = plan.solver.stochastic or bool(plan.options.get("eta"))
+    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, noisy)

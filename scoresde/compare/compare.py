@@ -13,7 +13,7 @@ from solvers import Solver
 from ..checks import check_data
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
-from ..plans import Plan, describe_conditions, describe_process, digest, fingerprint
+from ..plans import Plan, describe_function, describe_setup, digest
 from ..settings import check_model
 from .bench import Bench, bind, sample_shape
 from .cells import cells, default_grids, default_solvers
@@ -80,11 +80,17 @@ def compare(
     model, options = bind(model, options, samples)
     chosen, where = solvers or default_solvers(model), grids or default_grids(model)
     todo = cells(model, chosen, budgets, where, tolerances)
-    setup = _setup(model, data, names, options)
-    setup |= {"samples": samples, "seed": seed, "reference tolerance": reference_tolerance}
+    setup = {
+        **describe_setup(model, data, options),
+        "samples": samples,
+        "seed": seed,
+        "reference tolerance": reference_tolerance,
+        "metrics": names,
+        "functions": _functions(metrics, features),
+    }
     shape, errors = sample_shape(model, data, samples), "error" in names
     bench = Bench(model, shape, seed, reference_tolerance, distances, data, options, errors)
-    known = Comparison.resume(file, Comparison(fingerprint(model), describe_process(model), setup))
+    known = Comparison.resume(file, Comparison(setup))
     rows = {row.key: row for row in known.rows}
     if data is not None and not known.floors:
         known = replace(known, floors=bench.floors(), exact=bench.exact_distances())
@@ -97,17 +103,12 @@ def compare(
     return replace(known, rows=tuple(rows[cell.key] for cell in todo))
 
 
-def _setup(
-    model: ScoreModel, data: Tensor | None, names: list[str], options: dict[str, Any]
-) -> dict[str, Any]:
-    r"""What a comparison must agree in with another, to go on with it."""
+def _functions(metrics: object, features: nn.Module | None) -> list[str]:
+    r"""What tells the user's own functions and features from others."""
 
-    return {
-        "metrics": names,
-        "data": None if data is None else f"{len(data)} samples, {digest(data)}",
-        "conditions": describe_conditions(model),
-        **{name: str(value) for name, value in options.items() if name != "device"},
-    }
+    own = list(metrics.values()) if isinstance(metrics, Mapping) else []
+    sketches = [] if features is None else [digest(v) for v in features.state_dict().values()]
+    return [*map(describe_function, own), *sketches]
 
 
 def _check(

@@ -28,17 +28,13 @@ class Comparison:
     r"""What came out of a comparison.
 
     Arguments:
-        model: The fingerprint of the model.
-        process: Its process.
-        setup: Samples, seed, metrics and options.
+        setup: Model, process, data, samples, seed, metrics and options.
         references: How the exact samples were made, and how far a looser run was from them.
         floors: The distances of data from data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
         rows: What was measured.
     """
 
-    model: str
-    process: str
     setup: dict[str, Any]
     references: dict[str, Any] = field(default_factory=dict)
     floors: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -107,7 +103,7 @@ class Comparison:
             "samples": self.setup["samples"],
             "seed": self.setup["seed"],
         }
-        return Plan(options, model=self.model, figures=figures)
+        return Plan(options, model=self.setup["model"], figures=figures)
 
     def front(self, metric: str | None = None) -> list[Point]:
         r"""Returns the points that nothing beats at as many calls or fewer (the Pareto front)."""
@@ -206,9 +202,7 @@ class Comparison:
         if file is None or not Path(file).exists():
             return asked
         known = Comparison.load(file)
-        mine, theirs = (
-            {"model": c.model, "process": c.process, **c.setup} for c in (asked, known)
-        )
+        mine, theirs = asked.setup, known.setup
         for name in {**mine, **theirs}:
             if mine.get(name) != theirs.get(name):
                 raise ValueError(

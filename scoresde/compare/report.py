@@ -46,7 +46,7 @@ def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condit
         pictures = _embed(room / "samples.png") if groups else None
     table = entries(c)
     text = page.render(
-        title=f"Solvers on {c.model}",
+        title=f"Solvers on {c.setup['model']}",
         notes=notes(c),
         head=list(table[0]) if table else [],
         table=[list(row.values()) for row in table],

@@ -31,7 +31,7 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
 def notes(c: "Comparison") -> list[str]:
     r"""Returns what a reader must know beside the table."""
 
-    words = [f"{c.setup['samples']} samples of {c.model} on {c.process}, "
+    words = [f"{c.setup['samples']} samples of {c.setup['model']} on {c.setup['process']}, "
              f"seed {c.setup['seed']}"]  # fmt: skip
     if c.rows:
         words.append(

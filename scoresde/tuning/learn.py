@@ -51,8 +51,7 @@ def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
         if loss < least:
             known = tuple(tuple(row.tolist()) for row in scales.detach().split(counts))
             best, least = replace(plan, scales=known), loss.item()
-        optimizer.zero_grad()
-        loss.backward()
+        scales.grad = torch.autograd.grad(loss, scales)[0]  # the network's own gradients stay
         nn.utils.clip_grad_norm_([scales], CLIP)
         optimizer.step()
         bar.update()

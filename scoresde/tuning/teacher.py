@@ -2,7 +2,8 @@ r"""A grid from a teacher's path: the steps whose local errors are least in sum.
 
 The states that the flow passes are known at many nodes, and so are the values that a multistep
 method would see there. The local error of its step from one node to another, after a step from a
-third, then follows without a network call. Errors shrink on the way to data as they would if data
+third, then follows without a network call (methods that know more values are taken to know two,
+and correctors to be left out). Errors shrink on the way to data as they would if data
 were Gaussian. Dynamic programming finds the nodes.
 
 References:
@@ -74,7 +75,8 @@ class Teacher:
         The first index is h + 1, of which 0 means that there was none.
         """
 
-        solver = replace(solver, lower_order_final=False)
+        # of a corrector, its predictor; and each step by itself, wherever it will be in the grid
+        solver = replace(solver, lower_order_final=False, analytic_first=False, corrector=())
         reverse = make_reverse(self.bench.model, Settings(solver=solver))
         clock, problem = reverse.to_clock(self.times), reverse.problem()
         assert isinstance(problem, SemiLinear)

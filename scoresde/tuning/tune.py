@@ -14,13 +14,13 @@ import solvers as catalogue
 from solvers import SemiLinear, Solver
 
 from ..compare.bench import Bench, bind, sample_shape, spread
-from ..compare.cells import Cell, cells
+from ..compare.cells import Cell, by_name, cells
 from ..compare.reference import rms
 from ..custom import NonlinearProcess
 from ..grids import grid_times
 from ..metrics import check_distances
 from ..models import ScoreModel
-from ..plans import Plan, describe_conditions, fingerprint
+from ..plans import Plan, describe_setup
 from ..settings import check_model
 from .learn import learn
 from .objective import Objective
@@ -63,7 +63,8 @@ def tune(
         grids: The grids to start from.
         metric: What is made small: "error", the mean root mean square difference of samples from
             the exact flow's; or a distance to data, as in :func:`scoresde.compare`.
-        data: Data, with shape (M, *): for a distance, and to report the energy distance.
+        data: Data, with shape (M, *): for a distance, of which one half chooses and the other judges,
+            and to report the energy distance.
         samples: The samples that choose.
         seed: The seed of their noise; the next one is held out.
         held_out: The samples that judge.
@@ -86,30 +87,54 @@ def tune(
     distances = check_distances(sorted(names), None)
     model, options = bind(model, options, samples)
     shape = sample_shape(model, data, samples)
-    bench = Bench(model, shape, seed, reference_tolerance, distances, data, options)
+    chooses, judges = _halves(data) if metric != "error" else (data, data)
+    bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
     start, chosen = time.perf_counter(), solvers or default_solvers(model)
-    todo = [c for c in cells(model, chosen, [budget], grids, ()) if not c.refusal]
+    todo = _starts(model, chosen, budget, grids)
     if not todo:
         raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
     setup = {
-        "model": fingerprint(model),
-        "conditions": describe_conditions(model),
+        **describe_setup(model, data, options),
         "budget": budget,
         "metric": metric,
         "samples": samples,
         "seed": seed,
+        "reference tolerance": reference_tolerance,
         "solvers": [str(name) for name in chosen],
         "grids": list(grids),
-        "options": {name: str(value) for name, value in options.items()},
     }
     where = None if file is None else Path(file)
     with tqdm(total=len(todo), desc="tune", disable=not progress) as bar:
         objective = Objective(bench, metric, where, setup, bar.update)
         best, others = _search(objective, todo, bar, learned)
-    figures = _judge(bench.resized(held_out, seed + 1), best, others)
+    judge = replace(bench.resized(held_out, seed + 1), data=judges)
+    figures = _judge(judge, best, others)
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
                 "plans measured": objective.measured}  # fmt: skip
-    return replace(best, model=fingerprint(model), figures=figures)
+    return replace(best, model=setup["model"], figures=figures)
+
+
+def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Data that chooses and data that judges."""
+
+    assert data is not None
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    return data[order[::2].to(data.device)], data[order[1::2].to(data.device)]
+
+
+def _starts(
+    model: ScoreModel, chosen: Sequence[str | Solver], budget: int, grids: Sequence[str]
+) -> list[Cell]:
+    r"""The solvers and grids that a search starts from."""
+
+    for name in chosen:
+        solver = by_name(name)
+        if solver.stochastic or solver.even or not solver.fixed:
+            raise ValueError(
+                f"a search is for solvers without noise that take any steps, but {solver} is none; "
+                "compare it by ss.compare."
+            )
+    return [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
 
 
 def _search(

@@ -52,8 +52,23 @@ def test_costs_are_the_local_errors_of_the_solver(solver: str) -> None:
         x = ss.decode(oracle, teacher.path[i], solver=solver, times=times, denoise=False).x
         want = ((x - teacher.path[j]) / alpha[j]).square().mean(1).sqrt().mean()
         assert costs[4, i, j].item() == pytest.approx(want.item(), rel=1e-6)
+    if solver == "dpmpp_2m":  # its formula, with the exact history
+        h, level = 7, torch.exp(-oracle.process.log_snr(teacher.times))
+        X = teacher.path / alpha[:, None, None]
+        D = [oracle.denoise(teacher.path[k], teacher.times[k]) for k in (h, i)]
+        step, before = (level[i] / level[j]).log(), (level[h] / level[i]).log()
+        mixed = (1 + step / (2 * before)) * D[1] - step / (2 * before) * D[0]
+        end = level[j] / level[i] * X[i] - torch.expm1(-step) * mixed
+        want = (end - X[j]).square().mean(1).sqrt().mean()
+        assert costs[h + 1, i, j].item() == pytest.approx(want.item(), rel=1e-6)
     near, far = costs[i, i, i + 1].item(), costs[i - 3, i, j].item()
     assert 0 < near < far
+
+
+def test_costs_of_a_corrector_hold_no_error_of_the_step_before() -> None:
+    teacher = Teacher.of(bench(ss.VP()))
+    short = teacher._costs(solvers.get("unipc"))[6, 20, 21].item()
+    assert short < 3 * teacher._costs(solvers.get("dpmpp_2m"))[6, 20, 21].item()
 
 
 def test_grids_of_the_teacher_are_better_than_even_ones() -> None:
@@ -100,8 +115,9 @@ def test_a_searched_plan_beats_the_catalogue_and_goes_on_where_it_stopped(tmp_pa
     again = ss.tune(oracle, 7, solvers=SOME, file=file, **QUIET)
     assert again.figures["plans measured"] == 0
     assert again.noise_levels == plan.noise_levels
-    with pytest.raises(ValueError, match="holds another search"):
-        ss.tune(oracle, 8, solvers=SOME, file=file, **QUIET)
+    for other in ({"budget": 8}, {"data": oracle.data(50)}):
+        with pytest.raises(ValueError, match="holds another search"):
+            ss.tune(oracle, **{"budget": 7, "solvers": SOME, "file": file, **QUIET, **other})
 
 
 def test_a_search_may_make_a_distance_small() -> None:
@@ -120,6 +136,12 @@ def test_learned_weights_make_the_error_smaller(tmp_path: Path) -> None:
     assert sum(len(row) for row in plan.scales) == 7  # values of four steps
     without = plan.figures["best before"][-1]["error"]["mean"]
     assert plan.figures["error"]["mean"] < without
+    b = Bench(oracle, (32, 2), 0, 1e-6)
+    mine, before = (
+        (b.run(plan=p).x - b.reference().x).square().mean(1).sqrt().mean()
+        for p in (plan, replace(plan, scales=()))
+    )
+    assert mine < 0.9 * before  # on the samples that taught
     loaded = ss.Plan.load(plan.save(tmp_path / "plan.json"))
     assert (loaded.scales, loaded.noise_levels) == (plan.scales, plan.noise_levels)
     ones = replace(plan, scales=tuple(tuple(1.0 for _ in row) for row in plan.scales))
@@ -162,8 +184,20 @@ def test_suggestions_fit_and_say_where_they_are_from() -> None:
         ss.suggest(oracle, 2)
 
 
+def test_learning_leaves_the_gradients_of_the_network_alone() -> None:
+    layer = torch.nn.Linear(2, 2).double()
+    model = ss.NetworkScore(lambda x, t: torch.tanh(layer(x)), ss.EDM(), "data", shape=(2,))
+    model.layer = layer
+    options = {"solvers": ["dpmpp_2m"], "grids": ["tan"], **QUIET, "reference_tolerance": 1e-3}
+    ss.tune(model, 4, learned=True, **options)
+    assert layer.weight.grad is None
+
+
 def test_bad_searches_get_a_sentence() -> None:
     oracle = mixture(ss.VP())
+    for name in ("ancestral", "torchdiffeq/explicit_adams", "exponential"):
+        with pytest.raises(ValueError, match=f"take any steps, but {name} is none"):
+            ss.tune(oracle, 8, solvers=[name], progress=False)
     with pytest.raises(ValueError, match="no solver fits into budget=1"):
         ss.tune(oracle, 1, progress=False)
     with pytest.raises(ValueError, match="is a distance to data; pass data="):
