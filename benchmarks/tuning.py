@@ -10,6 +10,7 @@ favours the catalogue.
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def judge(benches: list[Bench], plan: ss.Plan) -> dict:
     }
 
 
-def measure(problem: str, folder: Path) -> list[dict]:
+def measure(problem: str, folder: Path) -> Iterator[list[dict]]:
     make, draw, count = PROBLEMS[problem]
     model = make()
     data = draw(model)
@@ -97,8 +98,8 @@ def measure(problem: str, folder: Path) -> list[dict]:
             rows.append({"problem": problem, "calls": budget, "plan": f"{name}: {made.options['solver']}",
                          **judge(benches, replace(made, model="")), "seconds": took,
                          "noise levels": [round(level, 4) for level in made.noise_levels]})  # fmt: skip
-        print(*rows[-4:], sep="\n", flush=True)
-    return [{"noise levels": None, **row} for row in rows]
+        yield [{"noise levels": None, **row} for row in rows]
+        rows = []
 
 
 def main() -> None:
@@ -110,8 +111,9 @@ def main() -> None:
         rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(name, Path(folder))
-        save("tuning", rows, seeds=SEEDS, seed_of_search=0)
+            for found in measure(name, Path(folder)):
+                rows += found
+                save("tuning", rows, seeds=SEEDS, seed_of_search=0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 r"""Checks of data and numbers at the door."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -88,3 +90,12 @@ def check_count(name: str, value: object, at_least: int | None) -> None:
         raise TypeError(f"{name} must be a whole number, but is {value!r}.")
     if at_least is not None and value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, but is {value}.")
+
+
+def check_several(name: str, values: object) -> None:
+    r"""Refuses what is no list of things, or an empty one."""
+
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, but is {values!r}; write [{values!r}].")
+    if not values:
+        raise ValueError(f"{name} must not be empty; leave it out for the default.")

@@ -187,7 +187,8 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
 
     whole = distance(x, y)
     if isinstance(whole, tuple):
-        return whole
+        return float(whole[0]), float(whole[1])
+    whole = float(whole)
     count = min(PARTS, len(x) // 2)
     if count < 2:
         raise ValueError(f"a distance with its error needs at least 4 samples, but has {len(x)}.")
@@ -198,7 +199,7 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _value(found: float | tuple[float, float]) -> float:
-    return found[0] if isinstance(found, tuple) else found
+    return float(found[0] if isinstance(found, tuple) else found)
 
 
 def floor(

@@ -59,6 +59,8 @@ class Plan:
             ValueError: If the file is no plan.
         """
 
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no plan {str(file)!r}.")
         try:
             content = json.loads(Path(file).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError):

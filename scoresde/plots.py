@@ -118,7 +118,7 @@ def curves(
 
 def work_precision(
     file: Path,
-    lines: Mapping[str, Sequence[tuple[float, float]]],
+    lines: Mapping[str, Sequence[tuple[float, float, float]]],
     front: Sequence[tuple[float, float]],
     label: str,
     base: float | None = None,
@@ -126,11 +126,12 @@ def work_precision(
     r"""Draws error against network calls on logarithmic axes, with the best at each cost marked.
 
     Curves that are best somewhere are drawn in colour, in the order of their last error; the rest
-    stay grey, and are told apart by their markers.
+    stay grey, and are told apart by their markers. Distances may be negative: near zero, within their
+    standard errors, the axis is linear.
 
     Arguments:
         file: The file to write.
-        lines: Names, and points of each curve.
+        lines: Names, and points of each curve: calls, error, and its standard error.
         front: The points that nothing beats at as many calls or fewer.
         label: What is up.
         base: What the exact flow reaches.
@@ -140,17 +141,23 @@ def work_precision(
     best, markers = set(front), "osv^D<>pPX*hd"
     colours = itertools.cycle(_colours())
     axis.plot(*zip(*front, strict=True), color="0.8", linewidth=6, zorder=0, label="best")
-    if base is not None and base > 0:
+    if base is not None:
         axis.axhline(base, color="black", linewidth=0.8, linestyle=":", label="exact flow")
     for i, (name, points) in enumerate(sorted(lines.items(), key=lambda line: line[1][-1][1])):
-        good = bool(best & set(points))
-        axis.plot(
-            *zip(*points, strict=True), "-" if good else "--", marker=markers[i % len(markers)],
-            color=next(colours) if good else "0.6", markersize=4 if good else 3,
-            linewidth=1.4 if good else 0.7, zorder=3 if good else 1, label=name,
+        good = any((calls, error) in best for calls, error, _ in points)
+        calls, errors, spread = zip(*points, strict=True)
+        axis.errorbar(
+            calls, errors, spread if any(spread) else None, fmt="-" if good else "--",
+            marker=markers[i % len(markers)], color=next(colours) if good else "0.6",
+            markersize=4 if good else 3, elinewidth=0.6, linewidth=1.4 if good else 0.7,
+            zorder=3 if good else 1, label=name,
         )  # fmt: skip
     axis.set_xscale("log")
-    axis.set_yscale("log")
+    spreads = [spread for points in lines.values() for _, _, spread in points if spread]
+    if spreads:
+        axis.set_yscale("symlog", linthresh=sorted(spreads)[len(spreads) // 2])
+    else:
+        axis.set_yscale("log")
     _plain_numbers(axis.xaxis)
     axis.set_xlabel("network calls per sample")
     axis.set_ylabel(label)

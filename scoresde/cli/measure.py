@@ -23,6 +23,9 @@ Metrics = Annotated[str | None, typer.Option(help="energy, sliced_wasserstein, c
 app = typer.Typer()
 
 
+Exact = Annotated[
+    float | None, typer.Option("--reference-tolerance", help="Of the exact samples.")
+]
 Names = Annotated[str | None, typer.Option("--solvers", help="Names, separated by commas.")]
 GridNames = Annotated[str, typer.Option("--grids", help="rho, log_snr, tan, asinh, t; by commas.")]
 
@@ -44,6 +47,7 @@ def compare(
     seed: Seed = 0,
     batch_size: Batch = None,
     out: Annotated[Path | None, typer.Option(help="JSON; a run that was stopped goes on.")] = None,
+    reference_tolerance: Exact = None,
     html: Annotated[Path | None, typer.Option(help="A report in one file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
     as_json: AsJson = False,
@@ -52,7 +56,8 @@ def compare(
     r"""Measure solvers on a model: error and distance against network calls."""
 
     score = guided(zoo.load(model), label, guidance)
-    options = said(metrics=metrics and metrics.split(","), batch_size=batch_size)
+    options = said(metrics=metrics and metrics.split(","), batch_size=batch_size,
+                   reference_tolerance=reference_tolerance)  # fmt: skip
     c = compare_solvers(
         score,
         solvers.split(",") if solvers else None,
@@ -89,6 +94,7 @@ def tune(
     guidance: Guidance = None,
     seed: Seed = 0,
     batch_size: Batch = None,
+    reference_tolerance: Exact = None,
     state: Annotated[
         Path | None, typer.Option(help="JSON; a search that was stopped goes on.")
     ] = None,
@@ -111,7 +117,7 @@ def tune(
         seed=seed,
         file=state,
         progress=not as_json,
-        **said(batch_size=batch_size),
+        **said(batch_size=batch_size, reference_tolerance=reference_tolerance),
     )
     plan.save(out)
     figures = plan.figures
@@ -140,7 +146,10 @@ def suggest_plans(
     if as_json:
         report({"suggestions": rows}, as_json)
     else:
-        show([{**row, "options": str(row["options"])} for row in rows])
+        show([{**row["options"], "calls": row["calls"], "distance": row["value"],
+               "of the exact flow": row["exact"]} for row in rows])  # fmt: skip
+        for number, row in enumerate(rows, 1):
+            typer.echo(f"{number}: energy distance x 1000 on {row['source']}")
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:

@@ -1,6 +1,7 @@
 r"""One model, one start and one truth, on which any number of runs is measured."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,15 +100,31 @@ class Bench:
 
         if self.data is None:
             return {}
-        size = self.shape[0]
-        return {n: floor(self.data, size, distance=d) for n, d in self.distances.items()}
+        size, data = self.shape[0], self.data
+        return self._each(lambda distance: floor(data, size, distance=distance))
 
     def distances_of(self, x: Tensor) -> dict[str, tuple[float, float]]:
         r"""Returns the distances of samples from the data, with standard errors."""
 
         if self.data is None:
             return {}
-        return {n: with_error(d, x.to(self.data), self.data) for n, d in self.distances.items()}
+        data = self.data
+        return self._each(lambda distance: with_error(distance, x.to(data), data))
+
+    def _each(
+        self, measure: Callable[[Distance], tuple[float, float]]
+    ) -> dict[str, tuple[float, float]]:
+        r"""Measures by each distance; one that fails, or is not finite, is named."""
+
+        found = {}
+        for name, distance in self.distances.items():
+            try:
+                found[name] = measure(distance)
+            except Exception as reason:  # of the user's own function, perhaps
+                raise ValueError(f"metric {name!r} failed: {reason}") from reason
+            if not math.isfinite(found[name][0]):
+                raise ValueError(f"metric {name!r} is {found[name][0]} for these samples.")
+        return found
 
     def exact_distances(self) -> dict[str, tuple[float, float]]:
         r"""Returns the distances of the exact flow's samples, unless it fails."""
@@ -123,7 +140,7 @@ class Bench:
             return replace(empty, status=cell.refusal)
         try:
             return self._measure(cell, empty)
-        except (SolverError, ValueError, RuntimeError, ArithmeticError) as error:
+        except (SolverError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
             return replace(empty, status=str(error).splitlines()[0])
 
     def _measure(self, cell: Cell, row: Row) -> Row:
@@ -148,7 +165,10 @@ class Bench:
             return replace(row, status=words)
         if exact is not None:
             row = replace(row, error=spread(rms(s.x, exact.x)))
-        return replace(row, distances=self.distances_of(s.x))
+        try:
+            return replace(row, distances=self.distances_of(s.x))
+        except ValueError as reason:
+            return replace(row, status=str(reason).splitlines()[0])
 
     def _exact(self, cell: Cell) -> Reference | None:
         r"""What the samples of a cell should be, if that is known; a failure is kept for the notes."""
@@ -157,7 +177,7 @@ class Bench:
             return None
         try:
             return self.reference(cell.stochastic)
-        except SolverError as error:
+        except (SolverError, RuntimeError) as error:
             self.failures[cell.stochastic] = str(error).splitlines()[0]
             return None
 
@@ -189,10 +209,15 @@ def bind(
     for name in OURS:
         if name in options:
             raise TypeError(f"{name}= is what is measured or searched here; leave it out.")
-    bound, _ = split(model, options, count)
+    bound, settings = split(model, options, count)
+    process = model.process
+    if settings.t_min is not None and not process.t_min <= settings.t_min < process.t_max:
+        raise ValueError(
+            f"t_min must lie in [{process.t_min:.4g}, {process.t_max:.4g}), but is {settings.t_min}."
+        )
     if isinstance(model.process, NonlinearProcess):  # which has no clean data
         options = {"denoise": False, **options}
-    return bound, {name: value for name, value in options.items() if name in OPTIONS}
+    return bound, {n: value for n, value in options.items() if n in OPTIONS and n != "seed"}
 
 
 def spread(values: Tensor) -> dict[str, float]:

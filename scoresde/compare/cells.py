@@ -7,7 +7,9 @@ from typing import Any
 import solvers
 from solvers import SemiLinear, Solver
 
+from ..checks import check_count, check_number, check_several
 from ..custom import NonlinearProcess
+from ..grids import NAMES
 from ..models import ScoreModel
 from ..plans import Plan
 
@@ -102,6 +104,42 @@ def cells(
         for cell in several:
             found.setdefault(cell.key, cell)
     return list(found.values())
+
+
+def check_choice(
+    model: ScoreModel,
+    chosen: Sequence[str | Solver | Plan],
+    budgets: Sequence[int],
+    grids: Sequence[str],
+    tolerances: Sequence[float],
+) -> None:
+    r"""Refuses solvers, budgets, grids and tolerances that do not fit, before anything is run."""
+
+    lists = {"solvers": chosen, "budgets": budgets, "grids": grids, "tolerances": tolerances}
+    for name, values in lists.items():
+        check_several(name, values)
+    for budget in budgets:
+        check_count("each of budgets", budget, at_least=2)
+    for tolerance in tolerances:
+        check_tolerance("each of tolerances", tolerance)
+    for grid in grids:
+        if grid not in NAMES:
+            raise ValueError(f"grid {grid!r} is unknown; the grids are {', '.join(NAMES)}.")
+    for entry in chosen:
+        solver = entry.solver if isinstance(entry, Plan) else by_name(entry)
+        if solver.form == "moments" and model.moments is None:
+            raise ValueError(
+                f"{solver} needs the mean and covariance of the data: set model.moments = "
+                "ss.moments(data), or leave it out."
+            )
+
+
+def check_tolerance(name: str, value: float) -> None:
+    r"""Refuses what is no tolerance."""
+
+    check_number(name, value)
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must lie in (0, 1], but is {value}.")
 
 
 def by_name(entry: str | Solver) -> Solver:

@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from solvers import Solver
 
-from ..checks import check_data
+from ..checks import check_count, check_data, check_several
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
 from ..plans import Plan, describe_function, describe_setup, digest
 from ..settings import check_model
 from .bench import Bench, bind, sample_shape
-from .cells import cells, default_grids, default_solvers
+from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
 
@@ -74,11 +74,15 @@ def compare(
     """
 
     check_model(model)
-    names, distances = _check(model, budgets, tolerances, samples, metrics, data, features)
+    chosen = default_solvers(model) if solvers is None else solvers
+    where = default_grids(model) if grids is None else grids
+    check_choice(model, chosen, budgets, where, tolerances)
+    check_tolerance("reference_tolerance", reference_tolerance)
+    check_count("samples", samples, at_least=4)
+    names, distances = _distances(metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)
-    model, options = bind(model, options, samples)
-    chosen, where = solvers or default_solvers(model), grids or default_grids(model)
+    model, options = bind(model, {"seed": seed, **options}, samples)
     todo = cells(model, chosen, budgets, where, tolerances)
     setup = {
         **describe_setup(model, data, options),
@@ -111,27 +115,24 @@ def _functions(metrics: object, features: nn.Module | None) -> list[str]:
     return [*map(describe_function, own), *sketches]
 
 
-def _check(
-    model: ScoreModel,
-    budgets: Sequence[int],
-    tolerances: Sequence[float],
-    samples: int,
+def _distances(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
     data: Tensor | None,
     features: nn.Module | None,
 ) -> tuple[list[str], dict[str, Distance]]:
-    for name, values, least in (("budgets", budgets, 2), ("tolerances", tolerances, 0)):
-        if not all(isinstance(v, int | float) and v > 0 and v >= least for v in values):
-            raise ValueError(f"{name} must be numbers >= {least}, but are {list(values)}.")
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2, but is {samples}.")
+    r"""The names of the metrics, and the distances among them."""
+
     if metrics is None:
         metrics = ("error",) if data is None else ("error", "energy")
     if isinstance(metrics, Mapping):
         names, distances = ["error", *metrics], dict(metrics)
     else:
+        check_several("metrics", metrics)
         names = list(metrics)
         distances = check_distances([n for n in names if n != "error"], features)
+    for name, distance in distances.items():
+        if not callable(distance):
+            raise TypeError(f"metric {name!r} must be a function of samples and data.")
     if distances and data is None:
         raise ValueError(f"metrics={list(distances)} are distances to data; pass data=.")
     return names, distances

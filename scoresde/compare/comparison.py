@@ -2,6 +2,7 @@ r"""What came out of a comparison: rows, tables, pictures, the best plan."""
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,14 @@ class Comparison:
         for row in self.rows:
             value = row.value(metric)
             if row.status == "ok" and row.calls is not None and value is not None:
-                points.append(Point(row.calls, value, row))
+                least = self.resolution(row) if metric == "error" else -math.inf
+                points.append(Point(row.calls, max(value, least), row))
         return points
+
+    def resolution(self, row: Row) -> float:
+        r"""Returns the error below which the reference cannot tell: how far a looser run is from it."""
+
+        return float(self.references.get("sde" if row.stochastic else "flow", {}).get("median", 0))
 
     def best(
         self,
@@ -61,8 +68,9 @@ class Comparison:
         r"""Returns the plan of least error within a budget, or of fewest calls within an error.
 
         Arguments:
-            budget: The most calls per sample.
-            error: The largest error, or distance.
+            budget: The most calls per sample, on average.
+            error: The largest error, or distance. Errors that the reference cannot resolve count as
+                its own.
             metric: "error", the median error of samples, or a distance. By default, the first
                 distance, if any was measured, and else "error".
 
@@ -145,11 +153,11 @@ class Comparison:
         from .. import plots  # which asks for matplotlib
 
         metric = self.metric(metric)
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for point in sorted(self.points(metric), key=lambda p: p.calls):
-            if point.value > 0:
-                lines.setdefault(point.row.curve, []).append((point.calls, point.value))
-        front = [(p.calls, p.value) for p in self.front(metric) if p.value > 0]
+        lines: dict[str, list[tuple[float, float, float]]] = {}
+        for p in sorted(self.points(metric), key=lambda p: p.calls):
+            error = p.row.distances[metric][1] if metric != "error" else 0.0
+            lines.setdefault(p.row.curve, []).append((p.calls, p.value, error))
+        front = [(p.calls, p.value) for p in self.front(metric)]
         base = self.exact[metric][0] if metric in self.exact else None
         label = "median error of a sample" if metric == "error" else metric
         plots.work_precision(Path(file), lines, front, label, base)
@@ -201,6 +209,8 @@ class Comparison:
 
         if file is None or not Path(file).exists():
             return asked
+        if Path(file).is_dir():
+            raise ValueError(f"file must be the name of a JSON file, but {file} is a folder.")
         known = Comparison.load(file)
         mine, theirs = asked.setup, known.setup
         for name in {**mine, **theirs}:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..custom import NonlinearProcess
 from ..models import ScoreModel
+from ..network_score import NetworkScore
 from ..sampling import sample
 
 TOLERANCE = 1e-5
@@ -44,7 +45,7 @@ def flow_reference(
     r"""Returns samples of the probability flow, held against ones of ten times the tolerance."""
 
     solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
-    options = {**options, "dtype": torch.float64, "solver": solver, "seed": seed}
+    options = {**options, **_exactly(model), "solver": solver, "seed": seed}
     loose, tight = (
         sample(model, shape, rtol=tol, atol=tol, **options) for tol in (10 * tolerance, tolerance)
     )
@@ -61,7 +62,7 @@ def noisy_reference(
 ) -> Reference:
     r"""Returns samples of the reverse SDE on one Brownian path, held against half as many steps."""
 
-    options = {**options, "dtype": torch.float64, "solver": "sra1", "seed": seed, "noise": "path"}
+    options |= {**_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
     if not isinstance(model.process, NonlinearProcess):
         options |= {"clock": "log_snr", "grid": "log_snr"}
     coarse, fine = (
@@ -73,3 +74,14 @@ def noisy_reference(
         fine.calls.double().mean().item(),
         f"sra1 in {NOISY_STEPS} steps",
     )
+
+
+def _exactly(model: ScoreModel) -> dict[str, torch.dtype]:
+    r"""States in float64, unless a network is a function that gets them as they are."""
+
+    for part in model.modules():
+        if isinstance(part, NetworkScore) and not (
+            isinstance(part.network, nn.Module) and any(True for _ in part.network.parameters())
+        ):
+            return {}
+    return {"dtype": torch.float64}

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .. import plots
+from ..conditions import check_conditions
 from ..models import ScoreModel
+from ..plans import describe_conditions, fingerprint
 from ..sampling import sample
+from ..settings import check_model
 from .tables import entries, notes
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ def _pictures(
 ) -> tuple[float | None, dict[str, Tensor]]:
     r"""Samples of each solver at equal calls: the budget nearest to ten that most of them have."""
 
+    if model is not None:
+        _check_same(c, model, condition)
     shape = model.shape if model is not None else None
     if model is None or shape is None or len(shape) != 3 or shape[0] != 1:
         return None, {}
@@ -82,6 +87,18 @@ def _pictures(
         s = sample(model, PICTURES, plan=c.plan(row), seed=c.setup["seed"], **condition)
         groups[f"{row.curve}: {row.calls:g} calls"] = s.x
     return budget, groups
+
+
+def _check_same(c: "Comparison", model: ScoreModel, condition: dict[str, Any]) -> None:
+    r"""Refuses to show samples of another model or condition than those that were compared."""
+
+    check_model(model)
+    theirs = {"model": c.setup["model"], "conditions": c.setup["conditions"]}
+    bound = model.given(**check_conditions(model, condition, None))
+    mine = {"model": fingerprint(model), "conditions": describe_conditions(bound)}
+    for name, value in theirs.items():
+        if mine[name] != value:
+            raise ValueError(f"{name} of the comparison: {value}, but of model=: {mine[name]}.")
 
 
 def _embed(file: Path) -> str:
@@ -98,5 +115,8 @@ def _call(c: "Comparison") -> str:
     metrics = f", metrics={c.setup['metrics']}" + (", data=data" if c.setup["data"] else "")
     return (
         f"ss.compare(model, {solvers}, {budgets}, grids={grids}, tolerances={tolerances}{metrics}, "
-        f"samples={c.setup['samples']}, seed={c.setup['seed']})"
+        f"samples={c.setup['samples']}, seed={c.setup['seed']}, "
+        f"reference_tolerance={c.setup['reference tolerance']:g})"
+        + "".join(f"  # {name}={value}" for name, value in c.setup["conditions"].items())
+        + "".join("  # with functions or features of your own" for _ in c.setup["functions"][:1])
     )

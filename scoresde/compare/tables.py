@@ -1,8 +1,9 @@
 r"""A comparison as rows of text."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from .row import text, with_error_text
+from .row import Row, text, with_error_text
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -19,13 +20,29 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
         errors = row.error or dict.fromkeys(("median", "q90", "max"))
         for name, value in errors.items() if "error" in c.setup["metrics"] else ():
             entry["error" if name == "median" else name] = text(value)
+        if row.error is not None and row.error["median"] < c.resolution(row):
+            entry["error"] = f"≤ {text(c.resolution(row))}"
         for name in names:
             entry[name] = with_error_text(*row.distances.get(name, (None, None)))
         entry |= {"rejected": text(row.rejected), "s": text(row.seconds),
                   "MiB": text(row.mebibytes)}  # fmt: skip
-        entry["note"] = "best" if row.key in front else ""
+        entry["note"] = "best" if row.key in front else _tie(c, row)
         table.append(entry if row.status == "ok" else {**entry, "note": row.status})
     return table
+
+
+def _tie(c: "Comparison", row: Row) -> str:
+    r"""Says so if a row is no worse than the best at its calls, as far as standard errors tell."""
+
+    metric = c.metric(None)
+    if metric not in row.distances or row.calls is None:
+        return ""
+    value, error = row.distances[metric]
+    better = [p for p in c.front() if p.calls <= row.calls]
+    if not better:
+        return ""
+    rival = better[-1].row.distances[metric]
+    return "alike" if value - rival[0] < math.hypot(error, rival[1]) else ""
 
 
 def notes(c: "Comparison") -> list[str]:
@@ -36,7 +53,7 @@ def notes(c: "Comparison") -> list[str]:
     if c.rows:
         words.append(
             "error: median, quantile of 0.9 and largest over samples, in units of the data; best: "
-            f"nothing has less {c.metric(None)} at as many calls or fewer"
+            f"nothing has less {c.metric(None)} at as many calls or fewer; alike: within a standard error of it"
         )
     for kind, made in c.references.items():
         if "failed" in made:

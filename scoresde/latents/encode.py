@@ -49,6 +49,8 @@ def encode(
             f"{clipping[0]}= has no place in encode: a clipped flow has no way back; encode as it "
             "is, and clamp the data after decoding."
         )
+    if options.get("plan") is not None:
+        raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
     batch = len(x) if isinstance(x, Tensor) else None
     model, settings = split(model, options, batch, **DEFAULTS)
     refuse_noise(settings)

@@ -45,8 +45,12 @@ class Objective:
     def __post_init__(self) -> None:
         if self.file is None or not self.file.exists():
             return
-        content = json.loads(self.file.read_text())
-        if content.get("kind") != KIND or content["setup"] != self.setup:
+        try:
+            content = json.loads(self.file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"{self.file} is not JSON text; remove it.") from None
+        known = isinstance(content, dict) and content.get("kind") == KIND
+        if not known or content["setup"] != self.setup:
             raise ValueError(
                 f"{self.file} holds another search, or none; pass another file, or remove it."
             )

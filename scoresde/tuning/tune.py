@@ -13,12 +13,13 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 
+from ..checks import check_count, check_data
 from ..compare.bench import Bench, bind, sample_shape, spread
-from ..compare.cells import Cell, by_name, cells
+from ..compare.cells import Cell, by_name, cells, check_choice
 from ..compare.reference import rms
 from ..custom import NonlinearProcess
 from ..grids import grid_times
-from ..metrics import check_distances
+from ..metrics import Distance, check_distances, energy_distance
 from ..models import ScoreModel
 from ..plans import Plan, describe_setup
 from ..settings import check_model
@@ -79,17 +80,17 @@ def tune(
     """
 
     check_model(model)
-    if metric != "error" and data is None:
-        raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
-    if isinstance(model.process, NonlinearProcess):
-        raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
-    names = {metric, "energy"} - {"error"} if data is not None else set[str]()
-    distances = check_distances(sorted(names), None)
-    model, options = bind(model, options, samples)
+    chosen = default_solvers(model) if solvers is None else solvers
+    check_count("budget", budget, at_least=2)
+    check_choice(model, chosen, [budget], grids, [reference_tolerance])
+    for name, count in (("samples", samples), ("held_out", held_out)):
+        check_count(name, count, at_least=4)
+    data, distances = _distances(model, metric, data)
+    model, options = bind(model, {"seed": seed, **options}, samples)
     shape = sample_shape(model, data, samples)
     chooses, judges = _halves(data) if metric != "error" else (data, data)
     bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
-    start, chosen = time.perf_counter(), solvers or default_solvers(model)
+    start = time.perf_counter()
     todo = _starts(model, chosen, budget, grids)
     if not todo:
         raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
@@ -112,6 +113,21 @@ def tune(
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
                 "plans measured": objective.measured}  # fmt: skip
     return replace(best, model=setup["model"], figures=figures)
+
+
+def _distances(
+    model: ScoreModel, metric: str, data: Tensor | None
+) -> tuple[Tensor | None, dict[str, Distance]]:
+    r"""The data and the distances, refused unless they fit the model and the metric."""
+
+    if isinstance(model.process, NonlinearProcess):
+        raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
+    distances = check_distances([metric] if metric != "error" else [], None)
+    if distances and data is None:
+        raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
+    if data is None:
+        return None, {}
+    return check_data(model, data, "data"), {"energy": energy_distance, **distances}
 
 
 def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -313,12 +313,83 @@ def test_levels_of_a_plan_are_levels_of_any_process() -> None:
     assert torch.allclose(*ends, atol=1e-6)
 
 
+def test_errors_below_the_reference_do_not_count() -> None:
+    oracle = mixture(ss.VP())
+    options = {"tolerances": [1e-2, 1e-3, 1e-4], "samples": 8, "progress": False}
+    c = ss.compare(oracle, ["exponential"], reference_tolerance=1e-3, **options)
+    gap = c.references["flow"]["median"]
+    assert c.rows[1].error["median"] < 1e-6  # it is the reference
+    assert c.best(budget=1000).options["rtol"] == 1e-2
+    assert c.markdown().count("≤") == 2
+    with pytest.raises(ValueError, match="nothing that was compared meets error="):
+        c.best(error=gap / 2)
+
+
+def test_metrics_that_fail_are_named(tmp_path: Path) -> None:
+    oracle = mixture(ss.VP())
+
+    def fails(x: Tensor, y: Tensor) -> float:
+        raise KeyError("broken")
+
+    own = {"pair": lambda x, y: ((x.std() - y.std()).abs(), 0.01), "fails": fails}
+    options = {"data": oracle.data(50), "file": tmp_path / "c.json", **QUIET}
+    c = ss.compare(oracle, ["ddim"], [5], metrics={"pair": own["pair"]}, **options)
+    assert c.rows[0].status == "ok"
+    options["file"] = tmp_path / "d.json"
+    with pytest.raises(ValueError, match="metric 'fails' failed: 'broken'"):
+        ss.compare(oracle, ["ddim"], [5], metrics={"fails": own["fails"]}, **options)
+    with pytest.raises(ValueError, match="metric 'w' is nan"):
+        ss.compare(oracle, ["ddim"], [5], metrics={"w": lambda x, y: float("nan")}, **options)
+
+
+def test_a_reference_that_fails_leaves_the_rest() -> None:
+    model = Fails(mixture(ss.VP()))
+    data = model.model.data(50)
+    times = [t for t in torch.linspace(1, 0.01, 9).tolist() if not 0.4 < t < 0.5]
+    assert ss.sample(model, 4, solver="ddim", times=torch.tensor(times)).ok
+    levels = torch.exp(-model.process.log_snr(torch.tensor(times).double()))
+    plan = ss.Plan({"solver": "ddim"}, tuple(levels.tolist()))
+    c = ss.compare(model, [plan], [5], data=data, **QUIET)
+    assert c.rows[0].status == "ok"
+    assert c.rows[0].error is None
+    assert c.rows[0].distances["energy"][0] > -1
+    assert "no errors against the flow, which failed" in c.markdown()
+
+
+def test_networks_that_are_functions_are_compared() -> None:
+    layer = nn.Linear(2, 2)
+    model = ss.NetworkScore(lambda x, t: torch.tanh(layer(x)), ss.VP(), "data", shape=(2,))
+    with torch.no_grad():
+        c = ss.compare(model, ["ddim"], [8], **{**QUIET, "reference_tolerance": 1e-3})
+    assert c.rows[0].status == "ok"
+    assert c.rows[0].error is not None
+
+
 def test_bad_questions_get_a_sentence() -> None:
     oracle = mixture(ss.VP())
     with pytest.raises(TypeError, match="steps= is what is measured or searched here"):
         ss.compare(oracle, ["ddim"], [5], steps=3)
-    with pytest.raises(ValueError, match="budgets must be numbers >= 2"):
+    with pytest.raises(ValueError, match="each of budgets must be at least 2, but is 1"):
         ss.compare(oracle, ["ddim"], [1])
+    bad = [({"solvers": []}, ValueError, "solvers must not be empty"),
+           ({"solvers": "ddim"}, TypeError, "solvers must be a list, but is 'ddim'"),
+           ({"budgets": 5}, TypeError, "budgets must be a list, but is 5"),
+           ({"budgets": [5.5]}, TypeError, "each of budgets must be a whole number"),
+           ({"grids": ["rhoo"]}, ValueError, "grid 'rhoo' is unknown"),
+           ({"tolerances": [0]}, ValueError, "each of tolerances must lie in \\(0, 1\\]"),
+           ({"reference_tolerance": -1e-3}, ValueError, "reference_tolerance must lie in"),
+           ({"samples": "8"}, TypeError, "samples must be a whole number"),
+           ({"seed": 2**70}, ValueError, "seed must fit into 64 bits"),
+           ({"t_min": 100.0}, ValueError, "t_min must lie in"),
+           ({"metrics": "energy"}, TypeError, "metrics must be a list"),
+           ({"metrics": {"a": 3}, "data": oracle.data(9)}, TypeError, "metric 'a' must be a function"),
+           ({"file": Path()}, ValueError, "is a folder")]  # fmt: skip
+    for options, kind, words in bad:
+        with pytest.raises(kind, match=words):
+            ss.compare(oracle, **{"solvers": ["ddim"], "progress": False, **options})
+    blind = ss.NetworkScore(lambda x, t: x, ss.VP(), "data", shape=(2,))
+    with pytest.raises(ValueError, match="moment_2 needs the mean and covariance"):
+        ss.compare(blind, ["moment_2"])
     with pytest.raises(ValueError, match="are distances to data; pass data="):
         ss.compare(oracle, ["ddim"], [5], metrics=["energy"])
     with pytest.raises(ValueError, match="metric 'fod' is unknown"):

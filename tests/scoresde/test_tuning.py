@@ -198,7 +198,16 @@ def test_bad_searches_get_a_sentence() -> None:
     for name in ("ancestral", "torchdiffeq/explicit_adams", "exponential"):
         with pytest.raises(ValueError, match=f"take any steps, but {name} is none"):
             ss.tune(oracle, 8, solvers=[name], progress=False)
-    with pytest.raises(ValueError, match="no solver fits into budget=1"):
-        ss.tune(oracle, 1, progress=False)
+    bad = [({"budget": 1}, "budget must be at least 2, but is 1"),
+           ({"budget": 2, "solvers": ["dpm_3"]}, "no solver fits into budget=2"),
+           ({"solvers": []}, "solvers must not be empty"),
+           ({"grids": ["roh"]}, "grid 'roh' is unknown"),
+           ({"metric": "enrgy"}, "metric 'enrgy' is unknown"),
+           ({"held_out": 0}, "held_out must be at least 4, but is 0"),
+           ({"data": torch.ones(9, 3)}, "for this model, but its samples have shape"),
+           ({"reference_tolerance": -1.0}, "must lie in \\(0, 1\\], but is -1.0")]  # fmt: skip
+    for options, words in bad:
+        with pytest.raises(ValueError, match=words):
+            ss.tune(oracle, **{"budget": 5, "progress": False, **options})
     with pytest.raises(ValueError, match="is a distance to data; pass data="):
         ss.tune(oracle, 5, metric="energy")
