@@ -184,6 +184,18 @@ def test_suggestions_fit_and_say_where_they_are_from() -> None:
         ss.suggest(oracle, 2)
 
 
+def test_the_best_weights_are_kept_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoresde.tuning.learn.RATE", 3.0)  # which leads astray
+    oracle = mixture(ss.VP())
+    plan = ss.tune(oracle, 4, learned=True, solvers=["dpmpp_2m"], grids=["tan"], **QUIET)
+    b = Bench(oracle, (32, 2), 0, 1e-6)
+    mine, before = (
+        (b.run(plan=p).x - b.reference().x).square().mean(1).sqrt().mean()
+        for p in (plan, replace(plan, scales=()))
+    )
+    assert mine <= before * (1 + 1e-6)
+
+
 def test_learning_leaves_the_gradients_of_the_network_alone() -> None:
     layer = torch.nn.Linear(2, 2).double()
     model = ss.NetworkScore(lambda x, t: torch.tanh(layer(x)), ss.EDM(), "data", shape=(2,))
