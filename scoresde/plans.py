@@ -18,6 +18,7 @@ from solvers import Solver
 from solvers.exponential import ExponentialMultistep
 
 from .models import ScoreModel
+from .stored import read_json, write_json
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that go into a fingerprint
@@ -45,11 +46,7 @@ class Plan:
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
 
-        file = Path(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"kind": KIND, **dataclasses.asdict(self)}
-        file.write_text(json.dumps(content, indent=1) + "\n")
-        return file
+        return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
     def load(file: str | Path) -> "Plan":
@@ -59,14 +56,7 @@ class Plan:
             ValueError: If the file is no plan.
         """
 
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no plan {str(file)!r}.")
-        try:
-            content = json.loads(Path(file).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise ValueError(f"{file} is not a plan: it is not JSON text.") from None
-        if not isinstance(content, dict) or content.pop("kind", None) != KIND:
-            raise ValueError(f"{file} is not a plan, as `scoresde tune` or Plan.save write it.")
+        content = read_json(file, KIND)
         levels = content.pop("noise_levels")
         scales = tuple(tuple(row) for row in content.pop("scales"))
         return Plan(

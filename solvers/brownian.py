@@ -127,12 +127,17 @@ class Brownian(ABC):
     def fresh(self, step: int, k: int) -> Tensor:
         r"""Returns the k-th of the standard normals of a step that have no part in the path."""
 
-        raise NotImplementedError(f"{type(self).__name__} has increments only.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has increments only; this solver needs the noise of a Keyed "
+            "path: pass seed= instead of a path."
+        )
 
     def rows(self, index: Tensor) -> Self:
         r"""Returns the noise of some rows."""
 
-        raise NotImplementedError(f"{type(self).__name__} cannot be split into rows.")
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be split into rows; pass seed=, whose noise can."
+        )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 r"""What came out of a comparison: rows, tables, pictures, the best plan."""
 
 import dataclasses
-import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..models import ScoreModel
 from ..plans import Plan
+from ..stored import read_json, write_json
 from .row import Row
 from .tables import entries, notes
 
@@ -179,12 +178,7 @@ class Comparison:
     def save(self, file: str | Path) -> Path:
         r"""Writes the comparison as JSON, whole or not at all."""
 
-        file = Path(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(file.name + ".part")
-        part.write_text(json.dumps({"kind": KIND, **dataclasses.asdict(self)}, indent=1) + "\n")
-        os.replace(part, file)
-        return file
+        return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
     def load(file: str | Path) -> "Comparison":
@@ -194,12 +188,7 @@ class Comparison:
             ValueError: If the file holds none.
         """
 
-        try:
-            content = json.loads(Path(file).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise ValueError(f"{file} is not a comparison: it is not JSON text.") from None
-        if not isinstance(content, dict) or content.pop("kind", None) != KIND:
-            raise ValueError(f"{file} is not a comparison, as Comparison.save writes it.")
+        content = read_json(file, KIND)
         rows = tuple(Row(**row) for row in content.pop("rows"))
         return Comparison(**content, rows=rows)
 

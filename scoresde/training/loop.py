@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..stored import replacing
+
 
 class Progress(NamedTuple):
     r"""What a step of training tells.
@@ -79,11 +81,9 @@ def _save(
     tensors |= {f"mean.{name}": value for name, value in mean.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    part = file.with_suffix(".part")  # a run stopped while writing keeps the last checkpoint
-    save_file(
-        {k: v.contiguous().clone() for k, v in tensors.items()}, part, {"step": json.dumps(step)}
-    )
-    part.replace(file)
+    tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
+    with replacing(file) as part:
+        save_file(tensors, part, {"step": json.dumps(step)})
 
 
 def _load(

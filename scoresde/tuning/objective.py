@@ -1,7 +1,6 @@
 r"""What a search makes small, remembered so that a search that was stopped goes on."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from solvers import SolverError
 from ..compare.bench import Bench
 from ..compare.reference import rms
 from ..plans import Plan
+from ..stored import read_json, write_json
 
 KIND = "search of scoresde"
 SAVE_EVERY = 5.0  # seconds
@@ -45,15 +45,9 @@ class Objective:
     def __post_init__(self) -> None:
         if self.file is None or not self.file.exists():
             return
-        try:
-            content = json.loads(self.file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise ValueError(f"{self.file} is not JSON text; remove it.") from None
-        known = isinstance(content, dict) and content.get("kind") == KIND
-        if not known or content["setup"] != self.setup:
-            raise ValueError(
-                f"{self.file} holds another search, or none; pass another file, or remove it."
-            )
+        content = read_json(self.file, KIND)
+        if content["setup"] != self.setup:
+            raise ValueError(f"{self.file} holds another search; pass another file, or remove it.")
         self.known = content["known"]
 
     def __call__(self, plan: Plan, count: int | None = None) -> float:
@@ -72,12 +66,8 @@ class Objective:
         r"""Writes what is known."""
 
         self.saved = time.monotonic()
-        if self.file is None:
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_name(self.file.name + ".part")
-        part.write_text(json.dumps({"kind": KIND, "setup": self.setup, "known": self.known}))
-        os.replace(part, self.file)
+        if self.file is not None:
+            write_json(self.file, KIND, {"setup": self.setup, "known": self.known})
 
     def _measure(self, plan: Plan, count: int | None) -> float:
         whole = self.bench.shape[0]
