@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from solvers.calls import count_call
+from solvers.calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
@@ -179,6 +179,8 @@ class NetworkScore(ScoreModel):
         x_in = x.to(self._dtype(x))
         version = None if x_in.is_inference() else x_in._version
         F = self.network(x_in, t, **condition)
+        if isinstance(F, Tensor):
+            count_backward(F)
         if version is not None and x_in._version != version:
             raise ValueError("the network changed its input in place; let it work on a copy.")
         if not isinstance(F, Tensor) or F.shape != x.shape:

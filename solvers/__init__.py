@@ -2,7 +2,7 @@ r"""Solvers for initial value problems in PyTorch."""
 
 from .adams import AdaptiveAdams
 from .brownian import Brownian, Increments
-from .calls import count_call, counting
+from .calls import count_backward, count_call, counting
 from .catalogue import available, get
 from .controller import Controller
 from .errors import Failure, SolverError
@@ -49,6 +49,7 @@ __all__ = [
     "StochasticRungeKutta",
     "Tableau",
     "available",
+    "count_backward",
     "count_call",
     "counting",
     "get",

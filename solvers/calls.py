@@ -13,10 +13,16 @@ from torch import Tensor
 
 
 class Counter:
-    r"""The number of network calls since it was opened."""
+    r"""The number of network calls since it was opened.
 
-    def __init__(self) -> None:
-        self.total = 0
+    Attributes:
+        total: The calls, but for those that a counter opened in between has counted.
+        backward: The calls through which a gradient flowed back, all of them.
+    """
+
+    def __init__(self, outer: "Counter | None" = None) -> None:
+        self.total = self.backward = 0
+        self.outer = outer
 
     def watch(self, field: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         r"""Returns the field, which counts one call whenever nothing inside it counted any."""
@@ -42,11 +48,27 @@ def count_call(calls: int = 1) -> None:
         counter.total += calls
 
 
+def count_backward(out: Tensor) -> None:
+    r"""Counts a backward call as soon as a gradient flows back into a network's output."""
+
+    counter = _current.get()
+    if counter is None or not out.requires_grad:
+        return
+
+    def count(_: Tensor) -> None:
+        some: Counter | None = counter
+        while some is not None:
+            some.backward += 1
+            some = some.outer
+
+    out.register_hook(count)
+
+
 @contextmanager
 def counting() -> Iterator[Counter]:
     r"""Opens a counter for the calls made in its block."""
 
-    counter = Counter()
+    counter = Counter(_current.get())
     token = _current.set(counter)
     try:
         yield counter

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import solvers
-from solvers import Solution, SolverError
+from solvers import Solution, SolverError, counting
 from solvers.renoise import Langevin
 
 from ..custom import NonlinearProcess
@@ -145,13 +145,15 @@ class Bench:
 
     def _measure(self, cell: Cell, row: Row) -> Row:
         exact = self._exact(cell) if self.errors else None
-        with measured(self._device) as cost:
+        batches = math.ceil(self.shape[0] / (self.options.get("batch_size") or self.shape[0]))
+        with measured(self._device) as cost, counting() as counter:
             s = self.run(on_failure="partial", **cell.options)
         most = int(s.calls.max())
         row = replace(
             row,
             calls=s.calls.double().mean().item(),
             most_calls=most,
+            backward=counter.backward / batches,
             rejected=s.rejected.double().mean().item(),
             seconds=cost.seconds,
             mebibytes=cost.mebibytes,

@@ -16,6 +16,7 @@ class Row:
         stochastic: Whether it adds noise.
         calls: The mean network calls of a sample, the last denoising included.
         most_calls: The calls of the sample that took most.
+        backward: The network calls through which a gradient flowed back, as guidance may need.
         rejected: The mean number of rejected steps.
         seconds: The time of the run.
         mebibytes: The memory it took at its peak, where the system tells.
@@ -31,6 +32,7 @@ class Row:
     stochastic: bool = False
     calls: float | None = None
     most_calls: int | None = None
+    backward: float | None = None
     rejected: float | None = None
     seconds: float | None = None
     mebibytes: float | None = None

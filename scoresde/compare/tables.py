@@ -24,6 +24,8 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
             entry["error"] = f"≤ {text(c.resolution(row))}"
         for name in names:
             entry[name] = with_error_text(*row.distances.get(name, (None, None)))
+        if any(other.backward for other in c.rows):
+            entry["backward"] = text(row.backward)
         entry |= {"rejected": text(row.rejected), "s": text(row.seconds),
                   "MiB": text(row.mebibytes)}  # fmt: skip
         entry["note"] = "best" if row.key in front else _tie(c, row)

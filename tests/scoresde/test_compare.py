@@ -78,6 +78,34 @@ def test_guided_calls_count_twice_within_a_budget() -> None:
     assert c.rows[0].options["steps"] == 4
 
 
+class Pulled(ss.ScoreModel):
+    r"""Guided towards small samples, by a gradient through the network."""
+
+    def __init__(self, model: ss.ScoreModel) -> None:
+        super().__init__()
+        self.model = model
+        self.resemble(model)
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            clean = self.model.denoise(leaf, t)
+            (pull,) = torch.autograd.grad(clean.square().sum(), leaf)
+        return clean.detach() - 0.01 * pull
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_backward_calls_are_counted(size: int | None) -> None:
+    net = ss.NetworkScore(lambda x, t: -0.5 * x, ss.VP(), predicts="score", shape=(2,))
+    model, options = Pulled(net), {"samples": 4, "progress": False, "batch_size": size}
+    c = ss.compare(model, ["dpmpp_2m", "heun"], [6], **options)
+    assert [row.backward for row in c.rows] == [row.calls for row in c.rows]
+    assert "backward" in c.markdown()
+    c = ss.compare(net, ["dpmpp_2m"], [6], **options)
+    assert c.rows[0].backward == 0
+    assert "backward" not in c.markdown()
+
+
 def test_stochastic_solvers_are_held_against_the_sde_on_their_path() -> None:
     oracle = gaussian(ss.VP())
     c = ss.compare(oracle, ["sra1", "er_sde", "edm_churn"], [20, 80], grids=["log_snr"], **QUIET)
