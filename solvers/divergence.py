@@ -1,4 +1,4 @@
-r"""The trace of a field's Jacobian, exact or by random probes.
+r"""Products with the Jacobian of a field, of which traces and divergences are made.
 
 .. math:: \operatorname{tr} J = \sum_i e_i^T J e_i = \mathbb{E} \, v^T J v \quad
     \text{for} \quad \mathbb{E} \, v v^T = I
@@ -8,12 +8,12 @@ References:
     | https://arxiv.org/abs/1810.01367
 """
 
-import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .brownian import PROBES, keyed_uniform
+from .brownian import PROBES, Seed, keyed_uniform
 from .problem import StateField
 
 BUDGET = 2**24  # entries of the tangents that are carried at once
@@ -21,58 +21,79 @@ BUDGET = 2**24  # entries of the tangents that are carried at once
 NO_FORWARD = ("forward", "vmap", "requires_grad_")
 
 
-def quadratic_forms(field: StateField, x: Tensor, probes: Tensor) -> Tensor:
-    r"""Returns :math:`v^T J v` for each probe and row, with shape (k, B), in float64.
+def jacobian_products(field: StateField, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns the field, with shape (B, *), and :math:`J v` for each v, with shape (k, B, *).
 
-    Derivatives are forward-mode, or reverse-mode where a network knows no other.
+    Derivatives are forward-mode. Where a network knows no other than reverse mode, they are
+    :math:`J^T v`, with which traces are the same.
 
     Arguments:
         field: A field from (B, *) to (B, *), each row of which depends on that row alone.
         x: Where, with shape (B, *).
-        probes: The vectors v, with shape (k, B, *).
+        v: The vectors, with shape (k, B, *).
     """
 
-    chunk = max(1, min(len(probes), BUDGET // max(1, x.numel())))
-
-    def forward(v: Tensor) -> Tensor:
-        tangent = torch.func.jvp(field, (x,), (v,))[1]
-        return (v * tangent).flatten(1).double().sum(1)
-
     try:
-        return torch.func.vmap(forward, chunk_size=chunk)(probes)  # type: ignore[no-any-return]
+        if len(v) == 1:
+            dx, product = _product(field, x, v[0])
+            return dx, product[None]
+        many = torch.func.vmap(partial(_product, field, x), out_dims=(None, 0))  # type: ignore[arg-type]
+        chunks = [many(some) for some in v.split(max(1, BUDGET // max(1, x.numel())))]
+        return chunks[0][0], torch.cat([product for _, product in chunks])
     except (NotImplementedError, RuntimeError) as missing:
         if not any(word in str(missing).lower() for word in NO_FORWARD):
             raise
+    return _backward(field, x, v)
+
+
+def _product(field: StateField, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.func.jvp(field, (x,), (v,))  # type: ignore[return-value]
+
+
+def _backward(field: StateField, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
+        leaf = x if x.requires_grad else x.detach().requires_grad_()
         dx = field(leaf)
         products = [
-            (v * torch.autograd.grad(dx, leaf, v, retain_graph=True)[0]).flatten(1).double().sum(1)
-            for v in probes
+            torch.autograd.grad(dx, leaf, w, retain_graph=True, create_graph=keep)[0] for w in v
         ]
-    return torch.stack(products).detach()
+    found = dx, torch.stack(products)
+    return found if keep else (found[0].detach(), found[1].detach())
 
 
-def basis(x: Tensor) -> Tensor:
-    r"""Returns the probes that make the trace exact, with shape (D, B, *)."""
-
-    size = x[0].numel()
-    eye = torch.eye(size, dtype=x.dtype, device=x.device)
-    return eye[:, None].expand(size, len(x), size).reshape(size, *x.shape)
-
-
-def rademacher(seed: int, index: Tensor, counter: int, count: int, x: Tensor) -> Tensor:
-    r"""Returns probes of random signs keyed by (seed, sample), with shape (count, B, *).
+def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    r"""Returns the field and the exact trace of its Jacobian, with shape (B,), in float64.
 
     Arguments:
-        seed: The seed.
-        index: The indices of the samples, with shape (B,).
-        counter: Which draw of them.
-        count: How many probes.
-        x: A state, which gives shape, dtype and device.
+        field: As in :func:`jacobian_products`.
+        x: Where, with shape (B, *).
+        chunk: How many columns of the Jacobian are worked out at once. By default, as many as fit
+            into some hundred megabytes.
     """
 
-    size = math.prod(x.shape[1:])
+    size = x[0].numel()
+    chunk = chunk or max(1, BUDGET // max(1, x.numel()))
+    total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
+    for some in torch.arange(size, device=x.device).split(chunk):
+        v = torch.nn.functional.one_hot(some, size).to(x)[:, None].expand(-1, len(x), -1)
+        dx, columns = jacobian_products(field, x, v.reshape(len(some), *x.shape))
+        columns = columns.flatten(2).gather(2, some[:, None, None].expand(-1, len(x), 1))
+        total = total + columns[..., 0].double().sum(0)
+    return dx, total
+
+
+def signs(seed: Seed, index: Tensor, counter: int, count: int, size: int) -> Tensor:
+    r"""Returns random signs keyed by (seed, sample), with shape (count, B, size), in float64.
+
+    Arguments:
+        seed: The seed, or one per sample.
+        index: The indices of the samples, with shape (B,).
+        counter: Which draw of them.
+        count: How many vectors.
+        size: The entries of each.
+    """
+
     u = keyed_uniform(seed, index, PROBES, counter, count * size)
-    signs = torch.where(u < 0.5, -1.0, 1.0).to(x).reshape(len(x), count, *x.shape[1:])
-    return signs.transpose(0, 1)
+    drawn = torch.where(u < 0.5, -1.0, 1.0).double()
+    return drawn.reshape(len(index), count, size).transpose(0, 1)

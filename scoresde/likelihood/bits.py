@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, keyed_uniform
 
-from .flow import Likelihood
+from .result import Likelihood
 
 
 def bin_width(levels: int, low: float, high: float) -> float:

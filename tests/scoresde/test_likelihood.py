@@ -1,9 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
 import scoresde as ss
+from scoresde.likelihood.flow import MISMATCH
 
 from .cases import MEANS, PROCESSES, quantile
 
@@ -51,21 +53,134 @@ def test_density_integrates_to_one() -> None:
     assert torch.trapezoid(found.nats.exp(), x[:, 0]).item() == pytest.approx(1.0, abs=2e-3)
 
 
-def test_probes_are_unbiased_and_their_error_is_told() -> None:
-    oracle = quantile(ss.VP())
-    x = oracle.data(1).expand(400, 3).contiguous()
-    exact = ss.log_likelihood(oracle, x[:1]).nats
-    for probes in (4, 16):
-        found = ss.log_likelihood(oracle, x, probes=probes, rtol=1e-4)
-        error = found.nats - exact
-        assert abs(error.mean()) < 4 * error.std() / 20 + 2e-3
-        rms = found.stderr.square().mean().sqrt().item()
-        assert rms == pytest.approx(error.std().item(), rel=0.15)
-        covered = (error.abs() < 2 * found.stderr).double().mean()
-        assert 0.9 < covered < 0.99
-    few, many = (ss.log_likelihood(oracle, x, probes=k, rtol=1e-4).stderr.mean() for k in (4, 16))
+SLANTED = centred_mixture(ss.VP(), (6,))  # whose Jacobians are not diagonal in its axes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"probes": 1}, {"probes": 4}, {"divergence": "hutch++"}],
+    ids=["one", "four", "hutch++"],
+)
+def test_probes_are_unbiased_and_their_error_is_told(options: dict[str, Any]) -> None:
+    x = SLANTED.data(1).expand(400, 6).contiguous()
+    exact = ss.log_likelihood(SLANTED, x[:1], rtol=1e-6, nodes=200).nats
+    found = ss.log_likelihood(SLANTED, x, rtol=1e-4, **options)
+    error = found.nats - exact
+    assert abs(error.mean()) < 4 * error.std() / 20 + 2e-3
+    rms = found.stderr.square().mean().sqrt().item()
+    assert rms == pytest.approx(error.std().item(), rel=0.15)
+    assert 0.9 < (error.abs() < 2 * found.stderr).double().mean() < 0.999
+
+
+def test_four_probes_are_half_as_noisy_as_one() -> None:
+    x = SLANTED.data(40, seed=1)
+    few, many = (ss.log_likelihood(SLANTED, x, probes=k).stderr.mean() for k in (1, 4))
     assert (few / many).item() == pytest.approx(2.0, rel=0.15)
-    assert ss.log_likelihood(oracle, x[:2], probes=1).stderr.isnan().all()
+
+
+def test_a_fixed_probe_is_noisier_and_has_no_error() -> None:
+    x = SLANTED.data(100, seed=2)
+    truth = SLANTED.log_density(x, SLANTED.process.start_of("likelihood"))
+    fixed, fresh = (
+        ss.log_likelihood(SLANTED, x, divergence=kind) for kind in ("fixed", "hutchinson")
+    )
+    assert fixed.stderr.isnan().all()
+    assert (fixed.nats - truth).std() > 3 * (fresh.nats - truth).std()
+
+
+def test_a_target_is_met_row_by_row() -> None:
+    x = SLANTED.data(12, seed=3)
+    first = ss.log_likelihood(SLANTED, x, divergence="hutchinson")
+    target = first.stderr.median().item()
+    found = ss.log_likelihood(SLANTED, x, target_stderr=target, batch_size=5)
+    assert (found.stderr < 1.3 * target).all()
+    enough = first.stderr <= target
+    assert torch.allclose(found.nats[enough], first.nats[enough], atol=1e-10)
+    assert torch.equal(found.derivatives[enough], first.derivatives[enough])
+    assert (found.derivatives[~enough] > first.derivatives[~enough]).all()
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 0.01])
+def test_the_defect_of_a_coarse_path_is_taken_out(tolerance: float) -> None:
+    x = SLANTED.data(20, seed=4)
+    truth = SLANTED.log_density(x, SLANTED.process.start_of("likelihood"))
+    found = ss.log_likelihood(SLANTED, x, rtol=tolerance, atol=tolerance, nodes=128)
+    left, taken = (found.nats - truth).abs(), found.budget["path"] / MISMATCH
+    assert taken.mean() > 0.01
+    assert left.mean() < 0.1 * taken.mean()
+
+
+@each
+def test_the_error_lies_within_its_budget(process: ss.Process) -> None:
+    oracle = centred_mixture(process, (6,))
+    x = oracle.data(200, seed=5)
+    for options in ({"probes": 1}, {}):
+        found = ss.log_likelihood(oracle, x, **options)
+        error = (found.nats - oracle.log_density(x, found.t_min)).abs()
+        assert (error <= found.total).double().mean() > 0.9
+        assert found.total.mean() < 1.0
+        assert set(found.budget) == {"probes", "quadrature", "path", "end", "prior"}
+
+
+def test_parts_of_the_budget_are_of_the_size_of_their_errors() -> None:
+    x = SLANTED.data(50, seed=6)
+    start = SLANTED.process.start_of("likelihood")
+    coarse = ss.log_likelihood(SLANTED, x, nodes=12, rtol=1e-6, atol=1e-6)
+    error = (coarse.nats - SLANTED.log_density(x, start)).abs()
+    assert error.mean() < coarse.budget["quadrature"].mean() < 50 * error.mean() + 0.1
+    t = SLANTED.process.at_noise_level(0.1)
+    blurred = ss.log_likelihood(SLANTED, x, t_min=t, nodes=128)
+    change = (blurred.nats - SLANTED.log_density(x, start)).abs()
+    assert blurred.budget["end"].mean().item() == pytest.approx(change.mean().item(), rel=0.2)
+    assert blurred.dominant == "end"
+    assert "lower t_min=" in blurred.advice
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_axes_of_the_data_make_probes_exact_for_gaussians(rank: int | None) -> None:
+    mix = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.tensor([1.0, 0.5, 0.2, 0.2, 0.2], dtype=torch.float64)
+    axes = torch.linalg.qr(mix)[0]
+    covariance = axes @ torch.diag(values) @ axes.T
+    oracle = ss.GaussianOracle(torch.zeros(5).double(), covariance, ss.VP())
+    x = oracle.data(4)
+    if rank is not None:
+        oracle.moments = ss.Moments(torch.zeros(5).double(), axes[:, :rank], values[:rank], 0.2)
+    found = ss.log_likelihood(oracle, x, probes=1, **TIGHT)
+    assert found.stderr.max() < 1e-6
+    assert (found.nats - oracle.log_density(x, found.t_min)).abs().max() < 5e-3
+
+
+def test_gradients_of_the_density_are_those_of_the_oracle() -> None:
+    x = SLANTED.data(3, seed=7)
+    start = SLANTED.process.start_of("likelihood")
+    leaf = x.clone().requires_grad_()
+    found = ss.log_likelihood(SLANTED, leaf, solver="rk4", steps=150, nodes=100, grad="backprop")
+    (gradient,) = torch.autograd.grad(found.nats.sum(), leaf)
+    known = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(SLANTED.log_density(known, start).sum(), known)
+    assert torch.allclose(gradient, want, rtol=0.02, atol=0.02)
+
+
+def test_gradients_reach_weights_and_conditions() -> None:
+    scale = torch.tensor(0.3, requires_grad=True)
+
+    def network(x: torch.Tensor, t: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        return scale * size[:, None] * x
+
+    model = ss.NetworkScore(network, ss.VP(), "noise", conditions=("size",))
+    x, size = torch.randn(2, 3).double(), torch.ones(2, requires_grad=True, dtype=torch.float64)
+
+    def nats(size: torch.Tensor) -> torch.Tensor:
+        return ss.log_likelihood(
+            model, x, size=size, solver="heun", steps=40, grad="backprop"
+        ).nats.sum()
+
+    by_scale, by_size = torch.autograd.grad(nats(size), (scale, size))
+    with torch.no_grad():
+        step = (nats(size + 1e-4) - nats(size - 1e-4)) / 2e-4
+    assert by_size.sum().item() == pytest.approx(step.item(), rel=1e-3)
+    assert by_scale.item() == pytest.approx(step.item() / 0.3, rel=1e-3)
 
 
 def test_row_does_not_depend_on_its_batch() -> None:
@@ -108,7 +223,7 @@ def test_networks_without_forward_mode_are_differentiated_in_reverse() -> None:
 
 
 def test_exact_divergence_is_the_trace_of_the_jacobian() -> None:
-    from solvers.divergence import basis, quadratic_forms
+    from solvers.divergence import trace
 
     x = torch.randn(3, 2, 2)
     mix = torch.randn(4, 4)
@@ -116,10 +231,12 @@ def test_exact_divergence_is_the_trace_of_the_jacobian() -> None:
     def field(x):
         return torch.sin(x.flatten(1) @ mix).reshape(x.shape)
 
-    traces = quadratic_forms(field, x, basis(x)).sum(0)
-    for row, trace in zip(x, traces, strict=True):
-        jacobian = torch.autograd.functional.jacobian(lambda r: field(r[None])[0], row)
-        assert torch.allclose(jacobian.reshape(4, 4).trace(), trace)
+    for chunk in (None, 1, 3):
+        dx, traces = trace(field, x, chunk)
+        assert torch.equal(dx, field(x))
+        for row, found in zip(x, traces, strict=True):
+            jacobian = torch.autograd.functional.jacobian(lambda r: field(r[None])[0], row)
+            assert torch.allclose(jacobian.reshape(4, 4).trace().double(), found)
 
 
 def test_conditional_likelihood_is_that_of_the_component() -> None:
@@ -161,7 +278,7 @@ ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
         (
             lambda: ss.log_likelihood(ORACLE, X, divergence="x"),
             ValueError,
-            "'auto', 'exact' or 'hutchinson'",
+            "one of auto, exact, hutchinson, fixed, hutch",
         ),
         (
             lambda: ss.log_likelihood(ORACLE, X, divergence="exact", probes=3),
@@ -177,9 +294,20 @@ ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
         (lambda: ss.log_likelihood(ORACLE, X, t_min=7.0), ValueError, "t_min must lie in"),
         (lambda: ss.log_likelihood(ORACLE, X.long()), TypeError, "ss.dequantize"),
         (
-            lambda: ss.log_likelihood(ORACLE, X, grid="t", solver="rk4"),
+            lambda: ss.log_likelihood(ORACLE, X, target_stderr=-1.0),
             ValueError,
-            "grid= and times= have no effect",
+            "target_stderr must be positive",
+        ),
+        (
+            lambda: ss.log_likelihood(ORACLE, X, divergence="fixed", target_stderr=1.0),
+            ValueError,
+            "a fixed probe has no standard error",
+        ),
+        (lambda: ss.log_likelihood(ORACLE, X, nodes=2), ValueError, "nodes must be"),
+        (
+            lambda: ss.log_likelihood(ORACLE, torch.zeros(1, 5000), divergence="exact"),
+            ValueError,
+            "takes 320000 Jacobian products",
         ),
         (
             lambda: ss.bits_per_dim(ss.log_likelihood(ORACLE, X), levels=1),

@@ -1,0 +1,79 @@
+r"""The path of a flow between its knots."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.shapes import align
+
+
+@dataclass(frozen=True)
+class Curve:
+    r"""Creates a path that, in units of what noisy data measures, is cubic between its knots.
+
+    Arguments:
+        knots: The logarithms of noise levels at which it is known, ascending, with shape (K,) or
+            (K, B).
+        states: The states there over :func:`size`, with shape (K, B, *).
+        std: The root mean square of the data.
+    """
+
+    knots: Tensor
+    states: Tensor
+    std: float
+
+    def rows(self, index: Tensor) -> "Curve":
+        r"""Returns the path of some rows."""
+
+        knots = self.knots if self.knots.ndim == 1 else self.knots[:, index]
+        return Curve(knots, self.states[:, index.to(self.states.device)], self.std)
+
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the states at u and their slopes, with shape (B, *).
+
+        Arguments:
+            u: One time per row, with shape (B,).
+        """
+
+        batch = self.states.shape[1]
+        knots = (self.knots if self.knots.ndim > 1 else self.knots[:, None]).expand(-1, batch)
+        found = torch.searchsorted(knots.T.contiguous(), u.expand(batch)[:, None].contiguous())
+        last = min(3, len(knots) - 1)  # the degree, which few knots lower
+        first = (found[:, 0] - 2).clamp(0, len(knots) - 1 - last)
+        index = first + torch.arange(last + 1)[:, None]
+        near = knots.gather(0, index)
+        device, rows = self.states.device, torch.arange(batch)
+        states = self.states[index.to(device), rows.to(device)]
+        value, slope = torch.zeros_like(states[0]), torch.zeros_like(states[0])
+        for weight, rate, state in zip(*_lagrange(near, u.expand(batch)), states, strict=True):
+            value = value + align(weight.to(state), state) * state
+            slope = slope + align(rate.to(state), state) * state
+        unit = size(u.expand(batch), self.std)
+        share = torch.exp(2 * u.expand(batch)) / unit**2  # the slope of its logarithm
+        unit, share = (align(number.to(value), value) for number in (unit, share))
+        return unit * value, unit * (slope + share * value)
+
+
+def size(u: Tensor, std: float) -> Tensor:
+    r"""Returns the root mean square of noisy data at the noise level :math:`e^u`."""
+
+    return (std**2 + torch.exp(2 * u)).sqrt()
+
+
+def _lagrange(near: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The weights of the states at some knots in the interpolant, and in its slope."""
+
+    count = len(near)
+    values, slopes = [], []
+    for i in range(count):
+        others = [j for j in range(count) if j != i]
+        scale = torch.stack([near[i] - near[j] for j in others]).prod(0)
+        left = [u - near[j] for j in others]
+        values.append(torch.stack(left).prod(0) / scale)
+        terms = [
+            torch.stack([left[m] for m in range(count - 1) if m != skip] or [torch.ones_like(u)])
+            for skip in range(count - 1)
+        ]
+        slopes.append(torch.stack([term.prod(0) for term in terms]).sum(0) / scale)
+    return torch.stack(values), torch.stack(slopes)

@@ -1,0 +1,101 @@
+r"""A log-density with what is known of its errors."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NOISES = {"probes", "dequantisation"}  # standard errors, the others are sizes of biases
+ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
+
+CURES = {
+    "probes": "double probes=, or pass target_stderr=",
+    "quadrature": "double nodes=",
+    "path": "tighten rtol= and atol= by 10",
+    "end": "lower t_min=, or add more noise to the data",
+    "prior": "raise the process's t_max",
+    "dequantisation": "double draws=",
+}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    r"""The log-density of data.
+
+    It is the density of :math:`x_0 + (\sigma / \alpha) z` at `t_min`, in the units of the data.
+
+    Arguments:
+        nats: The log-density, with shape (B,), in float64; higher is likelier. NaN for samples
+            whose path failed, if that is allowed.
+        stderr: Its standard error from the probes: 0 if exact, NaN for a fixed probe.
+        latent: The state at the end of the flow, with shape (B, *).
+        calls: The network calls of each sample along the path, with shape (B,).
+        derivatives: The Jacobian products of each sample, with shape (B,), each one more call.
+        dimension: The number of dimensions.
+        t_min: The time of the data.
+        noise_level: Its noise level :math:`\sigma / \alpha`.
+        budget: How far each part may be off, in nats, with shape (B,): "probes" is `stderr`; the
+            others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
+            "prior" (at the end of the flow), and "dequantisation", a standard error.
+        provenance: What made it.
+    """
+
+    nats: Tensor
+    stderr: Tensor
+    latent: Tensor
+    calls: Tensor
+    derivatives: Tensor
+    dimension: int
+    t_min: float
+    noise_level: float
+    budget: dict[str, Tensor] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        r"""How far the log-density may be off: two standard errors and all biases, with shape (B,)."""
+
+        none = torch.zeros_like(self.nats)
+        noise = sum((self.budget[name].square() for name in NOISES & self.budget.keys()), none)
+        biases = (self.budget[name] for name in self.budget.keys() - NOISES)
+        return 2 * noise.sqrt() + sum(biases, none)
+
+    @property
+    def dominant(self) -> str:
+        r"""The name of the largest part of the budget, on average."""
+
+        means = {name: value.nanmean().item() for name, value in self.budget.items()}
+        return max(means, key=lambda name: means[name] if means[name] == means[name] else -1.0)
+
+    @property
+    def advice(self) -> str:
+        r"""The largest part of the budget, and what makes it smaller."""
+
+        name = self.dominant
+        size = self.budget[name].nanmean().item()
+        words = f"{name} is the largest part of the error, {size:.2g} nats: {CURES[name]}"
+        if name != "probes":
+            return words
+        calls = int(self.derivatives.double().mean())
+        return f"{words}; twice the probes take {calls} calls more, for {size / 2**0.5:.2g} nats"
+
+    @staticmethod
+    def stack(parts: list["Likelihood"]) -> "Likelihood":
+        r"""Returns the log-densities of all samples from those of consecutive batches."""
+
+        rows: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in ROWS
+        }
+        budget = {
+            name: torch.cat([part.budget[name] for part in parts]) for name in parts[0].budget
+        }
+        return replace(parts[0], budget=budget, **rows)
+
+    def __repr__(self) -> str:
+        if not self.budget:
+            return f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats)"
+        return (
+            f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats, each within "
+            f"{self.total.nanmean():.2g}; {self.advice})"
+        )

@@ -1,0 +1,163 @@
+r"""Traces of the denoiser's Jacobian, less that of the Gaussian companion, exact or by probes.
+
+A probe v with random signs in the axes of the data gives
+
+.. math:: v^T (J - J_G) v = \sum_i c_i , \qquad c_i = v_i \, ((J - J_G) v)_i ,
+
+whose variance is :math:`2 \sum_{i \neq j} S_{ij}^2` for the symmetric part S of J, and at most twice
+the sum of the variances of the :math:`c_i`: these tell the noise from a single probe and its
+neighbours.
+
+References:
+    | Hutch++: Optimal Stochastic Trace Estimation (Meyer et al., 2021), algorithm 1
+    | https://arxiv.org/abs/2010.09649
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.brownian import Seed
+from solvers.divergence import jacobian_products, signs, trace
+from solvers.problem import StateField
+
+from .companion import Companion
+
+Kind = Literal["exact", "hutchinson", "fixed", "hutch++"]
+
+
+class Trace(NamedTuple):
+    r"""What one node tells.
+
+    Arguments:
+        value: The trace beyond the companion's, with shape (B,), in float64.
+        parts: What it is the sum of, for each probe, with shape (k, B, c), where that tells its noise.
+        denoised: The denoised data, with shape (B, *).
+    """
+
+    value: Tensor
+    parts: Tensor | None
+    denoised: Tensor
+
+
+@dataclass(frozen=True)
+class Tracer:
+    r"""Creates what traces are found with.
+
+    Arguments:
+        companion: The Gaussian companion.
+        kind: "exact"; "hutchinson", with fresh probes at each node; "fixed", with the same at all; or
+            "hutch++", which finds the largest directions by a third of the probes, takes them
+            exactly by another third, and estimates the rest by the last.
+        probes: The number of probes.
+        seed: Their seed.
+        index: The indices of the samples, with shape (B,).
+    """
+
+    companion: Companion
+    kind: Kind
+    probes: int
+    seed: Seed
+    index: Tensor
+
+    def rows(self, index: Tensor) -> "Tracer":
+        r"""Returns the same for some rows."""
+
+        seed = self.seed[index] if isinstance(self.seed, Tensor) else self.seed
+        return replace(self, seed=seed, index=self.index[index.to(self.index.device)])
+
+    @property
+    def random(self) -> bool:
+        r"""Whether every node has probes of its own."""
+
+        return self.kind in ("hutchinson", "hutch++")
+
+    @property
+    def products(self) -> int:
+        r"""The Jacobian products of one node."""
+
+        return len(self.companion.moments.mean.flatten()) if self.kind == "exact" else self.probes
+
+    def __call__(self, field: StateField, y: Tensor, u: Tensor, draw: int) -> Trace:
+        r"""Returns the trace at a node.
+
+        Arguments:
+            field: The denoiser at the noise levels of the rows.
+            y: The states, with shape (B, *).
+            u: The logarithms of the noise levels, with shape (B,).
+            draw: The number of the draw of probes.
+        """
+
+        u = u.to(y.device)
+        if self.kind == "exact":
+            denoised, value = trace(field, y)
+            return Trace(value - self.companion.trace(u), None, denoised)
+        drawn = self.draw(0 if self.kind == "fixed" else draw)
+        if self.kind == "hutch++":
+            return self._sketched(field, y, u, drawn)
+        v = self.companion.directions(drawn)
+        denoised, products = jacobian_products(field, y, v)
+        parts = self._parts(v, products, u)
+        value = parts.mean(0).sum(1)
+        return Trace(value, None if self.kind == "fixed" else parts, denoised)
+
+    def noise(self, field: StateField, y: Tensor, u: Tensor, draw: int) -> Tensor:
+        r"""Returns the standard deviation of the value of one probe, from two, with shape (B,)."""
+
+        v = self.companion.directions(self.draw(draw, 2))
+        parts = self._parts(v, jacobian_products(field, y, v)[1], u.to(y.device))
+        return (parts[0] - parts[1]).square().sum(1).sqrt()
+
+    def draw(self, number: int, count: int | None = None) -> Tensor:
+        r"""Returns the coordinates of probes, with shape (k, B, c)."""
+
+        count = self.probes if count is None else count
+        return signs(self.seed, self.index, number, count, self.companion.size)
+
+    def _parts(self, v: Tensor, products: Tensor, u: Tensor) -> Tensor:
+        r"""The :math:`c_i` of each probe, with shape (k, B, c), in the axes of the companion."""
+
+        along = self.companion.split(v)
+        return along * (self.companion.split(products) - self.companion.gains(u) * along)
+
+    def _sketched(self, field: StateField, y: Tensor, u: Tensor, drawn: Tensor) -> Trace:
+        third = self.probes // 3
+        v = self.companion.directions(drawn)
+        denoised, sketch = self._beyond(field, y, u, v[:third])
+        axes = torch.linalg.qr(sketch.flatten(2).permute(1, 2, 0))[0]  # (B, d, third)
+        known = axes.permute(2, 0, 1).reshape(third, *y.shape)
+        largest = (known * self._beyond(field, y, u, known)[1]).flatten(2).double().sum((0, 2))
+        others = v[2 * third :].flatten(2).transpose(0, 1)  # (B, k, d)
+        others = (others - others @ axes @ axes.transpose(1, 2)).transpose(0, 1)
+        others = others.reshape(-1, *y.shape)
+        parts = (others * self._beyond(field, y, u, others)[1]).flatten(2).double()
+        return Trace(largest + parts.mean(0).sum(1), parts, denoised)
+
+    def _beyond(self, field: StateField, y: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The denoised data, and the products with the Jacobian beyond the companion's."""
+
+        denoised, products = jacobian_products(field, y, v)
+        gains = self.companion.gains(u).to(v)
+        return denoised, products - self.companion.directions(gains * self.companion.split(v))
+
+
+def variance(parts: list[Tensor], weights: list[Tensor]) -> Tensor:
+    r"""Returns the variance of the weighted sum of traces, with shape (B,).
+
+    It is that between the probes of a node. A single one is compared with its neighbours, by second
+    differences, in which smooth change cancels.
+
+    Arguments:
+        parts: The parts of each trace, with shape (k, B, c).
+        weights: The weights of the nodes, with shape (B,).
+    """
+
+    scaled = [part * weight[:, None] for part, weight in zip(parts, weights, strict=True)]
+    k, total = len(scaled[0]), torch.zeros_like(weights[0])
+    if k > 1:
+        return sum((part.sum(2).var(0) for part in scaled), total) / k
+    for before, here, after in zip(scaled, scaled[1:], scaled[2:], strict=False):
+        total = total + (before - 2 * here + after)[0].square().sum(1) / 6
+    return 2 * total * len(scaled) / (len(scaled) - 2)

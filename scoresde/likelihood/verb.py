@@ -1,0 +1,121 @@
+r"""The verb: densities of any number of samples."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_count, check_data, check_number
+from ..custom import NonlinearProcess
+from ..latents.encode import refuse_noise
+from ..models import ScoreModel
+from ..settings import Settings, split
+from .companion import Companion
+from .flow import Flow
+from .result import Likelihood
+from .traces import Kind, Tracer
+
+NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
+EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
+NUMBERS = 2**18  # of the states of a batch
+DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
+KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
+
+
+def log_likelihood(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    divergence: str = "auto",
+    probes: int | None = None,
+    nodes: int | None = None,
+    target_stderr: float | None = None,
+    **options: Any,
+) -> Likelihood:
+    r"""Returns the log-density of data under the probability flow, with its errors.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" one per
+            probe and node, with fresh probes at each; "fixed" the same probe at all nodes, as was
+            the custom; "hutch++" a third of its probes for the largest directions. "auto" is exact
+            up to 256 dimensions, unless `probes` or `target_stderr` are given.
+        probes: The number of probes at each node. By default 1, and 6 for "hutch++".
+        nodes: The number of nodes of the sum. By default 46, and 64 for exact divergences.
+        target_stderr: The standard error in nats at which samples get no more probes.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
+            solver is "exponential" with tolerances of 1e-3, and the default dtype float64.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit.
+        SolverError: If the run fails.
+    """
+
+    batch = len(x) if isinstance(x, Tensor) else None
+    size = math.prod(x.shape[1:]) if isinstance(x, Tensor) else 0
+    kind = _kind(divergence, probes, target_stderr, size)
+    model, settings = split(model, options, batch, **DEFAULTS)
+    refuse_noise(settings)
+    if isinstance(model.process, NonlinearProcess):
+        raise ValueError(f"likelihoods need noise levels, of which {model.process} has none.")
+    check_count("nodes", nodes, at_least=8)
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    if settings.dtype is None and x.device.type != "mps":  # networks compute in their own
+        x = x.double()
+    start = model.process.start_of("likelihood") if settings.t_min is None else settings.t_min
+    model.process.check_inside("t_min", start)
+    if not settings.adaptive and settings.steps is None and settings.times is None:
+        settings = replace(settings, steps=EXACT_NODES)
+    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+    count = nodes or (EXACT_NODES if kind == "exact" else NODES)
+    companion = Companion.of(model, x)
+    tracer = Tracer(companion, kind, probes or (6 if kind == "hutch++" else 1), 0, torch.empty(0))
+    parts, rows = [], settings.batch_size or max(1, NUMBERS // max(1, size))
+    with settings.gradients():
+        for some in torch.arange(len(x)).split(rows):
+            seed, index = settings.keys(some)
+            mine = replace(tracer, seed=seed, index=index.to(x.device))
+            data, own = x[some.to(x.device)], _rows(settings, some)
+            parts.append(
+                Flow(model.rows(some), data, start, own, mine, count).density(target_stderr)
+            )
+    return Likelihood.stack(parts)
+
+
+def _rows(settings: Settings, rows: Tensor) -> Settings:
+    r"""The options of some samples, whose path is kept."""
+
+    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
+    times = settings.times
+    if times is not None and times.ndim > 1:
+        times = times[:, rows]
+    first = settings.first_index + (0 if seeds else int(rows[0]))
+    return replace(
+        settings, path=True, batch_size=None, first_index=first, seeds=seeds, times=times
+    )
+
+
+def _kind(divergence: str, probes: int | None, target: float | None, size: int) -> Kind:
+    if divergence not in KINDS:
+        raise ValueError(f"divergence must be one of {', '.join(KINDS)}, not {divergence!r}.")
+    check_count("probes", probes, at_least=6 if divergence == "hutch++" else 1)
+    check_number("target_stderr", target)
+    if target is not None and not target > 0:
+        raise ValueError(f"target_stderr must be positive, but is {target}.")
+    for name, value in (("probes", probes), ("target_stderr", target)):
+        if divergence == "exact" and value is not None:
+            raise ValueError(f"{name}= has no effect on an exact divergence; pass one of the two.")
+    if divergence == "fixed" and target is not None:
+        raise ValueError("a fixed probe has no standard error; leave target_stderr= or 'fixed'.")
+    if divergence == "exact" and size > EXACT_AT_MOST:
+        raise ValueError(
+            f"an exact divergence in {size} dimensions takes {size * EXACT_NODES} Jacobian products "
+            "per sample; pass divergence='hutchinson' with probes= or target_stderr=."
+        )
+    if divergence != "auto":
+        return divergence  # type: ignore[return-value]
+    exact = probes is None and target is None and size <= EXACT_UP_TO
+    return "exact" if exact else "hutchinson"
