@@ -6,7 +6,20 @@ from .custom import CustomProcess, LinearProcess, NonlinearProcess
 from .editing import edit
 from .guidance import classifier_free
 from .latents import Reconstruction, encode, reconstruct
-from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
+from .likelihood import (
+    Bound,
+    Likelihood,
+    VariationalNoise,
+    bits_per_dim,
+    classify,
+    dequantize,
+    discrete_log_likelihood,
+    elbo,
+    fit_noise,
+    log_likelihood,
+    path_density,
+    views,
+)
 from .models import ScoreModel
 from .moments import Moments, moments
 from .network_score import NetworkScore
@@ -26,6 +39,7 @@ __all__ = [
     "EDM",
     "VE",
     "VP",
+    "Bound",
     "Comparison",
     "Cosine",
     "CustomProcess",
@@ -52,16 +66,22 @@ __all__ = [
     "ScoreModel",
     "Settings",
     "SubVP",
+    "VariationalNoise",
     "bits_per_dim",
     "classifier_free",
+    "classify",
     "compare",
     "decode",
     "dequantize",
+    "discrete_log_likelihood",
     "edit",
+    "elbo",
     "encode",
+    "fit_noise",
     "load",
     "log_likelihood",
     "moments",
+    "path_density",
     "probability_flow",
     "reconstruct",
     "reverse_sde",
@@ -69,4 +89,5 @@ __all__ = [
     "save",
     "suggest",
     "tune",
+    "views",
 ]

@@ -1,7 +1,25 @@
 r"""Likelihoods, with their errors."""
 
 from .bits import bits_per_dim, dequantize
+from .bounds import Bound, elbo
+from .classify import classify
+from .discrete import discrete_log_likelihood
 from .result import Likelihood
+from .variational import VariationalNoise, fit_noise
 from .verb import log_likelihood
+from .views import path_density, views
 
-__all__ = ["Likelihood", "bits_per_dim", "dequantize", "log_likelihood"]
+__all__ = [
+    "Bound",
+    "Likelihood",
+    "VariationalNoise",
+    "bits_per_dim",
+    "classify",
+    "dequantize",
+    "discrete_log_likelihood",
+    "elbo",
+    "fit_noise",
+    "log_likelihood",
+    "path_density",
+    "views",
+]

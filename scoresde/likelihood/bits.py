@@ -20,6 +20,21 @@ def bin_width(levels: int, low: float, high: float) -> float:
     return (high - low) / (levels - 1)
 
 
+def on_levels(x: Tensor, levels: int, low: float, high: float) -> Tensor:
+    r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
+
+    width = bin_width(levels, low, high)
+    values = x.double() if x.is_floating_point() else low + x.double() * width
+    steps = (values - low) / width
+    off = (steps - steps.round()).abs().max().item()
+    if off > 1e-3 or steps.min() < -0.5 or steps.max() > levels - 0.5:
+        raise ValueError(
+            f"x must lie on {levels} levels from {low} to {high}, but is up to {off:.3g} bins off "
+            f"and reaches from {values.min():.4g} to {values.max():.4g}."
+        )
+    return x if x.is_floating_point() else values
+
+
 def dequantize(
     x: Tensor,
     *,
@@ -45,33 +60,31 @@ def dequantize(
 
     width = bin_width(levels, low, high)
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    steps = (x.double() - low) / width
-    off = (steps - steps.round()).abs().max().item()
-    if off > 1e-3 or steps.min() < -0.5 or steps.max() > levels - 0.5:
-        raise ValueError(
-            f"x must lie on {levels} levels from {low} to {high}, but is up to {off:.3g} bins off "
-            f"and reaches from {x.min():.4g} to {x.max():.4g}."
-        )
+    x = on_levels(x, levels, low, high)
     index = torch.arange(len(x), device=x.device) + first_index
     u = keyed_uniform(seed, index, DEQUANTIZE, 0, x[0].numel()).reshape(x.shape)
     return x + (width * (u - 0.5)).to(x)
 
 
 def bits_per_dim(
-    likelihood: Likelihood, *, levels: int, low: float = -1.0, high: float = 1.0
+    likelihood: Likelihood, *, levels: int | None = None, low: float = -1.0, high: float = 1.0
 ) -> Tensor:
     r"""Returns the code length of data on levels in bits per dimension, with shape (B,).
 
     .. math:: - \frac{\log p(x) + d \log b}{d \log 2} , \qquad b = (high - low) / (levels - 1)
 
     For uniformly dequantised data (:func:`dequantize`) it bounds from above what the model of
-    integers that integrates the density over each bin would need.
+    integers that integrates the density over each bin would need. What
+    :func:`scoresde.discrete_log_likelihood` returns are probabilities already, and need no levels.
 
     Arguments:
-        likelihood: The log-density of dequantised data, in nats.
-        levels: The number of levels.
+        likelihood: The log-density of dequantised data in nats, or the log-probability of integers.
+        levels: The number of levels, for a density.
         low: The value of the lowest level.
         high: The value of the highest level.
+
+    Raises:
+        ValueError: If the levels are missing, said twice, or closer than the noise of the density.
 
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1
@@ -79,5 +92,25 @@ def bits_per_dim(
     """
 
     d = likelihood.dimension
-    nats = likelihood.nats + d * math.log(bin_width(levels, low, high))
-    return -nats / (d * math.log(2))
+    if likelihood.levels is not None:
+        if levels is not None:
+            raise ValueError(
+                f"levels={levels} has no effect: these are probabilities of data on "
+                f"{likelihood.levels} levels already."
+            )
+        return -likelihood.nats / (d * math.log(2))
+    if levels is None:
+        raise ValueError("levels must be given, as in bits_per_dim(l, levels=256).")
+    width = bin_width(levels, low, high)
+    check_noise(likelihood.noise_level, width)
+    return -(likelihood.nats + d * math.log(width)) / (d * math.log(2))
+
+
+def check_noise(noise_level: float, width: float) -> None:
+    r"""Refuses a noise at `t_min` that is wider than the bins."""
+
+    if noise_level > width / math.sqrt(12):
+        raise ValueError(
+            f"the noise at t_min has the level {noise_level:.3g}, which is more than that of uniform "
+            f"noise in bins of {width:.3g}: {width / math.sqrt(12):.3g}; lower t_min=."
+        )

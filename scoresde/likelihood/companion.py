@@ -53,19 +53,19 @@ class Companion:
     def trace(self, u: Tensor) -> Tensor:
         r"""Returns the sum of the gains over all directions of the data, with the shape of `u`."""
 
-        return (self.gains(u) * self._counts.to(u.device)).sum(-1)
+        return (self.gains(u) * self.counts.to(u.device)).sum(-1)
 
     def change(self, u: Tensor) -> Tensor:
         r"""Returns :math:`-\frac{1}{2} \, d \operatorname{tr} G / du`, with the shape of `u`."""
 
         gains = self.gains(u)
-        return (gains * (1 - gains) * self._counts.to(u.device)).sum(-1)
+        return (gains * (1 - gains) * self.counts.to(u.device)).sum(-1)
 
     def integral(self, first: float, last: float) -> float:
         r"""Returns :math:`\int (d - \operatorname{tr} G) \, du` between two logarithms of noise levels."""
 
         total = self._variances + torch.exp(torch.tensor([[2 * first], [2 * last]]).double())
-        low, high = (total.log() * self._counts).sum(1).tolist()
+        low, high = (total.log() * self.counts).sum(1).tolist()
         return float(high - low) / 2
 
     def directions(self, z: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Companion:
 
         total = self._variances.to(y.device) + math.exp(2 * u)
         z = self.split((y - self.moments.mean)[None])[0]
-        counts = self._counts.to(y.device)
+        counts = self.counts.to(y.device)
         return -((z.square() / total).sum(1) + ((2 * math.pi * total).log() * counts).sum()) / 2
 
     @property
@@ -104,7 +104,7 @@ class Companion:
         return self.moments.coordinates
 
     @property
-    def _counts(self) -> Tensor:
+    def counts(self) -> Tensor:
         r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
 
         counts = torch.ones(len(self._variances), dtype=torch.float64)

@@ -49,6 +49,7 @@ class Flow:
         model: The score model, with its conditions bound.
         x: The data, with shape (B, *).
         start: The time of the data.
+        ends: The logarithms of the first and the last noise level.
         settings: The options.
         tracer: How traces are found.
         nodes: The number of nodes.
@@ -57,18 +58,10 @@ class Flow:
     model: ScoreModel
     x: Tensor
     start: float
+    ends: tuple[float, float]
     settings: Settings
     tracer: Tracer
     nodes: int
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        r"""The logarithms of the first and the last noise level."""
-
-        process = self.model.process
-        ends = torch.tensor([self.start, process.t_max], dtype=torch.float64)
-        first, last = (-process.log_snr(ends)).tolist()
-        return first, last
 
     def density(self, target: float | None) -> Likelihood:
         r"""Returns the densities.

@@ -109,7 +109,7 @@ class Integral:
         r"""Returns the nodes, the denoiser there, the states, and their slopes."""
 
         u = self.nodes.u.expand(-1, self.curve.states.shape[1])
-        for here, field in zip(u, self._denoisers(u), strict=True):
+        for here, field in zip(u, denoisers(self.model, u, self.curve.states[0]), strict=True):
             yield here, field, *self.curve(here)
 
     def sums(self, number: int = 0) -> Sums:
@@ -145,9 +145,16 @@ class Integral:
             total, variance(parts, scales) if parts else zero + unknown, defects, halves, end
         )
 
-    def _denoisers(self, u: Tensor) -> Sequence[StateField]:
-        process, like = self.model.process, self.curve.states[0]
-        times = process.time(-u)
-        return self.model.combine(
-            times, torch.zeros_like(u), torch.ones_like(u), process.scales(times)[0], like
-        )
+
+def denoisers(model: ScoreModel, u: Tensor, x: Tensor) -> Sequence[StateField]:
+    r"""Returns :math:`y \mapsto D(\alpha y)` at some noise levels.
+
+    Arguments:
+        model: The score model.
+        u: The logarithms of the noise levels, with shape (n, B).
+        x: A state, which gives shape, dtype and device.
+    """
+
+    times = model.process.time(-u)
+    alpha = model.process.scales(times)[0]
+    return model.combine(times, torch.zeros_like(u), torch.ones_like(u), alpha, x)

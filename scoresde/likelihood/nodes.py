@@ -65,21 +65,24 @@ def refined_density(base: Tensor, u: Tensor, pilot: Tensor, noise: Tensor) -> Te
     return (1 - BASE) * _normal(profile, u) + BASE * base
 
 
-def place(u: Tensor, density: Tensor, count: int) -> Nodes:
+def place(u: Tensor, density: Tensor, count: int, offset: Tensor | float = 0.5) -> Nodes:
     r"""Returns nodes at the quantiles of densities.
 
     Arguments:
         u: The points of the densities, with shape (T,).
         density: The densities, with shape (T, B).
         count: The number of nodes.
+        offset: Where in its part of the probability each node is, in (0, 1), with shape () or (B,).
     """
 
     pieces = (density[1:] + density[:-1]) / 2 * (u[1] - u[0])
     total = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])
     total = total / total[-1]
-    quantiles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    rows = total.T.contiguous()
-    right = torch.searchsorted(rows, quantiles.expand(len(rows), -1).contiguous())
+    shift = torch.as_tensor(offset, dtype=torch.float64).reshape(-1, 1)
+    quantiles = (torch.arange(count, dtype=torch.float64) + shift) / count
+    rows = total.T.expand(max(len(quantiles), total.shape[1]), -1).contiguous()
+    quantiles = quantiles.expand(len(rows), -1).contiguous()
+    right = torch.searchsorted(rows, quantiles)
     right = right.clamp(1, len(u) - 1)
     low, high = rows.gather(1, right - 1), rows.gather(1, right)
     share = (quantiles - low) / (high - low)

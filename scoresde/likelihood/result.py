@@ -39,6 +39,7 @@ class Likelihood:
             others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
             "prior" (at the end of the flow), and "dequantisation", a standard error.
         provenance: What made it.
+        levels: The number of levels, if it is the probability of data on levels.
     """
 
     nats: Tensor
@@ -51,6 +52,7 @@ class Likelihood:
     noise_level: float
     budget: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    levels: int | None = None
 
     @property
     def total(self) -> Tensor:

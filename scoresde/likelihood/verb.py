@@ -4,22 +4,17 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..checks import check_count, check_data, check_number
-from ..custom import NonlinearProcess
-from ..latents.encode import refuse_noise
+from ..checks import check_count, check_number
 from ..models import ScoreModel
-from ..settings import Settings, split
-from .companion import Companion
+from .batches import Batch, ask
 from .flow import Flow
 from .result import Likelihood
 from .traces import Kind, Tracer
 
 NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
-NUMBERS = 2**18  # of the states of a batch
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
@@ -54,48 +49,23 @@ def log_likelihood(
         SolverError: If the run fails.
     """
 
-    batch = len(x) if isinstance(x, Tensor) else None
     size = math.prod(x.shape[1:]) if isinstance(x, Tensor) else 0
     kind = _kind(divergence, probes, target_stderr, size)
-    model, settings = split(model, options, batch, **DEFAULTS)
-    refuse_noise(settings)
-    if isinstance(model.process, NonlinearProcess):
-        raise ValueError(f"likelihoods need noise levels, of which {model.process} has none.")
     check_count("nodes", nodes, at_least=8)
-    x = check_data(model, x, "x", settings.dtype, settings.device)
-    if settings.dtype is None and x.device.type != "mps":  # networks compute in their own
-        x = x.double()
-    start = model.process.start_of("likelihood") if settings.t_min is None else settings.t_min
-    model.process.check_inside("t_min", start)
+    asked = ask(model, x, options, **DEFAULTS)
+    settings = asked.settings
     if not settings.adaptive and settings.steps is None and settings.times is None:
-        settings = replace(settings, steps=EXACT_NODES)
-    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+        asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
-    companion = Companion.of(model, x)
-    tracer = Tracer(companion, kind, probes or (6 if kind == "hutch++" else 1), 0, torch.empty(0))
-    parts, rows = [], settings.batch_size or max(1, NUMBERS // max(1, size))
+
+    def density(batch: Batch) -> Likelihood:
+        probes_ = probes or (6 if kind == "hutch++" else 1)
+        tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
+        flow = Flow(batch.model, batch.x, asked.start, asked.ends, batch.settings, tracer, count)
+        return flow.density(target_stderr)
+
     with settings.gradients():
-        for some in torch.arange(len(x)).split(rows):
-            seed, index = settings.keys(some)
-            mine = replace(tracer, seed=seed, index=index.to(x.device))
-            data, own = x[some.to(x.device)], _rows(settings, some)
-            parts.append(
-                Flow(model.rows(some), data, start, own, mine, count).density(target_stderr)
-            )
-    return Likelihood.stack(parts)
-
-
-def _rows(settings: Settings, rows: Tensor) -> Settings:
-    r"""The options of some samples, whose path is kept."""
-
-    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
-    times = settings.times
-    if times is not None and times.ndim > 1:
-        times = times[:, rows]
-    first = settings.first_index + (0 if seeds else int(rows[0]))
-    return replace(
-        settings, path=True, batch_size=None, first_index=first, seeds=seeds, times=times
-    )
+        return Likelihood.stack([density(batch) for batch in asked.batches()])
 
 
 def _kind(divergence: str, probes: int | None, target: float | None, size: int) -> Kind:

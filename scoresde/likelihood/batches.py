@@ -1,0 +1,121 @@
+r"""Data checked at the door, and taken a batch at a time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.brownian import Seed
+
+from ..checks import check_data
+from ..custom import NonlinearProcess
+from ..latents.encode import refuse_noise
+from ..models import ScoreModel
+from ..settings import OPTIONS, Settings, split
+from .companion import Companion
+
+FREE = {"t_min", "seed", "seeds", "first_index", "batch_size", "dtype", "device", "grad"}
+NUMBERS = 2**18  # of the states of a batch
+
+
+class Batch(NamedTuple):
+    r"""Some samples, with all that belongs to them.
+
+    Arguments:
+        model: The model, with their conditions.
+        x: The data.
+        settings: The options.
+        seed: The seed of random numbers, or one per sample.
+        number: Their indices.
+    """
+
+    model: ScoreModel
+    x: Tensor
+    settings: Settings
+    seed: Seed
+    number: Tensor
+
+
+class Asked(NamedTuple):
+    r"""What a density was asked of.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        x: The data, with shape (B, *).
+        settings: The options.
+        start: The time of the data.
+        ends: The logarithms of the first and the last noise level.
+        companion: The Gaussian companion.
+    """
+
+    model: ScoreModel
+    x: Tensor
+    settings: Settings
+    start: float
+    ends: tuple[float, float]
+    companion: Companion
+
+    @property
+    def dimension(self) -> int:
+        r"""The number of dimensions."""
+
+        return self.x[0].numel()
+
+    def batches(self) -> Iterator[Batch]:
+        r"""Returns the samples, as many at once as were asked for or fit."""
+
+        size = self.settings.batch_size or max(1, NUMBERS // self.dimension)
+        for rows in torch.arange(len(self.x)).split(size):
+            seed, index = self.settings.keys(rows)
+            own = _rows(self.settings, rows)
+            x = self.x[rows.to(self.x.device)]
+            yield Batch(self.model.rows(rows), x, own, seed, index.to(x.device))
+
+
+def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: Any) -> Asked:
+    r"""Returns what was asked, refused if something does not fit.
+
+    States are in float64 unless the user says otherwise; networks compute in their own dtype.
+    """
+
+    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **defaults)
+    refuse_noise(settings)
+    process = model.process
+    if isinstance(process, NonlinearProcess):
+        raise ValueError(f"likelihoods need noise levels, of which {process} has none.")
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    if settings.dtype is None and x.device.type != "mps":
+        x = x.double()
+    start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
+    process.check_inside("t_min", start)
+    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+    times = torch.tensor([start, process.t_max], dtype=torch.float64)
+    first, last = (-process.log_snr(times)).tolist()
+    return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+
+
+def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Asked:
+    r"""Returns what was asked of a view that has no path to be solved."""
+
+    idle = [name for name in options if name in OPTIONS and name not in FREE]
+    if idle:
+        raise ValueError(
+            f"{idle[0]}= has no effect here, since no path is solved; leave it, or use "
+            "log_likelihood."
+        )
+    return ask(model, x, options)
+
+
+def _rows(settings: Settings, rows: Tensor) -> Settings:
+    r"""The options of some samples, whose path is kept."""
+
+    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
+    times = settings.times
+    if times is not None and times.ndim > 1:
+        times = times[:, rows]
+    first = settings.first_index + (0 if seeds else int(rows[0]))
+    return replace(
+        settings, path=True, batch_size=None, first_index=first, seeds=seeds, times=times
+    )

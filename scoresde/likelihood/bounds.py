@@ -1,0 +1,254 @@
+r"""Evidence lower bounds of the log-density, in continuous time or in steps.
+
+Noise is added to the data at the noise level :math:`s_0`: :math:`y = x + r z` with
+:math:`r^2 = s^2 - s_0^2`. With the predicted noise :math:`e = (y - D(y)) / s`,
+
+.. math:: \log p_{s_0}(x) \geq \mathbb{E} \log p_{s_1}(y_1)
+    - \int \mathbb{E} \big[ |e|^2 - 2 \tfrac{s}{r} \, e \cdot z \big] \, du ,
+
+with equality for exact scores. In T steps, with the prediction
+:math:`\hat x = y - r^2 e / s` of the data, the integral becomes a sum over
+:math:`\frac{1}{2} (r_{k-1}^{-2} - r_k^{-2}) \, \mathbb{E} |x - \hat x|^2`. Both are of the form
+:math:`a |e|^2 - 2 b \, e \cdot z + c \, |z|^2`, of which the Gaussian companion's expectation is known.
+
+References:
+    | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), theorem 3
+    | https://arxiv.org/abs/2101.09258
+    | Variational Diffusion Models (Kingma et al., 2021), equations (11) to (15)
+    | https://arxiv.org/abs/2107.00630
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from solvers.brownian import DEQUANTIZE, START, keyed_normal, keyed_uniform
+from solvers.shapes import align
+
+from ..checks import check_count
+from ..grids import grid_times
+from ..models import ScoreModel
+from .batches import Asked, Batch, ask_freely
+from .companion import Companion
+from .integral import denoisers
+from .nodes import base_density, place, table
+
+NODES, DRAWS = 8, 16
+
+
+class Bound(NamedTuple):
+    r"""A view of a log-density.
+
+    Arguments:
+        nats: Its estimate, with shape (B,), in float64.
+        stderr: The standard error of that, with shape (B,); NaN from a single draw.
+        calls: The network calls of each sample.
+    """
+
+    nats: Tensor
+    stderr: Tensor
+    calls: int
+
+
+class Form(NamedTuple):
+    r"""Nodes of one draw, their weights, and the coefficients a, b, c, each with shape (n, B)."""
+
+    u: Tensor
+    weights: Tensor
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+
+class Measure(Protocol):
+    r"""An integral or a sum over noise levels."""
+
+    def draw(self, count: int, offset: Tensor) -> Form:
+        r"""Returns stratified nodes, whose weighted mean over offsets is the integral."""
+
+    def whole(self) -> Form:
+        r"""Returns all nodes that it takes to know the companion's part, with shape (n, 1)."""
+
+
+def elbo(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    nodes: int = NODES,
+    draws: int = DRAWS,
+    **options: Any,
+) -> Bound:
+    r"""Returns the evidence lower bound of the log-density of data at `t_min`.
+
+    It needs no divergence. For the exact score it equals the density of the flow; how far it is
+    below tells how far the model's score is from one.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        steps: The number of steps of an ancestral sampler, even in t, whose bound is asked for. By
+            default, that in continuous time.
+        nodes: The noise levels of a draw, stratified.
+        draws: The number of draws, each of antithetic pairs: 2 x nodes calls.
+        options: `t_min`, `seed`, `first_index`, `batch_size`, `dtype`, `grad`, and the conditions.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit.
+    """
+
+    for name, value, least in (("nodes", nodes, 1), ("draws", draws, 1), ("steps", steps, 2)):
+        check_count(name, value, at_least=least)
+    asked = ask_freely(model, x, options)
+    measure = _Integral(asked) if steps is None else _Sum(asked, steps)
+    with asked.settings.gradients():
+        values = torch.cat(
+            [_draws(asked, batch, measure, nodes, draws) for batch in asked.batches()], 1
+        )
+    whole = measure.whole()
+    with asked.settings.gradients():
+        known = _end(asked) - _companions(asked, whole)
+    if steps is not None:
+        known = known + _entropies(asked, whole.u[0])
+    error = values.std(0) / math.sqrt(draws) if draws > 1 else torch.full_like(known, math.nan)
+    return Bound(known - values.mean(0), error, 2 * nodes * draws * asked.model.cost)
+
+
+@dataclass(frozen=True)
+class _Integral:
+    asked: Asked
+
+    def draw(self, count: int, offset: Tensor) -> Form:
+        u = table(*self.asked.ends)
+        nodes = place(u, base_density(self.asked.companion, u), count, offset)
+        return self._form(nodes.u, nodes.weights)
+
+    def whole(self) -> Form:
+        u = table(*self.asked.ends)
+        middle = (u[1:] + u[:-1]) / 2
+        return self._form(middle[:, None], torch.full_like(middle, float(u[1] - u[0]))[:, None])
+
+    def _form(self, u: Tensor, weights: Tensor) -> Form:
+        ratio = torch.exp(u) / added(u, self.asked.ends[0])
+        return Form(u, weights, torch.ones_like(u), ratio, torch.zeros_like(u))
+
+
+@dataclass(frozen=True)
+class _Sum:
+    asked: Asked
+    steps: int
+
+    def draw(self, count: int, offset: Tensor) -> Form:
+        levels, chances = self._levels(), self._chances()
+        bounds = chances.cumsum(0)
+        quantiles = (torch.arange(count, dtype=torch.float64)[:, None] + offset) / count
+        k = torch.searchsorted(bounds, quantiles * bounds[-1]).clamp(max=self.steps - 1)
+        return Form(
+            *(value[k] for value in self._form(levels, 1 / (count * chances / bounds[-1])))
+        )
+
+    def whole(self) -> Form:
+        levels = self._levels()
+        return Form(*(value[:, None] for value in self._form(levels, torch.ones_like(levels))))
+
+    def _levels(self) -> Tensor:
+        process = self.asked.model.process
+        times = grid_times(process, "t", self.asked.start, process.t_max, self.steps)
+        return -process.log_snr(times[1:])
+
+    def _chances(self) -> Tensor:
+        r"""How often each level is drawn: as the companion's trace changes there, and evenly."""
+
+        u = torch.cat([torch.tensor(self.asked.ends[:1]).double(), self._levels()])
+        density = self.asked.companion.change((u[1:] + u[:-1]) / 2).sqrt() * (u[1:] - u[:-1])
+        even = torch.ones_like(density) / self.steps
+        return 0.5 * density / density.sum() + 0.5 * even
+
+    def _form(self, u: Tensor, weights: Tensor) -> Form:
+        r = added(u, self.asked.ends[0])
+        before = torch.cat([torch.full_like(r[:1], torch.inf), 1 / r[:-1] ** 2])
+        share = torch.where(before.isinf(), 1 / r**2, before - 1 / r**2) / 2
+        ratio = r / torch.exp(u)
+        c = share * r**2
+        return Form(u, weights, c * ratio**2, c * ratio, c)
+
+
+def _draws(asked: Asked, batch: Batch, measure: Measure, nodes: int, draws: int) -> Tensor:
+    r"""What the model's terms are beyond the companion's, with shape (draws, B)."""
+
+    return torch.stack([_draw(asked, batch, measure, nodes, number) for number in range(draws)])
+
+
+def _draw(asked: Asked, batch: Batch, measure: Measure, nodes: int, number: int) -> Tensor:
+    x, first = batch.x, asked.ends[0]
+    offset = keyed_uniform(batch.seed, batch.number, DEQUANTIZE, number + 2**20, 1)[:, 0].cpu()
+    form = measure.draw(nodes, offset)
+    fields = denoisers(batch.model, form.u, x)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for j, (field, u) in enumerate(zip(fields, form.u, strict=True)):
+        counter = number * nodes + j
+        z = keyed_normal(batch.seed, batch.number, START, counter + 2**20, asked.dimension)
+        z = z.to(x).reshape(x.shape)
+        s, r = (align(v.to(x), x) for v in (torch.exp(u), added(u, first)))
+        a, b = (v[j].to(total) for v in (form.a, form.b))
+        for sign in (1, -1):
+            y = x + sign * r * z
+            e = ((y - field(y)) / s).flatten(1).double()
+            own = _gaussian_noise(asked.companion, y, u)
+            flat = sign * z.flatten(1).double()
+            square = e.square().sum(1) - own.square().sum(1)
+            product = (e * flat).sum(1) - (own * asked.companion.split(sign * z[None])[0]).sum(1)
+            total = total + form.weights[j].to(total) * (a * square - 2 * b * product) / 2
+    return total
+
+
+def _gaussian_noise(companion: Companion, y: Tensor, u: Tensor) -> Tensor:
+    r"""The noise that the companion predicts, in its coordinates."""
+
+    u = u.to(y.device)
+    rest = 1 - companion.gains(u)
+    return rest * companion.split((y - companion.moments.mean)[None])[0] / torch.exp(u)[:, None]
+
+
+def _companions(asked: Asked, form: Form) -> Tensor:
+    r"""The companion's expectation of all terms, with shape (B,)."""
+
+    companion, u = asked.companion, form.u[:, 0]
+    rest, s = 1 - companion.gains(u), torch.exp(u)[:, None]
+    r = added(u, asked.ends[0])[:, None]
+    counts = companion.counts
+    x = asked.x - companion.moments.mean
+    square = companion.split(x[None])[0].square().cpu()
+    a, b, c, weights = (value[:, 0] for value in (form.a, form.b, form.c, form.weights))
+    of_data = ((weights * a)[:, None] * (rest / s) ** 2).sum(0)
+    noise = a[:, None] * (rest * r / s) ** 2 - 2 * b[:, None] * rest * r / s
+    known = (weights * ((noise * counts).sum(1) + c * asked.dimension)).sum()
+    return (square @ of_data + known).to(asked.x.device)
+
+
+def _end(asked: Asked) -> Tensor:
+    r"""The expected log-density of the prior, with shape (B,)."""
+
+    process, d = asked.model.process, asked.dimension
+    alpha = float(process.scales(torch.tensor(process.t_max, dtype=torch.float64))[0])
+    last = added(torch.tensor(asked.ends[1]).double(), asked.ends[0]).item()
+    std = process.prior_std() / alpha
+    square = asked.x.flatten(1).double().square().sum(1) + d * last**2
+    return -square / (2 * std**2) - d * math.log(std * math.sqrt(2 * math.pi))
+
+
+def _entropies(asked: Asked, u: Tensor) -> Tensor:
+    r"""That of the noise at the end, less the logarithm of the Gaussian that decodes the first step."""
+
+    ends = torch.stack([u[0], torch.tensor(asked.ends[1], dtype=torch.float64)])
+    low, high = added(ends, asked.ends[0]).log()
+    return asked.dimension * (high - low + 0.5)
+
+
+def added(u: Tensor, first: float) -> Tensor:
+    r"""The noise that was added since the first noise level."""
+
+    return (torch.exp(2 * u) - math.exp(2 * first)).clamp(min=0).sqrt()

@@ -1,0 +1,65 @@
+r"""Classification by the likelihoods of a conditional model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..models import ScoreModel
+from .bounds import elbo
+from .verb import log_likelihood
+
+
+def classify(
+    model: ScoreModel,
+    x: Tensor,
+    classes: Sequence[int],
+    *,
+    condition: str = "label",
+    prior: Tensor | None = None,
+    by: Literal["flow", "elbo"] = "flow",
+    **options: Any,
+) -> Tensor:
+    r"""Returns the log-probabilities of classes, with shape (B, K), by Bayes' rule.
+
+    .. math:: \log p(c \mid x) = \log p(x \mid c) + \log p(c) - \log \sum_k p(x \mid k) \, p(k)
+
+    All classes share probes and noise, so that what these do to all of them cancels.
+
+    Arguments:
+        model: A score model that takes the condition.
+        x: Data, with shape (B, *).
+        classes: The classes.
+        condition: The name of the condition.
+        prior: Their probabilities, with shape (K,). By default, all are alike.
+        by: "flow", the density of the flow, or "elbo", its bound, which takes no derivatives.
+        options: Those of :func:`scoresde.log_likelihood` or :func:`scoresde.elbo`.
+
+    Raises:
+        ValueError: If there are fewer than two classes, the model does not take the condition, or the
+            prior does not fit.
+
+    References:
+        | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)
+        | https://arxiv.org/abs/2303.16203
+    """
+
+    if len(classes) < 2:
+        raise ValueError(f"classes must be at least two, but are {list(classes)}.")
+    if condition not in model.conditions:
+        known = ", ".join(model.conditions) or "none"
+        raise ValueError(f"the model takes no condition {condition!r}; there are: {known}.")
+    if by not in ("flow", "elbo"):
+        raise ValueError(f"by must be 'flow' or 'elbo', but is {by!r}.")
+    prior = torch.ones(len(classes)) if prior is None else prior
+    if prior.shape != (len(classes),) or not bool((prior > 0).all()):
+        raise ValueError(f"prior must be {len(classes)} positive numbers, one per class.")
+    measure: Callable[..., Any] = log_likelihood if by == "flow" else elbo
+    found = []
+    for value in classes:
+        label = torch.full((len(x),), value, device=x.device)
+        bound = model.given(**{condition: label})
+        found.append(measure(bound, x, **options).nats)
+    joint = torch.stack(found, 1) + prior.to(found[0]).log()
+    return joint - joint.logsumexp(1, keepdim=True)

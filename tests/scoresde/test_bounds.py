@@ -1,0 +1,245 @@
+r"""Other views of a density agree where they must, and probabilities of integers are bounded."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde as ss
+
+from .cases import MEANS, PROCESSES
+
+SLANTED = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double()
+
+
+def oracle_of(process: ss.Process) -> ss.MixtureOracle:
+    return ss.MixtureOracle(SLANTED - SLANTED.mean(0), 0.6, process=process)
+
+
+@pytest.mark.parametrize("process", ["VP", "VE", "SubVP", "Interpolant"])
+def test_the_bound_of_an_exact_score_is_the_density(process: str) -> None:
+    oracle = oracle_of(PROCESSES[process])
+    x = oracle.data(60, seed=5)
+    truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
+    bound = ss.elbo(oracle, x, draws=32)
+    error = bound.nats - truth
+    assert abs(error.mean()) < 4 * bound.stderr.mean() / math.sqrt(len(x)) + 0.005
+    assert error.std().item() == pytest.approx(bound.stderr.square().mean().sqrt().item(), rel=0.3)
+    assert bound.calls == 32 * 8 * 2
+
+
+def test_companions_of_gaussians_leave_no_noise() -> None:
+    covariance = torch.tensor([[1.0, 0.5], [0.5, 0.7]]).double()
+    oracle = ss.GaussianOracle(torch.ones(2).double(), covariance, ss.VP())
+    x = oracle.data(5)
+    truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
+    bound = ss.elbo(oracle, x, draws=4)
+    assert bound.stderr.max() < 1e-9
+    assert (bound.nats - truth).abs().max() < 1e-3
+
+
+def test_a_wrong_score_lowers_the_bound() -> None:
+    oracle = oracle_of(ss.VP())
+
+    class Wrong(ss.ScoreModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.resemble(oracle)
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            return 0.9 * oracle.denoise(x, t)
+
+    x = oracle.data(40, seed=6)
+    seen = ss.views(Wrong(), x)
+    gap = (seen["flow"].nats - seen["elbo"].nats).mean()
+    right = ss.views(oracle, x)
+    assert abs((right["flow"].nats - right["elbo"].nats).mean()) < 0.2
+    assert gap > 1.0
+
+
+def test_bounds_in_steps_rise_to_the_density() -> None:
+    oracle = oracle_of(ss.VP())
+    x = oracle.data(30, seed=7)
+    truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
+    gaps = [
+        (truth - ss.elbo(oracle, x, steps=steps, draws=64).nats).mean().item()
+        for steps in (100, 1000, 20000)
+    ]
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+    euler = (
+        0.5772  # steps of equal size from none at all leave the harmonic series less its integral
+    )
+    assert gaps[2] == pytest.approx(6 * euler / 2, rel=0.1)
+
+
+def test_bounds_in_steps_are_the_sum_over_all_steps() -> None:
+    oracle, steps = oracle_of(ss.VP()), 5
+    x = oracle.data(3, seed=8)
+    bound = ss.elbo(oracle, x, steps=steps, draws=3000)
+    process, start = oracle.process, oracle.process.start_of("likelihood")
+    s = torch.exp(-process.log_snr(torch.linspace(start, process.t_max, steps + 1).double()))
+    r = (s**2 - s[0] ** 2).sqrt()
+    draw = torch.Generator().manual_seed(0)
+    many = x.repeat_interleave(40000, 0)
+    z = torch.randn(many.shape, generator=draw, dtype=torch.float64)
+    total = torch.zeros(len(many)).double()
+    for k in range(1, steps + 1):
+        t = process.time(-s[k].log())
+        y = many + r[k] * z
+        noise = (y - oracle.denoise(process.scales(t)[0] * y, t)) / s[k]
+        gap = (many - (y - r[k] ** 2 / s[k] * noise)).square().sum(1) / 2
+        total += gap * (1 / r[k] ** 2 - (1 / r[k - 1] ** 2 if k > 1 else 0)).abs()
+    alpha = process.scales(torch.tensor(process.t_max))[0]
+    prior = process.prior_log_prob(alpha * (many + r[-1] * z)) + 6 * alpha.log()
+    want = prior + 6 * (r[-1].log() - r[1].log() + 0.5) - total
+    assert torch.allclose(bound.nats, want.reshape(3, -1).mean(1), atol=0.3)
+
+
+def test_densities_along_noisy_paths_approach_the_truth() -> None:
+    oracle = oracle_of(ss.VP())
+    x = oracle.data(10, seed=9)
+    truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
+    few, many = (
+        (ss.path_density(oracle, x, steps=n, paths=8).nats - truth).abs().mean() for n in (60, 960)
+    )
+    assert many < few / 3
+    assert many < 0.7
+
+
+def test_bounds_of_rows_do_not_depend_on_the_batch() -> None:
+    oracle = oracle_of(ss.EDM())
+    x = oracle.data(5)
+    for view in (ss.elbo, ss.path_density):
+        together = view(oracle, x, seed=3)
+        alone = view(oracle, x[3:4], seed=3, first_index=3)
+        assert torch.allclose(together.nats[3], alone.nats[0], atol=1e-9)
+        split = view(oracle, x, seed=3, batch_size=2)
+        assert torch.allclose(together.nats, split.nats, atol=1e-9)
+
+
+@pytest.mark.parametrize("by", ["flow", "elbo"])
+def test_classes_are_told_by_bayes_rule(by: str) -> None:
+    oracle = ss.MixtureOracle(MEANS, 0.5, process=ss.VP())
+    x = oracle.data(50, seed=1)
+    prior = torch.tensor([0.2, 0.3, 0.5])[: len(MEANS)]
+    found = ss.classify(oracle, x, range(len(MEANS)), prior=prior, by=by)
+    level = oracle.process.noise_level(oracle.process.start_of("likelihood"))
+    square = (x[:, None] - MEANS).square().sum(2) / (0.25 + level**2)
+    want = (-square / 2 + prior.log()).log_softmax(1)
+    assert torch.allclose(found.exp(), want.exp().to(found), atol=0.02 if by == "flow" else 0.1)
+
+
+LEVELS, LOW, HIGH = 5, -1.0, 1.0
+WIDTH = 0.5
+GAUSS = ss.GaussianOracle(
+    torch.tensor([0.1, -0.2]).double(), 0.16 * torch.eye(2).double(), ss.VP()
+)
+
+
+def probability(x: Tensor) -> Tensor:
+    r"""The exact log-probability of bins under a Gaussian."""
+
+    normal = torch.distributions.Normal(torch.tensor([0.1, -0.2]).double(), 0.4)
+    return (normal.cdf(x + WIDTH / 2) - normal.cdf(x - WIDTH / 2)).log().sum(1)
+
+
+GRID = torch.cartesian_prod(*[torch.linspace(LOW, HIGH, LEVELS).double()] * 2)
+ON = {"levels": LEVELS, "low": LOW, "high": HIGH}
+
+
+@pytest.mark.parametrize("kind", ["uniform", "truncated_normal"])
+def test_probabilities_are_bounded_and_importance_makes_bounds_tight(kind: str) -> None:
+    want = probability(GRID)
+    mean = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=kind, draws=16, **ON)
+    tight = ss.discrete_log_likelihood(
+        GAUSS, GRID, dequantization=kind, draws=16, importance=True, **ON
+    )
+    slack = 4 * mean.budget["dequantisation"] + 0.01
+    assert (mean.nats < want + slack).all()
+    assert (mean.nats - want).mean() < -0.01
+    assert abs((tight.nats - want).mean()) < abs((mean.nats - want).mean()) / 2
+    assert torch.allclose(ss.bits_per_dim(tight), -tight.nats / (2 * math.log(2)))
+    assert mean.levels == LEVELS
+
+
+def test_one_uniform_draw_is_the_dequantised_density() -> None:
+    one = ss.discrete_log_likelihood(GAUSS, GRID, seed=3, **ON)
+    noisy = ss.dequantize(GRID, seed=3, **ON)
+    plain = ss.bits_per_dim(ss.log_likelihood(GAUSS, noisy, seed=3), **ON)
+    assert torch.allclose(ss.bits_per_dim(one), plain)
+    assert "dequantisation" not in one.budget
+    integers = ((GRID - LOW) / WIDTH).round().long()
+    assert torch.allclose(ss.discrete_log_likelihood(GAUSS, integers, seed=3, **ON).nats, one.nats)
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.weights[0, 0] + self.weights[0, 1] * x
+        return mean, self.weights[1, 0] + 0.3 + self.weights[1, 1] * x.square()
+
+
+def test_learned_noise_tightens_the_bound() -> None:
+    noise = ss.VariationalNoise(Slope())
+    losses = list(ss.fit_noise(noise, GAUSS, GRID, steps=150, batch=25, lr=0.03, **ON))
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        learned = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=noise, draws=32, **ON)
+    plain = ss.discrete_log_likelihood(GAUSS, GRID, draws=32, **ON)
+    want = probability(GRID)
+    assert (want - learned.nats).mean() < 0.5 * (want - plain.nats).mean()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "truncated_normal"])
+def test_noise_has_the_density_that_it_says(kind: str) -> None:
+    from scoresde.likelihood.discrete import NOISES
+
+    u = (torch.arange(20000).double()[:, None] + 0.5) / 20000
+    v, log_q = NOISES[kind](u, u)
+    order = v[:, 0].argsort()
+    v, density = v[order, 0], log_q[order].exp()
+    assert v.abs().max() <= 0.5
+    assert torch.trapezoid(density, v).item() == pytest.approx(1.0, abs=1e-3)
+    moment = torch.trapezoid(density * v**2, v).item()
+    assert v.square().mean().item() == pytest.approx(moment, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ss.elbo(GAUSS, GRID, solver="heun"), "solver= has no effect here"),
+        (lambda: ss.elbo(GAUSS, GRID, draws=0), "draws must be"),
+        (lambda: ss.classify(GAUSS, GRID, [1]), "at least two"),
+        (lambda: ss.classify(GAUSS, GRID, [0, 1]), "takes no condition 'label'"),
+        (lambda: ss.discrete_log_likelihood(GAUSS, GRID + 0.1, **ON), "must lie on 5 levels"),
+        (
+            lambda: ss.discrete_log_likelihood(GAUSS, GRID, dequantization="x", **ON),
+            "one of uniform, truncated_normal",
+        ),
+        (
+            lambda: ss.discrete_log_likelihood(GAUSS, GRID, t_min=0.2, **ON),
+            "which is more than that of uniform noise",
+        ),
+        (lambda: ss.bits_per_dim(ss.log_likelihood(GAUSS, GRID)), "levels must be given"),
+        (
+            lambda: ss.bits_per_dim(ss.discrete_log_likelihood(GAUSS, GRID, **ON), levels=5),
+            "probabilities of data on 5 levels already",
+        ),
+    ],
+)
+def test_bad_questions_get_a_sentence(call, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_importance_of_noisy_terms_is_refused() -> None:
+    x = (oracle_of(ss.VP()).data(3) * 4).round() / 4
+    with pytest.raises(ValueError, match="too high by half their variance"):
+        ss.discrete_log_likelihood(
+            oracle_of(ss.VP()), x, levels=81, low=-10.0, high=10.0, draws=2, importance=True,
+            divergence="fixed",
+        )  # fmt: skip
