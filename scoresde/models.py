@@ -53,6 +53,7 @@ class ScoreModel(nn.Module, ABC):
         moments: The mean and covariance of the data, for the solvers that ask for them.
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
+        guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
     """
 
     process: Process
@@ -63,6 +64,7 @@ class ScoreModel(nn.Module, ABC):
     moments: Moments | None = None
     cost: int = 1
     bound_names: tuple[str, ...] = ()
+    guided: bool = False
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -122,6 +124,7 @@ class ScoreModel(nn.Module, ABC):
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
+        self.guided = model.guided
 
     def given(self, **condition: Tensor) -> "ScoreModel":
         r"""Returns the model with its conditions bound, each with leading size B or 1."""

@@ -62,12 +62,43 @@ def test_sample_writes_what_python_draws(tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+SCORE = ["likelihood", "digits", "--data", "test.npz", "--levels", 17, "--probes", 2]
+
+
 def test_likelihood_reports_bits(data: Path) -> None:
-    said = answer("likelihood", "digits", "--data", "test.npz", "--levels", 17, "--probes", 2, "--rtol", 1e-3,
-                  "--use-labels", "--out", "l.npz", folder=data)  # fmt: skip
+    said = answer(*SCORE, "--use-labels", "--out", "l.csv", folder=data)
     assert 1.2 < said["bits_per_dim"] < 2.4
     assert said["stderr"] > 0
-    assert np.load(data / "l.npz")["nats"].shape == (4,)
+    assert said["total"] > 2 * said["stderr"]
+    lines = (data / "l.csv").read_text().splitlines()
+    assert lines[0].startswith('# {"')
+    assert lines[1] == "index,nats,stderr,total,calls,products,bits_per_dim"
+    assert [line.split(",")[0] for line in lines[2:]] == ["0", "1", "2", "3"]
+
+
+def test_a_table_of_likelihoods_goes_on_where_it_was_cut_off(data: Path) -> None:
+    whole = answer(*SCORE, "--batch-size", 3, "--out", "l.csv", folder=data)
+    text = (data / "l.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    (data / "l.csv").write_text("".join(lines[:4]) + lines[4][:9])  # two rows, and part of one
+    again = answer(*SCORE, "--batch-size", 3, "--out", "l.csv", folder=data)
+    assert again["samples"] == 4
+    assert again["bits_per_dim"] == pytest.approx(whole["bits_per_dim"], abs=1e-4)
+    assert (data / "l.csv").read_text().splitlines()[:4] == text.splitlines()[:4]
+    assert len((data / "l.csv").read_text().splitlines()) == 6
+    done = run(*SCORE, "--seed", 3, "--out", "l.csv", folder=data)
+    assert done.returncode == 1
+    assert "holds another table" in done.stderr
+    done = run(*SCORE, "--out", "l.npz", folder=data)
+    assert "must end in .csv" in done.stderr
+
+
+def test_likelihoods_of_arrays_that_stay_on_the_disk(data: Path) -> None:
+    np.save(data / "test.npy", np.load(data / "test.npz")["x"])
+    arguments = ["likelihood", "digits", "--data", "test.npy", "--levels", 17, "--label", 3]
+    said = answer(*arguments, "--probes", 1, "--dequantization", "truncated_normal", "--draws", 2,
+                  "--guidance", 1.5, folder=data)  # fmt: skip
+    assert said["samples"] == 4
 
 
 def test_encode_then_decode_is_a_round_trip(data: Path) -> None:

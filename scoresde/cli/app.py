@@ -3,7 +3,7 @@ r"""The commands."""
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,12 +13,9 @@ import solvers
 from .. import zoo
 from ..editing import edit as edit_data
 from ..latents import encode as encode_data
-from ..likelihood import bits_per_dim, log_likelihood
-from ..likelihood import dequantize as add_noise
-from ..likelihood.bits import bin_width
 from ..sampling import decode as decode_latents
 from ..sampling import sample as draw
-from . import about, measure
+from . import about, likelihood, measure
 from .files import check_suffix, read_array, read_latents, write_array, write_latents
 from .options import (
     AsJson,
@@ -49,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (about, measure):
+for part in (about, likelihood, measure):
     app.add_typer(part.app)
 
 
@@ -111,57 +108,6 @@ def sample(
          "out": str(out) if out else None, **s.provenance},
         as_json,
     )  # fmt: skip
-
-
-@app.command()
-def likelihood(
-    model: Model,
-    data: Data,
-    levels: Annotated[int | None, typer.Option(help="Levels, for bits per dimension.")] = None,
-    low: Annotated[float, typer.Option(help="Value of the lowest level.")] = -1.0,
-    high: Annotated[float, typer.Option(help="Value of the highest level.")] = 1.0,
-    dequantize: Annotated[bool, typer.Option(help="Add uniform noise of one bin.")] = True,
-    probes: Annotated[int | None, typer.Option(help="Probes; exact by default.")] = None,
-    solver: SolverName = None,
-    steps: Steps = None,
-    rtol: Rtol = None,
-    atol: Atol = None,
-    label: Label = None,
-    use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
-    seed: Seed = 0,
-    batch_size: Batch = 128,
-    out: Out = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    r"""Score data: nats per sample, and bits per dimension of integer data."""
-
-    score = zoo.load(model)
-    x, labels = read_array(data, score)
-    if use_labels and labels is None:
-        raise ValueError(f"{data} has no entry 'label' to condition on.")
-    condition = {"label": labels} if use_labels else said(label=label)
-    if levels is not None and not x.is_floating_point():  # numbers of levels
-        x = low + x.float() * bin_width(levels, low, high)
-    if levels is not None and dequantize:
-        x = add_noise(x, levels=levels, low=low, high=high, seed=seed)
-    options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, probes=probes)
-    size = batch_size or len(x)
-    found = log_likelihood(
-        score, x, seed=seed, batch_size=size, progress=not as_json, **condition, **options
-    )
-    arrays = {"nats": found.nats, "stderr": found.stderr}
-    if levels is not None:
-        arrays["bits_per_dim"] = bits_per_dim(found, levels=levels, low=low, high=high)
-    if out is not None:
-        write_array(out, found.latent, **{name: value.numpy() for name, value in arrays.items()})
-    summary: dict[str, Any] = {"samples": len(x), "calls": call_range(found.calls)}
-    for name, value in arrays.items():
-        summary[name] = value.mean().item()
-        if name != "stderr" and len(x) > 1:
-            summary[f"{name} +-"] = (value.std() / len(x) ** 0.5).item()
-    report({**summary, "noise level": found.noise_level, "derivatives": int(found.derivatives[0]),
-             "out": str(out) if out else None}, as_json)  # fmt: skip
 
 
 @app.command()

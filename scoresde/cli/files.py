@@ -43,6 +43,18 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(arrays["x"]), label
 
 
+def read_rows(file: Path, model: ScoreModel) -> tuple[np.ndarray, np.ndarray | None]:
+    r"""Returns data and labels as :func:`read_array` does; npy files stay on the disk."""
+
+    if file.suffix == ".npy" and file.exists():
+        try:
+            return np.load(file, mmap_mode="r", allow_pickle=False), None
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{file} is no array file, or is damaged ({error}).") from None
+    x, label = read_array(file, model)
+    return x.numpy(), None if label is None else label.numpy()
+
+
 def write_array(file: Path, x: Tensor, **others: Any) -> None:
     r"""Writes samples, and what belongs to them where the format can hold it."""
 

@@ -50,6 +50,7 @@ class _ClassifierFree(ScoreModel):
         self.model, self.scale, self.bound = model, scale, bound
         self.bound_model = model.given(**bound)
         self.resemble(model)
+        self.guided = True
         self.conditions = tuple(name for name in model.conditions if name not in bound)
         self.cost, self.bound_names = 2 * model.cost, (*model.bound_names, *bound)
         self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {scale:g}"

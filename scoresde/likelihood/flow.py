@@ -99,7 +99,11 @@ class Flow:
             t_min=self.start,
             noise_level=process.noise_level(self.start),
             budget={name: value.detach() for name, value in budget.items()},
-            provenance={**path.provenance, "divergence": self.tracer.kind},
+            provenance={
+                **path.provenance,
+                "divergence": self.tracer.kind,
+                "guided": self.model.guided,
+            },
         )
 
     def _path(self) -> Solution:

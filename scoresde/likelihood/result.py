@@ -38,7 +38,8 @@ class Likelihood:
         budget: How far each part may be off, in nats, with shape (B,): "probes" is `stderr`; the
             others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
             "prior" (at the end of the flow), and "dequantisation", a standard error.
-        provenance: What made it.
+        provenance: What made it. "guided" says that the density is of the flow of a guided model,
+            which is not that of data under its condition.
         levels: The number of levels, if it is the probability of data on levels.
     """
 
@@ -95,9 +96,10 @@ class Likelihood:
         return replace(parts[0], budget=budget, **rows)
 
     def __repr__(self) -> str:
+        of = " of the guided flow" if self.provenance.get("guided") else ""
         if not self.budget:
-            return f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats)"
+            return f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats{of})"
         return (
-            f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats, each within "
+            f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats{of}, each within "
             f"{self.total.nanmean():.2g}; {self.advice})"
         )

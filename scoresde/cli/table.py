@@ -1,0 +1,120 @@
+r"""A table of rows that is kept as it grows, and continued after an interruption."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any, TextIO
+
+MEASURED = ("nats", "bits_per_dim")  # columns whose means have standard errors
+WHOLE = ("index", "calls", "products")  # columns of whole numbers
+Row = dict[str, float | int]
+
+
+class Column:
+    r"""Creates the sums of a column, from which its mean and the standard error of that follow."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.square = 0, 0.0, 0.0
+
+    def add(self, value: float) -> None:
+        r"""Adds an entry."""
+
+        self.count, self.total, self.square = (
+            self.count + 1,
+            self.total + value,
+            self.square + value**2,
+        )
+
+    @property
+    def mean(self) -> float:
+        r"""The mean."""
+
+        return self.total / self.count
+
+    @property
+    def error(self) -> float:
+        r"""The standard error of the mean, NaN of a single entry."""
+
+        if self.count < 2:
+            return math.nan
+        return math.sqrt(max(self.square / self.count - self.mean**2, 0.0) / (self.count - 1))
+
+
+class Table:
+    r"""Creates a table whose rows are on the disk as soon as they are known.
+
+    Arguments:
+        file: A csv file, or none. If it has rows already, the table goes on after them.
+        setup: What the rows depend on: a file of another setup is refused.
+    """
+
+    def __init__(self, file: Path | None, setup: dict[str, Any]) -> None:
+        if file is not None and file.suffix != ".csv":
+            raise ValueError(f"--out must end in .csv, a table of all samples, not {file.name!r}.")
+        self.file, self.head = file, "# " + json.dumps(setup, sort_keys=True)
+        self.columns: dict[str, Column] = {}
+        self.handle: TextIO | None = None
+        self.done = self.size = 0
+        if file is not None and file.exists():
+            self._read(file.read_text())
+
+    def __enter__(self) -> "Table":
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.handle = self.file.open("a", newline="")
+            self.handle.truncate(self.size)  # of a row that was cut off, nothing stays
+            if not self.size:
+                self.handle.write(self.head + "\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.handle is not None:
+            self.handle.close()
+
+    def add(self, row: Row) -> None:
+        r"""Adds a row, to the file too."""
+
+        if self.handle is not None:
+            writer = csv.DictWriter(self.handle, list(row), lineterminator="\n")
+            if not self.done:
+                writer.writeheader()
+            writer.writerow(row)
+            self.handle.flush()
+        self._count(row)
+
+    @property
+    def summary(self) -> Row:
+        r"""The means of the columns, with the standard errors of those that measure."""
+
+        found: Row = {"samples": self.done}
+        for name, column in self.columns.items():
+            found[name] = column.mean
+            if name in MEASURED:
+                found[f"{name} +-"] = column.error
+        return found
+
+    @property
+    def words(self) -> str:
+        r"""The running mean of what is measured, and its error."""
+
+        name = [name for name in MEASURED if name in self.columns][-1]
+        return f"{name} {self.columns[name].mean:.4g} +- {self.columns[name].error:.2g}"
+
+    def _count(self, row: Row) -> None:
+        self.done += 1
+        for name, value in row.items():
+            if name != "index":
+                self.columns.setdefault(name, Column()).add(float(value))
+
+    def _read(self, text: str) -> None:
+        head, *lines = text.split("\n")[:-1] or [""]  # the last is cut off, or empty
+        if head != self.head:
+            raise ValueError(
+                f"{self.file} holds another table, or one of other options; pass another file, or "
+                "remove it."
+            )
+        for row in csv.DictReader(lines):
+            self._count({name: float(value) for name, value in row.items()})
+        lines = lines if self.done else []  # names without rows are written again
+        self.size = sum(len(line.encode()) + 1 for line in (head, *lines))
