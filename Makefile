@@ -27,6 +27,9 @@ bench: .venv/bench
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.likelihood
+	$(PY) -m benchmarks.likelihood_memory
+	$(PY) -m benchmarks.coverage
+	$(PY) -m benchmarks.digits_likelihood
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables

@@ -88,6 +88,25 @@ def histogram(
     _write(figure, file)
 
 
+def bars(file: Path, values: Mapping[str, float], label: str) -> None:
+    r"""Draws numbers as bars on a logarithmic axis, the largest on top.
+
+    Arguments:
+        file: The file to write.
+        values: Names, and positive numbers.
+        label: What the numbers are.
+    """
+
+    figure, [axis] = _figure(1, 1, (6.0, 0.4 * len(values) + 1.0))
+    ranked = sorted(values.items(), key=lambda entry: entry[1])
+    found = axis.barh([name for name, _ in ranked], [value for _, value in ranked])
+    axis.bar_label(found, [f"{value:.2g}" for _, value in ranked], padding=3)
+    axis.set_xscale("log")
+    axis.margins(x=0.15)
+    axis.set_xlabel(label)
+    _write(figure, file)
+
+
 def curves(
     file: Path,
     lines: Mapping[str, Sequence[tuple[float, float]]],

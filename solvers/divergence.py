@@ -16,12 +16,14 @@ from torch import Tensor
 from .brownian import PROBES, Seed, keyed_uniform
 from .problem import StateField
 
-BUDGET = 2**24  # entries of the tangents that are carried at once
+BUDGET = 2**24  # entries of the columns of a Jacobian that are carried at once
 # What PyTorch says where forward mode is missing, as for networks that take gradients themselves
 NO_FORWARD = ("forward", "vmap", "requires_grad_")
 
 
-def jacobian_products(field: StateField, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def jacobian_products(
+    field: StateField, x: Tensor, v: Tensor, chunk: int = 1
+) -> tuple[Tensor, Tensor]:
     r"""Returns the field, with shape (B, *), and :math:`J v` for each v, with shape (k, B, *).
 
     Derivatives are forward-mode. Where a network knows no other than reverse mode, they are
@@ -31,14 +33,16 @@ def jacobian_products(field: StateField, x: Tensor, v: Tensor) -> tuple[Tensor, 
         field: A field from (B, *) to (B, *), each row of which depends on that row alone.
         x: Where, with shape (B, *).
         v: The vectors, with shape (k, B, *).
+        chunk: How many products are worked out at once. One takes less memory than a product in
+            reverse mode, which keeps what all layers gave.
     """
 
     try:
-        if len(v) == 1:
-            dx, product = _product(field, x, v[0])
-            return dx, product[None]
+        if chunk == 1:
+            found = [_product(field, x, one) for one in v]
+            return found[0][0], torch.stack([product for _, product in found])
         many = torch.func.vmap(partial(_product, field, x), out_dims=(None, 0))  # type: ignore[arg-type]
-        chunks = [many(some) for some in v.split(max(1, BUDGET // max(1, x.numel())))]
+        chunks = [many(some) for some in v.split(chunk)]
         return chunks[0][0], torch.cat([product for _, product in chunks])
     except (NotImplementedError, RuntimeError) as missing:
         if not any(word in str(missing).lower() for word in NO_FORWARD):
@@ -77,7 +81,7 @@ def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tenso
     total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
     for some in torch.arange(size, device=x.device).split(chunk):
         v = torch.nn.functional.one_hot(some, size).to(x)[:, None].expand(-1, len(x), -1)
-        dx, columns = jacobian_products(field, x, v.reshape(len(some), *x.shape))
+        dx, columns = jacobian_products(field, x, v.reshape(len(some), *x.shape), chunk)
         columns = columns.flatten(2).gather(2, some[:, None, None].expand(-1, len(x), 1))
         total = total + columns[..., 0].double().sum(0)
     return dx, total

@@ -37,6 +37,18 @@ class Batch(NamedTuple):
     seed: Seed
     number: Tensor
 
+    def halves(self) -> "tuple[Batch, Batch]":
+        r"""Returns the samples in two parts."""
+
+        first, second = torch.arange(len(self.x)).tensor_split(2)
+        return self._part(first), self._part(second)
+
+    def _part(self, rows: Tensor) -> "Batch":
+        seed = self.seed[rows] if isinstance(self.seed, Tensor) else self.seed
+        here = rows.to(self.x.device)
+        settings = _rows(self.settings, rows)
+        return Batch(self.model.rows(rows), self.x[here], settings, seed, self.number[here])
+
 
 class Asked(NamedTuple):
     r"""What a density was asked of.
@@ -69,9 +81,9 @@ class Asked(NamedTuple):
         size = self.settings.batch_size or max(1, NUMBERS // self.dimension)
         for rows in torch.arange(len(self.x)).split(size):
             seed, index = self.settings.keys(rows)
-            own = _rows(self.settings, rows)
             x = self.x[rows.to(self.x.device)]
-            yield Batch(self.model.rows(rows), x, own, seed, index.to(x.device))
+            settings = _rows(self.settings, rows)
+            yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device))
 
 
 def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: Any) -> Asked:

@@ -1,9 +1,12 @@
 r"""The verb: densities of any number of samples."""
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..checks import check_count, check_number
@@ -15,6 +18,7 @@ from .traces import Kind, Tracer
 
 NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
+LARGE_END = 0.1  # nats per dimension
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
@@ -65,7 +69,31 @@ def log_likelihood(
         return flow.density(target_stderr)
 
     with settings.gradients():
-        return Likelihood.stack([density(batch) for batch in asked.batches()])
+        found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
+    _warn_of_noise(found)
+    return found
+
+
+def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
+    r"""The densities of a batch, in as many parts as the memory of the device asks for."""
+
+    try:
+        return density(batch)
+    except torch.OutOfMemoryError:
+        if len(batch.x) == 1:
+            raise
+    return Likelihood.stack([_fitting(density, half) for half in batch.halves()])
+
+
+def _warn_of_noise(found: Likelihood) -> None:
+    share = found.budget["end"].nanmedian().item() / found.dimension
+    if share > LARGE_END:
+        warnings.warn(
+            f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by some "
+            f"{share:.2g} nats per dimension: data on levels needs ss.dequantize or "
+            "ss.discrete_log_likelihood, and a score that explodes near t_min a larger t_min=.",
+            stacklevel=3,
+        )
 
 
 def _kind(divergence: str, probes: int | None, target: float | None, size: int) -> Kind:

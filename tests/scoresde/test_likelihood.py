@@ -269,6 +269,45 @@ def test_dequantised_data_fills_its_bins() -> None:
         ss.dequantize(x + 0.05, levels=17)
 
 
+def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scoresde.likelihood.flow import Flow
+
+    whole, sizes = Flow.density, []
+
+    def small(self: Flow, target: float | None) -> ss.Likelihood:
+        sizes.append(len(self.x))
+        if len(self.x) > 2:
+            raise torch.OutOfMemoryError
+        return whole(self, target)
+
+    x = SLANTED.data(7, seed=8)
+    want = ss.log_likelihood(SLANTED, x, probes=1, seed=4, first_index=3)
+    monkeypatch.setattr(Flow, "density", small)
+    found = ss.log_likelihood(SLANTED, x, probes=1, seed=4, first_index=3)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    assert torch.allclose(found.nats, want.nats, atol=1e-10)
+    monkeypatch.setattr(Flow, "density", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        ss.log_likelihood(SLANTED, x)
+
+
+def test_data_on_levels_without_noise_is_told() -> None:
+    points = torch.eye(3).double()
+    oracle = ss.KernelOracle(points, 1e-4, ss.VP())
+    with pytest.warns(UserWarning, match="data on levels needs ss.dequantize"):
+        ss.log_likelihood(oracle, points)
+
+
+def test_densities_of_guided_flows_say_so() -> None:
+    oracle = ss.MixtureOracle(MEANS, 0.3, process=ss.EDM())
+    guided = ss.classifier_free(oracle, 2.0, label=torch.tensor(1))
+    found = ss.log_likelihood(guided, MEANS, probes=1)
+    assert found.provenance["guided"]
+    assert "of the guided flow" in repr(found)
+    plain = ss.log_likelihood(oracle, MEANS, probes=1, label=torch.tensor(1))
+    assert not plain.provenance["guided"]
+
+
 ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
 
 
