@@ -186,7 +186,7 @@ def digits_likelihood() -> str:
     page = table([{name: row.get(name) for name in names} for row in scored])
     page += "\n" + table([row for row in rows if "accuracy" in row])
     words = (
-        "The embedded network on 360 held-out digits, uniformly dequantised unless said otherwise, beside density models of scikit-learn; what is no digit, 180 images each; and the "
+        "The embedded network on 360 held-out digits, uniformly dequantised unless said otherwise, beside density models of scikit-learn; what is no digit, 60 images each; and the "
         "classes that Bayes' rule finds.\n\n![The budget](pictures/budget.png)"
     )
     return f"## Likelihood of digits\n\n{words}\n\n`{found['command']}`:\n\n{page}\n"

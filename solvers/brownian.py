@@ -23,7 +23,9 @@ from torch import Tensor
 from .shapes import factors
 
 VERSION = 2  # of the noise: it changes when the same seed gives other numbers
-START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH = range(1, 9)  # the streams
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS = range(
+    1, 10
+)  # the streams
 Seed = int | Tensor  # one for all, or one per sample
 
 

@@ -80,7 +80,8 @@ def likelihood(
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
     discrete = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": str(data),
-             "samples": len(x), "seed": seed, "labels": use_labels, **options, **discrete}  # fmt: skip
+             "bytes": data.stat().st_size, "samples": len(x), "seed": seed,
+             "label": label, "guidance": guidance, "labels": use_labels, **options, **discrete}  # fmt: skip
     table = Table(out, setup)
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
         for first in range(table.done, len(x), batch_size):

@@ -1,5 +1,6 @@
 r"""Data checked at the door, and taken a batch at a time."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ..settings import OPTIONS, Settings, split
 from .companion import Companion
 
 FREE = {"t_min", "seed", "seeds", "first_index", "batch_size", "dtype", "device", "grad"}
+IDLE = ("plan", "path", "denoise", "noise", "eta_convention", "callback")
 NUMBERS = 2**18  # of the states of a batch
 
 
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
         settings: The options.
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
+        first: The place of the first of them among all that were asked for.
     """
 
     model: ScoreModel
@@ -36,6 +39,7 @@ class Batch(NamedTuple):
     settings: Settings
     seed: Seed
     number: Tensor
+    first: int
 
     def halves(self) -> "tuple[Batch, Batch]":
         r"""Returns the samples in two parts."""
@@ -47,7 +51,14 @@ class Batch(NamedTuple):
         seed = self.seed[rows] if isinstance(self.seed, Tensor) else self.seed
         here = rows.to(self.x.device)
         settings = _rows(self.settings, rows)
-        return Batch(self.model.rows(rows), self.x[here], settings, seed, self.number[here])
+        return Batch(
+            self.model.rows(rows),
+            self.x[here],
+            settings,
+            seed,
+            self.number[here],
+            self.first + int(rows[0]),
+        )
 
 
 class Asked(NamedTuple):
@@ -83,7 +94,7 @@ class Asked(NamedTuple):
             seed, index = self.settings.keys(rows)
             x = self.x[rows.to(self.x.device)]
             settings = _rows(self.settings, rows)
-            yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device))
+            yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device), int(rows[0]))
 
 
 def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: Any) -> Asked:
@@ -92,6 +103,9 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
     States are in float64 unless the user says otherwise; networks compute in their own dtype.
     """
 
+    idle = [name for name in IDLE if options.get(name) is not None]
+    if idle:
+        raise ValueError(f"{idle[0]}= has no effect on a likelihood; leave it.")
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **defaults)
     refuse_noise(settings)
     process = model.process
@@ -103,9 +117,27 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     process.check_inside("t_min", start)
     settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
-    times = torch.tensor([start, process.t_max], dtype=torch.float64)
-    first, last = (-process.log_snr(times)).tolist()
+    ends = torch.tensor([start, process.t_max], dtype=torch.float64)
+    times = settings.times
+    if times is not None and not _reach(times, ends):
+        raise ValueError(
+            f"times must go from t_min={start:.4g} to t_max={process.t_max:.4g}, but go from "
+            f"{times[0].flatten()[0]:.4g} to {times[-1].flatten()[0]:.4g}; pass such times, or t_min=."
+        )
+    first, last = (-process.log_snr(ends)).tolist()
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+
+
+def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Returns options that say their seed, drawn if it is to be, so that several runs share it."""
+
+    seed = options.get("seed", 0)
+    return {**options, "seed": secrets.randbits(31) if seed is None else seed}
+
+
+def _reach(times: Tensor, ends: Tensor) -> bool:
+    found = times[[0, -1]].reshape(2, -1)
+    return bool(torch.isclose(found, ends[:, None], rtol=1e-9, atol=0).all())
 
 
 def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Asked:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.brownian import DEQUANTIZE, START, keyed_normal, keyed_uniform
+from solvers.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
 from ..checks import check_count
@@ -184,7 +184,7 @@ def _draws(asked: Asked, batch: Batch, measure: Measure, nodes: int, draws: int)
 
 def _draw(asked: Asked, batch: Batch, measure: Measure, nodes: int, number: int) -> Tensor:
     x, first = batch.x, asked.ends[0]
-    offset = keyed_uniform(batch.seed, batch.number, DEQUANTIZE, number + 2**20, 1)[:, 0].cpu()
+    offset = keyed_uniform(batch.seed, batch.number, LEVELS, number, 1)[:, 0].cpu()
     form = measure.draw(nodes, offset)
     fields = denoisers(batch.model, form.u, x)
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)

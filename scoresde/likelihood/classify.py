@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..models import ScoreModel
+from .batches import with_seed
 from .bounds import elbo
 from .verb import log_likelihood
 
@@ -56,6 +57,7 @@ def classify(
     if prior.shape != (len(classes),) or not bool((prior > 0).all()):
         raise ValueError(f"prior must be {len(classes)} positive numbers, one per class.")
     measure: Callable[..., Any] = log_likelihood if by == "flow" else elbo
+    options = options if options.get("seeds") is not None else with_seed(options)
     found = []
     for value in classes:
         label = torch.full((len(x),), value, device=x.device)

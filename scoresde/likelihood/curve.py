@@ -26,7 +26,7 @@ class Curve:
     def rows(self, index: Tensor) -> "Curve":
         r"""Returns the path of some rows."""
 
-        knots = self.knots if self.knots.ndim == 1 else self.knots[:, index]
+        knots = self.knots if self.knots.ndim == 1 else self.knots[:, index.to(self.knots.device)]
         return Curve(knots, self.states[:, index.to(self.states.device)], self.std)
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class Curve:
         device, rows = self.states.device, torch.arange(batch)
         states = self.states[index.to(device), rows.to(device)]
         value, slope = torch.zeros_like(states[0]), torch.zeros_like(states[0])
-        for weight, rate, state in zip(*_lagrange(near, u.expand(batch)), states, strict=True):
+        for weight, rate, state in zip(*lagrange(near, u.expand(batch)), states, strict=True):
             value = value + align(weight.to(state), state) * state
             slope = slope + align(rate.to(state), state) * state
         unit = size(u.expand(batch), self.std)
@@ -61,8 +61,13 @@ def size(u: Tensor, std: float) -> Tensor:
     return (std**2 + torch.exp(2 * u)).sqrt()
 
 
-def _lagrange(near: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The weights of the states at some knots in the interpolant, and in its slope."""
+def lagrange(near: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns the weights of the values at some knots in the interpolant, and in its slope.
+
+    Arguments:
+        near: The knots, with shape (k, B).
+        u: Where, with shape (B,).
+    """
 
     count = len(near)
     values, slopes = [], []

@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.brownian import DEQUANTIZE, keyed_uniform
+from solvers.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..checks import check_count
 from ..models import ScoreModel
+from ..settings import check_model
+from .batches import with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood
 from .verb import log_likelihood
@@ -89,6 +91,7 @@ def discrete_log_likelihood(
         ValueError, TypeError: If data is not on the levels, or something does not fit together.
     """
 
+    check_model(model)
     check_count("draws", draws, at_least=2 if importance else 1)
     width = bin_width(levels, low, high)
     if isinstance(dequantization, str) and dequantization not in NOISES:
@@ -100,30 +103,50 @@ def discrete_log_likelihood(
     x = on_levels(x, levels, low, high).double()
     if dequantization == "truncated_normal" and options.get("t_min") is None:
         options["t_min"] = model.process.at_noise_level(width / (2 * CUT))
-    seed, first = options.get("seed", 0) or 0, options.get("first_index", 0)
-    index = torch.arange(len(x), device=x.device) + first
+    t_min = options.get("t_min")
+    start = model.process.start_of("likelihood") if t_min is None else t_min
+    check_noise(model.process.noise_level(start), width)
+    x = x if options.get("device") is None else x.to(options["device"])
+    options, seed, index = _keys(options, x)
     found, terms = [], []
     for draw in range(draws):
         u = keyed_uniform(seed, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
         v, log_q = noise(x, u)
-        one = log_likelihood(model, x + width * v, **{**options, "seed": _seed(seed, draw)})
-        check_noise(one.noise_level, width)
+        one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
         terms.append(one.nats - log_q + one.dimension * math.log(width))
     return _averaged(found, torch.stack(terms), levels, importance)
 
 
-def _seed(seed: int, draw: int) -> int:
-    r"""The seed of the probes of a draw, of which none shares any with another."""
+def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Tensor]:
+    r"""The options with a seed, and the seed and index of each sample's noise."""
 
-    return seed + draw * 2**32
+    if options.get("seeds") is not None:
+        seeds = torch.as_tensor(options["seeds"], dtype=torch.int64, device=x.device)
+        if seeds.shape != x.shape[:1]:
+            raise ValueError(
+                f"seeds must have {len(x)} entries, one per sample, not {len(seeds)}."
+            )
+        return options, seeds, torch.zeros_like(seeds)
+    options = with_seed(options)
+    index = torch.arange(len(x), device=x.device) + options.get("first_index", 0)
+    return options, options["seed"], index
+
+
+def _reseeded(options: dict[str, Any], draw: int) -> dict[str, Any]:
+    r"""The options of a draw, whose probes it shares with no other."""
+
+    if options.get("seeds") is not None:
+        return {**options, "seeds": [int(seed) + draw * 2**32 for seed in options["seeds"]]}
+    return {**options, "seed": options["seed"] + draw * 2**32}
 
 
 def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: bool) -> Likelihood:
     draws, first = len(terms), found[0]
     squares = torch.stack([one.stderr for one in found]).square()
     if importance:
-        raised = squares.mean(0).max().item() / 2
+        known = squares.mean(0)[~terms[0].isnan()]  # a sample that failed has no terms
+        raised = known.max().item() / 2 if len(known) else 0.0
         if not raised < NOISY:
             raise ValueError(
                 f"importance-weighted bounds of noisy terms are too high by half their variance, here by "
@@ -131,7 +154,7 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
             )
         nats = terms.logsumexp(0) - math.log(draws)
         shares = (terms - terms.logsumexp(0)).exp()
-        error = (draws * shares.square().sum(0) - 1).clamp(min=0).sqrt() / math.sqrt(draws)
+        error = ((draws * shares.square().sum(0) - 1) / (draws - 1)).clamp(min=0).sqrt()
     else:
         nats, error = terms.mean(0), terms.std(0, correction=min(1, draws - 1)) / math.sqrt(draws)
         shares = torch.full_like(terms, 1 / draws)
@@ -140,8 +163,8 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
         name: torch.stack([one.budget[name] for one in found]).mean(0) for name in first.budget
     }
     budget["probes"] = stderr
-    if draws > 1:
-        budget["dequantisation"] = error
+    if draws > 1:  # the draws differ by their probes too
+        budget["dequantisation"] = (error**2 - stderr**2).clamp(min=0).sqrt()
     return replace(
         first,
         nats=nats,

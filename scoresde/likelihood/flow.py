@@ -87,18 +87,19 @@ class Flow:
             "prior": self._prior_gap(path.x, end),
         }
         failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
-        nats, stderr = (v.masked_fill(failed, math.nan) for v in (nats, budget["probes"]))
+        nats = nats.masked_fill(failed, math.nan)
+        budget = {name: v.detach().masked_fill(failed, math.nan) for name, v in budget.items()}
         pilot = 2 * PILOT if self.tracer.random else 0
         return Likelihood(
             nats=nats,
-            stderr=stderr.detach(),
+            stderr=budget["probes"],
             latent=path.x,
             calls=path.calls,
             derivatives=passes * integral.products + pilot,
             dimension=d,
             t_min=self.start,
             noise_level=process.noise_level(self.start),
-            budget={name: value.detach() for name, value in budget.items()},
+            budget=budget,
             provenance={
                 **path.provenance,
                 "divergence": self.tracer.kind,
@@ -144,8 +145,9 @@ class Flow:
 
         process, companion = self.model.process, self.tracer.companion
         if not companion.known:
-            gap = self.x[0].numel() * process.prior_gap(self.model.data_std)
-            return torch.full_like(known, gap)
+            d, std = self.x[0].numel(), self.model.data_std
+            shift = math.sqrt(d) * std * math.exp(-self.ends[1])  # of data with any mean
+            return torch.full_like(known, shift + d * process.prior_gap(std))
         return (companion.log_prob(x / self._alpha(process.t_max), self.ends[1]) - known).abs()
 
 

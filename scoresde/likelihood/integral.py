@@ -122,7 +122,7 @@ class Integral:
         like = self.curve.states[0]
         zero = torch.zeros(len(like), dtype=torch.float64, device=like.device)
         total, defects, halves, end = zero, zero, zero, zero
-        parts, scales = [], []
+        parts = []
         weights = self.nodes.weights.expand(-1, len(like)).to(like.device)
         for j, (here, field, y, slope) in enumerate(self.along()):
             node = self.tracer(field, y, here, FIRST_DRAW + number * len(weights) + j)
@@ -139,10 +139,13 @@ class Integral:
                 end = shrink * (divergence + (force * noise).sum(1))
             if node.parts is not None:
                 parts.append(node.parts.detach())
-                scales.append(weight)
         unknown = math.nan if self.tracer.kind == "fixed" else 0.0
         return Sums(
-            total, variance(parts, scales) if parts else zero + unknown, defects, halves, end
+            total,
+            variance(parts, weights, self.nodes.u) if parts else zero + unknown,
+            defects,
+            halves,
+            end,
         )
 
 

@@ -24,6 +24,7 @@ from solvers.divergence import jacobian_products, signs, trace
 from solvers.problem import StateField
 
 from .companion import Companion
+from .curve import lagrange
 
 Kind = Literal["exact", "hutchinson", "fixed", "hutch++"]
 
@@ -65,7 +66,9 @@ class Tracer:
     def rows(self, index: Tensor) -> "Tracer":
         r"""Returns the same for some rows."""
 
-        seed = self.seed[index] if isinstance(self.seed, Tensor) else self.seed
+        seed = (
+            self.seed[index.to(self.seed.device)] if isinstance(self.seed, Tensor) else self.seed
+        )
         return replace(self, seed=seed, index=self.index[index.to(self.index.device)])
 
     @property
@@ -125,9 +128,9 @@ class Tracer:
     def _sketched(self, field: StateField, y: Tensor, u: Tensor, drawn: Tensor) -> Trace:
         third = self.probes // 3
         v = self.companion.directions(drawn)
-        denoised, sketch = self._beyond(field, y, u, v[:third])
+        denoised, sketch = self._beyond(field, y, u, v[: min(third, y[0].numel())])
         axes = torch.linalg.qr(sketch.flatten(2).permute(1, 2, 0))[0]  # (B, d, third)
-        known = axes.permute(2, 0, 1).reshape(third, *y.shape)
+        known = axes.permute(2, 0, 1).reshape(-1, *y.shape)
         largest = (known * self._beyond(field, y, u, known)[1]).flatten(2).double().sum((0, 2))
         others = v[2 * third :].flatten(2).transpose(0, 1)  # (B, k, d)
         others = (others - others @ axes @ axes.transpose(1, 2)).transpose(0, 1)
@@ -143,21 +146,28 @@ class Tracer:
         return denoised, products - self.companion.directions(gains * self.companion.split(v))
 
 
-def variance(parts: list[Tensor], weights: list[Tensor]) -> Tensor:
+def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
     r"""Returns the variance of the weighted sum of traces, with shape (B,).
 
-    It is that between the probes of a node. A single one is compared with its neighbours, by second
-    differences, in which smooth change cancels.
+    It is that between the probes of a node. A single one is compared with the cubic through four
+    neighbours; where nodes are so few that it does not follow the change, it comes out too large.
 
     Arguments:
         parts: The parts of each trace, with shape (k, B, c).
-        weights: The weights of the nodes, with shape (B,).
+        weights: The weights of the nodes, with shape (n, B).
+        u: The nodes, with shape (n, B).
     """
 
-    scaled = [part * weight[:, None] for part, weight in zip(parts, weights, strict=True)]
-    k, total = len(scaled[0]), torch.zeros_like(weights[0])
+    k, total = len(parts[0]), torch.zeros_like(weights[0])
     if k > 1:
-        return sum((part.sum(2).var(0) for part in scaled), total) / k
-    for before, here, after in zip(scaled, scaled[1:], scaled[2:], strict=False):
-        total = total + (before - 2 * here + after)[0].square().sum(1) / 6
-    return 2 * total * len(scaled) / (len(scaled) - 2)
+        return (
+            sum((w**2 * part.sum(2).var(0) for w, part in zip(weights, parts, strict=True)), total)
+            / k
+        )
+    for j in range(2, len(parts) - 2):
+        near = [j - 2, j - 1, j + 1, j + 2]
+        shares = lagrange(u[near], u[j])[0].to(total)[..., None]
+        line = sum((share * parts[i][0] for i, share in zip(near, shares, strict=True)), 0)
+        scale = 1 + shares.square().sum((0, 2))
+        total = total + weights[j] ** 2 * (parts[j][0] - line).square().sum(1) / scale
+    return 2 * total * len(parts) / (len(parts) - 4)

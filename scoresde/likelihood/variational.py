@@ -31,7 +31,8 @@ class VariationalNoise(nn.Module):
     def forward(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the noise of some uniform numbers, and its log-density, with shape (B,)."""
 
-        mean, log_std = self.network(x)
+        dtype = next((p.dtype for p in self.parameters()), x.dtype)
+        mean, log_std = (value.to(x) for value in self.network(x.to(dtype)))
         z = math.sqrt(2) * torch.erfinv(2 * u - 1)
         w = mean + log_std.exp() * z
         slope = nn.functional.logsigmoid(w) + nn.functional.logsigmoid(-w)
@@ -82,7 +83,8 @@ def fit_noise(
         v, log_q = noise(x, u)
         bound = elbo(model, x + width * v, draws=1, seed=seed + step, grad="backprop").nats
         loss = -(bound - log_q + x[0].numel() * math.log(width)).mean() / x[0].numel()
-        optimizer.zero_grad()
-        loss.backward()
+        weights = list(noise.parameters())
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.grad = slope  # and none for the model's
         optimizer.step()
         yield loss.item()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers import SolverError
+
 from ..checks import check_count, check_number
 from ..models import ScoreModel
 from .batches import Batch, ask
@@ -58,6 +60,8 @@ def log_likelihood(
     check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **DEFAULTS)
     settings = asked.settings
+    if settings.adaptive and settings.times is not None:
+        raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
@@ -79,6 +83,9 @@ def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood
 
     try:
         return density(batch)
+    except SolverError as error:  # name the sample among all
+        samples = tuple(row + batch.first for row in error.failure.samples)
+        raise SolverError(replace(error.failure, samples=samples), error.solution) from None
     except torch.OutOfMemoryError:
         if len(batch.x) == 1:
             raise

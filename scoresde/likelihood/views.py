@@ -64,7 +64,7 @@ def path_density(
     check_count("steps", steps, at_least=1)
     check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
-    with torch.no_grad():
+    with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)
     error = values.std(0) / math.sqrt(paths) if paths > 1 else torch.full_like(values[0], math.nan)
