@@ -50,16 +50,22 @@ def peers(train: Tensor, test: Tensor) -> list[dict]:
     return rows
 
 
+def on_levels(x: Tensor) -> Tensor:
+    return ((x + 1) * 8).round() / 8 - 1
+
+
 def unlike(x: Tensor) -> dict[str, Tensor]:
     r"""What is not digits, on the same levels."""
 
     draw = torch.Generator().manual_seed(0)
     order = torch.rand(len(x), 64, generator=draw).argsort(1)
-    half = ((x + 1) / 4 * 16).round() / 8 - 1
+    half = on_levels((x + 1) / 2 - 1)
     return {
         "pixels shuffled": x.flatten(1).gather(1, order).reshape(x.shape),
         "inverted": -x,
         "half the contrast": half,
+        "0.9 of the contrast": on_levels(0.9 * (x + 1) - 1),
+        "averages of two digits": on_levels((x + x.roll(1, 0)) / 2),
         "empty images": -torch.ones_like(x),
         "uniform noise": torch.randint(0, LEVELS, x.shape, generator=draw) / 8 - 1,
     }
