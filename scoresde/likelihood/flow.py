@@ -73,6 +73,7 @@ class Flow:
         path = self._path()
         integral = Integral.of(self.model, self._curve(path), self.tracer, self.ends, self.nodes)
         sums = integral.sums()
+        noise = sums.variance.sqrt()  # of one pass
         passes = torch.ones_like(path.calls)
         if target is not None:
             sums, passes = _repeated(integral, sums, target)
@@ -81,7 +82,7 @@ class Flow:
         nats = end + self.tracer.companion.integral(*self.ends) - sums.trace - sums.defect
         budget = {
             "probes": sums.variance.sqrt(),
-            "quadrature": self._quadrature_gap(integral, sums),
+            "quadrature": self._quadrature_gap(integral, sums, noise),
             "path": MISMATCH * sums.defect.abs(),
             "end": sums.end.abs(),
             "prior": self._prior_gap(path.x, end),
@@ -128,17 +129,18 @@ class Flow:
     def _alpha(self, t: float) -> float:
         return self.model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
 
-    def _quadrature_gap(self, integral: Integral, sums: Sums) -> Tensor:
+    def _quadrature_gap(self, integral: Integral, sums: Sums, noise: Tensor) -> Tensor:
         r"""How far the sum may be from the integral.
 
-        The change of the companion's trace, whose integral is known, stands in. Where there is no
-        noise, the sums over every other node tell too.
+        The change of the companion's trace, whose integral is known, stands in. The sums over
+        every other node tell too, where they differ by more than their noise.
         """
 
         companion, (u, weights) = self.tracer.companion, integral.nodes
         found = (weights * companion.change(u)).sum(0)
         low, high = companion.trace(torch.tensor(self.ends)).tolist()
-        return (found - (low - high) / 2).abs().to(self.x.device) + sums.halves.abs()
+        beyond = (sums.noisy_halves.abs() - noise.nan_to_num()).clamp(min=0)
+        return (found - (low - high) / 2).abs().to(self.x.device) + sums.halves.abs() + beyond
 
     def _prior_gap(self, x: Tensor, known: Tensor) -> Tensor:
         r"""How far the prior is from the companion at the end of the flow."""

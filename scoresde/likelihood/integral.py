@@ -37,6 +37,7 @@ class Sums(NamedTuple):
         defect: The integral of the score times the defect of the path.
         halves: Half the difference between the sums over the even and the odd nodes, of all that
             is free of noise.
+        noisy_halves: The same of what is not, whose variance is that of the sum.
         end: What the log-density changes by if the noise at the start is taken away, to first order.
     """
 
@@ -44,6 +45,7 @@ class Sums(NamedTuple):
     variance: Tensor
     defect: Tensor
     halves: Tensor
+    noisy_halves: Tensor
     end: Tensor
 
 
@@ -121,7 +123,7 @@ class Integral:
 
         like = self.curve.states[0]
         zero = torch.zeros(len(like), dtype=torch.float64, device=like.device)
-        total, defects, halves, end = zero, zero, zero, zero
+        total, defects, halves, noisy, end = zero, zero, zero, zero, zero
         parts = []
         weights = self.nodes.weights.expand(-1, len(like)).to(like.device)
         for j, (here, field, y, slope) in enumerate(self.along()):
@@ -131,8 +133,12 @@ class Integral:
             force = noise / torch.exp(2 * here)[:, None]  # minus the score
             defect = -(force * (slope.flatten(1) - noise)).sum(1)
             total, defects = total + weight * node.value, defects + weight * defect
-            sure = defect if self.tracer.random else defect + node.value
-            halves = halves + (-1) ** j * weight * sure.detach()
+            sign = (-1) ** j * weight
+            halves = halves + sign * defect.detach()
+            if self.tracer.random:
+                noisy = noisy + sign * node.value.detach()
+            else:
+                halves = halves + sign * node.value.detach()
             if j == 0:
                 divergence = node.value + self.tracer.companion.trace(here) - noise.shape[1]
                 shrink = torch.exp(2 * (self.first - here)) / 2
@@ -145,6 +151,7 @@ class Integral:
             variance(parts, weights, self.nodes.u) if parts else zero + unknown,
             defects,
             halves,
+            noisy,
             end,
         )
 
