@@ -74,6 +74,8 @@ def likelihood(
     x, labels = read_rows(data, score)
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
+    if levels is None and (draws, dequantization) != (1, "uniform"):
+        raise ValueError("--draws and --dequantization are for data on levels: pass --levels.")
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,

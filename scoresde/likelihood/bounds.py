@@ -30,6 +30,7 @@ from solvers.shapes import align
 
 from ..checks import check_count
 from ..grids import grid_times
+from ..latents.encode import signal
 from ..models import ScoreModel
 from .batches import Asked, Batch, ask_freely
 from .companion import Companion
@@ -108,8 +109,7 @@ def elbo(
         values = torch.cat(
             [_draws(asked, batch, measure, nodes, draws) for batch in asked.batches()], 1
         )
-    whole = measure.whole()
-    with asked.settings.gradients():
+        whole = measure.whole()
         known = _end(asked) - _companions(asked, whole)
     if steps is not None:
         known = known + _entropies(asked, whole.u[0])
@@ -233,7 +233,7 @@ def _end(asked: Asked) -> Tensor:
     r"""The expected log-density of the prior, with shape (B,)."""
 
     process, d = asked.model.process, asked.dimension
-    alpha = float(process.scales(torch.tensor(process.t_max, dtype=torch.float64))[0])
+    alpha = signal(asked.model, process.t_max)
     last = added(torch.tensor(asked.ends[1]).double(), asked.ends[0]).item()
     std = process.prior_std() / alpha
     square = asked.x.flatten(1).double().square().sum(1) + d * last**2

@@ -26,6 +26,7 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
+from ..latents.encode import signal
 from ..models import ScoreModel
 from ..settings import Settings
 from ..transport import make_times, transport
@@ -78,7 +79,7 @@ class Flow:
         if target is not None:
             sums, passes = _repeated(integral, sums, target)
         process, d = self.model.process, self.x[0].numel()
-        end = process.prior_log_prob(path.x) + d * math.log(self._alpha(process.t_max))
+        end = process.prior_log_prob(path.x) + d * math.log(signal(self.model, process.t_max))
         nats = end + self.tracer.companion.integral(*self.ends) - sums.trace - sums.defect
         budget = {
             "probes": sums.variance.sqrt(),
@@ -126,9 +127,6 @@ class Flow:
         unit = unit.reshape(*unit.shape, *(1,) * (path.path.ndim - unit.ndim))
         return Curve(u, path.path / unit, std)
 
-    def _alpha(self, t: float) -> float:
-        return self.model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
-
     def _quadrature_gap(self, integral: Integral, sums: Sums, noise: Tensor) -> Tensor:
         r"""How far the sum may be from the integral.
 
@@ -150,7 +148,9 @@ class Flow:
             d, std = self.x[0].numel(), self.model.data_std
             shift = math.sqrt(d) * std * math.exp(-self.ends[1])  # of data with any mean
             return torch.full_like(known, shift + d * process.prior_gap(std))
-        return (companion.log_prob(x / self._alpha(process.t_max), self.ends[1]) - known).abs()
+        return (
+            companion.log_prob(x / signal(self.model, process.t_max), self.ends[1]) - known
+        ).abs()
 
 
 def _repeated(integral: Integral, sums: Sums, target: float) -> tuple[Sums, Tensor]:

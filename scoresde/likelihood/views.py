@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers.brownian import STEPS, keyed_normal
 
 from ..checks import check_count
+from ..latents.encode import signal
 from ..models import ScoreModel
 from .batches import Asked, Batch, ask_freely
 from .bounds import Bound, elbo
@@ -76,7 +77,7 @@ def _along(asked: Asked, batch: Batch, steps: int, paths: int) -> Tensor:
     u = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     fields = denoisers(batch.model, u[1:, None].expand(-1, len(x)), x)
     process, found = asked.model.process, []
-    alpha = float(process.scales(torch.tensor(process.t_max, dtype=torch.float64))[0])
+    alpha = signal(asked.model, process.t_max)
     for path in range(paths):
         y, total = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for k, field in enumerate(fields):
