@@ -28,6 +28,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.likelihood
 	$(PY) -m benchmarks.likelihood_memory
+	$(PY) -m benchmarks.likelihood_errors
 	$(PY) -m benchmarks.coverage
 	$(PY) -m benchmarks.digits_likelihood
 	$(PY) -m benchmarks.gradients

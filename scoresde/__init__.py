@@ -3,9 +3,19 @@ r"""Score-based generative models as differential equations, with the solver cho
 from .compare import Comparison, compare, suggest
 from .conditions import Given
 from .custom import CustomProcess, LinearProcess, NonlinearProcess
-from .editing import edit
+from .editing import edit, fit_null, inpaint, interpolate
 from .guidance import classifier_free
-from .latents import Reconstruction, encode, reconstruct
+from .latents import (
+    LatentStatistics,
+    NoisePath,
+    Reconstruction,
+    encode,
+    encode_noise,
+    latent_statistics,
+    load_latents,
+    reconstruct,
+    save_latents,
+)
 from .likelihood import (
     Bound,
     Likelihood,
@@ -18,6 +28,7 @@ from .likelihood import (
     fit_noise,
     log_likelihood,
     path_density,
+    quantize,
     views,
 )
 from .models import ScoreModel
@@ -49,6 +60,7 @@ __all__ = [
     "Interpolant",
     "Karras",
     "KernelOracle",
+    "LatentStatistics",
     "Likelihood",
     "LinearBeta",
     "LinearProcess",
@@ -56,6 +68,7 @@ __all__ = [
     "MixtureOracle",
     "Moments",
     "NetworkScore",
+    "NoisePath",
     "NonlinearProcess",
     "Oracle",
     "Plan",
@@ -77,16 +90,24 @@ __all__ = [
     "edit",
     "elbo",
     "encode",
+    "encode_noise",
     "fit_noise",
+    "fit_null",
+    "inpaint",
+    "interpolate",
+    "latent_statistics",
     "load",
+    "load_latents",
     "log_likelihood",
     "moments",
     "path_density",
     "probability_flow",
+    "quantize",
     "reconstruct",
     "reverse_sde",
     "sample",
     "save",
+    "save_latents",
     "suggest",
     "tune",
     "views",

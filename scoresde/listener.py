@@ -36,10 +36,14 @@ def listener(
         if settings.callback is None:
             return None
         at, denoised = reverse.to_time(event.time), watch.latest if watch else None
-        rows = event.rows
-        if settings.batch_size is not None:  # name the samples of the whole run
-            rows = (torch.arange(len(event.x)) if rows is None else rows) + samples.start
-        x = reverse.leave(event.x, at)
+        rows, x = event.rows, reverse.leave(event.x, at)
+        if rows is None and len(x) > len(samples):  # others fill up a block
+            known = slice(len(samples))
+            x = x[known]
+            denoised = None if denoised is None else denoised[known]
+            event = event._replace(calls=None if event.calls is None else event.calls[known])
+        if settings.batch_size is not None or settings.method.block:  # name those of the whole run
+            rows = (torch.arange(len(x)) if rows is None else rows) + samples.start
         return settings.callback(event._replace(time=at, x=x, rows=rows, denoised=denoised))
 
     return told

@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from .stored import replacing
+
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -63,6 +65,35 @@ def images(
     for axis in axes:
         axis.axis("off")
     _write(figure, file)
+
+
+def animate(
+    file: Path, path: Tensor, *, columns: int | None = None, seconds: float = 3.0, zoom: int = 8
+) -> None:
+    r"""Writes the images of a path as an animated GIF, which rests at its end.
+
+    Arguments:
+        file: The file to write.
+        path: Grey images on [-1, 1], with shape (n, B, 1, H, W), such as the path of an edit.
+        columns: The images in a row. By default, each picture is about square.
+        seconds: How long it takes, without the rest.
+        zoom: The pixels of the picture for each of the images.
+    """
+
+    from PIL import Image
+
+    file = Path(file)
+    if file.suffix != ".gif":
+        raise ValueError(f"an animation needs a gif file, not {file.name!r}.")
+    pictures = []
+    for x in path:
+        grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5
+        pixels = np.kron(grey, np.ones((zoom, zoom))).round().astype(np.uint8)
+        pictures.append(Image.fromarray(pixels))
+    step = max(20, round(1000 * seconds / len(pictures)))
+    with replacing(file) as part:
+        pictures[0].save(part, format="GIF", save_all=True, append_images=pictures[1:], loop=0,
+                         duration=[step] * (len(pictures) - 1) + [1500])  # fmt: skip
 
 
 def histogram(

@@ -34,6 +34,7 @@ from .models import ScoreModel
 from .moments import Moments
 
 Clock = Literal["t", "log_snr"]
+FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
 
 
 def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
@@ -67,7 +68,8 @@ class Reverse:
         eta: The amount of noise :math:`\eta`.
         clock: The time of the problem, "t" or "log_snr".
         form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root
-            mean square of the data, or "moments" with what the model knows of it.
+            mean square of the data, or "moments" with what the model knows of it. "floored" is the
+            same with no variance far below the others, and "isotropic" if nothing is known.
         noise: The noise of a semi-linear problem, if it is not that of a constant eta.
     """
 
@@ -106,7 +108,9 @@ class Reverse:
     def moments(self) -> Moments | None:
         r"""What is known of the data, if the solver asks for it."""
 
-        if self.kind is not SemiLinear or self.form != "moments":
+        if self.kind is not SemiLinear or self.form not in ("moments", "floored"):
+            return None
+        if self.model.moments is None and self.form == "floored":
             return None
         if self.model.moments is None:
             raise ValueError(
@@ -131,9 +135,11 @@ class Reverse:
 
         if self.moments is not None:
             variances = self.moments.coordinates
+            if self.form == "floored":
+                variances = variances.clamp(min=FLOOR * variances.mean().item())
         else:
-            known = {"data": 0.0, "noise": torch.inf, "isotropic": self.model.data_std**2}
-            variances = torch.tensor([known[self.form]], dtype=torch.float64)
+            known = {"data": 0.0, "noise": torch.inf}.get(self.form, self.model.data_std**2)
+            variances = torch.tensor([known], dtype=torch.float64)
         return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 
     def to_clock(self, t: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 r"""From noise to data."""
 
 import math
+import re
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -8,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers import Solution, counting
+from solvers import Solution, Solver, counting, get
 from solvers.shapes import align, row_where
 
+from .bitwise import warn_of_other_bits
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
+from .plans import describe_process
 from .process import PRIOR_GAP
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, transport
+
+HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
 def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> Solution:
@@ -68,7 +73,12 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
 
 
 def decode(
-    model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
+    model: ScoreModel,
+    z: Tensor | Solution,
+    *,
+    t_max: float | None = None,
+    companion: Tensor | None = None,
+    **options: Any,
 ) -> Solution:
     r"""Turns latents into data along the reverse process, ended by one denoising.
 
@@ -77,6 +87,8 @@ def decode(
         z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
             solver and grid are then used backwards where no other is said.
         t_max: The time of the latents. By default, the last of the process.
+        companion: What a reversible solver goes back from. By default that of the solution, if its
+            solver and grid are used.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model.
             `denoise=False` leaves out the last denoising, for a round trip.
 
@@ -94,12 +106,15 @@ def decode(
         )
     known = z.provenance.get("conditions", []) if isinstance(z, Solution) else []
     if isinstance(z, Solution):
-        defaults = reversed_options(z)
+        check_origin(model, z)
+        defaults = reversed_options(z, options.get("solver"))
         end = float(z.times[-1]) if z.times.ndim == 1 else None
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
                 f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
             )
+        if companion is None and not {*STEPPING, "solver"} & set(options):
+            companion = z.companion
         t_max, z = end, z.x
     batch = len(z) if isinstance(z, Tensor) else None
     model, settings = split(model, options, batch, **defaults)
@@ -116,10 +131,16 @@ def decode(
             if not math.isclose(first, t_max, rel_tol=1e-9):
                 raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
     with settings.gradients():
-        return _decode(model, z, start, settings)
+        return _decode(model, z, start, settings, companion)
 
 
-def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> Solution:
+def _decode(
+    model: ScoreModel,
+    x: Tensor,
+    start: float,
+    settings: Settings,
+    companion: Tensor | None = None,
+) -> Solution:
     process = model.process
     stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
     if stop >= start:
@@ -128,7 +149,7 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
         )
     times = make_times(model, start, stop, settings)
     if not settings.denoise:
-        return transport(model, x, times, settings)
+        return transport(model, x, times, settings, companion)
     if settings.max_calls is not None:  # what the last denoising takes is kept back
         if settings.max_calls <= model.cost:
             raise ValueError(
@@ -136,7 +157,7 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
                 f"{settings.max_calls}."
             )
         settings = replace(settings, max_calls=settings.max_calls - model.cost)
-    solution = transport(model, x, times, settings)
+    solution = transport(model, x, times, settings, companion)
     t = solution.times[-1]
     with counting() as counter:
         clean = [
@@ -150,12 +171,36 @@ def _decode(model: ScoreModel, x: Tensor, start: float, settings: Settings) -> S
     return replace(solution, x=x, calls=solution.calls + calls * ok)
 
 
-def reversed_options(solution: Solution) -> dict[str, Any]:
-    r"""Returns the options by which a solution is run backwards."""
+def check_origin(model: ScoreModel, z: Solution) -> None:
+    r"""Refuses latents of another process or model, and warns of those that another machine made."""
+
+    made = z.provenance
+    process, known = describe_process(model), made.get("process", "")
+    if re.sub(r" at 0x[0-9a-f]+", "", known) != process:
+        raise ValueError(
+            f"the latents are of the process {known}, but the model's is {process}; load its own model."
+        )
+    name, other = (model.fingerprint or "").split()[:1], str(made.get("model", "")).split()[:1]
+    if name and all(HASH.fullmatch(word) for word in (*name, *other)) and name != other:
+        raise ValueError(
+            f"the latents are of the model {other[0]}, but this one is {name[0]}; to translate between "
+            "models that share a prior, decode the tensor z.x."
+        )
+    if z.companion is not None and "environment" in made:
+        warn_of_other_bits(made["environment"], z.x.device)
+
+
+def reversed_options(solution: Solution, solver: str | Solver | None = None) -> dict[str, Any]:
+    r"""Returns the options by which a solution is run backwards.
+
+    Arguments:
+        solution: The solution.
+        solver: The solver that made it, if not the catalogue's of its name.
+    """
 
     made = solution.provenance
     options: dict[str, Any] = {
-        "solver": made["solver"],
+        "solver": get(made["solver"] if solver is None else solver).undone_by,
         "clock": made["clock"],
     }
     if made["rtol"] is not None or made["atol"] is not None:
@@ -177,7 +222,7 @@ def way_back(up: Solution, options: dict[str, Any]) -> dict[str, Any]:
     back = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(up.calls.max())
-    return {**reversed_options(up), **back, **{k: options[k] for k in ("solver",) if k in options}}
+    return {**reversed_options(up, options.get("solver")), **back}
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:

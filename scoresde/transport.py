@@ -4,7 +4,7 @@ import functools
 import importlib.metadata
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,13 @@ from .settings import STEPS, Settings
 from .watched import Watched
 
 
-def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Solution:
+def transport(
+    model: ScoreModel,
+    x: Tensor,
+    times: Tensor,
+    settings: Settings,
+    companion: Tensor | None = None,
+) -> Solution:
     r"""Carries states from the first to the last of some times along the reverse process.
 
     Arguments:
@@ -34,10 +40,11 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
         times: The times, with shape (n + 1,), in float64. Under tolerances, those between are
             where the path is kept.
         settings: The options.
+        companion: What a reversible solver is to go back from.
     """
 
-    reverse = make_reverse(model, settings)
-    size = settings.batch_size or len(x)
+    reverse, block = make_reverse(model, settings), settings.method.block
+    size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
     _check_resolution(x, settings)
     progress = tqdm(
@@ -49,18 +56,21 @@ def transport(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -
     parts: list[Solution] = []
     with progress:
         for first in range(0, len(x), size):
-            rows = torch.arange(first, min(first + size, len(x)))
-            part = replace(reverse, model=model.rows(rows)) if size < len(x) else reverse
-            some = x[rows.to(x.device)]
-            noise = see_noise(part, some, rows, settings)
-            own = times if times.ndim == 1 else times[:, rows]
+            count = min(size, len(x) - first)
+            rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
+            part = replace(reverse, model=model.rows(rows)) if size != len(x) else reverse
+            here = rows.to(x.device)
+            run = _Run(part, x[here], range(first, first + count),
+                       times if times.ndim == 1 else times[:, rows],
+                       see_noise(part, x[here], rows, settings),
+                       None if companion is None else companion[here])  # fmt: skip
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
-                parts.append(_untouched(some, own))
+                parts.append(_untouched(run.x, run.times))
                 continue
             try:
-                parts.append(_solve(part, some, first, own, settings, progress, noise))
+                parts.append(_solve(run, settings, progress))
             except SolverError as error:  # name the sample of the whole run, keep what is done
-                samples = tuple(row + first for row in error.failure.samples)
+                samples = tuple(row + first for row in error.failure.samples if row < count)
                 kept = [*parts, *([error.solution] if error.solution else [])]
                 failure = replace(error.failure, samples=samples)
                 raise SolverError(failure, Solution.stack(kept)) from None
@@ -93,21 +103,25 @@ def make_reverse(model: ScoreModel, settings: Settings) -> Reverse:
     return Reverse(model, solver.solves, eta, _clock(model, settings), solver.form, noise)
 
 
-def _solve(
-    reverse: Reverse,
-    x: Tensor,
-    first: int,
-    times: Tensor,
-    settings: Settings,
-    progress: Any,
-    noise: Brownian | None,
-) -> Solution:
+class _Run(NamedTuple):
+    r"""Some rows that are integrated at once. The last may stand several times, to fill a block."""
+
+    reverse: Reverse
+    x: Tensor
+    samples: range
+    times: Tensor
+    noise: Brownian | None
+    companion: Tensor | None
+
+
+def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
+    reverse, x, samples, times, noise, companion = run
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)
-    samples = range(first, first + len(x))
 
     def finish(solution: Solution) -> Solution:
-        return _in_process(solution, reverse, times)
+        solution = _in_process(solution, reverse, times)
+        return solution if len(x) == len(samples) else solution.rows(torch.arange(len(samples)))
 
     try:
         solution = solve(
@@ -125,6 +139,7 @@ def _solve(
             on_failure=settings.on_failure,
             grad=settings.grad,
             parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
+            companion=companion,
         )
     except SolverError as error:
         raise SolverError(error.failure, error.solution and finish(error.solution)) from None

@@ -7,12 +7,16 @@ from typing import Any
 from .adams import AdaptiveAdams
 from .backends import torchdiffeq, torchsde
 from .exponential import ExponentialMultistep
+from .fixed_point import FixedPoint
+from .interaction import Interaction
 from .problem import SDE, SemiLinear
 from .renoise import Ancestral, Churn, Langevin
-from .runge_kutta import TABLEAUS, RungeKutta
+from .reversible import McCallumFoster, ReversibleHeun
+from .runge_kutta import TABLEAUS, RungeKutta, Tableau
 from .singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
 from .solver import Solver
 from .stochastic import NOISY_TABLEAUS, StochasticRungeKutta
+from .twostep import Edict, TwoStep, bdia, belm
 from .weights import edge, even, exact, halved, midpoint
 
 BH1, BH2 = (exact, edge, exact), (exact, midpoint, exact)  # by the number of values
@@ -73,7 +77,37 @@ STOCHASTIC: tuple[Solver, ...] = (
     Langevin("annealed_langevin", None, corrections=5, tau=0.1),
     AdaptiveAdams("exponential_sde", highest=1, form="data", stochastic=True),
 )
-NATIVE = (*DETERMINISTIC, *STOCHASTIC)
+BITS = 34  # of a lattice: states up to 2**17 in units of the last noise level, steps of 6e-11
+
+
+def _rex(tableau: Tableau, noise: bool = False) -> Solver:
+    method = McCallumFoster(tableau.name, tableau)
+    if noise:
+        return Interaction(f"rex_noise_{tableau.name}", method, "noise", "noise_level")
+    return Interaction(f"rex_{tableau.name}", method, "data", "signal_to_noise")
+
+
+def _lattice(name: str, form: str) -> Solver:
+    return Interaction(name, ReversibleHeun(name, BITS), form)
+
+
+REX = [tableau for tableau in TABLEAUS if tableau.name in ("euler", "midpoint", "rk4")]
+INVERTIBLE: tuple[Solver, ...] = (
+    ReversibleHeun(),
+    _lattice("lattice_heun", "floored"),
+    _lattice("lattice_heun_isotropic", "isotropic"),
+    TwoStep("o_belm", belm("noise_level")),
+    TwoStep("moment_belm", belm("clock"), "floored"),
+    TwoStep("leapfrog", bdia(1.0)),
+    TwoStep("bdia", bdia(0.5), order=1),
+    Edict(),
+    *(_rex(tableau) for tableau in REX),
+    *(_rex(tableau, noise=True) for tableau in REX),
+    FixedPoint("fixed_point_ddim", _multistep("ddim", 1)),
+    FixedPoint("anderson_ddim", _multistep("ddim", 1), depth=2),
+    FixedPoint("renoise_ddim", _multistep("ddim", 1), average=3),
+)
+NATIVE = (*DETERMINISTIC, *INVERTIBLE, *STOCHASTIC)
 CATALOGUE: dict[str, Solver] = {
     str(solver): solver for solver in (*NATIVE, *torchdiffeq.METHODS, *torchsde.METHODS)
 }
@@ -87,6 +121,11 @@ SETTABLE = (
     "corrections",
     "ratio",
     "tau",
+    "iterations",
+    "depth",
+    "average",
+    "mix",
+    "block",
 )
 REFUSED: dict[str, str] = {**torchdiffeq.REFUSED, **torchsde.REFUSED}
 ALIASES = {

@@ -1,5 +1,7 @@
 r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from .calls import counting
@@ -21,10 +23,12 @@ def march(
     since the last check are taken again one by one, to find which samples failed, and when.
     """
 
+    dtype = x.dtype
+    x, memory = method.resume(x, control.companion)
     record = Record(problem, x, times, control)
     with counting() as counter:
         plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
-        i, memory, every = 0, None, CHECK_EVERY
+        i, every = 0, CHECK_EVERY
         saved, told, before, known = (i, x, memory), 0, 0, 0
         while i < len(plan) and record.any_alive:
             cost = max(method.calls_per_step * problem.cost, counter.total - before)
@@ -51,7 +55,10 @@ def march(
     if i < len(plan) and record.any_alive:
         rows = record.alive.nonzero()[:, 0]
         record.stop(rows, x[rows.to(x.device)], _at(times[i], rows))
-    return record.finish(x)
+    solution = record.finish(x)
+    path = solution.path if solution.path is None else solution.path.to(dtype)
+    companion = method.carry(x, memory)
+    return replace(solution, x=solution.x.to(dtype), path=path, companion=companion)
 
 
 def _at(time: Tensor, rows: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class Solution:
             for each sample.
         path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
         provenance: What made it: solver, grid, seed, versions.
+        companion: The pair of states from which a reversible method leads back, in its own
+            coordinates, with shape (B, 2, *).
     """
 
     x: Tensor
@@ -33,6 +35,7 @@ class Solution:
     status: tuple[str, ...]
     path: Tensor | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    companion: Tensor | None = None
 
     @property
     def ok(self) -> bool:
@@ -48,6 +51,7 @@ class Solution:
         if len(parts) == 1:
             return first
         paths = [part.path for part in parts if part.path is not None]
+        pairs = [part.companion for part in parts if part.companion is not None]
         return replace(
             first,
             x=torch.cat([part.x for part in parts]),
@@ -58,6 +62,27 @@ class Solution:
             times=torch.cat([p.times for p in parts], 1) if first.times.ndim > 1 else first.times,
             status=tuple(status for part in parts for status in part.status),
             path=torch.cat(paths, dim=1) if paths else None,
+            companion=torch.cat(pairs) if pairs else None,
+        )
+
+    def rows(self, index: Tensor) -> "Solution":
+        r"""Returns the solution of some samples."""
+
+        here, index = index.to(self.x.device), index.cpu()
+        seeds = self.provenance.get("seeds")
+        made = {**self.provenance, "seeds": [seeds[i] for i in index.tolist()]} if seeds else None
+        return replace(
+            self,
+            x=self.x[here],
+            times=self.times if self.times.ndim == 1 else self.times[:, index],
+            reached=self.reached[index],
+            calls=self.calls[index],
+            accepted=self.accepted[index],
+            rejected=self.rejected[index],
+            status=tuple(self.status[i] for i in index.tolist()),
+            path=None if self.path is None else self.path[:, here],
+            companion=None if self.companion is None else self.companion[here],
+            provenance=made or self.provenance,
         )
 
     def __repr__(self) -> str:

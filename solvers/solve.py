@@ -36,6 +36,7 @@ def solve(
     on_failure: Literal["raise", "partial"] = "raise",
     grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none",
     parameters: Sequence[Tensor] = (),
+    companion: Tensor | None = None,
 ) -> Solution:
     r"""Integrates a problem from the first to the last of some times.
 
@@ -64,6 +65,7 @@ def solve(
         grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
             in place of keeping what is inside it; or "adjoint".
         parameters: What the adjoint is asked for beside the start.
+        companion: That of the solution of a reversible solver, to go back from its end.
 
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.
@@ -86,9 +88,20 @@ def solve(
         check_tries(solver, noise, path)
     if grad == "adjoint" and not solver.adjoint:
         raise ValueError(f"{solver} has no adjoint; pass grad='checkpoint'.")
+    if companion is not None and not solver.reversible:
+        raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
     parameters = tuple(parameters)
     control = Control(
-        controller, noise, path, callback, pause, max_calls, on_failure, grad, parameters
+        controller,
+        noise,
+        path,
+        callback,
+        pause,
+        max_calls,
+        on_failure,
+        grad,
+        parameters,
+        companion,
     )
     if grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))

@@ -48,6 +48,7 @@ class Control:
         on_failure: Whether a failure raises, or ends the samples concerned.
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
         parameters: What an adjoint is asked for beside the start.
+        companion: What a reversible method carried at the end of the run that is to be undone.
     """
 
     controller: Controller | None = None
@@ -59,6 +60,7 @@ class Control:
     on_failure: Literal["raise", "partial"] = "raise"
     grad: str = "none"
     parameters: tuple[Tensor, ...] = ()
+    companion: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.max_calls is not None and self.max_calls < 1:
@@ -87,6 +89,9 @@ class Solver(ABC):
         adjoint: Whether it can integrate its adjoint equation.
         form: The linear part that it wants of a semi-linear problem.
         profile: How the noise that it wants depends on the noise level.
+        reversible: Whether its runs end with a companion, from which they can be undone.
+        exact: Whether that holds to the last bit.
+        block: How many rows it integrates at once, always as many; 0 if that does not matter.
     """
 
     name: str
@@ -102,6 +107,15 @@ class Solver(ABC):
     adjoint: bool = False
     form: str = "data"
     profile: str = "constant"
+    reversible: bool = False
+    exact: bool = False
+    block: int = 0
+
+    @property
+    def undone_by(self) -> "Solver":
+        r"""The solver whose run over the same times backwards leads back."""
+
+        return self
 
     @abstractmethod
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
@@ -151,6 +165,12 @@ class Method(Protocol):
 
     @property
     def caution(self) -> Caution: ...
+
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+        r"""Returns the state and the memory at the start."""
+
+    def carry(self, x: Tensor, memory: Any) -> Tensor | None:
+        r"""Returns what the run is undone from, with shape (B, 2, *)."""
 
     def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
         r"""Returns the coefficients of n steps, worked out at once before any is taken.

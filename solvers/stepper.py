@@ -24,6 +24,16 @@ class Stepper(Solver):
     caution: ClassVar[Caution] = Caution()
     calls_at_start: ClassVar[int] = 2  # evaluations before the first step under tolerances
 
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+        r"""Returns the state and the memory at the start of a grid."""
+
+        return x, None
+
+    def carry(self, x: Tensor, memory: Any) -> Tensor | None:
+        r"""Returns what the run is undone from, with shape (B, 2, *), of reversible methods."""
+
+        return None
+
     @abstractmethod
     def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
         r"""Returns the coefficients of n steps."""

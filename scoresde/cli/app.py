@@ -13,10 +13,11 @@ import solvers
 from .. import zoo
 from ..editing import edit as edit_data
 from ..latents import encode as encode_data
+from ..latents import load_latents, save_latents
 from ..sampling import decode as decode_latents
 from ..sampling import sample as draw
 from . import about, likelihood, measure
-from .files import check_suffix, read_array, read_latents, write_array, write_latents
+from .files import check_suffix, read_array, write_array
 from .options import (
     AsJson,
     Atol,
@@ -132,7 +133,7 @@ def encode(
     )
     score = guided(zoo.load(model), label, None)
     z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
-    write_latents(out, z)
+    save_latents(out, z)
     report({"samples": len(z.x), "calls": call_range(z.calls), "std": z.x.std().item(),
              "out": str(out)}, as_json)  # fmt: skip
 
@@ -155,7 +156,7 @@ def decode(
         check_suffix(out)
     options = said(batch_size=batch_size)
     score = guided(zoo.load(model), label, guidance)
-    s = decode_latents(score, read_latents(data), denoise=denoise, progress=not as_json, **options)
+    s = decode_latents(score, load_latents(data), denoise=denoise, progress=not as_json, **options)
     if out is not None:
         write_array(out, s.x, calls=s.calls.numpy())
     report(

@@ -1,6 +1,5 @@
 r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed."""
 
-import json
 import math
 import zipfile
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from solvers import Solution
 
 from ..models import ScoreModel
 from ..plots import tile
@@ -70,36 +67,6 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
     else:
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in others.items()}
         np.savez(file, x=x.cpu().numpy(), **arrays)
-
-
-def write_latents(file: Path, solution: Solution) -> None:
-    r"""Writes latents with the grid and the settings by which they are decoded."""
-
-    if file.suffix != ".npz":
-        raise ValueError(f"latents need an npz file, which holds their grid, not {file.name}.")
-    write_array(
-        file,
-        solution.x,
-        times=solution.times.numpy(),
-        calls=solution.calls.numpy(),
-        provenance=json.dumps(solution.provenance),
-    )
-
-
-def read_latents(file: Path) -> Solution:
-    r"""Returns latents that :func:`write_latents` wrote."""
-
-    arrays = _open(file)
-    missing = {"x", "times", "calls", "provenance"} - set(arrays)
-    if missing:
-        raise ValueError(
-            f"{file} holds no latents of `scoresde encode`: it lacks {', '.join(sorted(missing))}."
-        )
-    x, times, calls = (torch.from_numpy(arrays[name]) for name in ("x", "times", "calls"))
-    none = torch.zeros_like(calls)
-    provenance = json.loads(str(arrays["provenance"]))
-    reached = times[-1].expand(len(x))
-    return Solution(x, times, reached, calls, none, none, ("ok",) * len(x), provenance=provenance)
 
 
 def _open(file: Path) -> dict[str, np.ndarray]:

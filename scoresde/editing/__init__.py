@@ -1,5 +1,22 @@
-r"""Edits built of encoding and decoding."""
+r"""Edits of data, and what can be done with latents."""
 
-from .edit import edit
+from .directions import Principal, direction, move, principal_directions
+from .edit import METHODS, edit
+from .inpaint import inpaint
+from .interpolate import along, grid, interpolate, weighted
+from .pivot import fit_null
 
-__all__ = ["edit"]
+__all__ = [
+    "METHODS",
+    "Principal",
+    "along",
+    "direction",
+    "edit",
+    "fit_null",
+    "grid",
+    "inpaint",
+    "interpolate",
+    "move",
+    "principal_directions",
+    "weighted",
+]

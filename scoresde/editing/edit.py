@@ -1,24 +1,42 @@
-r"""Edits: up to a noise level with one model, down again with another."""
+r"""Edits: the verb, and the methods it chooses from."""
 
 import math
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.brownian import START, keyed_normal
 
-from ..checks import check_data
-from ..latents import encode
-from ..latents.encode import signal
 from ..models import ScoreModel
 from ..process import Use
-from ..sampling import decode, way_back
-from ..settings import Settings
+from .flow_edit import by_difference
+from .inpaint import inpaint
+from .pivot import by_null
+from .translate import by_flow, by_noise, by_noise_path
 
-OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
+Method = Callable[..., Solution]
+
+
+def by_mask(
+    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+) -> Solution:
+    r"""Draws what is not known of the data, by the target; see :func:`scoresde.inpaint`."""
+
+    if not isinstance(options.get("known"), Tensor):
+        raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
+    way = options.pop("way", "replacement")
+    return inpaint(target, x, method=way, t_max=t_max, **options)
+
+
+METHODS: dict[str, Method] = {
+    "encode": by_flow,
+    "noise": by_noise,
+    "noise_path": by_noise_path,
+    "flow": by_difference,
+    "null": by_null,
+    "inpaint": by_mask,
+}
 
 
 def edit(
@@ -28,14 +46,19 @@ def edit(
     *,
     noise_level: float | None = None,
     strength: float | None = None,
-    method: Literal["encode", "noise"] = "encode",
+    method: str = "encode",
     **options: Any,
 ) -> Solution:
     r"""Edits data: all steps are spent below the noise level to which it goes.
 
-    With "encode", the source model's probability flow carries data up, and the target model's
-    carries it down: what both agree on stays. With "noise", fresh noise takes data up, and the
-    source is not asked.
+    - "encode": up by the source's flow, down by the target's. What both agree on stays.
+    - "noise": up by fresh noise, down by the target; the source is not asked.
+    - "noise_path": the noise by which the source would make the data, given to the target.
+    - "flow": the difference of both flows, averaged over `averages=` draws of noise; nothing is inverted.
+    - "null": for guided models: up by the flow of `pivot=`, down by the target with what makes the source
+      follow that path.
+    - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being
+      "replacement", "resampling" or "gradient".
 
     Arguments:
         source: The model of the data as it is, with its conditions bound.
@@ -43,23 +66,20 @@ def edit(
         x: Data, with shape (B, *).
         noise_level: The noise level :math:`\sigma / \alpha` to which it goes.
         strength: Instead of it, the fraction in (0, 1] of the span of log-SNR.
-        method: "encode" or "noise".
-        options: Those of :class:`scoresde.Settings`. The default solver is "dopri5" with
-            tolerances of 1e-5.
+        method: One of the above.
+        options: Those of :class:`scoresde.Settings` and of the method. Solvers and steps have defaults
+            for each.
+
+    Returns:
+        The solution of the way down, in units of the data; its calls are those of both ways.
 
     Raises:
         ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
             `strength` is given.
-
-    References:
-        | Dual Diffusion Implicit Bridges (Su et al., 2023), algorithm 1, for "encode"
-        | https://arxiv.org/abs/2203.08382
-        | SDEdit (Meng et al., 2022), algorithm 1, for "noise"
-        | https://arxiv.org/abs/2108.01073
     """
 
-    if method not in ("encode", "noise"):
-        raise ValueError(f"method must be 'encode' or 'noise', but is {method!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
     if "times" in options:
         raise ValueError(
             "times= has no effect: noise_level= or strength= says where an edit goes."
@@ -69,25 +89,18 @@ def edit(
             f"source and target must share a process, but have {source.process} and "
             f"{target.process}."
         )
-    use: Use = "sampling" if method == "noise" else "encoding"
+    fresh = method in ("noise", "flow", "inpaint")
+    use: Use = "sampling" if fresh else "encoding"
     start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
-    t_max = _middle(target, noise_level, strength, start)
-    if method == "noise":  # of its own, since the sample may have been made of that of the seed
-        if options.get("seeds") is not None:
-            options = {**options, "seeds": [int(s) ^ OTHER_NOISE for s in options["seeds"]]}
-        else:
-            options = {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
-        z = _perturbed(target, x, t_max, Settings(**_settings_of(options)))
-        return decode(target, z, t_max=t_max, **{"solver": "exponential", **options})
-    up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
-    denoise = options.get("denoise", True)
-    down = decode(target, up.x, t_max=t_max, denoise=denoise, **way_back(up, options))
-    return replace(down, calls=up.calls + down.calls)
+    t_max = turning_time(target, noise_level, strength, start)
+    return METHODS[method](source, target, x, t_max, **options)
 
 
-def _middle(
+def turning_time(
     model: ScoreModel, noise_level: float | None, strength: float | None, start: float
 ) -> float:
+    r"""Returns the time to which an edit goes."""
+
     process = model.process
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
@@ -104,19 +117,3 @@ def _middle(
             f"{type(process).__name__}, but is {noise_level}."
         )
     return process.at_noise_level(noise_level)
-
-
-def _perturbed(model: ScoreModel, x: Tensor, t: float, settings: Settings) -> Tensor:
-    x = check_data(model, x, "x", settings.dtype, settings.device)
-    settings.check_batch(len(x), 0)
-    z = keyed_normal(*settings.keys(torch.arange(len(x))), START, 0, x[0].numel())
-    time = torch.tensor(t, dtype=torch.float64)
-    return signal(model, t) * x + model.process.scales(time)[1].item() * z.to(x).reshape(x.shape)
-
-
-def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: options[name]
-        for name in ("seed", "seeds", "first_index", "dtype", "device")
-        if name in options
-    }

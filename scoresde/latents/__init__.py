@@ -1,6 +1,19 @@
 r"""From data to latents, and the error of the way back."""
 
 from .encode import encode
+from .files import load_latents, save_latents
+from .noise_path import NoisePath, encode_noise
 from .reconstruct import Reconstruction, reconstruct
+from .statistics import LatentStatistics, latent_statistics
 
-__all__ = ["Reconstruction", "encode", "reconstruct"]
+__all__ = [
+    "LatentStatistics",
+    "NoisePath",
+    "Reconstruction",
+    "encode",
+    "encode_noise",
+    "latent_statistics",
+    "load_latents",
+    "reconstruct",
+    "save_latents",
+]

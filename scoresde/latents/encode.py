@@ -1,6 +1,7 @@
 r"""From data to latents."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
+from ..bitwise import environment, settle
 from ..checks import check_data
 from ..models import ScoreModel
 from ..settings import Settings, split
@@ -66,9 +68,12 @@ def encode(
     for last in times[-1].flatten().tolist():
         if t_max is not None and not math.isclose(last, t_max, rel_tol=1e-9):
             raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {last:.4g}.")
-    alpha = process.scales(times[0])[0]
+    alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
     with settings.gradients():
-        return transport(model, x * align(alpha.to(x), x), times, settings)
+        z = transport(model, x * align(alpha.to(x), x), times, settings)
+    if settings.method.exact:
+        return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
+    return z
 
 
 def signal(model: ScoreModel, t: float) -> float:

@@ -1,6 +1,6 @@
 r"""Likelihoods, with their errors."""
 
-from .bits import bits_per_dim, dequantize
+from .bits import bits_per_dim, dequantize, quantize
 from .bounds import Bound, elbo
 from .classify import classify
 from .discrete import discrete_log_likelihood
@@ -21,5 +21,6 @@ __all__ = [
     "fit_noise",
     "log_likelihood",
     "path_density",
+    "quantize",
     "views",
 ]

@@ -66,6 +66,20 @@ def dequantize(
     return x + (width * (u - 0.5)).to(x)
 
 
+def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
+    r"""Returns data on the nearest levels.
+
+    Arguments:
+        x: Data of any shape.
+        levels: The number of levels.
+        low: The value of the lowest level.
+        high: The value of the highest level.
+    """
+
+    width = bin_width(levels, low, high)
+    return low + width * torch.round((x - low) / width).clamp(0, levels - 1)
+
+
 def bits_per_dim(
     likelihood: Likelihood, *, levels: int | None = None, low: float = -1.0, high: float = 1.0
 ) -> Tensor:

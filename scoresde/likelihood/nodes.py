@@ -18,6 +18,7 @@ TABLE = 2048
 EVEN = 0.15  # the share of the base density that is even in u
 BASE = 0.35  # the share of the density that is the base
 WIDTH = 0.4  # by which the pilot's profile is smoothed, in u
+CHUNK = 128  # points at which it is smoothed at once
 
 
 class Nodes(NamedTuple):
@@ -57,9 +58,7 @@ def refined_density(base: Tensor, u: Tensor, pilot: Tensor, noise: Tensor) -> Te
 
     inner = [np.interp(u.numpy(), _framed(pilot, u), np.eye(len(pilot) + 2)[i + 1])
              for i in range(len(pilot))]  # fmt: skip
-    kernel = torch.exp(-(((u[:, None] - u) / WIDTH) ** 2) / 2)
-    smooth = kernel / kernel.sum(1, keepdim=True) @ torch.from_numpy(np.stack(inner, 1))
-    profile = smooth @ noise.nan_to_num().cpu()
+    profile = _smoothed(torch.from_numpy(np.stack(inner, 1)), u) @ noise.nan_to_num().cpu()
     silent = profile.sum(0) < 1e-12  # nothing to follow
     profile = torch.where(silent, base, profile)
     return (1 - BASE) * _normal(profile, u) + BASE * base
@@ -88,6 +87,16 @@ def place(u: Tensor, density: Tensor, count: int, offset: Tensor | float = 0.5) 
     share = (quantiles - low) / (high - low)
     slope = (u[1] - u[0]) / (high - low)
     return Nodes((u[right - 1] + share * (u[1] - u[0])).T, slope.T / count)
+
+
+def _smoothed(rows: Tensor, u: Tensor) -> Tensor:
+    r"""Functions on the table, with shape (T, M), averaged under a normal kernel."""
+
+    found = []
+    for some in u.split(CHUNK):  # the kernel as a whole takes more memory than a network
+        kernel = torch.exp(-(((some[:, None] - u) / WIDTH) ** 2) / 2)
+        found.append(kernel / kernel.sum(1, keepdim=True) @ rows)
+    return torch.cat(found)
 
 
 def _framed(pilot: Tensor, u: Tensor) -> np.ndarray:

@@ -93,7 +93,10 @@ class Likelihood:
         budget = {
             name: torch.cat([part.budget[name] for part in parts]) for name in parts[0].budget
         }
-        return replace(parts[0], budget=budget, **rows)
+        made = parts[0].provenance
+        if made.get("seeds"):
+            made = {**made, "seeds": [s for part in parts for s in part.provenance["seeds"]]}
+        return replace(parts[0], budget=budget, provenance=made, **rows)
 
     def __repr__(self) -> str:
         of = " of the guided flow" if self.provenance.get("guided") else ""

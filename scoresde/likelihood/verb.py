@@ -19,6 +19,7 @@ from .result import Likelihood
 from .traces import Kind, Tracer
 
 NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
+SKETCHED = 6  # probes of Hutch++, at least: two for each of its thirds
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
 LARGE_END = 0.1  # nats per dimension
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
@@ -67,7 +68,7 @@ def log_likelihood(
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
     def density(batch: Batch) -> Likelihood:
-        probes_ = probes or (6 if kind == "hutch++" else 1)
+        probes_ = probes or (SKETCHED if kind == "hutch++" else 1)
         tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
         flow = Flow(batch.model, batch.x, asked.start, asked.ends, batch.settings, tracer, count)
         return flow.density(target_stderr)
@@ -106,7 +107,7 @@ def _warn_of_noise(found: Likelihood) -> None:
 def _kind(divergence: str, probes: int | None, target: float | None, size: int) -> Kind:
     if divergence not in KINDS:
         raise ValueError(f"divergence must be one of {', '.join(KINDS)}, not {divergence!r}.")
-    check_count("probes", probes, at_least=6 if divergence == "hutch++" else 1)
+    check_count("probes", probes, at_least=SKETCHED if divergence == "hutch++" else 1)
     check_number("target_stderr", target)
     if target is not None and not target > 0:
         raise ValueError(f"target_stderr must be positive, but is {target}.")

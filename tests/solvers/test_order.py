@@ -18,6 +18,8 @@ SPANS = [(0.3, 2.0), (2.0, 0.3)]
 SLACK = {"torchdiffeq/fehlberg2": 200}  # whose error estimate is known to be lenient
 LUCKY = ("adams", "dopri5")  # whose errors reach round-off or their own tolerance too soon
 FASTER = {"dpm_fast": 2}  # since its last steps have lower order
+ONE_WAY = ("bdia", "edict")  # which amplify their own errors as time falls
+SLOW = {"rex_noise_euler": 0.25}
 NOISY = ("langevin", "churn")  # which add noise even where the equation has none
 
 
@@ -45,8 +47,10 @@ def reference(span: tuple[float, float]) -> Tensor:
 @pytest.mark.parametrize("name", [n for n in FIXED if not any(word in n for word in NOISY)])
 def test_order_is_the_catalogues(name: str, span: tuple[float, float]) -> None:
     order = FASTER.get(name, solvers.get(name).order)
+    if name in ONE_WAY and span[0] > span[1]:
+        pytest.skip("unstable in this direction")
     found = slope(name, span)
-    assert found > order - 0.2
+    assert found > order - SLOW.get(name, 0.2)
     free = solvers.get(name).stochastic or getattr(solvers.get(name), "known_order", None)
     if not free and not any(lucky in name for lucky in LUCKY):
         assert found < order + 0.2

@@ -1,0 +1,83 @@
+r"""Directions among latents: what a group has and another has not, and what varies most.
+
+References:
+    | Diffusion Autoencoders (Preechakul et al., 2022), section 5.2, for moving along directions
+    | https://arxiv.org/abs/2111.15640
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import check_count
+
+
+def direction(source: Tensor, target: Tensor) -> Tensor:
+    r"""Returns the difference of the means of two groups of latents, with the shape of one.
+
+    Arguments:
+        source: Latents of the group without, with shape (n, \*).
+        target: Latents of the group with it, with shape (m, \*).
+    """
+
+    if source.shape[1:] != target.shape[1:]:
+        raise ValueError(
+            f"latents must have the same shape, but have {tuple(source.shape[1:])} and "
+            f"{tuple(target.shape[1:])}."
+        )
+    return target.mean(0) - source.mean(0)
+
+
+class Principal(NamedTuple):
+    r"""The directions along which latents vary most.
+
+    Arguments:
+        mean: Their mean, with the shape of one latent.
+        directions: Unit vectors, the most important first, with shape (k, \*).
+        stds: The standard deviations along them, with shape (k,).
+    """
+
+    mean: Tensor
+    directions: Tensor
+    stds: Tensor
+
+
+def principal_directions(latents: Tensor, count: int) -> Principal:
+    r"""Returns the principal components of latents.
+
+    Arguments:
+        latents: The latents, with shape (n, \*).
+        count: How many components, at most n - 1.
+    """
+
+    check_count("count", count, at_least=1)
+    if not count < len(latents):
+        raise ValueError(f"count must be below the {len(latents)} latents, but is {count}.")
+    mean = latents.mean(0)
+    _, sizes, axes = torch.linalg.svd((latents - mean).flatten(1), full_matrices=False)
+    found = axes[:count].reshape(-1, *latents.shape[1:])
+    return Principal(mean, found, sizes[:count] / (len(latents) - 1) ** 0.5)
+
+
+def move(latents: Tensor, direction: Tensor, amounts: Tensor, keep_norm: bool = True) -> Tensor:
+    r"""Returns latents that went along a direction, with shape (n, B, \*).
+
+    Arguments:
+        latents: The latents, with shape (B, \*).
+        direction: The direction, with the shape of one latent.
+        amounts: How far, in multiples of it, with shape (n,).
+        keep_norm: Whether each latent keeps its norm, as typical latents have it.
+    """
+
+    if direction.shape != latents.shape[1:]:
+        raise ValueError(
+            f"direction must have shape {tuple(latents.shape[1:])}, not {tuple(direction.shape)}."
+        )
+    amounts = torch.as_tensor(amounts).to(latents).reshape(-1, *(1,) * latents.ndim)
+    moved = latents + amounts * direction.to(latents)
+    if not keep_norm:
+        return moved
+    shape = (-1, *(1,) * direction.ndim)
+    size = latents.flatten(1).norm(dim=1).reshape(shape)
+    return moved * (size / moved.flatten(2).norm(dim=2).reshape(len(moved), *size.shape))

@@ -1,0 +1,103 @@
+r"""Editing without inversion: the difference of two flows, averaged over noise.
+
+At the noise level s, both models denoise states that differ by the edit so far, :math:`\delta`, and share
+their noise,
+
+.. math:: x + s z \quad \text{and} \quad x + s z + \delta , \qquad
+    \frac{d \delta}{d \log s} = \delta - \mathbb{E}_z \big[ D_{target} - D_{source} \big] ,
+
+in units of the data. It is the equation of FlowEdit for any process, whose step from s to s' is
+:math:`\delta' = \tfrac{s'}{s} \delta + (1 - \tfrac{s'}{s}) \, \Delta D`.
+
+References:
+    | FlowEdit: Inversion-Free Text-Based Editing (Kulikov et al., 2024), equation (9) and algorithm 1
+    | https://arxiv.org/abs/2412.08629
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution, counting
+from solvers.brownian import FRESH, keyed_normal
+
+from ..checks import check_count, check_data
+from ..models import ScoreModel
+from ..settings import split
+from ..transport import make_times, provenance
+
+STEPS = 50
+TAKEN = {"steps", "grid", "times", "t_min", "seed", "seeds", "first_index", "dtype", "device",
+         "path", "denoise"}  # fmt: skip
+
+
+def by_difference(
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    *,
+    averages: int = 1,
+    **options: Any,
+) -> Solution:
+    r"""Edits data by the difference of two flows, without going up.
+
+    Arguments:
+        source: The model of the data as it is, with its conditions bound.
+        target: The model of the data as it shall be, with its conditions bound.
+        x: Data, with shape (B, *).
+        t_max: The time at which the edit starts.
+        averages: The draws of noise over which each step is averaged.
+        options: Steps and grid, by default 50 of "rho", seeds, and `path`, which keeps the data as it is
+            edited, with shape (n + 1, B, *).
+    """
+
+    check_count("averages", averages, at_least=1)
+    idle = [name for name in options if name not in TAKEN]
+    if idle:
+        raise ValueError(f"{idle[0]}= has no effect on method='flow', which has steps of its own.")
+    stepping = {"steps": STEPS} if "times" not in options else {}
+    target, settings = split(target, {"solver": "ddim", **stepping, **options}, len(x))
+    x, process = check_data(target, x, "x", settings.dtype, settings.device), target.process
+    start = process.start_of("sampling") if settings.t_min is None else settings.t_min
+    times = make_times(target, t_max, start, settings)
+    levels, alphas = torch.exp(-process.log_snr(times)), process.scales(times)[0]
+    keys, edit, path = settings.keys(torch.arange(len(x))), torch.zeros_like(x), [x]
+    with counting() as counter, settings.gradients():
+        for i, (level, alpha) in enumerate(zip(levels.tolist(), alphas.tolist(), strict=True)):
+            last = i + 1 == len(times)
+            if last and not settings.denoise:
+                break
+            gap = torch.zeros_like(x)
+            for k in range(averages):
+                z = keyed_normal(*keys, FRESH, i * averages + k, x[0].numel()).to(x)
+                noisy = x + level * z.reshape(x.shape)
+                gap += _gap(source, target, alpha * noisy, alpha * edit, times[i]) / averages
+            ratio = 0.0 if last else levels[i + 1].item() / level
+            edit = ratio * edit + (1 - ratio) * gap
+            path.append(x + edit)
+    kept = torch.stack(path[: len(times)]) if settings.path else None
+    made = {**provenance(target, settings), "solver": "flow difference"}
+    return _solution(x + edit, times, counter.total, kept, made)
+
+
+def _gap(source: ScoreModel, target: ScoreModel, noisy: Tensor, edit: Tensor, t: Tensor) -> Tensor:
+    return target.denoise(noisy + edit, t) - source.denoise(noisy, t)
+
+
+def _solution(
+    x: Tensor, times: Tensor, calls: int, path: Tensor | None, made: dict[str, Any]
+) -> Solution:
+    none = torch.zeros(len(x), dtype=torch.int64)
+    return Solution(
+        x=x,
+        times=times,
+        reached=times[-1].expand(len(x)),
+        calls=none + calls,
+        accepted=none + len(times) - 1,
+        rejected=none,
+        status=("ok",) * len(x),
+        path=path,
+        provenance=made,
+    )

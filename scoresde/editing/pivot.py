@@ -1,0 +1,122 @@
+r"""A guided decode that follows a stored path: fitted null predictions.
+
+Guidance moves the way down away from the way up. Classifier-free guidance is affine in the prediction
+without condition, so the change of it that makes a step of DDIM end on the stored path is known in
+closed form, where its embedding would have to be searched. It is kept, and added under the new condition.
+
+References:
+    | Null-text Inversion for Editing Real Images (Mokady et al., 2023), section 3.2
+    | https://arxiv.org/abs/2211.09794
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution, counting
+from solvers.problem import StateField
+from solvers.shapes import scalars
+
+from ..latents import encode
+from ..models import ScoreModel
+from ..sampling import decode
+from .translate import RUNNING, in_data_units
+
+STEPS = 50
+
+
+class Shifted(ScoreModel):
+    r"""Creates the model that differs from another by some offsets, on a grid.
+
+    Arguments:
+        model: The model.
+        times: The times of the offsets, with shape (n,). At other times, the nearest one holds.
+        offsets: What is added to the denoised data, with shape (n, B, *).
+    """
+
+    def __init__(self, model: ScoreModel, times: Tensor, offsets: Tensor) -> None:
+        super().__init__()
+        self.model, self.times, self.offsets = model, times, offsets
+        self.resemble(model)
+        self.guided = True
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        nearest = self._nearest(torch.as_tensor(t).detach().double().cpu().reshape(-1))
+        own = torch.arange(len(x), device=x.device).clamp(max=self.offsets.shape[1] - 1)
+        return self.model.denoise(x, t, **condition) + self.offsets[nearest, own]
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        factors, offsets = scalars(b, x), self.offsets[self._nearest(times)]
+        return [
+            lambda X, f=f, b=b, offset=offset: f(X) + b * offset  # type: ignore[misc]
+            for f, b, offset in zip(fields, factors, offsets, strict=True)
+        ]
+
+    def rows(self, index: Tensor) -> ScoreModel:
+        here = index.to(self.offsets.device)
+        return Shifted(self.model.rows(index), self.times, self.offsets[:, here])
+
+    def _nearest(self, times: Tensor) -> Tensor:
+        gaps = self.process.log_snr(times)[:, None] - self.process.log_snr(self.times)
+        return gaps.abs().argmin(1).to(self.offsets.device)
+
+
+def fit_null(model: ScoreModel, path: Solution) -> Shifted:
+    r"""Returns the model with the offsets by which DDIM's steps follow a path down.
+
+    Arguments:
+        model: The guided model, with the condition of the data.
+        path: The solution of :func:`scoresde.encode` with `path=True`.
+    """
+
+    if path.path is None or path.times.ndim > 1:
+        raise ValueError("the path must have been kept on one grid: pass path=True and steps=.")
+    process, times = model.process, path.times.flip(0)
+    alpha = process.scales(times)[0]
+    levels, states = torch.exp(-process.log_snr(times)), path.path.flip(0)
+    offsets = []
+    for i in range(len(times) - 1):
+        ratio = (levels[i + 1] / levels[i]).item()
+        here, after = states[i] / alpha[i].item(), states[i + 1] / alpha[i + 1].item()
+        needed = (after - ratio * here) / (1 - ratio)
+        offsets.append(needed - model.denoise(states[i], times[i]))
+    return Shifted(model, times[:-1], torch.stack(offsets))
+
+
+def by_null(
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    *,
+    pivot: ScoreModel | None = None,
+    **options: Any,
+) -> Solution:
+    r"""Goes up by a pivot's flow, and down by the target with what makes the source follow it.
+
+    Arguments:
+        source: The guided model, with the condition of the data.
+        target: The guided model, with the condition that it shall have.
+        x: Data, with shape (B, *).
+        t_max: The time to which it goes.
+        pivot: The model whose flow is stored: by default the source, else the same without guidance.
+        options: Those of :class:`scoresde.Settings`. The default is "ddim" with 50 steps.
+    """
+
+    options = {"solver": "ddim", "steps": STEPS, **options}
+    kept = {name: value for name, value in options.items() if name != "denoise"}
+    up = encode(source if pivot is None else pivot, x, t_max=t_max, **{**kept, "path": True})
+    with counting() as counter, torch.no_grad():
+        fitted = fit_null(source, up)
+    model = Shifted(target, fitted.times, fitted.offsets)
+    running = {name: value for name, value in options.items() if name in RUNNING}
+    times = up.times.flip(0)
+    down = decode(model, up.x, t_max=t_max, solver="ddim", times=times, denoise=False, **running)
+    calls = up.calls + counter.total + down.calls
+    return replace(in_data_units(target, down), calls=calls)

@@ -1,0 +1,102 @@
+r"""Edits that go up to a noise level and down again: by the flow, by noise, by the noise path.
+
+Each takes the model of data as it is, that of data as it shall be, data, the time to which it goes, and
+options; and returns the solution of the way down, whose calls count both ways.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+from solvers.brownian import START, keyed_normal
+from solvers.shapes import align
+
+from ..checks import check_data
+from ..latents import encode, encode_noise
+from ..latents.encode import signal
+from ..models import ScoreModel
+from ..sampling import decode, way_back
+from ..settings import Settings
+
+OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
+RUNNING = ("path", "progress", "callback", "batch_size", "max_calls", "on_failure")
+SEEDING = ("seed", "seeds", "first_index", "dtype", "device")
+
+
+def by_flow(
+    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+) -> Solution:
+    r"""Carries data up by the source's flow and down by the target's: what both agree on stays.
+
+    References:
+        | Dual Diffusion Implicit Bridges (Su et al., 2023), algorithm 1
+        | https://arxiv.org/abs/2203.08382
+    """
+
+    up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
+    denoise = options.get("denoise", True)
+    down = decode(target, up.x, t_max=t_max, denoise=denoise, companion=up.companion,
+                  **way_back(up, options))  # fmt: skip
+    down = down if denoise else in_data_units(target, down)
+    return replace(down, calls=up.calls + down.calls)
+
+
+def by_noise(
+    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+) -> Solution:
+    r"""Adds fresh noise to data, and takes it away by the target; the source is not asked.
+
+    References:
+        | SDEdit: Guided Image Synthesis and Editing (Meng et al., 2022), algorithm 1
+        | https://arxiv.org/abs/2108.01073
+    """
+
+    options = {"solver": "exponential", **with_other_noise(options)}
+    down = decode(target, perturbed(target, x, t_max, options), t_max=t_max, **options)
+    return down if options.get("denoise", True) else in_data_units(target, down)
+
+
+def by_noise_path(
+    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+) -> Solution:
+    r"""Finds the noise by which the source would make the data, and gives it to the target.
+
+    References:
+        | CycleDiffusion (Wu and De la Torre, 2023), section 4.2
+        | https://arxiv.org/abs/2210.05559
+    """
+
+    own = {name: value for name, value in options.items() if name not in RUNNING}
+    path = encode_noise(source, x, t_max=t_max, **own)
+    running = {name: value for name, value in options.items() if name in RUNNING}
+    down = path.replay(target, **running)
+    return replace(down, calls=path.calls + down.calls)
+
+
+def with_other_noise(options: dict[str, Any]) -> dict[str, Any]:
+    r"""Returns options of another seed, since the data may have been made of the noise of this one."""
+
+    if options.get("seeds") is not None:
+        return {**options, "seeds": [int(seed) ^ OTHER_NOISE for seed in options["seeds"]]}
+    return {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
+
+
+def perturbed(model: ScoreModel, x: Tensor, t: float, options: dict[str, Any]) -> Tensor:
+    r"""Returns noisy data at a time, the noise keyed by the seed of the options."""
+
+    settings = Settings(**{name: options[name] for name in SEEDING if name in options})
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    settings.check_batch(len(x), 0)
+    z = keyed_normal(*settings.keys(torch.arange(len(x))), START, 0, x[0].numel())
+    sigma = model.process.scales(torch.tensor(t, dtype=torch.float64))[1].item()
+    return signal(model, t) * x + sigma * z.to(x).reshape(x.shape)
+
+
+def in_data_units(model: ScoreModel, solution: Solution) -> Solution:
+    r"""Returns a solution that ended without a denoising, in the units of the data."""
+
+    alpha = model.process.scales(solution.times[-1])[0].to(solution.x)
+    return replace(solution, x=solution.x / align(alpha, solution.x))

@@ -1,0 +1,173 @@
+r"""The noise path of data: what a stochastic solver has to be given so that it ends at the data.
+
+A chain of states is drawn from the process, from the data up to noise. The solver goes down from its last
+state; what separates its mean from the next state of the chain, in standard deviations, is the normal
+number that leads there. Replayed under the same condition, these end at the data, up to round-off;
+under another, at an edit of it.
+
+References:
+    | CycleDiffusion: A Latent Space of Stochastic Diffusion Models (Wu and De la Torre, 2023),
+    | section 4.2, the chain "forward"
+    | https://arxiv.org/abs/2210.05559
+    | An Edit Friendly DDPM Noise Space (Huberman-Spiegelglas et al., 2024), section 3.2, "independent"
+    | https://arxiv.org/abs/2304.06140
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from solvers import ExponentialMultistep, SemiLinear, Solution
+from solvers.brownian import TREE, keyed_normal
+from solvers.calls import counting
+from solvers.shapes import factors
+
+from ..checks import check_data
+from ..models import ScoreModel
+from ..sampling import decode
+from ..settings import Settings, split
+from ..transport import make_reverse, make_times, provenance
+
+DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
+REPLAYED = ("eta", "eta_convention")  # options that a replay must share
+
+
+@dataclass(frozen=True)
+class NoisePath:
+    r"""The noise path of data.
+
+    Arguments:
+        latent: The state at the first of the times, with shape (B, *).
+        normals: The normal numbers of each step, with shape (n, B, *).
+        times: The times, from noise to data, with shape (n + 1,).
+        calls: The network calls, with shape (B,).
+        options: The solver, and its amount of noise.
+        provenance: What made it.
+    """
+
+    latent: Tensor
+    normals: Tensor
+    times: Tensor
+    calls: Tensor
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def replay(self, model: ScoreModel, **options: Any) -> Solution:
+        r"""Returns where a model goes by this noise, in units of the data.
+
+        Arguments:
+            model: The score model. The one that made the path returns to the data.
+            options: Conditions, and those of :class:`scoresde.Settings` that are not the path's own.
+        """
+
+        keywords = {**options, **self.options, "times": self.times, "noise": self.normals}
+        first = float(self.times[0])
+        s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
+        alpha = model.process.scales(self.times[-1])[0].item()
+        return replace(s, x=s.x / alpha)
+
+    def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
+        r"""Returns this path, with the noise of another below a noise level.
+
+        Large structures come from this one, details from the other.
+
+        Arguments:
+            noise_level: The noise level :math:`\sigma / \alpha` at which they change places.
+            other: Another path over the same times.
+        """
+
+        if not torch.equal(self.times, other.times) or self.normals.shape != other.normals.shape:
+            raise ValueError("both noise paths must have the same times and shapes.")
+        levels = self.provenance["noise levels"]
+        late = torch.tensor([level <= noise_level for level in levels[:-1]])
+        mixed = self.normals.clone()
+        mixed[late] = other.normals[late]
+        return replace(self, normals=mixed)
+
+
+def encode_noise(
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    t_max: float | None = None,
+    chain: Literal["forward", "independent"] = "forward",
+    **options: Any,
+) -> NoisePath:
+    r"""Turns data into the noise path that :meth:`NoisePath.replay` turns back.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        t_max: The time at which the path starts. By default, the last of the process.
+        chain: "forward" noises data step by step; "independent" gives each state noise of its own,
+            which makes the normals larger, and holds more of the data under another condition.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
+            is "ancestral" with 50 steps.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit, such as a solver without noise.
+    """
+
+    if chain not in ("forward", "independent"):
+        raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
+    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **DEFAULTS)
+    solver = _checked(settings)
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    process = model.process
+    start = process.start_of("encoding") if settings.t_min is None else settings.t_min
+    times = make_times(model, process.t_max if t_max is None else t_max, start, settings)
+    levels = torch.exp(-process.log_snr(times))
+    states = _chain(x, levels, settings, chain)
+    problem = make_reverse(model, settings).problem()
+    assert isinstance(problem, SemiLinear)
+    clock = process.log_snr(times)
+    stds = factors(problem.linear.noise_std(clock[:-1], clock[1:]), x)
+    normals, memory = [], None
+    with counting() as counter, settings.gradients():
+        plan = solver.plan(problem.map(counter.watch), clock[:-1], clock[1:], x)
+        for i, std in enumerate(stds):
+            mean, memory = solver.step(plan[i], states[i].clone(), memory, None)[:2]
+            normals.append((states[i + 1] - mean) / std)
+    return NoisePath(
+        latent=process.scales(times[0])[0].item() * states[0],
+        normals=torch.stack(normals),
+        times=times,
+        calls=torch.full((len(x),), counter.total),
+        options={"solver": solver, **{n: options[n] for n in REPLAYED if n in options}},
+        provenance={
+            **provenance(model, settings),
+            "noise levels": levels.tolist(),
+            "chain": chain,
+        },
+    )
+
+
+def _checked(settings: Settings) -> ExponentialMultistep:
+    solver = settings.method
+    if not isinstance(solver, ExponentialMultistep) or not solver.stochastic or solver.corrector:
+        raise ValueError(
+            f"a noise path is that of 'ancestral', 'dpmpp_2m_sde', 'dpmpp_3m_sde' or 'er_sde', not of {solver}."
+        )
+    if settings.eta == 0:
+        raise ValueError("eta=0 leaves no noise whose path could be found; use ss.encode.")
+    if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
+        raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
+    return solver
+
+
+def _chain(x: Tensor, levels: Tensor, settings: Settings, kind: str) -> list[Tensor]:
+    r"""States in units of the data, at noise levels that fall."""
+
+    keys, d = settings.keys(torch.arange(len(x))), x[0].numel()
+
+    def noise(i: int) -> Tensor:
+        return keyed_normal(*keys, TREE, i, d).to(x).reshape(x.shape)
+
+    states = [x]
+    for i in range(len(levels) - 2, -1, -1):
+        before = i + 1 if kind == "forward" else len(levels) - 1
+        gained = (levels[i] ** 2 - levels[before] ** 2).sqrt().item()
+        states.append((states[-1] if kind == "forward" else x) + gained * noise(i))
+    return states[::-1]
