@@ -31,6 +31,9 @@ bench: .venv/bench
 	$(PY) -m benchmarks.likelihood_errors
 	$(PY) -m benchmarks.coverage
 	$(PY) -m benchmarks.digits_likelihood
+	$(PY) -m benchmarks.inversion
+	$(PY) -m benchmarks.editing
+	$(PY) -m benchmarks.gallery
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables

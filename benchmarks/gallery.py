@@ -40,8 +40,7 @@ def methods(model: ss.ScoreModel, x: Tensor) -> None:
     }
     plots.images(PICTURES / "edit_methods.png", groups, columns=COUNT, across=1)
     e = ss.edit(three, eight, x, method="flow", averages=4, path=True, **level)
-    assert e.path is not None
-    plots.animate(PICTURES / "edit.gif", e.path, columns=COUNT)
+    plots.animate(PICTURES / "edit.gif", editing.frames(model, e), columns=COUNT)
 
 
 def levels(model: ss.ScoreModel, x: Tensor) -> None:

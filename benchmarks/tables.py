@@ -35,6 +35,18 @@ NOTES = {
     "edm_churn": "order of its steps without churn: 2",
     "er_sde": "noise of ER-SDE-Solver by noise level",
     "sa": "noise between the noise levels 0.05 and 1",
+    "reversible_heun": "undone from its companion; weakly unstable in stiff clocks",
+    "lattice_heun": "undone to the last bit; in the axes of the data",
+    "lattice_heun_isotropic": "undone to the last bit",
+    "o_belm": "undone from its companion",
+    "moment_belm": "undone from its companion; in the axes of the data",
+    "leapfrog": "undone from its companion; BDIA with gamma 1",
+    "bdia": "undone from its companion; gamma 1/2; unstable from data to noise",
+    "edict": "undone from its companion; unstable from data to noise",
+    "rex_euler": "undone from its companion; McCallum and Foster around Lawson's method, as Rex",
+    "fixed_point_ddim": "the inverse of ddim, by 5 iterations",
+    "anderson_ddim": "the same, accelerated",
+    "renoise_ddim": "the same, the last 3 iterates averaged",
     "langevin_corrector": "ancestral steps, each corrected once",
     "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
@@ -192,6 +204,25 @@ def digits_likelihood() -> str:
     return f"## Likelihood of digits\n\n{words}\n\n`{found['command']}`:\n\n{page}\n"
 
 
+def inversion() -> str:
+    r"""Round trips, for each problem and by the number of steps."""
+
+    if not (report.RESULTS / "inversion.json").exists():
+        return ""
+    found = report.load("inversion")
+    page = (
+        "## There and back\n\nEncoding and decoding on one grid, EDM's process, sigma 0.002 to 80: as many steps as fit into 100 calls on the way there. The "
+        "round trip is the largest error of 32 samples, of data on a range of about 2; the distance to the exact latent is the mean RMS, over 80. Float32 is that of state and model.\n\n"
+        f"`{found['command']}`\n\n"
+    )
+    for name in dict.fromkeys((row["table"], row["problem"]) for row in found["rows"]):
+        rows = [row for row in found["rows"] if (row["table"], row["problem"]) == name]
+        hidden = ("table", "problem")
+        page += f"### {name[1][0].upper()}{name[1][1:]}{', by steps' if name[0] == 'steps' else ''}\n\n"
+        page += table([{k: v for k, v in row.items() if k not in hidden} for row in rows]) + "\n"
+    return page
+
+
 def nearest(calls: dict[int, float], budget: int) -> float | None:
     r"""The figure at the largest number of calls within a budget, unless that is far below it."""
 
@@ -248,6 +279,12 @@ def benchmarks() -> str:
         "The memory above the process, beside that of one vector-Jacobian product at equal batch: 16 images of a U-Net, 64 digits of the embedded network.",
     )  # fmt: skip
     page += digits_likelihood()
+    page += inversion()
+    page += section(
+        "editing", "Edits of digits",
+        "200 held-out digits become the digit five further on, 20 steps each way. A classifier says what they show; the distance is that to the source per pixel, of "
+        "a range of 2; \"held\" is that of an edit towards the label that the digit has already. At a scale of 3, guidance is that of the target, and of both where two flows are compared.",
+    )  # fmt: skip
     page += section(
         "gradients", "Memory of gradients",
         "The peak of a process that decodes 64 digits in 10 steps by the embedded network, and how much more that is than without gradients.",

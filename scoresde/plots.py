@@ -67,6 +67,13 @@ def images(
     _write(figure, file)
 
 
+def check_gif(file: Path) -> None:
+    r"""Refuses a file that cannot hold an animation."""
+
+    if file.suffix != ".gif":
+        raise ValueError(f"an animation needs a gif file, not {file.name!r}.")
+
+
 def animate(
     file: Path, path: Tensor, *, columns: int | None = None, seconds: float = 3.0, zoom: int = 8
 ) -> None:
@@ -82,9 +89,7 @@ def animate(
 
     from PIL import Image
 
-    file = Path(file)
-    if file.suffix != ".gif":
-        raise ValueError(f"an animation needs a gif file, not {file.name!r}.")
+    check_gif(file)
     pictures = []
     for x in path:
         grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5

@@ -131,6 +131,48 @@ def test_edit_reads_and_writes_pictures(data: Path) -> None:
     assert said["rms change"] > 0.05
 
 
+def test_edits_by_name_with_a_mask_and_an_animation(data: Path) -> None:
+    answer("sample", "digits", "-n", 2, "--steps", 4, "--label", 3, "--out", "x.npz", folder=data)
+    common = [
+        "edit",
+        "digits",
+        "--data",
+        "x.npz",
+        "--target",
+        8,
+        "--noise-level",
+        1.0,
+        "--steps",
+        4,
+    ]
+    flow = [*common, "--source", 3, "--method", "flow", "--averages", 2, "--animate", "e.gif"]
+    assert answer(*flow, folder=data)["animation"] == "e.gif"
+    assert (data / "e.gif").read_bytes()[:3] == b"GIF"
+    known = torch.zeros(1, 8, 8)
+    known[:, :4] = 1
+    np.save(data / "known.npy", known.numpy())
+    answer(*common, "--method", "inpaint", "--known", "known.npy", "--way", "gradient", "--out", "y.npz",
+           folder=data)  # fmt: skip
+    x, y = (np.load(data / f"{name}.npz")["x"] for name in "xy")
+    assert np.array_equal(x[..., :4, :], y[..., :4, :])
+    assert not np.array_equal(x, y)
+    null = [*common, "--source", 3, "--method", "null", "--guidance", 2]
+    assert answer(*null, folder=data)["rms change"] > 0.01
+
+
+def test_latents_of_a_lattice_come_back_from_a_file(data: Path) -> None:
+    import scoresde as ss
+
+    answer("encode", "digits", "--data", "test.npz", "--out", "l.npz", "--solver", "lattice_heun", "--steps", 6,
+           folder=data)  # fmt: skip
+    answer("decode", "digits", "--data", "l.npz", "--no-denoise", "--out", "back.npy", folder=data)
+    x, back = (
+        torch.from_numpy(np.load(data / "test.npz")["x"]),
+        torch.from_numpy(np.load(data / "back.npy")),
+    )
+    assert torch.equal(ss.quantize(back.double(), levels=17), x.double())
+
+
 def test_solvers_and_info(tmp_path: Path) -> None:
     listed = answer("solvers", folder=tmp_path)
     assert {"name", "order", "stochastic", "adaptive", "calls per step"} <= set(

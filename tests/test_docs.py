@@ -21,8 +21,14 @@ SNIPPETS = [
     ("page", "number", "code"), SNIPPETS, ids=[f"{p}-{i}" for p, i, _ in SNIPPETS]
 )
 def test_snippet_runs(
-    page: str, number: int, code: str, capsys: pytest.CaptureFixture[str]
+    page: str,
+    number: int,
+    code: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     torch.set_default_dtype(torch.float32)
     exec(compile(code, f"{page}:{number}", "exec"), {})
     assert capsys.readouterr().out.strip()

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solvers import Solution
 
 from ..models import ScoreModel
 from ..process import Use
-from .flow_edit import by_difference
+from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import inpaint
 from .pivot import by_null
 from .translate import by_flow, by_noise, by_noise_path
@@ -94,6 +95,28 @@ def edit(
     start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
     t_max = turning_time(target, noise_level, strength, start)
     return METHODS[method](source, target, x, t_max, **options)
+
+
+def frames(model: ScoreModel, e: Solution) -> Tensor:
+    r"""Returns the path of an edit as pictures of one size, and the edit last, with shape (n, B, \*).
+
+    Noisy states have the size of the data, :math:`\tfrac{c}{\sqrt{c^2 + s^2}} \, x / \alpha`, with the data's
+    standard deviation c, and the noise level s.
+
+    Arguments:
+        model: The score model.
+        e: What :func:`edit` returned, with `path=True`.
+    """
+
+    if e.path is None or e.times.ndim > 1:
+        raise ValueError("the path was not kept: pass path=True to edit.")
+    path = e.path
+    if e.provenance["solver"] != DIFFERENCE:  # whose path is data all along
+        process, c = model.process, model.data_std
+        level = torch.exp(-process.log_snr(e.times))
+        size = c / (c**2 + level**2).sqrt() / process.scales(e.times)[0]
+        path = path * size.to(path).reshape(-1, *(1,) * e.x.ndim)
+    return torch.cat([path, e.x[None]])
 
 
 def turning_time(

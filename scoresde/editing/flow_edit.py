@@ -28,6 +28,7 @@ from ..settings import split
 from ..transport import make_times, provenance
 
 STEPS = 50
+DIFFERENCE = "flow difference"
 TAKEN = {"steps", "grid", "times", "t_min", "seed", "seeds", "first_index", "dtype", "device",
          "path", "denoise"}  # fmt: skip
 
@@ -78,7 +79,7 @@ def by_difference(
             edit = ratio * edit + (1 - ratio) * gap
             path.append(x + edit)
     kept = torch.stack(path[: len(times)]) if settings.path else None
-    made = {**provenance(target, settings), "solver": "flow difference"}
+    made = {**provenance(target, settings), "solver": DIFFERENCE}
     return _solution(x + edit, times, counter.total, kept, made)
 
 

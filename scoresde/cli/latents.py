@@ -1,0 +1,159 @@
+r"""The commands of latents and edits."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import plots, zoo
+from ..editing import METHODS, frames
+from ..editing import edit as edit_data
+from ..latents import encode as encode_data
+from ..latents import load_latents, save_latents
+from ..models import ScoreModel
+from ..sampling import decode as decode_latents
+from .files import check_suffix, read_array, write_array
+from .options import (
+    AsJson,
+    Atol,
+    Batch,
+    Data,
+    Debug,
+    Grid,
+    Guidance,
+    Label,
+    Model,
+    Out,
+    Rtol,
+    Seed,
+    SolverName,
+    Steps,
+    call_range,
+    guided,
+    report,
+    said,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def encode(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File for the latents: npz.")],
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    label: Label = None,
+    batch_size: Batch = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Turn data into latents."""
+
+    options = said(
+        solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
+    )
+    score = guided(zoo.load(model), label, None)
+    z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
+    save_latents(out, z)
+    report({"samples": len(z.x), "calls": call_range(z.calls), "std": z.x.std().item(),
+             "out": str(out)}, as_json)  # fmt: skip
+
+
+@app.command()
+def decode(
+    model: Model,
+    data: Data,
+    out: Out = None,
+    label: Label = None,
+    guidance: Guidance = None,
+    denoise: Annotated[bool, typer.Option(help="End with one denoising.")] = True,
+    batch_size: Batch = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Turn the latents of `scoresde encode` into data."""
+
+    if out is not None:
+        check_suffix(out)
+    options = said(batch_size=batch_size)
+    score = guided(zoo.load(model), label, guidance)
+    s = decode_latents(score, load_latents(data), denoise=denoise, progress=not as_json, **options)
+    if out is not None:
+        write_array(out, s.x, calls=s.calls.numpy())
+    report(
+        {"samples": len(s.x), "calls": call_range(s.calls), "out": str(out) if out else None},
+        as_json,
+    )
+
+
+@app.command()
+def edit(
+    model: Model,
+    data: Data,
+    target: Annotated[int | None, typer.Option(help="The class that data shall be of.")] = None,
+    source: Annotated[int | None, typer.Option(help="The class that data is of.")] = None,
+    noise_level: Annotated[float | None, typer.Option(help="How far up, as sigma/alpha.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far up, in (0, 1].")] = None,
+    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "encode",
+    known: Annotated[
+        Path | None, typer.Option(help="Of inpaint: npy, 1 where data is to stay.")
+    ] = None,
+    way: Annotated[
+        str | None, typer.Option(help="Of inpaint: replacement, resampling or gradient.")
+    ] = None,
+    averages: Annotated[int | None, typer.Option(help="Of flow: draws of noise per step.")] = None,
+    chain: Annotated[
+        str | None, typer.Option(help="Of noise_path: forward or independent.")
+    ] = None,
+    guidance: Guidance = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    seed: Seed = 0,
+    out: Out = None,
+    animate: Annotated[Path | None, typer.Option(help="The path of the edit, as a gif.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Turn data of one class into data of another, or draw parts of it anew."""
+
+    if out is not None:
+        check_suffix(out)
+    score = zoo.load(model)
+    x, _ = read_array(data, score)
+    options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
+                   strength=strength, method=method, way=way, averages=averages, chain=chain)  # fmt: skip
+    if known is not None:
+        options["known"] = read_array(known, score)[0]
+    if animate is not None:
+        plots.check_gif(animate)
+        options["path"] = True
+    if method != "flow":  # which is done before a bar is of use
+        options["progress"] = not as_json
+    before, after, pivot = _models(score, source, target, guidance, method)
+    e = edit_data(before, after, x, seed=seed, **pivot, **options)
+    if out is not None:
+        write_array(out, e.x, calls=e.calls.numpy())
+    if animate is not None:
+        plots.animate(animate, frames(score, e))
+    files = {name: str(file) for name, file in (("out", out), ("animation", animate)) if file}
+    change = (e.x - x).square().mean().sqrt().item()
+    report(
+        {"samples": len(x), "calls": call_range(e.calls), "rms change": change, **files}, as_json
+    )
+
+
+def _models(
+    score: ScoreModel, source: int | None, target: int | None, scale: float | None, method: str
+) -> tuple[ScoreModel, ScoreModel, dict[str, Any]]:
+    r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
+
+    both = scale if method in ("null", "flow") and source is not None else None
+    pivot = {"pivot": guided(score, source, None)} if method == "null" else {}
+    return guided(score, source, both), guided(score, target, scale), pivot
