@@ -62,7 +62,7 @@ class _Check:
     def __init__(self, model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> None:
         reverse = make_reverse(model, settings)
         self.problem: Problem = reverse.problem()
-        some = times[[0, len(times) // 2]]
+        some = times[[0, len(times) // 2, -1]]
         some = some if some.ndim == 1 else some[:, 0]
         self.clocks, self.count = reverse.to_clock(some), len(x)
         self.states = [reverse.enter(x.double(), t) for t in some]
@@ -99,7 +99,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"torch": torch.__version__, "device": gpu or device.type, "threads": torch.get_num_threads(),
-            "capability": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "precision of products": torch.get_float32_matmul_precision()}  # fmt: skip
 
 
 def warn_of_other_bits(known: dict[str, Any], device: torch.device) -> None:

@@ -73,22 +73,15 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
 
 
 def decode(
-    model: ScoreModel,
-    z: Tensor | Solution,
-    *,
-    t_max: float | None = None,
-    companion: Tensor | None = None,
-    **options: Any,
+    model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
 ) -> Solution:
     r"""Turns latents into data along the reverse process, ended by one denoising.
 
     Arguments:
         model: The score model.
         z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
-            solver and grid are then used backwards where no other is said.
+            solver, grid and companion are then used backwards where no other is said.
         t_max: The time of the latents. By default, the last of the process.
-        companion: What a reversible solver goes back from. By default that of the solution, if its
-            solver and grid are used.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model.
             `denoise=False` leaves out the last denoising, for a round trip.
 
@@ -98,23 +91,16 @@ def decode(
     """
 
     defaults: dict[str, Any] = {}
-    if isinstance(z, Solution) and not z.ok:
-        bad = [i for i, status in enumerate(z.status) if status != "ok"]
-        raise ValueError(
-            f"the latents of samples {bad[:8]} never reached their end: z.status says why; decode "
-            "the others, by z.x[rows] and their conditions."
-        )
-    known = z.provenance.get("conditions", []) if isinstance(z, Solution) else []
+    known, companion = [], None
     if isinstance(z, Solution):
-        check_origin(model, z)
-        defaults = reversed_options(z, options.get("solver"))
-        end = float(z.times[-1]) if z.times.ndim == 1 else None
+        check_origin(model, z, options.get("device"))
+        known, end = z.provenance.get("conditions", []), _end(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
                 f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
             )
-        if companion is None and not {*STEPPING, "solver"} & set(options):
-            companion = z.companion
+        if not {*STEPPING, "solver"} & set(options):
+            defaults, companion = reversed_options(z), z.companion
         t_max, z = end, z.x
     batch = len(z) if isinstance(z, Tensor) else None
     model, settings = split(model, options, batch, **defaults)
@@ -132,6 +118,36 @@ def decode(
                 raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
     with settings.gradients():
         return _decode(model, z, start, settings, companion)
+
+
+def return_from(
+    model: ScoreModel, z: Solution, options: dict[str, Any], *, denoise: bool
+) -> Solution:
+    r"""Goes back from where :func:`scoresde.encode` ended, with any model that shares its process.
+
+    The solver is the same object, its steps are reversed, and what is left of the budget is its own.
+
+    Arguments:
+        model: The score model, with its conditions bound or among the options.
+        z: Where the way up ended.
+        options: Those of the way up.
+        denoise: Whether to end with one denoising.
+    """
+
+    ours = (*STEPPING, "solver", "t_min", "t_max", "denoise")
+    back = {name: value for name, value in options.items() if name not in ours}
+    if back.get("max_calls") is not None:
+        back["max_calls"] = back["max_calls"] - int(z.calls.max())
+    back = {**back, **reversed_options(z, options.get("solver")), "denoise": denoise}
+    model, settings = split(model, back, len(z.x))
+    x, end = check_data(model, z.x, "z", settings.dtype, settings.device), _end(z)
+    start = model.process.t_max if end is None else end
+    with settings.gradients():
+        return _decode(model, x, start, settings, z.companion)
+
+
+def _end(z: Solution) -> float | None:
+    return float(z.times[-1]) if z.times.ndim == 1 else None
 
 
 def _decode(
@@ -171,9 +187,15 @@ def _decode(
     return replace(solution, x=x, calls=solution.calls + calls * ok)
 
 
-def check_origin(model: ScoreModel, z: Solution) -> None:
-    r"""Refuses latents of another process or model, and warns of those that another machine made."""
+def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
+    r"""Refuses latents that failed, or are of another process or model, and warns of another machine's."""
 
+    if not z.ok:
+        bad = [i for i, status in enumerate(z.status) if status != "ok"]
+        raise ValueError(
+            f"the latents of samples {bad[:8]} never reached their end: z.status says why; decode "
+            "the others, by z.rows(...) and their conditions."
+        )
     made = z.provenance
     process, known = describe_process(model), made.get("process", "")
     if re.sub(r" at 0x[0-9a-f]+", "", known) != process:
@@ -187,7 +209,7 @@ def check_origin(model: ScoreModel, z: Solution) -> None:
             "models that share a prior, decode the tensor z.x."
         )
     if z.companion is not None and "environment" in made:
-        warn_of_other_bits(made["environment"], z.x.device)
+        warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
 
 
 def reversed_options(solution: Solution, solver: str | Solver | None = None) -> dict[str, Any]:
@@ -199,8 +221,10 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
     """
 
     made = solution.provenance
+    # the name of an exact one tells its block
+    own = solver if isinstance(solver, Solver) and not solver.exact else made["solver"]
     options: dict[str, Any] = {
-        "solver": get(made["solver"] if solver is None else solver).undone_by,
+        "solver": get(own).undone_by,
         "clock": made["clock"],
     }
     if made["rtol"] is not None or made["atol"] is not None:
@@ -210,19 +234,6 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
             options["times"] = solution.times.flip(0)
         return {**options, "rtol": made["rtol"], "atol": made["atol"]}
     return {**options, "times": solution.times.flip(0)}
-
-
-def way_back(up: Solution, options: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns the options of the way down, from those of the way up.
-
-    The solver is the same object, its steps are reversed, and what is left of the budget is its own.
-    """
-
-    ours = (*STEPPING, "solver", "t_min", "t_max", "denoise")
-    back = {name: value for name, value in options.items() if name not in ours}
-    if back.get("max_calls") is not None:
-        back["max_calls"] = back["max_calls"] - int(up.calls.max())
-    return {**reversed_options(up, options.get("solver")), **back}
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:

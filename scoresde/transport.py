@@ -63,7 +63,7 @@ def transport(
             run = _Run(part, x[here], range(first, first + count),
                        times if times.ndim == 1 else times[:, rows],
                        see_noise(part, x[here], rows, settings),
-                       None if companion is None else companion[here])  # fmt: skip
+                       None if companion is None else companion.to(x.device)[here])  # fmt: skip
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(run.x, run.times))
                 continue

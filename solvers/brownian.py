@@ -23,8 +23,8 @@ from torch import Tensor
 from .shapes import factors
 
 VERSION = 2  # of the noise: it changes when the same seed gives other numbers
-START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS = range(
-    1, 10
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
+    1, 11
 )  # the streams
 Seed = int | Tensor  # one for all, or one per sample
 

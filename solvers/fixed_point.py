@@ -118,5 +118,6 @@ class FixedPoint(Stepper):
         ridge = (
             RIDGE * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None] + torch.finfo(gram.dtype).tiny
         )
-        shares = torch.linalg.solve(gram + torch.diag_embed(ridge.expand(-1, depth)), right)
+        system = gram + torch.diag_embed(ridge.expand(-1, depth))
+        shares = torch.linalg.solve_ex(system, right).result  # solve waits for a device
         return torch.einsum("bk...,bk->b...", gained, shares[..., 0].to(gained))

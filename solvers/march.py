@@ -31,7 +31,8 @@ def march(
         i, every = 0, CHECK_EVERY
         saved, told, before, known = (i, x, memory), 0, 0, 0
         while i < len(plan) and record.any_alive:
-            cost = max(method.calls_per_step * problem.cost, counter.total - before)
+            price = method.calls_per_step if i else max(method.calls(1), method.calls_per_step)
+            cost = max(price * problem.cost, counter.total - before)
             if record.spent(counter.total + cost):
                 _stop(record, x, i, counter.total)
                 break

@@ -25,7 +25,7 @@ from .shapes import Scalar, row_where, scalars
 from .solver import Step
 from .stepper import Stepper
 
-CHANGED = 1e-4  # relative: more than rounding does to a state
+CHANGED = 1e-5  # relative: more than rounding does to a state
 
 
 class Reversible(Stepper):
@@ -110,19 +110,20 @@ class ReversibleHeun(Reversible):
         other = 2 * x - other + 2 * rise
         force = plan.last(other)
         x = x + (rise + self._rounded(plan.h * force))
-        return Step(self._inside(x), (other, force))
+        return Step(self._inside(x, other), (other, force))
 
     def _rounded(self, x: Tensor) -> Tensor:
         if self.bits is None:
             return x
         return torch.round(x * 2.0**self.bits) * 2.0**-self.bits
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def _inside(self, x: Tensor, other: Tensor) -> Tensor:
         r"""The states, or infinity in rows where sums on the lattice are no longer exact."""
 
         if self.bits is None:
             return x
-        inside = x.flatten(1).abs().amax(1) < 2.0 ** (51 - self.bits)
+        largest = torch.maximum(x.abs(), other.abs()).flatten(1).amax(1)
+        inside = largest < 2.0 ** (51 - self.bits)
         return row_where(inside, x, torch.full_like(x, torch.inf))
 
 

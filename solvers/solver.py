@@ -163,6 +163,9 @@ class Method(Protocol):
     @property
     def calls_at_start(self) -> int: ...
 
+    def calls(self, steps: int) -> int:
+        r"""Returns the evaluations of the drift on a grid of some steps."""
+
     @property
     def caution(self) -> Caution: ...
 

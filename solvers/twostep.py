@@ -24,7 +24,7 @@ from .brownian import Brownian
 from .interaction import VARIABLES
 from .problem import Linear, SemiLinear, StateField
 from .reversible import Reversible
-from .shapes import Scalar, factors
+from .shapes import Scalar, factors, scalars
 from .solver import Step
 from .weights import weights
 
@@ -66,7 +66,8 @@ def bdia(gamma: float) -> Rule:
 
     .. math:: x_{i+1} = \gamma \big( x_{i-1} - \Delta_{i \to i-1} \big) + (1 - \gamma) x_i + \Delta_{i \to i+1}
 
-    for DDIM's increments :math:`\Delta` at :math:`x_i`; :math:`\gamma = 1` is the leapfrog.
+    for DDIM's increments :math:`\Delta` at :math:`x_i`; :math:`\gamma = 1` is the leapfrog. In falling time,
+    errors grow by :math:`1 / \gamma` at each step. (As published, states hold the factor alpha.)
     """
 
     def rule(linear: Linear, before: Tensor, now: Tensor, after: Tensor) -> Coefficients:
@@ -129,6 +130,7 @@ class _Mix(NamedTuple):
     rises: bool
     decay: Scalar
     weight: Scalar
+    ratio: Scalar
     field: StateField  # at the earlier time of the step, as time rises
 
 
@@ -138,10 +140,11 @@ class Edict(Reversible):
 
     In rising time, with DDIM's decay a and weight b,
 
-    .. math:: x_1 = a x + b N(y) , \quad y_1 = a y + b N(x_1) , \quad
+    .. math:: x_1 = a x + b N(y) , \quad y_1 = a y + b N(\tilde x_1) , \quad
         x' = \rho x_1 + (1 - \rho) y_1 , \quad y' = \rho y_1 + (1 - \rho) x' ;
 
-    falling time undoes it.
+    falling time undoes it. The second call is at the earlier time too, but :math:`\tilde x_1` is rescaled from
+    the unit of the state there to that at the later time.
 
     Arguments:
         name: The name of the method.
@@ -160,18 +163,19 @@ class Edict(Reversible):
         rises = not bool((t1 < t0).any())
         low, high = (t0, t1) if rises else (t1, t0)
         decay, weight = (factors(c, x) for c in ddim(problem.linear, low, high))
-        columns = zip(decay, weight, problem.at(low, x), strict=True)
+        ratio = scalars(problem.unit(high) / problem.unit(low), x)
+        columns = zip(decay, weight, ratio, problem.at(low, x), strict=True)
         return [_Mix(rises, *column) for column in columns]
 
     def step(self, plan: _Mix, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
         y, rho = x if memory is None else memory[0], self.mix
-        rises, a, b, N = plan
+        rises, a, b, ratio, N = plan
         if rises:
             x = a * x + b * N(y)
-            y = a * y + b * N(x)
+            y = a * y + b * N(ratio * x)
             x = rho * x + (1 - rho) * y
             return Step(x, (rho * y + (1 - rho) * x,))
         y = (y - (1 - rho) * x) / rho
         x = (x - (1 - rho) * y) / rho
-        y = (y - b * N(x)) / a
+        y = (y - b * N(ratio * x)) / a
         return Step((x - b * N(y)) / a, (y,))

@@ -48,12 +48,16 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
 
     Arguments:
         latents: The latents, with shape (n, \*).
-        count: How many components, at most n - 1.
+        count: How many components, at most n - 1 and the entries of a latent.
     """
 
     check_count("count", count, at_least=1)
-    if not count < len(latents):
-        raise ValueError(f"count must be below the {len(latents)} latents, but is {count}.")
+    most = min(len(latents) - 1, latents[0].numel())
+    if count > most:
+        raise ValueError(
+            f"count must be at most {most}, for {len(latents)} latents of {latents[0].numel()} entries, but is "
+            f"{count}."
+        )
     mean = latents.mean(0)
     _, sizes, axes = torch.linalg.svd((latents - mean).flatten(1), full_matrices=False)
     found = axes[:count].reshape(-1, *latents.shape[1:])

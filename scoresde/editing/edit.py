@@ -2,6 +2,7 @@ r"""Edits: the verb, and the methods it chooses from."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..process import Use
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import inpaint
 from .pivot import by_null
-from .translate import by_flow, by_noise, by_noise_path
+from .translate import by_flow, by_noise, by_noise_path, with_a_seed
 
 Method = Callable[..., Solution]
 
@@ -37,6 +38,13 @@ METHODS: dict[str, Method] = {
     "flow": by_difference,
     "null": by_null,
     "inpaint": by_mask,
+}
+
+
+IDLE = {
+    "null": ("max_calls", "denoise"),
+    "noise_path": ("max_calls", "denoise"),
+    "flow": ("max_calls",),
 }
 
 
@@ -94,7 +102,15 @@ def edit(
     use: Use = "sampling" if fresh else "encoding"
     start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
     t_max = turning_time(target, noise_level, strength, start)
-    return METHODS[method](source, target, x, t_max, **options)
+    idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
+    if idle:
+        raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
+    options = with_a_seed(options)
+    e = METHODS[method](source, target, x, t_max, **options)
+    seeding: dict[str, Any] = {
+        name: options[name] for name in ("seed", "seeds") if name in options
+    }
+    return replace(e, provenance={**e.provenance, **seeding, "edit": method})
 
 
 def frames(model: ScoreModel, e: Solution) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, counting
-from solvers.brownian import FRESH, keyed_normal
+from solvers.brownian import EDITS, keyed_normal
 
 from ..checks import check_count, check_data
 from ..models import ScoreModel
@@ -72,7 +72,7 @@ def by_difference(
                 break
             gap = torch.zeros_like(x)
             for k in range(averages):
-                z = keyed_normal(*keys, FRESH, i * averages + k, x[0].numel()).to(x)
+                z = keyed_normal(*keys, EDITS, i * averages + k, x[0].numel()).to(x)
                 noisy = x + level * z.reshape(x.shape)
                 gap += _gap(source, target, alpha * noisy, alpha * edit, times[i]) / averages
             ratio = 0.0 if last else levels[i + 1].item() / level

@@ -19,6 +19,7 @@ References:
     | https://openreview.net/forum?id=9_gsMA8MRKQ
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,18 +27,26 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.brownian import FRESH, keyed_normal
-from solvers.shapes import align
+from solvers.brownian import EDITS, keyed_normal
+from solvers.problem import StateField
+from solvers.shapes import Scalar, scalars
 
 from ..checks import check_count, check_data
-from ..models import ScoreModel
+from ..models import ScoreModel, check_time
 from ..sampling import decode
 from ..settings import Settings, split
 from ..transport import make_times
-from .translate import SEEDING, perturbed, with_other_noise
+from .translate import in_data_units, perturbed, with_a_seed, with_other_noise
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS = 50
+STEPWISE = (
+    "steps",
+    "grid",
+    "times",
+    "t_min",
+    "denoise",
+)  # options that each short run has of its own
 
 
 class Kept(ScoreModel):
@@ -57,25 +66,42 @@ class Kept(ScoreModel):
         self.guided = True
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        t = check_time(self.process, t, x)
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        none, one = torch.zeros_like(times), torch.ones_like(times)
+        fields = self.model.combine(times, none, one, scale, x, **condition)
+        square, c = torch.exp(-2 * self.process.log_snr(times)), self.model.data_std**2
+        # s^2 / r^2, for gradients with respect to x / scale in place of x / alpha
+        force = (square + c) / c * self.process.scales(times)[0] / scale
         data, known = self.x.to(x), self.known.to(x)
-        if not self.pull:
-            return torch.lerp(self.model.denoise(x, t, **condition), data, known)
-        alpha, sigma = self.process.scales(torch.as_tensor(t).detach().cpu().double())
-        square, c = (sigma / alpha) ** 2, self.model.data_std**2
-        with torch.enable_grad():
-            state = x.detach().requires_grad_()
-            denoised = self.model.denoise(state, t, **condition)
-            gap = known * (data - denoised.detach())
-            (pulled,) = torch.autograd.grad(denoised, state, gap)
-        force = ((square + c) / c * alpha).to(
-            x
-        )  # s^2 / r^2, and alpha since the state is scaled by it
-        denoised = denoised.detach() + align(force, x) * pulled
-        return torch.lerp(denoised, data, known)
+
+        def bind(
+            field: StateField, a: Scalar, b: Scalar, scale: Scalar, force: Scalar
+        ) -> StateField:
+            def combined(X: Tensor) -> Tensor:
+                D = _pulled(field, X, data, known, force) if self.pull else field(X)
+                return a * scale * X + b * torch.lerp(D, data, known)
+
+            return combined
+
+        columns = (scalars(column, x) for column in (a, b, scale, force))
+        return [bind(*column) for column in zip(fields, *columns, strict=True)]
 
     def rows(self, index: Tensor) -> ScoreModel:
         here = index.to(self.x.device)
         return Kept(self.model.rows(index), self.x[here], self.known[here], self.pull)
+
+
+def _pulled(field: StateField, X: Tensor, data: Tensor, known: Tensor, force: Scalar) -> Tensor:
+    with torch.enable_grad():
+        state = X.detach().requires_grad_()
+        denoised = field(state)
+        (pull,) = torch.autograd.grad(denoised, state, known * (data - denoised.detach()))
+    return denoised.detach() + force * pull
 
 
 def inpaint(
@@ -96,7 +122,8 @@ def inpaint(
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" or "gradient".
         repeats: How often "resampling" takes each step.
-        t_max: The time at which it starts. By default, the last of the process.
+        t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
+            from the data, noised.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
             is "ancestral" with 50 steps.
 
@@ -109,6 +136,7 @@ def inpaint(
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     check_count("repeats", repeats, at_least=1)
     options = {"solver": "ancestral", "steps": STEPS, **options} if _free(options) else options
+    options = with_a_seed(options)
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
@@ -116,9 +144,12 @@ def inpaint(
     start = model.process.t_max if t_max is None else t_max
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
     given = with_other_noise(given)
-    if method != "resampling":
-        return decode(kept, perturbed(kept, known * x, start, given), t_max=start, **given)
-    return _resampled(kept, x, start, repeats, settings, given)
+    z = perturbed(kept, known * x if t_max is None else x, start, given)
+    if method == "resampling":
+        e = _resampled(kept, z, start, repeats, settings, given)
+    else:
+        e = decode(kept, z, t_max=start, **given)
+    return e if settings.denoise else in_data_units(model, e)
 
 
 def check_known(known: Tensor, x: Tensor) -> Tensor:
@@ -145,40 +176,40 @@ def _free(options: dict[str, Any]) -> bool:
 
 
 def _resampled(
-    kept: Kept, x: Tensor, start: float, repeats: int, settings: Settings, options: dict[str, Any]
+    kept: Kept, z: Tensor, start: float, repeats: int, settings: Settings, options: dict[str, Any]
 ) -> Solution:
-    process = kept.process
-    if settings.adaptive:
-        raise ValueError("method='resampling' repeats the steps of a grid: pass steps= or times=.")
-    if settings.path or settings.callback is not None:
-        raise ValueError(
-            "method='resampling' goes up and down: it keeps no path and calls nobody."
-        )
+    process, x = kept.process, z
+    _check_resampling(settings)
     stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
     times = make_times(kept, start, stop, settings)
     (alphas, _), levels = process.scales(times), torch.exp(-process.log_snr(times))
-    keys, alone = (
-        settings.keys(torch.arange(len(x))),
-        ("steps", "grid", "times", "t_min", "denoise"),
-    )
-    base = {name: value for name, value in options.items() if name not in alone}
-    z, calls = (
-        perturbed(kept, kept.known * x, start, options),
-        torch.zeros(len(x), dtype=torch.int64),
-    )
-    seeds = {name: base.pop(name) for name in SEEDING if name in base and name.startswith("seed")}
+    keys = settings.keys(torch.arange(len(x)))
+    base = {name: value for name, value in options.items() if name not in STEPWISE}
+    seeds: dict[str, Any] = {name: base.pop(name) for name in ("seed", "seeds") if name in base}
+    calls, accepted = torch.zeros(2, len(x), dtype=torch.int64)
     for i in range(len(times) - 1):
-        for k in range(repeats if i + 2 < len(times) else 1):
+        last = i + 2 == len(times)
+        base |= {"times": times[i : i + 2], "t_min": float(times[i + 1]), "t_max": float(times[i])}
+        for k in range(1 if last else repeats):
             number = i * repeats + k
-            last = i + 2 == len(times)
-            s = decode(kept, z, t_max=float(times[i]), times=times[i : i + 2],
-                       denoise=last and settings.denoise, **base, **_next(seeds, number))  # fmt: skip
-            z, calls = s.x, calls + s.calls
+            s = decode(kept, z, **base, denoise=last and settings.denoise, **_next(seeds, number))
+            z, calls, accepted = s.x, calls + s.calls, accepted + s.accepted
             if k + 1 < repeats and not last:
                 rise = (levels[i] ** 2 - levels[i + 1] ** 2).sqrt().item()
-                fresh = keyed_normal(*keys, FRESH, number, x[0].numel()).to(x).reshape(x.shape)
+                fresh = keyed_normal(*keys, EDITS, number, x[0].numel()).to(x).reshape(x.shape)
                 z = alphas[i].item() * (z / alphas[i + 1].item() + rise * fresh)
-    return replace(s, times=times, calls=calls)
+    return replace(s, times=times, calls=calls, accepted=accepted)
+
+
+def _check_resampling(settings: Settings) -> None:
+    if settings.adaptive:
+        raise ValueError("method='resampling' repeats the steps of a grid: pass steps= or times=.")
+    told = settings.path or settings.callback is not None
+    if told or settings.max_calls is not None or settings.on_failure == "partial":
+        raise ValueError(
+            "method='resampling' is many short runs: leave path=, callback=, max_calls= and on_failure=, or "
+            "use 'replacement'."
+        )
 
 
 def _next(seeds: dict[str, Any], number: int) -> dict[str, Any]:

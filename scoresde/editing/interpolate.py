@@ -43,6 +43,10 @@ def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") 
     line = torch.lerp(a[None], b[None], u)
     if way == "linear":
         return line
+    if bool(((a + b).flatten(1).norm(dim=1) <= STRAIGHT * a.flatten(1).norm(dim=1)).any()):
+        raise ValueError(
+            "there is no one arc between opposite latents; go by way of another, or way='linear'."
+        )
     size_a, size_b = _size(a), _size(b)
     size = size_a + u * (size_b - size_a)
     if way == "slerp":

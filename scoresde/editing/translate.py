@@ -4,6 +4,7 @@ Each takes the model of data as it is, that of data as it shall be, data, the ti
 options; and returns the solution of the way down, whose calls count both ways.
 """
 
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +19,11 @@ from ..checks import check_data
 from ..latents import encode, encode_noise
 from ..latents.encode import signal
 from ..models import ScoreModel
-from ..sampling import decode, way_back
+from ..sampling import decode, return_from
 from ..settings import Settings
 
 OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
-RUNNING = ("path", "progress", "callback", "batch_size", "max_calls", "on_failure")
+RUNNING = ("path", "progress", "callback", "batch_size", "on_failure")
 SEEDING = ("seed", "seeds", "first_index", "dtype", "device")
 
 
@@ -38,8 +39,7 @@ def by_flow(
 
     up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
     denoise = options.get("denoise", True)
-    down = decode(target, up.x, t_max=t_max, denoise=denoise, companion=up.companion,
-                  **way_back(up, options))  # fmt: skip
+    down = return_from(target, up, options, denoise=denoise)
     down = down if denoise else in_data_units(target, down)
     return replace(down, calls=up.calls + down.calls)
 
@@ -74,6 +74,14 @@ def by_noise_path(
     running = {name: value for name, value in options.items() if name in RUNNING}
     down = path.replay(target, **running)
     return replace(down, calls=path.calls + down.calls)
+
+
+def with_a_seed(options: dict[str, Any]) -> dict[str, Any]:
+    r"""Returns options whose seed is known, drawn if it is to be."""
+
+    if options.get("seed", 0) is None and options.get("seeds") is None:
+        return {**options, "seed": secrets.randbits(31)}
+    return options
 
 
 def with_other_noise(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,25 @@
 r"""Classifier-free guidance."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from solvers.problem import StateField
 
 from ..conditions import check_conditions, rows_of
-from ..models import ScoreModel
+from ..models import ScoreModel, check_time
+
+Scale = float | Tensor | Callable[[Tensor], Tensor]
 
 
-def classifier_free(model: ScoreModel, scale: float, **condition: Tensor) -> ScoreModel:
+def classifier_free(
+    model: ScoreModel,
+    scale: Scale,
+    *,
+    interval: tuple[float, float] | None = None,
+    **condition: Tensor,
+) -> ScoreModel:
     r"""Returns the model guided towards a condition.
 
     .. math:: D(x) + w \, (D(x \mid c) - D(x))
@@ -22,55 +30,117 @@ def classifier_free(model: ScoreModel, scale: float, **condition: Tensor) -> Sco
 
     Arguments:
         model: A score model that also answers without the condition.
-        scale: The scale :math:`w`.
+        scale: The scale :math:`w`: a number, one per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales of the same shape.
+        interval: The noise levels, the lower first, within which the model is guided. Outside, the scale
+            is 1.
         condition: The condition :math:`c`, with leading size B or 1.
 
     Raises:
-        ValueError: If there is no condition, or the scale is not finite.
+        ValueError: If there is no condition, a scale is not finite, or the interval is upside down.
 
     References:
         | Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), equation (6)
         | https://arxiv.org/abs/2207.12598
+        | Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
+        | Models (Kynkaanniemi et al., 2024), equation (5)
+        | https://arxiv.org/abs/2404.07724
     """
 
     if not condition:
         raise ValueError("classifier_free needs a condition, such as label=.")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale must be a finite number, but is {scale}.")
-    if scale == 0:
-        return model
-    if scale == 1:
+    numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
+    if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
+        raise ValueError(f"scale must be a finite number, or one per sample, but is {scale}.")
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(
+            f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
+        )
+    if isinstance(scale, float | int) and scale == 1:
         return model.given(**condition)
-    return _ClassifierFree(model, scale, check_conditions(model, condition, None))
+    if isinstance(scale, float | int) and scale == 0 and interval is None:
+        return model
+    known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
+    return _ClassifierFree(model, known, interval, check_conditions(model, condition, None))
 
 
 class _ClassifierFree(ScoreModel):
-    def __init__(self, model: ScoreModel, scale: float, bound: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        model: ScoreModel,
+        scale: Scale,
+        interval: tuple[float, float] | None,
+        bound: dict[str, Tensor],
+    ) -> None:
         super().__init__()
-        self.model, self.scale, self.bound = model, scale, bound
+        self.model, self.scale, self.interval, self.bound = model, scale, interval, bound
         self.bound_model = model.given(**bound)
         self.resemble(model)
         self.guided = True
         self.conditions = tuple(name for name in model.conditions if name not in bound)
         self.cost, self.bound_names = 2 * model.cost, (*model.bound_names, *bound)
-        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {scale:g}"
+        self.fingerprint = (
+            f"{model.fingerprint or type(model).__name__} guided by {self._words(False)}"
+        )
 
     def __repr__(self) -> str:
-        return f"classifier_free({self.model!r}, {self.scale:g}, {', '.join(self.bound)})"
+        return f"classifier_free({self.model!r}, {self._words(True)}, {', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        free = self.model.denoise(x, t, **condition)
-        return free + self.scale * (self.bound_model.denoise(x, t, **condition) - free)
+        t = check_time(self.process, t, x)
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        free = self.model.combine(times, a, (1 - self.scale) * b, scale, x, **condition)
-        bound = self.bound_model.combine(times, 0 * a, self.scale * b, scale, x, **condition)
-        return [_sum(f, g) for f, g in zip(free, bound, strict=True)]
+        w = self.weights(times)
+        if w.ndim > times.ndim:  # one per sample
+            w = w.expand(-1, len(x))
+            times, a, b, scale = (value[:, None].expand_as(w) for value in (times, a, b, scale))
+        free = self.model.combine(times, a, (1 - w) * b, scale, x, **condition)
+        bound = self.bound_model.combine(times, 0 * a, w * b, scale, x, **condition)
+        alone = self.bound_model.combine(times, a, b, scale, x, **condition)
+        rows = w.reshape(len(w), -1)
+        plain, none = (rows == 1).all(1).tolist(), (rows == 0).all(1).tolist()
+        return [
+            alone[i] if plain[i] else free[i] if none[i] else _sum(free[i], bound[i])
+            for i in range(len(w))
+        ]
+
+    def weights(self, times: Tensor) -> Tensor:
+        r"""Returns the scales at some times, with their shape, or (n, B) if samples have their own."""
+
+        level = torch.exp(-self.process.log_snr(times))
+        if callable(self.scale):
+            w = torch.as_tensor(self.scale(level)).double().expand_as(level)
+            if not bool(w.isfinite().all()):
+                raise ValueError("scale must be finite at all noise levels that are asked for.")
+        else:
+            w = torch.as_tensor(self.scale).detach().double().cpu()
+            own = w.ndim and times.ndim == 1
+            level = level[:, None] if own else level
+            w = w.expand(len(level), len(w)) if own else w.expand_as(level)
+        if self.interval is None:
+            return w
+        low, high = self.interval
+        return torch.where((level >= low) & (level <= high), w, 1.0)
 
     def rows(self, index: Tensor) -> ScoreModel:
-        return _ClassifierFree(self.model.rows(index), self.scale, rows_of(self.bound, index))
+        scale = self.scale
+        if isinstance(scale, Tensor) and scale.numel() > 1:
+            scale = scale[index.to(scale.device)]
+        bound = rows_of(self.bound, index)
+        return _ClassifierFree(self.model.rows(index), scale, self.interval, bound)
+
+    def _words(self, short: bool) -> str:
+        scale, inside = self.scale, ""
+        if self.interval is not None:
+            inside = f" within {self.interval[0]:g} to {self.interval[1]:g}"
+        if isinstance(scale, float):
+            return f"{scale:g}{inside}"
+        if isinstance(scale, Tensor):
+            return ("scales per sample" if short else f"{scale.tolist()}") + inside
+        return f"{getattr(scale, '__qualname__', type(scale).__name__)}{inside}"
 
 
 def _sum(f: StateField, g: StateField) -> StateField:

@@ -1,6 +1,7 @@
 r"""From data to latents."""
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..models import ScoreModel
 from ..settings import Settings, split
 from ..transport import make_times, transport
 
+LARGE = 2.0  # times the prior
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
@@ -71,9 +73,27 @@ def encode(
     alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
     with settings.gradients():
         z = transport(model, x * align(alpha.to(x), x), times, settings)
+    _warn_of_growth(model, z, settings)
     if settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
+
+
+def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
+    r"""Warns of latents by methods for inversion that are far larger than the prior."""
+
+    solver, last = settings.method, float(z.times[-1].max())
+    special = solver.reversible or solver.undone_by is not solver
+    if not special or not math.isclose(last, model.process.t_max, rel_tol=1e-6):
+        return
+    size = z.x.detach().flatten(1).square().mean(1).sqrt().nanmedian().item()
+    size /= model.process.prior_std()
+    if not size < LARGE:
+        warnings.warn(
+            f"the latents are {size:.3g} times as large as the prior, so they are not those of the flow: {solver} "
+            "amplifies its own errors here. Take other steps, or 'lattice_heun' or 'o_belm'.",
+            stacklevel=3,
+        )
 
 
 def signal(model: ScoreModel, t: float) -> float:

@@ -20,18 +20,29 @@ import torch
 from torch import Tensor
 
 from solvers import ExponentialMultistep, SemiLinear, Solution
-from solvers.brownian import TREE, keyed_normal
+from solvers.brownian import EDITS, keyed_normal
 from solvers.calls import counting
 from solvers.shapes import factors
 
 from ..checks import check_data
 from ..models import ScoreModel
 from ..sampling import decode
-from ..settings import Settings, split
+from ..settings import STEPPING, Settings, split
 from ..transport import make_reverse, make_times, provenance
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
+IDLE = (
+    "path",
+    "noise",
+    "max_calls",
+    "batch_size",
+    "callback",
+    "progress",
+    "denoise",
+    "on_failure",
+)
 REPLAYED = ("eta", "eta_convention")  # options that a replay must share
+SETTLED = ("solver", "noise", "seed", "seeds", "t_min", "t_max", "denoise", *REPLAYED)
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,9 @@ class NoisePath:
             options: Conditions, and those of :class:`scoresde.Settings` that are not the path's own.
         """
 
+        fixed = [name for name in (*STEPPING, *SETTLED) if name in options]
+        if fixed:
+            raise ValueError(f"{fixed[0]}= is settled by the noise path; leave it.")
         keywords = {**options, **self.options, "times": self.times, "noise": self.normals}
         first = float(self.times[0])
         s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
@@ -110,6 +124,9 @@ def encode_noise(
         ValueError, TypeError: If an option or condition does not fit, such as a solver without noise.
     """
 
+    idle = [name for name in IDLE if options.get(name) is not None]
+    if idle:
+        raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
     if chain not in ("forward", "independent"):
         raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **DEFAULTS)
@@ -163,7 +180,7 @@ def _chain(x: Tensor, levels: Tensor, settings: Settings, kind: str) -> list[Ten
     keys, d = settings.keys(torch.arange(len(x))), x[0].numel()
 
     def noise(i: int) -> Tensor:
-        return keyed_normal(*keys, TREE, i, d).to(x).reshape(x.shape)
+        return keyed_normal(*keys, EDITS, i, d).to(x).reshape(x.shape)
 
     states = [x]
     for i in range(len(levels) - 2, -1, -1):

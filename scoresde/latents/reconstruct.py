@@ -1,7 +1,7 @@
 r"""The round trip from data to latents and back."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from solvers import Solution
 from solvers.shapes import align
 
 from ..models import ScoreModel
-from ..sampling import decode, way_back
+from ..sampling import return_from
 from .encode import encode
 from .statistics import LatentStatistics, latent_statistics
 
@@ -64,11 +64,8 @@ def reconstruct(
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
     latent = encode(model, x, **options)
-    end = float(latent.times[-1]) if latent.times.ndim == 1 else None
-    kept = None if one_state else latent.companion
-    back = decode(
-        model, latent.x, t_max=end, companion=kept, denoise=False, **way_back(latent, options)
-    )
+    kept = replace(latent, companion=None) if one_state else latent
+    back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
     error = (y - x.to(y)).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)

@@ -61,7 +61,7 @@ def test_shifts_between_gaussians_follow_their_recursion(method: str, process: s
 def test_an_edit_towards_the_same_changes_nothing(method: str) -> None:
     oracle = mixture(ss.VP()).given(label=torch.tensor([1]))
     x = oracle.model.data(5)  # type: ignore[operator]
-    options = {"solver": "reversible_heun", "denoise": False} if method == "encode" else {}
+    options = {"solver": "lattice_heun", "denoise": False} if method == "encode" else {}
     e = ss.edit(oracle, oracle, x, noise_level=2.0, method=method, steps=10, **options)
     assert (e.x - x).abs().max() < 1e-8
 
@@ -221,10 +221,66 @@ def test_edits_say_what_is_wrong(options: dict, words: str) -> None:
         (lambda z: editing.weighted(z, torch.ones(1, 2)), r"shape \(n, 3\)"),
         (lambda z: editing.grid(z, 2, 2), "4 corners"),
         (lambda z: editing.direction(z, z[:, :2]), "same shape"),
-        (lambda z: editing.principal_directions(z, 3), "below the 3 latents"),
+        (lambda z: editing.principal_directions(z, 3), "count must be at most 2"),
         (lambda z: editing.move(z, z, torch.ones(1)), "direction must have shape"),
     ],
 )
 def test_tools_for_latents_say_what_is_wrong(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(torch.randn(3, 5))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("way", ["replacement", "resampling"])
+def test_inpainting_from_a_low_level_starts_from_the_data(way: str) -> None:
+    model, known = normal(torch.full((2,), 5.0), 1.0, ss.EDM()), torch.tensor([True, False])
+    x = 5.0 + torch.randn(2000, 2)
+    e = ss.edit(model, model, x, noise_level=0.5, method="inpaint", known=known, way=way, steps=20)
+    assert e.x[:, 1].mean() == pytest.approx(5.0, abs=0.1)
+    assert e.x[:, 1].std() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("method", ["noise", "inpaint", "noise_path", "flow", "encode"])
+def test_edits_are_data_without_a_denoising_too(method: str) -> None:
+    model = normal(torch.full((2,), 5.0), 0.1, ss.Interpolant())
+    x = torch.full((3, 2), 5.0)
+    options = {"known": torch.tensor([True, False])} if method == "inpaint" else {}
+    options |= {} if method == "noise_path" else {"denoise": False}
+    t_min = model.process.at_noise_level(0.2)
+    solver = {} if method in ("flow", "inpaint", "noise_path") else {"solver": "exponential_2"}
+    e = ss.edit(
+        model, model, x, strength=0.7, method=method, t_min=t_min, steps=6, **solver, **options
+    )
+    assert (e.x - 5).abs().max() < 0.7
+
+
+def test_a_seed_that_is_not_given_is_drawn() -> None:
+    model = correlated()
+    for method in ("noise", "inpaint", "flow"):
+        options = {"known": torch.tensor([True, False])} if method == "inpaint" else {}
+        runs = [ss.edit(model, model, torch.zeros(1, 2), strength=0.5, method=method, seed=None,
+                        **({"steps": 3} if method != "noise" else {}), **options) for _ in range(2)]  # fmt: skip
+        assert runs[0].provenance["seed"] != runs[1].provenance["seed"]
+        assert not torch.equal(runs[0].x, runs[1].x) or method == "flow"
+    assert ss.edit(model, model, torch.zeros(1, 2), strength=0.5, method="noise", seed=5,
+                   rtol=1e-2).provenance["seed"] == 5  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("null", "max_calls"),
+        ("noise_path", "max_calls"),
+        ("flow", "max_calls"),
+        ("null", "denoise"),
+    ],
+)
+def test_options_without_effect_on_a_method_are_refused(method: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}= has no effect on method='{method}'"):
+        ss.edit(
+            correlated(),
+            correlated(),
+            torch.zeros(2, 2),
+            strength=0.5,
+            method=method,
+            **{option: 9},
+        )

@@ -264,3 +264,47 @@ def test_changed_latents_do_not_keep_their_companion() -> None:
         ss.decode(oracle, replace(z, x=z.x + 0.1))
     assert ss.decode(oracle, replace(z, x=z.x + 0.1, companion=None)).ok
     assert solvers.get(z.provenance["solver"]).reversible
+
+
+@pytest.mark.parametrize("rows", [3, 10])
+def test_a_reconstruction_keeps_the_block_of_its_way_up(rows: int) -> None:
+    network = Small(36).requires_grad_(False)
+    network.weights = nn.ParameterList(2 * w.detach() for w in network.weights)
+    model, x = ss.NetworkScore(network, ss.VP(), "noise", shape=(1, 6, 6)), pictures(rows)
+    r = ss.reconstruct(model, x, solver="lattice_heun", steps=30)
+    assert torch.equal(on_levels(r.x), on_levels(x))
+    same = ss.edit(model, model, x, strength=1.0, solver="lattice_heun", steps=30, denoise=False)
+    assert torch.equal(on_levels(same.x), on_levels(x))
+
+
+def test_edict_on_vp_is_as_published() -> None:
+    oracle, process = mixture(ss.VP()), ss.VP()
+    x = process.prior_sample((4, 2), seed=1)
+    s = ss.decode(oracle, x, solver="edict", steps=12, denoise=False)
+    first, second = x, x
+    for t, u in zip(s.times[:-1], s.times[1:], strict=True):  # equations (12) to (15), state x
+        (alpha, sigma), (alpha1, sigma1) = process.scales(t), process.scales(u)
+        a, b = alpha1 / alpha, sigma1 - alpha1 / alpha * sigma
+        first = a * first + b * oracle.noise(second, t)
+        second = a * second + b * oracle.noise(first, t)
+        first = 0.93 * first + 0.07 * second
+        second = 0.93 * second + 0.07 * first
+    assert torch.allclose(s.x, first)
+
+
+def test_latents_that_grow_beyond_the_prior_are_told() -> None:
+    oracle = mixture(ss.EDM())
+    with pytest.warns(UserWarning, match="times as large as the prior.*bdia amplifies"):
+        ss.encode(oracle, MEANS, solver="bdia", steps=60)
+
+
+def test_noise_of_paths_is_not_that_of_samples() -> None:
+    oracle = gaussian(ss.EDM())
+    s = ss.sample(oracle, 2000, solver="ancestral", steps=30, noise="path", seed=3)
+    path = ss.encode_noise(oracle, s.x, steps=30, seed=3)
+    chain = (path.latent - s.x).flatten()
+    assert torch.corrcoef(torch.stack([chain, s.x.flatten()]))[0, 1].abs() < 0.06
+    with pytest.raises(ValueError, match="solver= is settled by the noise path"):
+        path.replay(oracle, solver="heun")
+    with pytest.raises(ValueError, match="path= has no effect on a noise path"):
+        ss.encode_noise(oracle, s.x, path=True)

@@ -217,6 +217,39 @@ def test_classifier_free_guidance_is_its_formula() -> None:
     assert torch.allclose(alone.x, ss.sample(guided, 3, steps=5).x[1:2])
 
 
+def test_guidance_per_sample_by_noise_level_and_within_an_interval() -> None:
+    model, t = mixture(ss.VP()), torch.tensor([0.2, 0.4, 0.9])
+    x, label = torch.randn(3, 2), torch.tensor([0, 1, 2])
+    free, gap = model.denoise(x, t), model.denoise(x, t, label=label) - model.denoise(x, t)
+    level = torch.exp(-model.process.log_snr(t))[:, None]
+    scales = torch.tensor([-1.0, 2.0, 4.0])
+    own = ss.classifier_free(model, scales, label=label)
+    assert torch.allclose(own.denoise(x, t), free + scales[:, None] * gap)
+    rows = torch.tensor([2, 0])
+    assert torch.allclose(own.rows(rows).denoise(x[rows], t[rows]), own.denoise(x, t)[rows])
+    falling = ss.classifier_free(model, lambda s: 1 + 1 / s, label=label)
+    assert torch.allclose(falling.denoise(x, t), free + (1 + 1 / level) * gap)
+    low, high = level.min().item() + 1e-3, level.max().item() - 1e-3
+    within = ss.classifier_free(model, 3.0, interval=(low, high), label=label)
+    w = torch.tensor([[1.0], [3.0], [1.0]])
+    assert torch.allclose(within.denoise(x, t), free + w * gap)
+    for solver in ("ddim", "exponential"):  # one time for all rows, or one for each
+        options = {"steps": 6} if solver == "ddim" else {"rtol": 1e-3, "atol": 1e-3}
+        together = ss.sample(own, 3, solver=solver, **options)
+        assert together.ok
+        one = ss.sample(own.rows(torch.tensor([1])), 1, solver=solver, first_index=1, **options)
+        assert torch.allclose(one.x, together.x[1:2])
+
+
+def test_guidance_outside_its_interval_costs_one_call() -> None:
+    model = mixture(ss.EDM())
+    guided = ss.classifier_free(model, 3.0, interval=(0.5, 5.0), label=torch.tensor([1]))
+    s = ss.sample(guided, 2, solver="ddim", steps=9)
+    inside = int(((s.times >= 0.5) & (s.times <= 5.0)).sum())
+    assert 0 < inside < 9
+    assert s.calls.tolist() == [10 + inside] * 2
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -241,6 +274,11 @@ def test_classifier_free_guidance_is_its_formula() -> None:
             r"\(2,\), but has \(3,\)",
         ),
         (lambda: ss.classifier_free(mixture(ss.VP()), 2.0), ValueError, "needs a condition"),
+        (
+            lambda: ss.classifier_free(mixture(ss.VP()), 2.0, interval=(3.0, 1.0), label=1),
+            ValueError,
+            "interval must be two noise levels, the lower first",
+        ),
         (
             lambda: ss.classifier_free(mixture(ss.VP()), float("nan"), label=1),
             ValueError,
