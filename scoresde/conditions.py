@@ -89,8 +89,8 @@ def check_conditions(
             near = difflib.get_close_matches(name, [*model.conditions, *options], n=1)
             takes = ", ".join(model.conditions) or "none"
             hint = f"did you mean {near[0]}=? " if near else ""
-            raise TypeError(f"{name}= is neither an option nor a condition; {hint}"
-                            f"The model's conditions are: {takes}.")  # fmt: skip
+            raise TypeError(f"{name}= is neither an option nor a condition; {hint}the model takes the "
+                            f"conditions: {takes}.")  # fmt: skip
         if not isinstance(value, (Tensor, int, float)):
             raise TypeError(f"{name} must be a tensor or a number, not {type(value).__name__}.")
         tensor = torch.as_tensor(value)

@@ -124,7 +124,10 @@ class MixtureOracle(Oracle):
             max=len(self.means) - 1
         )
         z = keyed_normal(seed, index, DATA_NOISE, 0, self.means.shape[1]).to(self.means)
-        x = self.means[k] + torch.einsum("bde,be->bd", self.vectors[k], self.values[k].sqrt() * z)
+        x = self.means[k]
+        for j in k.unique().tolist():  # one by one, since axes of every sample take much memory
+            rows = k == j
+            x[rows] += (self.values[j].sqrt() * z[rows]) @ self.vectors[j].T
         return x.reshape(count, *(self.shape or ()))
 
     @cached_property

@@ -175,7 +175,7 @@ def get(solver: str | Solver) -> Solver:
     if name in REFUSED:
         raise ValueError(f"solver {name!r} cannot serve: {REFUSED[name]}.")
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, [*CATALOGUE, *ALIASES], n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, [*CATALOGUE, *ALIASES], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is similar."
         raise ValueError(
             f"solver {name!r} is unknown; {hint} solvers.available() lists all {len(CATALOGUE)}."

@@ -72,7 +72,10 @@ def test_likelihood_reports_bits(data: Path) -> None:
     assert said["total"] > 2 * said["stderr"]
     lines = (data / "l.csv").read_text().splitlines()
     assert lines[0].startswith('# {"')
-    assert lines[1] == "index,nats,stderr,total,calls,products,bits_per_dim"
+    assert (
+        lines[1] == "index,nats,stderr,total,calls,products,quadrature,path,end,prior,bits_per_dim"
+    )
+    assert "probes is the largest part of the error" in said["advice"]
     assert [line.split(",")[0] for line in lines[2:]] == ["0", "1", "2", "3"]
 
 
@@ -88,9 +91,52 @@ def test_a_table_of_likelihoods_goes_on_where_it_was_cut_off(data: Path) -> None
     assert len((data / "l.csv").read_text().splitlines()) == 6
     done = run(*SCORE, "--seed", 3, "--out", "l.csv", folder=data)
     assert done.returncode == 1
-    assert "holds another table" in done.stderr
+    assert "holds another table, of other seed; pass" in done.stderr
+    (data / "l.csv").write_text("".join(lines[:3] + lines[4:]))
+    done = run(*SCORE, "--out", "l.csv", folder=data)
+    assert "is damaged in line 4, which should hold the numbers of sample 1" in done.stderr
+    (data / "l.csv").write_text(text + lines[-1].replace("3,", "4,", 1))
+    done = run(*SCORE, "--out", "l.csv", folder=data)
+    assert "has 5 rows, but test.npz only 4 samples" in done.stderr
     done = run(*SCORE, "--out", "l.npz", folder=data)
     assert "must end in .csv" in done.stderr
+
+
+def test_all_data_is_checked_before_any_is_scored(data: Path) -> None:
+    x, label = (np.load(data / "test.npz")[name] for name in ("x", "label"))
+    np.savez(data / "nan.npz", x=np.concatenate([x[:3], np.nan * x[3:]]), label=label)
+    np.savez(data / "short.npz", x=x, label=label[:2])
+    np.savez(data / "bytes.npz", x=(x * 127).astype(np.uint8))
+    np.savez(data / "empty.npz", x=x[:0])
+    np.savez(data / "words.npz", x=np.array(["a", "b"]))
+    (data / "text.png").write_text("no picture")
+    score = ["likelihood", "digits", "--probes", 1, "--data"]
+    for arguments, words in {
+        ("nan.npz", "--levels", 17): "among samples 0 to 3: x must be finite",
+        ("short.npz", "--use-labels"): "there are 2 labels for 4 samples",
+        ("bytes.npz",): "it holds torch.uint8: pass --levels",
+        ("bytes.npz", "--levels", 17): "levels from 0 to 16, but reaches from",
+        ("empty.npz",): "the data has no samples",
+        ("words.npz",): "the entry 'x' of words.npz must hold numbers",
+        ("text.png",): "text.png is no png picture",
+        ("test.npz", "--low", 0): "--low is for data on levels: pass --levels",
+        ("test.npz", "--levels", 17, "--dequantization", "none"): "exactly on its levels",
+        (
+            "test.npz",
+            "--levels",
+            17,
+            "--dequantization",
+            "none",
+            "--draws",
+            2,
+        ): "--draws has no effect",
+        ("test.npz", "--levels", 17, "--t-min", 0.5): "lower t_min",
+        ("test.npz", "--use-labels", "--label", 3): "--label and --use-labels are both labels",
+    }.items():
+        done = run(*score, *arguments, folder=data)
+        assert done.returncode == 1
+        assert words in done.stderr.replace("\n", " "), done.stderr
+        assert done.stderr.strip().count("\n") == 0
 
 
 def test_likelihoods_of_arrays_that_stay_on_the_disk(data: Path) -> None:

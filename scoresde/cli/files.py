@@ -1,5 +1,6 @@
 r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed."""
 
+import hashlib
 import math
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..models import ScoreModel
 from ..plots import tile
 
+END = 2**20  # bytes at either end of a file by which it is known
 SUFFIXES = (".npz", ".npy", ".png")
 
 
@@ -36,6 +38,11 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     arrays = _open(file)
     if "x" not in arrays:
         raise ValueError(f"{file} has no entry 'x', but: {', '.join(arrays)}.")
+    for name in {"x", "label"} & arrays.keys():
+        if arrays[name].dtype.kind not in "fiub":
+            raise ValueError(
+                f"the entry {name!r} of {file} must hold numbers, not {arrays[name].dtype}."
+            )
     label = torch.from_numpy(arrays["label"]) if "label" in arrays else None
     return torch.from_numpy(arrays["x"]), label
 
@@ -50,6 +57,17 @@ def read_rows(file: Path, model: ScoreModel) -> tuple[np.ndarray, np.ndarray | N
             raise ValueError(f"{file} is no array file, or is damaged ({error}).") from None
     x, label = read_array(file, model)
     return x.numpy(), None if label is None else label.numpy()
+
+
+def digest(file: Path) -> str:
+    r"""Returns what tells a file from others: its size, and a hash of its first and last megabyte."""
+
+    size, hashed = file.stat().st_size, hashlib.sha256()
+    with file.open("rb") as handle:
+        hashed.update(handle.read(END))
+        handle.seek(max(0, size - END))
+        hashed.update(handle.read(END))
+    return f"{size} bytes, {hashed.hexdigest()[:16]}"
 
 
 def write_array(file: Path, x: Tensor, **others: Any) -> None:
@@ -77,7 +95,8 @@ def _open(file: Path) -> dict[str, np.ndarray]:
         loaded = np.load(file, allow_pickle=False)
         return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is no array file, or is damaged ({error}).") from None
+        words = "it holds no numbers" if "pickle" in str(error) else error
+        raise ValueError(f"{file} is no array file, or is damaged ({words}).") from None
 
 
 def _read_picture(file: Path, model: ScoreModel) -> Tensor:
@@ -87,7 +106,10 @@ def _read_picture(file: Path, model: ScoreModel) -> Tensor:
         raise FileNotFoundError(f"there is no file {file}.")
     if model.shape is None or len(model.shape) != 3 or model.shape[0] != 1:
         raise ValueError("pictures are for models of grey images, of shape (1, H, W).")
-    pixels = torch.from_numpy(np.array(matplotlib.image.imread(file))).float()
+    try:
+        pixels = torch.from_numpy(np.array(matplotlib.image.imread(file))).float()
+    except (SyntaxError, ValueError, OSError) as error:  # which is what a wrong png raises
+        raise ValueError(f"{file} is no png picture, or is damaged ({error}).") from None
     grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels
     _, height, width = model.shape
     factor = 4 if max(grey.shape) >= 4 * height and not math.fmod(grey.shape[0], 4 * height) else 1

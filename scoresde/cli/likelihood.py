@@ -10,10 +10,19 @@ import typer
 from tqdm import tqdm
 
 from .. import zoo
-from ..likelihood import Likelihood, bits_per_dim, discrete_log_likelihood, log_likelihood
+from ..checks import check_data
+from ..guidance import classifier_free
+from ..likelihood import (
+    Likelihood,
+    bits_per_dim,
+    discrete_log_likelihood,
+    log_likelihood,
+    quantize,
+)
+from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models import ScoreModel
 from ..plans import describe_process, fingerprint
-from .files import read_rows
+from .files import digest, read_rows
 from .options import (
     AsJson,
     Atol,
@@ -33,6 +42,7 @@ from .options import (
 from .table import Table
 
 app = typer.Typer()
+CHECKED = 4096  # samples that are checked at once
 
 
 @app.command()
@@ -40,12 +50,13 @@ def likelihood(
     model: Model,
     data: Data,
     levels: Annotated[int | None, typer.Option(help="Levels, for bits per dimension.")] = None,
-    low: Annotated[float, typer.Option(help="Value of the lowest level.")] = -1.0,
-    high: Annotated[float, typer.Option(help="Value of the highest level.")] = 1.0,
+    low: Annotated[float | None, typer.Option(help="Value of the lowest level: -1.")] = None,
+    high: Annotated[float | None, typer.Option(help="Value of the highest level: 1.")] = None,
     dequantization: Annotated[
-        str, typer.Option(help="uniform, truncated_normal, or none: data has noise already.")
-    ] = "uniform",
-    draws: Annotated[int, typer.Option(help="Draws of that noise.")] = 1,
+        str | None,
+        typer.Option(help="uniform (default), truncated_normal, or none: data has noise already."),
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws of that noise: 1.")] = None,
     divergence: Annotated[
         str, typer.Option(help="auto, exact, hutchinson, fixed or hutch++.")
     ] = "auto",
@@ -70,34 +81,98 @@ def likelihood(
 ) -> None:
     r"""Score data: nats per sample with their errors, and bits per dimension of integer data."""
 
-    score = guided(zoo.load(model), label, guidance)
+    noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
+    discrete = _discrete(noise)
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
+    if use_labels and label is not None:
+        raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+    plain = zoo.load(model)
+    score = plain if use_labels else guided(plain, label, guidance)
     x, labels = read_rows(data, score)
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
-    if levels is None and (draws, dequantization) != (1, "uniform"):
-        raise ValueError("--draws and --dequantization are for data on levels: pass --levels.")
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
+    labels = labels if use_labels else None
+    check_rows(score, x, labels, discrete)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    discrete = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
-    setup = {"model": fingerprint(score), "process": describe_process(score), "data": str(data),
-             "bytes": data.stat().st_size, "samples": len(x), "seed": seed,
-             "label": label, "guidance": guidance, "labels": use_labels, **options, **discrete}  # fmt: skip
+    if t_min is not None and levels is not None:
+        check_noise(
+            score.process.noise_level(t_min), bin_width(levels, discrete["low"], discrete["high"])
+        )
+    setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
+             "samples": len(x), "seed": seed, "label": label, "guidance": guidance,
+             "labels": use_labels, **options, **discrete}  # fmt: skip
     table = Table(out, setup)
+    if table.done > len(x):
+        raise ValueError(
+            f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove the file."
+        )
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
         for first in range(table.done, len(x), batch_size):
             rows = slice(first, first + batch_size)
             some = torch.from_numpy(np.array(x[rows]))
-            condition = {"label": torch.from_numpy(labels[rows])} if use_labels else {}  # type: ignore[index]
-            found = _density(
-                score, some, discrete, {**options, **condition, "seed": seed, "first_index": first}
-            )
+            own = score if labels is None else _labelled(plain, labels[rows], guidance)
+            found = _density(own, some, discrete, {**options, "seed": seed, "first_index": first})
             for row in _entries(found, first, discrete):
                 table.add(row)
             bar.update(len(some))
             bar.set_postfix_str(table.words)
-    report({**table.summary, "out": str(out) if out else None}, as_json)
+    report({**table.summary, "advice": table.advice, "out": str(out) if out else None}, as_json)
+
+
+def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
+    r"""The options of data on levels; none, if there are no levels."""
+
+    if "levels" not in noise:
+        if noise:
+            raise ValueError(f"--{next(iter(noise))} is for data on levels: pass --levels.")
+        return {}
+    if noise.get("dequantization") == "none" and "draws" in noise:
+        raise ValueError(
+            "--draws has no effect without noise: leave it, or --dequantization none."
+        )
+    return {"low": -1.0, "high": 1.0, "dequantization": "uniform", "draws": 1, **noise}
+
+
+def check_rows(
+    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any]
+) -> None:
+    r"""Refuses data that the model or its levels do not fit, before any of it is scored."""
+
+    if not len(x):
+        raise ValueError("the data has no samples.")
+    if labels is not None:
+        if len(labels) != len(x):
+            raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
+        model.check_condition("label", torch.from_numpy(labels))
+    ends = {name: discrete[name] for name in ("levels", "low", "high") if name in discrete}
+    noisy, off = discrete.get("dequantization") == "none", False
+    for first in range(0, len(x), CHECKED):
+        some = torch.from_numpy(np.array(x[first : first + CHECKED]))
+        try:
+            if not ends and not some.is_floating_point():
+                raise ValueError(f"it holds {some.dtype}: pass --levels, the number of levels.")
+            if noisy:
+                off = off or not torch.equal(quantize(some, **ends).to(some), some)
+            elif ends:
+                some = on_levels(some, **ends)
+            check_data(model, some.double())
+        except (ValueError, TypeError) as error:
+            last = first + len(some) - 1
+            raise ValueError(f"among samples {first} to {last}: {error}") from None
+    if noisy and not off:
+        raise ValueError(
+            "all data is exactly on its levels, where a density says nothing of their probability; leave "
+            "--dequantization none."
+        )
+
+
+def _labelled(model: ScoreModel, labels: np.ndarray, scale: float | None) -> ScoreModel:
+    known = torch.from_numpy(np.array(labels))
+    if scale is None:
+        return model.given(label=known)
+    return classifier_free(model, scale, label=known)
 
 
 def _density(
@@ -117,6 +192,7 @@ def _entries(
         "total": found.total.tolist(),
         "calls": found.calls.tolist(),
         "products": found.derivatives.tolist(),
+        **{part: value.tolist() for part, value in found.budget.items() if part != "probes"},
     }
     if "levels" in discrete:
         known = (

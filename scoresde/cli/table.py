@@ -6,7 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..likelihood.result import CURES
+
 MEASURED = ("nats", "bits_per_dim")  # columns whose means have standard errors
+PARTS = {part: "stderr" if part == "probes" else part for part in CURES}  # their columns
 WHOLE = ("index", "calls", "products")  # columns of whole numbers
 Row = dict[str, float | int]
 
@@ -63,6 +66,7 @@ class Table:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.handle = self.file.open("a", newline="")
+            _lock(self.handle, self.file)
             self.handle.truncate(self.size)  # of a row that was cut off, nothing stays
             if not self.size:
                 self.handle.write(self.head + "\n")
@@ -92,8 +96,21 @@ class Table:
         for name, column in self.columns.items():
             found[name] = column.mean
             if name in MEASURED:
-                found[f"{name} +-"] = column.error
+                found[f"{name}, error of the mean"] = column.error
         return found
+
+    @property
+    def advice(self) -> str | None:
+        r"""The largest part of the error on average, and what makes it smaller."""
+
+        means = {
+            part: self.columns[name].mean for part, name in PARTS.items() if name in self.columns
+        }
+        known = {part: mean for part, mean in means.items() if mean == mean}
+        if not known:
+            return None
+        part = max(known, key=lambda part: known[part])
+        return f"{part} is the largest part of the error, {known[part]:.2g} nats: {CURES[part]}"
 
     @property
     def words(self) -> str:
@@ -101,6 +118,18 @@ class Table:
 
         name = [name for name in MEASURED if name in self.columns][-1]
         return f"{name} {self.columns[name].mean:.4g} +- {self.columns[name].error:.2g}"
+
+    def _checked(self, number: int, row: dict[str, str]) -> Row:
+        try:
+            values: Row = {name: float(value) for name, value in row.items()}
+            if values["index"] != number:
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{self.file} is damaged in line {number + 3}, which should hold the numbers of sample {number}: "
+                "remove that line and all after it, and the run goes on there."
+            ) from None
+        return values
 
     def _count(self, row: Row) -> None:
         self.done += 1
@@ -114,10 +143,36 @@ class Table:
         head, *lines = text.split("\n")[:-1]  # what follows the last end of a line was cut off
         if head != self.head:
             raise ValueError(
-                f"{self.file} holds another table, or one of other options; pass another file, or "
+                f"{self.file} holds another table{_differing(head, self.head)}; pass another file, or "
                 "remove it."
             )
-        for row in csv.DictReader(lines):
-            self._count({name: float(value) for name, value in row.items()})
+        for number, row in enumerate(csv.DictReader(lines)):
+            self._count(self._checked(number, row))
         lines = lines if self.done else []  # names without rows are written again
         self.size = sum(len(line.encode()) + 1 for line in (head, *lines))
+
+
+def _differing(old: str, new: str) -> str:
+    r"""In which options two heads differ, in words."""
+
+    try:
+        before, now = (json.loads(head.removeprefix("# ")) for head in (old, new))
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    except (json.JSONDecodeError, AttributeError):
+        return ""
+    return f", of other {', '.join(names)}"
+
+
+def _lock(handle: TextIO, file: Path) -> None:
+    r"""Refuses a file that another run is writing, where the system can tell."""
+
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(
+            f"{file} is being written by another run; wait, or pass another file."
+        ) from None

@@ -24,13 +24,22 @@ def on_levels(x: Tensor, levels: int, low: float, high: float) -> Tensor:
     r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
 
     width = bin_width(levels, low, high)
+    if x.is_complex():
+        raise TypeError(f"x must hold real numbers, but holds {x.dtype}.")
     values = x.double() if x.is_floating_point() else low + x.double() * width
     steps = (values - low) / width
-    off = (steps - steps.round()).abs().max().item()
-    if off > 1e-3 or steps.min() < -0.5 or steps.max() > levels - 0.5:
+    if steps.min() < -0.5 or steps.max() > levels - 0.5:
+        named = values if x.is_floating_point() else x
+        ends = (low, high) if x.is_floating_point() else (0, levels - 1)
         raise ValueError(
-            f"x must lie on {levels} levels from {low} to {high}, but is up to {off:.3g} bins off "
-            f"and reaches from {values.min():.4g} to {values.max():.4g}."
+            f"x must lie within {levels} levels from {ends[0]:g} to {ends[1]:g}, but reaches from "
+            f"{named.min():.4g} to {named.max():.4g}; pass the levels= and range (low=, high=) of the data."
+        )
+    off = (steps - steps.round()).abs().max().item()
+    if off > 1e-3:
+        raise ValueError(
+            f"x must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins off them: pass "
+            "levels= of the data; data that has noise already needs none (log_likelihood, bits_per_dim)."
         )
     return x if x.is_floating_point() else values
 

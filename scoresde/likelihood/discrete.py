@@ -114,6 +114,8 @@ def discrete_log_likelihood(
         v, log_q = noise(x, u)
         one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
+        if importance:
+            _check_terms(one)
         terms.append(one.nats - log_q + one.dimension * math.log(width))
     return _averaged(found, torch.stack(terms), levels, importance)
 
@@ -141,17 +143,22 @@ def _reseeded(options: dict[str, Any], draw: int) -> dict[str, Any]:
     return {**options, "seed": options["seed"] + draw * 2**32}
 
 
+def _check_terms(one: Likelihood) -> None:
+    r"""Refuses terms whose noise would raise the bound, as soon as the first draw tells."""
+
+    known = one.stderr[~one.nats.isnan()].square()  # a sample that failed has no terms
+    raised = known.max().item() / 2 if len(known) else 0.0
+    if not raised < NOISY:
+        raise ValueError(
+            f"importance-weighted bounds of noisy terms are too high by half their variance, here by "
+            f"up to {raised:.2g} nats; pass divergence='exact', or more probes=."
+        )
+
+
 def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: bool) -> Likelihood:
     draws, first = len(terms), found[0]
     squares = torch.stack([one.stderr for one in found]).square()
     if importance:
-        known = squares.mean(0)[~terms[0].isnan()]  # a sample that failed has no terms
-        raised = known.max().item() / 2 if len(known) else 0.0
-        if not raised < NOISY:
-            raise ValueError(
-                f"importance-weighted bounds of noisy terms are too high by half their variance, here by "
-                f"up to {raised:.2g} nats; pass divergence='exact', or more probes=."
-            )
         nats = terms.logsumexp(0) - math.log(draws)
         shares = (terms - terms.logsumexp(0)).exp()
         error = ((draws * shares.square().sum(0) - 1) / (draws - 1)).clamp(min=0).sqrt()

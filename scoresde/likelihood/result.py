@@ -9,7 +9,7 @@ from torch import Tensor
 NOISES = {"probes", "dequantisation"}  # standard errors, the others are sizes of biases
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 
-CURES = {
+CURES = {  # of each part of the budget
     "probes": "double probes=, or pass target_stderr=",
     "quadrature": "double nodes=",
     "path": "tighten rtol= and atol= by 10",

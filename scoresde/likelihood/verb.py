@@ -20,6 +20,7 @@ from .traces import Kind, Tracer
 
 NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
 SKETCHED = 6  # probes of Hutch++, at least: two for each of its thirds
+EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is told
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
 LARGE_END = 0.1  # nats per dimension
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
@@ -116,6 +117,12 @@ def _kind(divergence: str, probes: int | None, target: float | None, size: int) 
             raise ValueError(f"{name}= has no effect on an exact divergence; pass one of the two.")
     if divergence == "fixed" and target is not None:
         raise ValueError("a fixed probe has no standard error; leave target_stderr= or 'fixed'.")
+    if divergence == "exact" and EXACT_IN_SILENCE < size <= EXACT_AT_MOST:
+        warnings.warn(
+            f"an exact divergence in {size} dimensions takes {size * EXACT_NODES} Jacobian products per "
+            "sample; divergence='hutchinson' with target_stderr= takes some hundreds.",
+            stacklevel=4,
+        )
     if divergence == "exact" and size > EXACT_AT_MOST:
         raise ValueError(
             f"an exact divergence in {size} dimensions takes {size * EXACT_NODES} Jacobian products "

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import scoresde as ss
+from scoresde.likelihood.bits import check_noise
+from scoresde.likelihood.companion import Companion
+from scoresde.likelihood.discrete import NOISY, _averaged, _check_terms
+from scoresde.likelihood.nodes import place
 
 from .cases import MEANS, PROCESSES
 
@@ -244,3 +248,174 @@ def test_importance_of_noisy_terms_is_refused() -> None:
             oracle_of(ss.VP()), x, levels=81, low=-10.0, high=10.0, draws=2, importance=True,
             divergence="fixed",
         )  # fmt: skip
+
+
+def test_bounds_from_a_late_start_know_the_noise_that_was_added() -> None:
+    covariance = torch.tensor([[1.0, 0.5], [0.5, 0.7]]).double()
+    oracle = ss.GaussianOracle(torch.ones(2).double(), covariance, ss.VP())
+    x, t = oracle.data(5), oracle.process.at_noise_level(0.5)
+    bound = ss.elbo(oracle, x, t_min=t, draws=2)
+    assert bound.stderr.max() < 1e-9
+    assert (bound.nats - oracle.log_density(x, t)).abs().max() < 1e-2
+
+
+def shifted(oracle: ss.ScoreModel, by: float) -> ss.ScoreModel:
+    r"""An oracle whose predicted noise is off by a constant."""
+
+    class Shifted(ss.ScoreModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.resemble(oracle)
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            level = torch.exp(-oracle.process.log_snr(t.double()))
+            return oracle.denoise(x, t) - by * level[:, None].to(x)
+
+    return Shifted()
+
+
+def test_partners_of_noise_cancel_what_is_odd_in_it() -> None:
+    centred = ss.GaussianOracle(torch.zeros(2).double(), torch.eye(2).double(), ss.VP())
+    x = torch.zeros(3, 2).double()  # so the terms of a constant shift are its square, and odd ones
+    t = centred.process.start_of("likelihood")
+    first, last = (-centred.process.log_snr(torch.tensor([t, centred.process.t_max]))).tolist()
+    bound = ss.elbo(shifted(centred, 0.3), x, nodes=256, draws=4)
+    lost = centred.log_density(x, t) - bound.nats
+    assert lost.mean().item() == pytest.approx(2 * 0.3**2 * (last - first), abs=0.02)
+    assert bound.stderr.max() < 1e-2
+
+
+def test_errors_of_few_draws_are_those_of_the_mean() -> None:
+    oracle = oracle_of(ss.VP())
+    x = oracle.data(1, seed=5).expand(400, 6).contiguous()
+    for view, options in ((ss.elbo, {"draws": 2}), (ss.path_density, {"steps": 60, "paths": 2})):
+        bound = view(oracle, x, **options)
+        rms = bound.stderr.square().mean().sqrt().item()
+        assert rms == pytest.approx(bound.nats.std().item(), rel=0.15)
+
+
+def test_the_ancestral_view_is_the_bound_in_a_thousand_steps() -> None:
+    x = GAUSS.data(2)
+    seen = ss.views(GAUSS, x)
+    assert torch.allclose(seen["ancestral"].nats, ss.elbo(GAUSS, x, steps=1000).nats)
+    assert (seen["ancestral"].nats < seen["elbo"].nats).all()
+
+
+def as_terms(stderr: float, draws: int, rows: int) -> list[ss.Likelihood]:
+    noise = torch.full((rows,), stderr)
+    one = ss.Likelihood(noise, noise, noise[:, None], noise, noise, 1, 0.0, 0.0, {"probes": noise})
+    return [one] * draws
+
+
+def test_errors_of_averaged_draws_are_those_of_many_repetitions() -> None:
+    draws, rows = 64, 4000
+    terms = 0.3 * torch.randn(draws, rows)
+    for importance in (False, True):
+        found = _averaged(as_terms(0.0, draws, rows), terms, 5, importance)
+        told = found.budget["dequantisation"].square().mean().sqrt().item()
+        assert told == pytest.approx(found.nats.std().item(), rel=0.06)
+    found = _averaged(as_terms(0.2, draws, rows), terms, 5, False)
+    assert torch.allclose(found.stderr, torch.full((rows,), 0.2 / 8))  # of a mean of 64
+    both = (found.budget["dequantisation"].square() + found.stderr**2).mean().sqrt().item()
+    assert both == pytest.approx(found.nats.std().item(), rel=0.06)  # not counted twice
+
+
+def test_importance_takes_terms_that_are_nearly_without_noise() -> None:
+    edge = math.sqrt(2 * NOISY)  # whose half variance is the limit
+    _check_terms(as_terms(0.99 * edge, 1, 3)[0])
+    with pytest.raises(ValueError, match="half their variance"):
+        _check_terms(as_terms(1.01 * edge, 1, 3)[0])
+
+
+def no_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    return 0 * u, torch.zeros(len(x)).double()
+
+
+@pytest.mark.parametrize("seeds", [None, [5, 6, 7]], ids=["seed", "seeds"])
+def test_draws_of_levels_share_no_probes(seeds: list[int] | None) -> None:
+    x = (oracle_of(ss.VP()).data(3) * 4).round() / 4
+    options = {
+        "levels": 81,
+        "low": -10.0,
+        "high": 10.0,
+        "dequantization": no_noise,
+        "seeds": seeds,
+    }
+    one, two = (
+        ss.discrete_log_likelihood(oracle_of(ss.VP()), x, draws=n, probes=1, **options)
+        for n in (1, 2)
+    )
+    assert ((one.nats - two.nats).abs() > 1e-6).all()  # all else is the same
+
+
+def test_rows_on_levels_do_not_depend_on_the_batch() -> None:
+    together = ss.discrete_log_likelihood(GAUSS, GRID, seed=3, **ON)
+    alone = ss.discrete_log_likelihood(GAUSS, GRID[7:8], seed=3, first_index=7, **ON)
+    assert torch.allclose(together.nats[7], alone.nats[0])
+
+
+def test_data_beyond_the_levels_is_refused() -> None:
+    for beyond in (LOW - WIDTH, HIGH + WIDTH):
+        with pytest.raises(ValueError, match="must lie within 5 levels"):
+            ss.dequantize(torch.tensor([[0.0, beyond]]), **ON)
+        nearest = ss.quantize(torch.tensor([0.2, beyond]), **ON)
+        assert torch.allclose(nearest, torch.tensor([0.0, min(max(beyond, LOW), HIGH)]))
+
+
+def test_noise_as_wide_as_a_uniform_bin_is_the_limit() -> None:
+    check_noise(0.99 / math.sqrt(12), 1.0)
+    with pytest.raises(ValueError, match="more than that of uniform"):
+        check_noise(1.01 / math.sqrt(12), 1.0)
+
+
+def test_learned_noise_has_the_density_that_it_says() -> None:
+    u = (torch.arange(20000).double()[:, None] + 0.5) / 20000
+    noise = ss.VariationalNoise(lambda x: (0 * x + 0.4, 0 * x - 0.7))
+    with torch.no_grad():
+        v, log_q = noise(u, u)
+    assert torch.trapezoid(log_q.exp(), v[:, 0]).item() == pytest.approx(1.0, abs=1e-2)
+
+
+def test_the_loss_of_learned_noise_is_minus_the_bound() -> None:
+    noise = ss.VariationalNoise(Slope())
+    with torch.no_grad():
+        bound = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=noise, draws=8, **ON)
+    losses = list(ss.fit_noise(noise, GAUSS, GRID, steps=1, batch=2000, lr=0.0, **ON))
+    assert losses[0] == pytest.approx(-bound.nats.mean().item() / 2, abs=0.1)
+
+
+@pytest.mark.parametrize(("by", "options"), [("flow", {"probes": 1}), ("elbo", {})])
+def test_classes_share_a_seed_that_is_drawn(by: str, options: dict[str, int]) -> None:
+    oracle = ss.MixtureOracle(MEANS, 0.5, process=ss.VP())
+    found = ss.classify(oracle, oracle.data(3), [1, 1], by=by, seed=None, **options)
+    assert torch.allclose(found, torch.full((3, 2), -math.log(2)).double())  # twins are alike
+
+
+def test_one_level_per_draw_is_unbiased_and_its_error_is_told() -> None:
+    oracle = oracle_of(ss.VP())
+    x = oracle.data(1, seed=5).expand(400, 6).contiguous()
+    truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
+    bound = ss.elbo(oracle, x, nodes=1, draws=32)
+    error, told = bound.nats - truth, bound.stderr.square().mean().sqrt().item()
+    assert error.std().item() == pytest.approx(told, rel=0.2)
+    assert abs(error.mean()) < 4 * told / 20 + 0.005
+
+
+def test_nodes_of_an_even_density_are_midpoints() -> None:
+    u = torch.linspace(0, 1, 2048).double()
+    nodes = place(u, torch.ones(2048, 1).double(), 4)
+    assert torch.allclose(nodes.u[:, 0], torch.tensor([1, 3, 5, 7]).double() / 8)
+    assert torch.allclose(nodes.weights, torch.full((4, 1), 0.25).double())
+
+
+def test_companions_with_few_axes_are_those_with_all() -> None:
+    axes = torch.linalg.qr(torch.randn(5, 5).double())[0]
+    variances, mean = torch.tensor([1.0, 0.5, 0.2, 0.2, 0.2]).double(), torch.randn(5).double()
+    few = Companion(ss.Moments(mean, axes[:, :2], variances[:2], 0.2), True)
+    y, u = torch.randn(4, 5).double(), 0.3
+    covariance = axes @ torch.diag(variances) @ axes.T + math.exp(2 * u) * torch.eye(5).double()
+    normal = torch.distributions.MultivariateNormal(mean, covariance)
+    assert torch.allclose(few.log_prob(y, u), normal.log_prob(y))
+    z = torch.randn(3, 2, 7).double()
+    v = few.directions(z)
+    assert torch.allclose(few.split(v)[..., 5:], z[..., 5:])  # probes are white
