@@ -29,6 +29,7 @@ def methods(model: ss.ScoreModel, x: Tensor) -> None:
     guided = [
         ss.classifier_free(model, 3.0, label=torch.tensor([label])) for label in (SOURCE, TARGET)
     ]
+    within = ss.classifier_free(model, 3.0, interval=(0.3, 2.0), label=torch.tensor([TARGET]))
     level = {"noise_level": 2.0, "steps": 30}
     groups = {
         "threes": x,
@@ -36,6 +37,9 @@ def methods(model: ss.ScoreModel, x: Tensor) -> None:
         "noise": ss.edit(three, eight, x, method="noise", solver="exponential_2", **level).x,
         "noise_path": ss.edit(three, eight, x, method="noise_path", **level).x,
         "flow": ss.edit(three, eight, x, method="flow", averages=4, **level).x,
+        "encode, scale 3 within 0.3 to 2": ss.edit(
+            three, within, x, solver="exponential_2", **level
+        ).x,
         "null, scale 3": ss.edit(*guided, x, method="null", pivot=three, **level).x,
     }
     plots.images(PICTURES / "edit_methods.png", groups, columns=COUNT, across=1)

@@ -282,7 +282,7 @@ def benchmarks() -> str:
     page += inversion()
     page += section(
         "editing", "Edits of digits",
-        "200 held-out digits become the digit five further on, 15 steps each way. A classifier says what they show; the distance is that to the source per pixel, of "
+        "200 held-out digits become the digit five further on, 12 steps each way. A classifier says what they show; the distance is that to the source per pixel, of "
         "a range of 2; \"held\" is that of an edit towards the label that the digit has already. At a scale of 3, guidance is that of the target, and of both where two flows are compared.",
     )  # fmt: skip
     page += section(

@@ -9,7 +9,7 @@ from .. import plots, zoo
 from ..editing import METHODS, frames
 from ..editing import edit as edit_data
 from ..latents import encode as encode_data
-from ..latents import load_latents, save_latents
+from ..latents import latent_statistics, load_latents, save_latents
 from ..models import ScoreModel
 from ..sampling import decode as decode_latents
 from .files import check_suffix, read_array, write_array
@@ -48,20 +48,26 @@ def encode(
     rtol: Rtol = None,
     atol: Atol = None,
     label: Label = None,
+    guidance: Guidance = None,
     batch_size: Batch = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn data into latents."""
+    r"""Turn data into latents, and say whether they look like the prior."""
 
     options = said(
         solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
     )
-    score = guided(zoo.load(model), label, None)
+    score = guided(zoo.load(model), label, guidance)
     z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
     save_latents(out, z)
-    report({"samples": len(z.x), "calls": call_range(z.calls), "std": z.x.std().item(),
-             "out": str(out)}, as_json)  # fmt: skip
+    known = vars(latent_statistics(score, z))
+    means = {f"{name}, mean": value.nanmean().item() for name, value in known.items()}
+    report(
+        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **means,
+         "out": str(out)},
+        as_json,
+    )  # fmt: skip
 
 
 @app.command()
