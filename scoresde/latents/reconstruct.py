@@ -81,7 +81,7 @@ def _warn(model: ScoreModel, rms: float) -> None:
     if model.guided and rms > POOR * model.data_std:
         warnings.warn(
             f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
-            "there grow on the way back. Encode without guidance, guide within an interval of noise "
-            "levels, take more steps, or use 'lattice_heun', which undoes any flow.",
+            "there grow on the way back. Encode without guidance, take more steps or a solver of higher "
+            "order, or use 'lattice_heun', which undoes any flow.",
             stacklevel=3,
         )
