@@ -53,7 +53,12 @@ def settle(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> S
     block = min(MOST, 1 << (len(x) - 1).bit_length())
     while not fits(block) and block > 1:
         block //= 2
-    return replace(settings, solver=replace(solver, block=block, name=f"{solver}:block={block}"))
+    return replace(
+        settings,
+        solver=replace(
+            solver, block=block, name=f"{str(solver).split(':block')[0]}:block={block}"
+        ),
+    )
 
 
 class _Check:

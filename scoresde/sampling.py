@@ -83,7 +83,8 @@ def decode(
             solver, grid and companion are then used backwards where no other is said.
         t_max: The time of the latents. By default, the last of the process.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model.
-            `denoise=False` leaves out the last denoising, for a round trip.
+            `denoise=False` leaves out the last denoising, for a round trip: what comes back then is the state
+            :math:`\\alpha x` at `t_min`.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
@@ -99,18 +100,17 @@ def decode(
             raise ValueError(
                 f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
             )
-        if not {*STEPPING, "solver"} & set(options):
-            defaults, companion = reversed_options(z), z.companion
+        options, defaults, companion = _as_encoded(model, z, options)
         t_max, z = end, z.x
     batch = len(z) if isinstance(z, Tensor) else None
     model, settings = split(model, options, batch, **defaults)
+    z = check_data(model, z, "z", settings.dtype, settings.device)
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
         raise ValueError(
             f"the latents were encoded with {missing} which decoding lacks; pass it, or decode "
             "the tensor z.x if that is meant."
         )
-    z = check_data(model, z, "z", settings.dtype, settings.device)
     start = model.process.t_max if t_max is None else t_max
     if settings.times is not None and t_max is not None:
         for first in settings.times[0].flatten().tolist():
@@ -118,6 +118,41 @@ def decode(
                 raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
     with settings.gradients():
         return _decode(model, z, start, settings, companion)
+
+
+def _as_encoded(
+    model: ScoreModel, z: Solution, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Tensor | None]:
+    r"""The options of a decoding, what they leave to the way up, and its companion if all is as it was."""
+
+    defaults = reversed_options(z)
+    solver: Solver = defaults["solver"]
+    asked = options.get("solver")
+    if asked is not None and str(get(asked)).split(":block")[0] == str(solver).split(":block")[0]:
+        options = {name: value for name, value in options.items() if name != "solver"}
+    other = [name for name in (*STEPPING, "solver") if options.get(name) is not None]
+    if not other:
+        if z.companion is not None:
+            _warn_of_another(model, z)
+        return options, defaults, z.companion
+    if z.companion is not None:
+        warnings.warn(
+            f"{other[0]}= leaves out the companion of these latents, which belongs to their own grid and solver: "
+            "the way back is no longer exact.",
+            stacklevel=4,
+        )
+    if "solver" in other:
+        return options, {}, None
+    return options, {"solver": solver}, None
+
+
+def _warn_of_another(model: ScoreModel, z: Solution) -> None:
+    known, here = str(z.provenance.get("model", "")), model.fingerprint or ""
+    if HASH.match(known) and HASH.match(here) and known != here:
+        warnings.warn(
+            f"these latents are of the model {known}, and this one is {here}: the way back is that of an edit.",
+            stacklevel=5,
+        )
 
 
 def return_from(
@@ -157,8 +192,12 @@ def _decode(
     settings: Settings,
     companion: Tensor | None = None,
 ) -> Solution:
+    if companion is not None and len(companion) != len(x):
+        raise ValueError(f"there are {len(x)} latents, but companions of {len(companion)}.")
     process = model.process
     stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
+    if settings.times is not None and settings.t_min is None:
+        stop = float(settings.times[-1].min())
     if stop >= start:
         raise ValueError(
             f"decoding goes from t_max down to t_min, but they are {start:.4g} and {stop:.4g}."

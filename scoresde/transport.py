@@ -43,7 +43,8 @@ def transport(
         companion: What a reversible solver is to go back from.
     """
 
-    reverse, block = make_reverse(model, settings), settings.method.block
+    reverse, block, dtype = make_reverse(model, settings), settings.method.block, x.dtype
+    x = x.double() if settings.method.exact else x  # changes of coordinates round too
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
     _check_resolution(x, settings)
@@ -74,7 +75,9 @@ def transport(
                 kept = [*parts, *([error.solution] if error.solution else [])]
                 failure = replace(error.failure, samples=samples)
                 raise SolverError(failure, Solution.stack(kept)) from None
-    return replace(Solution.stack(parts), provenance=provenance(model, settings))
+    whole = Solution.stack(parts)
+    path = whole.path if whole.path is None else whole.path.to(dtype)
+    return replace(whole, x=whole.x.to(dtype), path=path, provenance=provenance(model, settings))
 
 
 def _check_resolution(x: Tensor, settings: Settings) -> None:

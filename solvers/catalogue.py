@@ -77,7 +77,7 @@ STOCHASTIC: tuple[Solver, ...] = (
     Langevin("annealed_langevin", None, corrections=5, tau=0.1),
     AdaptiveAdams("exponential_sde", highest=1, form="data", stochastic=True),
 )
-BITS = 34  # of a lattice: states up to 2**17 in units of the last noise level, steps of 6e-11
+BITS = 32  # of a lattice: steps of 2e-10 in units of the last noise level, states up to 5e5
 
 
 def _rex(tableau: Tableau, noise: bool = False) -> Solver:

@@ -45,7 +45,7 @@ def march(
                     (i, x, memory), every = saved, 1
                     counter.total = before = known  # what is taken again costs nobody twice
                     continue
-                _fail(record, bad, saved[1], i, counter.total)
+                _fail(record, bad, saved[1], i, counter.total, method.limit)
                 saved, known = (i, x, memory), counter.total
                 every = CHECK_EVERY if bool(bad.any()) else every
             if i > told:
@@ -72,11 +72,11 @@ def _stop(record: Record, x: Tensor, i: int, calls: int) -> None:
     record.fail("max_calls", rows, x[rows.to(x.device)], _at(record.times[i], rows))
 
 
-def _fail(record: Record, bad: Tensor, x: Tensor, i: int, calls: int) -> None:
+def _fail(record: Record, bad: Tensor, x: Tensor, i: int, calls: int, limit: str) -> None:
     rows = bad.nonzero()[:, 0]
     if len(rows):
         record.count(calls, i - 1)
         ends = [_at(times, rows).flatten()[0].item() for times in record.times[i - 1 : i + 1]]
         start, stop = (record.problem.describe(t) for t in ends)
-        words = f"the step from {start} to {stop}"
+        words = f"the step from {start} to {stop}{limit}"
         record.fail("nonfinite", rows, x[rows.to(x.device)], _at(record.times[i - 1], rows), words)

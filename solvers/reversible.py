@@ -37,6 +37,11 @@ class Reversible(Stepper):
     def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
         if companion is None:
             return x, None
+        if companion.shape != (len(x), 2, *x.shape[1:]):
+            wanted = (len(x), 2, *x.shape[1:])
+            raise ValueError(
+                f"the companion must have shape {wanted}, but has {tuple(companion.shape)}."
+            )
         known, other = companion.unbind(1)
         slack = CHANGED * known.flatten(1).abs().amax(1)
         if known.shape != x.shape or bool(((x - known).flatten(1).abs().amax(1) > slack).any()):
@@ -81,6 +86,15 @@ class ReversibleHeun(Reversible):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         return self.bits is not None
+
+    @property
+    def limit(self) -> str:  # type: ignore[override]
+        if self.bits is None:
+            return ""
+        return (
+            f" (or beyond the {2.0 ** (51 - self.bits):.2g} that the lattice holds; 'lattice_heun_isotropic' and "
+            "'reversible_heun' reach further)"
+        )
 
     def calls(self, steps: int) -> int:
         return steps + 1

@@ -1,5 +1,6 @@
 r"""The outcome of an integration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +66,12 @@ class Solution:
             companion=torch.cat(pairs) if pairs else None,
         )
 
-    def rows(self, index: Tensor) -> "Solution":
+    def rows(self, index: Tensor | Sequence[int] | slice) -> "Solution":
         r"""Returns the solution of some samples."""
 
-        here, index = index.to(self.x.device), index.cpu()
+        every = torch.arange(len(self.x))
+        index = every[index if isinstance(index, slice) else torch.as_tensor(index).cpu()]
+        here = index.to(self.x.device)
         seeds = self.provenance.get("seeds")
         made = {**self.provenance, "seeds": [seeds[i] for i in index.tolist()]} if seeds else None
         return replace(

@@ -92,6 +92,7 @@ class Solver(ABC):
         reversible: Whether its runs end with a companion, from which they can be undone.
         exact: Whether that holds to the last bit.
         block: How many rows it integrates at once, always as many; 0 if that does not matter.
+        limit: What a state that is no longer finite may mean beside the usual, in words.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Solver(ABC):
     reversible: bool = False
     exact: bool = False
     block: int = 0
+    limit: str = ""
 
     @property
     def undone_by(self) -> "Solver":
@@ -162,6 +164,9 @@ class Method(Protocol):
 
     @property
     def calls_at_start(self) -> int: ...
+
+    @property
+    def limit(self) -> str: ...
 
     def calls(self, steps: int) -> int:
         r"""Returns the evaluations of the drift on a grid of some steps."""

@@ -10,8 +10,8 @@ ORDER = {
     "solvers": """shapes calls problem errors solution brownian path controller solver record march adapt
         stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """stored process schedules processes custom moments models conditions network_score oracles
-        quantiles guidance watched frames reverse grids checks plans settings noises listener transport bitwise
+    "scoresde": """stored process schedules processes custom moments models conditions checks network_score oracles
+        quantiles guidance watched frames reverse grids plans settings noises listener transport bitwise
         sampling latents editing likelihood metrics networks zoo plots compare tuning training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone

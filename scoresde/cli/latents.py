@@ -8,8 +8,10 @@ import typer
 from .. import plots, zoo
 from ..editing import METHODS, frames
 from ..editing import edit as edit_data
+from ..editing.translate import in_data_units
 from ..latents import encode as encode_data
 from ..latents import latent_statistics, load_latents, save_latents
+from ..latents.files import check_latents_file
 from ..models import ScoreModel
 from ..sampling import decode as decode_latents
 from .files import check_suffix, read_array, write_array
@@ -55,6 +57,7 @@ def encode(
 ) -> None:
     r"""Turn data into latents, and say whether they look like the prior."""
 
+    check_latents_file(out)
     options = said(
         solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
     )
@@ -89,6 +92,8 @@ def decode(
     options = said(batch_size=batch_size)
     score = guided(zoo.load(model), label, guidance)
     s = decode_latents(score, load_latents(data), denoise=denoise, progress=not as_json, **options)
+    if not denoise:
+        s = in_data_units(score, s)
     if out is not None:
         write_array(out, s.x, calls=s.calls.numpy())
     report(

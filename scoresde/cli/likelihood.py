@@ -83,42 +83,54 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(noise)
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
-    if use_labels and label is not None:
-        raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+    _check_options(batch_size, use_labels, label)
     plain = zoo.load(model)
     score = plain if use_labels else guided(plain, label, guidance)
-    x, labels = read_rows(data, score)
-    if use_labels and labels is None:
-        raise ValueError(f"{data} has no entry 'label' to condition on.")
-    labels = labels if use_labels else None
+    x, labels = _read(data, score, use_labels)
     check_rows(score, x, labels, discrete)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    if t_min is not None and levels is not None:
-        check_noise(
-            score.process.noise_level(t_min), bin_width(levels, discrete["low"], discrete["high"])
-        )
+    if t_min is not None and discrete:
+        check_noise(score.process.noise_level(t_min), _width(discrete))
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
              "samples": len(x), "seed": seed, "label": label, "guidance": guidance,
              "labels": use_labels, **options, **discrete}  # fmt: skip
     table = Table(out, setup)
     if table.done > len(x):
         raise ValueError(
-            f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove the file."
+            f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove it."
         )
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
         for first in range(table.done, len(x), batch_size):
             rows = slice(first, first + batch_size)
-            some = torch.from_numpy(np.array(x[rows]))
             own = score if labels is None else _labelled(plain, labels[rows], guidance)
-            found = _density(own, some, discrete, {**options, "seed": seed, "first_index": first})
+            now = {**options, "seed": seed, "first_index": first}
+            found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
             for row in _entries(found, first, discrete):
                 table.add(row)
-            bar.update(len(some))
+            bar.update(len(found.nats))
             bar.set_postfix_str(table.words)
     report({**table.summary, "advice": table.advice, "out": str(out) if out else None}, as_json)
+
+
+def _check_options(batch_size: int, use_labels: bool, label: int | None) -> None:
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
+    if use_labels and label is not None:
+        raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+
+
+def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    r"""Data, and its labels if they are to be used."""
+
+    x, labels = read_rows(data, model)
+    if use_labels and labels is None:
+        raise ValueError(f"{data} has no entry 'label' to condition on.")
+    return x, labels if use_labels else None
+
+
+def _width(discrete: dict[str, Any]) -> float:
+    return bin_width(discrete["levels"], discrete["low"], discrete["high"])
 
 
 def _discrete(noise: dict[str, Any]) -> dict[str, Any]:

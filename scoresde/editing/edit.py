@@ -10,10 +10,12 @@ from torch import Tensor
 
 from solvers import Solution
 
+from ..checks import check_number
 from ..models import ScoreModel
 from ..process import Use
+from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
-from .inpaint import inpaint
+from .inpaint import WAYS, inpaint
 from .pivot import by_null
 from .translate import by_flow, by_noise, by_noise_path, with_a_seed
 
@@ -28,6 +30,8 @@ def by_mask(
     if not isinstance(options.get("known"), Tensor):
         raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
     way = options.pop("way", "replacement")
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
     return inpaint(target, x, method=way, t_max=t_max, **options)
 
 
@@ -89,10 +93,13 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
-    if "times" in options:
-        raise ValueError(
-            "times= has no effect: noise_level= or strength= says where an edit goes."
-        )
+    for name in ("times", "t_max"):
+        if name in options:
+            raise ValueError(
+                f"{name}= has no effect: noise_level= or strength= says where an edit goes."
+            )
+    check_model(source)
+    check_model(target)
     if source.process != target.process:
         raise ValueError(
             f"source and target must share a process, but have {source.process} and "
@@ -141,6 +148,8 @@ def turning_time(
     r"""Returns the time to which an edit goes."""
 
     process = model.process
+    check_number("noise_level", noise_level)
+    check_number("strength", strength)
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
         raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")

@@ -39,7 +39,7 @@ from ..transport import make_times
 from .translate import in_data_units, perturbed, with_a_seed, with_other_noise
 
 WAYS = ("replacement", "resampling", "gradient")
-STEPS = 50
+STEPS, REPEATS = 50, 5
 STEPWISE = (
     "steps",
     "grid",
@@ -110,7 +110,7 @@ def inpaint(
     known: Tensor,
     *,
     method: str = "replacement",
-    repeats: int = 5,
+    repeats: int | None = None,
     t_max: float | None = None,
     **options: Any,
 ) -> Solution:
@@ -121,7 +121,8 @@ def inpaint(
         x: Data, with shape (B, *), of which only the known entries are used.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" or "gradient".
-        repeats: How often "resampling" takes each step.
+        repeats: How often "resampling" takes each step, by default 5. Each time is a run of its own, in which
+            multistep solvers are of order 1.
         t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
             from the data, noised.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
@@ -135,8 +136,10 @@ def inpaint(
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     check_count("repeats", repeats, at_least=1)
-    options = {"solver": "ancestral", "steps": STEPS, **options} if _free(options) else options
-    options = with_a_seed(options)
+    if repeats is not None and method != "resampling":
+        raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
+    options = with_a_seed({**_defaults(options), **options})
+    x = _without_unknown(x, known) if t_max is None else x
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
@@ -146,7 +149,7 @@ def inpaint(
     given = with_other_noise(given)
     z = perturbed(kept, known * x if t_max is None else x, start, given)
     if method == "resampling":
-        e = _resampled(kept, z, start, repeats, settings, given)
+        e = _resampled(kept, z, start, repeats or REPEATS, settings, given)
     else:
         e = decode(kept, z, t_max=start, **given)
     return e if settings.denoise else in_data_units(model, e)
@@ -169,10 +172,19 @@ def check_known(known: Tensor, x: Tensor) -> Tensor:
     return known.to(x).expand(x.shape)
 
 
-def _free(options: dict[str, Any]) -> bool:
-    r"""Whether the user leaves solver and steps to us."""
+def _defaults(options: dict[str, Any]) -> dict[str, Any]:
+    if {"rtol", "atol"} & options.keys():
+        return {}
+    stepped = {"steps", "times"} & options.keys()
+    return {"solver": "ancestral"} if stepped else {"solver": "ancestral", "steps": STEPS}
 
-    return not {"solver", "steps", "grid", "times", "rtol", "atol"} & options.keys()
+
+def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
+    r"""Data whose unknown entries are 0, whatever they held."""
+
+    if not isinstance(x, Tensor) or not isinstance(known, Tensor):
+        return x
+    return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))
 
 
 def _resampled(

@@ -40,6 +40,7 @@ def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") 
         check_count("shares", shares, at_least=2)
         shares = torch.linspace(0, 1, shares)
     u = shares.to(a).reshape(-1, *(1,) * a.ndim)
+    b = b.to(a)
     line = torch.lerp(a[None], b[None], u)
     if way == "linear":
         return line
@@ -88,6 +89,8 @@ def weighted(latents: Tensor, weights: Tensor) -> Tensor:
         weights: The weights, with shape (n, K), such as barycentric coordinates.
     """
 
+    if not isinstance(weights, Tensor) or not bool(weights.isfinite().all()):
+        raise ValueError("weights must be a tensor of finite numbers.")
     if weights.ndim != 2 or weights.shape[1] != len(latents):
         raise ValueError(
             f"weights must have shape (n, {len(latents)}), not {tuple(weights.shape)}."
@@ -120,6 +123,8 @@ def _size(x: Tensor) -> Tensor:
 
 
 def _same_shape(a: Tensor, b: Tensor) -> None:
+    if not all(isinstance(z, Tensor) and z.is_floating_point() for z in (a, b)):
+        raise TypeError("latents must be floating-point tensors; of a solution, pass z.x.")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(
             f"both must have the same shape (B, *), but have {tuple(a.shape)} and {tuple(b.shape)}."

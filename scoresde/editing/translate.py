@@ -54,7 +54,11 @@ def by_noise(
         | https://arxiv.org/abs/2108.01073
     """
 
-    options = {"solver": "exponential", **with_other_noise(options)}
+    stepped = {"steps", "grid"} & options.keys()
+    options = {
+        "solver": "exponential_3" if stepped else "exponential",
+        **with_other_noise(options),
+    }
     down = decode(target, perturbed(target, x, t_max, options), t_max=t_max, **options)
     return down if options.get("denoise", True) else in_data_units(target, down)
 

@@ -49,10 +49,13 @@ def classifier_free(
 
     if not condition:
         raise ValueError("classifier_free needs a condition, such as label=.")
+    if not callable(scale) and not isinstance(scale, int | float | Tensor):
+        raise TypeError(f"scale must be a number, a tensor or a function, but is {scale!r}.")
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
         raise ValueError(f"scale must be a finite number, or one per sample, but is {scale}.")
-    if interval is not None and not 0 <= interval[0] < interval[1]:
+    pair = interval is None or (isinstance(interval, tuple | list) and len(interval) == 2)
+    if not pair or (interval is not None and not 0 <= interval[0] < interval[1]):
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
         )
@@ -95,6 +98,8 @@ class _ClassifierFree(ScoreModel):
     ) -> Sequence[StateField]:
         w = self.weights(times)
         if w.ndim > times.ndim:  # one per sample
+            if w.shape[1] not in (1, len(x)):
+                raise ValueError(f"scale must be one number or {len(x)}, not {w.shape[1]}.")
             w = w.expand(-1, len(x))
             times, a, b, scale = (value[:, None].expand_as(w) for value in (times, a, b, scale))
         free = self.model.combine(times, a, (1 - w) * b, scale, x, **condition)

@@ -17,6 +17,7 @@ from ..models import ScoreModel
 from ..settings import Settings, split
 from ..transport import make_times, transport
 
+FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -33,7 +34,7 @@ def encode(
         x: Data, with shape (B, *).
         t_max: The time of the latents. By default, the last of the process.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
-            solver is "exponential" with tolerances of 1e-5.
+            solver is "exponential" with tolerances of 1e-5, or "exponential_3" if there are steps.
 
     Returns:
         The solution, of which `x` holds the latents.
@@ -56,7 +57,8 @@ def encode(
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
     batch = len(x) if isinstance(x, Tensor) else None
-    model, settings = split(model, options, batch, **DEFAULTS)
+    stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
+    model, settings = split(model, options, batch, **(FIXED if stepped else DEFAULTS))
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
@@ -90,8 +92,8 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     size /= model.process.prior_std()
     if not size < LARGE:
         warnings.warn(
-            f"the latents are {size:.3g} times as large as the prior, so they are not those of the flow: {solver} "
-            "amplifies its own errors here. Take other steps, or 'lattice_heun' or 'o_belm'.",
+            f"the latents are {size:.3g} times as large as the prior: either data is unlike the model's, or "
+            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do; compare with another solver.",
             stacklevel=3,
         )
 

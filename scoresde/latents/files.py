@@ -23,9 +23,9 @@ def save_latents(file: str | Path, z: Solution) -> None:
         z: The solution of :func:`scoresde.encode`.
     """
 
-    file = Path(file)
-    if file.suffix != ".npz":
-        raise ValueError(f"latents need an npz file, which holds their grid, not {file.name}.")
+    file = check_latents_file(file)
+    if not isinstance(z, Solution):
+        raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
     arrays: dict[str, Any] = {
         "x": z.x.cpu().numpy(),
         "times": z.times.numpy(),
@@ -39,6 +39,15 @@ def save_latents(file: str | Path, z: Solution) -> None:
         np.savez(handle, **arrays)
 
 
+def check_latents_file(file: str | Path) -> Path:
+    r"""Refuses a file that cannot hold latents."""
+
+    file = Path(file)
+    if file.suffix != ".npz":
+        raise ValueError(f"latents need an npz file, which holds their grid, not {file.name}.")
+    return file
+
+
 def load_latents(file: str | Path) -> Solution:
     r"""Returns latents that :func:`save_latents` wrote.
 
@@ -47,7 +56,7 @@ def load_latents(file: str | Path) -> Solution:
         ValueError: If it holds no latents, or is damaged.
     """
 
-    file = Path(file)
+    file = check_latents_file(file)
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}.")
     try:
@@ -55,6 +64,9 @@ def load_latents(file: str | Path) -> Solution:
             if isinstance(loaded, np.ndarray):
                 raise ValueError("it is a bare array")
             arrays = dict(loaded)
+            whole = ("x", "calls", "status", "companion")
+            if len({len(arrays[name]) for name in whole if name in arrays}) > 1:
+                raise ValueError("its entries are of different numbers of samples")
         missing = [name for name in NEEDED if name not in arrays]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")

@@ -24,8 +24,9 @@ from solvers.brownian import EDITS, keyed_normal
 from solvers.calls import counting
 from solvers.shapes import factors
 
-from ..checks import check_data
+from ..checks import check_data, check_number
 from ..models import ScoreModel
+from ..plans import describe_process
 from ..sampling import decode
 from ..settings import STEPPING, Settings, split
 from ..transport import make_reverse, make_times, provenance
@@ -73,6 +74,17 @@ class NoisePath:
             options: Conditions, and those of :class:`scoresde.Settings` that are not the path's own.
         """
 
+        if describe_process(model) != self.provenance["process"]:
+            raise ValueError(
+                f"the noise path is of {self.provenance['process']}, but the model's process is {model.process}."
+            )
+        missing = [
+            n for n in self.provenance["conditions"] if n not in {*model.bound_names, *options}
+        ]
+        if missing:
+            raise ValueError(
+                f"the noise path was made with {missing[0]}=, which the replay lacks; pass it."
+            )
         fixed = [name for name in (*STEPPING, *SETTLED) if name in options]
         if fixed:
             raise ValueError(f"{fixed[0]}= is settled by the noise path; leave it.")
@@ -92,8 +104,13 @@ class NoisePath:
             other: Another path over the same times.
         """
 
-        if not torch.equal(self.times, other.times) or self.normals.shape != other.normals.shape:
-            raise ValueError("both noise paths must have the same times and shapes.")
+        alike = str(self.options["solver"]) == str(other.options["solver"])
+        alike = alike and torch.equal(self.times, other.times)
+        if not alike or self.normals.shape != other.normals.shape:
+            raise ValueError("both noise paths must have the same solver, times and shapes.")
+        check_number("noise_level", noise_level)
+        if not noise_level >= 0:
+            raise ValueError(f"noise_level must be at least 0, but is {noise_level}.")
         levels = self.provenance["noise levels"]
         late = torch.tensor([level <= noise_level for level in levels[:-1]])
         mixed = self.normals.clone()
@@ -155,6 +172,7 @@ def encode_noise(
         options={"solver": solver, **{n: options[n] for n in REPLAYED if n in options}},
         provenance={
             **provenance(model, settings),
+            "process": describe_process(model),
             "noise levels": levels.tolist(),
             "chain": chain,
         },

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from solvers import Solution
 
+from ..checks import check_data
 from ..models import ScoreModel
 
 
@@ -65,6 +66,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatisti
                 f"t_max={process.t_max:.4g}."
             )
         z = z.x
+    z = check_data(model, z, "z")
     u = z.detach().double().cpu() / process.prior_std()
     flat, d = u.flatten(1), u[0].numel()
     mean, std = flat.mean(1), flat.std(1, correction=0)

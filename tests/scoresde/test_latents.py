@@ -253,6 +253,7 @@ def test_guided_round_trips_warn_and_name_the_cure() -> None:
     guided = ss.classifier_free(oracle, 9.0, label=torch.tensor([1]))
     with pytest.warns(UserWarning, match="guidance makes the flow stiff.*lattice_heun"):
         whole = ss.reconstruct(guided, oracle.data(6), solver="ddim", steps=12)
+    with pytest.warns(UserWarning, match="guidance makes the flow stiff"):
         higher = ss.reconstruct(guided, oracle.data(6), solver="dpmpp_2m", steps=12)
     assert higher.rms.mean() < 0.5 * whole.rms.mean()
 
@@ -296,7 +297,7 @@ def test_edict_on_vp_is_as_published() -> None:
 
 def test_latents_that_grow_beyond_the_prior_are_told() -> None:
     oracle = mixture(ss.EDM())
-    with pytest.warns(UserWarning, match="times as large as the prior.*bdia amplifies"):
+    with pytest.warns(UserWarning, match="times as large as the prior.*bdia"):
         ss.encode(oracle, MEANS, solver="bdia", steps=60)
 
 
@@ -310,3 +311,36 @@ def test_noise_of_paths_is_not_that_of_samples() -> None:
         path.replay(oracle, solver="heun")
     with pytest.raises(ValueError, match="path= has no effect on a noise path"):
         ss.encode_noise(oracle, s.x, path=True)
+
+
+def test_options_at_decoding_keep_what_they_leave() -> None:
+    oracle = mixture(ss.EDM())
+    z = ss.encode(oracle, MEANS, solver="reversible_heun", steps=9)
+    same = ss.decode(oracle, z, denoise=False)
+    named = ss.decode(oracle, z, solver="reversible_heun", denoise=False)
+    assert torch.equal(same.x, named.x)
+    with pytest.warns(UserWarning, match="steps= leaves out the companion"):
+        other = ss.decode(oracle, z, steps=30, denoise=False)
+    assert other.provenance["solver"] == "reversible_heun"
+    with pytest.warns(UserWarning, match="leaves out the companion"):
+        assert ss.decode(oracle, z, solver="heun", steps=30).provenance["solver"] == "heun"
+    for rows in ([2, 0], slice(0, 2), torch.tensor([1])):
+        assert torch.equal(ss.decode(oracle, z.rows(rows), denoise=False).x, same.x[rows])
+
+
+def test_encoding_takes_steps_alone() -> None:
+    z = ss.encode(mixture(ss.EDM()), MEANS, steps=8)
+    assert z.provenance["solver"] == "exponential_3"
+
+
+def test_exact_latents_in_float32_lose_no_more_than_rounding() -> None:
+    model = ss.load("digits")
+    x = ss.dequantize(torch.zeros(3, 1, 8, 8, dtype=torch.float32), levels=17)
+    r = ss.reconstruct(model, x, solver="lattice_heun", steps=12)
+    assert r.x.dtype == torch.float32
+    assert r.max.max() < 3e-7
+
+
+def test_a_lattice_names_its_range() -> None:
+    with pytest.raises(solvers.SolverError, match="beyond the .* that the lattice holds"):
+        ss.encode(mixture(ss.EDM()), 1e5 * MEANS, solver="lattice_heun", steps=4)

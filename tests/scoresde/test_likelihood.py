@@ -265,7 +265,7 @@ def test_dequantised_data_fills_its_bins() -> None:
     assert (y - x).abs().max() < 1 / 16
     assert ((y - x) * 8).std().item() == pytest.approx(math.sqrt(1 / 12), rel=0.03)
     assert torch.equal(ss.dequantize(x[7:9], levels=17, seed=1, first_index=7), y[7:9])
-    with pytest.raises(ValueError, match="must lie on 17 levels from -1.0 to 1.0"):
+    with pytest.raises(ValueError, match="must lie on 17 levels from -1 to 1"):
         ss.dequantize(x + 0.05, levels=17)
 
 
