@@ -93,7 +93,7 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     if not size < LARGE:
         warnings.warn(
             f"the latents are {size:.3g} times as large as the prior: either data is unlike the model's, or "
-            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do; compare with another solver.",
+            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do: try another solver.",
             stacklevel=3,
         )
 
