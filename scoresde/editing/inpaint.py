@@ -2,21 +2,13 @@ r"""Inpainting: some entries of the data are known, the others are drawn.
 
 "replacement" puts the known entries in place of their denoised estimate, so that they flow to what they
 are, and any solver serves. "resampling" goes back up after each step, and takes it again, so that both
-sides of the seam agree. "gradient" also pulls the estimate of the other entries, by the gradient of
-the density of what is known given the noisy state, as if the estimate were normal with variance
-
-.. math:: r^2 = \frac{s^2 c^2}{s^2 + c^2} , \qquad
-    D' = D + \frac{s^2}{r^2} J_D^T \, m \, (x - D)
-
-for data of standard deviation c, and the mask m.
+sides of the seam agree. "gradient" also pulls the other entries, as :func:`scoresde.guidance.pseudoinverse` does.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix I.2
     | https://arxiv.org/abs/2011.13456
     | RePaint: Inpainting using Denoising Diffusion Probabilistic Models (Lugmayr et al., 2022), algorithm 1
     | https://arxiv.org/abs/2201.09865
-    | Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song et al., 2023), equation (7)
-    | https://openreview.net/forum?id=9_gsMA8MRKQ
 """
 
 from collections.abc import Sequence
@@ -28,11 +20,12 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.brownian import EDITS, keyed_normal
-from solvers.problem import StateField
-from solvers.shapes import Scalar, scalars
+from solvers.shapes import Scalar
 
 from ..checks import check_count, check_data
-from ..models import ScoreModel, check_time
+from ..guidance import pseudoinverse
+from ..guidance.combined import Combined
+from ..models import ScoreModel
 from ..sampling import decode
 from ..settings import Settings, split
 from ..transport import make_times
@@ -49,59 +42,31 @@ STEPWISE = (
 )  # options that each short run has of its own
 
 
-class Kept(ScoreModel):
+class Kept(Combined):
     r"""Creates the model of which some entries of the estimate are known.
 
     Arguments:
         model: The model.
         x: The data, with shape (B, *).
         known: 1 where it is known, 0 elsewhere, like the data.
-        pull: Whether the other entries follow the gradient.
     """
 
-    def __init__(self, model: ScoreModel, x: Tensor, known: Tensor, pull: bool) -> None:
-        super().__init__()
-        self.model, self.x, self.known, self.pull = model, x, known, pull
-        self.resemble(model)
-        self.guided = True
+    def __init__(self, model: ScoreModel, x: Tensor, known: Tensor) -> None:
+        super().__init__((model,), "kept")
+        self.x, self.known = x, known
 
-    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        return torch.lerp(denoised[0], self.x.to(x), self.known.to(x))
 
-    def combine(
-        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
-    ) -> Sequence[StateField]:
-        none, one = torch.zeros_like(times), torch.ones_like(times)
-        fields = self.model.combine(times, none, one, scale, x, **condition)
-        square, c = torch.exp(-2 * self.process.log_snr(times)), self.model.data_std**2
-        # s^2 / r^2, for gradients with respect to x / scale in place of x / alpha
-        force = (square + c) / c * self.process.scales(times)[0] / scale
-        data, known = self.x.to(x), self.known.to(x)
-
-        def bind(
-            field: StateField, a: Scalar, b: Scalar, scale: Scalar, force: Scalar
-        ) -> StateField:
-            def combined(X: Tensor) -> Tensor:
-                D = _pulled(field, X, data, known, force) if self.pull else field(X)
-                return a * scale * X + b * torch.lerp(D, data, known)
-
-            return combined
-
-        columns = (scalars(column, x) for column in (a, b, scale, force))
-        return [bind(*column) for column in zip(fields, *columns, strict=True)]
-
-    def rows(self, index: Tensor) -> ScoreModel:
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         here = index.to(self.x.device)
-        return Kept(self.model.rows(index), self.x[here], self.known[here], self.pull)
+        return Kept(models[0], self.x[here], self.known[here])
 
 
-def _pulled(field: StateField, X: Tensor, data: Tensor, known: Tensor, force: Scalar) -> Tensor:
-    with torch.enable_grad():
-        state = X.detach().requires_grad_()
-        denoised = field(state)
-        (pull,) = torch.autograd.grad(denoised, state, known * (data - denoised.detach()))
-    return denoised.detach() + force * pull
+def masked(x: Tensor, known: Tensor) -> Tensor:
+    r"""Returns what is known of data, and 0 elsewhere."""
+
+    return known.to(x) * x
 
 
 def inpaint(
@@ -143,7 +108,8 @@ def inpaint(
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
-    kept = Kept(model, x, known, method == "gradient")
+    pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
+    kept = Kept(pulled if method == "gradient" else model, x, known)
     start = model.process.t_max if t_max is None else t_max
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
     given = with_other_noise(given)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import editing
-from scoresde.editing.inpaint import Kept
+from scoresde.editing.inpaint import Kept, masked
+from scoresde.guidance import pseudoinverse
 
 from .cases import MEANS, PROCESSES, mixture
 
@@ -119,7 +120,8 @@ def test_the_pull_of_what_is_known_is_the_posteriors() -> None:
     model = normal(torch.zeros(2), model_std := 0.6, ss.VP())
     model.data_std = model_std
     x, known = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    kept, state, t = Kept(model, x, known, True), torch.tensor([[0.3, -0.7]]), torch.tensor([0.4])
+    pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
+    kept, state, t = Kept(pulled, x, known), torch.tensor([[0.3, -0.7]]), torch.tensor([0.4])
     plain = model.denoise(state, t)
     assert torch.allclose(kept.denoise(state, t), torch.stack([x[:, 0], plain[:, 1]], 1))
 

@@ -1,0 +1,112 @@
+r"""Classifier guidance: by a classifier that was trained on noisy data."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from solvers.problem import StateField
+from solvers.shapes import Scalar, scalars
+
+from ..checks import check_number
+from ..conditions import rows_of
+from ..models import ScoreModel, check_time, model_times
+
+LogProb = Callable[..., Tensor]
+
+
+def classifier(
+    model: ScoreModel,
+    log_prob: LogProb,
+    scale: float | Callable[[Tensor], Tensor] = 1.0,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model whose score is that of data and of a classifier on noisy data.
+
+    .. math:: \nabla \log p(x_t) + w \, \nabla \log p(y \mid x_t) , \qquad
+        D' = D + w \, \frac{\sigma^2}{\alpha} \nabla_{x_t} \log p(y \mid x_t)
+
+    At :math:`w = 1`, and with an exact classifier, it is the conditional score.
+
+    Arguments:
+        model: The model.
+        log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
+            shape (B,), that returns the log-probabilities of what is asked for, with shape (B,).
+        scale: The scale :math:`w`, or a function from noise levels to scales of the same shape.
+        data: What is asked for, such as labels, each with leading size B or 1.
+
+    References:
+        | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4
+        | https://arxiv.org/abs/2105.05233
+    """
+
+    if not callable(log_prob):
+        raise TypeError(
+            f"log_prob must be a function of noisy data and time, but is {log_prob!r}."
+        )
+    if not callable(scale):
+        check_number("scale", scale)
+    return _Classified(model, log_prob, scale, data)
+
+
+class _Classified(ScoreModel):
+    def __init__(
+        self,
+        model: ScoreModel,
+        log_prob: LogProb,
+        scale: float | Callable[[Tensor], Tensor],
+        data: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        self.model, self.log_prob, self.scale, self.data = model, log_prob, scale, dict(data)
+        self.resemble(model)
+        self.guided = True
+        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by a classifier"
+
+    def __repr__(self) -> str:
+        return f"classifier({self.model!r})"
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        self.model.check_condition(name, value)
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        t = check_time(self.process, t, x)
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        alpha, sigma = self.process.scales(times)
+        weight = self.scale(sigma / alpha) if callable(self.scale) else self.scale
+        force = b * weight * sigma**2 / alpha
+        told = model_times(self.process, times, x)
+
+        def bind(field: StateField, t: Tensor, scale: Scalar, force: Scalar) -> StateField:
+            return lambda X: field(X) + force * self._gradient(scale * X, t)
+
+        columns = zip(fields, told, scalars(scale, x), scalars(force, x), strict=True)
+        return [bind(*column) for column in columns]
+
+    def _gradient(self, x: Tensor, t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            data = {name: value.to(x.device) for name, value in self.data.items()}
+            found = self.log_prob(leaf, t, **data)
+            if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ValueError(
+                    f"log_prob must return one number per sample, with shape ({len(x)},), not {shape}."
+                )
+            if not found.requires_grad:
+                raise ValueError(
+                    "log_prob does not depend on the noisy data by anything that has a gradient: leave out "
+                    ".detach(), argmax and no_grad."
+                )
+            (gradient,) = torch.autograd.grad(found.sum(), leaf)
+        return gradient
+
+    def rows(self, index: Tensor) -> ScoreModel:
+        return _Classified(
+            self.model.rows(index), self.log_prob, self.scale, rows_of(self.data, index)
+        )

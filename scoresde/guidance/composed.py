@@ -1,0 +1,137 @@
+r"""Several conditions or models at once: products, negations, and one model for each range of noise levels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from solvers.problem import StateField
+from solvers.shapes import Scalar
+
+from ..models import ScoreModel
+from .combined import Combined
+
+
+def product(
+    model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[float] | None = None
+) -> ScoreModel:
+    r"""Returns the model guided towards several conditions at once, or away from some.
+
+    .. math:: D + \sum_i w_i \, (D_i - D)
+
+    Conditions that are independent given the noisy data would have this score at weights of 1 at every
+    noise level; plain sampling is biased all the same, since noise does not keep them independent. A
+    negative weight is a negation.
+
+    Arguments:
+        model: The model without conditions.
+        parts: Models with one condition each, or other models that share the process.
+        weights: The weights :math:`w_i`. By default, all are 1.
+
+    References:
+        | Compositional Visual Generation with Composable Diffusion Models (Liu et al., 2022),
+        | equations (11) and (12)
+        | https://arxiv.org/abs/2206.01714
+    """
+
+    if not parts:
+        raise ValueError("a product needs at least one part.")
+    weights = [1.0] * len(parts) if weights is None else [float(w) for w in weights]
+    if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
+        raise ValueError(
+            f"weights must be {len(parts)} finite numbers, one per part, not {weights}."
+        )
+    return _Product((model, *parts), tuple(weights))
+
+
+class _Product(Combined):
+    def __init__(self, models: Sequence[ScoreModel], weights: tuple[float, ...]) -> None:
+        super().__init__(models, f"product {', '.join(f'{w:g}' for w in weights)}")
+        self.weights = weights
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        free, *parts = denoised
+        for weight, D in zip(self.weights, parts, strict=True):
+            free = free + weight * (D - denoised[0])
+        return free
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Product(models, self.weights)
+
+
+def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
+    r"""Returns the model that asks one of several, by the noise level.
+
+    Arguments:
+        models: The models, from that of the lowest noise levels on.
+        levels: The noise levels :math:`\sigma / \alpha` at which the next one takes over, which rise.
+
+    References:
+        | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
+        | https://arxiv.org/abs/2211.01324
+    """
+
+    if len(levels) != len(models) - 1 or list(levels) != sorted({float(v) for v in levels}):
+        raise ValueError(
+            f"levels must be {len(models) - 1} noise levels that rise, one between any two models, not "
+            f"{list(levels)}."
+        )
+    return _Experts(models, tuple(float(level) for level in levels))
+
+
+class _Experts(Combined):
+    def __init__(self, models: Sequence[ScoreModel], levels: tuple[float, ...]) -> None:
+        super().__init__(models, f"experts at {', '.join(f'{level:g}' for level in levels)}")
+        self.levels, self.cost = levels, max(model.cost for model in models)
+        self.guided = any(model.guided for model in models)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        edges = torch.tensor(self.levels, dtype=torch.float64)
+        number = torch.bucketize(torch.exp(-self.process.log_snr(times)), edges)
+        if times.ndim > 1:  # rows may need different ones: all are asked, each for its share
+            return self._shared(number, times, a, b, scale, x, **condition)
+        fields: list[StateField] = [torch.zeros_like] * len(times)
+        for k in number.unique().tolist():
+            here = (number == k).nonzero()[:, 0]
+            part = (value[here] for value in (times, a, b, scale))
+            for i, field in zip(
+                here.tolist(), self.each[k].combine(*part, x, **condition), strict=True
+            ):
+                fields[i] = field
+        return fields
+
+    def _shared(
+        self,
+        number: Tensor,
+        times: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        x: Tensor,
+        **condition: Tensor,
+    ) -> Sequence[StateField]:
+        used = number.unique().tolist()
+        columns = []
+        for k in used:
+            mine = (number == k).double()
+            columns.append(self.each[k].combine(times, mine * a, mine * b, scale, x, **condition))
+        return [_sum(fields) for fields in zip(*columns, strict=True)]
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        raise NotImplementedError("experts are asked one at a time")
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Experts(models, self.levels)
+
+
+def _sum(fields: tuple[StateField, ...]) -> StateField:
+    def total(X: Tensor) -> Tensor:
+        out = fields[0](X)
+        for field in fields[1:]:
+            out = out + field(X)
+        return out
+
+    return total

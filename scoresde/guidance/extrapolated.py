@@ -1,0 +1,171 @@
+r"""Guidance by the difference of two predictions, each row by itself.
+
+All are functions of the denoised data :math:`D_c` of the model asked for and :math:`D_u` of another: without the
+condition, of a negative condition, or of a weaker model. With :math:`d = D_c - D_u`, plain guidance is
+:math:`D_u + w \, d = D_c + (w - 1) \, d`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.shapes import Scalar
+
+from ..checks import check_number
+from ..models import ScoreModel
+from .combined import Combined, row_sum
+
+Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided one
+
+
+class _Extrapolated(Combined):
+    def __init__(self, models: Sequence[ScoreModel], name: str, rule: Rule) -> None:
+        super().__init__(models, name)
+        self.rule = rule
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        return self.rule(*denoised)
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Extrapolated(models, self.name, self.rule)
+
+
+def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
+    r"""Returns the model guided by its difference from a weaker one.
+
+    .. math:: D_{weak} + w \, (D - D_{weak})
+
+    Arguments:
+        model: The model, with its conditions bound.
+        weak: The same less trained, or smaller, under the same conditions; or, for a negative condition,
+            the model with that condition bound.
+        scale: The scale :math:`w`. 1 is the model itself.
+
+    References:
+        | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)
+        | https://arxiv.org/abs/2406.02507
+    """
+
+    check_number("scale", scale)
+    return _Extrapolated((model, weak), f"autoguidance {scale:g}", _Plain(scale))
+
+
+def adaptive_projected(
+    model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
+) -> ScoreModel:
+    r"""Returns the model guided by that part of the difference which does not only add contrast.
+
+    .. math:: D_c + (w - 1) \, (d_\perp + \eta \, d_\parallel)
+
+    with the difference d split along :math:`D_c`, and shortened to a norm before that, if one is given. The
+    momentum of the paper, which needs what other steps did, is left out.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        other: The model without them.
+        scale: The scale :math:`w`.
+        parallel: The share :math:`\eta` of the parallel part; 1 is plain guidance.
+        norm: The largest norm of the difference, over all entries of a sample; 0 for any.
+
+    References:
+        | Eliminating Oversaturation and Artifacts of High Guidance Scales (Sadat et al., 2024),
+        | algorithm 1
+        | https://arxiv.org/abs/2410.02416
+    """
+
+    for name, value in (("scale", scale), ("parallel", parallel), ("norm", norm)):
+        check_number(name, value)
+    if norm < 0:
+        raise ValueError(f"norm must be at least 0, but is {norm}.")
+    rule = _Projected(scale, parallel, norm)
+    return _Extrapolated((model, other), f"projected guidance {scale:g}", rule)
+
+
+def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
+    r"""Returns the model guided as in CFG-Zero*: the other prediction is first scaled to fit.
+
+    .. math:: (1 - w) \, s \, D_u + w \, D_c , \qquad s = \langle D_c, D_u \rangle / |D_u|^2
+
+    Arguments:
+        model: The model, with its conditions bound.
+        other: The model without them.
+        scale: The scale :math:`w`.
+
+    References:
+        | CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025),
+        | equation (10), there for velocities
+        | https://arxiv.org/abs/2503.18886
+    """
+
+    check_number("scale", scale)
+    return _Extrapolated((model, other), f"zero-star guidance {scale:g}", _Fitted(scale))
+
+
+def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> ScoreModel:
+    r"""Returns a guided model whose denoised data has, in part, the standard deviation of the plain one's.
+
+    .. math:: \Big( \varphi \, \frac{\operatorname{std} D_c}{\operatorname{std} D} + 1 - \varphi \Big) D
+
+    Arguments:
+        guided: The guided model.
+        model: The model with its conditions bound, not guided.
+        share: The share :math:`\varphi` in [0, 1].
+
+    References:
+        | Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), equation (15)
+        | https://arxiv.org/abs/2305.08891
+    """
+
+    check_number("share", share)
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], but is {share}.")
+    return _Extrapolated((guided, model), f"rescaled {share:g}", _Rescaled(share))
+
+
+@dataclass(frozen=True)
+class _Plain:
+    scale: float
+
+    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
+        return other + self.scale * (D - other)
+
+
+@dataclass(frozen=True)
+class _Projected:
+    scale: float
+    parallel: float
+    norm: float
+
+    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
+        d = (D - other).double()
+        if self.norm:
+            d = d * (self.norm / row_sum(d**2).sqrt().clamp(min=self.norm))
+        wide = D.double()
+        along = (
+            row_sum(d * wide) / row_sum(wide**2).clamp(min=torch.finfo(torch.float64).tiny) * wide
+        )
+        change = d - (1 - self.parallel) * along
+        return D + ((self.scale - 1) * change).to(D)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    scale: float
+
+    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
+        least = torch.finfo(torch.float64).tiny
+        fit = row_sum(D * other) / row_sum(other**2).clamp(min=least)
+        return (1 - self.scale) * fit.to(D) * other + self.scale * D
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    share: float
+
+    def __call__(self, guided: Tensor, D: Tensor) -> Tensor:
+        spread = [value.double().flatten(1).std(1, correction=0) for value in (D, guided)]
+        ratio = spread[0] / spread[1].clamp(min=torch.finfo(torch.float64).tiny)
+        factor = self.share * ratio + 1 - self.share
+        return factor.to(guided).reshape(-1, *(1,) * (guided.ndim - 1)) * guided

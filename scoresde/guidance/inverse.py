@@ -1,0 +1,205 @@
+r"""Inverse problems: data of which :math:`y = A(x_0) + \epsilon` is known, with normal noise of deviation s_y.
+
+Each is the gradient of an estimate of :math:`\log p(y \mid x_t)` with respect to the data.
+
+References:
+    | Diffusion Posterior Sampling for General Noisy Inverse Problems (Chung et al., 2023), algorithm 1
+    | https://arxiv.org/abs/2209.14687
+    | Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song et al., 2023), equation (7)
+    | https://openreview.net/forum?id=9_gsMA8MRKQ
+    | Learning Diffusion Priors from Observations by Expectation Maximization (Rozet et al., 2024),
+    | section 4.2, for moment matching
+    | https://arxiv.org/abs/2405.13712
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from solvers.shapes import Scalar
+
+from ..checks import check_count, check_number
+from ..conditions import rows_of
+from ..models import ScoreModel
+from .combined import row_sum
+from .pulled import Product, Pull, Pulled
+
+Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
+
+
+def posterior_sampling(
+    model: ScoreModel, operator: Operator, y: Tensor, *, strength: float = 1.0, **data: Tensor
+) -> ScoreModel:
+    r"""Returns the model guided by a measurement as in DPS, for any differentiable operator.
+
+    .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
+
+    The division makes it robust, and no posterior of any noise.
+
+    Arguments:
+        model: The model.
+        operator: The function A, each row by itself.
+        y: The measurements, with leading size B or 1.
+        strength: The :math:`\zeta`.
+        data: What else the operator takes, such as masks, each with leading size B or 1.
+    """
+
+    check_number("strength", strength)
+    return Pulled(
+        model, _Measured(_checked(y), operator, data, "posterior sampling", strength=strength)
+    )
+
+
+def pseudoinverse(
+    model: ScoreModel,
+    operator: Operator,
+    y: Tensor,
+    *,
+    noise: float = 0.0,
+    iterations: int = 20,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model guided by a linear measurement as in PiGDM.
+
+    .. math:: D' = D + V A^T \big( r^2 A A^T + \sigma_y^2 \big)^{-1} (y - A D) , \qquad
+        r^2 = \frac{s^2 c^2}{s^2 + c^2}
+
+    for data of standard deviation c, as if data given its noisy state were normal with variance
+    :math:`r^2`. The system is solved by conjugate gradients, without calls of the network.
+
+    Arguments:
+        model: The model.
+        operator: The linear function A, each row by itself.
+        y: The measurements, with leading size B or 1.
+        noise: Their standard deviation :math:`\sigma_y`.
+        iterations: Of conjugate gradients.
+        data: What else the operator takes, such as masks, each with leading size B or 1.
+    """
+
+    check_count("iterations", iterations, at_least=1)
+    rule = _Measured(
+        _checked(y), operator, data, "pseudoinverse", _noise(noise), iterations, model.data_std
+    )
+    return Pulled(model, rule)
+
+
+def moment_matching(
+    model: ScoreModel,
+    operator: Operator,
+    y: Tensor,
+    *,
+    noise: float,
+    iterations: int = 5,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model guided by a linear measurement as in MMPS.
+
+    .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
+
+    with the covariance of the model itself. It is exact for normal data. Each of the conjugate gradients costs one
+    backward call.
+
+    Arguments:
+        model: The model.
+        operator: The linear function A, each row by itself.
+        y: The measurements, with leading size B or 1.
+        noise: Their standard deviation :math:`\sigma_y`, which must be positive.
+        iterations: Of conjugate gradients.
+        data: What else the operator takes, such as masks, each with leading size B or 1.
+    """
+
+    check_count("iterations", iterations, at_least=1)
+    if not _noise(noise) > 0:
+        raise ValueError(
+            "noise must be positive for moment matching; use pseudoinverse for exact data."
+        )
+    return Pulled(
+        model, _Measured(_checked(y), operator, data, "moment matching", noise, iterations)
+    )
+
+
+@dataclass(frozen=True)
+class _Measured(Pull):
+    y: Tensor
+    operator: Operator
+    data: Mapping[str, Tensor]
+    name: str
+    noise: float = 0.0
+    iterations: int = 1
+    std: float = 1.0
+    strength: float = 1.0
+
+    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
+        data = {name: value.to(D.device) for name, value in self.data.items()}
+
+        def measured(x: Tensor) -> Tensor:
+            return self.operator(x, **data)
+
+        with torch.enable_grad():
+            leaf = D.detach().requires_grad_()
+            seen = measured(leaf)
+        y = self.y.to(D).expand(len(D), *self.y.shape[1:])
+        if seen.shape != y.shape:
+            raise ValueError(
+                f"y must have the shape of what the operator returns, {tuple(seen.shape)}, but has "
+                f"{tuple(y.shape)}."
+            )
+        gap = y - seen.detach()
+
+        def adjoint(v: Tensor) -> Tensor:
+            (back,) = torch.autograd.grad(seen, leaf, v, retain_graph=True)
+            return back
+
+        if self.name == "posterior sampling":
+            size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
+            return 2 * self.strength * adjoint(gap / size)
+        if self.name == "pseudoinverse":
+            variance = level**2 * self.std**2 / (level**2 + self.std**2)
+
+            def system(v: Tensor) -> Tensor:
+                return measured(variance * adjoint(v)) + self.noise**2 * v
+        else:
+
+            def system(v: Tensor) -> Tensor:
+                return measured(covariance(adjoint(v))) + self.noise**2 * v
+
+        return adjoint(_solved(system, gap, self.iterations))
+
+    def rows(self, index: Tensor) -> Self:
+        y = self.y if len(self.y) == 1 else self.y[index.to(self.y.device)]
+        return replace(self, y=y, data=rows_of(self.data, index))
+
+
+def _solved(system: Product, right: Tensor, iterations: int) -> Tensor:
+    r"""The solution of a positive system by conjugate gradients, for each row by itself."""
+
+    with torch.no_grad():
+        x, rest = torch.zeros_like(right), right.clone()
+        step, size = rest.clone(), row_sum(rest**2)
+        least = torch.finfo(torch.float64).tiny
+        for _ in range(iterations):
+            image = system(step)
+            share = (size / row_sum(step * image).clamp(min=least)).to(right)
+            x, rest = x + share * step, rest - share * image
+            after = row_sum(rest**2)
+            step = rest + (after / size.clamp(min=least)).to(right) * step
+            size = after
+    return x
+
+
+def _checked(y: Tensor) -> Tensor:
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        raise TypeError("y must be a tensor of floating-point numbers.")
+    if not bool(y.isfinite().all()):
+        raise ValueError("y must be finite, but has NaN or infinite entries.")
+    return y
+
+
+def _noise(noise: float) -> float:
+    check_number("noise", noise)
+    if noise < 0:
+        raise ValueError(f"noise must be at least 0, but is {noise}.")
+    return noise

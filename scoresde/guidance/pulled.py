@@ -1,0 +1,163 @@
+r"""Guidance by gradients through the model: losses on the denoised data, and inverse problems.
+
+The covariance of the data given its noisy state is :math:`V = s^2 \, \partial D / \partial X`, with
+:math:`X = x / \alpha` and the noise level s, so a gradient c with respect to the data moves the estimate by
+
+.. math:: D' = D + V c .
+
+References:
+    | Tweedie's formula for the covariance: Efron (2011), section 2
+    | https://doi.org/10.1198/jasa.2011.tm11181
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from solvers.problem import StateField
+from solvers.shapes import Scalar, scalars
+
+from ..checks import check_number
+from ..conditions import rows_of
+from ..models import ScoreModel, check_time
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Pull(ABC):
+    r"""Abstract gradient by which an estimate is moved."""
+
+    name: str
+
+    @abstractmethod
+    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
+        r"""Returns the gradient c, with shape (B, \*).
+
+        Arguments:
+            D: The denoised data, with shape (B, \*).
+            level: The noise level.
+            covariance: The product of V with a tensor like the data.
+        """
+
+    def rows(self, index: Tensor) -> Self:
+        r"""Returns the same for some rows."""
+
+        return self
+
+
+class Pulled(ScoreModel):
+    r"""Creates the model whose estimates are moved by a gradient.
+
+    Arguments:
+        model: The model.
+        pull: The gradient.
+    """
+
+    def __init__(self, model: ScoreModel, pull: Pull) -> None:
+        super().__init__()
+        self.model, self.pull = model, pull
+        self.resemble(model)
+        self.guided = True
+        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {pull.name}"
+
+    def __repr__(self) -> str:
+        return f"{self.pull.name}({self.model!r})"
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        self.model.check_condition(name, value)
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        t = check_time(self.process, t, x)
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        none, one = torch.zeros_like(times), torch.ones_like(times)
+        fields = self.model.combine(times, none, one, scale, x, **condition)
+        level = torch.exp(-self.process.log_snr(times))
+        force = (
+            level**2 * self.process.scales(times)[0] / scale
+        )  # gradients are those of x / scale
+
+        def bind(field: StateField, a: Scalar, b: Scalar, scale: Scalar, level: Scalar,
+                 force: Scalar) -> StateField:  # fmt: skip
+            return lambda X: a * scale * X + b * self._moved(field, X, level, force)
+
+        columns = (scalars(value, x) for value in (a, b, scale, level, force))
+        return [bind(*row) for row in zip(fields, *columns, strict=True)]
+
+    def _moved(self, field: StateField, X: Tensor, level: Scalar, force: Scalar) -> Tensor:
+        with torch.enable_grad():
+            state = X.detach().requires_grad_()
+            D = field(state)
+
+        def covariance(v: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(D, state, v, retain_graph=True)
+            return force * product
+
+        known = D.detach()
+        return known + covariance(self.pull(known, level, covariance))
+
+    def rows(self, index: Tensor) -> ScoreModel:
+        return Pulled(self.model.rows(index), self.pull.rows(index))
+
+
+def universal(
+    model: ScoreModel, loss: Callable[..., Tensor], scale: float = 1.0, **data: Tensor
+) -> ScoreModel:
+    r"""Returns the model guided by any loss of the denoised data, with the gradient through the model.
+
+    .. math:: D' = D - w \, V \, \nabla \ell(D)
+
+    So data is weighted by :math:`\exp(-w \, \ell)`, as far as the loss of an estimate is that of the data.
+
+    Arguments:
+        model: The model.
+        loss: A function `loss(D, **data)` of the denoised data, with shape (B, *), that returns one number
+            per sample, with shape (B,): such as minus the log-probability of a class by any classifier.
+        scale: The scale :math:`w`.
+        data: What the loss compares with, each with leading size B or 1.
+
+    References:
+        | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (5), "forward"
+        | https://arxiv.org/abs/2302.07121
+    """
+
+    check_number("scale", scale)
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of the denoised data, but is {loss!r}.")
+    return Pulled(model, _Loss(loss, scale, data, f"loss {scale:g}"))
+
+
+@dataclass(frozen=True)
+class _Loss(Pull):
+    loss: Callable[..., Tensor]
+    scale: float
+    data: Mapping[str, Tensor]
+    name: str = "loss"
+
+    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
+        with torch.enable_grad():
+            leaf = D.detach().requires_grad_()
+            data = {name: value.to(D.device) for name, value in self.data.items()}
+            loss = self.loss(leaf, **data)
+            if not isinstance(loss, Tensor) or loss.shape != D.shape[:1]:
+                shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise ValueError(
+                    f"loss must return one number per sample, with shape ({len(D)},), not {shape}."
+                )
+            if not loss.requires_grad:
+                raise ValueError(
+                    "the loss does not depend on the denoised data by anything that has a gradient: leave "
+                    "out .detach(), argmax and no_grad."
+                )
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return -self.scale * gradient
+
+    def rows(self, index: Tensor) -> Self:
+        return replace(self, data=rows_of(self.data, index))
