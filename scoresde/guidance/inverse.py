@@ -174,19 +174,21 @@ class _Measured(Pull):
 
 
 def _solved(system: Product, right: Tensor, iterations: int) -> Tensor:
-    r"""The solution of a positive system by conjugate gradients, for each row by itself."""
+    r"""The solution of a positive system by conjugate gradients, for each row until it is solved."""
 
     with torch.no_grad():
         x, rest = torch.zeros_like(right), right.clone()
-        step, size = rest.clone(), row_sum(rest**2)
-        least = torch.finfo(torch.float64).tiny
+        step, size = rest.clone(), row_sum(rest.double() ** 2)
+        enough = size * torch.finfo(right.dtype).eps ** 2
         for _ in range(iterations):
             image = system(step)
-            share = (size / row_sum(step * image).clamp(min=least)).to(right)
+            curve = row_sum(step.double() * image)
+            going = (size > enough) & (curve > 0)
+            share = torch.where(going, size / curve, 0.0).to(right)
             x, rest = x + share * step, rest - share * image
-            after = row_sum(rest**2)
-            step = rest + (after / size.clamp(min=least)).to(right) * step
-            size = after
+            after = row_sum(rest.double() ** 2)
+            step = rest + torch.where(going, after / size, 0.0).to(right) * step
+            size = torch.where(going, after, size)
     return x
 
 
