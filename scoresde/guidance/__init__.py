@@ -5,6 +5,7 @@ from .classifier_free import classifier_free
 from .composed import experts, product
 from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
 from .inverse import moment_matching, posterior_sampling, pseudoinverse
+from .plus_plus import plus_plus
 from .pulled import universal
 from .thresholded import thresholded
 
@@ -15,6 +16,7 @@ __all__ = [
     "classifier_free",
     "experts",
     "moment_matching",
+    "plus_plus",
     "posterior_sampling",
     "product",
     "pseudoinverse",

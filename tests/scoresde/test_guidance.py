@@ -59,6 +59,22 @@ def test_differences_of_two_models_follow_their_formulas(process: str) -> None:
     assert torch.allclose(guided.score(x, t), want)
 
 
+def test_plus_plus_takes_the_guided_estimate_and_the_free_noise() -> None:
+    free, bound = models(ss.VP())
+    process, times = free.process, torch.tensor([1.0, 0.7, 0.4, 0.1, 0.01])
+    guided = guidance.plus_plus(free, 0.6, times, label=LABEL)
+    x = process.prior_sample((4, 2), seed=1)
+    s = ss.decode(guided, x, solver="ddim", times=times, denoise=False)
+    levels, alphas = torch.exp(-process.log_snr(times)), process.scales(times)[0]
+    X = x / alphas[0]
+    for i in range(4):
+        D, other = (m.denoise(alphas[i] * X, times[i]) for m in (bound, free))
+        X = other + 0.6 * (D - other) + levels[i + 1] * (X - other) / levels[i]
+    assert torch.allclose(s.x, alphas[-1] * X)
+    with pytest.raises(ValueError, match="times must be one grid from noise to data"):
+        guidance.plus_plus(free, 0.6, times.flip(0), label=LABEL)
+
+
 def test_thresholds_are_each_samples_own() -> None:
     model = ss.KernelOracle(4 * MEANS, 0.3, ss.VP())
     x, t = torch.randn(5, 2), torch.full((5,), 0.3)
