@@ -44,6 +44,7 @@ from .sampling import decode, sample
 from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .settings import Settings
 from .tuning import tune
+from .weighted import Weighted, weighted_sample
 from .zoo import load, save
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Settings",
     "SubVP",
     "VariationalNoise",
+    "Weighted",
     "bits_per_dim",
     "classifier_free",
     "classify",
@@ -111,4 +113,5 @@ __all__ = [
     "suggest",
     "tune",
     "views",
+    "weighted_sample",
 ]
