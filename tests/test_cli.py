@@ -219,6 +219,37 @@ def test_edits_by_name_with_a_mask_and_an_animation(data: Path) -> None:
     assert answer(*null, folder=data)["rms change"] > 0.01
 
 
+def test_guidance_by_name(tmp_path: Path) -> None:
+    import scoresde as ss
+    from scoresde.cli.guidances import guided
+
+    model, x, t = ss.load("digits"), torch.randn(2, 1, 8, 8), torch.tensor(1.0)
+    label = torch.tensor([3, 8])
+    pairs = {
+        "2": ss.classifier_free(model, 2.0, label=label),
+        "classifier_free:scale=2:low=0.5:high=3": ss.classifier_free(
+            model, 2.0, interval=(0.5, 3.0), label=label
+        ),
+        "projected:scale=4:norm=2": ss.guidance.adaptive_projected(
+            model.given(label=label), model, 4.0, norm=2.0
+        ),
+        "zero_star:scale=2": ss.guidance.zero_star(model.given(label=label), model, 2.0),
+    }
+    for words, want in pairs.items():
+        assert torch.allclose(guided(model, label, words).denoise(x, t), want.denoise(x, t))
+    for words in ("rescaled:scale=3:share=0.5", "thresholded:scale=3:quantile=0.9"):
+        assert guided(model, label, words).denoise(x, t).shape == x.shape
+    sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance"]
+    for words, said in {
+        "magic": "--guidance must be a number or one of classifier_free",
+        "projected": "needs a scale, as in 'projected:scale=3'",
+        "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
+        "projected:scale=big": "wants key=number after each ':'",
+    }.items():
+        assert said in refusal(*sample, words, folder=tmp_path)
+    assert answer(*sample, "projected:scale=3", folder=tmp_path)["calls"] == 6
+
+
 def test_latents_of_a_lattice_come_back_from_a_file(data: Path) -> None:
     import scoresde as ss
 

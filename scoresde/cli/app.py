@@ -13,6 +13,7 @@ from .. import zoo
 from ..sampling import sample as draw
 from . import about, latents, likelihood, measure
 from .files import check_suffix, write_array
+from .guidances import guided
 from .options import (
     AsJson,
     Atol,
@@ -30,7 +31,6 @@ from .options import (
     SolverName,
     Steps,
     call_range,
-    guided,
     report,
     said,
 )

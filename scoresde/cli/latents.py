@@ -15,6 +15,7 @@ from ..latents.files import check_latents_file
 from ..models import ScoreModel
 from ..sampling import decode as decode_latents
 from .files import check_suffix, read_array, write_array
+from .guidances import guided
 from .options import (
     AsJson,
     Atol,
@@ -31,7 +32,6 @@ from .options import (
     SolverName,
     Steps,
     call_range,
-    guided,
     report,
     said,
 )
@@ -161,7 +161,7 @@ def edit(
 
 
 def _models(
-    score: ScoreModel, source: int | None, target: int | None, scale: float | None, method: str
+    score: ScoreModel, source: int | None, target: int | None, scale: str | None, method: str
 ) -> tuple[ScoreModel, ScoreModel, dict[str, Any]]:
     r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from .. import zoo
 from ..checks import check_data
-from ..guidance import classifier_free
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -23,6 +22,7 @@ from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models import ScoreModel
 from ..plans import describe_process, fingerprint
 from .files import digest, read_rows
+from .guidances import guided
 from .options import (
     AsJson,
     Atol,
@@ -35,7 +35,6 @@ from .options import (
     Seed,
     SolverName,
     Steps,
-    guided,
     report,
     said,
 )
@@ -103,7 +102,11 @@ def likelihood(
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
         for first in range(table.done, len(x), batch_size):
             rows = slice(first, first + batch_size)
-            own = score if labels is None else _labelled(plain, labels[rows], guidance)
+            own = (
+                score
+                if labels is None
+                else guided(plain, torch.from_numpy(np.array(labels[rows])), guidance)
+            )
             now = {**options, "seed": seed, "first_index": first}
             found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
             for row in _entries(found, first, discrete):
@@ -178,13 +181,6 @@ def check_rows(
             "all data is exactly on its levels, where a density says nothing of their probability; leave "
             "--dequantization none."
         )
-
-
-def _labelled(model: ScoreModel, labels: np.ndarray, scale: float | None) -> ScoreModel:
-    known = torch.from_numpy(np.array(labels))
-    if scale is None:
-        return model.given(label=known)
-    return classifier_free(model, scale, label=known)
 
 
 def _density(

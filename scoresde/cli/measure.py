@@ -13,7 +13,8 @@ from ..compare import compare as compare_solvers
 from ..compare.compare import BUDGETS, TOLERANCES
 from ..tuning import tune as search
 from .files import read_array
-from .options import AsJson, Batch, Debug, Guidance, Label, Model, Seed, guided, report, said, show
+from .guidances import guided
+from .options import AsJson, Batch, Debug, Guidance, Label, Model, Seed, report, said, show
 
 Values = Annotated[
     Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")

@@ -9,9 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import guidance
-from ..models import ScoreModel
-
 Model = Annotated[
     str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
 ]
@@ -24,22 +21,15 @@ Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for th
 Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan, for solver and steps.")]
 Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
-Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+Guidance = Annotated[
+    str | None,
+    typer.Option(help="A scale of classifier-free guidance, or a name: see docs/guidance.md."),
+]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
 Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def guided(model: ScoreModel, label: int | None, scale: float | None) -> ScoreModel:
-    r"""Returns the model with a label bound, or guided towards it."""
-
-    if scale is not None:
-        if label is None:
-            raise ValueError("--guidance needs a condition: pass --label.")
-        return guidance.classifier_free(model, scale, label=torch.tensor(label))
-    return model if label is None else model.given(label=torch.tensor(label))
 
 
 def said(**options: Any) -> dict[str, Any]:
