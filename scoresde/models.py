@@ -54,6 +54,7 @@ class ScoreModel(nn.Module, ABC):
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
+        differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
     """
 
     process: Process
@@ -65,6 +66,7 @@ class ScoreModel(nn.Module, ABC):
     cost: int = 1
     bound_names: tuple[str, ...] = ()
     guided: bool = False
+    differentiable: bool = True
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ class ScoreModel(nn.Module, ABC):
         self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
-        self.guided = model.guided
+        self.guided, self.differentiable = model.guided, model.differentiable
 
     def given(self, **condition: Tensor) -> "ScoreModel":
         r"""Returns the model with its conditions bound, each with leading size B or 1."""

@@ -280,7 +280,13 @@ def split(
     bound = check_conditions(model, condition, batch, OPTIONS)
     if {*STEPPING, "solver"} & set(options):  # the user's choice of steps replaces ours whole
         defaults = {name: value for name, value in defaults.items() if name not in STEPPING}
-    return model.given(**bound), Settings(**{**defaults, **options})
+    settings = Settings(**{**defaults, **options})
+    if settings.grad != "none" and not model.differentiable:
+        raise ValueError(
+            f"grad={settings.grad!r} has no way through guidance by gradients (of classifiers or losses), "
+            "whose own derivatives are not known; leave it."
+        )
+    return model.given(**bound), settings
 
 
 def check_model(model: object) -> None:

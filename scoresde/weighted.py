@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import counting
+from solvers import Failure, SolverError, counting
 from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
 
 from .checks import check_count, check_number, model_device, model_dtype
@@ -107,6 +107,7 @@ def weighted_sample(
     stop = process.start_of("sampling") if t_min is None else t_min
     times = grid_times(process, grid, process.t_max, stop, steps, first.data_std)
     alphas, levels = process.scales(times)[0].tolist(), torch.exp(-process.log_snr(times)).tolist()
+    _check_steps(levels, sum(b))
     X, mass = _start(first, count, shape, levels[0], sum(b), seed)
     rows, even = torch.arange(count, device=X.device), -math.log(count)
     log_w, sizes, again = torch.full((count,), even).to(X.device).double(), [], 0
@@ -125,11 +126,24 @@ def weighted_sample(
             drift, gain = _combined(pulls, b)
             log_w = log_w + gain / s**2 * math.log(s / after)
             mass, log_w = mass + float(log_w.logsumexp(0)), log_w - log_w.logsumexp(0)
+            _check_finite(X, log_w, process.describe(float(times[i])))
             ratio = (after / s) ** 2
             z = keyed_normal(seed, rows, STEPS, i, X[0].numel(), X.dtype).reshape(X.shape)
             X = X + (1 - ratio) * drift + after * math.sqrt(1 - ratio) * z
     calls = torch.full((count,), counter.total)
     return Weighted(X, log_w, mass, torch.tensor(sizes), again, calls)
+
+
+def _check_steps(levels: list[float], total: float) -> None:
+    r"""Refuses steps that would overshoot."""
+
+    steps = len(levels) - 1
+    largest = max(1 - (after / s) ** 2 for s, after in zip(levels[:-1], levels[1:], strict=True))
+    if largest * total > 1:
+        raise ValueError(
+            f"{steps} steps are too few for exponents of sum {total:g}: they would overshoot; take at least "
+            f"{math.ceil(steps * largest * total)}."
+        )
 
 
 def _start(
@@ -177,10 +191,22 @@ def _checked(
             raise ValueError(
                 f"models must share a process, but have {models[0].process} and {model.process}."
             )
+        bound = [v for m in model.modules() for v in getattr(m, "bound", {}).values()]
+        if any(len(value) > 1 for value in bound):
+            raise ValueError(
+                "conditions must be the same for all samples, which are drawn anew from one another; make one "
+                "call for each."
+            )
     b = [float(value) for value in exponents]
     if not all(map(math.isfinite, b)) or not sum(b) > 0:
         raise ValueError(f"exponents must be finite, and their sum positive, but are {b}.")
     return models[0], b
+
+
+def _check_finite(X: Tensor, log_w: Tensor, when: str) -> None:
+    bad = (~(X.flatten(1).isfinite().all(1) & log_w.isfinite())).nonzero()[:, 0].tolist()
+    if bad:
+        raise SolverError(Failure("nonfinite", tuple(bad), when))
 
 
 def _square(x: Tensor) -> Tensor:

@@ -102,11 +102,7 @@ def likelihood(
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
         for first in range(table.done, len(x), batch_size):
             rows = slice(first, first + batch_size)
-            own = (
-                score
-                if labels is None
-                else guided(plain, torch.from_numpy(np.array(labels[rows])), guidance)
-            )
+            own = score if labels is None else _labelled(plain, labels[rows], guidance)
             now = {**options, "seed": seed, "first_index": first}
             found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
             for row in _entries(found, first, discrete):
@@ -181,6 +177,10 @@ def check_rows(
             "all data is exactly on its levels, where a density says nothing of their probability; leave "
             "--dequantization none."
         )
+
+
+def _labelled(model: ScoreModel, labels: np.ndarray, guidance: str | None) -> ScoreModel:
+    return guided(model, torch.from_numpy(np.array(labels)), guidance)
 
 
 def _density(

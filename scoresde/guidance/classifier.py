@@ -60,8 +60,9 @@ class _Classified(ScoreModel):
         super().__init__()
         self.model, self.log_prob, self.scale, self.data = model, log_prob, scale, dict(data)
         self.resemble(model)
-        self.guided = True
-        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by a classifier"
+        self.guided, self.differentiable = True, False
+        words = f"a classifier {scale if not callable(scale) else getattr(scale, '__qualname__', 'scaled')}"
+        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {words}"
 
     def __repr__(self) -> str:
         return f"classifier({self.model!r})"
@@ -79,6 +80,8 @@ class _Classified(ScoreModel):
         fields = self.model.combine(times, a, b, scale, x, **condition)
         alpha, sigma = self.process.scales(times)
         weight = self.scale(sigma / alpha) if callable(self.scale) else self.scale
+        if not bool(torch.as_tensor(weight).isfinite().all()):
+            raise ValueError("scale must be finite at all noise levels that are asked for.")
         force = b * weight * sigma**2 / alpha
         told = model_times(self.process, times, x)
 

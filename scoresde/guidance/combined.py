@@ -31,9 +31,12 @@ class Combined(ScoreModel):
         self.models, self.name = torch.nn.ModuleList(models), name
         self.resemble(first)
         self.guided, self.cost = True, sum(model.cost for model in models)
+        self.differentiable = all(model.differentiable for model in models)
         self.conditions = tuple(dict.fromkeys(n for model in models for n in model.conditions))
         self.bound_names = tuple(dict.fromkeys(n for model in models for n in model.bound_names))
-        self.fingerprint = f"{first.fingerprint or type(first).__name__} guided by {name}"
+        named = [model.fingerprint or type(model).__name__ for model in models]
+        others = f" with {', '.join(named[1:])}" if named[1:] else ""
+        self.fingerprint = f"{named[0]} guided by {name}{others}"
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.models))})"

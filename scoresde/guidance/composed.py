@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar
 
+from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined
 
@@ -72,7 +73,8 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
         | https://arxiv.org/abs/2211.01324
     """
 
-    if len(levels) != len(models) - 1 or list(levels) != sorted({float(v) for v in levels}):
+    rising = list(levels) == sorted({float(v) for v in levels}) and all(map(math.isfinite, levels))
+    if len(levels) != len(models) - 1 or not rising:
         raise ValueError(
             f"levels must be {len(models) - 1} noise levels that rise, one between any two models, not "
             f"{list(levels)}."
@@ -90,8 +92,8 @@ class _Experts(Combined):
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
         edges = torch.tensor(self.levels, dtype=torch.float64)
-        number = torch.bucketize(torch.exp(-self.process.log_snr(times)), edges)
-        if times.ndim > 1:  # rows may need different ones: all are asked, each for its share
+        number = torch.bucketize(torch.exp(-self.process.log_snr(times)), edges, right=True)
+        if times.ndim > 1:  # rows may need different ones: each is asked for its own
             return self._shared(number, times, a, b, scale, x, **condition)
         fields: list[StateField] = [torch.zeros_like] * len(times)
         for k in number.unique().tolist():
@@ -113,25 +115,27 @@ class _Experts(Combined):
         x: Tensor,
         **condition: Tensor,
     ) -> Sequence[StateField]:
-        used = number.unique().tolist()
-        columns = []
-        for k in used:
-            mine = (number == k).double()
-            columns.append(self.each[k].combine(times, mine * a, mine * b, scale, x, **condition))
-        return [_sum(fields) for fields in zip(*columns, strict=True)]
+        def bind(i: int) -> StateField:
+            parts = []
+            for k in number[i].unique().tolist():
+                rows = (number[i] == k).nonzero()[:, 0]
+                here = rows.to(x.device)
+                now = (value[i : i + 1, rows] for value in (times, a, b, scale))
+                mine = rows_of(condition, rows)
+                parts.append((here, self.each[k].rows(rows).combine(*now, x[here], **mine)[0]))
+
+            def field(X: Tensor) -> Tensor:
+                out = torch.empty_like(X)
+                for here, part in parts:
+                    out[here] = part(X[here])
+                return out
+
+            return field
+
+        return [bind(i) for i in range(len(times))]
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         raise NotImplementedError("experts are asked one at a time")
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         return _Experts(models, self.levels)
-
-
-def _sum(fields: tuple[StateField, ...]) -> StateField:
-    def total(X: Tensor) -> Tensor:
-        out = fields[0](X)
-        for field in fields[1:]:
-            out = out + field(X)
-        return out
-
-    return total

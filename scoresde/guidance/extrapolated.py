@@ -22,14 +22,14 @@ Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided
 
 class _Extrapolated(Combined):
     def __init__(self, models: Sequence[ScoreModel], name: str, rule: Rule) -> None:
-        super().__init__(models, name)
+        super().__init__(models, f"{name} {rule}")
         self.rule = rule
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         return self.rule(*denoised)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Extrapolated(models, self.name, self.rule)
+        return _Extrapolated(models, self.name.split(" _")[0], self.rule)
 
 
 def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
@@ -84,9 +84,13 @@ def adaptive_projected(
 
 
 def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
-    r"""Returns the model guided as in CFG-Zero*: the other prediction is first scaled to fit.
+    r"""Returns the model guided as in CFG-Zero*: the other velocity is first scaled to fit.
 
-    .. math:: (1 - w) \, s \, D_u + w \, D_c , \qquad s = \langle D_c, D_u \rangle / |D_u|^2
+    .. math:: (1 - w) \, \beta \, v_u + w \, v_c , \qquad \beta = \langle v_c, v_u \rangle / |v_u|^2 , \qquad
+        v = (X - (1 + s) D) / s
+
+    with the velocity of the rectified flow at the noise level s, whatever the process. That the paper leaves
+    out the first steps, too, is a matter of the grid.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -94,13 +98,28 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
         scale: The scale :math:`w`.
 
     References:
-        | CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025),
-        | equation (10), there for velocities
+        | CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025), section 4
         | https://arxiv.org/abs/2503.18886
     """
 
     check_number("scale", scale)
-    return _Extrapolated((model, other), f"zero-star guidance {scale:g}", _Fitted(scale))
+    return _ZeroStar((model, other), scale)
+
+
+class _ZeroStar(Combined):
+    def __init__(self, models: Sequence[ScoreModel], scale: float) -> None:
+        super().__init__(models, f"zero-star guidance {scale:g}")
+        self.scale = scale
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        own, other = ((x - (1 + level) * D) / level for D in denoised)
+        least = torch.finfo(torch.float64).tiny
+        fit = (row_sum(own * other) / row_sum(other**2).clamp(min=least)).to(x)
+        velocity = (1 - self.scale) * fit * other + self.scale * own
+        return (x - level * velocity) / (1 + level)
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _ZeroStar(models, self.scale)
 
 
 def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> ScoreModel:
@@ -151,21 +170,11 @@ class _Projected:
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    scale: float
-
-    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
-        least = torch.finfo(torch.float64).tiny
-        fit = row_sum(D * other) / row_sum(other**2).clamp(min=least)
-        return (1 - self.scale) * fit.to(D) * other + self.scale * D
-
-
-@dataclass(frozen=True)
 class _Rescaled:
     share: float
 
     def __call__(self, guided: Tensor, D: Tensor) -> Tensor:
         spread = [value.double().flatten(1).std(1, correction=0) for value in (D, guided)]
-        ratio = spread[0] / spread[1].clamp(min=torch.finfo(torch.float64).tiny)
+        ratio = torch.where(spread[1] > 0, spread[0] / spread[1], 1.0)
         factor = self.share * ratio + 1 - self.share
         return factor.to(guided).reshape(-1, *(1,) * (guided.ndim - 1)) * guided

@@ -33,11 +33,12 @@ Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to m
 def posterior_sampling(
     model: ScoreModel, operator: Operator, y: Tensor, *, strength: float = 1.0, **data: Tensor
 ) -> ScoreModel:
-    r"""Returns the model guided by a measurement as in DPS, for any differentiable operator.
+    r"""Returns the model guided by a measurement in the manner of DPS, for any differentiable operator.
 
     .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
 
-    The division makes it robust, and no posterior of any noise.
+    The division makes it robust, and no posterior of any noise. This is its form as a score; the paper moves the
+    state by the gradient once in each step, at any noise level, so its strengths are other numbers.
 
     Arguments:
         model: The model.
@@ -64,7 +65,7 @@ def pseudoinverse(
 ) -> ScoreModel:
     r"""Returns the model guided by a linear measurement as in PiGDM.
 
-    .. math:: D' = D + V A^T \big( r^2 A A^T + \sigma_y^2 \big)^{-1} (y - A D) , \qquad
+    .. math:: D' = D + V \big( r^2 A^T A + \sigma_y^2 \big)^{-1} A^T (y - A D) , \qquad
         r^2 = \frac{s^2 c^2}{s^2 + c^2}
 
     for data of standard deviation c, as if data given its noisy state were normal with variance
@@ -100,7 +101,7 @@ def moment_matching(
     .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
 
     with the covariance of the model itself. It is exact for normal data. Each of the conjugate gradients costs one
-    backward call.
+    backward call, and the last product one more.
 
     Arguments:
         model: The model.
@@ -159,14 +160,20 @@ class _Measured(Pull):
         if self.name == "pseudoinverse":
             variance = level**2 * self.std**2 / (level**2 + self.std**2)
 
-            def system(v: Tensor) -> Tensor:
-                return measured(variance * adjoint(v)) + self.noise**2 * v
-        else:
+            def normal(v: Tensor) -> Tensor:  # consistent whatever the measurements are
+                return adjoint(variance * measured(v)) + self.noise**2 * v
 
-            def system(v: Tensor) -> Tensor:
-                return measured(covariance(adjoint(v))) + self.noise**2 * v
+            return _solved(normal, adjoint(gap), self.iterations)
+
+        def system(v: Tensor) -> Tensor:
+            return measured(covariance(adjoint(v))) + self.noise**2 * v
 
         return adjoint(_solved(system, gap, self.iterations))
+
+    @property
+    def words(self) -> str:
+        operator = getattr(self.operator, "__qualname__", type(self.operator).__name__)
+        return f"{self.name} of {operator} {self.noise:g} {self.iterations} {self.std:g} {self.strength:g}"
 
     def rows(self, index: Tensor) -> Self:
         y = self.y if len(self.y) == 1 else self.y[index.to(self.y.device)]

@@ -33,6 +33,12 @@ class Pull(ABC):
 
     name: str
 
+    @property
+    def words(self) -> str:
+        r"""What tells it from others, but for the data it compares with."""
+
+        return self.name
+
     @abstractmethod
     def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
         r"""Returns the gradient c, with shape (B, \*).
@@ -61,8 +67,8 @@ class Pulled(ScoreModel):
         super().__init__()
         self.model, self.pull = model, pull
         self.resemble(model)
-        self.guided = True
-        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {pull.name}"
+        self.guided, self.differentiable = True, False
+        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {pull.words}"
 
     def __repr__(self) -> str:
         return f"{self.pull.name}({self.model!r})"

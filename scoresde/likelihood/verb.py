@@ -62,6 +62,11 @@ def log_likelihood(
     check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **DEFAULTS)
     settings = asked.settings
+    if not asked.model.differentiable:
+        raise ValueError(
+            "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
+            "is its likelihood; ask the model without it."
+        )
     if settings.adaptive and settings.times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.times is None:

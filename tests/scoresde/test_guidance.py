@@ -48,13 +48,15 @@ def test_differences_of_two_models_follow_their_formulas(process: str) -> None:
         guidance.adaptive_projected(bound, free, 3.0, parallel=1.0, norm=0.01).denoise(x, t) - D
     )
     assert torch.allclose(short.norm(dim=1), 0.02 * torch.ones(4).clamp(max=1), atol=1e-9)
-    fit = inner(D, other) / inner(other, other)
+    alpha, sigma = (s[:, None] for s in here.scales(t))
+    X, s = x / alpha, sigma / alpha
+    own, free_v = ((X / (1 + s) - p) * (1 + s) / s for p in (D, other))  # of the rectified flow
+    v = -2 * inner(own, free_v) / inner(free_v, free_v) * free_v + 3 * own
     fitted = guidance.zero_star(bound, free, 3.0).denoise(x, t)
-    assert torch.allclose(fitted, -2 * fit * other + 3 * D)
+    assert torch.allclose(fitted, X / (1 + s) - s / (1 + s) * v)
     guided = guidance.autoguidance(bound, free, 3.0)
     again = guidance.rescaled(guided, bound, 1.0).denoise(x, t)
     assert torch.allclose(again.std(1, correction=0), D.std(1, correction=0))
-    alpha, sigma = (s[:, None] for s in here.scales(t))
     want = (alpha * (other + 3 * d) - x) / sigma**2
     assert torch.allclose(guided.score(x, t), want)
 
@@ -274,3 +276,64 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
 def test_guidance_says_what_is_wrong(make: Callable[[ss.ScoreModel], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(mixture(ss.VP()))
+
+
+def test_guidance_by_gradients_has_no_likelihood_and_no_gradients() -> None:
+    model, _, _ = gaussian(ss.EDM())
+    guided = guidance.moment_matching(model, measure, torch.zeros(1, 2), noise=0.2)
+    wrapped = guidance.thresholded(guided, 5.0)
+    for one in (guided, wrapped, guidance.classifier(model, lambda x, t: x.sum(1))):
+        with pytest.raises(ValueError, match="is not known, so neither"):
+            ss.log_likelihood(one, torch.zeros(1, 3))
+        with pytest.raises(ValueError, match="has no way through guidance by gradients"):
+            ss.sample(one, 2, steps=2, grad="backprop")
+
+
+def test_measurements_that_no_data_fits_pull_to_the_nearest() -> None:
+    model = ss.GaussianOracle(torch.zeros(3), 0.49 * torch.eye(3), ss.EDM())
+    known, t = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor(0.5)
+    x = torch.randn(2, 3)
+    y = torch.tensor([[1.0, 5.0, 5.0]])
+    found = [
+        guidance.pseudoinverse(model, lambda D, known: known * D, value, known=known).denoise(x, t)
+        for value in (y, known * y)
+    ]
+    assert torch.allclose(*found)
+
+
+def test_rescaling_leaves_samples_without_spread() -> None:
+    flat = ss.MixtureOracle(torch.tensor([[1.0]]), 0.3, process=ss.EDM())
+    x, t = torch.randn(3, 1), torch.tensor(0.5)
+    assert torch.allclose(guidance.rescaled(flat, flat).denoise(x, t), flat.denoise(x, t))
+
+
+def test_experts_never_leave_their_ranges() -> None:
+    free = mixture(ss.EDM())
+
+    class Narrow(ss.ScoreModel):
+        def __init__(self, low: float, high: float) -> None:
+            super().__init__()
+            self.resemble(free)
+            self.low, self.high, self.conditions = low, high, ()
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            assert ((t >= self.low - 1e-9) & (t <= self.high + 1e-9)).all()
+            return free.denoise(x, t)
+
+    both = guidance.experts([Narrow(0.0, 1.0), Narrow(1.0, 90.0)], [1.0])
+    s = ss.sample(both, 6, solver="dpm_adaptive", rtol=1e-2, atol=1e-2, seed=4)
+    assert torch.allclose(
+        s.x, ss.sample(free, 6, solver="dpm_adaptive", rtol=1e-2, atol=1e-2, seed=4).x
+    )
+
+
+def test_fingerprints_tell_guidances_apart() -> None:
+    free, bound = models(ss.VP())
+    named = [
+        guidance.adaptive_projected(bound, free, 5.0),
+        guidance.adaptive_projected(bound, free, 5.0, parallel=1.0, norm=2.0),
+        guidance.zero_star(bound, free, 5.0),
+        guidance.pseudoinverse(free, measure, torch.zeros(1, 2)),
+        guidance.pseudoinverse(free, measure, torch.zeros(1, 2), noise=0.1),
+    ]
+    assert len({model.fingerprint for model in named}) == len(named)

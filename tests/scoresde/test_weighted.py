@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 
 PROCESSES = {"EDM": ss.EDM(), "VP": ss.VP(), "Interpolant": ss.Interpolant()}
 
@@ -124,3 +125,18 @@ def test_weighted_means_are_of_any_function() -> None:
         return torch.stack([x[:, 0], x[:, 0] ** 2], 1)
 
     assert torch.allclose(s.mean(both), both(s.x).mean(0))
+
+
+def test_weighted_samples_share_their_condition_and_stay_finite() -> None:
+    free = mixture(ss.EDM())
+    with pytest.raises(ValueError, match="conditions must be the same for all samples"):
+        ss.weighted_sample([free.given(label=torch.arange(9) % 3)], [1.0], 9, steps=5)
+    with pytest.raises(ValueError, match="8 steps are too few for exponents of sum 12"):
+        ss.weighted_sample([free], [12.0], 9, steps=8)
+
+    class Broken(ss.MixtureOracle):
+        def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+            return super().denoise(x, t, label) / (t > 1).to(x)
+
+    with pytest.raises(solvers.SolverError, match="NaN or infinite at t="):
+        ss.weighted_sample([Broken(free.means, 0.3)], [1.0], 9, steps=20)
