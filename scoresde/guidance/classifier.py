@@ -10,7 +10,8 @@ from solvers.shapes import Scalar, scalars
 
 from ..checks import check_number
 from ..conditions import rows_of
-from ..models import ScoreModel, check_time, model_times
+from ..models import ScoreModel, model_times
+from .guided import Guided
 
 LogProb = Callable[..., Tensor]
 
@@ -49,7 +50,7 @@ def classifier(
     return _Classified(model, log_prob, scale, data)
 
 
-class _Classified(ScoreModel):
+class _Classified(Guided):
     def __init__(
         self,
         model: ScoreModel,
@@ -69,10 +70,6 @@ class _Classified(ScoreModel):
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
-
-    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor

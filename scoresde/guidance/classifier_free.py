@@ -8,7 +8,8 @@ from torch import Tensor
 from solvers.problem import StateField
 
 from ..conditions import check_conditions, rows_of
-from ..models import ScoreModel, check_time
+from ..models import ScoreModel
+from .guided import Guided
 
 Scale = float | Tensor | Callable[[Tensor], Tensor]
 
@@ -67,7 +68,7 @@ def classifier_free(
     return _ClassifierFree(model, known, interval, check_conditions(model, condition, None))
 
 
-class _ClassifierFree(ScoreModel):
+class _ClassifierFree(Guided):
     def __init__(
         self,
         model: ScoreModel,
@@ -88,10 +89,6 @@ class _ClassifierFree(ScoreModel):
 
     def __repr__(self) -> str:
         return f"classifier_free({self.model!r}, {self._words(True)}, {', '.join(self.bound)})"
-
-    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor

@@ -9,10 +9,11 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..models import ScoreModel, check_time
+from ..models import ScoreModel
+from .guided import Guided
 
 
-class Combined(ScoreModel):
+class Several(Guided):
     r"""Abstract model of several others that share a process; each row by itself.
 
     Arguments:
@@ -42,16 +43,6 @@ class Combined(ScoreModel):
         return f"{self.name}({', '.join(map(repr, self.models))})"
 
     @abstractmethod
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
-        r"""Returns the denoised data, with shape (B, *).
-
-        Arguments:
-            denoised: That of each model.
-            x: The noisy data in units of the data, with shape (B, *).
-            level: Its noise level.
-        """
-
-    @abstractmethod
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         r"""Returns the same of other models, for some rows."""
 
@@ -69,9 +60,19 @@ class Combined(ScoreModel):
             if name in model.conditions:
                 model.check_condition(name, value)
 
-    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+class Combined(Several):
+    r"""Abstract model whose denoised data is a function of that of several others."""
+
+    @abstractmethod
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        r"""Returns the denoised data, with shape (B, *).
+
+        Arguments:
+            denoised: That of each model.
+            x: The noisy data in units of the data, with shape (B, *).
+            level: Its noise level.
+        """
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor

@@ -11,7 +11,7 @@ from solvers.shapes import Scalar
 
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .combined import Combined
+from .combined import Combined, Several
 
 
 def product(
@@ -82,7 +82,7 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
     return _Experts(models, tuple(float(level) for level in levels))
 
 
-class _Experts(Combined):
+class _Experts(Several):
     def __init__(self, models: Sequence[ScoreModel], levels: tuple[float, ...]) -> None:
         super().__init__(models, f"experts at {', '.join(f'{level:g}' for level in levels)}")
         self.levels, self.cost = levels, max(model.cost for model in models)
@@ -133,9 +133,6 @@ class _Experts(Combined):
             return field
 
         return [bind(i) for i in range(len(times))]
-
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
-        raise NotImplementedError("experts are asked one at a time")
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         return _Experts(models, self.levels)

@@ -23,7 +23,8 @@ from solvers.shapes import Scalar, scalars
 
 from ..checks import check_number
 from ..conditions import rows_of
-from ..models import ScoreModel, check_time
+from ..models import ScoreModel
+from .guided import Guided
 
 Product = Callable[[Tensor], Tensor]
 
@@ -55,7 +56,7 @@ class Pull(ABC):
         return self
 
 
-class Pulled(ScoreModel):
+class Pulled(Guided):
     r"""Creates the model whose estimates are moved by a gradient.
 
     Arguments:
@@ -75,10 +76,6 @@ class Pulled(ScoreModel):
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
-
-    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor

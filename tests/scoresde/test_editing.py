@@ -123,6 +123,7 @@ def test_the_pull_of_what_is_known_is_the_posteriors() -> None:
     pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept, state, t = Kept(pulled, x, known), torch.tensor([[0.3, -0.7]]), torch.tensor([0.4])
     plain = model.denoise(state, t)
+    assert torch.allclose(pulled.denoise(state, t), torch.stack([x[:, 0], plain[:, 1]], 1))
     assert torch.allclose(kept.denoise(state, t), torch.stack([x[:, 0], plain[:, 1]], 1))
 
 
