@@ -1,5 +1,6 @@
 r"""Checks of data and numbers at the door."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -79,6 +80,14 @@ def check_number(name: str, value: object) -> None:
 
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TypeError(f"{name} must be a number, but is {value!r}.")
+
+
+def check_finite(name: str, value: object) -> None:
+    r"""Refuses what is not a finite number."""
+
+    check_number(name, value)
+    if isinstance(value, int | float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, but is {value}.")
 
 
 def check_count(name: str, value: object, at_least: int | None) -> None:

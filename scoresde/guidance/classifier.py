@@ -8,7 +8,7 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..checks import check_number
+from ..checks import check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel, model_times
 from .guided import Guided
@@ -46,7 +46,7 @@ def classifier(
             f"log_prob must be a function of noisy data and time, but is {log_prob!r}."
         )
     if not callable(scale):
-        check_number("scale", scale)
+        check_finite("scale", scale)
     return _Classified(model, log_prob, scale, data)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.shapes import Scalar
 
-from ..checks import check_number
+from ..checks import check_finite
 from ..models import ScoreModel
 from .combined import Combined, row_sum
 
@@ -48,7 +48,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
         | https://arxiv.org/abs/2406.02507
     """
 
-    check_number("scale", scale)
+    check_finite("scale", scale)
     return _Extrapolated((model, weak), f"autoguidance {scale:g}", _Plain(scale))
 
 
@@ -76,7 +76,7 @@ def adaptive_projected(
     """
 
     for name, value in (("scale", scale), ("parallel", parallel), ("norm", norm)):
-        check_number(name, value)
+        check_finite(name, value)
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
     rule = _Projected(scale, parallel, norm)
@@ -102,7 +102,7 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
         | https://arxiv.org/abs/2503.18886
     """
 
-    check_number("scale", scale)
+    check_finite("scale", scale)
     return _ZeroStar((model, other), scale)
 
 
@@ -137,7 +137,7 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
         | https://arxiv.org/abs/2305.08891
     """
 
-    check_number("share", share)
+    check_finite("share", share)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share}.")
     return _Extrapolated((guided, model), f"rescaled {share:g}", _Rescaled(share))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from solvers.shapes import Scalar
 
-from ..checks import check_count, check_number
+from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import row_sum
@@ -48,7 +48,7 @@ def posterior_sampling(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_number("strength", strength)
+    check_finite("strength", strength)
     return Pulled(
         model, _Measured(_checked(y), operator, data, "posterior sampling", strength=strength)
     )
@@ -208,7 +208,7 @@ def _checked(y: Tensor) -> Tensor:
 
 
 def _noise(noise: float) -> float:
-    check_number("noise", noise)
+    check_finite("noise", noise)
     if noise < 0:
         raise ValueError(f"noise must be at least 0, but is {noise}.")
     return noise

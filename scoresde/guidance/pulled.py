@@ -21,7 +21,7 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..checks import check_number
+from ..checks import check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .guided import Guided
@@ -131,7 +131,7 @@ def universal(
         | https://arxiv.org/abs/2302.07121
     """
 
-    check_number("scale", scale)
+    check_finite("scale", scale)
     if not callable(loss):
         raise TypeError(f"loss must be a function of the denoised data, but is {loss!r}.")
     return Pulled(model, _Loss(loss, scale, data, f"loss {scale:g}"))

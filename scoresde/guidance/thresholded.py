@@ -7,7 +7,7 @@ from torch import Tensor
 
 from solvers.shapes import Scalar
 
-from ..checks import check_number
+from ..checks import check_finite
 from ..models import ScoreModel
 from .combined import Combined
 
@@ -33,7 +33,7 @@ def thresholded(
     """
 
     for name, value in (("limit", limit), ("quantile", quantile)):
-        check_number(name, value)
+        check_finite(name, value)
     if not limit > 0:
         raise ValueError(f"limit must be positive, but is {limit}.")
     if quantile is not None and not 0 < quantile <= 1:

@@ -241,6 +241,13 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
     [
         (lambda m: guidance.autoguidance(m, mixture(ss.EDM()), 2.0), "must share a process"),
         (lambda m: guidance.adaptive_projected(m, m, 2.0, norm=-1), "norm must be at least 0"),
+        (lambda m: guidance.autoguidance(m, m, math.nan), "scale must be a finite number"),
+        (lambda m: guidance.zero_star(m, m, math.inf), "scale must be a finite number"),
+        (lambda m: guidance.universal(m, len, math.nan), "scale must be a finite number"),
+        (
+            lambda m: guidance.pseudoinverse(m, measure, MEANS, noise=math.nan),
+            "noise must be a finite",
+        ),
         (lambda m: guidance.rescaled(m, m, 2.0), r"share must lie in \[0, 1\]"),
         (lambda m: guidance.thresholded(m, 0.0), "limit must be positive"),
         (lambda m: guidance.product(m, []), "at least one part"),
