@@ -47,6 +47,7 @@ NOTES = {
     "fixed_point_ddim": "the inverse of ddim, by 5 iterations",
     "anderson_ddim": "the same, accelerated",
     "renoise_ddim": "the same, the last 3 iterates averaged",
+    "recurrent": "takes each step 5 times, noised back in between",
     "langevin_corrector": "ancestral steps, each corrected once",
     "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",

@@ -1,5 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
+from .classifiers import Classifier
 from .compare import Comparison, compare, suggest
 from .conditions import Given
 from .custom import CustomProcess, LinearProcess, NonlinearProcess
@@ -45,13 +46,14 @@ from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .settings import Settings
 from .tuning import tune
 from .weighted import Weighted, weighted_sample
-from .zoo import load, save
+from .zoo import load, load_classifier, save, save_classifier
 
 __all__ = [
     "EDM",
     "VE",
     "VP",
     "Bound",
+    "Classifier",
     "Comparison",
     "Cosine",
     "CustomProcess",
@@ -99,6 +101,7 @@ __all__ = [
     "interpolate",
     "latent_statistics",
     "load",
+    "load_classifier",
     "load_latents",
     "log_likelihood",
     "moments",
@@ -109,6 +112,7 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save",
+    "save_classifier",
     "save_latents",
     "suggest",
     "tune",

@@ -40,6 +40,10 @@ class Given(ScoreModel):
     ) -> Sequence[StateField]:
         return self.model.combine(times, a, b, scale, x, **self._rows_of(x), **condition)
 
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return {name: _bound(part, self.bound) for name, part in self.model.parts.items()}
+
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
 
@@ -51,6 +55,11 @@ class Given(ScoreModel):
             name: value.to(x.device).expand(len(x), *value.shape[1:])
             for name, value in self.bound.items()
         }
+
+
+def _bound(model: ScoreModel, bound: Mapping[str, Tensor]) -> ScoreModel:
+    mine = {name: value for name, value in bound.items() if name in model.conditions}
+    return Given(model, mine) if mine else model
 
 
 def rows_of(condition: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:

@@ -68,6 +68,12 @@ class ScoreModel(nn.Module, ABC):
     guided: bool = False
     differentiable: bool = True
 
+    @property
+    def parts(self) -> "dict[str, ScoreModel]":
+        r"""What a guided model is made of, by name, for pictures. Others have none."""
+
+        return {}
+
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\mathbb{E}[x_0 \mid x_t = x]`, with shape (B, *).

@@ -10,7 +10,7 @@ from .exponential import ExponentialMultistep
 from .fixed_point import FixedPoint
 from .interaction import Interaction
 from .problem import SDE, SemiLinear
-from .renoise import Ancestral, Churn, Langevin
+from .renoise import Ancestral, Churn, Langevin, Recurrent
 from .reversible import McCallumFoster, ReversibleHeun
 from .runge_kutta import TABLEAUS, RungeKutta, Tableau
 from .singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
@@ -73,6 +73,7 @@ STOCHASTIC: tuple[Solver, ...] = (
     Ancestral("dpm_2_ancestral", ExponentialRungeKutta("dpm_2", TWO)),
     Ancestral("dpmpp_2s_ancestral", ExponentialRungeKutta("dpmpp_2s", TWO, "data")),
     Churn("edm_churn", ExponentialRungeKutta("edm_heun", TRAPEZOID, variable=LEVEL)),
+    Recurrent("recurrent", _multistep("ddim", 1)),
     Langevin("langevin_corrector", _multistep("ancestral", 1, stochastic=True)),
     Langevin("annealed_langevin", None, corrections=5, tau=0.1),
     AdaptiveAdams("exponential_sde", highest=1, form="data", stochastic=True),
@@ -120,6 +121,7 @@ SETTABLE = (
     "noise",
     "corrections",
     "ratio",
+    "repeats",
     "tau",
     "iterations",
     "depth",

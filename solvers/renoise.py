@@ -87,6 +87,57 @@ class Ancestral(Renoised):
         return Step(_noised(x, plan, noise))
 
 
+class _ReturnPlan(NamedTuple):
+    there: _Plan
+    rise: Scalar
+
+
+@dataclass(frozen=True)
+class Recurrent(Ancestral):
+    r"""Creates the ancestral form of a method that takes each step several times.
+
+    After all but the last, noise leads back to where the step began,
+    :math:`X \leftarrow X + \sqrt{\sigma(t_0)^2 - \sigma(t_1)^2} \, z`, so that what guidance puts in, or is known
+    of the data, and the rest come to agree. The error of the steps is repeated, too.
+
+    References:
+        | RePaint: Inpainting using Denoising Diffusion Probabilistic Models (Lugmayr et al., 2022), algorithm 1
+        | https://arxiv.org/abs/2201.09865
+        | Universal Guidance for Diffusion Models (Bansal et al., 2023), section 3.3, for "self-recurrence"
+        | https://arxiv.org/abs/2302.07121
+
+    Arguments:
+        repeats: How often it takes each step.
+    """
+
+    repeats: int = 5
+    one_normal = False
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, but is {self.repeats}.")
+
+    @property
+    def calls_per_step(self) -> int:  # type: ignore[override]
+        return self.repeats * self.inner.calls_per_step
+
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_ReturnPlan]:  # type: ignore[override]
+        linear = problem.linear
+        rise = (linear.level(t0) ** 2 - linear.level(t1) ** 2).clamp(min=0).sqrt()
+        steps = super().plan(problem, t0, t1, x)
+        return [_ReturnPlan(*both) for both in zip(steps, scalars(rise, x), strict=True)]
+
+    def step(self, plan: _ReturnPlan, x: Tensor, memory: None, noise: Brownian | None) -> Step:  # type: ignore[override]
+        there, rise = plan
+        for k in range(self.repeats):
+            x = self.inner.step(there.inner, x, None, None).x
+            if noise is not None:
+                x = add_product(x.clone(), noise.fresh(there.number, 2 * k), there.noise_std)
+            if noise is not None and k + 1 < self.repeats:
+                x = add_product(x, noise.fresh(there.number, 2 * k + 1), rise)
+        return Step(x)
+
+
 @dataclass(frozen=True)
 class Churn(Renoised):
     r"""Creates the churned form of a method: noise leads back to a louder time before each step.

@@ -39,17 +39,24 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="What to train: digits.")] = "digits",
-    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("runs/digits"),
+    name: Annotated[
+        str, typer.Argument(help="What to train: digits, or digits_classifier.")
+    ] = "digits",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
+    ] = None,
     steps: Steps = None,
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
     r"""Train a model of this package from scratch; a run that was stopped goes on."""
 
-    if name != "digits":
-        raise ValueError(f"there is no recipe for {name!r}; there is one for 'digits'.")
-    from ..training.digits import run
+    from ..training import digits, digits_classifier
 
-    card = run(out, steps=steps, seed=seed)
-    typer.echo(f"wrote {card}")
+    recipes = {"digits": digits.run, "digits_classifier": digits_classifier.run}
+    if name not in recipes:
+        raise ValueError(
+            f"there is no recipe for {name!r}; there is one for {', '.join(recipes)}."
+        )
+    cards = recipes[name](out or Path("runs") / name, steps=steps, seed=seed)
+    typer.echo(f"wrote {', '.join(map(str, cards))}")

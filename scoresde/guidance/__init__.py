@@ -2,9 +2,11 @@ r"""Guidance: functions from score model to score model."""
 
 from .classifier import classifier
 from .classifier_free import classifier_free
-from .composed import experts, product
+from .composed import experts, mixture, product
 from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
-from .inverse import moment_matching, posterior_sampling, pseudoinverse
+from .feedback import feedback
+from .inverse import joined, moment_matching, posterior_sampling, pseudoinverse
+from .optimised import optimised
 from .plus_plus import plus_plus
 from .pulled import universal
 from .thresholded import thresholded
@@ -15,7 +17,11 @@ __all__ = [
     "classifier",
     "classifier_free",
     "experts",
+    "feedback",
+    "joined",
+    "mixture",
     "moment_matching",
+    "optimised",
     "plus_plus",
     "posterior_sampling",
     "product",

@@ -11,6 +11,7 @@ from solvers.shapes import Scalar, scalars
 from ..checks import check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel, model_times
+from .gradients import check_function, row_gradient
 from .guided import Guided
 
 LogProb = Callable[..., Tensor]
@@ -41,10 +42,7 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    if not callable(log_prob):
-        raise TypeError(
-            f"log_prob must be a function of noisy data and time, but is {log_prob!r}."
-        )
+    check_function("log_prob", log_prob, data)
     if not callable(scale):
         check_finite("scale", scale)
     return _Classified(model, log_prob, scale, data)
@@ -68,6 +66,10 @@ class _Classified(Guided):
     def __repr__(self) -> str:
         return f"classifier({self.model!r})"
 
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return {"model": self.model}
+
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
 
@@ -83,28 +85,14 @@ class _Classified(Guided):
         told = model_times(self.process, times, x)
 
         def bind(field: StateField, t: Tensor, scale: Scalar, force: Scalar) -> StateField:
-            return lambda X: field(X) + force * self._gradient(scale * X, t)
+            def guided(X: Tensor) -> Tensor:
+                gradient = row_gradient("log_prob", self.log_prob, scale * X, t, **self.data)
+                return field(X) + force * gradient
+
+            return guided
 
         columns = zip(fields, told, scalars(scale, x), scalars(force, x), strict=True)
         return [bind(*column) for column in columns]
-
-    def _gradient(self, x: Tensor, t: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            data = {name: value.to(x.device) for name, value in self.data.items()}
-            found = self.log_prob(leaf, t, **data)
-            if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
-                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-                raise ValueError(
-                    f"log_prob must return one number per sample, with shape ({len(x)},), not {shape}."
-                )
-            if not found.requires_grad:
-                raise ValueError(
-                    "log_prob does not depend on the noisy data by anything that has a gradient: leave out "
-                    ".detach(), argmax and no_grad."
-                )
-            (gradient,) = torch.autograd.grad(found.sum(), leaf)
-        return gradient
 
     def rows(self, index: Tensor) -> ScoreModel:
         return _Classified(

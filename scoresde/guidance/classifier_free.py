@@ -1,15 +1,14 @@
 r"""Classifier-free guidance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from solvers.problem import StateField
 
-from ..conditions import check_conditions, rows_of
 from ..models import ScoreModel
-from .guided import Guided
+from .combined import Several
 
 Scale = float | Tensor | Callable[[Tensor], Tensor]
 
@@ -19,13 +18,14 @@ def classifier_free(
     scale: Scale,
     *,
     interval: tuple[float, float] | None = None,
+    negative: Mapping[str, Tensor] | None = None,
     **condition: Tensor,
 ) -> ScoreModel:
     r"""Returns the model guided towards a condition.
 
-    .. math:: D(x) + w \, (D(x \mid c) - D(x))
+    .. math:: D(x \mid n) + w \, (D(x \mid c) - D(x \mid n))
 
-    A scale of 0 ignores the condition and 1 follows the model: both cost one call. Others cost
+    A scale of 0 ignores the condition c and 1 follows the model: both cost one call. Others cost
     two. Where the scale is said to be :math:`s` in :math:`(1 + s) D(x \mid c) - s D(x)`, pass
     :math:`w = 1 + s`.
 
@@ -35,6 +35,7 @@ def classifier_free(
             levels :math:`\sigma / \alpha` to scales of the same shape.
         interval: The noise levels, the lower first, within which the model is guided. Outside, the scale
             is 1.
+        negative: The condition :math:`n` to be led away from, such as `{"label": label}`. By default, none.
         condition: The condition :math:`c`, with leading size B or 1.
 
     Raises:
@@ -60,35 +61,31 @@ def classifier_free(
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
         )
+    towards, away = model.given(**condition), model.given(**(negative or {}))
     if isinstance(scale, float | int) and scale == 1:
-        return model.given(**condition)
+        return towards
     if isinstance(scale, float | int) and scale == 0 and interval is None:
-        return model
+        return away
     known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
-    return _ClassifierFree(model, known, interval, check_conditions(model, condition, None))
+    return _ClassifierFree((away, towards), known, interval)
 
 
-class _ClassifierFree(Guided):
+class _ClassifierFree(Several):
+    roles = ("unconditional", "conditional")
+
     def __init__(
         self,
-        model: ScoreModel,
+        models: Sequence[ScoreModel],
         scale: Scale,
         interval: tuple[float, float] | None,
-        bound: dict[str, Tensor],
     ) -> None:
-        super().__init__()
-        self.model, self.scale, self.interval, self.bound = model, scale, interval, bound
-        self.bound_model = model.given(**bound)
-        self.resemble(model)
-        self.guided = True
-        self.conditions = tuple(name for name in model.conditions if name not in bound)
-        self.cost, self.bound_names = 2 * model.cost, (*model.bound_names, *bound)
-        self.fingerprint = (
-            f"{model.fingerprint or type(model).__name__} guided by {self._words(False)}"
-        )
-
-    def __repr__(self) -> str:
-        return f"classifier_free({self.model!r}, {self._words(True)}, {', '.join(self.bound)})"
+        self.scale, self.interval = scale, interval
+        super().__init__(models, f"classifier_free {self._words()}")
+        self.conditions = tuple(n for n in self.conditions if n not in self.bound_names)
+        away, _ = models
+        if away.bound_names:
+            self.roles = ("negative", "conditional")
+        self.fingerprint = f"{away.fingerprint or type(away).__name__} guided by {self._words()}"
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
@@ -99,9 +96,10 @@ class _ClassifierFree(Guided):
                 raise ValueError(f"scale must be one number or {len(x)}, not {w.shape[1]}.")
             w = w.expand(-1, len(x))
             times, a, b, scale = (value[:, None].expand_as(w) for value in (times, a, b, scale))
-        free = self.model.combine(times, a, (1 - w) * b, scale, x, **condition)
-        bound = self.bound_model.combine(times, 0 * a, w * b, scale, x, **condition)
-        alone = self.bound_model.combine(times, a, b, scale, x, **condition)
+        away, towards = self.each
+        free = away.combine(times, a, (1 - w) * b, scale, x, **condition)
+        bound = towards.combine(times, 0 * a, w * b, scale, x, **condition)
+        alone = towards.combine(times, a, b, scale, x, **condition)
         rows = w.reshape(len(w), -1)
         plain, none = (rows == 1).all(1).tolist(), (rows == 0).all(1).tolist()
         return [
@@ -127,21 +125,20 @@ class _ClassifierFree(Guided):
         low, high = self.interval
         return torch.where((level >= low) & (level <= high), w, 1.0)
 
-    def rows(self, index: Tensor) -> ScoreModel:
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         scale = self.scale
         if isinstance(scale, Tensor) and scale.numel() > 1:
             scale = scale[index.to(scale.device)]
-        bound = rows_of(self.bound, index)
-        return _ClassifierFree(self.model.rows(index), scale, self.interval, bound)
+        return _ClassifierFree(models, scale, self.interval)
 
-    def _words(self, short: bool) -> str:
+    def _words(self) -> str:
         scale, inside = self.scale, ""
         if self.interval is not None:
             inside = f" within {self.interval[0]:g} to {self.interval[1]:g}"
         if isinstance(scale, float):
             return f"{scale:g}{inside}"
         if isinstance(scale, Tensor):
-            return ("scales per sample" if short else f"{scale.tolist()}") + inside
+            return f"{scale.tolist()}{inside}"
         return f"{getattr(scale, '__qualname__', type(scale).__name__)}{inside}"
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from solvers.problem import StateField
-from solvers.shapes import Scalar, scalars
+from solvers.shapes import Scalar, align, scalars
 
-from ..models import ScoreModel
+from ..models import ScoreModel, model_times
 from .guided import Guided
 
 
@@ -19,7 +19,12 @@ class Several(Guided):
     Arguments:
         models: The models, of which the first is asked for what is known of the data.
         name: What it is called.
+
+    Attributes:
+        roles: What pictures call the models.
     """
+
+    roles: Sequence[str] = ("model", "other")
 
     def __init__(self, models: Sequence[ScoreModel], name: str) -> None:
         super().__init__()
@@ -41,6 +46,10 @@ class Several(Guided):
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.models))})"
+
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return dict(zip(self.roles, self.each, strict=False))
 
     @abstractmethod
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
@@ -96,6 +105,20 @@ class Combined(Several):
         numbers = (scalars(value, x) for value in (a, b, scale, to_data, level))
         rows = zip(zip(*columns, strict=True), *numbers, strict=True)
         return [bind(*row) for row in rows]
+
+    def noisy(self, x: Tensor, level: Scalar) -> tuple[Tensor, Tensor]:
+        r"""Returns noisy data and its times, with shapes (B, \*) and (B,), for functions of these.
+
+        Arguments:
+            x: The noisy data in units of the data, with shape (B, \*).
+            level: Its noise level.
+        """
+
+        levels = torch.as_tensor(level).detach().double().cpu().reshape(-1)
+        times = self.process.time(-levels.log())
+        times = times.expand(len(x))
+        alpha = align(self.process.scales(times)[0].to(x), x)
+        return alpha * x, model_times(self.process, times[None], x)[0]
 
 
 def row_sum(x: Tensor) -> Tensor:

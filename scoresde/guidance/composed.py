@@ -1,7 +1,7 @@
-r"""Several conditions or models at once: products, negations, and one model for each range of noise levels."""
+r"""Several conditions or models at once: products, negations, mixtures, and one for each range of noise levels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from solvers.shapes import Scalar
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined, Several
+from .gradients import check_function
 
 
 def product(
@@ -50,6 +51,7 @@ class _Product(Combined):
     def __init__(self, models: Sequence[ScoreModel], weights: tuple[float, ...]) -> None:
         super().__init__(models, f"product {', '.join(f'{w:g}' for w in weights)}")
         self.weights = weights
+        self.roles = ("model", *(f"part {i}" for i in range(1, len(models))))
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         free, *parts = denoised
@@ -59,6 +61,48 @@ class _Product(Combined):
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         return _Product(models, self.weights)
+
+
+def mixture(
+    models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
+) -> ScoreModel:
+    r"""Returns the model of data that is one of several.
+
+    .. math:: \sum_i r_i \, D_i , \qquad r_i \propto \pi_i \, p_i(x_t) ,
+
+    exactly, since noise keeps mixtures. For conditions of one model,
+    :math:`p_i(x_t) \propto p(c_i \mid x_t) / p(c_i)`, which a classifier of noisy data knows.
+
+    Arguments:
+        models: The models, or one model with one condition each.
+        log_weights: A function of noisy data, with shape (B, \*), and its time, with shape (B,), that returns
+            :math:`\log \pi_i + \log p_i(x_t)`, up to what they share, with shape (B, n).
+    """
+
+    if len(models) < 2:
+        raise ValueError(f"a mixture needs at least two models, but got {len(models)}.")
+    check_function("log_weights", log_weights, {})
+    return _Mixture(models, log_weights)
+
+
+class _Mixture(Combined):
+    def __init__(
+        self, models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__(models, f"mixture of {len(models)}")
+        self.log_weights = log_weights
+        self.roles = [f"part {i}" for i in range(1, len(models) + 1)]
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        found, due = self.log_weights(*self.noisy(x, level)), (len(x), len(denoised))
+        if not isinstance(found, Tensor) or found.shape != due:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"log_weights must return shape {due}, one per model, not {shape}.")
+        shares = torch.softmax(found.double(), dim=1).to(x)
+        return torch.einsum("nb,nb...->b...", shares.T, torch.stack(denoised))
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Mixture(models, self.log_weights)
 
 
 def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
@@ -85,6 +129,7 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 class _Experts(Several):
     def __init__(self, models: Sequence[ScoreModel], levels: tuple[float, ...]) -> None:
         super().__init__(models, f"experts at {', '.join(f'{level:g}' for level in levels)}")
+        self.roles = [f"expert {i}" for i in range(1, len(models) + 1)]
         self.levels, self.cost = levels, max(model.cost for model in models)
         self.guided = any(model.guided for model in models)
 

@@ -18,18 +18,21 @@ from ..models import ScoreModel
 from .combined import Combined, row_sum
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided one
+PAIR = ("conditional", "unconditional")
 
 
 class _Extrapolated(Combined):
-    def __init__(self, models: Sequence[ScoreModel], name: str, rule: Rule) -> None:
+    def __init__(
+        self, models: Sequence[ScoreModel], name: str, rule: Rule, roles: Sequence[str]
+    ) -> None:
         super().__init__(models, f"{name} {rule}")
-        self.rule = rule
+        self.rule, self.roles = rule, roles
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         return self.rule(*denoised)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Extrapolated(models, self.name.split(" _")[0], self.rule)
+        return _Extrapolated(models, self.name.split(" _")[0], self.rule, self.roles)
 
 
 def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
@@ -49,7 +52,9 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
     """
 
     check_finite("scale", scale)
-    return _Extrapolated((model, weak), f"autoguidance {scale:g}", _Plain(scale))
+    return _Extrapolated(
+        (model, weak), f"autoguidance {scale:g}", _Plain(scale), ("strong", "weak")
+    )
 
 
 def adaptive_projected(
@@ -80,7 +85,7 @@ def adaptive_projected(
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
     rule = _Projected(scale, parallel, norm)
-    return _Extrapolated((model, other), f"projected guidance {scale:g}", rule)
+    return _Extrapolated((model, other), f"projected guidance {scale:g}", rule, PAIR)
 
 
 def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
@@ -109,7 +114,7 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
 class _ZeroStar(Combined):
     def __init__(self, models: Sequence[ScoreModel], scale: float) -> None:
         super().__init__(models, f"zero-star guidance {scale:g}")
-        self.scale = scale
+        self.scale, self.roles = scale, PAIR
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         own, other = ((x - (1 + level) * D) / level for D in denoised)
@@ -140,7 +145,9 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
     check_finite("share", share)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share}.")
-    return _Extrapolated((guided, model), f"rescaled {share:g}", _Rescaled(share))
+    return _Extrapolated(
+        (guided, model), f"rescaled {share:g}", _Rescaled(share), ("guided", "conditional")
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ References:
     | https://arxiv.org/abs/2405.13712
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -120,6 +120,37 @@ def moment_matching(
     return Pulled(
         model, _Measured(_checked(y), operator, data, "moment matching", noise, iterations)
     )
+
+
+def joined(
+    operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
+) -> tuple[Operator, Tensor]:
+    r"""Returns several measurements as one, of which the noise has a standard deviation of 1.
+
+    Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
+
+    Arguments:
+        operators: The functions, each row by itself. All get all data.
+        ys: The measurements of each, with leading size B or 1.
+        noises: Their standard deviations, which must be positive.
+    """
+
+    counts = (len(operators), len(ys), len(noises))
+    if len(set(counts)) > 1 or not counts[0]:
+        raise ValueError(
+            f"each operator needs its measurement and its noise, but there are {', '.join(map(str, counts))}."
+        )
+    stds = [_noise(noise) for noise in noises]
+    if not min(stds) > 0:
+        raise ValueError(f"noises must be positive, but are {list(noises)}.")
+
+    def measured(x: Tensor, **data: Tensor) -> Tensor:
+        parts = [A(x, **data).flatten(1) / s for A, s in zip(operators, stds, strict=True)]
+        return torch.cat(parts, 1)
+
+    flat = [_checked(y).flatten(1) / s for y, s in zip(ys, stds, strict=True)]
+    size = max(map(len, flat))
+    return measured, torch.cat([y.expand(size, -1) for y in flat], 1)
 
 
 @dataclass(frozen=True)

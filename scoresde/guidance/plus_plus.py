@@ -42,4 +42,4 @@ def plus_plus(model: ScoreModel, scale: float, times: Tensor, **condition: Tenso
         gaps = (level.log()[..., None] - levels.log()).abs()
         return scales[gaps.argmin(-1)]
 
-    return classifier_free(model, by_level, interval=None, **condition)
+    return classifier_free(model, by_level, interval=None, negative=None, **condition)

@@ -24,6 +24,7 @@ from solvers.shapes import Scalar, scalars
 from ..checks import check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
+from .gradients import check_function, check_gradients, row_gradient
 from .guided import Guided
 
 Product = Callable[[Tensor], Tensor]
@@ -66,6 +67,11 @@ class Pulled(Guided):
 
     def __init__(self, model: ScoreModel, pull: Pull) -> None:
         super().__init__()
+        if not model.differentiable:
+            raise ValueError(
+                f"{model!r} is guided by gradients, and has no further ones: put this guidance inside, add "
+                "losses, or join operators by guidance.joined."
+            )
         self.model, self.pull = model, pull
         self.resemble(model)
         self.guided, self.differentiable = True, False
@@ -73,6 +79,10 @@ class Pulled(Guided):
 
     def __repr__(self) -> str:
         return f"{self.pull.name}({self.model!r})"
+
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return {"model": self.model}
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
@@ -95,6 +105,7 @@ class Pulled(Guided):
         return [bind(*row) for row in zip(fields, *columns, strict=True)]
 
     def _moved(self, field: StateField, X: Tensor, level: Scalar, force: Scalar) -> Tensor:
+        check_gradients()
         with torch.enable_grad():
             state = X.detach().requires_grad_()
             D = field(state)
@@ -132,8 +143,7 @@ def universal(
     """
 
     check_finite("scale", scale)
-    if not callable(loss):
-        raise TypeError(f"loss must be a function of the denoised data, but is {loss!r}.")
+    check_function("loss", loss, data)
     return Pulled(model, _Loss(loss, scale, data, f"loss {scale:g}"))
 
 
@@ -145,21 +155,7 @@ class _Loss(Pull):
     name: str = "loss"
 
     def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
-        with torch.enable_grad():
-            leaf = D.detach().requires_grad_()
-            data = {name: value.to(D.device) for name, value in self.data.items()}
-            loss = self.loss(leaf, **data)
-            if not isinstance(loss, Tensor) or loss.shape != D.shape[:1]:
-                shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                raise ValueError(
-                    f"loss must return one number per sample, with shape ({len(D)},), not {shape}."
-                )
-            if not loss.requires_grad:
-                raise ValueError(
-                    "the loss does not depend on the denoised data by anything that has a gradient: leave "
-                    "out .detach(), argmax and no_grad."
-                )
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        gradient = row_gradient("loss", self.loss, D, **self.data)
         return -self.scale * gradient
 
     def rows(self, index: Tensor) -> Self:

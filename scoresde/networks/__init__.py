@@ -1,5 +1,6 @@
 r"""Small networks."""
 
+from .encoder import Encoder
 from .unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["Encoder", "UNet"]

@@ -80,8 +80,7 @@ class UNet(nn.Module):
             label: The labels, with shape (B,), where the number of classes means none.
         """
 
-        angles = t[:, None] * self.frequencies
-        features = self.time(torch.cat([angles.cos(), angles.sin()], dim=1))
+        features = self.time(waves(t, self.frequencies))
         if self.label is not None:
             if label is None:
                 label = torch.full(x.shape[:1], self.label.num_embeddings - 1, device=x.device)
@@ -99,6 +98,13 @@ class UNet(nn.Module):
                 torch.cat([h, skips.pop()], dim=1) if isinstance(module, Block) else h, features
             )
         return self.last(h)  # type: ignore[no-any-return]
+
+
+def waves(t: Tensor, frequencies: Tensor) -> Tensor:
+    r"""Returns cosines and sines of times, with shape (B, 2 n)."""
+
+    angles = t[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class Block(nn.Module):

@@ -65,7 +65,7 @@ def _score(network: torch.nn.Module, std: float) -> NetworkScore:
     )
 
 
-def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
+def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
     r"""Trains the model with a progress bar, writes it, and measures what was written.
 
     Arguments:
@@ -74,7 +74,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
         seed: The seed.
 
     Returns:
-        The path of the card.
+        The path of the card, alone in a list.
     """
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> Path:
     }
     file = save(model, folder / "digits", card)
     card = {**load(file).card, "metrics": evaluate(load(file))}
-    return save(load(file), folder / "digits", card)
+    return [save(load(file), folder / "digits", card)]
 
 
 def finished(checkpoint: Path) -> NetworkScore:

@@ -1,5 +1,6 @@
 r"""Models in files: weights as safetensors, and a JSON card that says what they are."""
 
+from .classifiers import load_classifier, save_classifier
 from .files import load, save
 
-__all__ = ["load", "save"]
+__all__ = ["load", "load_classifier", "save", "save_classifier"]

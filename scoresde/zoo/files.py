@@ -9,6 +9,8 @@ networks, processes and schedules of this package, and their settings are plain 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from ..process import Process
 
 EMBEDDED = Path(__file__).parent
 PREFIX = "moments."  # of the tensors that are no weights
-NAMES = tuple(sorted(card.stem for card in EMBEDDED.glob("*.json")))
+NEEDED = ("network", "process", "predicts", "conditions", "shape", "data_std")
 
 
 class CardScore(NetworkScore):
@@ -57,37 +59,20 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         ValueError: If the files are not a model, or damaged.
     """
 
-    card_file = _find(name)
-    card = _read_card(card_file)
-    weights = card_file.with_suffix(".safetensors")
-    if not weights.exists():
-        raise FileNotFoundError(f"the model {card_file} has no weights: {weights} is missing.")
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{weights} is not a safetensors file, or is truncated ({error}); get it anew."
-        ) from None
-    try:
-        network = getattr(networks, card["network"]["name"])(**card["network"]["settings"])
+    card_file, card = open_card(name, EMBEDDED, NEEDED)
+    tensors, fingerprint = read_weights(card_file)
+    with described(card_file):
         known = _take_moments(tensors, card)
-        network.float().load_state_dict({k: v.float() for k, v in tensors.items()})
-        process = build_process(card["process"])
         model = CardScore(
-            network.eval(),
-            process,
+            build_network(card, tensors),
+            build_process(card["process"]),
             card["predicts"],
             conditions=card["conditions"],
             shape=tuple(card["shape"]),
             data_std=card["data_std"],
         )
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"{card_file} does not describe a model of this package: {error}."
-        ) from None
-    model.moments = known
+    model.moments, model.fingerprint = known, fingerprint
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
-    model.fingerprint = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     return model.requires_grad_(False).to(device or "cpu")
 
 
@@ -106,28 +91,81 @@ def save(model: NetworkScore, file: str | Path, card: dict[str, Any] | None = No
         The path of the card.
     """
 
-    file, card = Path(file), dict(card or getattr(model, "card", {}))
-    if "network" not in card:
-        raise ValueError("card must have the entry 'network' with its name and settings.")
-    assert isinstance(model.network, torch.nn.Module)
-    card |= {
+    card = {
+        **(card or getattr(model, "card", {})),
         "process": describe_process(model.process),
         "predicts": model.predicts,
         "conditions": list(model.conditions),
         "shape": list(model.shape or ()),
         "data_std": model.data_std,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: v.half().contiguous() for name, v in model.network.state_dict().items()}
+    tensors = {}
     if model.moments is not None:
         card["moments"] = {"rest": model.moments.rest}
         for name in ("mean", "basis", "variances"):
             value = getattr(model.moments, name)
             if value is not None:
                 tensors[PREFIX + name] = value.float().contiguous()
-    save_file(tensors, file.with_suffix(".safetensors"))
+    return write_model(model.network, Path(file), card, tensors)
+
+
+def write_model(
+    network: object, file: Path, card: dict[str, Any], others: dict[str, Tensor]
+) -> Path:
+    r"""Writes the weights of a network in float16, other tensors as they are, and the card.
+
+    Arguments:
+        network: The network.
+        file: The path, without ending.
+        card: The card.
+        others: The tensors that are no weights.
+
+    Returns:
+        The path of the card.
+    """
+
+    if "network" not in card:
+        raise ValueError("card must have the entry 'network' with its name and settings.")
+    assert isinstance(network, torch.nn.Module)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: v.half().contiguous() for name, v in network.state_dict().items()}
+    save_file({**tensors, **others}, file.with_suffix(".safetensors"))
     file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     return file.with_suffix(".json")
+
+
+def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
+    r"""Returns the tensors beside a card, and the fingerprint of their file."""
+
+    weights = card_file.with_suffix(".safetensors")
+    if not weights.exists():
+        raise FileNotFoundError(f"the model {card_file} has no weights: {weights} is missing.")
+    try:
+        return load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{weights} is not a safetensors file, or is truncated ({error}); get it anew."
+        ) from None
+
+
+@contextmanager
+def described(card_file: Path) -> Iterator[None]:
+    r"""Says of what goes wrong inside that the card does not describe a model."""
+
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{card_file} does not describe a model of this package: {error}."
+        ) from None
+
+
+def build_network(card: dict[str, Any], tensors: dict[str, Tensor]) -> torch.nn.Module:
+    r"""Returns the network that a card names, with its weights."""
+
+    network = getattr(networks, card["network"]["name"])(**card["network"]["settings"])
+    network.float().load_state_dict({k: v.float() for k, v in tensors.items()})
+    return network.eval()  # type: ignore[no-any-return]
 
 
 def _take_moments(tensors: dict[str, Tensor], card: dict[str, Any]) -> Moments | None:
@@ -168,10 +206,25 @@ def build_process(card: dict[str, Any]) -> Process:
     return kinds[card["name"]](schedule, card["t_min"], card["t_max"])
 
 
-def _find(name: str | Path) -> Path:
-    path = Path(name)
-    if str(name) in NAMES:
-        return EMBEDDED / f"{name}.json"
+def open_card(
+    name: str | Path, folder: Path, needed: Collection[str]
+) -> tuple[Path, dict[str, Any]]:
+    r"""Returns the path of a card, and what it says.
+
+    Arguments:
+        name: The name of an embedded model, or a path to a card or to weights, or to a folder with one card.
+        folder: Where the embedded ones are.
+        needed: The entries that it must have.
+    """
+
+    card_file = _find(name, folder)
+    return card_file, _read_card(card_file, needed)
+
+
+def _find(name: str | Path, folder: Path) -> Path:
+    path, names = Path(name), sorted(card.stem for card in folder.glob("*.json"))
+    if str(name) in names:
+        return folder / f"{name}.json"
     if path.is_dir():
         cards = sorted(path.glob("*.json"))
         if len(cards) == 1:
@@ -190,17 +243,16 @@ def _find(name: str | Path) -> Path:
     if path.exists():
         raise ValueError(f"{path} has no card beside it: {path.with_suffix('.json')} is missing.")
     raise FileNotFoundError(
-        f"there is no model {str(name)!r}: it is neither embedded ({', '.join(NAMES) or 'none'}) nor a file."
+        f"there is no model {str(name)!r}: it is neither embedded ({', '.join(names) or 'none'}) nor a file."
     )
 
 
-def _read_card(file: Path) -> dict[str, Any]:
+def _read_card(file: Path, needed: Collection[str]) -> dict[str, Any]:
     try:
         card = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ValueError(f"{file} is not a model card: it is not JSON text.") from None
-    needed = {"network", "process", "predicts", "conditions", "shape", "data_std"}
-    if not isinstance(card, dict) or needed - set(card):
-        missing = ", ".join(sorted(needed - set(card))) if isinstance(card, dict) else "all"
+    missing = ", ".join(sorted(set(needed) - set(card))) if isinstance(card, dict) else "all"
+    if missing:
         raise ValueError(f"{file} is not a model card: it lacks {missing}.")
     return card

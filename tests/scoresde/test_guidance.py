@@ -216,7 +216,33 @@ GUIDED: dict[str, Callable[[ss.MixtureOracle, ss.ScoreModel], ss.ScoreModel]] = 
     "pseudoinverse": lambda free, bound: guidance.pseudoinverse(
         bound, lambda D: D[:, :1], MEANS[:1, :1]
     ),
+    "moment matching": lambda free, bound: guidance.moment_matching(
+        bound, lambda D: D[:, :1], MEANS[:1, :1], noise=0.1
+    ),
+    "posterior sampling": lambda free, bound: guidance.posterior_sampling(
+        bound, lambda D: D[:, :1], MEANS[:1, :1]
+    ),
+    "optimised": lambda free, bound: guidance.optimised(bound, lambda D: D.square().sum(1), 0.1),
+    "classifier": lambda free, bound: guidance.classifier(bound, lambda x, t: -x.square().sum(1)),
+    "mixture": lambda free, bound: guidance.mixture([bound, free], lambda x, t: x[:, :2]),
+    "feedback": lambda free, bound: guidance.feedback(
+        free, lambda x, t, label: x[:, 0], 0.7, label=torch.tensor([1])
+    ),
+    "classifier-free": lambda free, bound: ss.classifier_free(
+        free, 2.0, label=torch.tensor([1]), negative={"label": torch.tensor([0])}
+    ),
 }
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_the_same_sample_in_batches_of_1_4_and_64(name: str) -> None:
+    free, bound = models(ss.VP())
+    bound = free.given(label=torch.tensor([2]))
+    model, t = GUIDED[name](free, bound), torch.tensor(0.4)
+    x = torch.randn(64, *MEANS.shape[1:])
+    alone = model.denoise(x[:1], t)
+    for size in (4, 64):
+        assert torch.allclose(model.denoise(x[:size], t)[:1], alone, atol=1e-12), name
 
 
 @pytest.mark.parametrize("name", GUIDED)
@@ -262,7 +288,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
             lambda m: guidance.universal(m, lambda D: D.detach().sum(1)).denoise(
                 MEANS, torch.tensor(0.5)
             ),
-            "does not depend on the denoised data",
+            "does not depend on the data",
         ),
         (
             lambda m: guidance.universal(m, lambda D: D.sum()).denoise(MEANS, torch.tensor(0.5)),

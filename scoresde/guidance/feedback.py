@@ -1,0 +1,94 @@
+r"""Feedback guidance: as much as the state needs."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from solvers.shapes import Scalar, align
+
+from ..checks import check_finite
+from ..conditions import check_conditions, rows_of
+from ..models import ScoreModel
+from .combined import Combined
+from .gradients import check_function
+
+
+def feedback(
+    model: ScoreModel,
+    log_ratio: Callable[..., Tensor],
+    share: float,
+    *,
+    limit: float = 10.0,
+    **condition: Tensor,
+) -> ScoreModel:
+    r"""Returns the model guided by as much as its own mistake needs, state by state.
+
+    If a model has learned :math:`q(x \mid c) = \pi p(x \mid c) + (1 - \pi) \, p(x)`, the condition is recovered by
+
+    .. math:: D_u + w \, (D_c - D_u) , \qquad w(x, t) = \frac{\rho}{\rho - (1 - \pi)} , \qquad
+        \rho = \frac{q(x_t \mid c)}{p(x_t)} ,
+
+    exactly and at every noise level, since noise keeps mixtures. So samples that show the condition are left
+    alone. The paper estimates the ratio along the path of a chain; here it is a function of the state, such
+    as that of a classifier of noisy data, so the guided model serves every solver and inversion.
+
+    Arguments:
+        model: A score model that also answers without the condition.
+        log_ratio: A function `log_ratio(x, t, **condition)` of noisy data, with shape (B, \*), and its time, with
+            shape (B,), that returns :math:`\log \rho`, with shape (B,). By Bayes' rule it is the log-probability
+            of the condition given x less that of the condition.
+        share: The :math:`\pi` in (0, 1]; 1 is the model itself.
+        limit: The largest scale.
+        condition: The condition, with leading size B or 1.
+
+    References:
+        | Feedback Guidance of Diffusion Models (Koulischer et al., 2025), section 3
+        | https://arxiv.org/abs/2506.06085
+    """
+
+    for name, value in (("share", share), ("limit", limit)):
+        check_finite(name, value)
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], but is {share}.")
+    if not limit >= 1:
+        raise ValueError(f"limit must be at least 1, but is {limit}.")
+    if not condition:
+        raise ValueError("feedback needs a condition, such as label=.")
+    bound = check_conditions(model, condition, None)
+    check_function("log_ratio", log_ratio, bound)
+    return _Feedback((model.given(**bound), model), log_ratio, share, limit, bound)
+
+
+class _Feedback(Combined):
+    roles = ("conditional", "unconditional")
+
+    def __init__(
+        self,
+        models: Sequence[ScoreModel],
+        log_ratio: Callable[..., Tensor],
+        share: float,
+        limit: float,
+        condition: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__(models, f"feedback {share:g} up to {limit:g}")
+        self.log_ratio, self.share, self.limit = log_ratio, share, limit
+        self.condition = dict(condition)
+        self.conditions = tuple(n for n in self.conditions if n not in self.bound_names)
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        condition = {name: value.to(x.device) for name, value in self.condition.items()}
+        found = self.log_ratio(*self.noisy(x, level), **condition)
+        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"log_ratio must return one number per sample, with shape ({len(x)},), not {shape}."
+            )
+        rest = 1 - (1 - self.share) * torch.exp(-found)
+        scale = torch.where(rest > 1 / self.limit, 1 / rest, self.limit)
+        bound, free = denoised
+        return free + align(scale.to(x), x) * (bound - free)
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        condition = rows_of(self.condition, index)
+        return _Feedback(models, self.log_ratio, self.share, self.limit, condition)

@@ -1,0 +1,65 @@
+r"""Gradients of what users ask for, each row by itself."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def row_gradient(
+    name: str, function: Callable[..., Tensor], x: Tensor, *times: Tensor, **data: Tensor
+) -> Tensor:
+    r"""Returns the gradient of a function of rows with respect to them, with shape (B, \*).
+
+    Arguments:
+        name: What errors call the function.
+        function: The function, which returns one number per row, with shape (B,).
+        x: Where, with shape (B, \*).
+        times: What it takes after `x`.
+        data: What it takes by name.
+    """
+
+    check_gradients()
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        found = function(leaf, *times, **{key: value.to(x.device) for key, value in data.items()})
+        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"{name} must return one number per sample, with shape ({len(x)},), not {shape}."
+            )
+        if not found.requires_grad:
+            raise ValueError(
+                f"{name} does not depend on the data by anything that has a gradient: leave out .detach(), "
+                "argmax and no_grad."
+            )
+        (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"{name} does not depend on the data that it is given.")
+    return gradient
+
+
+def check_gradients() -> None:
+    r"""Refuses the mode in which there are no gradients at all."""
+
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "inside torch.inference_mode() there are no gradients to be guided by; use torch.no_grad(), which "
+            "saves as much."
+        )
+
+
+def check_function(name: str, function: object, data: Mapping[str, Tensor]) -> None:
+    r"""Refuses what is no function, or is asked for what it does not know.
+
+    The method of something that has a `check_condition`, as :class:`scoresde.Classifier`, is asked.
+    """
+
+    if not callable(function):
+        raise TypeError(f"{name} must be a function of data, but is {function!r}.")
+    check = getattr(getattr(function, "__self__", None), "check_condition", None)
+    for key, value in data.items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            raise TypeError(f"{key} must be a tensor with leading size B or 1, but is {value!r}.")
+        if check is not None:
+            check(key, value)

@@ -1,0 +1,71 @@
+r"""Denoised data that is moved to where a loss is small, without gradients through the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from solvers.shapes import Scalar
+
+from ..checks import check_count, check_finite
+from ..conditions import rows_of
+from ..models import ScoreModel
+from .combined import Combined
+from .gradients import check_function, row_gradient
+
+
+def optimised(
+    model: ScoreModel,
+    loss: Callable[..., Tensor],
+    rate: float,
+    *,
+    iterations: int = 5,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model whose denoised data takes some steps down the gradient of a loss.
+
+    .. math:: D \leftarrow D - \eta \, \nabla \ell(D)
+
+    It is the "backward" guidance of the paper, for which the network is not differentiated; use it on
+    :func:`universal` in place of it or around it, and with the solver "recurrent" for its self-recurrence.
+
+    Arguments:
+        model: The model.
+        loss: A function `loss(D, **data)` of the denoised data, with shape (B, \*), that returns one number
+            per sample, with shape (B,).
+        rate: The size :math:`\eta` of the steps.
+        iterations: Their number.
+        data: What the loss compares with, each with leading size B or 1.
+
+    References:
+        | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (8)
+        | https://arxiv.org/abs/2302.07121
+    """
+
+    check_finite("rate", rate)
+    check_count("iterations", iterations, at_least=1)
+    check_function("loss", loss, data)
+    return _Optimised((model,), loss, rate, iterations, data)
+
+
+class _Optimised(Combined):
+    def __init__(
+        self,
+        models: Sequence[ScoreModel],
+        loss: Callable[..., Tensor],
+        rate: float,
+        iterations: int,
+        data: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__(models, f"optimised {rate:g} x {iterations}")
+        self.loss, self.rate, self.iterations, self.data = loss, rate, iterations, dict(data)
+        self.differentiable = False
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        [D] = denoised
+        for _ in range(self.iterations):
+            D = D - self.rate * row_gradient("loss", self.loss, D, **self.data)
+        return D
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        data = rows_of(self.data, index)
+        return _Optimised(models, self.loss, self.rate, self.iterations, data)

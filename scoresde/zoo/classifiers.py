@@ -1,0 +1,79 @@
+r"""Loading and saving classifiers of noisy data, in files like those of models."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..classifiers import Classifier
+from .files import (
+    EMBEDDED,
+    build_network,
+    build_process,
+    describe_process,
+    described,
+    open_card,
+    read_weights,
+    write_model,
+)
+
+FOLDER = EMBEDDED / "classifiers"
+NEEDED = ("network", "process", "data_std", "level")
+
+
+class CardClassifier(Classifier):
+    r"""A classifier, with the card that describes it.
+
+    Attributes:
+        card: The card.
+        fingerprint: What identifies its weights.
+    """
+
+    card: dict[str, Any]
+    fingerprint: str
+
+
+def load_classifier(
+    name: str | Path, *, device: torch.device | str | None = None
+) -> CardClassifier:
+    r"""Returns an embedded classifier, or the classifier in a file.
+
+    Arguments:
+        name: The name of an embedded one, "digits" for clean digits or "digits_noisy" for any noise level; or
+            a path, as for :func:`scoresde.load`.
+        device: The device. By default, the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such classifier.
+        ValueError: If the files are not a classifier, or damaged.
+    """
+
+    card_file, card = open_card(name, FOLDER, NEEDED)
+    tensors, fingerprint = read_weights(card_file)
+    with described(card_file):
+        network, process = build_network(card, tensors), build_process(card["process"])
+        found = CardClassifier(network, process, data_std=card["data_std"], level=card["level"])
+        found.classes = card["network"]["settings"]["classes"]
+    found.card, found.fingerprint = card, fingerprint
+    return found.requires_grad_(False).to(device or "cpu")
+
+
+def save_classifier(classifier: Classifier, file: str | Path, card: dict[str, Any]) -> Path:
+    r"""Writes a classifier to `file.safetensors`, in float16, and `file.json`.
+
+    Arguments:
+        classifier: The classifier, of one of :mod:`scoresde.networks`.
+        file: The path, without ending.
+        card: What the card shall say: the network's name and settings, as for :func:`scoresde.save`, and more.
+
+    Returns:
+        The path of the card.
+    """
+
+    card = {
+        **card,
+        "process": describe_process(classifier.process),
+        "data_std": classifier.data_std,
+        "level": classifier.level,
+    }
+    return write_model(classifier.network, Path(file), card, {})

@@ -1,0 +1,194 @@
+r"""Guidance that puts models together: each against a law that knows the answer."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde as ss
+from scoresde import guidance
+
+MEANS = torch.tensor([[-1.5, 0.4], [0.3, 1.0], [1.2, -0.6]])
+LABEL = torch.tensor([1])
+STDS = torch.tensor([0.5, 0.4, 0.7])
+PROCESSES = {"VP": ss.VP(), "EDM": ss.EDM(), "Interpolant": ss.Interpolant()}
+
+
+def total(D: Tensor) -> Tensor:
+    return D.sum(1)
+
+
+def mixture(process: ss.Process, weights: list[float]) -> ss.MixtureOracle:
+    return ss.MixtureOracle(MEANS, STDS, weights=torch.tensor(weights), process=process)
+
+
+def component(process: ss.Process, k: int) -> ss.MixtureOracle:
+    return ss.MixtureOracle(MEANS[k : k + 1], STDS[k : k + 1], process=process)
+
+
+def states(process: ss.Process) -> tuple[Tensor, Tensor]:
+    t = torch.linspace(0.05, 0.95, 5) * process.t_max
+    alpha, sigma = process.scales(t)
+    scale = (alpha**2 + sigma**2).sqrt()
+    return scale[:, None] * torch.randn(5, 2), t
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_a_mixture_of_two_models_is_that_of_their_data(process: ss.Process) -> None:
+    x, t = states(process)
+    parts = [component(process, k) for k in (0, 2)]
+    shares = torch.tensor([0.3, 0.7])
+
+    def log_weights(x: Tensor, t: Tensor) -> Tensor:
+        return shares.log() + torch.stack([part.log_prob(x, t) for part in parts], 1)
+
+    mixed = guidance.mixture(parts, log_weights)
+    whole = ss.MixtureOracle(MEANS[[0, 2]], STDS[[0, 2]], weights=shares, process=process)
+    assert torch.allclose(mixed.denoise(x, t), whole.denoise(x, t))
+    assert torch.allclose(mixed.score(x, t), whole.score(x, t))
+    rows = torch.tensor([3, 1])
+    assert torch.allclose(mixed.rows(rows).score(x[rows], t[rows]), whole.score(x, t)[rows])
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_feedback_recovers_the_condition_of_a_model_that_mixed_it(process: ss.Process) -> None:
+    r"""The learned conditional law is 0.8 of the true one and 0.2 of all data."""
+
+    _, t = states(process)
+    x = process.perturb(component(process, 1).data(5), t, torch.randn(5, 2))
+    free, learned = mixture(process, [0.5, 0.3, 0.2]), mixture(process, [0.1, 0.86, 0.04])
+
+    class Learned(ss.ScoreModel):
+        conditions = ("label",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.process = process
+
+        def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+            return (free if label is None else learned).denoise(x, t)
+
+    def log_ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return learned.log_prob(x, t) - free.log_prob(x, t)
+
+    guided = guidance.feedback(Learned(), log_ratio, 0.8, label=LABEL, limit=1e9)
+    want = component(process, 1)
+    assert torch.allclose(guided.denoise(x, t), want.denoise(x, t), rtol=1e-6, atol=1e-9)
+    plain = guidance.feedback(Learned(), log_ratio, 1.0, label=LABEL)
+    assert torch.allclose(plain.denoise(x, t), learned.denoise(x, t))
+    capped = guidance.feedback(Learned(), lambda x, t, label: -40 + 0 * x[:, 0], 0.8, limit=3.0,
+                               label=LABEL)  # fmt: skip
+    D, other = learned.denoise(x, t), free.denoise(x, t)
+    assert torch.allclose(capped.denoise(x, t), other + 3 * (D - other))
+
+
+def test_negative_conditions_take_the_place_of_none() -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    x, t = states(ss.VP())
+    label, other = torch.tensor([1]), torch.tensor([0])
+    D, away = (model.given(label=k).denoise(x, t) for k in (label, other))
+    guided = ss.classifier_free(model, 2.5, label=label, negative={"label": other})
+    assert torch.allclose(guided.denoise(x, t), away + 2.5 * (D - away))
+    none = ss.classifier_free(model, 0.0, label=label, negative={"label": other})
+    assert torch.allclose(none.denoise(x, t), away)
+    assert list(guided.parts) == ["negative", "conditional"]
+    assert ss.sample(guided, 2, solver="ddim", steps=3).calls.tolist() == [8, 8]
+    with pytest.raises(TypeError, match="label= is bound"):
+        ss.sample(guided, 2, steps=3, label=label)
+
+
+def test_optimised_data_descends_the_loss_without_the_model() -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    x, t = states(ss.VP())
+    y = torch.randn(5, 2)
+
+    def loss(D: Tensor, y: Tensor) -> Tensor:
+        return (D - y).square().sum(1) / 2
+
+    guided = guidance.optimised(model, loss, 0.25, iterations=3, y=y)
+    want = y + 0.75**3 * (model.denoise(x, t) - y)
+    assert torch.allclose(guided.denoise(x, t), want)
+    both = guidance.optimised(
+        guidance.universal(model, loss, 0.1, y=y), loss, 0.25, iterations=3, y=y
+    )
+    pulled = guidance.universal(model, loss, 0.1, y=y).denoise(x, t)
+    assert torch.allclose(both.denoise(x, t), y + 0.75**3 * (pulled - y))
+
+
+def test_joined_measurements_are_one_of_all() -> None:
+    model = ss.GaussianOracle(torch.zeros(3), torch.diag(torch.tensor([0.4, 0.3, 0.2])), ss.EDM())
+    x, t, y = torch.randn(4, 3), torch.tensor(0.7), torch.randn(4, 3)
+    operator, seen = guidance.joined(
+        [lambda x: x[:, :1], lambda x: x[:, 1:]], [y[:, :1], y[:, 1:]], [0.2, 0.5]
+    )
+    guided = guidance.moment_matching(model, operator, seen, noise=1.0, iterations=3)
+    prior, noise = torch.tensor([0.4, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.5]) ** 2
+    precision = 1 / prior + 1 / 0.7**2 + 1 / noise
+    assert torch.allclose(guided.denoise(x, t), (x / 0.7**2 + y / noise) / precision, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda m: guidance.mixture([m], lambda x, t: x), "at least two models"),
+        (lambda m: guidance.mixture([m, m], lambda x, t: x[:, 0]).denoise(MEANS, 0.5), "must return shape"),
+        (lambda m: guidance.feedback(m, lambda x, t, label: x, 0.5, label=LABEL).denoise(MEANS, 0.5),
+         "one number per sample"),
+        (lambda m: guidance.feedback(m, lambda x, t: x, 1.5, label=LABEL), "share must lie"),
+        (lambda m: guidance.feedback(m, lambda x, t: x, 0.5, limit=0.5, label=LABEL), "limit must be"),
+        (lambda m: guidance.feedback(m, lambda x, t: x, 0.5), "needs a condition"),
+        (lambda m: guidance.optimised(m, total, math.nan), "rate must be a finite"),
+        (lambda m: guidance.optimised(m, total, 0.1, iterations=0), "iterations must be at least 1"),
+        (lambda m: guidance.joined([lambda x: x], [MEANS], []), "1, 1, 0"),
+        (lambda m: guidance.joined([lambda x: x], [MEANS], [0.0]), "noises must be positive"),
+        (lambda m: guidance.universal(guidance.universal(m, total), total), "has no further"),
+        (lambda m: ss.classifier_free(m, 2.0, label=LABEL + 2), "label must lie in"),
+        (lambda m: ss.classifier_free(m, 2.0, label=LABEL, negative={"label": LABEL + 8}), "must lie"),
+        (lambda m: guidance.universal(m, lambda D: D.new_ones(3)).denoise(MEANS, 0.5), "that has a gradient"),
+        (lambda m: guidance.universal(m, lambda D: torch.ones(3, requires_grad=True)).denoise(MEANS, 0.5),
+         "does not depend on the data"),
+        (lambda m: guidance.universal(m, lambda D: D.detach().sum(1)).denoise(MEANS, 0.5), "leave out .detach"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_put_together_is_said(
+    make: Callable[[ss.ScoreModel], object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(mixture(ss.VP(), [0.5, 0.3, 0.2]))
+
+
+def test_gradients_work_without_grad_and_are_refused_in_inference_mode() -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    x, t = states(ss.VP())
+    for guided in (
+        guidance.universal(model, lambda D: D.square().sum(1)),
+        guidance.classifier(model, lambda x, t: -x.square().sum(1)),
+        guidance.pseudoinverse(model, lambda D: D[:, :1], torch.ones(1, 1)),
+    ):
+        with torch.no_grad():
+            assert torch.equal(guided.denoise(x, t), guided.denoise(x, t))
+        with torch.inference_mode(), pytest.raises(ValueError, match="use torch.no_grad"):
+            guided.denoise(x, t)
+
+
+def test_a_model_without_conditions_cannot_be_led_by_one() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), torch.eye(2), ss.VP())
+    with pytest.raises(TypeError, match="takes the conditions: none"):
+        ss.classifier_free(model, 2.0, label=LABEL)
+
+
+def test_recurrent_steps_keep_the_law_and_count_each_time() -> None:
+    model = ss.GaussianOracle(
+        torch.tensor([1.0, -2.0]), torch.diag(torch.tensor([0.5, 0.1])), ss.VP()
+    )
+    s = ss.sample(model, 6000, solver="recurrent:repeats=3", steps=150)
+    assert s.calls.unique().tolist() == [3 * 150 + 1]
+    assert torch.allclose(s.x.mean(0), torch.tensor([1.0, -2.0]), atol=0.04)
+    assert torch.allclose(s.x.std(0), torch.tensor([0.5, 0.1]).sqrt(), atol=0.04)
+    once = ss.sample(model, 3, solver="recurrent:repeats=1", steps=4, noise="increments")
+    alone = ss.sample(model, 1, solver="recurrent:repeats=1", steps=4, first_index=2)
+    assert torch.allclose(alone.x[0], once.x[2])
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
+        ss.sample(model, 2, solver="recurrent:repeats=0")
