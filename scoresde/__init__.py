@@ -45,7 +45,7 @@ from .sampling import decode, sample
 from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .settings import Settings
 from .tuning import tune
-from .weighted import Weighted, weighted_sample
+from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, save, save_classifier
 
 __all__ = [
@@ -116,6 +116,7 @@ __all__ = [
     "save_latents",
     "suggest",
     "tune",
+    "twisted_sample",
     "views",
     "weighted_sample",
 ]

@@ -57,7 +57,8 @@ def test_they_guide_the_embedded_model(kind: str) -> None:
         guided = guidance.classifier(model, noisy.log_prob, 2.0, label=label)
     else:
         guided = guidance.universal(model, ss.load_classifier("digits").loss, 3.0, label=label)
-    s = ss.sample(guided, 40, solver="ddim", steps=12)
+    solver = "ddim" if kind == "classifier" else "recurrent:repeats=3"
+    s = ss.sample(guided, 40, solver=solver, steps=12)
     judge = ss.load_classifier("digits")
     agreed = (judge(s.x).argmax(1) == label).double().mean()
     free = (

@@ -1,0 +1,187 @@
+r"""Samples with weights that are drawn anew from one another where the weights become uneven."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from solvers import Failure, SolverError
+from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
+
+from ..checks import check_count, check_number, model_device, model_dtype
+from ..grids import grid_times
+from ..models import ScoreModel
+
+
+@dataclass(frozen=True)
+class Weighted:
+    r"""Samples with weights.
+
+    Arguments:
+        x: The samples, with shape (n, \*), with noise of the level at `t_min`.
+        log_weights: The logarithms of their weights, whose sum is 1, with shape (n,), in float64.
+        log_normaliser: The logarithm of the estimate of the mass of what is sampled, which is unbiased up to the
+            error of the steps: :math:`\int \prod_i q_i^{b_i}` of a product, p(y) of a posterior.
+        sizes: The effective number of samples before each step, :math:`1 / \sum w^2`.
+        resampled: How often samples were drawn anew.
+        calls: The network calls, with shape (n,).
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    log_normaliser: float
+    sizes: Tensor
+    resampled: int
+    calls: Tensor
+
+    def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        r"""Returns the weighted mean of a function of the samples.
+
+        Arguments:
+            function: From samples, with shape (n, \*), to values, with shape (n, ...).
+        """
+
+        return torch.einsum("n,n...->...", self.log_weights.exp(), function(self.x).double())
+
+
+@dataclass(frozen=True)
+class Steps:
+    r"""The noise levels of a run, from noise to data, and the randomness of its steps.
+
+    Arguments:
+        times: The times of the process, with shape (n + 1,).
+        alphas: Their scales.
+        levels: Their noise levels.
+        seed: The seed.
+        threshold: Samples are drawn anew when their effective number is below this share.
+    """
+
+    times: Tensor
+    alphas: list[float]
+    levels: list[float]
+    seed: int
+    threshold: float
+
+    def noise(self, i: int, like: Tensor) -> Tensor:
+        r"""Returns the standard normals of a step."""
+
+        rows = torch.arange(len(like), device=like.device)
+        z = keyed_normal(self.seed, rows, STEPS, i, like[0].numel(), like.dtype)
+        return z.reshape(like.shape)
+
+
+def make_steps(
+    model: ScoreModel, count: int, steps: int, grid: str, seed: int, threshold: float, t_min: float | None
+) -> Steps:  # fmt: skip
+    r"""Returns the steps of a run, refused unless its options make sense."""
+
+    check_count("count", count, at_least=2)
+    check_count("steps", steps, at_least=1)
+    check_number("threshold", threshold)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must lie in [0, 1], but is {threshold}.")
+    process = model.process
+    stop = process.start_of("sampling") if t_min is None else t_min
+    times = grid_times(process, grid, process.t_max, stop, steps, model.data_std)
+    levels = torch.exp(-process.log_snr(times)).tolist()
+    return Steps(times, process.scales(times)[0].tolist(), levels, seed, threshold)
+
+
+@dataclass
+class Particles:
+    r"""The samples of a run under way.
+
+    Arguments:
+        x: The samples in units of the data, with shape (n, \*).
+        log_normaliser: The logarithm of the mass so far.
+        log_weights: The logarithms of their weights, whose sum is 1.
+        sizes: Their effective numbers.
+        resampled: How often they were drawn anew.
+    """
+
+    x: Tensor
+    log_normaliser: float
+    log_weights: Tensor
+    sizes: list[float] = field(default_factory=list)
+    resampled: int = 0
+
+    def drawn(self, steps: Steps, i: int) -> Tensor | None:
+        r"""Returns which samples take the place of all, if weights are uneven before a step."""
+
+        self.sizes.append(float(1 / (2 * self.log_weights).exp().sum()))
+        if self.sizes[-1] >= steps.threshold * len(self.x):
+            return None
+        row = torch.zeros(1, dtype=torch.int64, device=self.x.device)
+        shift = keyed_uniform(steps.seed, row, EDITS, i + 1, 1)[0, 0]
+        index = systematic(self.log_weights, shift)
+        self.x, self.resampled = self.x[index], self.resampled + 1
+        self.log_weights = torch.full_like(self.log_weights, -math.log(len(self.x)))
+        return index
+
+    def reweigh(self, gain: Tensor, when: str) -> None:
+        r"""Multiplies the weights by the exponential of what they gain."""
+
+        log_w = self.log_weights + gain
+        bad = (~(self.x.flatten(1).isfinite().all(1) & log_w.isfinite())).nonzero()[:, 0].tolist()
+        if bad:
+            raise SolverError(Failure("nonfinite", tuple(bad), when))
+        mass = log_w.logsumexp(0)
+        self.log_weights = log_w - mass
+        self.log_normaliser += float(mass)
+
+    def result(self, calls: int) -> Weighted:
+        r"""Returns them as they are."""
+
+        return Weighted(
+            self.x,
+            self.log_weights,
+            self.log_normaliser,
+            torch.tensor(self.sizes),
+            self.resampled,
+            torch.full((len(self.x),), calls),
+        )
+
+
+def start(
+    model: ScoreModel, count: int, shape: tuple[int, ...] | None, variance: float, seed: int
+) -> Particles:
+    r"""Returns samples of the prior with some variance, of even weights."""
+
+    size = shape or model.shape
+    if size is None:
+        raise ValueError("these models do not know the shape of a sample; pass shape=.")
+    device = model_device(model) or torch.device("cpu")
+    z = keyed_normal(seed, torch.arange(count, device=device), EDITS, 0, math.prod(size))
+    x = (math.sqrt(variance) * z).to(model_dtype(model)).reshape(count, *size)
+    even = torch.full((count,), -math.log(count), dtype=torch.float64, device=device)
+    return Particles(x, 0.0, even)
+
+
+def systematic(log_weights: Tensor, shift: Tensor) -> Tensor:
+    r"""Returns rows that are drawn by their weights, evenly spaced with one random shift, with shape (n,)."""
+
+    n = len(log_weights)
+    edges = log_weights.exp().cumsum(0)
+    places = (torch.arange(n, device=log_weights.device) + shift) / n
+    return torch.searchsorted(edges, places * edges[-1]).clamp(max=n - 1)
+
+
+def square(x: Tensor) -> Tensor:
+    r"""Returns the squared norm of each row, with shape (n,), in float64."""
+
+    return x.double().flatten(1).square().sum(1)
+
+
+def check_shared(models: Sequence[ScoreModel]) -> None:
+    r"""Refuses conditions that differ between samples, which take one another's place."""
+
+    bound = [
+        v for model in models for m in model.modules() for v in getattr(m, "bound", {}).values()
+    ]
+    if any(len(value) > 1 for value in bound):
+        raise ValueError(
+            "conditions must be the same for all samples, which are drawn anew from one another; make one "
+            "call for each."
+        )

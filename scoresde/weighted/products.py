@@ -1,0 +1,125 @@
+r"""Samples with weights, whose law at every noise level is a product of powers of densities.
+
+Plain guidance adds scores as if the sum were the score of noisy products, which it is not: noise does not keep
+products. For densities :math:`q_i` of data with noise of the level s, and exponents :math:`b_i`, samples of the
+reverse SDE with the score :math:`S = \sum_i b_i \nabla \log q_i` have the law :math:`\prod_i q_i^{b_i}` at
+every s once they carry weights w that grow with :math:`\lambda = - \log s` as
+
+.. math:: d \log w = s^2 \Big( |S|^2 - \sum_i b_i |\nabla \log q_i|^2 \Big) \, d \lambda .
+
+For classifier-free guidance of the scale w the exponents are :math:`(1 - w, w)`, for annealing one :math:`b`, for
+products ones. Samples whose weights have become uneven are drawn anew from themselves.
+
+References:
+    | Feynman-Kac Correctors in Diffusion (Skreta et al., 2025), section 3
+    | https://arxiv.org/abs/2503.02819
+    | Sequential Monte Carlo Samplers (Del Moral et al., 2006), section 3
+    | https://doi.org/10.1111/j.1467-9868.2006.00553.x
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from solvers import counting
+
+from ..models import ScoreModel
+from ..settings import check_model
+from .particles import Weighted, check_shared, make_steps, square, start
+
+
+def weighted_sample(
+    models: Sequence[ScoreModel],
+    exponents: Sequence[float],
+    count: int,
+    *,
+    shape: tuple[int, ...] | None = None,
+    steps: int = 200,
+    grid: str = "log_snr",
+    seed: int = 0,
+    threshold: float = 0.5,
+    t_min: float | None = None,
+    progress: bool = False,
+) -> Weighted:
+    r"""Draws samples of a product of powers of the densities of some models.
+
+    Arguments:
+        models: The models, with their conditions bound, which share a process.
+        exponents: The exponents :math:`b_i`, of positive sum. (1 - w, w) for a model without and with a
+            condition is guidance of the scale w.
+        count: The number n of samples, which depend on one another through their weights.
+        shape: The shape of one sample, for models that do not know it.
+        steps: The steps; their error is of first order.
+        grid: The grid, as in :func:`scoresde.sample`.
+        seed: The seed.
+        threshold: Samples are drawn anew, systematically, when their effective number is below this share.
+        t_min: The time at which to end. By default, the process's for sampling.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError, TypeError: If something does not fit.
+    """
+
+    first, b = _checked(models, exponents)
+    plan = make_steps(first, count, steps, grid, seed, threshold, t_min)
+    levels, total = plan.levels, sum(b)
+    _check_steps(levels, total)
+    cloud = start(first, count, shape, levels[0] ** 2 / total, seed)
+    d, variance = cloud.x[0].numel(), 2 * math.pi * levels[0] ** 2
+    cloud.log_normaliser = d / 2 * ((1 - total) * math.log(variance) - math.log(total))
+    with counting() as counter, torch.no_grad():
+        for i in tqdm(range(steps), disable=not progress, desc="weighted"):
+            cloud.drawn(plan, i)
+            s, after, X = levels[i], levels[i + 1], cloud.x
+            pulls = [model.denoise(plan.alphas[i] * X, plan.times[i]) - X for model in models]
+            drift, gain = _combined(pulls, b)
+            cloud.reweigh(
+                gain / s**2 * math.log(s / after), first.process.describe(float(plan.times[i]))
+            )
+            ratio = (after / s) ** 2
+            cloud.x = X + (1 - ratio) * drift + after * math.sqrt(1 - ratio) * plan.noise(i, X)
+    return cloud.result(counter.total)
+
+
+def _check_steps(levels: list[float], total: float) -> None:
+    r"""Refuses steps that would overshoot."""
+
+    steps = len(levels) - 1
+    largest = max(1 - (after / s) ** 2 for s, after in zip(levels[:-1], levels[1:], strict=True))
+    if largest * total > 1:
+        raise ValueError(
+            f"{steps} steps are too few for exponents of sum {total:g}: they would overshoot; take at least "
+            f"{math.ceil(steps * largest * total)}."
+        )
+
+
+def _combined(pulls: Sequence[Tensor], b: Sequence[float]) -> tuple[Tensor, Tensor]:
+    r"""The sum of the scores with their exponents, and what weights grow by, both times s^2 and s^4."""
+
+    drift = torch.zeros_like(pulls[0])
+    squares = torch.zeros(len(drift), dtype=torch.float64, device=drift.device)
+    for weight, pull in zip(b, pulls, strict=True):
+        drift = drift + weight * pull
+        squares = squares + weight * square(pull)
+    return drift, square(drift) - squares
+
+
+def _checked(
+    models: Sequence[ScoreModel], exponents: Sequence[float]
+) -> tuple[ScoreModel, list[float]]:
+    if not models or len(models) != len(exponents):
+        raise ValueError(f"there are {len(models)} models for {len(exponents)} exponents.")
+    for model in models:
+        check_model(model)
+        if model.process != models[0].process:
+            raise ValueError(
+                f"models must share a process, but have {models[0].process} and {model.process}."
+            )
+    check_shared(models)
+    b = [float(value) for value in exponents]
+    if not all(map(math.isfinite, b)) or not sum(b) > 0:
+        raise ValueError(f"exponents must be finite, and their sum positive, but are {b}.")
+    return models[0], b

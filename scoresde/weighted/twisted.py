@@ -1,0 +1,129 @@
+r"""Samples of the posterior of data that something is known of, by weights.
+
+The chain of the reverse SDE has steps :math:`X' \sim N(m, v)`, with
+
+.. math:: m = X + (1 - \rho) (D - X) , \qquad v = s'^2 (1 - \rho) , \qquad \rho = s'^2 / s^2 ,
+
+in units of the data at the noise levels s and s'. Twisted by any estimate :math:`\tau(X)` of
+:math:`p(y \mid X)`, they are :math:`X' \sim N(m + \delta, v)` with
+:math:`\delta = (1 - \rho) \, s^2 \nabla \log \tau(X)`, and weights grow by
+
+.. math:: \frac{N(X'; m, v)}{N(X'; m + \delta, v)} \, \frac{\tau(X')}{\tau(X)} .
+
+With the true :math:`p(y \mid x_0)` at the end, the samples are of the posterior of the chain, whatever the
+estimates before were: these decide how even the weights are.
+
+References:
+    | Practical and Asymptotically Exact Conditional Sampling in Diffusion Models (Wu et al., 2023), algorithm 1
+    | https://arxiv.org/abs/2306.17775
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from solvers import counting
+
+from ..guidance.gradients import check_function, check_gradients
+from ..models import ScoreModel
+from ..settings import check_model
+from .particles import Weighted, check_shared, make_steps, square, start
+
+Twist = Callable[..., Tensor]
+
+
+def twisted_sample(
+    model: ScoreModel,
+    log_prob: Twist,
+    count: int,
+    *,
+    shape: tuple[int, ...] | None = None,
+    steps: int = 100,
+    grid: str = "log_snr",
+    seed: int = 0,
+    threshold: float = 0.5,
+    t_min: float | None = None,
+    progress: bool = False,
+    **data: Tensor,
+) -> Weighted:
+    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        log_prob: A function `log_prob(D, level, **data)` of the denoised data, with shape (n, \*), and of the
+            noise level from which it was denoised, a number, that returns an estimate of
+            :math:`\log p(y \mid x_t)`, with shape (n,). At the level 0 it must be :math:`\log p(y \mid x_0)`
+            itself. For a measurement with normal noise, say, the variance is that of the noise, and of data given
+            its noisy state.
+        count: The number n of samples, which depend on one another through their weights.
+        shape: The shape of one sample, for models that do not know it.
+        steps: The steps.
+        grid: The grid, as in :func:`scoresde.sample`.
+        seed: The seed.
+        threshold: Samples are drawn anew, systematically, when their effective number is below this share.
+        t_min: The time at which to end. By default, the process's for sampling.
+        progress: Whether to show a progress bar.
+        data: What is known, each with leading size 1.
+
+    Raises:
+        ValueError, TypeError: If something does not fit.
+        SolverError: If a state or weight is not finite.
+    """
+
+    check_model(model)
+    check_function("log_prob", log_prob, data)
+    check_shared([model])
+    if not model.differentiable:
+        raise ValueError(
+            f"{model!r} has no gradients, by which samples are led; twist the model itself."
+        )
+    plan = make_steps(model, count, steps, grid, seed, threshold, t_min)
+    levels, cloud = plan.levels, start(model, count, shape, plan.levels[0] ** 2, seed)
+
+    def look(i: int) -> tuple[Tensor, Tensor, Tensor]:
+        level = levels[i] if i < steps else 0.0
+        return _looked(
+            model, log_prob, plan.alphas[i] * cloud.x, plan.times[i], plan.alphas[i], level, data
+        )
+
+    with counting() as counter:
+        D, told, gradient = look(0)
+        cloud.reweigh(told, model.process.describe(float(plan.times[0])))
+        for i in tqdm(range(steps), disable=not progress, desc="twisted"):
+            index = cloud.drawn(plan, i)
+            if index is not None:
+                D, told, gradient = D[index], told[index], gradient[index]
+            ratio = (levels[i + 1] / levels[i]) ** 2
+            std = levels[i + 1] * math.sqrt(1 - ratio)
+            shift, z = (1 - ratio) * levels[i] ** 2 * gradient, plan.noise(i, cloud.x)
+            cloud.x = cloud.x + (1 - ratio) * (D - cloud.x) + shift + std * z
+            before, (D, told, gradient) = told, look(i + 1)
+            apart = (square(z) - square(z + shift / std)) / 2
+            cloud.reweigh(apart + told - before, model.process.describe(float(plan.times[i + 1])))
+    return cloud.result(counter.total)
+
+
+def _looked(
+    model: ScoreModel, log_prob: Twist, x: Tensor, t: Tensor, alpha: float, level: float, data: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    r"""The denoised data, the log-probabilities, and their gradient with respect to x / alpha."""
+
+    check_gradients()
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        D = model.denoise(leaf, t)
+        found = log_prob(D, level, **{name: value.to(x.device) for name, value in data.items()})
+        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"log_prob must return one number per sample, with shape ({len(x)},), not {shape}."
+            )
+        if not found.requires_grad:
+            raise ValueError(
+                "log_prob does not depend on the denoised data by anything that has a gradient."
+            )
+        (gradient,) = torch.autograd.grad(found.sum(), leaf)
+    return D.detach(), found.detach().double(), alpha * gradient

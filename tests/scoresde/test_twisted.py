@@ -1,0 +1,106 @@
+r"""Twisted samples have the posterior's law, whatever leads them there."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde as ss
+from scoresde import guidance
+
+PROCESSES = {"EDM": ss.EDM(), "VP": ss.VP(), "Interpolant": ss.Interpolant()}
+MEANS = torch.tensor([[-1.5, 1.0], [1.0, -1.0], [1.4, 1.2]], dtype=torch.float64)
+STDS = torch.tensor([0.4, 0.3, 0.5], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+Y, NOISE = torch.tensor([0.6], dtype=torch.float64), 0.5
+
+
+def mixture(process: ss.Process) -> ss.MixtureOracle:
+    return ss.MixtureOracle(MEANS, STDS, WEIGHTS, process)
+
+
+def posterior() -> tuple[float, Tensor, Tensor]:
+    r"""log p(y), the mean and the variances of data of which the first entry was measured."""
+
+    total = STDS**2 + NOISE**2
+    log_p = WEIGHTS.log() - (Y - MEANS[:, 0]) ** 2 / (2 * total) - (2 * math.pi * total).log() / 2
+    shares, gain = torch.softmax(log_p, 0), STDS**2 / total
+    means = torch.stack([MEANS[:, 0] + gain * (Y - MEANS[:, 0]), MEANS[:, 1]], 1)
+    variances = torch.stack([STDS**2 * (1 - gain), STDS**2], 1)
+    mean = shares @ means
+    return float(log_p.logsumexp(0)), mean, shares @ (variances + means**2) - mean**2
+
+
+def log_prob(D: Tensor, level: float, y: Tensor) -> Tensor:
+    variance = NOISE**2 + level**2 / (level**2 + 1)
+    return -((y - D[:, 0]) ** 2) / (2 * variance) - math.log(2 * math.pi * variance) / 2
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_the_posterior_and_its_normaliser(process: ss.Process) -> None:
+    mass, mean, variance = posterior()
+    s = ss.twisted_sample(mixture(process), log_prob, 4000, steps=150, y=Y)
+    found = s.mean(lambda x: x)
+    assert torch.allclose(found, mean, atol=0.06)
+    assert torch.allclose(s.mean(lambda x: (x - found) ** 2), variance, atol=0.12)
+    assert s.log_normaliser == pytest.approx(mass, abs=0.06)
+    assert s.calls.unique().tolist() == [151]
+    assert float(s.sizes.min()) > 1000
+
+
+def test_a_poor_twist_costs_weights_and_no_law() -> None:
+    r"""Not led at all until the end, and led too hard: the same posterior."""
+
+    def late(D: Tensor, level: float, y: Tensor) -> Tensor:
+        return (level < 0.3) * log_prob(D, level, y) + 0 * D[:, 0]
+
+    _, mean, _ = posterior()
+    sizes = {}
+    for name, twist in (("good", log_prob), ("late", late)):
+        s = ss.twisted_sample(mixture(ss.EDM()), twist, 6000, steps=150, threshold=0.0, y=Y)
+        assert torch.allclose(s.mean(lambda x: x), mean, atol=0.08)
+        assert s.resampled == 0
+        sizes[name] = float(1 / (2 * s.log_weights).exp().sum())
+    assert sizes["late"] < 0.8 * sizes["good"]
+
+
+def test_plain_guidance_is_biased_where_the_twisted_is_not() -> None:
+    model, (_, mean, _) = mixture(ss.EDM()), posterior()
+    guided = guidance.posterior_sampling(model, lambda x: x[:, :1], Y[None], strength=1.0)
+    plain = ss.sample(guided, 4000, solver="ancestral", steps=150).x.mean(0)
+    twisted = ss.twisted_sample(model, log_prob, 4000, steps=150, y=Y).mean(lambda x: x)
+    assert float((plain - mean).norm()) > 0.15
+    assert float((twisted - mean).norm()) < 0.08
+
+
+def test_classes_by_a_classifier() -> None:
+    r"""A twist by responsibilities draws the component, and knows its weight."""
+
+    model = mixture(ss.VP())
+
+    def of_label(D: Tensor, level: float, label: Tensor) -> Tensor:
+        variance = STDS**2 + level**2 / (level**2 + 1)
+        gaps = torch.cdist(D, MEANS) ** 2
+        log_p = WEIGHTS.log() - gaps / (2 * variance) - variance.log()
+        return log_p.log_softmax(1).gather(1, label.expand(len(D))[:, None])[:, 0]
+
+    s = ss.twisted_sample(model, of_label, 4000, steps=400, label=torch.tensor([1]))
+    assert torch.allclose(s.mean(lambda x: x), MEANS[1], atol=0.1)
+    assert math.exp(s.log_normaliser) == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: ss.twisted_sample(m, lambda D, level: D, 4, steps=2), "one number per sample"),
+        (lambda m: ss.twisted_sample(m, lambda D, level: D.detach()[:, 0], 4, steps=2), "has a gradient"),
+        (lambda m: ss.twisted_sample(m, log_prob, 1, steps=2), "count must be at least 2"),
+        (lambda m: ss.twisted_sample(m, log_prob, 4, steps=2, threshold=2.0), "threshold must lie"),
+        (lambda m: ss.twisted_sample(m.given(label=torch.tensor([0, 1])), log_prob, 2), "same for all samples"),
+        (lambda m: ss.twisted_sample(guidance.universal(m, lambda D: D.sum(1)), log_prob, 2), "has no gradients"),
+    ],
+)  # fmt: skip
+def test_bad_twists_are_refused(call: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call(mixture(ss.EDM()))  # type: ignore[operator]
