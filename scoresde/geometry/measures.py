@@ -1,0 +1,115 @@
+r"""Lengths and angles along a trajectory, and how few dimensions mislead about many."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .plane import of_path
+from .trajectory import Trajectory
+
+Row = dict[str, float]
+Claim = dict[str, str | float]
+
+
+def measure(trajectory: Trajectory) -> list[Row]:
+    r"""Returns lengths and angles at each state, averaged over the samples.
+
+    Lengths are root mean squares over the entries, so that those of noise are its level. The angles are cosines:
+    of the push of guidance with the way to the estimate, with the estimate itself (which adds contrast), and with
+    the push of the state before.
+
+    Arguments:
+        trajectory: The trajectory of :func:`follow`.
+    """
+
+    x, D = trajectory.states, trajectory.guided
+    table = {"noise level": trajectory.levels, "to the estimate": _mean(_rms(D - x))}
+    push, base = trajectory.push, trajectory.base
+    if push is not None and base is not None:
+        estimate = trajectory.estimates[base]
+        table["push"] = _mean(_rms(push))
+        table["push, of the way"] = _mean(_rms(push) / _rms(estimate - x))
+        table["push along the way"] = _mean(_cosine(push, estimate - x))
+        table["push along the estimate"] = _mean(_cosine(push, estimate))
+        turns = torch.cat(
+            [
+                torch.full_like(x[:1, :, :1].flatten(2)[..., 0], math.nan),
+                _cosine(push[1:], push[:-1]),
+            ]
+        )
+        table["push along the last"] = _mean(turns)
+    if trajectory.difference is not None:
+        table["difference"] = _mean(_rms(trajectory.difference))
+    table["step"] = torch.cat([_mean(_rms(x[1:] - x[:-1])), torch.tensor([math.nan])])
+    if trajectory.noise is not None:
+        table["fresh noise"] = torch.cat([_mean(_rms(trajectory.noise)), torch.tensor([math.nan])])
+    table["hidden by the best plane"] = _hidden(trajectory)
+    return [
+        {name: float(column[i]) for name, column in table.items()}
+        for i in range(len(trajectory.levels))
+    ]
+
+
+def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0) -> list[Claim]:
+    r"""Returns what pictures of two dimensions get wrong about the data's, in numbers.
+
+    Noise of d dimensions lies on a thin shell of the radius :math:`s \sqrt d`; two of its draws are nearly at
+    right angles, and so are noise and the push of guidance; a plane shows 2 / d of it.
+
+    Arguments:
+        trajectory: The trajectory of :func:`follow`.
+        draws: The number of draws of noise.
+        seed: Their seed.
+    """
+
+    draw = torch.Generator().manual_seed(seed)
+    known = trajectory.guided if trajectory.push is None else trajectory.push
+    way = known.double().flatten(2).flatten(0, 1).cpu()
+    way = way[way.norm(dim=1) > 0]
+    index = torch.randint(len(way), (draws,), generator=draw)
+    columns = {2: torch.tensor([1.0, 0.0], dtype=torch.float64), trajectory.dimension: way[index]}
+    rows: list[Claim] = [{"": name} for name in CLAIMS]
+    for d, directions in columns.items():
+        z = torch.randn(2, draws, d, generator=draw, dtype=torch.float64)
+        for row, claim in zip(rows, CLAIMS.values(), strict=True):
+            row[f"{d} dimensions"] = float(claim(z, directions))
+    return rows
+
+
+CLAIMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "length of noise, spread over mean": lambda z, v: (
+        z[0].norm(dim=1).std() / z[0].norm(dim=1).mean()
+    ),
+    "noise of less than half its usual length": lambda z, v: (
+        (z[0].square().mean(1) < 0.25).double().mean()
+    ),
+    "cosine of two draws of noise, size": lambda z, v: _cosine(z[0], z[1]).abs().mean(),
+    "cosine of noise and guidance, size": lambda z, v: (
+        _cosine(z[0], v.expand_as(z[0])).abs().mean()
+    ),
+    "share of noise that a plane shows": lambda z, v: torch.tensor(2 / z.shape[2]),
+}
+
+
+def _hidden(trajectory: Trajectory) -> Tensor:
+    found = []
+    for sample in range(trajectory.states.shape[1]):
+        plane = of_path(trajectory, sample)
+        steps = trajectory.states[1:, sample] - trajectory.states[:-1, sample]
+        found.append(plane.hidden(steps).cpu())
+    return torch.cat([torch.stack(found).mean(0), torch.tensor([math.nan])])
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.double().flatten(2).square().mean(2).sqrt()
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    start = min(2, x.ndim - 1)
+    return torch.cosine_similarity(x.double().flatten(start), y.double().flatten(start), dim=-1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean(1).cpu()

@@ -1,0 +1,197 @@
+r"""What happens along a run: states, all estimates of the data at each of them, and where noise comes in."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Increments
+from solvers.shapes import align
+
+from ..models import ScoreModel
+from ..oracles import Oracle
+from ..sampling import decode, sample
+from ..settings import Settings, split
+
+Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
+BASES = ("conditional", "strong", "model")  # what guidance starts from, where there are several
+OTHERS = ("unconditional", "negative", "weak", "other")  # what it leads away from
+RUNNING = ("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    r"""A run in units of the data, :math:`X = x / \alpha`.
+
+    Arguments:
+        levels: The noise levels :math:`s = \sigma / \alpha` of the grid, with shape (n + 1,).
+        states: The states, with shape (n + 1, B, \*).
+        estimates: The denoised data at each state, by name, each with shape (n + 1, B, \*): that which the solver
+            sees, "guided" or "denoised", and those of the parts of which it is made.
+        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if the solver mixes
+            both.
+        data_std: The root mean square of the data.
+        density: The log-density of noisy data, if it is known.
+        provenance: What made it.
+    """
+
+    levels: Tensor
+    states: Tensor
+    estimates: dict[str, Tensor]
+    means: Tensor | None
+    data_std: float
+    density: Density | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def guided(self) -> Tensor:
+        r"""The estimates that the solver sees, with shape (n + 1, B, \*)."""
+
+        return next(iter(self.estimates.values()))
+
+    @property
+    def base(self) -> str | None:
+        r"""The name of the estimates from which guidance starts."""
+
+        return next((name for name in self.estimates if name in BASES), None)
+
+    @property
+    def other(self) -> str | None:
+        r"""The name of the estimates from which guidance leads away."""
+
+        return next((name for name in self.estimates if name in OTHERS), None)
+
+    @property
+    def push(self) -> Tensor | None:
+        r"""What guidance adds to the estimates, with shape (n + 1, B, \*)."""
+
+        return None if self.base is None else self.guided - self.estimates[self.base]
+
+    @property
+    def difference(self) -> Tensor | None:
+        r"""How the two predictions differ, with shape (n + 1, B, \*)."""
+
+        if self.base is None or self.other is None:
+            return None
+        return self.estimates[self.base] - self.estimates[self.other]
+
+    @property
+    def noise(self) -> Tensor | None:
+        r"""The fresh noise of each step, with shape (n, B, \*)."""
+
+        return None if self.means is None else self.states[1:] - self.means
+
+    @property
+    def dimension(self) -> int:
+        r"""The entries of a sample."""
+
+        return self.states[0, 0].numel()
+
+
+def follow(
+    model: ScoreModel,
+    shape: int | tuple[int, ...],
+    *,
+    parts: Mapping[str, ScoreModel] | None = None,
+    **options: Any,
+) -> Trajectory:
+    r"""Draws samples as :func:`scoresde.sample` does, and looks at each state on the way.
+
+    The samples are the same as those that `sample` draws with these options. Beside the run, each part of the
+    model is asked once at each state; and if the solver adds noise, each step is taken twice more, alone: with its
+    noise, to see that it is the same, and without.
+
+    Arguments:
+        model: The model, guided or not.
+        shape: The shape (B, \*), or the number B for a model that knows the rest.
+        parts: The models of which a guidance of one's own is made, by name. By default, what the model says:
+            "conditional", "unconditional", "negative", "strong", "weak" or "model" have their roles in pictures.
+        options: Those of :class:`scoresde.Settings` for a fixed grid, and the conditions of the model.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit.
+        SolverError: If the run fails.
+    """
+
+    count = shape if isinstance(shape, int) else shape[0]
+    bound, settings = split(model, options, count)
+    _check(settings)
+    options = {**options, "seed": settings.seed} if settings.seeds is None else options
+    if settings.method.stochastic and settings.method.one_normal:
+        options["noise"] = "increments"
+    s = sample(model, shape, **{**options, "path": True, "denoise": False})
+    assert s.path is not None
+    alphas = bound.process.scales(s.times)[0].to(s.path)
+    named = {"denoised": bound} if not (parts or bound.parts) else {"guided": bound}
+    named |= parts or bound.parts
+    with torch.no_grad():
+        estimates = {
+            name: torch.stack([part.denoise(x, t) for x, t in zip(s.path, s.times, strict=True)])
+            for name, part in named.items()
+        }
+    return Trajectory(
+        levels=torch.exp(-bound.process.log_snr(s.times)),
+        states=s.path / align(alphas, s.path),
+        estimates=estimates,
+        means=_means(bound, s.path, s.times, settings),
+        data_std=model.data_std,
+        density=_density(bound),
+        provenance=s.provenance,
+    )
+
+
+def _means(model: ScoreModel, path: Tensor, times: Tensor, settings: Settings) -> Tensor | None:
+    r"""Where each step ends without its noise; `None` if steps do not stand alone."""
+
+    if not settings.method.stochastic:
+        return path[1:] / align(model.process.scales(times[1:])[0].to(path), path[1:])
+    if not settings.method.one_normal:
+        return None
+    seed, index = settings.keys(torch.arange(path.shape[1]))
+    noise, ends = Increments(seed, index, path[0]), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    common = {name: getattr(settings, name) for name in RUNNING}
+    means = []
+    for i, x in enumerate(path[:-1]):
+        z = noise.increment(i, *ends)
+        again, mean = (
+            decode(model, x, t_max=float(times[i]), times=times[i : i + 2], noise=normal[None], denoise=False,
+                   **common).x
+            for normal in (z, torch.zeros_like(z))
+        )  # fmt: skip
+        gap = (again - path[i + 1]).abs().max()
+        if not bool(gap <= 1e-3 * (path[i + 1] - x).abs().max()):  # it remembers earlier steps
+            return None
+        means.append(mean)
+    return torch.stack(means) / align(model.process.scales(times[1:])[0].to(path), path[1:])
+
+
+def _check(settings: Settings) -> None:
+    if settings.adaptive:
+        raise ValueError(
+            "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
+        )
+    if settings.times is not None and settings.times.ndim > 1:
+        raise ValueError(
+            "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
+        )
+    for name, due in (("noise", None), ("callback", None), ("on_failure", "raise"), ("path", False),
+                      ("max_calls", None), ("grad", "none"), ("denoise", True)):  # fmt: skip
+        if getattr(settings, name) is not due and getattr(settings, name) != due:
+            raise ValueError(f"{name}= has no meaning for a trajectory; leave it.")
+
+
+def _density(model: ScoreModel) -> Density | None:
+    r"""The log-density of noisy data in units of the data, if the model or a part of it knows."""
+
+    known = next((part for part in model.modules() if isinstance(part, Oracle)), None)
+    if known is None:
+        return None
+
+    def density(X: Tensor, level: float) -> Tensor:
+        t = torch.tensor(known.process.at_noise_level(level), dtype=torch.float64)
+        alpha = known.process.scales(t)[0]
+        return known.log_prob(alpha.to(X) * X, t)
+
+    return density

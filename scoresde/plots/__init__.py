@@ -1,0 +1,23 @@
+r"""Pictures. They need matplotlib: `pip install 'scoresde[plots]'`."""
+
+from .charts import bars, curves, histogram, work_precision
+from .course import film, trajectory
+from .geometry import geometry
+from .movie import check_gif
+from .pictures import animate, images, tile
+from .spectrum import spectrum
+
+__all__ = [
+    "animate",
+    "bars",
+    "check_gif",
+    "curves",
+    "film",
+    "geometry",
+    "histogram",
+    "images",
+    "spectrum",
+    "tile",
+    "trajectory",
+    "work_precision",
+]

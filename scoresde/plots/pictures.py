@@ -1,0 +1,81 @@
+r"""Images side by side, and as animations."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from . import figures
+from .movie import check_gif, write_gif
+
+
+def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
+    r"""Returns images side by side as one picture, with shape (rows H, columns W).
+
+    Arguments:
+        x: Grey images, with shape (B, 1, H, W) or (B, H, W).
+        columns: The number of columns. By default, the picture is about square.
+        gap: The grey pixels between images.
+    """
+
+    images = x.detach().cpu().float()
+    images = images[:, 0] if images.ndim == 4 else images
+    if images.ndim != 3:
+        raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
+    images = functional.pad(images, (0, gap, 0, gap))
+    count, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    blank = images.new_full((rows * columns - count, height, width), -1.0)
+    cells = np.concatenate([images.numpy(), blank.numpy()]).reshape(rows, columns, height, width)
+    return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
+
+
+def images(
+    file: Path, groups: Mapping[str, Tensor], *, columns: int = 8, across: int | None = None
+) -> None:
+    r"""Draws groups of images, each under its title.
+
+    Arguments:
+        file: The file to write.
+        groups: Titles, and images of shape (B, 1, H, W).
+        columns: The images in a row of a group.
+        across: The groups in a row. By default, all.
+    """
+
+    across = across or len(groups)
+    down = math.ceil(len(groups) / across)
+    pictures = {title: tile(x, columns, gap=1) for title, x in groups.items()}
+    high, wide = next(iter(pictures.values())).shape
+    width = wide / 25  # inches: a pixel of 8 x 8 images is to be seen
+    figure, axes = figures.figure(down, across, (width, width * high / wide + 0.5))
+    for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
+        axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+    for axis in axes:
+        axis.axis("off")
+    figures.write(figure, file)
+
+
+def animate(
+    file: Path, path: Tensor, *, columns: int | None = None, seconds: float = 3.0, zoom: int = 8
+) -> None:
+    r"""Writes the images of a path as an animated GIF, which rests at its end.
+
+    Arguments:
+        file: The file to write.
+        path: Grey images on [-1, 1], with shape (n, B, 1, H, W), such as the path of an edit.
+        columns: The images in a row. By default, each picture is about square.
+        seconds: How long it takes, without the rest.
+        zoom: The pixels of the picture for each of the images.
+    """
+
+    check_gif(file)
+    pictures = []
+    for x in path:
+        grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5
+        pictures.append(np.kron(grey, np.ones((zoom, zoom))).round().astype(np.uint8))
+    write_gif(file, pictures, seconds)
