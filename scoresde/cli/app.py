@@ -11,7 +11,7 @@ import solvers
 
 from .. import zoo
 from ..sampling import sample as draw
-from . import about, latents, likelihood, measure
+from . import about, latents, likelihood, measure, plot
 from .files import check_suffix, write_array
 from .guidances import guided
 from .options import (
@@ -41,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (latents, about, likelihood, measure):
+for part in (latents, about, likelihood, measure, plot):
     app.add_typer(part.app)
 
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import guidance
+from ..checks import model_device
+from ..classifiers import Classifier
 from ..models import ScoreModel
+from ..zoo import load_classifier
 
 
 def _classifier_free(
@@ -41,12 +44,50 @@ def _thresholded(
     return guidance.thresholded(guided, limit, quantile or None)
 
 
+def _classifier(model: ScoreModel, label: Tensor, scale: float) -> ScoreModel:
+    classifier = _embedded(model, "_noisy")
+    return guidance.classifier(model, classifier.log_prob, scale, label=label)
+
+
+def _universal(
+    model: ScoreModel, label: Tensor, scale: float, high: float = 10.0
+) -> ScoreModel:  # above, the derivatives of networks are those of their errors
+    guided = guidance.universal(model, _embedded(model).loss, scale, label=label)
+    return guidance.experts([guided, model], [high])
+
+
+def _feedback(model: ScoreModel, label: Tensor, share: float, limit: float = 10.0) -> ScoreModel:
+    classifier = _embedded(model, "_noisy")
+
+    def log_ratio(
+        x: Tensor, t: Tensor, label: Tensor
+    ) -> Tensor:  # of labels that are alike likely
+        return classifier.log_prob(x, t, label=label) + math.log(classifier.classes)
+
+    return guidance.feedback(model, log_ratio, share, limit=limit, label=label)
+
+
+def _embedded(model: ScoreModel, ending: str = "") -> Classifier:
+    r"""The embedded classifier of what a model shows."""
+
+    name = getattr(model, "card", {}).get("name", "this model")
+    try:
+        return load_classifier(f"{name}{ending}", device=model_device(model))
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no embedded classifier of {name}; use guidance.classifier with one of your own."
+        ) from None
+
+
 NAMES: dict[str, Callable[..., ScoreModel]] = {
     "classifier_free": _classifier_free,
     "projected": _projected,
     "zero_star": _zero_star,
     "rescaled": _rescaled,
     "thresholded": _thresholded,
+    "classifier": _classifier,
+    "universal": _universal,
+    "feedback": _feedback,
 }
 
 
@@ -59,18 +100,19 @@ def guided(model: ScoreModel, label: int | Tensor | None, words: str | None) -> 
         words: The name of a guidance and its numbers, or a number.
     """
 
-    known = None if label is None else torch.as_tensor(label)
+    known = None if label is None else torch.as_tensor(label).reshape(-1)
     if words is None:
         return model if known is None else model.given(label=known)
     if known is None:
         raise ValueError("--guidance needs a condition: pass --label.")
     name, numbers = _parsed(words)
-    takes = list(inspect.signature(NAMES[name]).parameters)[2:]
+    takes = dict(list(inspect.signature(NAMES[name]).parameters.items())[2:])
     for option in numbers:
         if option not in takes:
             raise ValueError(f"--guidance {name} has no {option!r}; it takes {', '.join(takes)}.")
-    if "scale" not in numbers:
-        raise ValueError(f"--guidance {name} needs a scale, as in '{name}:scale=3'.")
+    for option, parameter in takes.items():
+        if parameter.default is parameter.empty and option not in numbers:
+            raise ValueError(f"--guidance {name} needs a {option}, as in '{name}:{option}=0.9'.")
     return NAMES[name](model, known, **numbers)
 
 

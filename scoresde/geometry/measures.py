@@ -16,36 +16,38 @@ Claim = dict[str, str | float]
 def measure(trajectory: Trajectory) -> list[Row]:
     r"""Returns lengths and angles at each state, averaged over the samples.
 
-    Lengths are root mean squares over the entries, so that those of noise are its level. The angles are cosines:
-    of the push of guidance with the way to the estimate, with the estimate itself (which adds contrast), and with
-    the push of the state before.
+    Lengths are root mean squares over the entries, so that those of noise are its level: of the way to the
+    estimate that the solver sees, of the push of guidance, of the difference of both predictions, of the step and
+    its fresh noise. Angles are cosines: of the push with the way to the estimate from which guidance starts, with
+    this estimate (which adds contrast), and with the push of the state before. Hidden is the share of the squared
+    length of a step that the plane of the whole way does not show.
 
     Arguments:
         trajectory: The trajectory of :func:`follow`.
     """
 
     x, D = trajectory.states, trajectory.guided
-    table = {"noise level": trajectory.levels, "to the estimate": _mean(_rms(D - x))}
+    table = {"noise level": trajectory.levels, "way": _mean(_rms(D - x))}
     push, base = trajectory.push, trajectory.base
     if push is not None and base is not None:
         estimate = trajectory.estimates[base]
         table["push"] = _mean(_rms(push))
-        table["push, of the way"] = _mean(_rms(push) / _rms(estimate - x))
-        table["push along the way"] = _mean(_cosine(push, estimate - x))
-        table["push along the estimate"] = _mean(_cosine(push, estimate))
+        table["push / way"] = _mean(_rms(push) / _rms(estimate - x))
+        table["cos(push, way)"] = _mean(_cosine(push, estimate - x))
+        table["cos(push, estimate)"] = _mean(_cosine(push, estimate))
         turns = torch.cat(
             [
                 torch.full_like(x[:1, :, :1].flatten(2)[..., 0], math.nan),
                 _cosine(push[1:], push[:-1]),
             ]
         )
-        table["push along the last"] = _mean(turns)
+        table["cos(push, last)"] = _mean(turns)
     if trajectory.difference is not None:
         table["difference"] = _mean(_rms(trajectory.difference))
     table["step"] = torch.cat([_mean(_rms(x[1:] - x[:-1])), torch.tensor([math.nan])])
     if trajectory.noise is not None:
-        table["fresh noise"] = torch.cat([_mean(_rms(trajectory.noise)), torch.tensor([math.nan])])
-    table["hidden by the best plane"] = _hidden(trajectory)
+        table["noise"] = torch.cat([_mean(_rms(trajectory.noise)), torch.tensor([math.nan])])
+    table["hidden"] = _hidden(trajectory)
     return [
         {name: float(column[i]) for name, column in table.items()}
         for i in range(len(trajectory.levels))

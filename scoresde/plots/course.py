@@ -11,9 +11,9 @@ from ..geometry import Trajectory, measure
 from . import figures
 from .pictures import tile
 
-LENGTHS = ("to the estimate", "difference", "push", "step", "fresh noise")
-ANGLES = ("push along the way", "push along the estimate", "push along the last")
-SHARES = ("push, of the way", "hidden by the best plane")
+LENGTHS = ("way", "difference", "push", "step", "noise")
+ANGLES = ("cos(push, way)", "cos(push, estimate)", "cos(push, last)")
+SHARES = ("push / way", "hidden")
 
 
 def trajectory(file: str | Path, followed: Trajectory) -> None:

@@ -45,7 +45,7 @@ class View(NamedTuple):
 
     @property
     def colours(self) -> dict[str, str]:
-        r"""The colours of the estimates, by name: that which the solver sees, the base, the other, and the rest."""
+        r"""The colours of the estimates, by name: what the solver sees, the base, the other, and the rest."""
 
         t = self.trajectory
         roles = dict(zip([next(iter(t.estimates)), t.base, t.other], ROLES, strict=False))

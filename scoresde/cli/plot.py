@@ -1,0 +1,142 @@
+r"""The commands that draw: the geometry of a step or a way, its lengths and angles, films, spectra."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from .. import plots, zoo
+from ..geometry import Trajectory, follow, high_dimensions, measure
+from .files import read_array
+from .guidances import guided
+from .options import (
+    AsJson,
+    Debug,
+    Eta,
+    Grid,
+    Guidance,
+    Label,
+    Model,
+    Seed,
+    SolverName,
+    Steps,
+    report,
+    said,
+    show,
+)
+
+app = typer.Typer()
+drawing = typer.Typer(help="Draw what goes on while sampling.", no_args_is_help=True)
+app.add_typer(drawing, name="plot")
+Number = Annotated[int, typer.Option("-n", "--number", help="How many samples to average over.")]
+LENGTHS = ("way", "push", "difference", "step", "noise")
+ANGLES = ("push / way", "cos(push, way)", "cos(push, estimate)", "cos(push, last)", "hidden")
+Which = Annotated[int, typer.Option(help="Which sample.")]
+
+
+def _followed(
+    model: str, n: int, label: int | None, guidance: str | None, seed: int, solver: str | None,
+    steps: int | None, grid: str | None, eta: float | None,
+) -> Trajectory:  # fmt: skip
+    options = said(solver=solver, steps=steps, grid=grid, eta=eta)
+    return follow(guided(zoo.load(model), label, guidance), n, seed=seed, **options)
+
+
+@drawing.command()
+def geometry(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png; gif or html for all steps.")] = Path("geometry.png"),
+    step: Annotated[int | None, typer.Option(help="Which step, from 0 on; by default the way.")] = None,
+    sample: Which = 0,
+    dimensions: Annotated[int, typer.Option(help="2, or 3 for a view of space.")] = 2,
+    highest: Annotated[float | None, typer.Option(help="Noise level from which on the way is drawn.")] = None,
+    label: Label = None,
+    guidance: Guidance = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    eta: Eta = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    r"""Draw a step, or the way, of a sample: noisy points, estimates, what guidance adds, noise."""
+
+    t = _followed(model, sample + 1, label, guidance, seed, solver, steps, grid, eta)
+    plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
+    typer.echo(f"wrote {out}")
+    show(high_dimensions(t))  # what the picture gets wrong
+
+
+@drawing.command()
+def trajectory(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("trajectory.png"),
+    film: Annotated[Path | None, typer.Option(help="File for a strip of the estimates.")] = None,
+    n: Number = 16,
+    label: Label = None,
+    guidance: Guidance = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    eta: Eta = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Draw lengths and angles along sampling, and print them; a strip of the estimates, too."""
+
+    t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
+    plots.trajectory(out, t)
+    if film is not None:
+        plots.film(film, t)
+    rows = measure(t)
+    if as_json:
+        report({"out": str(out), "film": str(film) if film else None, "rows": rows}, as_json)
+        return
+    for names in (LENGTHS, ANGLES):
+        show(
+            [
+                {n: float(f"{row[n]:.3g}") for n in ("noise level", *names) if n in row}
+                for row in rows
+            ]
+        )
+    typer.echo(f"wrote {out}{f' and {film}' if film else ''}")
+
+
+@drawing.command()
+def spectrum(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("spectrum.png"),
+    data: Annotated[Path | None, typer.Option(help="Images to read; by default, samples.")] = None,
+    levels: Annotated[
+        str, typer.Option(help="Noise levels, with commas between.")
+    ] = "0.1,0.3,1,3",
+    n: Number = 64,
+    label: Label = None,
+    guidance: Guidance = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    eta: Eta = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Draw the power spectrum of images with noise, and of the estimates along sampling."""
+
+    try:
+        known = [float(level) for level in levels.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--levels must be numbers with commas between, but is {levels!r}."
+        ) from None
+    score = zoo.load(model)
+    x = None if data is None else read_array(data, score)[0]
+    t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
+    images = t.states[-1] if x is None else torch.as_tensor(x)
+    hinges = plots.spectrum(out, images, levels=known, followed=t, seed=seed)
+    found = {
+        f"hinge at noise level {level:g}, cycles per pixel": at for level, at in hinges.items()
+    }
+    report({"out": str(out), **found}, as_json)
