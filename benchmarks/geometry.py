@@ -1,0 +1,69 @@
+r"""The pictures of the pages on guidance and its geometry, of a mixture in the plane and of the embedded digits.
+
+python -m benchmarks.geometry
+"""
+
+import torch
+
+import scoresde as ss
+from scoresde import geometry, guidance, plots
+from scoresde.training.digits_data import digits
+
+from .gallery import PICTURES
+
+MEANS, STDS = [[-1.5, 0.3], [0.9, 1.1], [1.2, -0.9]], [0.3, 0.25, 0.35]
+ONE, THREE = torch.tensor([2]), torch.tensor([3])
+STEP, OPTIONS = 7, {"solver": "ancestral", "steps": 16, "grid": "rho", "seed": 1}
+
+
+def flat() -> None:
+    r"""A mixture of three, guided towards one of them by several methods."""
+
+    model = ss.MixtureOracle(torch.tensor(MEANS), torch.tensor(STDS), process=ss.EDM())
+    model.data_std = 1.3
+    bound = model.given(label=ONE)
+
+    def log_prob(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        parts = [
+            ss.MixtureOracle(torch.tensor([m]), s, process=model.process)
+            for m, s in zip(MEANS, STDS, strict=True)
+        ]
+        return torch.stack([part.log_prob(x, t) for part in parts], 1).log_softmax(1)[
+            torch.arange(len(x)), label
+        ]
+
+    ways = {
+        "free": ss.classifier_free(model, 3.0, label=ONE),
+        "interval": ss.classifier_free(model, 3.0, interval=(0.2, 2.0), label=ONE),
+        "projected": guidance.adaptive_projected(bound, model, 3.0),
+        "classifier": guidance.classifier(model, log_prob, 3.0, label=ONE),
+    }
+    for name, guided in ways.items():
+        t = geometry.follow(guided, 1, **OPTIONS)
+        plots.geometry(PICTURES / f"geometry_{name}.png", t, step=STEP)
+        plots.geometry(PICTURES / f"geometry_{name}_way.png", t)
+    plots.geometry(PICTURES / "geometry.gif", geometry.follow(ways["free"], 1, **OPTIONS))
+
+
+def images() -> None:
+    r"""A three of the embedded digits, in the plane of a step; lengths and angles of 32; a film."""
+
+    model = ss.load("digits")
+    guided = ss.classifier_free(model, 3.0, label=THREE)
+    t = geometry.follow(guided, 32, **{**OPTIONS, "steps": 24})
+    plots.geometry(PICTURES / "geometry_digits.png", t, step=13)
+    plots.trajectory(PICTURES / "trajectory.png", t)
+    plots.film(PICTURES / "film.png", t)
+    for row in geometry.high_dimensions(t):
+        print(row)
+    own = geometry.follow(model, 256, solver="exponential_2", steps=24, grid="rho")
+    print(plots.spectrum(PICTURES / "spectrum.png", digits("train").images, followed=own))
+
+
+def main() -> None:
+    flat()
+    images()
+
+
+if __name__ == "__main__":
+    main()
