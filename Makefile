@@ -33,7 +33,9 @@ bench: .venv/bench
 	$(PY) -m benchmarks.digits_likelihood
 	$(PY) -m benchmarks.inversion
 	$(PY) -m benchmarks.editing
+	$(PY) -m benchmarks.guidance
 	$(PY) -m benchmarks.gallery
+	$(PY) -m benchmarks.geometry
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables

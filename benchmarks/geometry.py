@@ -4,6 +4,7 @@ python -m benchmarks.geometry
 """
 
 import torch
+from sklearn.datasets import load_sample_images
 
 import scoresde as ss
 from scoresde import geometry, guidance, plots
@@ -13,6 +14,7 @@ from .gallery import PICTURES
 
 MEANS, STDS = [[-1.5, 0.3], [0.9, 1.1], [1.2, -0.9]], [0.3, 0.25, 0.35]
 ONE, THREE = torch.tensor([2]), torch.tensor([3])
+PATCH = 64
 STEP, OPTIONS = 7, {"solver": "ancestral", "steps": 16, "grid": "rho", "seed": 1}
 
 
@@ -60,9 +62,26 @@ def images() -> None:
     print(plots.spectrum(PICTURES / "spectrum.png", digits("train").images, followed=own))
 
 
+def photographs() -> None:
+    r"""Grey patches of scikit-learn's two photographs, on [-1, 1]."""
+
+    patches = []
+    for photograph in load_sample_images().images:
+        grey = torch.tensor(photograph).double().mean(2) / 127.5 - 1
+        patches.append(
+            grey.unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).reshape(-1, 1, PATCH, PATCH)
+        )
+    print(
+        plots.spectrum(
+            PICTURES / "spectrum_photos.png", torch.cat(patches), levels=(0.05, 0.2, 0.8)
+        )
+    )
+
+
 def main() -> None:
     flat()
     images()
+    photographs()
 
 
 if __name__ == "__main__":

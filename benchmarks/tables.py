@@ -287,6 +287,12 @@ def benchmarks() -> str:
         "a range of 2; \"held\" is that of an edit towards the label that the digit has already. At a scale of 3, guidance is that of the target, and of both where two flows are compared.",
     )  # fmt: skip
     page += section(
+        "guidance", "Guidance by scale",
+        "200 digits of the embedded network, ten labels, 12 steps of `dpmpp_2m` unless said otherwise. A support vector machine says what they show. Coverage is the share of held-out digits "
+        "with a sample nearer than their 5th neighbour among the held-out ones, entropy that over 40 clusters of the training digits: both fall where samples are alike. The energy distance is to the held-out digits; "
+        "its noise is 0.005. Calls are those of the network, not of the classifier.\n\n![Samples](pictures/guidance.png)",
+    )  # fmt: skip
+    page += section(
         "gradients", "Memory of gradients",
         "The peak of a process that decodes 64 digits in 10 steps by the embedded network, and how much more that is than without gradients.",
     )  # fmt: skip

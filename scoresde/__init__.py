@@ -1,5 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
+from . import editing, geometry, guidance, plots, spectra
 from .classifiers import Classifier
 from .compare import Comparison, compare, suggest
 from .conditions import Given
@@ -92,11 +93,14 @@ __all__ = [
     "dequantize",
     "discrete_log_likelihood",
     "edit",
+    "editing",
     "elbo",
     "encode",
     "encode_noise",
     "fit_noise",
     "fit_null",
+    "geometry",
+    "guidance",
     "inpaint",
     "interpolate",
     "latent_statistics",
@@ -106,6 +110,7 @@ __all__ = [
     "log_likelihood",
     "moments",
     "path_density",
+    "plots",
     "probability_flow",
     "quantize",
     "reconstruct",
@@ -114,6 +119,7 @@ __all__ = [
     "save",
     "save_classifier",
     "save_latents",
+    "spectra",
     "suggest",
     "tune",
     "twisted_sample",

@@ -50,8 +50,10 @@ class Classifier(nn.Module):
             level = level if self.level is None else torch.full_like(level, self.level)
         shape = (-1, *(1,) * (x.ndim - 1))
         scale = 1 / (level**2 + self.data_std**2).sqrt() / alpha
-        logits = self.network(scale.to(x).reshape(shape) * x, (level.log() / 4).to(x))
-        return torch.log_softmax(logits, dim=1)
+        weight = next((p for p in self.network.parameters() if p.is_floating_point()), x)
+        seen = (scale.to(x).reshape(shape) * x).to(weight.dtype)
+        logits = self.network(seen, (level.log() / 4).to(seen))
+        return torch.log_softmax(logits.to(x.dtype), dim=1)
 
     @property
     def least(self) -> float:

@@ -242,12 +242,69 @@ def test_guidance_by_name(tmp_path: Path) -> None:
     sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance"]
     for words, said in {
         "magic": "--guidance must be a number or one of classifier_free",
-        "projected": "needs a scale, as in 'projected:scale=3'",
+        "projected": "needs a scale, as in 'projected:scale=0.9'",
         "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
         "projected:scale=big": "wants key=number after each ':'",
     }.items():
         assert said in refusal(*sample, words, folder=tmp_path)
     assert answer(*sample, "projected:scale=3", folder=tmp_path)["calls"] == 6
+
+
+def test_guidance_by_the_embedded_classifiers(tmp_path: Path) -> None:
+    import scoresde as ss
+    from scoresde.cli.guidances import guided
+
+    model, label = ss.load("digits"), torch.tensor([3, 8])
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor(2.0)
+    noisy = ss.load_classifier("digits_noisy")
+    want = ss.guidance.classifier(model, noisy.log_prob, 2.0, label=label).denoise(x, t)
+    assert torch.allclose(guided(model, label, "classifier:scale=2").denoise(x, t), want)
+    clean = ss.guidance.universal(model, ss.load_classifier("digits").loss, 2.0, label=label)
+    found = guided(model, label, "universal:scale=2:high=5")
+    assert torch.allclose(found.denoise(x, t), clean.denoise(x, t))
+    far = torch.tensor(6.0)
+    assert torch.allclose(found.denoise(x, far), model.denoise(x, far))
+    found = guided(model, label, "feedback:share=0.6:limit=3")
+    assert list(found.parts) == ["conditional", "unconditional"]
+    other = ss.NetworkScore(model.network, model.process, "edm", conditions=["label"])
+    with pytest.raises(ValueError, match="no embedded classifier of this model"):
+        guided(other, label, "classifier:scale=2")
+    sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance", "feedback"]
+    assert "needs a share" in refusal(*sample, folder=tmp_path)
+
+
+def test_what_goes_on_is_drawn(tmp_path: Path) -> None:
+    guided = ["--label", 3, "--guidance", 3, "--steps", 5]
+    drawn = answer(
+        "plot",
+        "geometry",
+        "digits",
+        *guided,
+        "--step",
+        2,
+        "--solver",
+        "ancestral",
+        folder=tmp_path,
+    )
+    assert drawn["claims"][-1]["64 dimensions"] == 2 / 64
+    answer("plot", "geometry", "digits", *guided, "--out", "way.html", folder=tmp_path)
+    films = ["--out", "t.png", "--film", "f.png", "-n", 2]
+    rows = answer("plot", "trajectory", "digits", *guided, *films, folder=tmp_path)["rows"]
+    assert len(rows) == 6
+    assert rows[0]["cos(push, last)"] is None
+    hinges = answer(
+        "plot", "spectrum", "digits", "--levels", "0.01,1", "-n", 4, "--steps", 3, folder=tmp_path
+    )
+    assert hinges["hinge at noise level 0.01, cycles per pixel"] is None
+    assert 0.1 < hinges["hinge at noise level 1, cycles per pixel"] < 0.4
+    written = {"geometry.png", "way.html", "t.png", "f.png", "spectrum.png"}
+    assert {file.name for file in tmp_path.iterdir()} == written
+    assert "--levels must be numbers" in refusal(
+        "plot", "spectrum", "digits", "--levels", "a", folder=tmp_path
+    )
+    assert "step must lie in" in refusal(
+        "plot", "geometry", "digits", "--step", 50, folder=tmp_path
+    )
 
 
 def test_latents_of_a_lattice_come_back_from_a_file(data: Path) -> None:

@@ -1,6 +1,7 @@
 r"""What commands share: the options they take, and how they report."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,9 +49,8 @@ def call_range(calls: torch.Tensor) -> int | list[int]:
 def report(values: dict[str, Any], as_json: bool) -> None:
     r"""Prints what came out."""
 
-    if as_json:  # which knows no NaN
-        known = {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
-        typer.echo(json.dumps(known, indent=2))
+    if as_json:
+        typer.echo(json.dumps(_plain(values), indent=2))
         return
     table = Table(show_header=False, box=None)
     for name, value in values.items():
@@ -64,6 +64,16 @@ def report(values: dict[str, Any], as_json: bool) -> None:
             )
             table.add_row(name, shown)
     Console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    r"""The same without NaN and infinities, which JSON does not know."""
+
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(rows: list[dict[str, Any]]) -> None:

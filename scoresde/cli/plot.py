@@ -58,14 +58,19 @@ def geometry(
     grid: Grid = None,
     eta: Eta = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     r"""Draw a step, or the way, of a sample: noisy points, estimates, what guidance adds, noise."""
 
     t = _followed(model, sample + 1, label, guidance, seed, solver, steps, grid, eta)
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
+    claims = high_dimensions(t)  # what the picture gets wrong
+    if as_json:
+        report({"out": str(out), "claims": claims}, as_json)
+        return
     typer.echo(f"wrote {out}")
-    show(high_dimensions(t))  # what the picture gets wrong
+    show(claims)
 
 
 @drawing.command()

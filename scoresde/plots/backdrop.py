@@ -81,7 +81,9 @@ def thumbnails(
     for k, (name, (image, colour)) in enumerate(cells.items()):
         column, row = k % 2, k // 2
         axis = figure.add_axes((0.69 + 0.15 * column, 0.3 - 0.19 * row, 0.13, 0.15))
-        axis.imshow(image[0].cpu().float(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.imshow(
+            image[0].cpu().float().numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest"
+        )
         axis.set_title(name, fontsize=8, color=colour)
         axis.set_xticks([])
         axis.set_yticks([])

@@ -47,6 +47,9 @@ def test_one_classifier_serves_every_process() -> None:
     want = own(X, own.process.time(-level.log()))
     assert torch.allclose(other((alpha * X).float(), t), want, atol=1e-4)
     assert torch.allclose(want.exp().sum(1), torch.ones(6, dtype=want.dtype))
+    wide = own(X.double(), own.process.time(-level.log()))
+    assert wide.dtype == torch.float64
+    assert torch.allclose(wide, want.double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "universal"])
