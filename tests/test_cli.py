@@ -302,6 +302,10 @@ def test_what_goes_on_is_drawn(tmp_path: Path) -> None:
     assert "--levels must be numbers" in refusal(
         "plot", "spectrum", "digits", "--levels", "a", folder=tmp_path
     )
+    for name in ("geometry", "trajectory", "spectrum"):
+        assert "must end in one of .png" in refusal(
+            "plot", name, "digits", "--out", "a.jpg", folder=tmp_path
+        )
     assert "step must lie in" in refusal(
         "plot", "geometry", "digits", "--step", 50, folder=tmp_path
     )

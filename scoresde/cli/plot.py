@@ -63,6 +63,7 @@ def geometry(
 ) -> None:  # fmt: skip
     r"""Draw a step, or the way, of a sample: noisy points, estimates, what guidance adds, noise."""
 
+    plots.check_picture(out, plots.MOVIES)
     t = _followed(model, sample + 1, label, guidance, seed, solver, steps, grid, eta)
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
     claims = high_dimensions(t)  # what the picture gets wrong
@@ -91,6 +92,9 @@ def trajectory(
 ) -> None:
     r"""Draw lengths and angles along sampling, and print them; a strip of the estimates, too."""
 
+    for file in (out, film):
+        if file is not None:
+            plots.check_picture(file)
     t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
     plots.trajectory(out, t)
     if film is not None:
@@ -136,6 +140,7 @@ def spectrum(
         raise ValueError(
             f"--levels must be numbers with commas between, but is {levels!r}."
         ) from None
+    plots.check_picture(out)
     score = zoo.load(model)
     x = None if data is None else read_array(data, score)[0]
     t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)

@@ -11,7 +11,7 @@ from ..checks import check_finite
 from ..conditions import check_conditions, rows_of
 from ..models import ScoreModel
 from .combined import Combined
-from .gradients import check_function
+from .gradients import check_function, one_per_row
 
 
 def feedback(
@@ -78,12 +78,7 @@ class _Feedback(Combined):
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         condition = {name: value.to(x.device) for name, value in self.condition.items()}
-        found = self.log_ratio(*self.noisy(x, level), **condition)
-        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"log_ratio must return one number per sample, with shape ({len(x)},), not {shape}."
-            )
+        found = one_per_row("log_ratio", self.log_ratio(*self.noisy(x, level), **condition), x)
         rest = 1 - (1 - self.share) * torch.exp(-found)
         scale = torch.where(rest > 1 / self.limit, 1 / rest, self.limit)
         bound, free = denoised

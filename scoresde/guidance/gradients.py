@@ -23,17 +23,35 @@ def row_gradient(
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         found = function(leaf, *times, **{key: value.to(x.device) for key, value in data.items()})
-        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"{name} must return one number per sample, with shape ({len(x)},), not {shape}."
-            )
-        if not found.requires_grad:
-            raise ValueError(
-                f"{name} does not depend on the data by anything that has a gradient: leave out .detach(), "
-                "argmax and no_grad."
-            )
-        (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
+        return gradient_of(name, one_per_row(name, found, x), leaf)
+
+
+def one_per_row(name: str, found: object, x: Tensor) -> Tensor:
+    r"""Returns what a function of rows has found, refused unless it is one number for each."""
+
+    if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"{name} must return one number per sample, with shape ({len(x)},), not {shape}."
+        )
+    return found
+
+
+def gradient_of(name: str, found: Tensor, leaf: Tensor) -> Tensor:
+    r"""Returns the gradient of numbers, one per row, with respect to the rows of a leaf, like the leaf.
+
+    Arguments:
+        name: What errors call the function that found them.
+        found: The numbers, with shape (B,).
+        leaf: What it was asked of, with shape (B, \*).
+    """
+
+    if not found.requires_grad:
+        raise ValueError(
+            f"{name} does not depend on the data by anything that has a gradient: leave out .detach(), "
+            "argmax and no_grad."
+        )
+    (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
     if gradient is None:
         raise ValueError(f"{name} does not depend on the data that it is given.")
     return gradient

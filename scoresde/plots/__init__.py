@@ -2,15 +2,18 @@ r"""Pictures. They need matplotlib: `pip install 'scoresde[plots]'`."""
 
 from .charts import bars, curves, histogram, work_precision
 from .course import film, trajectory
-from .geometry import geometry
+from .figures import check_picture
+from .geometry import MOVIES, geometry
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .spectrum import spectrum
 
 __all__ = [
+    "MOVIES",
     "animate",
     "bars",
     "check_gif",
+    "check_picture",
     "curves",
     "film",
     "geometry",

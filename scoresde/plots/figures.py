@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+PICTURES = (".png", ".pdf", ".svg")
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -21,6 +22,14 @@ def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, lis
             rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False
         )
     return made, list(axes.flat)
+
+
+def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
+    r"""Refuses a file whose ending is that of no picture, nor of others."""
+
+    endings = (*PICTURES, *others)
+    if file.suffix not in endings:
+        raise ValueError(f"{file} must end in one of {', '.join(endings)}, not {file.suffix!r}.")
 
 
 def blank(size: tuple[float, float]) -> Any:

@@ -214,6 +214,7 @@ def _arrow(axis: Any, start: Tensor, end: Tensor, colour: str, words: str) -> No
 
 
 def _check(trajectory: Trajectory, sample: int, step: int | None, file: Path) -> None:
+    figures.check_picture(file, MOVIES)
     if not isinstance(trajectory, Trajectory):
         kind = type(trajectory).__name__
         raise TypeError(

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from solvers import counting
 
-from ..guidance.gradients import check_function, check_gradients
+from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..models import ScoreModel
 from ..settings import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
@@ -116,14 +116,5 @@ def _looked(
         leaf = x.detach().requires_grad_()
         D = model.denoise(leaf, t)
         found = log_prob(D, level, **{name: value.to(x.device) for name, value in data.items()})
-        if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"log_prob must return one number per sample, with shape ({len(x)},), not {shape}."
-            )
-        if not found.requires_grad:
-            raise ValueError(
-                "log_prob does not depend on the denoised data by anything that has a gradient."
-            )
-        (gradient,) = torch.autograd.grad(found.sum(), leaf)
+        gradient = gradient_of("log_prob", one_per_row("log_prob", found, x), leaf)
     return D.detach(), found.detach().double(), alpha * gradient
