@@ -9,6 +9,7 @@ from .inverse import joined, moment_matching, posterior_sampling, pseudoinverse
 from .optimised import optimised
 from .plus_plus import plus_plus
 from .pulled import universal
+from .replaced import replacement
 from .thresholded import thresholded
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "posterior_sampling",
     "product",
     "pseudoinverse",
+    "replacement",
     "rescaled",
     "thresholded",
     "universal",

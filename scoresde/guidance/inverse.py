@@ -25,6 +25,7 @@ from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import row_sum
+from .gradients import check_gradients
 from .pulled import Product, Pull, Pulled
 
 Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
@@ -50,7 +51,8 @@ def posterior_sampling(
 
     check_finite("strength", strength)
     return Pulled(
-        model, _Measured(_checked(y), operator, data, "posterior sampling", strength=strength)
+        model,
+        _Measured(check_measurement(y), operator, data, "posterior sampling", strength=strength),
     )
 
 
@@ -82,7 +84,13 @@ def pseudoinverse(
 
     check_count("iterations", iterations, at_least=1)
     rule = _Measured(
-        _checked(y), operator, data, "pseudoinverse", _noise(noise), iterations, model.data_std
+        check_measurement(y),
+        operator,
+        data,
+        "pseudoinverse",
+        _noise(noise),
+        iterations,
+        model.data_std,
     )
     return Pulled(model, rule)
 
@@ -118,7 +126,8 @@ def moment_matching(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
         )
     return Pulled(
-        model, _Measured(_checked(y), operator, data, "moment matching", noise, iterations)
+        model,
+        _Measured(check_measurement(y), operator, data, "moment matching", noise, iterations),
     )
 
 
@@ -148,7 +157,7 @@ def joined(
         parts = [A(x, **data).flatten(1) / s for A, s in zip(operators, stds, strict=True)]
         return torch.cat(parts, 1)
 
-    flat = [_checked(y).flatten(1) / s for y, s in zip(ys, stds, strict=True)]
+    flat = [check_measurement(y).flatten(1) / s for y, s in zip(ys, stds, strict=True)]
     size = max(map(len, flat))
     return measured, torch.cat([y.expand(size, -1) for y in flat], 1)
 
@@ -165,26 +174,7 @@ class _Measured(Pull):
     strength: float = 1.0
 
     def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
-        data = {name: value.to(D.device) for name, value in self.data.items()}
-
-        def measured(x: Tensor) -> Tensor:
-            return self.operator(x, **data)
-
-        with torch.enable_grad():
-            leaf = D.detach().requires_grad_()
-            seen = measured(leaf)
-        y = self.y.to(D).expand(len(D), *self.y.shape[1:])
-        if seen.shape != y.shape:
-            raise ValueError(
-                f"y must have the shape of what the operator returns, {tuple(seen.shape)}, but has "
-                f"{tuple(y.shape)}."
-            )
-        gap = y - seen.detach()
-
-        def adjoint(v: Tensor) -> Tensor:
-            (back,) = torch.autograd.grad(seen, leaf, v, retain_graph=True)
-            return back
-
+        gap, measure, adjoint = measured(self.operator, D, self.y, self.data)
         if self.name == "posterior sampling":
             size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
             return 2 * self.strength * adjoint(gap / size)
@@ -192,14 +182,14 @@ class _Measured(Pull):
             variance = level**2 * self.std**2 / (level**2 + self.std**2)
 
             def normal(v: Tensor) -> Tensor:  # consistent whatever the measurements are
-                return adjoint(variance * measured(v)) + self.noise**2 * v
+                return adjoint(variance * measure(v)) + self.noise**2 * v
 
-            return _solved(normal, adjoint(gap), self.iterations)
+            return solved(normal, adjoint(gap), self.iterations)
 
         def system(v: Tensor) -> Tensor:
-            return measured(covariance(adjoint(v))) + self.noise**2 * v
+            return measure(covariance(adjoint(v))) + self.noise**2 * v
 
-        return adjoint(_solved(system, gap, self.iterations))
+        return adjoint(solved(system, gap, self.iterations))
 
     @property
     def words(self) -> str:
@@ -211,8 +201,36 @@ class _Measured(Pull):
         return replace(self, y=y, data=rows_of(self.data, index))
 
 
-def _solved(system: Product, right: Tensor, iterations: int) -> Tensor:
-    r"""The solution of a positive system by conjugate gradients, for each row until it is solved."""
+def measured(
+    operator: Operator, D: Tensor, y: Tensor, data: Mapping[str, Tensor]
+) -> tuple[Tensor, Product, Product]:
+    r"""Returns the gap y - A(D), the function A, and the product with the transpose of its derivative at D."""
+
+    check_gradients()
+    here = {name: value.to(D.device) for name, value in data.items()}
+    with torch.enable_grad():
+        leaf = D.detach().requires_grad_()
+        seen = operator(leaf, **here)
+    known = y.to(D).expand(len(D), *y.shape[1:])
+    if not isinstance(seen, Tensor) or seen.shape != known.shape:
+        shape = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
+        raise ValueError(
+            f"y must have the shape of what the operator returns, {shape}, but has {tuple(known.shape)}."
+        )
+    if not seen.requires_grad:
+        raise ValueError(
+            "the operator has no gradient: leave out .detach(), rounding and no_grad."
+        )
+
+    def adjoint(v: Tensor) -> Tensor:
+        (back,) = torch.autograd.grad(seen, leaf, v, retain_graph=True)
+        return back
+
+    return known - seen.detach(), lambda x: operator(x, **here), adjoint
+
+
+def solved(system: Product, right: Tensor, iterations: int) -> Tensor:
+    r"""Returns the solution of a positive system by conjugate gradients, for each row until it is solved."""
 
     with torch.no_grad():
         x, rest = torch.zeros_like(right), right.clone()
@@ -230,7 +248,9 @@ def _solved(system: Product, right: Tensor, iterations: int) -> Tensor:
     return x
 
 
-def _checked(y: Tensor) -> Tensor:
+def check_measurement(y: Tensor) -> Tensor:
+    r"""Returns measurements, refused unless they are finite numbers."""
+
     if not isinstance(y, Tensor) or not y.is_floating_point():
         raise TypeError("y must be a tensor of floating-point numbers.")
     if not bool(y.isfinite().all()):

@@ -129,6 +129,41 @@ def test_joined_measurements_are_one_of_all() -> None:
     assert torch.allclose(guided.denoise(x, t), (x / 0.7**2 + y / noise) / precision, atol=1e-6)
 
 
+def test_what_is_measured_replaces_what_is_estimated() -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    x, t = states(ss.VP())
+    y, weights = torch.randn(5, 1), torch.tensor([[0.6, 0.8]])
+    guided = guidance.replacement(model, lambda x: x @ weights.T, y)
+    D, plain = guided.denoise(x, t), model.denoise(x, t)
+    assert torch.allclose(D @ weights.T, y)
+    across = torch.tensor([[-0.8], [0.6]])
+    assert torch.allclose(D @ across, plain @ across)
+    rows = torch.tensor([4, 0])
+    assert torch.allclose(guided.rows(rows).denoise(x[rows], t[rows]), D[rows])
+    s = ss.sample(
+        guidance.replacement(model, lambda x: x[:, :1], y[:1]), 3, solver="ddim", steps=3
+    )
+    assert torch.allclose(s.x[:, 0], y[0].expand(3))
+    assert s.calls.tolist() == [4] * 3
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_mixtures_and_feedback_have_likelihoods_and_latents(process: ss.Process) -> None:
+    parts, shares = [component(process, k) for k in (0, 2)], torch.tensor([0.3, 0.7])
+
+    def log_weights(x: Tensor, t: Tensor) -> Tensor:
+        return shares.log() + torch.stack([part.log_prob(x, t) for part in parts], 1)
+
+    mixed = guidance.mixture(parts, log_weights)
+    whole = ss.MixtureOracle(MEANS[[0, 2]], STDS[[0, 2]], weights=shares, process=process)
+    x = whole.data(4)
+    found = ss.log_likelihood(mixed, x, rtol=1e-6, atol=1e-6)
+    want = ss.log_likelihood(whole, x, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(found.nats, want.nats, atol=1e-3)
+    r = ss.reconstruct(mixed, x, rtol=1e-6, atol=1e-6)
+    assert float(r.max.max()) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -144,6 +179,9 @@ def test_joined_measurements_are_one_of_all() -> None:
         (lambda m: guidance.joined([lambda x: x], [MEANS], []), "1, 1, 0"),
         (lambda m: guidance.joined([lambda x: x], [MEANS], [0.0]), "noises must be positive"),
         (lambda m: guidance.universal(guidance.universal(m, total), total), "has no further"),
+        (lambda m: guidance.replacement(m, lambda x: x[:, :1], MEANS).denoise(MEANS, 0.5), "y must have"),
+        (lambda m: guidance.replacement(m, lambda x: x.detach(), MEANS).denoise(MEANS, 0.5), "has no gradient"),
+        (lambda m: guidance.pseudoinverse(m, lambda x: 3, MEANS).denoise(MEANS, 0.5), "but has"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL + 2), "label must lie in"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL, negative={"label": LABEL + 8}), "must lie"),
         (lambda m: guidance.universal(m, lambda D: D.new_ones(3)).denoise(MEANS, 0.5), "that has a gradient"),

@@ -222,6 +222,9 @@ GUIDED: dict[str, Callable[[ss.MixtureOracle, ss.ScoreModel], ss.ScoreModel]] = 
     "posterior sampling": lambda free, bound: guidance.posterior_sampling(
         bound, lambda D: D[:, :1], MEANS[:1, :1]
     ),
+    "replacement": lambda free, bound: guidance.replacement(
+        bound, lambda D: D[:, :1], MEANS[:1, :1]
+    ),
     "optimised": lambda free, bound: guidance.optimised(bound, lambda D: D.square().sum(1), 0.1),
     "classifier": lambda free, bound: guidance.classifier(bound, lambda x, t: -x.square().sum(1)),
     "mixture": lambda free, bound: guidance.mixture([bound, free], lambda x, t: x[:, :2]),

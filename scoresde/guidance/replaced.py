@@ -1,0 +1,63 @@
+r"""Denoised data in which a measurement takes the place of what it measures."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from solvers.shapes import Scalar
+
+from ..checks import check_count
+from ..conditions import rows_of
+from ..models import ScoreModel
+from .combined import Combined
+from .inverse import Operator, check_measurement, measured, solved
+
+
+def replacement(
+    model: ScoreModel, operator: Operator, y: Tensor, *, iterations: int = 20, **data: Tensor
+) -> ScoreModel:
+    r"""Returns the model whose denoised data agrees with a linear measurement without noise.
+
+    .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
+
+    It needs no gradient through the model. What is not measured is not pulled, so it is biased where that depends
+    on what is: :func:`pseudoinverse` pulls both. The system is solved by conjugate gradients.
+
+    Arguments:
+        model: The model.
+        operator: The linear function A, each row by itself.
+        y: The measurements, with leading size B or 1.
+        iterations: Of conjugate gradients.
+        data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    References:
+        | Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model (Wang et al., 2023), equation (11)
+        | https://arxiv.org/abs/2212.00490
+    """
+
+    check_count("iterations", iterations, at_least=1)
+    return _Replaced((model,), operator, check_measurement(y), iterations, data)
+
+
+class _Replaced(Combined):
+    def __init__(
+        self,
+        models: Sequence[ScoreModel],
+        operator: Operator,
+        y: Tensor,
+        iterations: int,
+        data: Mapping[str, Tensor],
+    ) -> None:
+        name = getattr(operator, "__qualname__", type(operator).__name__)
+        super().__init__(models, f"replacement of {name} {iterations}")
+        self.operator, self.y, self.iterations, self.data = operator, y, iterations, dict(data)
+        self.differentiable = False
+
+    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+        [D] = denoised
+        gap, A, adjoint = measured(self.operator, D, self.y, self.data)
+        return D + solved(lambda v: adjoint(A(v)), adjoint(gap), self.iterations)
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        y = self.y if len(self.y) == 1 else self.y[index.to(self.y.device)]
+        return _Replaced(models, self.operator, y, self.iterations, rows_of(self.data, index))
