@@ -18,49 +18,49 @@ class Classifier(nn.Module):
         network: The network, from images and what tells the noise level to logits, with shape (B, K).
         process: The process whose noise it has seen.
         data_std: The root mean square c of the data.
-        level: The one noise level that it knows, for a classifier of clean data. Then any is taken for this one.
-
-    Attributes:
+        levels: The least and the largest noise level that it has seen. Others are taken for the nearest, so that
+            a classifier of clean data has one.
         classes: The number of labels it knows, or 0 if that is not known.
     """
 
-    classes: int = 0
-
     def __init__(
-        self, network: nn.Module, process: Process, *, data_std: float, level: float | None = None
+        self,
+        network: nn.Module,
+        process: Process,
+        *,
+        data_std: float,
+        levels: tuple[float, float],
+        classes: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 < levels[0] <= levels[1]:
+            raise ValueError(
+                f"levels must be two positive noise levels, the lower first, not {levels}."
+            )
         self.network, self.process = network, process
-        self.data_std, self.level = data_std, level
+        self.data_std, self.levels, self.classes = data_std, levels, classes
 
     def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
         r"""Returns the log-probabilities of all labels, with shape (B, K).
 
         Arguments:
             x: Noisy data, with shape (B, *).
-            t: The time, with shape () or (B,). By default, `x` is data, with the least noise that is known.
+            t: The time, with shape () or (B,). By default, `x` is data, with the least noise that it has seen.
         """
 
         if t is None:
-            alpha = level = torch.ones(len(x), dtype=torch.float64)
-            level = level * (self.level or self.least)
+            alpha = torch.ones(len(x), dtype=torch.float64)
+            level = torch.zeros_like(alpha)
         else:
             t = check_time(self.process, t, x).expand(len(x))
             alpha, level = self.process.scales(t)[0], torch.exp(-self.process.log_snr(t))
-            level = level if self.level is None else torch.full_like(level, self.level)
+        level = level.clamp(*self.levels)
         shape = (-1, *(1,) * (x.ndim - 1))
         scale = 1 / (level**2 + self.data_std**2).sqrt() / alpha
         weight = next((p for p in self.network.parameters() if p.is_floating_point()), x)
         seen = (scale.to(x).reshape(shape) * x).to(weight.dtype)
         logits = self.network(seen, (level.log() / 4).to(seen))
         return torch.log_softmax(logits.to(x.dtype), dim=1)
-
-    @property
-    def least(self) -> float:
-        r"""The least noise level of the process."""
-
-        t = torch.tensor(self.process.t_min, dtype=torch.float64)
-        return float(torch.exp(-self.process.log_snr(t)))
 
     def log_prob(self, x: Tensor, t: Tensor | None = None, *, label: Tensor) -> Tensor:
         r"""Returns the log-probabilities of labels, with shape (B,), for :func:`scoresde.guidance.classifier`.
@@ -71,6 +71,8 @@ class Classifier(nn.Module):
             label: The labels, with shape (B,) or (1,).
         """
 
+        if label.is_floating_point():
+            raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
         index = label.to(x.device).long().expand(len(x))
         return self(x, t).gather(1, index[:, None])[:, 0]
 

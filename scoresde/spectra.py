@@ -72,9 +72,10 @@ def hinge(data: Spectrum, level: float) -> float:
     if not level > 0:
         raise ValueError(f"level must be positive, but is {level}.")
     excess = (_mean_power(data).log() - 2 * math.log(level)).tolist()
-    if excess[0] < 0:
+    above = [i for i, value in enumerate(excess) if value >= 0]
+    if not above:
         return 0.0
-    for i in range(1, len(excess)):
+    for i in range(above[0] + 1, len(excess)):
         if excess[i] < 0:
             share = excess[i - 1] / (excess[i - 1] - excess[i])
             low, high = data.frequencies[i - 1 : i + 1].tolist()

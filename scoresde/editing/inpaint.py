@@ -88,6 +88,7 @@ def inpaint(
         SolverError: If the run fails.
     """
 
+    options = {name: v for name, v in options.items() if name != "solver" or v is not None}
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     check_count("repeats", repeats, at_least=1)
@@ -98,8 +99,9 @@ def inpaint(
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
-    pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
-    kept = Kept(pulled if method == "gradient" else model, x, known)
+    if method == "gradient":
+        model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
+    kept = Kept(model, x, known)
     start = model.process.t_max if t_max is None else t_max
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
     given = with_other_noise(given)

@@ -47,7 +47,8 @@ def measure(trajectory: Trajectory) -> list[Row]:
     table["step"] = torch.cat([_mean(_rms(x[1:] - x[:-1])), torch.tensor([math.nan])])
     if trajectory.noise is not None:
         table["noise"] = torch.cat([_mean(_rms(trajectory.noise)), torch.tensor([math.nan])])
-    table["hidden"] = _hidden(trajectory)
+    if trajectory.dimension > 1:
+        table["hidden"] = _hidden(trajectory)
     return [
         {name: float(column[i]) for name, column in table.items()}
         for i in range(len(trajectory.levels))
@@ -67,12 +68,17 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
     """
 
     draw = torch.Generator().manual_seed(seed)
-    known = trajectory.guided if trajectory.push is None else trajectory.push
+    if trajectory.dimension < 2:
+        raise ValueError("data of one dimension has no angles; follow data of more.")
+    push = trajectory.push
+    guided = push is not None and bool(push.abs().max() > 0)
+    known = push if push is not None and guided else trajectory.guided
     way = known.double().flatten(2).flatten(0, 1).cpu()
     way = way[way.norm(dim=1) > 0]
     index = torch.randint(len(way), (draws,), generator=draw)
     columns = {2: torch.tensor([1.0, 0.0], dtype=torch.float64), trajectory.dimension: way[index]}
-    rows: list[Claim] = [{"": name} for name in CLAIMS]
+    other = "guidance" if guided else "the estimate"
+    rows: list[Claim] = [{"": name.replace("guidance", other)} for name in CLAIMS]
     for d, directions in columns.items():
         z = torch.randn(2, draws, d, generator=draw, dtype=torch.float64)
         for row, claim in zip(rows, CLAIMS.values(), strict=True):

@@ -65,14 +65,15 @@ class Plane:
         flat = flat[sizes > SMALL * sizes.max()]
         flat = flat / flat.norm(dim=1, keepdim=True)
         basis = _completed(torch.linalg.svd(flat, full_matrices=False)[2], dimensions)
-        return Plane(origin, _turned(basis, flat[0]).reshape(dimensions, *shape))
+        basis = _turned(basis, flat[0]) if len(flat) else basis
+        return Plane(origin, basis.reshape(dimensions, *shape))
 
 
 def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2) -> Plane:
     r"""Returns the plane through the estimate that is spanned by what is at play in one step.
 
-    For classifier-free guidance and a step without noise nothing is hidden: the noisy point and the two
-    predictions make a plane, in which the guided estimate and the step lie too.
+    For classifier-free guidance nothing is hidden but noise: the noisy point and the two predictions make a plane,
+    in which the guided estimate lies too, and the step of "ddim" or "ancestral".
     """
 
     x, D = trajectory.states[step, sample], trajectory.guided[step, sample]

@@ -30,10 +30,10 @@ class Trajectory:
         states: The states, with shape (n + 1, B, \*).
         estimates: The denoised data at each state, by name, each with shape (n + 1, B, \*): that which the solver
             sees, "guided" or "denoised", and those of the parts of which it is made.
-        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if the solver mixes
-            both.
+        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if a step taken
+            alone is not the same.
         data_std: The root mean square of the data.
-        density: The log-density of noisy data, if it is known.
+        density: The log-density of noisy data, whatever its condition, if it is known.
         provenance: What made it.
     """
 
@@ -115,6 +115,8 @@ def follow(
         SolverError: If the run fails.
     """
 
+    if parts is not None and {"guided", "denoised"} & set(parts):
+        raise ValueError("parts may not be called 'guided' or 'denoised', as the model itself is.")
     count = shape if isinstance(shape, int) else shape[0]
     bound, settings = split(model, options, count)
     _check(settings)
@@ -124,8 +126,8 @@ def follow(
     s = sample(model, shape, **{**options, "path": True, "denoise": False})
     assert s.path is not None
     alphas = bound.process.scales(s.times)[0].to(s.path)
-    named = {"denoised": bound} if not (parts or bound.parts) else {"guided": bound}
-    named |= parts or bound.parts
+    own = dict(parts or bound.parts)
+    named = {("guided" if own else "denoised"): bound, **own}
     with torch.no_grad():
         estimates = {
             name: torch.stack([part.denoise(x, t) for x, t in zip(s.path, s.times, strict=True)])
@@ -185,13 +187,14 @@ def _check(settings: Settings) -> None:
 def _density(model: ScoreModel) -> Density | None:
     r"""The log-density of noisy data in units of the data, if the model or a part of it knows."""
 
-    known = next((part for part in model.modules() if isinstance(part, Oracle)), None)
-    if known is None:
+    oracles = [part for part in model.modules() if isinstance(part, Oracle)]
+    if len(oracles) != 1:
         return None
+    [known] = oracles
 
     def density(X: Tensor, level: float) -> Tensor:
         t = torch.tensor(known.process.at_noise_level(level), dtype=torch.float64)
         alpha = known.process.scales(t)[0]
-        return known.log_prob(alpha.to(X) * X, t)
+        return known.log_prob(alpha.to(X) * X, t) + X[0].numel() * alpha.log().to(X)
 
     return density

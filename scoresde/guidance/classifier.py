@@ -42,7 +42,7 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    check_function("log_prob", log_prob, data)
+    check_function("log_prob", log_prob, data, model.process)
     if not callable(scale):
         check_finite("scale", scale)
     return _Classified(model, log_prob, scale, data)

@@ -61,30 +61,32 @@ def classifier_free(
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
         )
+    if negative is not None and not isinstance(negative, Mapping):
+        raise TypeError(
+            f"negative must be a condition by name, as {{'label': label}}, not {negative!r}."
+        )
     towards, away = model.given(**condition), model.given(**(negative or {}))
     if isinstance(scale, float | int) and scale == 1:
         return towards
     if isinstance(scale, float | int) and scale == 0 and interval is None:
         return away
     known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
-    return _ClassifierFree((away, towards), known, interval)
+    role = "negative" if negative else "unconditional"
+    return _ClassifierFree((away, towards), known, interval, (role, "conditional"))
 
 
 class _ClassifierFree(Several):
-    roles = ("unconditional", "conditional")
-
     def __init__(
         self,
         models: Sequence[ScoreModel],
         scale: Scale,
         interval: tuple[float, float] | None,
+        roles: Sequence[str],
     ) -> None:
-        self.scale, self.interval = scale, interval
+        self.scale, self.interval, self.roles = scale, interval, roles
         super().__init__(models, f"classifier_free {self._words()}")
         self.conditions = tuple(n for n in self.conditions if n not in self.bound_names)
         away, _ = models
-        if away.bound_names:
-            self.roles = ("negative", "conditional")
         self.fingerprint = f"{away.fingerprint or type(away).__name__} guided by {self._words()}"
 
     def combine(
@@ -129,7 +131,7 @@ class _ClassifierFree(Several):
         scale = self.scale
         if isinstance(scale, Tensor) and scale.numel() > 1:
             scale = scale[index.to(scale.device)]
-        return _ClassifierFree(models, scale, self.interval)
+        return _ClassifierFree(models, scale, self.interval, self.roles)
 
     def _words(self) -> str:
         scale, inside = self.scale, ""

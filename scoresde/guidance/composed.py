@@ -66,7 +66,7 @@ class _Product(Combined):
 def mixture(
     models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
 ) -> ScoreModel:
-    r"""Returns the model of data that is one of several.
+    r"""Returns the model of data that is one of several. Its moments are not known.
 
     .. math:: \sum_i r_i \, D_i , \qquad r_i \propto \pi_i \, p_i(x_t) ,
 
@@ -81,7 +81,7 @@ def mixture(
 
     if len(models) < 2:
         raise ValueError(f"a mixture needs at least two models, but got {len(models)}.")
-    check_function("log_weights", log_weights, {})
+    check_function("log_weights", log_weights, {}, models[0].process)
     return _Mixture(models, log_weights)
 
 
@@ -90,7 +90,7 @@ class _Mixture(Combined):
         self, models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         super().__init__(models, f"mixture of {len(models)}")
-        self.log_weights = log_weights
+        self.log_weights, self.moments = log_weights, None
         self.roles = [f"part {i}" for i in range(1, len(models) + 1)]
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:

@@ -146,7 +146,7 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share}.")
     return _Extrapolated(
-        (guided, model), f"rescaled {share:g}", _Rescaled(share), ("guided", "conditional")
+        (guided, model), f"rescaled {share:g}", _Rescaled(share), ("before", "conditional")
     )
 
 

@@ -24,20 +24,21 @@ def feedback(
 ) -> ScoreModel:
     r"""Returns the model guided by as much as its own mistake needs, state by state.
 
-    If a model has learned :math:`q(x \mid c) = \pi p(x \mid c) + (1 - \pi) \, p(x)`, the condition is recovered by
+    If a model has learned :math:`q(x \mid c) = \pi \, p(x \mid c) + (1 - \pi) \, p(x)` under the condition c, the
+    score of :math:`p(x_t \mid c)` is that of
 
-    .. math:: D_u + w \, (D_c - D_u) , \qquad w(x, t) = \frac{\rho}{\rho - (1 - \pi)} , \qquad
-        \rho = \frac{q(x_t \mid c)}{p(x_t)} ,
+    .. math:: D_u + w \, (D_c - D_u) , \qquad w(x, t) = 1 + \frac{1 - \pi}{\pi \, r} , \qquad
+        r = \frac{p(x_t \mid c)}{p(x_t)} = \frac{p(c \mid x_t)}{p(c)} ,
 
     exactly and at every noise level, since noise keeps mixtures. So samples that show the condition are left
-    alone. The paper estimates the ratio along the path of a chain; here it is a function of the state, such
-    as that of a classifier of noisy data, so the guided model serves every solver and inversion.
+    alone. The paper estimates a ratio along the path of a chain; here it is a function of the state, such
+    as a classifier of noisy data knows, so the guided model serves every solver and inversion.
 
     Arguments:
         model: A score model that also answers without the condition.
         log_ratio: A function `log_ratio(x, t, **condition)` of noisy data, with shape (B, \*), and its time, with
-            shape (B,), that returns :math:`\log \rho`, with shape (B,). By Bayes' rule it is the log-probability
-            of the condition given x less that of the condition.
+            shape (B,), that returns :math:`\log r`, with shape (B,): the log-probability of the condition given x,
+            less that of the condition.
         share: The :math:`\pi` in (0, 1]; 1 is the model itself.
         limit: The largest scale.
         condition: The condition, with leading size B or 1.
@@ -56,7 +57,9 @@ def feedback(
     if not condition:
         raise ValueError("feedback needs a condition, such as label=.")
     bound = check_conditions(model, condition, None)
-    check_function("log_ratio", log_ratio, bound)
+    check_function("log_ratio", log_ratio, bound, model.process)
+    if share == 1:
+        return model.given(**bound)
     return _Feedback((model.given(**bound), model), log_ratio, share, limit, bound)
 
 
@@ -79,8 +82,8 @@ class _Feedback(Combined):
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         condition = {name: value.to(x.device) for name, value in self.condition.items()}
         found = one_per_row("log_ratio", self.log_ratio(*self.noisy(x, level), **condition), x)
-        rest = 1 - (1 - self.share) * torch.exp(-found)
-        scale = torch.where(rest > 1 / self.limit, 1 / rest, self.limit)
+        need = (1 - self.share) / self.share * torch.exp(-found.double())
+        scale = (1 + need).clamp(max=self.limit)
         bound, free = denoised
         return free + align(scale.to(x), x) * (bound - free)
 

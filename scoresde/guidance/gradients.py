@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..process import Process
+
 
 def row_gradient(
     name: str, function: Callable[..., Tensor], x: Tensor, *times: Tensor, **data: Tensor
@@ -20,6 +22,11 @@ def row_gradient(
     """
 
     check_gradients()
+    for key, value in data.items():
+        if len(value) not in (1, len(x)):
+            raise ValueError(
+                f"{key} must have leading size {len(x)} or 1, but has {tuple(value.shape)}."
+            )
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         found = function(leaf, *times, **{key: value.to(x.device) for key, value in data.items()})
@@ -67,15 +74,30 @@ def check_gradients() -> None:
         )
 
 
-def check_function(name: str, function: object, data: Mapping[str, Tensor]) -> None:
+def check_function(
+    name: str, function: object, data: Mapping[str, Tensor], process: Process | None = None
+) -> None:
     r"""Refuses what is no function, or is asked for what it does not know.
 
-    The method of something that has a `check_condition`, as :class:`scoresde.Classifier`, is asked.
+    The method of what has a `check_condition` and a `process`, as :class:`scoresde.Classifier`, is asked.
+
+    Arguments:
+        name: What errors call the function.
+        function: The function.
+        data: What it takes by name.
+        process: The process, if it takes noisy data and its time.
     """
 
     if not callable(function):
         raise TypeError(f"{name} must be a function of data, but is {function!r}.")
-    check = getattr(getattr(function, "__self__", None), "check_condition", None)
+    owner = getattr(function, "__self__", None)
+    own = getattr(owner, "process", process)
+    if process is not None and own != process:
+        raise ValueError(
+            f"{name} is of the process {own}, but the model's is {process}: make the classifier anew from its "
+            "network, as ss.Classifier(c.network, model.process, data_std=c.data_std, levels=c.levels)."
+        )
+    check = getattr(owner, "check_condition", None)
     for key, value in data.items():
         if not isinstance(value, Tensor) or not value.ndim:
             raise TypeError(f"{key} must be a tensor with leading size B or 1, but is {value!r}.")

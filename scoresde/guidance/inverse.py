@@ -134,7 +134,7 @@ def moment_matching(
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:
-    r"""Returns several measurements as one, of which the noise has a standard deviation of 1.
+    r"""Returns several measurements as one, of which the noise has a standard deviation of 1: pass `noise=1`.
 
     Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
 
@@ -154,11 +154,17 @@ def joined(
         raise ValueError(f"noises must be positive, but are {list(noises)}.")
 
     def measured(x: Tensor, **data: Tensor) -> Tensor:
-        parts = [A(x, **data).flatten(1) / s for A, s in zip(operators, stds, strict=True)]
+        parts = [
+            A(x, **data).reshape(len(x), -1) / s for A, s in zip(operators, stds, strict=True)
+        ]
         return torch.cat(parts, 1)
 
-    flat = [check_measurement(y).flatten(1) / s for y, s in zip(ys, stds, strict=True)]
+    flat = [check_measurement(y).reshape(len(y), -1) / s for y, s in zip(ys, stds, strict=True)]
     size = max(map(len, flat))
+    if {*map(len, flat)} - {1, size}:
+        raise ValueError(
+            f"ys must have one leading size, or 1, but have {[len(y) for y in flat]}."
+        )
     return measured, torch.cat([y.expand(size, -1) for y in flat], 1)
 
 
@@ -251,8 +257,8 @@ def solved(system: Product, right: Tensor, iterations: int) -> Tensor:
 def check_measurement(y: Tensor) -> Tensor:
     r"""Returns measurements, refused unless they are finite numbers."""
 
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        raise TypeError("y must be a tensor of floating-point numbers.")
+    if not isinstance(y, Tensor) or not y.is_floating_point() or not y.ndim:
+        raise TypeError("y must be a tensor of floating-point numbers, with leading size B or 1.")
     if not bool(y.isfinite().all()):
         raise ValueError("y must be finite, but has NaN or infinite entries.")
     return y

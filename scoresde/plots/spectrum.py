@@ -40,6 +40,8 @@ def spectrum(
         The hinge of each level, in cycles per pixel, as of :func:`scoresde.spectra.hinge`.
     """
 
+    if x.ndim != 4:
+        raise ValueError(f"images have shape (B, C, H, W), not {tuple(x.shape)}.")
     data = power_spectrum(x)
     made, axes = figures.figure(1, 1 if followed is None else 2, (5.5, 3.8))
     frequencies = data.frequencies.tolist()

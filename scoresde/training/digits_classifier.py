@@ -40,13 +40,13 @@ def train_classifier(
 
     images, labels = digits("train")
     std = float(images.square().mean().sqrt())
-    process, level = EDM(), None if noisy else LEAST
+    process, levels = EDM(), (LEAST, MOST if noisy else LEAST)
     highest = MOST if noisy else CLEAN
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Encoder(**NETWORK)  # type: ignore[arg-type]
-        classifier = Classifier(network, process, data_std=std, level=level)
+        classifier = Classifier(network, process, data_std=std, levels=levels)
 
         def loss(step: int) -> Tensor:
             draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -54,13 +54,12 @@ def train_classifier(
             index = torch.randint(len(images), (BATCH,), generator=draw)
             x = dequantize(images[index], levels=LEVELS, seed=step, first_index=seed << 32)
             share = torch.rand(BATCH, generator=draw, dtype=torch.float64)
-            levels = LEAST * (highest / LEAST) ** share
-            t = process.time(-levels.log())
+            t = process.time(-(LEAST * (highest / LEAST) ** share).log())
             z = torch.randn(x.shape, generator=draw)
             return F.nll_loss(classifier(process.perturb(x, t, z).to(x), t), labels[index])
 
         for progress in train(network, loss, steps=steps, lr=RATE):
-            yield progress, Classifier(progress.average, process, data_std=std, level=level)
+            yield progress, Classifier(progress.average, process, data_std=std, levels=levels)
 
 
 def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:

@@ -1,7 +1,7 @@
 r"""Samples with weights that are drawn anew from one another where the weights become uneven."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,11 +123,13 @@ class Particles:
     def reweigh(self, gain: Tensor, when: str) -> None:
         r"""Multiplies the weights by the exponential of what they gain."""
 
-        log_w = self.log_weights + gain
-        bad = (~(self.x.flatten(1).isfinite().all(1) & log_w.isfinite())).nonzero()[:, 0].tolist()
-        if bad:
-            raise SolverError(Failure("nonfinite", tuple(bad), when))
+        dead = self.log_weights == -math.inf
+        log_w = torch.where(dead, self.log_weights, self.log_weights + gain)
+        right = self.x.flatten(1).isfinite().all(1) & (log_w < math.inf)  # which NaN is not
+        bad = (~right).nonzero()[:, 0].tolist()
         mass = log_w.logsumexp(0)
+        if bad or not bool(mass.isfinite()):
+            raise SolverError(Failure("nonfinite", tuple(bad or range(len(self.x))), when))
         self.log_weights = log_w - mass
         self.log_normaliser += float(mass)
 
@@ -174,14 +176,28 @@ def square(x: Tensor) -> Tensor:
     return x.double().flatten(1).square().sum(1)
 
 
-def check_shared(models: Sequence[ScoreModel]) -> None:
+def check_shared(models: Sequence[ScoreModel], others: Iterable[Tensor] = ()) -> None:
     r"""Refuses conditions that differ between samples, which take one another's place."""
 
-    bound = [
-        v for model in models for m in model.modules() for v in getattr(m, "bound", {}).values()
-    ]
-    if any(len(value) > 1 for value in bound):
+    if any(
+        isinstance(value, Tensor) and value.ndim and len(value) > 1
+        for model in models
+        for module in model.modules()
+        for value in (*_asked(module), *others)
+    ):
         raise ValueError(
             "conditions must be the same for all samples, which are drawn anew from one another; make one "
             "call for each."
         )
+
+
+def _asked(module: object) -> Iterator[object]:
+    r"""What a model or its pull is asked for: conditions, data, measurements, scales."""
+
+    for name in ("bound", "condition", "data"):
+        held = getattr(module, name, None)
+        yield from held.values() if isinstance(held, Mapping) else ()
+    for name in ("y", "scale"):
+        yield getattr(module, name, None)
+    if hasattr(module, "pull"):
+        yield from _asked(module.pull)

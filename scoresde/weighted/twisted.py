@@ -75,7 +75,7 @@ def twisted_sample(
 
     check_model(model)
     check_function("log_prob", log_prob, data)
-    check_shared([model])
+    check_shared([model], data.values())
     if not model.differentiable:
         raise ValueError(
             f"{model!r} has no gradients, by which samples are led; twist the model itself."

@@ -18,7 +18,7 @@ from .files import (
 )
 
 FOLDER = EMBEDDED / "classifiers"
-NEEDED = ("network", "process", "data_std", "level")
+NEEDED = ("network", "process", "data_std", "levels")
 
 
 class CardClassifier(Classifier):
@@ -52,8 +52,11 @@ def load_classifier(
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         network, process = build_network(card, tensors), build_process(card["process"])
-        found = CardClassifier(network, process, data_std=card["data_std"], level=card["level"])
-        found.classes = card["network"]["settings"]["classes"]
+        low, high = card["levels"]
+        classes = card["network"]["settings"]["classes"]
+        found = CardClassifier(
+            network, process, data_std=card["data_std"], levels=(low, high), classes=classes
+        )
     found.card, found.fingerprint = card, fingerprint
     return found.requires_grad_(False).to(device or "cpu")
 
@@ -74,6 +77,6 @@ def save_classifier(classifier: Classifier, file: str | Path, card: dict[str, An
         **card,
         "process": describe_process(classifier.process),
         "data_std": classifier.data_std,
-        "level": classifier.level,
+        "levels": list(classifier.levels),
     }
     return write_model(classifier.network, Path(file), card, {})

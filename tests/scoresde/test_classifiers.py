@@ -39,7 +39,9 @@ def test_they_name_held_out_digits_as_their_cards_say() -> None:
 
 def test_one_classifier_serves_every_process() -> None:
     own = ss.load_classifier("digits_noisy")
-    other = ss.Classifier(own.network, ss.VP(), data_std=own.data_std)
+    other = ss.Classifier(
+        own.network, ss.VP(), data_std=own.data_std, levels=own.levels, classes=10
+    )
     x, level = digits("test").images[:6], torch.tensor([0.1, 0.3, 0.7, 1.5, 4.0, 9.0])
     t = torch.tensor([other.process.at_noise_level(float(s)) for s in level])
     X = x + level.reshape(-1, 1, 1, 1).float() * torch.randn(x.shape).float()
@@ -93,10 +95,26 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     shutil.copy(FOLDER / "digits.json", tmp_path / "alone.json")
     with pytest.raises(FileNotFoundError, match="has no weights"):
         ss.load_classifier(tmp_path / "alone")
-    with pytest.raises(ValueError, match="it lacks level"):
+    with pytest.raises(ValueError, match="it lacks levels"):
         ss.load_classifier(Path(ss.zoo.files.EMBEDDED) / "digits.json")
     with pytest.raises(FileNotFoundError, match="digits, digits_noisy"):
         ss.load_classifier("letters")
+
+
+def test_levels_that_were_not_seen_are_taken_for_the_nearest() -> None:
+    noisy, clean = ss.load_classifier("digits_noisy"), ss.load_classifier("digits")
+    x = digits("test").images[:20]
+    assert torch.equal(noisy(x), noisy(x, torch.tensor(0.02)))
+    assert torch.equal(noisy(x, torch.tensor(0.002)), noisy(x, torch.tensor(0.02)))
+    assert torch.equal(clean(x, torch.tensor(5.0)), clean(x))
+    assert not torch.equal(noisy(x, torch.tensor(5.0)), noisy(x))
+    with pytest.raises(ValueError, match="levels must be two positive"):
+        ss.Classifier(noisy.network, ss.VP(), data_std=1.0, levels=(2.0, 1.0))
+    with pytest.raises(TypeError, match="whole numbers"):
+        noisy.log_prob(x, label=torch.tensor([3.7]))
+    with pytest.raises(ValueError, match="is of the process EDM"):
+        guidance.classifier(ss.GaussianOracle(torch.zeros(1, 8, 8), torch.eye(64), ss.VP()), noisy.log_prob,
+                            label=torch.tensor([1]))  # fmt: skip
 
 
 def test_an_encoder_knows_the_size_of_its_images() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 from scoresde import guidance
 
 MEANS = torch.tensor([[-1.5, 0.4], [0.3, 1.0], [1.2, -0.6]])
@@ -26,6 +27,15 @@ def mixture(process: ss.Process, weights: list[float]) -> ss.MixtureOracle:
 
 def component(process: ss.Process, k: int) -> ss.MixtureOracle:
     return ss.MixtureOracle(MEANS[k : k + 1], STDS[k : k + 1], process=process)
+
+
+class Noisy:
+    r"""A classifier of another process."""
+
+    process = ss.EDM()
+
+    def log_prob(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return x.sum(1)
 
 
 def states(process: ss.Process) -> tuple[Tensor, Tensor]:
@@ -71,13 +81,18 @@ def test_feedback_recovers_the_condition_of_a_model_that_mixed_it(process: ss.Pr
             return (free if label is None else learned).denoise(x, t)
 
     def log_ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return learned.log_prob(x, t) - free.log_prob(x, t)
+        return want.log_prob(x, t) - free.log_prob(x, t)
 
-    guided = guidance.feedback(Learned(), log_ratio, 0.8, label=LABEL, limit=1e9)
     want = component(process, 1)
+    guided = guidance.feedback(Learned(), log_ratio, 0.8, label=LABEL, limit=1e9)
     assert torch.allclose(guided.denoise(x, t), want.denoise(x, t), rtol=1e-6, atol=1e-9)
     plain = guidance.feedback(Learned(), log_ratio, 1.0, label=LABEL)
     assert torch.allclose(plain.denoise(x, t), learned.denoise(x, t))
+    with pytest.raises(solvers.SolverError, match="NaN"):
+        lost = guidance.feedback(
+            Learned(), lambda x, t, label: math.nan * x[:, 0], 0.8, label=LABEL
+        )
+        ss.sample(lost, (2, 2), solver="ddim", steps=3)
     capped = guidance.feedback(Learned(), lambda x, t, label: -40 + 0 * x[:, 0], 0.8, limit=3.0,
                                label=LABEL)  # fmt: skip
     D, other = learned.denoise(x, t), free.denoise(x, t)
@@ -178,6 +193,9 @@ def test_mixtures_and_feedback_have_likelihoods_and_latents(process: ss.Process)
         (lambda m: guidance.optimised(m, total, 0.1, iterations=0), "iterations must be at least 1"),
         (lambda m: guidance.joined([lambda x: x], [MEANS], []), "1, 1, 0"),
         (lambda m: guidance.joined([lambda x: x], [MEANS], [0.0]), "noises must be positive"),
+        (lambda m: guidance.joined([lambda x: x] * 2, [MEANS, MEANS[:2]], [1.0, 1.0]), "one leading size"),
+        (lambda m: guidance.classifier(m, Noisy().log_prob, label=LABEL), "of the process EDM"),
+        (lambda m: guidance.optimised(m, total, 0.1, y=MEANS).denoise(MEANS[:2], 0.5), "leading size 2"),
         (lambda m: guidance.universal(guidance.universal(m, total), total), "has no further"),
         (lambda m: guidance.replacement(m, lambda x: x[:, :1], MEANS).denoise(MEANS, 0.5), "y must have"),
         (lambda m: guidance.replacement(m, lambda x: x.detach(), MEANS).denoise(MEANS, 0.5), "has no gradient"),
@@ -230,3 +248,35 @@ def test_recurrent_steps_keep_the_law_and_count_each_time() -> None:
     assert torch.allclose(alone.x[0], once.x[2])
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         ss.sample(model, 2, solver="recurrent:repeats=0")
+
+
+def test_scalar_measurements_are_joined_and_moments_of_mixtures_are_not_claimed() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), torch.eye(2), ss.EDM())
+    operator, y = guidance.joined(
+        [lambda x: x.sum(1), lambda x: x], [torch.tensor([0.7]), torch.ones(1, 2)], [0.5, 1.0]
+    )
+    assert operator(torch.ones(4, 2)).shape == (4, 3)
+    assert torch.allclose(y, torch.tensor([[1.4, 1.0, 1.0]]))
+    far = [
+        ss.GaussianOracle(torch.full((2,), m), 0.04 * torch.eye(2), ss.EDM()) for m in (-3.0, 3.0)
+    ]
+    mixed = guidance.mixture(far, lambda x, t: torch.stack([p.log_prob(x, t) for p in far], 1))
+    with pytest.raises(ValueError, match="need the mean and covariance of the data"):
+        ss.sample(mixed, (2, 2), solver="moment_2", steps=4)
+    with pytest.raises(TypeError, match="negative must be a condition by name"):
+        ss.classifier_free(mixture(ss.VP(), [0.5, 0.3, 0.2]), 2.0, label=LABEL, negative=LABEL)  # type: ignore[arg-type]
+    assert model.guided is False
+
+
+def test_inpainting_takes_guided_models_and_resamples_by_default() -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    guided = guidance.classifier(model, lambda x, t: -x.square().sum(1))
+    x, known = MEANS[:2], torch.tensor([True, False])
+    for method in ("replacement", "resampling"):
+        e = ss.inpaint(guided, x, known, method=method, steps=4)
+        assert torch.allclose(e.x[:, 0], x[:, 0])
+    assert ss.inpaint(
+        model, x, known, method="resampling", solver=None, steps=4
+    ).calls.tolist() == [21, 21]
+    with pytest.raises(ValueError, match="has a solver of its own"):
+        ss.inpaint(model, x, known, method="resampling", solver="ddim", steps=4)

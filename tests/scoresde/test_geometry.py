@@ -198,6 +198,44 @@ def test_gradients_and_ones_own_guidance_have_their_parts() -> None:
     assert list(late.estimates) == ["guided", "unconditional", "conditional"]
 
 
+def test_names_of_parts_do_not_hide_what_the_solver_sees() -> None:
+    free = mixture(ss.EDM())
+    guided = ss.classifier_free(free, 4.0, label=LABEL)
+    model = guidance.rescaled(guided, free.given(label=LABEL))
+    t = geometry.follow(model, 2, solver="ddim", steps=4)
+    assert list(t.estimates) == ["guided", "before", "conditional"]
+    alone = torch.stack([model.denoise(x, s) for x, s in zip(t.states, t.levels, strict=True)])
+    assert torch.allclose(t.guided, alone)
+    with pytest.raises(ValueError, match="may not be called 'guided'"):
+        geometry.follow(free, 2, solver="ddim", steps=2, parts={"guided": free})
+
+
+def test_densities_behind_are_of_all_data_in_its_units() -> None:
+    for process in PROCESSES.values():
+        t = followed("ddim", process, d=2)
+        axis = torch.linspace(-12, 12, 400)
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)
+        mass = t.density(grid, 1.0).exp().sum() * (axis[1] - axis[0]) ** 2
+        assert float(mass) == pytest.approx(1.0, abs=1e-3)
+    parts = [mixture(ss.EDM(), 2), mixture(ss.EDM(), 2)]
+    both = guidance.mixture(parts, lambda x, t: x)
+    assert geometry.follow(both, 2, solver="ddim", steps=2).density is None
+
+
+def test_degenerate_data_and_guidance_have_their_say() -> None:
+    free = mixture(ss.EDM())
+    none = ss.classifier_free(free, lambda level: 1 + 0 * level, label=LABEL)
+    rows = geometry.high_dimensions(geometry.follow(none, 2, solver="ddim", steps=3))
+    assert "cosine of noise and the estimate, size" in [row[""] for row in rows]
+    line = geometry.follow(mixture(ss.EDM(), 1), 2, solver="ddim", steps=3)
+    assert "hidden" not in geometry.measure(line)[0]
+    with pytest.raises(ValueError, match="one dimension has no angles"):
+        geometry.high_dimensions(line)
+    origin = torch.randn(5)
+    plane = geometry.Plane.spanned(origin, [torch.zeros(5)])
+    assert torch.allclose(plane.basis @ plane.basis.T, torch.eye(2))
+
+
 def test_high_dimensions_in_numbers() -> None:
     t = geometry.follow(mixture(ss.EDM(), 400), 8, solver="ddim", steps=4)
     rows = {
@@ -208,7 +246,7 @@ def test_high_dimensions_in_numbers() -> None:
         "length of noise, spread over mean": (math.sqrt(4 / math.pi - 1), 1 / math.sqrt(800)),
         "noise of less than half its usual length": (1 - math.exp(-0.25), 0.0),
         "cosine of two draws of noise, size": (2 / math.pi, math.sqrt(2 / (math.pi * 400))),
-        "cosine of noise and guidance, size": (2 / math.pi, math.sqrt(2 / (math.pi * 400))),
+        "cosine of noise and the estimate, size": (2 / math.pi, math.sqrt(2 / (math.pi * 400))),
         "share of noise that a plane shows": (1.0, 0.005),
     }
     assert rows.keys() == expected.keys()

@@ -47,6 +47,12 @@ def test_the_hinge_of_a_power_law_is_where_it_meets_the_noise() -> None:
     for level in (0.3, 0.5, 1.0):
         assert spectra.hinge(data, level) == pytest.approx(0.1 / level, rel=0.06)
     assert spectra.hinge(data, 100.0) == 0.0
+    empty = spectra.Spectrum(
+        data.frequencies, data.power * (torch.arange(data.power.shape[-1]) > 0), data.counts
+    )
+    assert spectra.hinge(empty, 0.5) == pytest.approx(
+        spectra.hinge(data, 0.5)
+    )  # the mean was taken out
     assert spectra.hinge(data, 1e-4) == math.inf
     with pytest.raises(ValueError, match="level must be positive"):
         spectra.hinge(data, 0.0)
@@ -76,5 +82,5 @@ def test_spectra_are_drawn(tmp_path: Path) -> None:
     assert list(hinges) == [0.5, 2.0]
     assert hinges[0.5] == math.inf
     assert (tmp_path / "a.png").stat().st_size > 1e4
-    with pytest.raises(ValueError, match="spectra are of images"):
+    with pytest.raises(ValueError, match="images have shape"):
         plots.spectrum(tmp_path / "b.png", torch.zeros(3, 5))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 from scoresde import guidance
 
 PROCESSES = {"EDM": ss.EDM(), "VP": ss.VP(), "Interpolant": ss.Interpolant()}
@@ -14,6 +15,9 @@ MEANS = torch.tensor([[-1.5, 1.0], [1.0, -1.0], [1.4, 1.2]], dtype=torch.float64
 STDS = torch.tensor([0.4, 0.3, 0.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Y, NOISE = torch.tensor([0.6], dtype=torch.float64), 0.5
+
+
+MANY = torch.ones(4, 1, dtype=torch.float64)
 
 
 def mixture(process: ss.Process) -> ss.MixtureOracle:
@@ -98,9 +102,29 @@ def test_classes_by_a_classifier() -> None:
         (lambda m: ss.twisted_sample(m, log_prob, 1, steps=2), "count must be at least 2"),
         (lambda m: ss.twisted_sample(m, log_prob, 4, steps=2, threshold=2.0), "threshold must lie"),
         (lambda m: ss.twisted_sample(m.given(label=torch.tensor([0, 1])), log_prob, 2), "same for all samples"),
+        (lambda m: ss.twisted_sample(m, log_prob, 4, y=torch.ones(4, 1)), "same for all samples"),
+        (lambda m: ss.twisted_sample(ss.classifier_free(m, MANY[:, 0], label=Y.long()), log_prob, 4), "same for"),
+        (lambda m: ss.weighted_sample([guidance.optimised(m, log_prob, 0.1, y=MANY)], [1.0], 4), "the same for"),
+        (lambda m: ss.weighted_sample([guidance.pseudoinverse(m, lambda x: x, MANY)], [1.0], 4), "the same"),
         (lambda m: ss.twisted_sample(guidance.universal(m, lambda D: D.sum(1)), log_prob, 2), "has no gradients"),
     ],
 )  # fmt: skip
 def test_bad_twists_are_refused(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(mixture(ss.EDM()))  # type: ignore[operator]
+
+
+def test_samples_may_be_ruled_out() -> None:
+    r"""A hard constraint: the first entry is positive."""
+
+    def positive(D: Tensor, level: float) -> Tensor:
+        soft = torch.nn.functional.logsigmoid(4 * D[:, 0])
+        return soft if level else torch.where(D[:, 0] > 0, 0 * soft, -math.inf)
+
+    s = ss.twisted_sample(mixture(ss.EDM()), positive, 3000, steps=120)
+    assert float(s.x[s.log_weights > -math.inf, 0].min()) > -0.1
+    normal = torch.distributions.Normal(MEANS[:, 0], STDS)
+    mass = WEIGHTS @ (1 - normal.cdf(torch.zeros(3, dtype=torch.float64)))
+    assert math.exp(s.log_normaliser) == pytest.approx(float(mass), abs=0.05)
+    with pytest.raises(solvers.SolverError, match="NaN or infinite"):
+        ss.twisted_sample(mixture(ss.EDM()), lambda D, level: D[:, 0] * 0 - math.inf, 8, steps=3)
