@@ -51,6 +51,11 @@ class Given(ScoreModel):
         return Given(self.model.rows(index), rows_of(self.bound, index))
 
     def _rows_of(self, x: Tensor) -> dict[str, Tensor]:
+        for name, value in self.bound.items():
+            if len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"{name} must have leading size {len(x)} or 1, but has {len(value)}."
+                )
         return {
             name: value.to(x.device).expand(len(x), *value.shape[1:])
             for name, value in self.bound.items()

@@ -43,8 +43,13 @@ def spectrum(x: Tensor) -> Spectrum:
         x: Images, with shape (\*, C, H, W).
     """
 
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images must be a tensor of floating-point numbers, not {kind}.")
     if x.ndim < 3 or min(x.shape[-2:]) < 2:
         raise ValueError(f"spectra are of images, with shape (*, C, H, W), not {tuple(x.shape)}.")
+    if not bool(x.isfinite().all()):
+        raise ValueError("images must be finite, but have NaN or infinite entries.")
     height, width = x.shape[-2:]
     power = torch.fft.fft2(x.double()).abs().square().mean(-3) / (height * width)
     axes = (torch.fft.fftfreq(n, dtype=torch.float64, device=x.device) for n in (height, width))
@@ -99,6 +104,8 @@ def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
     """
 
     D = trajectory.guided
+    if D.ndim != 5:
+        raise ValueError(f"spectra are of images, with shape (C, H, W), not {tuple(D.shape[2:])}.")
     if D.shape[1] < 2:
         raise ValueError("coarse to fine is told by at least two samples; follow more.")
     each = spectrum(D - D.mean(1, keepdim=True))

@@ -82,6 +82,7 @@ def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2)
     for part in (trajectory.push, trajectory.difference):
         if part is not None:
             at_play.append(part[step, sample])
+    at_play += [D - estimate[step, sample] for estimate in trajectory.estimates.values()]
     if trajectory.noise is not None:
         at_play.append(trajectory.noise[step, sample])
     # in the order of importance: what does not fit is hidden

@@ -115,8 +115,7 @@ def follow(
         SolverError: If the run fails.
     """
 
-    if parts is not None and {"guided", "denoised"} & set(parts):
-        raise ValueError("parts may not be called 'guided' or 'denoised', as the model itself is.")
+    _check_parts(parts)
     count = shape if isinstance(shape, int) else shape[0]
     bound, settings = split(model, options, count)
     _check(settings)
@@ -167,6 +166,17 @@ def _means(model: ScoreModel, path: Tensor, times: Tensor, settings: Settings) -
             return None
         means.append(mean)
     return torch.stack(means) / align(model.process.scales(times[1:])[0].to(path), path[1:])
+
+
+def _check_parts(parts: object) -> None:
+    if parts is None:
+        return
+    if not isinstance(parts, Mapping) or not all(
+        isinstance(v, ScoreModel) for v in parts.values()
+    ):
+        raise TypeError(f"parts must be score models by name, but are {parts!r}.")
+    if {"guided", "denoised"} & set(parts):
+        raise ValueError("parts may not be called 'guided' or 'denoised', as the model itself is.")
 
 
 def _check(settings: Settings) -> None:

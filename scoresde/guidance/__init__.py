@@ -2,6 +2,7 @@ r"""Guidance: functions from score model to score model."""
 
 from .classifier import classifier
 from .classifier_free import classifier_free
+from .combined import Combined
 from .composed import experts, mixture, product
 from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
 from .feedback import feedback
@@ -13,6 +14,7 @@ from .replaced import replacement
 from .thresholded import thresholded
 
 __all__ = [
+    "Combined",
     "adaptive_projected",
     "autoguidance",
     "classifier",

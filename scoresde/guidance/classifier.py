@@ -42,7 +42,12 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    check_function("log_prob", log_prob, data, model.process)
+    check_function("log_prob", log_prob, data, model.process, ("x", "t"))
+    levels = getattr(getattr(log_prob, "__self__", None), "levels", None)
+    if levels is not None and levels[0] == levels[1]:
+        raise ValueError(
+            "this classifier knows clean data alone; use guidance.universal with its loss."
+        )
     if not callable(scale):
         check_finite("scale", scale)
     return _Classified(model, log_prob, scale, data)

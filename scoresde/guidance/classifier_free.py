@@ -56,7 +56,11 @@ def classifier_free(
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
         raise ValueError(f"scale must be a finite number, or one per sample, but is {scale}.")
-    pair = interval is None or (isinstance(interval, tuple | list) and len(interval) == 2)
+    pair = interval is None or (
+        isinstance(interval, tuple | list)
+        and len(interval) == 2
+        and all(isinstance(level, int | float) for level in interval)
+    )
     if not pair or (interval is not None and not 0 <= interval[0] < interval[1]):
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
@@ -85,7 +89,6 @@ class _ClassifierFree(Several):
     ) -> None:
         self.scale, self.interval, self.roles = scale, interval, roles
         super().__init__(models, f"classifier_free {self._words()}")
-        self.conditions = tuple(n for n in self.conditions if n not in self.bound_names)
         away, _ = models
         self.fingerprint = f"{away.fingerprint or type(away).__name__} guided by {self._words()}"
 
@@ -114,7 +117,13 @@ class _ClassifierFree(Several):
 
         level = torch.exp(-self.process.log_snr(times))
         if callable(self.scale):
-            w = torch.as_tensor(self.scale(level)).double().expand_as(level)
+            found = torch.as_tensor(self.scale(level)).double()
+            if found.shape not in (torch.Size(), level.shape):
+                raise ValueError(
+                    f"scale must return numbers of the shape of the noise levels, {tuple(level.shape)}, not "
+                    f"{tuple(found.shape)}."
+                )
+            w = found.expand_as(level)
             if not bool(w.isfinite().all()):
                 raise ValueError("scale must be finite at all noise levels that are asked for.")
         else:

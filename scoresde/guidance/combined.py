@@ -38,8 +38,9 @@ class Several(Guided):
         self.resemble(first)
         self.guided, self.cost = True, sum(model.cost for model in models)
         self.differentiable = all(model.differentiable for model in models)
-        self.conditions = tuple(dict.fromkeys(n for model in models for n in model.conditions))
         self.bound_names = tuple(dict.fromkeys(n for model in models for n in model.bound_names))
+        free = dict.fromkeys(n for model in models for n in model.conditions)
+        self.conditions = tuple(name for name in free if name not in self.bound_names)
         named = [model.fingerprint or type(model).__name__ for model in models]
         others = f" with {', '.join(named[1:])}" if named[1:] else ""
         self.fingerprint = f"{named[0]} guided by {name}{others}"

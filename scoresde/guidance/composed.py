@@ -81,7 +81,7 @@ def mixture(
 
     if len(models) < 2:
         raise ValueError(f"a mixture needs at least two models, but got {len(models)}.")
-    check_function("log_weights", log_weights, {}, models[0].process)
+    check_function("log_weights", log_weights, {}, models[0].process, ("x", "t"))
     return _Mixture(models, log_weights)
 
 

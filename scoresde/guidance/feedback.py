@@ -57,7 +57,7 @@ def feedback(
     if not condition:
         raise ValueError("feedback needs a condition, such as label=.")
     bound = check_conditions(model, condition, None)
-    check_function("log_ratio", log_ratio, bound, model.process)
+    check_function("log_ratio", log_ratio, bound, model.process, ("x", "t"))
     if share == 1:
         return model.given(**bound)
     return _Feedback((model.given(**bound), model), log_ratio, share, limit, bound)
@@ -77,7 +77,6 @@ class _Feedback(Combined):
         super().__init__(models, f"feedback {share:g} up to {limit:g}")
         self.log_ratio, self.share, self.limit = log_ratio, share, limit
         self.condition = dict(condition)
-        self.conditions = tuple(n for n in self.conditions if n not in self.bound_names)
 
     def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
         condition = {name: value.to(x.device) for name, value in self.condition.items()}

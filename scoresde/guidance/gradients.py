@@ -1,6 +1,7 @@
 r"""Gradients of what users ask for, each row by itself."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -75,7 +76,11 @@ def check_gradients() -> None:
 
 
 def check_function(
-    name: str, function: object, data: Mapping[str, Tensor], process: Process | None = None
+    name: str,
+    function: object,
+    data: Mapping[str, Tensor],
+    process: Process | None = None,
+    takes: Sequence[str] = ("x",),
 ) -> None:
     r"""Refuses what is no function, or is asked for what it does not know.
 
@@ -86,10 +91,20 @@ def check_function(
         function: The function.
         data: What it takes by name.
         process: The process, if it takes noisy data and its time.
+        takes: What it takes before that.
     """
 
     if not callable(function):
         raise TypeError(f"{name} must be a function of data, but is {function!r}.")
+    words = ", ".join((*takes, *(f"{key}=..." for key in data)))
+    try:
+        inspect.signature(function).bind(*takes, **data)
+    except TypeError:
+        raise TypeError(
+            f"{name} is called as {name}({words}), which {function!r} does not take."
+        ) from None
+    except ValueError:  # of what has no signature
+        pass
     owner = getattr(function, "__self__", None)
     own = getattr(owner, "process", process)
     if process is not None and own != process:

@@ -188,14 +188,14 @@ class _Measured(Pull):
             variance = level**2 * self.std**2 / (level**2 + self.std**2)
 
             def normal(v: Tensor) -> Tensor:  # consistent whatever the measurements are
-                return adjoint(variance * measure(v)) + self.noise**2 * v
+                return adjoint(measure(variance * v)) + self.noise**2 * v
 
             return solved(normal, adjoint(gap), self.iterations)
 
         def system(v: Tensor) -> Tensor:
             return measure(covariance(adjoint(v))) + self.noise**2 * v
 
-        return adjoint(solved(system, gap, self.iterations))
+        return adjoint(solved(system, gap, self.iterations, floor=self.noise**2))
 
     @property
     def words(self) -> str:
@@ -217,6 +217,8 @@ def measured(
     with torch.enable_grad():
         leaf = D.detach().requires_grad_()
         seen = operator(leaf, **here)
+    if len(y) not in (1, len(D)):
+        raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
     known = y.to(D).expand(len(D), *y.shape[1:])
     if not isinstance(seen, Tensor) or seen.shape != known.shape:
         shape = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
@@ -235,8 +237,11 @@ def measured(
     return known - seen.detach(), lambda x: operator(x, **here), adjoint
 
 
-def solved(system: Product, right: Tensor, iterations: int) -> Tensor:
-    r"""Returns the solution of a positive system by conjugate gradients, for each row until it is solved."""
+def solved(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -> Tensor:
+    r"""Returns the solution of a positive system by conjugate gradients, for each row until it is solved.
+
+    It ends where the system is less than a floor along a step: there a network's derivatives are no covariance.
+    """
 
     with torch.no_grad():
         x, rest = torch.zeros_like(right), right.clone()
@@ -245,7 +250,7 @@ def solved(system: Product, right: Tensor, iterations: int) -> Tensor:
         for _ in range(iterations):
             image = system(step)
             curve = row_sum(step.double() * image)
-            going = (size > enough) & (curve > 0)
+            going = (size > enough) & (curve > 0) & (curve >= floor * row_sum(step.double() ** 2))
             share = torch.where(going, size / curve, 0.0).to(right)
             x, rest = x + share * step, rest - share * image
             after = row_sum(rest.double() ** 2)

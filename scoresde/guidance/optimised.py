@@ -43,7 +43,7 @@ def optimised(
 
     check_finite("rate", rate)
     check_count("iterations", iterations, at_least=1)
-    check_function("loss", loss, data)
+    check_function("loss", loss, data, takes=("D",))
     return _Optimised((model,), loss, rate, iterations, data)
 
 

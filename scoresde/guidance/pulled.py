@@ -143,7 +143,7 @@ def universal(
     """
 
     check_finite("scale", scale)
-    check_function("loss", loss, data)
+    check_function("loss", loss, data, takes=("D",))
     return Pulled(model, _Loss(loss, scale, data, f"loss {scale:g}"))
 
 

@@ -46,7 +46,7 @@ def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float)
     grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1).reshape(-1, 2)
     across, up = (values.tolist() for values in axes)
     with torch.no_grad():
-        noisy, clean = (density(grid, s).reshape(POINTS, POINTS).cpu() for s in (level, lowest))
+        noisy, clean = (_asked(density, grid, s) for s in (level, lowest))
     top = float(noisy.max())
     heights = torch.linspace(max(top - FALL, float(noisy.min())), top, SHADES).tolist()
     axis.contourf(across, up, noisy.tolist(), heights, cmap="Greys", zorder=0,
@@ -95,3 +95,13 @@ def _square(box: Tensor) -> tuple[Tensor, Tensor]:
     middle, half = box.mean(0), float((box[1] - box[0]).max()) / 2
     half = half * (1 + 2 * MARGIN) if half > 0 else 1.0
     return middle - half, middle + half
+
+
+def _asked(density: Density, grid: Tensor, level: float) -> Tensor:
+    found = density(grid, level)
+    if not isinstance(found, Tensor) or found.shape != grid.shape[:1] or bool(found.isnan().any()):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"density must return one log-density per point, with shape ({len(grid)},) and no NaN, not {shape}."
+        )
+    return found.reshape(POINTS, POINTS).cpu()

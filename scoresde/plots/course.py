@@ -2,18 +2,31 @@ r"""What goes on along a trajectory: lengths, angles, estimates as a strip of fi
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from ..checks import check_count
 from ..geometry import Trajectory, measure
 from . import figures
 from .pictures import tile
 
-LENGTHS = ("way", "difference", "push", "step", "noise")
-ANGLES = ("cos(push, way)", "cos(push, estimate)", "cos(push, last)")
-SHARES = ("push / way", "hidden")
+COSINE = "cosine, mean over samples"
+GROUPS = {
+    "length, root mean square": {
+        "way": "way to the estimate",
+        "difference": "difference of predictions",
+        "push": "push: what guidance adds",
+        "step": "step",
+        "noise": "fresh noise",
+    },
+    COSINE: {
+        "cos(push, way)": "push and way to the estimate",
+        "cos(push, estimate)": "push and estimate",
+        "cos(push, last)": "push and last push",
+    },
+    "share": {"push / way": "push, of the way", "hidden": "of a step, hidden by the best plane"},
+}
 
 
 def trajectory(file: str | Path, followed: Trajectory) -> None:
@@ -24,26 +37,28 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
         followed: The trajectory of :func:`scoresde.geometry.follow`; see :func:`scoresde.geometry.measure`.
     """
 
+    figures.check_picture(Path(file))
     rows = measure(followed)
-    made, axes = figures.figure(1, 3, (4.2, 3.4))
-    groups = (("length, root mean square", LENGTHS), ("cosine", ANGLES), ("share", SHARES))
-    for axis, (words, names) in zip(axes, groups, strict=True):
+    groups = {words: [n for n in names if n in rows[0]] for words, names in GROUPS.items()}
+    groups = {words: names for words, names in groups.items() if names}
+    made, axes = figures.figure(1, len(groups), (4.2, 3.4))
+    for axis, (words, names) in zip(axes, groups.items(), strict=True):
         for name in names:
-            if name in rows[0]:
-                known = [
-                    (row["noise level"], row[name]) for row in rows if not math.isnan(row[name])
-                ]
-                axis.plot(
-                    *zip(*known, strict=True), marker="o", markersize=3, linewidth=1, label=name
-                )
-        _by_level(axis)
+            known = [(row["noise level"], row[name]) for row in rows if not math.isnan(row[name])]
+            label = GROUPS[words][name]
+            axis.plot(
+                *zip(*known, strict=True), marker="o", markersize=3, linewidth=1, label=label
+            )
+        if words == COSINE:  # two deviations of that of directions at random
+            bound = 2 / math.sqrt(followed.dimension * followed.states.shape[1])
+            axis.axhspan(-bound, bound, color="0.9", zorder=0, label="directions at random")
+        axis.set_xscale("log")
+        axis.invert_xaxis()
+        axis.set_xlabel("noise level")
         axis.set_ylabel(words)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize=7)
+        axis.grid(alpha=0.3, linewidth=0.5)
+        axis.legend(frameon=False, fontsize=7)
     axes[0].set_yscale("log")
-    bound = 2 / math.sqrt(followed.dimension)  # two deviations of the cosine of random directions
-    axes[1].axhspan(-bound, bound, color="0.9", zorder=0)
-    axes[1].set_title("grey: directions at random", fontsize=8)
     figures.write(made, Path(file))
 
 
@@ -57,7 +72,11 @@ def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: in
         columns: The largest number of columns; steps are left out evenly.
     """
 
-    shape = tuple(followed.states.shape[2:])
+    figures.check_picture(Path(file))
+    check_count("columns", columns, at_least=1)
+    shape, samples = tuple(followed.states.shape[2:]), followed.states.shape[1]
+    if not 0 <= sample < samples:
+        raise ValueError(f"sample must lie in [0, {samples - 1}], but is {sample}.")
     if len(shape) != 3 or shape[0] != 1:
         raise ValueError(f"a film is of grey images, with shape (1, H, W), not {shape}.")
     count = len(followed.levels)
@@ -80,10 +99,3 @@ def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: in
     for spine in axis.spines.values():
         spine.set_visible(False)
     figures.write(made, Path(file))
-
-
-def _by_level(axis: Any) -> None:
-    axis.set_xscale("log")
-    axis.invert_xaxis()
-    axis.set_xlabel("noise level")
-    axis.grid(alpha=0.3, linewidth=0.5)

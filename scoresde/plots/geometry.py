@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import check_count, check_finite
 from ..geometry import Density, Plane, Trajectory
 from . import figures
 from .backdrop import limits, shade, thumbnails
@@ -44,7 +45,7 @@ def geometry(
         step: Which step, from 0 on. By default, the way.
         dimensions: 2, or 3 for a view of space.
         highest: The noise level from which on the way is drawn. By default, 4 root mean squares of
-            data of 2 or 3 dimensions, else 1.5.
+            data of 2 or 3 dimensions, else 1.5; animations of more dimensions then show all steps.
         density: The log-density behind data of two dimensions, from points in units of the data, with shape
             (n, 2), and a noise level. By default, that of the model, if it is known.
         seconds: How long an animation takes.
@@ -56,11 +57,14 @@ def geometry(
         ValueError: If there is no such sample or step.
     """
 
-    file = Path(file)
     _check(trajectory, sample, step, file)
+    file = Path(file)
+    check_finite("seconds", seconds)
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, but is {seconds}.")
     view = way_of(trajectory, sample, dimensions, highest, density)
     if file.suffix in MOVIES:
-        pictures = _pictures(view, dimensions)
+        pictures = _pictures(view, dimensions, whole=highest is None)
         if file.suffix == ".gif":
             write_gif(file, pictures, seconds)
         else:
@@ -76,15 +80,18 @@ def geometry(
     return view.plane
 
 
-def _pictures(view: View, dimensions: int) -> list[np.ndarray]:
+def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
     r"""A picture of each step, in one plane and on one scale if there are few dimensions.
 
-    Else one plane would hide nearly all that guidance does.
+    Else one plane would hide nearly all that guidance does; and with planes and scales of their own, all steps
+    can be seen.
     """
 
-    every = range(view.first, len(view.trajectory.states) - 1)
+    last = len(view.trajectory.states) - 1
     if view.few:
+        every = range(view.first, last)
         return [_frame(view, i, view.box(every), trail=True) for i in every]
+    every = range(0 if whole else view.first, last)
     views = [step_of(view, i, dimensions) for i in every]
     return [_frame(own, i, own.box([i])) for own, i in zip(views, every, strict=True)]
 
@@ -106,7 +113,7 @@ def _draw_step(figure: Any, view: View, i: int, box: Tensor, trail: bool = False
     )
     levels = trajectory.levels.tolist()
     axis.set_title(
-        f"step {i + 1} of {len(levels) - 1}: noise level {levels[i]:.3g} to {levels[i + 1]:.3g}"
+        f"step {i} of 0 to {len(levels) - 2}: noise level {levels[i]:.3g} to {levels[i + 1]:.3g}"
     )
     _finish(figure, view, box, levels[i])
     thumbnails(figure, trajectory, view.sample, i, view.colours)
@@ -128,7 +135,13 @@ def _arrows(axis: Any, view: View, i: int) -> None:
         _arrow(axis, points[base], guided, ROLES[0], words)
     if trajectory.means is not None and trajectory.noise is not None:
         mean = view.points(trajectory.means)[i]
-    _arrow(axis, start, mean, STATE, view.words("step", view.step(i)))
+    _arrow(
+        axis,
+        start,
+        mean,
+        STATE,
+        view.words("step and its noise" if trajectory.means is None else "step", view.step(i)),
+    )
     if trajectory.noise is not None and bool(trajectory.noise[i, b].abs().max() > 0):
         _arrow(axis, mean, end, NOISE, view.words("fresh noise", trajectory.noise[i, b]))
 
@@ -213,19 +226,21 @@ def _arrow(axis: Any, start: Tensor, end: Tensor, colour: str, words: str) -> No
                 scale_units="xy", scale=1, width=0.006, zorder=4)  # fmt: skip
 
 
-def _check(trajectory: Trajectory, sample: int, step: int | None, file: Path) -> None:
-    figures.check_picture(file, MOVIES)
+def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Path) -> None:
+    if not isinstance(file, str | Path):
+        raise TypeError(f"file must be a path, but is a {type(file).__name__}; it comes first.")
+    figures.check_picture(Path(file), MOVIES)
     if not isinstance(trajectory, Trajectory):
         kind = type(trajectory).__name__
         raise TypeError(
             f"trajectory must be what ss.geometry.follow(model, ...) returns, not a {kind}."
         )
     steps, count = len(trajectory.states) - 1, trajectory.states.shape[1]
-    if not 0 <= sample < count:
-        raise ValueError(f"sample must lie in [0, {count - 1}], but is {sample}.")
-    if step is not None and not 0 <= step < steps:
-        raise ValueError(f"step must lie in [0, {steps - 1}], but is {step}.")
-    if step is not None and file.suffix in MOVIES:
+    for name, value, size in (("sample", sample, count), ("step", step, steps)):
+        check_count(name, value, at_least=None)
+        if value is not None and not 0 <= value < size:
+            raise ValueError(f"{name} must lie in [0, {size - 1}], but is {value}.")
+    if step is not None and Path(file).suffix in MOVIES:
         raise ValueError(
-            f"an animation shows all steps; leave step=, or write a picture, not {file.name!r}."
+            f"an animation shows many steps; leave step=, or write a picture, not {str(file)!r}."
         )

@@ -40,9 +40,10 @@ def spectrum(
         The hinge of each level, in cycles per pixel, as of :func:`scoresde.spectra.hinge`.
     """
 
+    figures.check_picture(Path(file))
+    data = power_spectrum(x)
     if x.ndim != 4:
         raise ValueError(f"images have shape (B, C, H, W), not {tuple(x.shape)}.")
-    data = power_spectrum(x)
     made, axes = figures.figure(1, 1 if followed is None else 2, (5.5, 3.8))
     frequencies = data.frequencies.tolist()
     axes[0].plot(
@@ -58,7 +59,7 @@ def spectrum(
         axes[0].axhline(level**2, color=f"C{i}", linewidth=0.7, linestyle=":")
         if 0 < at < math.inf:
             axes[0].plot([at], [level**2], "o", color=f"C{i}")
-    axes[0].set_title("data with noise; dotted: noise alone", fontsize=9)
+    axes[0].set_title("data with noise; dotted: noise alone; dots: hinges", fontsize=9)
     if followed is not None:
         _fill(axes[1], followed)
     for axis in axes:
@@ -82,4 +83,5 @@ def _fill(axis: Any, followed: Trajectory) -> None:
         axis.plot(frequencies, found.power[i].tolist(), linewidth=1, color=colour, label=words)
     axis.plot(frequencies, found.power[-1].tolist(), color="black", linewidth=2, label="last")
     reached = ", ".join("-" if math.isnan(s) else f"{s:.2g}" for s in settled.tolist())
-    axis.set_title(f"estimates; half reached at {reached}", fontsize=8)
+    words = "estimates less their mean; each ring has half its last power\nat the noise levels"
+    axis.set_title(f"{words} {reached}", fontsize=8)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import check_finite
 from ..geometry import Density, Plane, Trajectory
 from ..geometry.plane import of_path, of_step
 
@@ -88,6 +89,9 @@ def way_of(
 ) -> View:  # fmt: skip
     r"""Returns the view of a sample's way, from a noise level on."""
 
+    check_finite("highest", highest)
+    if highest is not None and not highest > 0:
+        raise ValueError(f"highest must be a positive noise level, but is {highest}.")
     few = trajectory.dimension <= FEW
     top = HIGHEST[few] * trajectory.data_std if highest is None else highest
     below, last = (trajectory.levels <= top).nonzero()[:, 0], len(trajectory.levels) - 2

@@ -74,7 +74,7 @@ def twisted_sample(
     """
 
     check_model(model)
-    check_function("log_prob", log_prob, data)
+    check_function("log_prob", log_prob, data, takes=("D", "level"))
     check_shared([model], data.values())
     if not model.differentiable:
         raise ValueError(

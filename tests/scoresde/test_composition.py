@@ -29,6 +29,10 @@ def component(process: ss.Process, k: int) -> ss.MixtureOracle:
     return ss.MixtureOracle(MEANS[k : k + 1], STDS[k : k + 1], process=process)
 
 
+def known(D: Tensor, y: Tensor) -> Tensor:
+    return D.sum(1)
+
+
 class Noisy:
     r"""A classifier of another process."""
 
@@ -195,11 +199,15 @@ def test_mixtures_and_feedback_have_likelihoods_and_latents(process: ss.Process)
         (lambda m: guidance.joined([lambda x: x], [MEANS], [0.0]), "noises must be positive"),
         (lambda m: guidance.joined([lambda x: x] * 2, [MEANS, MEANS[:2]], [1.0, 1.0]), "one leading size"),
         (lambda m: guidance.classifier(m, Noisy().log_prob, label=LABEL), "of the process EDM"),
-        (lambda m: guidance.optimised(m, total, 0.1, y=MEANS).denoise(MEANS[:2], 0.5), "leading size 2"),
+        (lambda m: guidance.optimised(m, known, 0.1, y=MEANS).denoise(MEANS[:2], 0.5), "leading size 2"),
         (lambda m: guidance.universal(guidance.universal(m, total), total), "has no further"),
         (lambda m: guidance.replacement(m, lambda x: x[:, :1], MEANS).denoise(MEANS, 0.5), "y must have"),
         (lambda m: guidance.replacement(m, lambda x: x.detach(), MEANS).denoise(MEANS, 0.5), "has no gradient"),
         (lambda m: guidance.pseudoinverse(m, lambda x: 3, MEANS).denoise(MEANS, 0.5), "but has"),
+        (lambda m: ss.classifier_free(m, 2.0, interval=("a", "b"), label=LABEL), "interval must be two"),
+        (lambda m: ss.classifier_free(m, lambda s: MEANS, label=LABEL).denoise(MEANS, 0.5), "scale must return"),
+        (lambda m: guidance.pseudoinverse(m, lambda x: x, MEANS).denoise(MEANS[:2], 0.5), "leading size 2 or 1"),
+        (lambda m: m.given(label=LABEL.expand(3)).denoise(MEANS[:2], 0.5), "label must have leading size 2 or 1"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL + 2), "label must lie in"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL, negative={"label": LABEL + 8}), "must lie"),
         (lambda m: guidance.universal(m, lambda D: D.new_ones(3)).denoise(MEANS, 0.5), "that has a gradient"),
@@ -280,3 +288,52 @@ def test_inpainting_takes_guided_models_and_resamples_by_default() -> None:
     ).calls.tolist() == [21, 21]
     with pytest.raises(ValueError, match="has a solver of its own"):
         ss.inpaint(model, x, known, method="resampling", solver="ddim", steps=4)
+
+
+def test_measurements_of_any_shape_serve_under_tolerances() -> None:
+    model = ss.GaussianOracle(torch.zeros(3), torch.diag(torch.tensor([0.4, 0.3, 0.2])), ss.EDM())
+    y = torch.tensor([[0.5]])
+    flat = guidance.pseudoinverse(model, lambda x: x[:, :1], y, noise=0.1)
+    nested = guidance.pseudoinverse(model, lambda x: x[:, :1, None], y[..., None], noise=0.1)
+    lone = guidance.pseudoinverse(model, lambda x: x[:, 0], y[:, 0], noise=0.1)
+    options = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
+    want = ss.sample(flat, 3, **options).x
+    for guided in (nested, lone):
+        assert torch.allclose(ss.sample(guided, 3, **options).x, want, atol=1e-9)
+
+
+def test_moment_matching_takes_no_derivatives_for_a_covariance_that_are_none() -> None:
+    r"""A network whose Jacobian is negative at high noise: nothing is pulled there."""
+
+    class Odd(ss.ScoreModel):
+        process = ss.EDM()
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            return -0.1 * x
+
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    guided = guidance.moment_matching(Odd(), lambda x: x, y, noise=0.1)
+    assert torch.equal(guided.denoise(x, torch.tensor(30.0)), -0.1 * x)
+
+
+def test_a_guidance_of_ones_own_is_a_combination() -> None:
+    class Halved(guidance.Combined):
+        roles = ("conditional", "unconditional")
+
+        def combined(self, denoised: list[Tensor], x: Tensor, level: object) -> Tensor:
+            D, other = denoised
+            return D + 0.5 * (D - other)
+
+        def of(self, models: list[ss.ScoreModel], index: Tensor) -> ss.ScoreModel:
+            return Halved(models, self.name)
+
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    own = Halved((model.given(label=torch.tensor([0, 2])), model), "halved")
+    usual = ss.classifier_free(model, 1.5, label=torch.tensor([0, 2]))
+    for options in ({"steps": 4, "batch_size": 1}, {"rtol": 1e-4, "atol": 1e-4}):
+        found, want = (ss.sample(m, 2, solver="exponential_2" if "steps" in options else "exponential", **options)
+                       for m in (own, usual))  # fmt: skip
+        assert torch.allclose(found.x, want.x, atol=1e-9)
+    assert own.guided
+    with pytest.raises(TypeError, match="label= is bound"):
+        ss.sample(own, 2, label=LABEL)

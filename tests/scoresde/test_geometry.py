@@ -106,6 +106,15 @@ def test_a_plane_hides_nothing_of_classifier_free_guidance() -> None:
     assert float(shares.mean()) == pytest.approx(1 - 2 / D, abs=0.06)
 
 
+def test_planes_of_mixtures_are_spanned_by_their_parts() -> None:
+    parts = [mixture(ss.EDM()).given(label=torch.tensor([k])) for k in (0, 2)]
+    t = geometry.follow(
+        guidance.mixture(parts, lambda x, t: x[:, :2]), 2, solver="ancestral", steps=6
+    )
+    apart = t.estimates["part 1"] - t.estimates["part 2"]
+    assert float(of_step(t, 0, 3).hidden(apart[3, 0][None])) < 0.02
+
+
 def test_planes_are_true_to_scale() -> None:
     draw = torch.Generator().manual_seed(0)
     origin, directions = (
@@ -264,6 +273,9 @@ def test_pictures_and_animations_are_written(d: int, tmp_path: Path) -> None:
     plots.geometry(str(tmp_path / "way.gif"), t, highest=20.0)
     plots.geometry(tmp_path / "way.html", t, highest=20.0)
     shown = int((t.levels[:-1] <= 20.0).sum())
+    plots.geometry(tmp_path / "whole.gif", t)
+    few = int((t.levels[:-1] <= 4.0).sum())
+    assert Image.open(tmp_path / "whole.gif").n_frames == (8 if d > 3 else few)
     assert Image.open(tmp_path / "way.gif").n_frames == shown
     page = (tmp_path / "way.html").read_text()
     assert page.count("data:image/png;base64,") == shown
@@ -282,6 +294,8 @@ def test_films_are_of_images(tmp_path: Path) -> None:
     plots.film(tmp_path / "film.png", t, sample=1)
     plots.geometry(tmp_path / "step.png", t, step=2)
     assert Image.open(tmp_path / "film.png").size[0] > 200
+    with pytest.raises(ValueError, match=r"sample must lie in \[0, 1\]"):
+        plots.film(tmp_path / "none.png", t, sample=2)
     with pytest.raises(ValueError, match="a film is of grey images"):
         plots.film(tmp_path / "none.png", followed())
     assert not (tmp_path / "none.png").exists()
@@ -293,6 +307,8 @@ def test_films_are_of_images(tmp_path: Path) -> None:
         ({"sample": 4}, r"sample must lie in \[0, 3\], but is 4"),
         ({"step": 8}, r"step must lie in \[0, 7\], but is 8"),
         ({"dimensions": 4}, "dimensions must be 2 or 3"),
+        ({"highest": 0.0}, "highest must be a positive"),
+        ({"seconds": 0.0}, "seconds must be positive"),
     ],
 )
 def test_pictures_say_what_is_wrong(options: dict[str, int], words: str, tmp_path: Path) -> None:
@@ -305,6 +321,16 @@ def test_following_says_what_is_wrong(tmp_path: Path) -> None:
     model = mixture(ss.EDM())
     with pytest.raises(ValueError, match="leave step="):
         plots.geometry(tmp_path / "a.gif", followed(), step=2)
+    with pytest.raises(TypeError, match="file must be a path, but is a Trajectory"):
+        plots.geometry(followed(), "a.png")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="step must be a whole number"):
+        plots.geometry(tmp_path / "a.png", followed(), step=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one log-density per point"):
+        plots.geometry(tmp_path / "a.png", followed(d=2), step=1, density=lambda x, s: x)
+    with pytest.raises(ValueError, match="must end in one of .png"):
+        plots.trajectory(tmp_path / "a.gif", followed())
+    with pytest.raises(TypeError, match="parts must be score models by name"):
+        geometry.follow(model, 2, steps=2, parts=[model])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="what ss.geometry.follow"):
         plots.geometry(tmp_path / "a.png", model)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on a grid: pass steps="):

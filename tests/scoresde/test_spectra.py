@@ -83,4 +83,13 @@ def test_spectra_are_drawn(tmp_path: Path) -> None:
     assert hinges[0.5] == math.inf
     assert (tmp_path / "a.png").stat().st_size > 1e4
     with pytest.raises(ValueError, match="images have shape"):
-        plots.spectrum(tmp_path / "b.png", torch.zeros(3, 5))
+        plots.spectrum(tmp_path / "b.png", torch.zeros(1, 3, 5))
+    with pytest.raises(TypeError, match="floating-point numbers, not torch.uint8"):
+        plots.spectrum(tmp_path / "b.png", torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="must be finite"):
+        spectra.spectrum(torch.full((2, 1, 4, 4), math.nan))
+    with pytest.raises(ValueError, match="must end in one of"):
+        plots.spectrum(tmp_path / "b.gif", torch.zeros(2, 1, 4, 4))
+    flat = ss.GaussianOracle(torch.zeros(2), torch.eye(2), ss.EDM())
+    with pytest.raises(ValueError, match="spectra are of images"):
+        spectra.coarse_to_fine(geometry.follow(flat, 3, solver="ddim", steps=2))

@@ -17,6 +17,7 @@ WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Y, NOISE = torch.tensor([0.6], dtype=torch.float64), 0.5
 
 
+TWO = torch.tensor([0, 1])
 MANY = torch.ones(4, 1, dtype=torch.float64)
 
 
@@ -34,6 +35,10 @@ def posterior() -> tuple[float, Tensor, Tensor]:
     variances = torch.stack([STDS**2 * (1 - gain), STDS**2], 1)
     mean = shares @ means
     return float(log_p.logsumexp(0)), mean, shares @ (variances + means**2) - mean**2
+
+
+def known(D: Tensor, y: Tensor) -> Tensor:
+    return D.sum(1)
 
 
 def log_prob(D: Tensor, level: float, y: Tensor) -> Tensor:
@@ -99,19 +104,26 @@ def test_classes_by_a_classifier() -> None:
     [
         (lambda m: ss.twisted_sample(m, lambda D, level: D, 4, steps=2), "one number per sample"),
         (lambda m: ss.twisted_sample(m, lambda D, level: D.detach()[:, 0], 4, steps=2), "has a gradient"),
-        (lambda m: ss.twisted_sample(m, log_prob, 1, steps=2), "count must be at least 2"),
-        (lambda m: ss.twisted_sample(m, log_prob, 4, steps=2, threshold=2.0), "threshold must lie"),
-        (lambda m: ss.twisted_sample(m.given(label=torch.tensor([0, 1])), log_prob, 2), "same for all samples"),
+        (lambda m: ss.twisted_sample(m, log_prob, 1, steps=2, y=Y), "count must be at least 2"),
+        (lambda m: ss.twisted_sample(m, log_prob, 4, threshold=2.0, y=Y), "threshold must lie"),
+        (lambda m: ss.twisted_sample(m.given(label=TWO), log_prob, 2, y=Y), "same for all"),
         (lambda m: ss.twisted_sample(m, log_prob, 4, y=torch.ones(4, 1)), "same for all samples"),
-        (lambda m: ss.twisted_sample(ss.classifier_free(m, MANY[:, 0], label=Y.long()), log_prob, 4), "same for"),
-        (lambda m: ss.weighted_sample([guidance.optimised(m, log_prob, 0.1, y=MANY)], [1.0], 4), "the same for"),
+        (lambda m: ss.twisted_sample(ss.classifier_free(m, MANY[:, 0], label=TWO[:1]), log_prob, 4, y=Y), "same"),
+        (lambda m: ss.weighted_sample([guidance.optimised(m, known, 0.1, y=MANY)], [1.0], 4), "the same for"),
         (lambda m: ss.weighted_sample([guidance.pseudoinverse(m, lambda x: x, MANY)], [1.0], 4), "the same"),
-        (lambda m: ss.twisted_sample(guidance.universal(m, lambda D: D.sum(1)), log_prob, 2), "has no gradients"),
+        (lambda m: ss.twisted_sample(guidance.universal(m, lambda D: D.sum(1)), log_prob, 2, y=Y), "has no"),
     ],
 )  # fmt: skip
 def test_bad_twists_are_refused(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(mixture(ss.EDM()))  # type: ignore[operator]
+
+
+def test_a_twist_is_told_how_it_is_called() -> None:
+    with pytest.raises(TypeError, match=r"log_prob is called as log_prob\(D, level\), which"):
+        ss.twisted_sample(mixture(ss.EDM()), log_prob, 8)
+    with pytest.raises(TypeError, match=r"called as log_prob\(x, t, label=...\)"):
+        guidance.classifier(mixture(ss.EDM()), lambda x, label: x, label=Y.long())
 
 
 def test_samples_may_be_ruled_out() -> None:

@@ -20,7 +20,7 @@ LUCKY = ("adams", "dopri5")  # whose errors reach round-off or their own toleran
 FASTER = {"dpm_fast": 2}  # since its last steps have lower order
 ONE_WAY = ("bdia", "edict")  # which amplify their own errors as time falls
 SLOW = {"rex_noise_euler": 0.25}
-NOISY = ("langevin", "churn")  # which add noise even where the equation has none
+NOISY = ("langevin", "churn", "recurrent")  # which add noise even where the equation has none
 
 
 def slope(name: str, span: tuple[float, float]) -> float:
