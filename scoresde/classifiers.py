@@ -3,7 +3,8 @@ r"""Classifiers of noisy data, for guidance and to say what samples show."""
 import torch
 from torch import Tensor, nn
 
-from .models import check_time
+from solvers.shapes import align
+
 from .oracles import check_labels
 from .process import Process
 
@@ -52,8 +53,12 @@ class Classifier(nn.Module):
             alpha = torch.ones(len(x), dtype=torch.float64)
             level = torch.zeros_like(alpha)
         else:
-            t = check_time(self.process, t, x).expand(len(x))
-            alpha, level = self.process.scales(t)[0], torch.exp(-self.process.log_snr(t))
+            t = torch.as_tensor(t).double().clamp(self.process.t_min, self.process.t_max)
+            align(t, x)  # refuses other shapes
+            alpha, level = (
+                value.expand(len(x))  # worked out where t is: nothing waits for the device
+                for value in (self.process.scales(t)[0], torch.exp(-self.process.log_snr(t)))
+            )
         level = level.clamp(*self.levels)
         shape = (-1, *(1,) * (x.ndim - 1))
         scale = 1 / (level**2 + self.data_std**2).sqrt() / alpha

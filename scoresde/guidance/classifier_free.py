@@ -55,7 +55,10 @@ def classifier_free(
         raise TypeError(f"scale must be a number, a tensor or a function, but is {scale!r}.")
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
-        raise ValueError(f"scale must be a finite number, or one per sample, but is {scale}.")
+        raise ValueError(
+            f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
+            "(1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s."
+        )
     pair = interval is None or (
         isinstance(interval, tuple | list)
         and len(interval) == 2

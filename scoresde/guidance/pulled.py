@@ -144,7 +144,7 @@ def universal(
 
     check_finite("scale", scale)
     check_function("loss", loss, data, takes=("D",))
-    return Pulled(model, _Loss(loss, scale, data, f"loss {scale:g}"))
+    return Pulled(model, _Loss(loss, scale, data))
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,10 @@ class _Loss(Pull):
     scale: float
     data: Mapping[str, Tensor]
     name: str = "loss"
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} {getattr(self.loss, '__qualname__', type(self.loss).__name__)} {self.scale:g}"
 
     def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
         gradient = row_gradient("loss", self.loss, D, **self.data)
