@@ -9,7 +9,6 @@ less where samples are alike. Held-out digits come first, as what is to be reach
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,11 +52,8 @@ def cases() -> Iterator[Case]:
     def free(scale: float, **options: Any) -> ss.ScoreModel:
         return ss.classifier_free(model, scale, label=LABEL, **options)
 
-    def ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return noisy.log_prob(x, t, label=label) + math.log(CLASSES)
-
     def below(guided: ss.ScoreModel) -> ss.ScoreModel:
-        return guidance.experts([guided, model], [HIGHEST])
+        return guidance.within(guided, model, (0.0, HIGHEST))
 
     def universal(scale: float) -> ss.ScoreModel:
         return below(guidance.universal(model, clean.loss, scale, label=LABEL))
@@ -70,7 +66,7 @@ def cases() -> Iterator[Case]:
         "rescaled": (SCALES[1:], lambda w: guidance.rescaled(free(w), bound), {}),
         "thresholded": (SCALES[1:], lambda w: guidance.thresholded(free(w), 1.0, 0.995), {}),
         "autoguidance": (SCALES, lambda w: guidance.autoguidance(bound, weak, w), {}),
-        "feedback, share": ((0.95, 0.8, 0.6), lambda p: guidance.feedback(model, ratio, p, label=LABEL), {}),
+        "feedback, share": ((0.95, 0.8, 0.6), lambda p: guidance.feedback(model, noisy.log_ratio, p, label=LABEL), {}),
         "plus_plus, ddim": ((0.3, 0.6, 1.0), lambda w: guidance.plus_plus(model, w, times, label=LABEL),
                             {"solver": "ddim", "times": times}),
         "classifier": ((1.0, *SCALES), lambda w: guidance.classifier(model, noisy.log_prob, w, label=LABEL), {}),

@@ -1,5 +1,7 @@
 r"""Classifiers of noisy data, for guidance and to say what samples show."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -80,6 +82,16 @@ class Classifier(nn.Module):
             raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
         index = label.to(x.device).long().expand(len(x))
         return self(x, t).gather(1, index[:, None])[:, 0]
+
+    def log_ratio(self, x: Tensor, t: Tensor | None = None, *, label: Tensor) -> Tensor:
+        r"""Returns :math:`\log p(y \mid x_t) / p(y)` for labels that are alike likely, with shape (B,).
+
+        It is what :func:`scoresde.guidance.feedback` asks for. Arguments are those of :meth:`log_prob`.
+        """
+
+        if not self.classes:
+            raise ValueError("a ratio needs the number of labels: pass classes= to ss.Classifier.")
+        return self.log_prob(x, t, label=label) + math.log(self.classes)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         r"""Refuses labels that it does not know."""

@@ -41,6 +41,10 @@ class Given(ScoreModel):
         return self.model.combine(times, a, b, scale, x, **self._rows_of(x), **condition)
 
     @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.bound
+
+    @property
     def parts(self) -> dict[str, ScoreModel]:
         return {name: _bound(part, self.bound) for name, part in self.model.parts.items()}
 

@@ -12,7 +12,7 @@ network predicts is linear in D too, and is folded into the same coefficients: n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from .moments import Moments
 from .process import Process
 
 Pair = tuple[Tensor, Tensor]
+BASES = ("conditional", "strong", "model")  # names of parts from which guidance starts
+OTHERS = ("unconditional", "negative", "weak", "other")  # and of those from which it leads away
 
 
 def _noise(process: Process, t: Tensor) -> Pair:
@@ -67,6 +69,17 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        r"""The tensors by sample that it holds itself, each with leading size B or 1."""
+
+        return {}
+
+    def held_on(self, device: torch.device) -> dict[str, Tensor]:
+        r"""Returns what it holds, on a device."""
+
+        return {name: value.to(device) for name, value in self.held.items()}
 
     @property
     def parts(self) -> "dict[str, ScoreModel]":

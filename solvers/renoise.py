@@ -34,6 +34,7 @@ class _Plan(NamedTuple):
     number: int
     t0: Tensor
     t1: Tensor
+    rise: Scalar = 0.0  # of noise that leads back
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,6 @@ class Ancestral(Renoised):
         return Step(_noised(x, plan, noise))
 
 
-class _ReturnPlan(NamedTuple):
-    there: _Plan
-    rise: Scalar
-
-
 @dataclass(frozen=True)
 class Recurrent(Ancestral):
     r"""Creates the ancestral form of a method that takes each step several times.
@@ -121,20 +117,19 @@ class Recurrent(Ancestral):
     def calls_per_step(self) -> int:  # type: ignore[override]
         return self.repeats * self.inner.calls_per_step
 
-    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_ReturnPlan]:  # type: ignore[override]
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear = problem.linear
         rise = (linear.level(t0) ** 2 - linear.level(t1) ** 2).clamp(min=0).sqrt()
         steps = super().plan(problem, t0, t1, x)
-        return [_ReturnPlan(*both) for both in zip(steps, scalars(rise, x), strict=True)]
+        return [step._replace(rise=r) for step, r in zip(steps, scalars(rise, x), strict=True)]
 
-    def step(self, plan: _ReturnPlan, x: Tensor, memory: None, noise: Brownian | None) -> Step:  # type: ignore[override]
-        there, rise = plan
+    def step(self, plan: _Plan, x: Tensor, memory: None, noise: Brownian | None) -> Step:
         for k in range(self.repeats):
-            x = self.inner.step(there.inner, x, None, None).x
+            x = self.inner.step(plan.inner, x, None, None).x
             if noise is not None:
-                x = add_product(x.clone(), noise.fresh(there.number, 2 * k), there.noise_std)
+                x = add_product(x.clone(), noise.fresh(plan.number, 2 * k), plan.noise_std)
             if noise is not None and k + 1 < self.repeats:
-                x = add_product(x, noise.fresh(there.number, 2 * k + 1), rise)
+                x = add_product(x, noise.fresh(plan.number, 2 * k + 1), plan.rise)
         return Step(x)
 
 

@@ -49,7 +49,7 @@ def train(
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
-    r"""Train a model of this package from scratch; a run that was stopped goes on."""
+    r"""Train a model of this package from scratch; a run of digits that was stopped goes on."""
 
     from ..training import digits, digits_classifier
 

@@ -53,18 +53,12 @@ def _universal(
     model: ScoreModel, label: Tensor, scale: float, high: float = 10.0
 ) -> ScoreModel:  # above, the derivatives of networks are those of their errors
     guided = guidance.universal(model, _embedded(model).loss, scale, label=label)
-    return guidance.experts([guided, model], [high])
+    return guidance.within(guided, model, (0.0, high))
 
 
 def _feedback(model: ScoreModel, label: Tensor, share: float, limit: float = 10.0) -> ScoreModel:
-    classifier = _embedded(model, "_noisy")
-
-    def log_ratio(
-        x: Tensor, t: Tensor, label: Tensor
-    ) -> Tensor:  # of labels that are alike likely
-        return classifier.log_prob(x, t, label=label) + math.log(classifier.classes)
-
-    return guidance.feedback(model, log_ratio, share, limit=limit, label=label)
+    ratio = _embedded(model, "_noisy").log_ratio
+    return guidance.feedback(model, ratio, share, limit=limit, label=label)
 
 
 def _embedded(model: ScoreModel, ending: str = "") -> Classifier:
@@ -91,6 +85,9 @@ NAMES: dict[str, Callable[..., ScoreModel]] = {
 }
 
 
+EXAMPLES = {"scale": 3.0, "share": 0.8}
+
+
 def guided(model: ScoreModel, label: int | Tensor | None, words: str | None) -> ScoreModel:
     r"""Returns the model with a label bound, or guided towards it.
 
@@ -112,7 +109,8 @@ def guided(model: ScoreModel, label: int | Tensor | None, words: str | None) -> 
             raise ValueError(f"--guidance {name} has no {option!r}; it takes {', '.join(takes)}.")
     for option, parameter in takes.items():
         if parameter.default is parameter.empty and option not in numbers:
-            raise ValueError(f"--guidance {name} needs a {option}, as in '{name}:{option}=0.9'.")
+            example = f"{name}:{option}={EXAMPLES[option]:g}"
+            raise ValueError(f"--guidance {name} needs a {option}, as in {example!r}.")
     return NAMES[name](model, known, **numbers)
 
 

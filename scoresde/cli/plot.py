@@ -66,7 +66,10 @@ def geometry(
     plots.check_picture(out, plots.MOVIES)
     t = _followed(model, sample + 1, label, guidance, seed, solver, steps, grid, eta)
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
-    claims = high_dimensions(t)  # what the picture gets wrong
+    claims = [  # what the picture gets wrong
+        {"claim": c.name, "2 dimensions": c.flat, f"{t.dimension} dimensions": c.here}
+        for c in high_dimensions(t)
+    ]
     if as_json:
         report({"out": str(out), "claims": claims}, as_json)
         return

@@ -12,18 +12,18 @@ References:
     | https://arxiv.org/abs/2201.09865
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.shapes import Scalar
 
 from ..checks import check_count, check_data
+from ..conditions import rows_of
 from ..guidance import pseudoinverse
-from ..guidance.combined import Combined
+from ..guidance.combined import Combined, Noisy
 from ..models import ScoreModel
 from ..sampling import decode
 from ..settings import split
@@ -34,7 +34,7 @@ STEPS, REPEATS = 50, 5
 
 
 class Kept(Combined):
-    r"""Creates the model of which some entries of the estimate are known.
+    r"""Creates the model of which some entries of the estimate are known: a replacement by entries.
 
     Arguments:
         model: The model.
@@ -46,12 +46,16 @@ class Kept(Combined):
         super().__init__((model,), "kept")
         self.x, self.known = x, known
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
-        return torch.lerp(denoised[0], self.x.to(x), self.known.to(x))
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return {"x": self.x, "known": self.known}
+
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        held = noisy.held
+        return torch.lerp(denoised[0], held["x"].to(noisy.x), held["known"].to(noisy.x))
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        here = index.to(self.x.device)
-        return Kept(models[0], self.x[here], self.known[here])
+        return Kept(models[0], **rows_of(self.held, index))
 
 
 def masked(x: Tensor, known: Tensor) -> Tensor:

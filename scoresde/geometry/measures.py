@@ -1,7 +1,7 @@
 r"""Lengths and angles along a trajectory, and how few dimensions mislead about many."""
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,20 @@ from .plane import of_path
 from .trajectory import Trajectory
 
 Row = dict[str, float]
-Claim = dict[str, str | float]
+
+
+class Claim(NamedTuple):
+    r"""A number that differs between two dimensions and the data's.
+
+    Arguments:
+        name: What it is.
+        flat: In two dimensions.
+        here: In those of the data.
+    """
+
+    name: str
+    flat: float
+    here: float
 
 
 def measure(trajectory: Trajectory) -> list[Row]:
@@ -37,7 +50,7 @@ def measure(trajectory: Trajectory) -> list[Row]:
         table["cos(push, estimate)"] = _mean(_cosine(push, estimate))
         turns = torch.cat(
             [
-                torch.full_like(x[:1, :, :1].flatten(2)[..., 0], math.nan),
+                x.new_full((1, x.shape[1]), math.nan),
                 _cosine(push[1:], push[:-1]),
             ]
         )
@@ -67,38 +80,35 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
         seed: Their seed.
     """
 
-    draw = torch.Generator().manual_seed(seed)
     if trajectory.dimension < 2:
         raise ValueError("data of one dimension has no angles; follow data of more.")
-    push = trajectory.push
+    draw, push = torch.Generator().manual_seed(seed), trajectory.push
     guided = push is not None and bool(push.abs().max() > 0)
     known = push if push is not None and guided else trajectory.guided
     way = known.double().flatten(2).flatten(0, 1).cpu()
     way = way[way.norm(dim=1) > 0]
-    index = torch.randint(len(way), (draws,), generator=draw)
-    columns = {2: torch.tensor([1.0, 0.0], dtype=torch.float64), trajectory.dimension: way[index]}
-    other = "guidance" if guided else "the estimate"
-    rows: list[Claim] = [{"": name.replace("guidance", other)} for name in CLAIMS]
-    for d, directions in columns.items():
-        z = torch.randn(2, draws, d, generator=draw, dtype=torch.float64)
-        for row, claim in zip(rows, CLAIMS.values(), strict=True):
-            row[f"{d} dimensions"] = float(claim(z, directions))
-    return rows
-
-
-CLAIMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "length of noise, spread over mean": lambda z, v: (
-        z[0].norm(dim=1).std() / z[0].norm(dim=1).mean()
-    ),
-    "noise of less than half its usual length": lambda z, v: (
-        (z[0].square().mean(1) < 0.25).double().mean()
-    ),
-    "cosine of two draws of noise, size": lambda z, v: _cosine(z[0], z[1]).abs().mean(),
-    "cosine of noise and guidance, size": lambda z, v: (
-        _cosine(z[0], v.expand_as(z[0])).abs().mean()
-    ),
-    "share of noise that a plane shows": lambda z, v: torch.tensor(2 / z.shape[2]),
-}
+    here = way[torch.randint(len(way), (draws,), generator=draw)]
+    found = []
+    for directions in (torch.tensor([[1.0, 0.0]], dtype=torch.float64), here):
+        d = directions.shape[1]
+        z, other = torch.randn(2, draws, d, generator=draw, dtype=torch.float64)
+        lengths = z.norm(dim=1)
+        numbers = (
+            lengths.std() / lengths.mean(),
+            (lengths < d**0.5 / 2).double().mean(),
+            torch.cosine_similarity(z, other).abs().mean(),
+            torch.cosine_similarity(z, directions).abs().mean(),
+            2 / d,
+        )
+        found.append([float(number) for number in numbers])
+    names = (
+        "length of noise, spread over mean",
+        "noise of less than half its usual length",
+        "cosine of two draws of noise, size",
+        f"cosine of noise and {'guidance' if guided else 'the estimate'}, size",
+        "share of noise that a plane shows",
+    )
+    return [Claim(*row) for row in zip(names, *found, strict=True)]
 
 
 def _hidden(trajectory: Trajectory) -> Tensor:
@@ -115,8 +125,7 @@ def _rms(x: Tensor) -> Tensor:
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
-    start = min(2, x.ndim - 1)
-    return torch.cosine_similarity(x.double().flatten(start), y.double().flatten(start), dim=-1)
+    return torch.cosine_similarity(x.double().flatten(2), y.double().flatten(2), dim=2)
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .trajectory import Trajectory
 
-SMALL = 1e-9  # of the largest direction, below which there is none
+SMALL = 1e-6  # of a direction, below which nothing of it is new
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Plane:
 
     @staticmethod
     def spanned(origin: Tensor, directions: Sequence[Tensor], dimensions: int = 2) -> "Plane":
-        r"""Returns the plane that is nearest to some directions, whatever their lengths.
+        r"""Returns the plane of the first directions that are independent, whatever their lengths.
 
-        Data of as many dimensions is shown as it is. The first axis is that of the first direction.
+        Its first axis is that of the first direction. Data of as many dimensions is shown as it is.
 
         Arguments:
             origin: The point, with shape (\*).
@@ -57,16 +57,15 @@ class Plane:
         shape, d = origin.shape, origin.numel()
         if d < dimensions:
             raise ValueError(f"data of {d} dimensions has no view of {dimensions}.")
+        own = torch.eye(d, dtype=torch.float64, device=origin.device)
         if d == dimensions:
-            basis = torch.eye(d, dtype=torch.float64, device=origin.device)
-            return Plane(torch.zeros_like(origin), basis.reshape(d, *shape))
-        flat = torch.stack([v.double().flatten() for v in directions])
-        sizes = flat.norm(dim=1)
-        flat = flat[sizes > SMALL * sizes.max()]
-        flat = flat / flat.norm(dim=1, keepdim=True)
-        basis = _completed(torch.linalg.svd(flat, full_matrices=False)[2], dimensions)
-        basis = _turned(basis, flat[0]) if len(flat) else basis
-        return Plane(origin, basis.reshape(dimensions, *shape))
+            return Plane(torch.zeros_like(origin), own.reshape(d, *shape))
+        axes: list[Tensor] = []
+        for v in (*(v.double().flatten() for v in directions), *own):
+            rest = v - sum(((v @ axis) * axis for axis in axes), torch.zeros_like(v))
+            if len(axes) < dimensions and bool(rest.norm() > SMALL * v.norm()):
+                axes.append(rest / rest.norm())
+        return Plane(origin, torch.stack(axes).reshape(dimensions, *shape))
 
 
 def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2) -> Plane:
@@ -85,8 +84,7 @@ def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2)
     at_play += [D - estimate[step, sample] for estimate in trajectory.estimates.values()]
     if trajectory.noise is not None:
         at_play.append(trajectory.noise[step, sample])
-    # in the order of importance: what does not fit is hidden
-    return Plane.spanned(base, _first(at_play, dimensions), dimensions)
+    return Plane.spanned(base, at_play, dimensions)
 
 
 def of_path(trajectory: Trajectory, sample: int, first: int = 0, dimensions: int = 2) -> Plane:
@@ -106,46 +104,4 @@ def of_path(trajectory: Trajectory, sample: int, first: int = 0, dimensions: int
     ]
     offsets = (torch.cat(every) - end).double().flatten(1)
     axes = torch.linalg.svd(offsets, full_matrices=False)[2]
-    return Plane.spanned(
-        end, list(_completed(axes, dimensions).reshape(-1, *end.shape)), dimensions
-    )
-
-
-def _first(directions: list[Tensor], count: int) -> list[Tensor]:
-    r"""The first directions that are independent, at most some number of them."""
-
-    kept: list[Tensor] = []
-    for v in directions:
-        rest = v.double().flatten()
-        for u in kept:
-            unit = u.double().flatten() / u.double().norm()
-            rest = rest - (rest @ unit) * unit
-        size = v.double().norm()
-        if len(kept) < count and bool(rest.norm() > 1e-6 * size) and bool(size > 0):
-            kept.append(rest.reshape(v.shape).to(v))
-    return kept or directions[:1]
-
-
-def _completed(axes: Tensor, count: int) -> Tensor:
-    r"""Orthonormal rows, with as many more as are missing."""
-
-    axes = axes[:count]
-    missing = count - len(axes)
-    if not missing:
-        return axes
-    d = axes.shape[1]
-    free = torch.eye(d, dtype=axes.dtype, device=axes.device)
-    free = free - (free @ axes.T) @ axes
-    return torch.cat([axes, torch.linalg.svd(free)[2][:missing]])
-
-
-def _turned(basis: Tensor, first: Tensor) -> Tensor:
-    r"""The same plane, of which the first axis is that of a direction."""
-
-    shown = basis @ first
-    if not bool(shown.norm() > SMALL):
-        return basis
-    turn = torch.eye(len(basis), dtype=basis.dtype, device=basis.device)
-    turn = torch.linalg.qr(torch.cat([shown[:, None], turn[:, : len(basis) - 1]], 1))[0]
-    turn = turn * torch.sign(turn[:, 0] @ shown)
-    return turn.T @ basis
+    return Plane.spanned(end, list(axes.reshape(-1, *end.shape)), dimensions)

@@ -10,14 +10,12 @@ from torch import Tensor
 from solvers import Increments
 from solvers.shapes import align
 
-from ..models import ScoreModel
+from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
 from ..sampling import decode, sample
 from ..settings import Settings, split
 
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
-BASES = ("conditional", "strong", "model")  # what guidance starts from, where there are several
-OTHERS = ("unconditional", "negative", "weak", "other")  # what it leads away from
 RUNNING = ("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
 
 

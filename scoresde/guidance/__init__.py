@@ -2,11 +2,12 @@ r"""Guidance: functions from score model to score model."""
 
 from .classifier import classifier
 from .classifier_free import classifier_free
-from .combined import Combined
-from .composed import experts, mixture, product
+from .combined import Combined, Noisy
+from .composed import experts, mixture, product, within
 from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
 from .feedback import feedback
-from .inverse import joined, moment_matching, posterior_sampling, pseudoinverse
+from .inverse import moment_matching, posterior_sampling, pseudoinverse
+from .operators import joined
 from .optimised import optimised
 from .plus_plus import plus_plus
 from .pulled import universal
@@ -15,6 +16,7 @@ from .thresholded import thresholded
 
 __all__ = [
     "Combined",
+    "Noisy",
     "adaptive_projected",
     "autoguidance",
     "classifier",
@@ -33,5 +35,6 @@ __all__ = [
     "rescaled",
     "thresholded",
     "universal",
+    "within",
     "zero_star",
 ]

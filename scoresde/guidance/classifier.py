@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from solvers.problem import StateField
-from solvers.shapes import Scalar, scalars
+from solvers.shapes import Scalar
 
 from ..checks import check_finite
 from ..conditions import rows_of
-from ..models import ScoreModel, model_times
-from .gradients import check_function, row_gradient
-from .guided import Guided
+from ..models import ScoreModel
+from .classifier_free import scales_at
+from .combined import Combined, Noisy
+from .gradients import check_function, check_owner, row_gradient
 
 LogProb = Callable[..., Tensor]
 
@@ -42,64 +42,40 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    check_function("log_prob", log_prob, data, model.process, ("x", "t"))
-    levels = getattr(getattr(log_prob, "__self__", None), "levels", None)
-    if levels is not None and levels[0] == levels[1]:
-        raise ValueError(
-            "this classifier knows clean data alone; use guidance.universal with its loss."
-        )
+    check_function("log_prob", log_prob, data, ("x", "t"))
+    check_owner("log_prob", log_prob, data, model.process)
     if not callable(scale):
         check_finite("scale", scale)
-    return _Classified(model, log_prob, scale, data)
+    return _Classified((model,), log_prob, scale, data)
 
 
-class _Classified(Guided):
+class _Classified(Combined):
     def __init__(
         self,
-        model: ScoreModel,
+        models: Sequence[ScoreModel],
         log_prob: LogProb,
         scale: float | Callable[[Tensor], Tensor],
         data: Mapping[str, Tensor],
     ) -> None:
-        super().__init__()
-        self.model, self.log_prob, self.scale, self.data = model, log_prob, scale, dict(data)
-        self.resemble(model)
-        self.guided, self.differentiable = True, False
-        words = f"a classifier {scale if not callable(scale) else getattr(scale, '__qualname__', 'scaled')}"
-        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {words}"
-
-    def __repr__(self) -> str:
-        return f"classifier({self.model!r})"
+        words = getattr(scale, "__qualname__", "scaled") if callable(scale) else f"{scale:g}"
+        super().__init__(models, f"a classifier {words}")
+        self.log_prob, self.scale, self.data = log_prob, scale, dict(data)
+        self.differentiable = False
 
     @property
-    def parts(self) -> dict[str, ScoreModel]:
-        return {"model": self.model}
+    def held(self) -> Mapping[str, Tensor]:
+        return self.data
 
-    def check_condition(self, name: str, value: Tensor) -> None:
-        self.model.check_condition(name, value)
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        [D] = denoised
+        gradient = row_gradient("log_prob", self.log_prob, noisy.state, noisy.time, **noisy.held)
+        return D + self._scale_at(noisy.level) * noisy.level**2 * noisy.alpha * gradient
 
-    def combine(
-        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
-    ) -> Sequence[StateField]:
-        fields = self.model.combine(times, a, b, scale, x, **condition)
-        alpha, sigma = self.process.scales(times)
-        weight = self.scale(sigma / alpha) if callable(self.scale) else self.scale
-        if not bool(torch.as_tensor(weight).isfinite().all()):
-            raise ValueError("scale must be finite at all noise levels that are asked for.")
-        force = b * weight * sigma**2 / alpha
-        told = model_times(self.process, times, x)
+    def _scale_at(self, level: Scalar) -> Scalar:
+        if not callable(self.scale):
+            return self.scale
+        found = scales_at(self.scale, torch.as_tensor(level, dtype=torch.float64))
+        return found.to(level) if isinstance(level, Tensor) else float(found)
 
-        def bind(field: StateField, t: Tensor, scale: Scalar, force: Scalar) -> StateField:
-            def guided(X: Tensor) -> Tensor:
-                gradient = row_gradient("log_prob", self.log_prob, scale * X, t, **self.data)
-                return field(X) + force * gradient
-
-            return guided
-
-        columns = zip(fields, told, scalars(scale, x), scalars(force, x), strict=True)
-        return [bind(*column) for column in columns]
-
-    def rows(self, index: Tensor) -> ScoreModel:
-        return _Classified(
-            self.model.rows(index), self.log_prob, self.scale, rows_of(self.data, index)
-        )
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Classified(models, self.log_prob, self.scale, rows_of(self.held, index))

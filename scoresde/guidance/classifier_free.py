@@ -82,6 +82,20 @@ def classifier_free(
     return _ClassifierFree((away, towards), known, interval, (role, "conditional"))
 
 
+def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
+    r"""Returns scales at noise levels, with their shape, as a function says them."""
+
+    found = torch.as_tensor(scale(levels)).double()
+    if found.shape not in (torch.Size(), levels.shape):
+        raise ValueError(
+            f"scale must return numbers of the shape of the noise levels, {tuple(levels.shape)}, not "
+            f"{tuple(found.shape)}."
+        )
+    if not bool(found.isfinite().all()):
+        raise ValueError("scale must be finite at all noise levels that are asked for.")
+    return found.expand_as(levels)
+
+
 class _ClassifierFree(Several):
     def __init__(
         self,
@@ -120,15 +134,7 @@ class _ClassifierFree(Several):
 
         level = torch.exp(-self.process.log_snr(times))
         if callable(self.scale):
-            found = torch.as_tensor(self.scale(level)).double()
-            if found.shape not in (torch.Size(), level.shape):
-                raise ValueError(
-                    f"scale must return numbers of the shape of the noise levels, {tuple(level.shape)}, not "
-                    f"{tuple(found.shape)}."
-                )
-            w = found.expand_as(level)
-            if not bool(w.isfinite().all()):
-                raise ValueError("scale must be finite at all noise levels that are asked for.")
+            w = scales_at(self.scale, level)
         else:
             w = torch.as_tensor(self.scale).detach().double().cpu()
             own = w.ndim and times.ndim == 1
@@ -138,6 +144,11 @@ class _ClassifierFree(Several):
             return w
         low, high = self.interval
         return torch.where((level >= low) & (level <= high), w, 1.0)
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        scale = self.scale
+        return {"scale": scale} if isinstance(scale, Tensor) and scale.ndim else {}
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         scale = self.scale

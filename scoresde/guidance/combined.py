@@ -1,16 +1,37 @@
 r"""What guidances share: a model whose denoised data is made of that of others."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from solvers.problem import StateField
-from solvers.shapes import Scalar, align, scalars
+from solvers.shapes import Scalar, scalars
 
 from ..models import ScoreModel, model_times
 from .guided import Guided
+
+
+class Noisy(NamedTuple):
+    r"""Where a guided model is asked.
+
+    Arguments:
+        x: The noisy data in units of the data, :math:`X = x_t / \alpha`, with shape (B, \*).
+        level: Its noise level :math:`s = \sigma / \alpha`.
+        alpha: Its scale.
+        state: The noisy data :math:`x_t`, with shape (B, \*).
+        time: Its time, with shape (B,), as models get it.
+        held: What the model holds, on the device of the data.
+    """
+
+    x: Tensor
+    level: Scalar
+    alpha: Scalar
+    state: Tensor
+    time: Tensor
+    held: Mapping[str, Tensor]
 
 
 class Several(Guided):
@@ -21,7 +42,8 @@ class Several(Guided):
         name: What it is called.
 
     Attributes:
-        roles: What pictures call the models.
+        roles: What pictures call the models: those of :data:`scoresde.models.BASES` are what guidance starts from,
+            those of :data:`scoresde.models.OTHERS` what it leads away from.
     """
 
     roles: Sequence[str] = ("model", "other")
@@ -75,13 +97,12 @@ class Combined(Several):
     r"""Abstract model whose denoised data is a function of that of several others."""
 
     @abstractmethod
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         r"""Returns the denoised data, with shape (B, *).
 
         Arguments:
             denoised: That of each model.
-            x: The noisy data in units of the data, with shape (B, *).
-            level: Its noise level.
+            noisy: Of which noisy data.
         """
 
     def combine(
@@ -92,34 +113,21 @@ class Combined(Several):
         for model in self.each:
             mine = {name: v for name, v in condition.items() if name in model.conditions}
             columns.append(model.combine(times, none, one, scale, x, **mine))
-        level = torch.exp(-self.process.log_snr(times))
-        to_data = scale / self.process.scales(times)[0]
+        alpha, level = self.process.scales(times)[0], torch.exp(-self.process.log_snr(times))
+        held = self.held_on(x.device)
 
-        def bind(fields: tuple[StateField, ...], a: Scalar, b: Scalar, scale: Scalar, to_data: Scalar,
-                 level: Scalar) -> StateField:  # fmt: skip
+        def bind(fields: tuple[StateField, ...], time: Tensor, a: Scalar, b: Scalar, scale: Scalar,
+                 to_data: Scalar, alpha: Scalar, level: Scalar) -> StateField:  # fmt: skip
             def combined(X: Tensor) -> Tensor:
-                D = self.combined([field(X) for field in fields], to_data * X, level)
+                noisy = Noisy(to_data * X, level, alpha, scale * X, time, held)
+                D = self.combined([field(X) for field in fields], noisy)
                 return a * scale * X + b * D
 
             return combined
 
-        numbers = (scalars(value, x) for value in (a, b, scale, to_data, level))
-        rows = zip(zip(*columns, strict=True), *numbers, strict=True)
-        return [bind(*row) for row in rows]
-
-    def noisy(self, x: Tensor, level: Scalar) -> tuple[Tensor, Tensor]:
-        r"""Returns noisy data and its times, with shapes (B, \*) and (B,), for functions of these.
-
-        Arguments:
-            x: The noisy data in units of the data, with shape (B, \*).
-            level: Its noise level.
-        """
-
-        levels = torch.as_tensor(level).detach().double().cpu().reshape(-1)
-        times = self.process.time(-levels.log())
-        times = times.expand(len(x))
-        alpha = align(self.process.scales(times)[0].to(x), x)
-        return alpha * x, model_times(self.process, times[None], x)[0]
+        numbers = (scalars(value, x) for value in (a, b, scale, scale / alpha, alpha, level))
+        told = model_times(self.process, times, x)
+        return [bind(*row) for row in zip(zip(*columns, strict=True), told, *numbers, strict=True)]
 
 
 def row_sum(x: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from solvers.problem import StateField
-from solvers.shapes import Scalar
 
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .combined import Combined, Several
+from .combined import Combined, Noisy, Several
 from .gradients import check_function
 
 
@@ -53,7 +52,7 @@ class _Product(Combined):
         self.weights = weights
         self.roles = ("model", *(f"part {i}" for i in range(1, len(models))))
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         free, *parts = denoised
         for weight, D in zip(self.weights, parts, strict=True):
             free = free + weight * (D - denoised[0])
@@ -81,7 +80,7 @@ def mixture(
 
     if len(models) < 2:
         raise ValueError(f"a mixture needs at least two models, but got {len(models)}.")
-    check_function("log_weights", log_weights, {}, models[0].process, ("x", "t"))
+    check_function("log_weights", log_weights, {}, ("x", "t"))
     return _Mixture(models, log_weights)
 
 
@@ -93,8 +92,9 @@ class _Mixture(Combined):
         self.log_weights, self.moments = log_weights, None
         self.roles = [f"part {i}" for i in range(1, len(models) + 1)]
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
-        found, due = self.log_weights(*self.noisy(x, level)), (len(x), len(denoised))
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        x = noisy.x
+        found, due = self.log_weights(noisy.state, noisy.time), (len(x), len(denoised))
         if not isinstance(found, Tensor) or found.shape != due:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(f"log_weights must return shape {due}, one per model, not {shape}.")
@@ -124,6 +124,27 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
             f"{list(levels)}."
         )
     return _Experts(models, tuple(float(level) for level in levels))
+
+
+def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
+    r"""Returns the guided model within an interval of noise levels, and the model outside.
+
+    Derivatives of networks are those of their errors at very high noise levels, so guidance by gradients is best
+    kept below one.
+
+    Arguments:
+        guided: The guided model.
+        model: The model outside the interval.
+        interval: The noise levels, the lower first; 0 and `inf` are no limits.
+    """
+
+    low, high = interval
+    if not 0 <= low < high:
+        raise ValueError(f"interval must be two noise levels, the lower first, but is {interval}.")
+    models = [guided]
+    models = [model, *models] if low > 0 else models
+    models = [*models, model] if high < math.inf else models
+    return _Within(models, tuple(level for level in (low, high) if 0 < level < math.inf))
 
 
 class _Experts(Several):
@@ -181,3 +202,12 @@ class _Experts(Several):
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         return _Experts(models, self.levels)
+
+
+class _Within(_Experts):
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return next(model for model in self.each if model.guided).parts
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Within(models, self.levels)

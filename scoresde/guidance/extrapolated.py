@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.shapes import Scalar
-
 from ..checks import check_finite
 from ..models import ScoreModel
-from .combined import Combined, row_sum
+from .combined import Combined, Noisy, row_sum
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided one
 PAIR = ("conditional", "unconditional")
@@ -25,14 +23,14 @@ class _Extrapolated(Combined):
     def __init__(
         self, models: Sequence[ScoreModel], name: str, rule: Rule, roles: Sequence[str]
     ) -> None:
-        super().__init__(models, f"{name} {rule}")
+        super().__init__(models, name)
         self.rule, self.roles = rule, roles
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         return self.rule(*denoised)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Extrapolated(models, self.name.split(" _")[0], self.rule, self.roles)
+        return _Extrapolated(models, self.name, self.rule, self.roles)
 
 
 def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
@@ -42,8 +40,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
 
     Arguments:
         model: The model, with its conditions bound.
-        weak: The same less trained, or smaller, under the same conditions; or, for a negative condition,
-            the model with that condition bound.
+        weak: The same less trained, or smaller, under the same conditions.
         scale: The scale :math:`w`. 1 is the model itself.
 
     References:
@@ -84,8 +81,8 @@ def adaptive_projected(
         check_finite(name, value)
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
-    rule = _Projected(scale, parallel, norm)
-    return _Extrapolated((model, other), f"projected guidance {scale:g}", rule, PAIR)
+    name = f"projected guidance {scale:g}, parallel {parallel:g}, norm {norm:g}"
+    return _Extrapolated((model, other), name, _Projected(scale, parallel, norm), PAIR)
 
 
 def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
@@ -116,7 +113,8 @@ class _ZeroStar(Combined):
         super().__init__(models, f"zero-star guidance {scale:g}")
         self.scale, self.roles = scale, PAIR
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        x, level = noisy.x, noisy.level
         own, other = ((x - (1 + level) * D) / level for D in denoised)
         least = torch.finfo(torch.float64).tiny
         fit = (row_sum(own * other) / row_sum(other**2).clamp(min=least)).to(x)

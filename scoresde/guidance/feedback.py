@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from solvers.shapes import Scalar, align
+from solvers.shapes import align
 
 from ..checks import check_finite
 from ..conditions import check_conditions, rows_of
 from ..models import ScoreModel
-from .combined import Combined
-from .gradients import check_function, one_per_row
+from .combined import Combined, Noisy
+from .gradients import check_function, check_owner, one_per_row
 
 
 def feedback(
@@ -57,7 +57,8 @@ def feedback(
     if not condition:
         raise ValueError("feedback needs a condition, such as label=.")
     bound = check_conditions(model, condition, None)
-    check_function("log_ratio", log_ratio, bound, model.process, ("x", "t"))
+    check_function("log_ratio", log_ratio, bound, ("x", "t"))
+    check_owner("log_ratio", log_ratio, bound, model.process)
     if share == 1:
         return model.given(**bound)
     return _Feedback((model.given(**bound), model), log_ratio, share, limit, bound)
@@ -78,14 +79,19 @@ class _Feedback(Combined):
         self.log_ratio, self.share, self.limit = log_ratio, share, limit
         self.condition = dict(condition)
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
-        condition = {name: value.to(x.device) for name, value in self.condition.items()}
-        found = one_per_row("log_ratio", self.log_ratio(*self.noisy(x, level), **condition), x)
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.condition
+
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        x = noisy.x
+        found = self.log_ratio(noisy.state, noisy.time, **noisy.held)
+        found = one_per_row("log_ratio", found, x)
         need = (1 - self.share) / self.share * torch.exp(-found.double())
         scale = (1 + need).clamp(max=self.limit)
         bound, free = denoised
         return free + align(scale.to(x), x) * (bound - free)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        condition = rows_of(self.condition, index)
+        condition = rows_of(self.held, index)
         return _Feedback(models, self.log_ratio, self.share, self.limit, condition)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..classifiers import Classifier
 from ..process import Process
 
 
@@ -30,7 +31,7 @@ def row_gradient(
             )
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        found = function(leaf, *times, **{key: value.to(x.device) for key, value in data.items()})
+        found = function(leaf, *times, **data)
         return gradient_of(name, one_per_row(name, found, x), leaf)
 
 
@@ -76,45 +77,56 @@ def check_gradients() -> None:
 
 
 def check_function(
-    name: str,
-    function: object,
-    data: Mapping[str, Tensor],
-    process: Process | None = None,
-    takes: Sequence[str] = ("x",),
+    name: str, function: object, data: Mapping[str, Tensor], takes: Sequence[str] = ("D",)
 ) -> None:
-    r"""Refuses what is no function, or is asked for what it does not know.
+    r"""Refuses what is no function of data, or does not take what it will be given.
 
-    The method of what has a `check_condition` and a `process`, as :class:`scoresde.Classifier`, is asked.
+    Arguments:
+        name: What errors call the function.
+        function: The function.
+        data: What it takes by name, each with leading size B or 1.
+        takes: What it takes before that.
+    """
+
+    if not callable(function):
+        raise TypeError(f"{name} must be a function of data, but is {function!r}.")
+    for key, value in data.items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            raise TypeError(f"{key} must be a tensor with leading size B or 1, but is {value!r}.")
+    try:
+        inspect.signature(function).bind(*takes, **data)
+    except TypeError:
+        words = ", ".join((*takes, *(f"{key}=..." for key in data)))
+        raise TypeError(
+            f"{name} is called as {name}({words}), which {function!r} does not take."
+        ) from None
+    except ValueError:  # of what has no signature
+        pass
+
+
+def check_owner(
+    name: str, function: object, data: Mapping[str, Tensor], process: Process | None = None
+) -> None:
+    r"""Asks a classifier, of which a function is a method, whether it knows the data, and the process.
 
     Arguments:
         name: What errors call the function.
         function: The function.
         data: What it takes by name.
         process: The process, if it takes noisy data and its time.
-        takes: What it takes before that.
     """
 
-    if not callable(function):
-        raise TypeError(f"{name} must be a function of data, but is {function!r}.")
-    words = ", ".join((*takes, *(f"{key}=..." for key in data)))
-    try:
-        inspect.signature(function).bind(*takes, **data)
-    except TypeError:
-        raise TypeError(
-            f"{name} is called as {name}({words}), which {function!r} does not take."
-        ) from None
-    except ValueError:  # of what has no signature
-        pass
     owner = getattr(function, "__self__", None)
-    own = getattr(owner, "process", process)
-    if process is not None and own != process:
+    if not isinstance(owner, Classifier):
+        return
+    if process is not None and owner.process != process:
         raise ValueError(
-            f"{name} is of the process {own}, but the model's is {process}: make the classifier anew from its "
-            "network, as ss.Classifier(c.network, model.process, data_std=c.data_std, levels=c.levels)."
+            f"{name} is of the process {owner.process}, but the model's is {process}: make the classifier anew "
+            "from its network, as ss.Classifier(c.network, model.process, data_std=c.data_std, levels=c.levels)."
         )
-    check = getattr(owner, "check_condition", None)
+    if process is not None and owner.levels[0] == owner.levels[1]:
+        raise ValueError(
+            "this classifier knows clean data alone; use guidance.universal with its loss."
+        )
     for key, value in data.items():
-        if not isinstance(value, Tensor) or not value.ndim:
-            raise TypeError(f"{key} must be a tensor with leading size B or 1, but is {value!r}.")
-        if check is not None:
-            check(key, value)
+        owner.check_condition(key, value)

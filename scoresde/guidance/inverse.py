@@ -12,8 +12,8 @@ References:
     | https://arxiv.org/abs/2405.13712
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -25,10 +25,9 @@ from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import row_sum
-from .gradients import check_gradients
-from .pulled import Product, Pull, Pulled
-
-Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
+from .gradients import check_function
+from .operators import Operator, Product, check_measurement, check_noise, measure, solve
+from .pulled import Pull, Pulled
 
 
 def posterior_sampling(
@@ -50,10 +49,8 @@ def posterior_sampling(
     """
 
     check_finite("strength", strength)
-    return Pulled(
-        model,
-        _Measured(check_measurement(y), operator, data, "posterior sampling", strength=strength),
-    )
+    check_function("operator", operator, data)
+    return Pulled(model, _Posterior(check_measurement(y), operator, data, strength))
 
 
 def pseudoinverse(
@@ -83,16 +80,9 @@ def pseudoinverse(
     """
 
     check_count("iterations", iterations, at_least=1)
-    rule = _Measured(
-        check_measurement(y),
-        operator,
-        data,
-        "pseudoinverse",
-        _noise(noise),
-        iterations,
-        model.data_std,
-    )
-    return Pulled(model, rule)
+    check_function("operator", operator, data)
+    measured = (check_measurement(y), operator, data)
+    return Pulled(model, _Pseudoinverse(*measured, check_noise(noise), iterations, model.data_std))
 
 
 def moment_matching(
@@ -121,156 +111,87 @@ def moment_matching(
     """
 
     check_count("iterations", iterations, at_least=1)
-    if not _noise(noise) > 0:
+    if not check_noise(noise) > 0:
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
         )
-    return Pulled(
-        model,
-        _Measured(check_measurement(y), operator, data, "moment matching", noise, iterations),
-    )
-
-
-def joined(
-    operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
-) -> tuple[Operator, Tensor]:
-    r"""Returns several measurements as one, of which the noise has a standard deviation of 1: pass `noise=1`.
-
-    Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
-
-    Arguments:
-        operators: The functions, each row by itself. All get all data.
-        ys: The measurements of each, with leading size B or 1.
-        noises: Their standard deviations, which must be positive.
-    """
-
-    counts = (len(operators), len(ys), len(noises))
-    if len(set(counts)) > 1 or not counts[0]:
-        raise ValueError(
-            f"each operator needs its measurement and its noise, but there are {', '.join(map(str, counts))}."
-        )
-    stds = [_noise(noise) for noise in noises]
-    if not min(stds) > 0:
-        raise ValueError(f"noises must be positive, but are {list(noises)}.")
-
-    def measured(x: Tensor, **data: Tensor) -> Tensor:
-        parts = [
-            A(x, **data).reshape(len(x), -1) / s for A, s in zip(operators, stds, strict=True)
-        ]
-        return torch.cat(parts, 1)
-
-    flat = [check_measurement(y).reshape(len(y), -1) / s for y, s in zip(ys, stds, strict=True)]
-    size = max(map(len, flat))
-    if {*map(len, flat)} - {1, size}:
-        raise ValueError(
-            f"ys must have one leading size, or 1, but have {[len(y) for y in flat]}."
-        )
-    return measured, torch.cat([y.expand(size, -1) for y in flat], 1)
+    check_function("operator", operator, data)
+    return Pulled(model, _Moments(check_measurement(y), operator, data, noise, iterations))
 
 
 @dataclass(frozen=True)
 class _Measured(Pull):
+    r"""What was measured of the data."""
+
     y: Tensor
     operator: Operator
     data: Mapping[str, Tensor]
-    name: str
-    noise: float = 0.0
-    iterations: int = 1
-    std: float = 1.0
-    strength: float = 1.0
 
-    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
-        gap, measure, adjoint = measured(self.operator, D, self.y, self.data)
-        if self.name == "posterior sampling":
-            size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
-            return 2 * self.strength * adjoint(gap / size)
-        if self.name == "pseudoinverse":
-            variance = level**2 * self.std**2 / (level**2 + self.std**2)
-
-            def normal(v: Tensor) -> Tensor:  # consistent whatever the measurements are
-                return adjoint(measure(variance * v)) + self.noise**2 * v
-
-            return solved(normal, adjoint(gap), self.iterations)
-
-        def system(v: Tensor) -> Tensor:
-            return measure(covariance(adjoint(v))) + self.noise**2 * v
-
-        return adjoint(solved(system, gap, self.iterations, floor=self.noise**2))
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return {"y": self.y, **self.data}
 
     @property
     def words(self) -> str:
         operator = getattr(self.operator, "__qualname__", type(self.operator).__name__)
-        return f"{self.name} of {operator} {self.noise:g} {self.iterations} {self.std:g} {self.strength:g}"
+        own = [f.name for f in fields(self) if f.name not in ("y", "operator", "data")]
+        return f"{self.name} of {operator} {' '.join(f'{getattr(self, n):g}' for n in own)}"
 
     def rows(self, index: Tensor) -> Self:
-        y = self.y if len(self.y) == 1 else self.y[index.to(self.y.device)]
-        return replace(self, y=y, data=rows_of(self.data, index))
+        held = rows_of(self.held, index)
+        return replace(self, y=held.pop("y"), data=held)
+
+    def seen(self, D: Tensor, held: Mapping[str, Tensor]) -> tuple[Tensor, Product, Product]:
+        r"""Returns what :func:`scoresde.guidance.operators.measure` says of an estimate."""
+
+        data = {name: value for name, value in held.items() if name != "y"}
+        return measure(self.operator, D, held["y"], data)
 
 
-def measured(
-    operator: Operator, D: Tensor, y: Tensor, data: Mapping[str, Tensor]
-) -> tuple[Tensor, Product, Product]:
-    r"""Returns the gap y - A(D), the function A, and the product with the transpose of its derivative at D."""
+@dataclass(frozen=True)
+class _Posterior(_Measured):
+    strength: float
+    name = "posterior sampling"
 
-    check_gradients()
-    here = {name: value.to(D.device) for name, value in data.items()}
-    with torch.enable_grad():
-        leaf = D.detach().requires_grad_()
-        seen = operator(leaf, **here)
-    if len(y) not in (1, len(D)):
-        raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
-    known = y.to(D).expand(len(D), *y.shape[1:])
-    if not isinstance(seen, Tensor) or seen.shape != known.shape:
-        shape = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ValueError(
-            f"y must have the shape of what the operator returns, {shape}, but has {tuple(known.shape)}."
-        )
-    if not seen.requires_grad:
-        raise ValueError(
-            "the operator has no gradient: leave out .detach(), rounding and no_grad."
-        )
-
-    def adjoint(v: Tensor) -> Tensor:
-        (back,) = torch.autograd.grad(seen, leaf, v, retain_graph=True)
-        return back
-
-    return known - seen.detach(), lambda x: operator(x, **here), adjoint
+    def __call__(
+        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
+    ) -> Tensor:
+        gap, _, adjoint = self.seen(D, held)
+        size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
+        return 2 * self.strength * adjoint(gap / size)
 
 
-def solved(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -> Tensor:
-    r"""Returns the solution of a positive system by conjugate gradients, for each row until it is solved.
+@dataclass(frozen=True)
+class _Pseudoinverse(_Measured):
+    noise: float
+    iterations: int
+    std: float
+    name = "pseudoinverse"
 
-    It ends where the system is less than a floor along a step: there a network's derivatives are no covariance.
-    """
+    def __call__(
+        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
+    ) -> Tensor:
+        gap, A, adjoint = self.seen(D, held)
+        variance = level**2 * self.std**2 / (level**2 + self.std**2)
 
-    with torch.no_grad():
-        x, rest = torch.zeros_like(right), right.clone()
-        step, size = rest.clone(), row_sum(rest.double() ** 2)
-        enough = size * torch.finfo(right.dtype).eps ** 2
-        for _ in range(iterations):
-            image = system(step)
-            curve = row_sum(step.double() * image)
-            going = (size > enough) & (curve > 0) & (curve >= floor * row_sum(step.double() ** 2))
-            share = torch.where(going, size / curve, 0.0).to(right)
-            x, rest = x + share * step, rest - share * image
-            after = row_sum(rest.double() ** 2)
-            step = rest + torch.where(going, after / size, 0.0).to(right) * step
-            size = torch.where(going, after, size)
-    return x
+        def system(v: Tensor) -> Tensor:  # consistent whatever the measurements are
+            return adjoint(A(variance * v)) + self.noise**2 * v
+
+        return solve(system, adjoint(gap), self.iterations)
 
 
-def check_measurement(y: Tensor) -> Tensor:
-    r"""Returns measurements, refused unless they are finite numbers."""
+@dataclass(frozen=True)
+class _Moments(_Measured):
+    noise: float
+    iterations: int
+    name = "moment matching"
 
-    if not isinstance(y, Tensor) or not y.is_floating_point() or not y.ndim:
-        raise TypeError("y must be a tensor of floating-point numbers, with leading size B or 1.")
-    if not bool(y.isfinite().all()):
-        raise ValueError("y must be finite, but has NaN or infinite entries.")
-    return y
+    def __call__(
+        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
+    ) -> Tensor:
+        gap, A, adjoint = self.seen(D, held)
 
+        def system(v: Tensor) -> Tensor:
+            return A(covariance(adjoint(v))) + self.noise**2 * v
 
-def _noise(noise: float) -> float:
-    check_finite("noise", noise)
-    if noise < 0:
-        raise ValueError(f"noise must be at least 0, but is {noise}.")
-    return noise
+        return adjoint(solve(system, gap, self.iterations, floor=self.noise**2))

@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from solvers.shapes import Scalar
-
 from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .combined import Combined
-from .gradients import check_function, row_gradient
+from .combined import Combined, Noisy
+from .gradients import check_function, check_owner, row_gradient
 
 
 def optimised(
@@ -43,7 +41,8 @@ def optimised(
 
     check_finite("rate", rate)
     check_count("iterations", iterations, at_least=1)
-    check_function("loss", loss, data, takes=("D",))
+    check_function("loss", loss, data)
+    check_owner("loss", loss, data)
     return _Optimised((model,), loss, rate, iterations, data)
 
 
@@ -60,12 +59,16 @@ class _Optimised(Combined):
         self.loss, self.rate, self.iterations, self.data = loss, rate, iterations, dict(data)
         self.differentiable = False
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.data
+
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         for _ in range(self.iterations):
-            D = D - self.rate * row_gradient("loss", self.loss, D, **self.data)
+            D = D - self.rate * row_gradient("loss", self.loss, D, **noisy.held)
         return D
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        data = rows_of(self.data, index)
+        data = rows_of(self.held, index)
         return _Optimised(models, self.loss, self.rate, self.iterations, data)

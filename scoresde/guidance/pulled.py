@@ -24,10 +24,9 @@ from solvers.shapes import Scalar, scalars
 from ..checks import check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .gradients import check_function, check_gradients, row_gradient
+from .gradients import check_function, check_gradients, check_owner, row_gradient
 from .guided import Guided
-
-Product = Callable[[Tensor], Tensor]
+from .operators import Product
 
 
 class Pull(ABC):
@@ -41,14 +40,23 @@ class Pull(ABC):
 
         return self.name
 
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        r"""The tensors by sample that it holds, each with leading size B or 1."""
+
+        return {}
+
     @abstractmethod
-    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
+    def __call__(
+        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
+    ) -> Tensor:
         r"""Returns the gradient c, with shape (B, \*).
 
         Arguments:
             D: The denoised data, with shape (B, \*).
             level: The noise level.
             covariance: The product of V with a tensor like the data.
+            held: What it holds, on the device of the data.
         """
 
     def rows(self, index: Tensor) -> Self:
@@ -84,6 +92,10 @@ class Pulled(Guided):
     def parts(self) -> dict[str, ScoreModel]:
         return {"model": self.model}
 
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.pull.held
+
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
 
@@ -93,18 +105,25 @@ class Pulled(Guided):
         none, one = torch.zeros_like(times), torch.ones_like(times)
         fields = self.model.combine(times, none, one, scale, x, **condition)
         level = torch.exp(-self.process.log_snr(times))
-        force = (
-            level**2 * self.process.scales(times)[0] / scale
-        )  # gradients are those of x / scale
+        # gradients are those of x / scale
+        force = level**2 * self.process.scales(times)[0] / scale
+        held = self.held_on(x.device)
 
         def bind(field: StateField, a: Scalar, b: Scalar, scale: Scalar, level: Scalar,
                  force: Scalar) -> StateField:  # fmt: skip
-            return lambda X: a * scale * X + b * self._moved(field, X, level, force)
+            return lambda X: a * scale * X + b * self._moved(field, X, level, force, held)
 
         columns = (scalars(value, x) for value in (a, b, scale, level, force))
         return [bind(*row) for row in zip(fields, *columns, strict=True)]
 
-    def _moved(self, field: StateField, X: Tensor, level: Scalar, force: Scalar) -> Tensor:
+    def _moved(
+        self,
+        field: StateField,
+        X: Tensor,
+        level: Scalar,
+        force: Scalar,
+        held: Mapping[str, Tensor],
+    ) -> Tensor:
         check_gradients()
         with torch.enable_grad():
             state = X.detach().requires_grad_()
@@ -115,7 +134,7 @@ class Pulled(Guided):
             return force * product
 
         known = D.detach()
-        return known + covariance(self.pull(known, level, covariance))
+        return known + covariance(self.pull(known, level, covariance, held))
 
     def rows(self, index: Tensor) -> ScoreModel:
         return Pulled(self.model.rows(index), self.pull.rows(index))
@@ -143,7 +162,8 @@ def universal(
     """
 
     check_finite("scale", scale)
-    check_function("loss", loss, data, takes=("D",))
+    check_function("loss", loss, data)
+    check_owner("loss", loss, data)
     return Pulled(model, _Loss(loss, scale, data))
 
 
@@ -158,9 +178,14 @@ class _Loss(Pull):
     def words(self) -> str:
         return f"{self.name} {getattr(self.loss, '__qualname__', type(self.loss).__name__)} {self.scale:g}"
 
-    def __call__(self, D: Tensor, level: Scalar, covariance: Product) -> Tensor:
-        gradient = row_gradient("loss", self.loss, D, **self.data)
-        return -self.scale * gradient
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.data
+
+    def __call__(
+        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
+    ) -> Tensor:
+        return -self.scale * row_gradient("loss", self.loss, D, **held)
 
     def rows(self, index: Tensor) -> Self:
         return replace(self, data=rows_of(self.data, index))

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from solvers.shapes import Scalar
-
 from ..checks import check_count
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .combined import Combined
-from .inverse import Operator, check_measurement, measured, solved
+from .combined import Combined, Noisy
+from .gradients import check_function
+from .operators import Operator, check_measurement, measure, solve
 
 
 def replacement(
@@ -36,6 +35,7 @@ def replacement(
     """
 
     check_count("iterations", iterations, at_least=1)
+    check_function("operator", operator, data)
     return _Replaced((model,), operator, check_measurement(y), iterations, data)
 
 
@@ -53,11 +53,16 @@ class _Replaced(Combined):
         self.operator, self.y, self.iterations, self.data = operator, y, iterations, dict(data)
         self.differentiable = False
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return {"y": self.y, **self.data}
+
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
-        gap, A, adjoint = measured(self.operator, D, self.y, self.data)
-        return D + solved(lambda v: adjoint(A(v)), adjoint(gap), self.iterations)
+        data = {name: value for name, value in noisy.held.items() if name != "y"}
+        gap, A, adjoint = measure(self.operator, D, noisy.held["y"], data)
+        return D + solve(lambda v: adjoint(A(v)), adjoint(gap), self.iterations)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        y = self.y if len(self.y) == 1 else self.y[index.to(self.y.device)]
-        return _Replaced(models, self.operator, y, self.iterations, rows_of(self.data, index))
+        held = rows_of(self.held, index)
+        return _Replaced(models, self.operator, held.pop("y"), self.iterations, held)

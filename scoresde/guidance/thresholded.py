@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from solvers.shapes import Scalar
-
 from ..checks import check_finite
 from ..models import ScoreModel
-from .combined import Combined
+from .combined import Combined, Noisy
 
 
 def thresholded(
@@ -47,7 +45,7 @@ class _Thresholded(Combined):
         super().__init__(models, words)
         self.limit, self.quantile = limit, quantile
 
-    def combined(self, denoised: list[Tensor], x: Tensor, level: Scalar) -> Tensor:
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         if self.quantile is None:
             return D.clamp(-self.limit, self.limit)

@@ -1,12 +1,12 @@
 r"""Pictures. They need matplotlib: `pip install 'scoresde[plots]'`."""
 
 from .charts import bars, curves, histogram, work_precision
-from .course import film, trajectory
 from .figures import check_picture
 from .geometry import MOVIES, geometry
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .spectrum import spectrum
+from .trajectory import film, trajectory
 
 __all__ = [
     "MOVIES",

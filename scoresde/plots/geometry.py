@@ -12,7 +12,7 @@ from ..geometry import Density, Plane, Trajectory
 from . import figures
 from .backdrop import limits, shade, thumbnails
 from .movie import write_gif, write_page
-from .views import ROLES, View, step_of, way_of
+from .views import COLOURS, View, path_view, step_view
 
 STATE, NOISE, FAINT = "black", "tab:orange", "0.6"
 SIZE = (7.5, 6.0)
@@ -62,7 +62,7 @@ def geometry(
     check_finite("seconds", seconds)
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, but is {seconds}.")
-    view = way_of(trajectory, sample, dimensions, highest, density)
+    view = path_view(trajectory, sample, dimensions, highest, density)
     if file.suffix in MOVIES:
         pictures = _pictures(view, dimensions, whole=highest is None)
         if file.suffix == ".gif":
@@ -70,7 +70,7 @@ def geometry(
         else:
             write_page(file, pictures, seconds, "One sample, step by step")
         return view.plane
-    view = view if step is None else step_of(view, step, dimensions)
+    view = view if step is None else step_view(view, step, dimensions)
     figure = _figure(view)
     if step is None:
         _draw_way(figure, view)
@@ -92,7 +92,7 @@ def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
         every = range(view.first, last)
         return [_frame(view, i, view.box(every), trail=True) for i in every]
     every = range(0 if whole else view.first, last)
-    views = [step_of(view, i, dimensions) for i in every]
+    views = [step_view(view, i, dimensions) for i in every]
     return [_frame(own, i, own.box([i])) for own, i in zip(views, every, strict=True)]
 
 
@@ -129,10 +129,10 @@ def _arrows(axis: Any, view: View, i: int) -> None:
     base, other = trajectory.base, trajectory.other
     if trajectory.difference is not None and base is not None and other is not None:
         words = view.words("difference", trajectory.difference[i, b])
-        _arrow(axis, points[other], points[base], ROLES[2], words)
+        _arrow(axis, points[other], points[base], COLOURS[2], words)
     if trajectory.push is not None and base is not None:
         words = view.words("what guidance adds", trajectory.push[i, b])
-        _arrow(axis, points[base], guided, ROLES[0], words)
+        _arrow(axis, points[base], guided, COLOURS[0], words)
     if trajectory.means is not None and trajectory.noise is not None:
         mean = view.points(trajectory.means)[i]
     _arrow(
@@ -160,7 +160,7 @@ def _draw_way(figure: Any, view: View) -> None:
             markersize=3,
             label=f"{name} estimates",
         )
-        if colour == ROLES[0]:
+        if name == next(iter(trajectory.estimates)):
             for pair in zip(states[first:], at, strict=True):
                 _line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
     steps = trajectory.states[1:, view.sample] - trajectory.states[:-1, view.sample]

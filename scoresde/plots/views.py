@@ -10,12 +10,9 @@ from ..checks import check_finite
 from ..geometry import Density, Plane, Trajectory
 from ..geometry.plane import of_path, of_step
 
-ROLES = ("tab:red", "tab:green", "tab:blue", "tab:purple", "tab:brown", "tab:pink")
+COLOURS = ("tab:red", "tab:green", "tab:blue", "tab:purple", "tab:brown", "tab:pink")
 FEW = 3  # dimensions that are drawn as they are, or nearly
-HIGHEST = {
-    True: 4.0,
-    False: 1.5,
-}  # sizes of data of few dimensions, and of many, above which no way is drawn
+HIGHEST_FEW, HIGHEST = 4.0, 1.5  # root mean squares of the data, above which no way is drawn
 AXES = ("along most of the way", "across it", "across both")
 
 
@@ -49,10 +46,10 @@ class View(NamedTuple):
         r"""The colours of the estimates, by name: what the solver sees, the base, the other, and the rest."""
 
         t = self.trajectory
-        roles = dict(zip([next(iter(t.estimates)), t.base, t.other], ROLES, strict=False))
+        roles = dict(zip([next(iter(t.estimates)), t.base, t.other], COLOURS, strict=False))
         known = {name: colour for name, colour in roles.items() if name is not None}
         rest = [name for name in t.estimates if name not in known]
-        return known | {name: ROLES[3 + i % 3] for i, name in enumerate(rest)}
+        return known | {name: COLOURS[3 + i % 3] for i, name in enumerate(rest)}
 
     def points(self, every: Tensor) -> Tensor:
         r"""Returns the coordinates of what has shape (n, B, \*)."""
@@ -84,7 +81,7 @@ class View(NamedTuple):
         return torch.stack([points.min(0).values, points.max(0).values])
 
 
-def way_of(
+def path_view(
     trajectory: Trajectory, sample: int, dimensions: int, highest: float | None, density: Density | None
 ) -> View:  # fmt: skip
     r"""Returns the view of a sample's way, from a noise level on."""
@@ -93,7 +90,7 @@ def way_of(
     if highest is not None and not highest > 0:
         raise ValueError(f"highest must be a positive noise level, but is {highest}.")
     few = trajectory.dimension <= FEW
-    top = HIGHEST[few] * trajectory.data_std if highest is None else highest
+    top = (HIGHEST_FEW if few else HIGHEST) * trajectory.data_std if highest is None else highest
     below, last = (trajectory.levels <= top).nonzero()[:, 0], len(trajectory.levels) - 2
     first = min(int(below[0]), last) if len(below) else last
     behind = (density or trajectory.density) if trajectory.dimension == 2 else None
@@ -102,7 +99,7 @@ def way_of(
     )
 
 
-def step_of(view: View, i: int, dimensions: int) -> View:
+def step_view(view: View, i: int, dimensions: int) -> View:
     r"""Returns the view of one step, in its own plane."""
 
     t = view.trajectory

@@ -1,7 +1,7 @@
 r"""Samples with weights that are drawn anew from one another where the weights become uneven."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solvers import Failure, SolverError
 from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
+from solvers.problem import StateField
 
 from ..checks import check_count, check_number, model_device, model_dtype
 from ..grids import grid_times
@@ -52,17 +53,22 @@ class Steps:
 
     Arguments:
         times: The times of the process, with shape (n + 1,).
-        alphas: Their scales.
         levels: Their noise levels.
         seed: The seed.
         threshold: Samples are drawn anew when their effective number is below this share.
     """
 
     times: Tensor
-    alphas: list[float]
     levels: list[float]
     seed: int
     threshold: float
+
+    def estimates(self, model: ScoreModel, x: Tensor) -> Sequence[StateField]:
+        r"""Returns the functions from x, in units of the data, to its denoised data at each time."""
+
+        ones = torch.ones_like(self.times)
+        scale = model.process.scales(self.times)[0]
+        return model.combine(self.times, 0 * ones, ones, scale, x)
 
     def noise(self, i: int, like: Tensor) -> Tensor:
         r"""Returns the standard normals of a step."""
@@ -86,7 +92,7 @@ def make_steps(
     stop = process.start_of("sampling") if t_min is None else t_min
     times = grid_times(process, grid, process.t_max, stop, steps, model.data_std)
     levels = torch.exp(-process.log_snr(times)).tolist()
-    return Steps(times, process.scales(times)[0].tolist(), levels, seed, threshold)
+    return Steps(times, levels, seed, threshold)
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Particles:
     sizes: list[float] = field(default_factory=list)
     resampled: int = 0
 
-    def drawn(self, steps: Steps, i: int) -> Tensor | None:
+    def resample(self, steps: Steps, i: int) -> Tensor | None:
         r"""Returns which samples take the place of all, if weights are uneven before a step."""
 
         self.sizes.append(float(1 / (2 * self.log_weights).exp().sum()))
@@ -177,27 +183,12 @@ def square(x: Tensor) -> Tensor:
 
 
 def check_shared(models: Sequence[ScoreModel], others: Iterable[Tensor] = ()) -> None:
-    r"""Refuses conditions that differ between samples, which take one another's place."""
+    r"""Refuses tensors that differ between samples, which take one another's place."""
 
-    if any(
-        isinstance(value, Tensor) and value.ndim and len(value) > 1
-        for model in models
-        for module in model.modules()
-        for value in (*_asked(module), *others)
-    ):
+    parts = (part for model in models for part in model.modules() if isinstance(part, ScoreModel))
+    held = [value for part in parts for value in part.held.values()]
+    if any(len(value) > 1 for value in (*held, *others)):
         raise ValueError(
             "conditions must be the same for all samples, which are drawn anew from one another; make one "
             "call for each."
         )
-
-
-def _asked(module: object) -> Iterator[object]:
-    r"""What a model or its pull is asked for: conditions, data, measurements, scales."""
-
-    for name in ("bound", "condition", "data"):
-        held = getattr(module, name, None)
-        yield from held.values() if isinstance(held, Mapping) else ()
-    for name in ("y", "scale"):
-        yield getattr(module, name, None)
-    if hasattr(module, "pull"):
-        yield from _asked(module.pull)

@@ -70,11 +70,12 @@ def weighted_sample(
     cloud = start(first, count, shape, levels[0] ** 2 / total, seed)
     d, variance = cloud.x[0].numel(), 2 * math.pi * levels[0] ** 2
     cloud.log_normaliser = d / 2 * ((1 - total) * math.log(variance) - math.log(total))
+    fields = [plan.estimates(model, cloud.x) for model in models]
     with counting() as counter, torch.no_grad():
         for i in tqdm(range(steps), disable=not progress, desc="weighted"):
-            cloud.drawn(plan, i)
+            cloud.resample(plan, i)
             s, after, X = levels[i], levels[i + 1], cloud.x
-            pulls = [model.denoise(plan.alphas[i] * X, plan.times[i]) - X for model in models]
+            pulls = [field[i](X) - X for field in fields]
             drift, gain = _combined(pulls, b)
             cloud.reweigh(
                 gain / s**2 * math.log(s / after), first.process.describe(float(plan.times[i]))

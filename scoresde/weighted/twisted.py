@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from solvers import counting
+from solvers.problem import StateField
 
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..models import ScoreModel
@@ -74,7 +75,7 @@ def twisted_sample(
     """
 
     check_model(model)
-    check_function("log_prob", log_prob, data, takes=("D", "level"))
+    check_function("log_prob", log_prob, data, ("D", "level"))
     check_shared([model], data.values())
     if not model.differentiable:
         raise ValueError(
@@ -83,17 +84,18 @@ def twisted_sample(
     plan = make_steps(model, count, steps, grid, seed, threshold, t_min)
     levels, cloud = plan.levels, start(model, count, shape, plan.levels[0] ** 2, seed)
 
+    fields = plan.estimates(model, cloud.x)
+    here = {name: value.to(cloud.x.device) for name, value in data.items()}
+
     def look(i: int) -> tuple[Tensor, Tensor, Tensor]:
         level = levels[i] if i < steps else 0.0
-        return _looked(
-            model, log_prob, plan.alphas[i] * cloud.x, plan.times[i], plan.alphas[i], level, data
-        )
+        return _looked(fields[i], log_prob, cloud.x, level, here)
 
     with counting() as counter:
         D, told, gradient = look(0)
         cloud.reweigh(told, model.process.describe(float(plan.times[0])))
         for i in tqdm(range(steps), disable=not progress, desc="twisted"):
-            index = cloud.drawn(plan, i)
+            index = cloud.resample(plan, i)
             if index is not None:
                 D, told, gradient = D[index], told[index], gradient[index]
             ratio = (levels[i + 1] / levels[i]) ** 2
@@ -107,14 +109,14 @@ def twisted_sample(
 
 
 def _looked(
-    model: ScoreModel, log_prob: Twist, x: Tensor, t: Tensor, alpha: float, level: float, data: dict[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    r"""The denoised data, the log-probabilities, and their gradient with respect to x / alpha."""
+    estimate: StateField, log_prob: Twist, X: Tensor, level: float, data: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The denoised data, the log-probabilities, and their gradient with respect to X."""
 
     check_gradients()
     with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        D = model.denoise(leaf, t)
-        found = log_prob(D, level, **{name: value.to(x.device) for name, value in data.items()})
-        gradient = gradient_of("log_prob", one_per_row("log_prob", found, x), leaf)
-    return D.detach(), found.detach().double(), alpha * gradient
+        leaf = X.detach().requires_grad_()
+        D = estimate(leaf)
+        found = one_per_row("log_prob", log_prob(D, level, **data), X)
+        gradient = gradient_of("log_prob", found, leaf)
+    return D.detach(), found.detach().double(), gradient

@@ -126,7 +126,8 @@ def write_model(
 
     if "network" not in card:
         raise ValueError("card must have the entry 'network' with its name and settings.")
-    assert isinstance(network, torch.nn.Module)
+    if not isinstance(network, torch.nn.Module):
+        raise TypeError(f"only networks that are modules have weights to save, not {network!r}.")
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: v.half().contiguous() for name, v in network.state_dict().items()}
     save_file({**tensors, **others}, file.with_suffix(".safetensors"))

@@ -33,13 +33,12 @@ def known(D: Tensor, y: Tensor) -> Tensor:
     return D.sum(1)
 
 
-class Noisy:
+def other() -> ss.Classifier:
     r"""A classifier of another process."""
 
-    process = ss.EDM()
-
-    def log_prob(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return x.sum(1)
+    return ss.Classifier(
+        torch.nn.Linear(2, 3), ss.EDM(), data_std=1.0, levels=(0.1, 10.0), classes=3
+    )
 
 
 def states(process: ss.Process) -> tuple[Tensor, Tensor]:
@@ -198,7 +197,7 @@ def test_mixtures_and_feedback_have_likelihoods_and_latents(process: ss.Process)
         (lambda m: guidance.joined([lambda x: x], [MEANS], []), "1, 1, 0"),
         (lambda m: guidance.joined([lambda x: x], [MEANS], [0.0]), "noises must be positive"),
         (lambda m: guidance.joined([lambda x: x] * 2, [MEANS, MEANS[:2]], [1.0, 1.0]), "one leading size"),
-        (lambda m: guidance.classifier(m, Noisy().log_prob, label=LABEL), "of the process EDM"),
+        (lambda m: guidance.classifier(m, other().log_prob, label=LABEL), "of the process EDM"),
         (lambda m: guidance.optimised(m, known, 0.1, y=MEANS).denoise(MEANS[:2], 0.5), "leading size 2"),
         (lambda m: guidance.universal(guidance.universal(m, total), total), "has no further"),
         (lambda m: guidance.replacement(m, lambda x: x[:, :1], MEANS).denoise(MEANS, 0.5), "y must have"),
@@ -208,6 +207,8 @@ def test_mixtures_and_feedback_have_likelihoods_and_latents(process: ss.Process)
         (lambda m: ss.classifier_free(m, lambda s: MEANS, label=LABEL).denoise(MEANS, 0.5), "scale must return"),
         (lambda m: guidance.pseudoinverse(m, lambda x: x, MEANS).denoise(MEANS[:2], 0.5), "leading size 2 or 1"),
         (lambda m: m.given(label=LABEL.expand(3)).denoise(MEANS[:2], 0.5), "label must have leading size 2 or 1"),
+        (lambda m: guidance.feedback(m, other().log_ratio, 0.8, label=LABEL), "of the process EDM"),
+        (lambda m: guidance.within(m, m, (2.0, 1.0)), "interval must be two noise levels"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL + 2), "label must lie in"),
         (lambda m: ss.classifier_free(m, 2.0, label=LABEL, negative={"label": LABEL + 8}), "must lie"),
         (lambda m: guidance.universal(m, lambda D: D.new_ones(3)).denoise(MEANS, 0.5), "that has a gradient"),
@@ -231,8 +232,10 @@ def test_gradients_work_without_grad_and_are_refused_in_inference_mode() -> None
         guidance.classifier(model, lambda x, t: -x.square().sum(1)),
         guidance.pseudoinverse(model, lambda D: D[:, :1], torch.ones(1, 1)),
     ):
+        with torch.enable_grad():
+            want = guided.denoise(x, t)
         with torch.no_grad():
-            assert torch.equal(guided.denoise(x, t), guided.denoise(x, t))
+            assert torch.equal(guided.denoise(x, t), want)
         with torch.inference_mode(), pytest.raises(ValueError, match="use torch.no_grad"):
             guided.denoise(x, t)
 
@@ -320,7 +323,7 @@ def test_a_guidance_of_ones_own_is_a_combination() -> None:
     class Halved(guidance.Combined):
         roles = ("conditional", "unconditional")
 
-        def combined(self, denoised: list[Tensor], x: Tensor, level: object) -> Tensor:
+        def combined(self, denoised: list[Tensor], noisy: guidance.Noisy) -> Tensor:
             D, other = denoised
             return D + 0.5 * (D - other)
 
@@ -337,3 +340,81 @@ def test_a_guidance_of_ones_own_is_a_combination() -> None:
     assert own.guided
     with pytest.raises(TypeError, match="label= is bound"):
         ss.sample(own, 2, label=LABEL)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "exponential"])
+def test_any_guidance_may_be_kept_within_an_interval(solver: str) -> None:
+    model = mixture(ss.VP(), [0.5, 0.3, 0.2])
+    usual = ss.classifier_free(model, 3.0, interval=(0.3, 2.0), label=LABEL)
+    bound = model.given(label=LABEL)
+    kept = guidance.within(ss.classifier_free(model, 3.0, label=LABEL), bound, (0.3, 2.0))
+    options = {"steps": 9} if solver == "ddim" else {"rtol": 1e-4, "atol": 1e-4}
+    want = ss.sample(usual, 5, solver=solver, **options)
+    found = ss.sample(kept, 5, solver=solver, **options)
+    assert torch.allclose(found.x, want.x, atol=1e-9)
+    if solver == "ddim":
+        assert torch.equal(found.calls, want.calls)
+    assert list(kept.parts) == ["unconditional", "conditional"]
+    x, t = states(ss.VP())
+    low = guidance.within(ss.classifier_free(model, 3.0, label=LABEL), bound, (0.0, math.inf))
+    assert torch.allclose(
+        low.denoise(x, t), ss.classifier_free(model, 3.0, label=LABEL).denoise(x, t)
+    )
+
+
+def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> None:
+    r"""What is held is said, and only that: a network's own `scale` is none."""
+
+    from scoresde.editing.inpaint import Kept
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.scale * x
+
+    model = ss.NetworkScore(Net(), ss.EDM(), "data", shape=(2,))
+    assert len(ss.weighted_sample([model], [1.0], 4, steps=20).x) == 4
+    with pytest.raises(ValueError, match="the same for all samples"):
+        ss.weighted_sample([Kept(model, torch.ones(4, 2), torch.ones(4, 2))], [1.0], 4)
+
+
+class Plain(torch.nn.Module):
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return 0.1 * x
+
+
+class Logits(torch.nn.Module):
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x.repeat(1, 2)[:, :3] * t[:, None]
+
+
+def test_guided_steps_bring_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""Each `.cpu()` would wait for a GPU: there are as many in 4 steps as in 14."""
+
+    seen, plain = [], Tensor.cpu
+
+    def counted(self: Tensor, *arguments: object, **options: object) -> Tensor:
+        seen.append(self)
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Tensor, "cpu", counted)
+    free = ss.NetworkScore(Plain(), ss.VP(), "noise", shape=(2,), conditions=["label"])
+    noisy = ss.Classifier(Logits(), ss.VP(), data_std=1.0, levels=(0.1, 10.0), classes=3)
+    bound = free.given(label=LABEL)
+    for guided in (
+        ss.classifier_free(free, 2.0, label=LABEL),
+        guidance.classifier(free, noisy.log_prob, lambda s: 1 + 0 * s, label=LABEL),
+        guidance.feedback(free, noisy.log_ratio, 0.8, label=LABEL),
+        guidance.mixture([bound, free], lambda x, t: x),
+        guidance.universal(bound, total),
+        guidance.pseudoinverse(bound, lambda x: x[:, :1], MEANS[:1, :1]),
+    ):
+        counts = []
+        for steps in (4, 14):
+            seen.clear()
+            ss.sample(guided, 3, solver="ddim", steps=steps)
+            counts.append(len(seen))
+        assert counts[0] == counts[1], guided

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import guidance
+from scoresde import models as score_models
 
 from .cases import MEANS, PROCESSES, mixture
 
@@ -204,6 +205,7 @@ def test_samples_of_an_inverse_problem_have_the_posteriors_moments() -> None:
     assert torch.allclose(torch.cov(s.x.T), want, atol=0.03)
 
 
+BASES, OTHERS = set(score_models.BASES), set(score_models.OTHERS)
 GUIDED: dict[str, Callable[[ss.MixtureOracle, ss.ScoreModel], ss.ScoreModel]] = {
     "autoguidance": lambda free, bound: guidance.autoguidance(bound, free, 2.0),
     "projected": lambda free, bound: guidance.adaptive_projected(bound, free, 2.0, norm=0.5),
@@ -235,6 +237,15 @@ GUIDED: dict[str, Callable[[ss.MixtureOracle, ss.ScoreModel], ss.ScoreModel]] = 
         free, 2.0, label=torch.tensor([1]), negative={"label": torch.tensor([0])}
     ),
 }
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_pictures_know_what_each_guidance_is_made_of(name: str) -> None:
+    model = GUIDED[name](*models(ss.VP()))
+    free = {"mixture", "experts"}
+    pairs = {"autoguidance", "projected", "zero-star", "feedback", "classifier-free"}
+    assert bool(BASES & set(model.parts)) == (name not in free)
+    assert bool(OTHERS & set(model.parts)) == (name in pairs)
 
 
 @pytest.mark.parametrize("name", GUIDED)

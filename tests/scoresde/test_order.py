@@ -59,8 +59,8 @@ STRONG = [
     for name in solvers.available()
     if solvers.get(name).fixed
     and solvers.get(name).stochastic
-    # churn and Langevin steps follow no equation; the last is unstable on this process
-    and not any(word in name for word in ("churn", "langevin", "reversible_heun"))
+    # churn, repeated and Langevin steps follow no equation; the last is unstable on this process
+    and not any(word in name for word in ("churn", "recurrent", "langevin", "reversible_heun"))
 ]
 
 

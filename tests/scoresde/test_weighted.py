@@ -136,7 +136,7 @@ def test_weighted_samples_share_their_condition_and_stay_finite() -> None:
 
     class Broken(ss.MixtureOracle):
         def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-            return super().denoise(x, t, label) / (t > 1).to(x)
+            return super().denoise(x, t, label) / (t > 1).to(x).reshape(-1, 1)
 
     with pytest.raises(solvers.SolverError, match="NaN or infinite at t="):
         ss.weighted_sample([Broken(free.means, 0.3)], [1.0], 9, steps=20)
