@@ -11,10 +11,16 @@ from scoresde import geometry, guidance, plots
 from scoresde.training.digits_data import digits
 
 from .gallery import PICTURES
+from .report import save
 
 MEANS, STDS = [[-1.5, 0.3], [0.9, 1.1], [1.2, -0.9]], [0.3, 0.25, 0.35]
 ONE, THREE = torch.tensor([2]), torch.tensor([3])
 PATCH = 64
+DIMENSIONS, ALONG, JACOBIANS = (
+    "what two dimensions get wrong",
+    "along sampling",
+    "derivatives of the network",
+)
 STEP, OPTIONS = 7, {"solver": "ancestral", "steps": 16, "grid": "rho", "seed": 1}
 
 
@@ -22,7 +28,6 @@ def flat() -> None:
     r"""A mixture of three, guided towards one of them by several methods."""
 
     model = ss.MixtureOracle(torch.tensor(MEANS), torch.tensor(STDS), process=ss.EDM())
-    model.data_std = 1.3
     bound = model.given(label=ONE)
 
     def log_prob(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -47,7 +52,7 @@ def flat() -> None:
     plots.geometry(PICTURES / "geometry.gif", geometry.follow(ways["free"], 1, **OPTIONS))
 
 
-def images() -> None:
+def images() -> list[dict]:
     r"""A three of the embedded digits, in the plane of a step; lengths and angles of 32; a film."""
 
     model = ss.load("digits")
@@ -56,10 +61,35 @@ def images() -> None:
     plots.geometry(PICTURES / "geometry_digits.png", t, step=13)
     plots.trajectory(PICTURES / "trajectory.png", t)
     plots.film(PICTURES / "film.png", t)
-    for row in geometry.high_dimensions(t):
-        print(row)
-    own = geometry.follow(model, 256, solver="exponential_2", steps=24, grid="rho")
+    rows = [{"table": DIMENSIONS, "claim": c.name, "2 dimensions": c.flat, "64 dimensions": c.here}
+            for c in geometry.high_dimensions(t)]  # fmt: skip
+    rows += [{"table": ALONG, **row} for row in geometry.measure(t)]
+    return rows + [
+        {"table": JACOBIANS, **jacobian(model, level)}
+        for level in (80.0, 30.0, 10.0, 5.0, 2.0, 1.0)
+    ]
+
+
+def jacobian(model: ss.ScoreModel, level: float) -> dict[str, float]:
+    r"""The mean variance of data given its noisy state, as the derivatives of the network have it."""
+
+    x = level * torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = (x + digits("train").images[:8]).requires_grad_()
+    D = model.denoise(x, torch.tensor(level))
+    trace = torch.zeros(8)
+    for entry in range(64):
+        (row,) = torch.autograd.grad(D.flatten(1)[:, entry].sum(), x, retain_graph=True)
+        trace += level**2 * row.flatten(1)[:, entry] / 64
+    return {"noise level": level, "mean variance": trace.mean().item(), "least": trace.min().item(),
+            "most": trace.max().item()}  # fmt: skip
+
+
+def spectra() -> None:
+    r"""Of digits and of what the network makes of noise; of photographs."""
+
+    own = geometry.follow(ss.load("digits"), 256, solver="exponential_2", steps=24, grid="rho")
     print(plots.spectrum(PICTURES / "spectrum.png", digits("train").images, followed=own))
+    photographs()
 
 
 def photographs() -> None:
@@ -79,9 +109,10 @@ def photographs() -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(2)
     flat()
-    images()
-    photographs()
+    spectra()
+    save("geometry", images())
 
 
 if __name__ == "__main__":

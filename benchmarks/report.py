@@ -27,7 +27,7 @@ def save(name: str, rows: Sequence[Mapping[str, Any]], **notes: Any) -> None:
         "rows": list(rows),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    show(rows)
+    show([row for row in rows if row.keys() == rows[0].keys()])
 
 
 def load(name: str) -> dict[str, Any]:

@@ -224,6 +224,27 @@ def inversion() -> str:
     return page
 
 
+def geometry() -> str:
+    r"""What the pictures of geometry show, in numbers."""
+
+    if not (report.RESULTS / "geometry.json").exists():
+        return ""
+    found = report.load("geometry")
+    page = (
+        "## Geometry of guidance\n\nThe embedded digits at a scale of 3, 32 threes by 24 ancestral steps; and the variance of data given its noisy state by the derivatives of the network, "
+        "averaged over the entries, of 8 digits with noise, beside that of the data.\n\n"
+        f"`{found['command']}`\n\n"
+    )
+    for name in dict.fromkeys(row["table"] for row in found["rows"]):
+        rows = [
+            {k: v for k, v in row.items() if k != "table"}
+            for row in found["rows"]
+            if row["table"] == name
+        ]
+        page += f"### {name[0].upper()}{name[1:]}\n\n{table(rows)}\n"
+    return page
+
+
 def nearest(calls: dict[int, float], budget: int) -> float | None:
     r"""The figure at the largest number of calls within a budget, unless that is far below it."""
 
@@ -289,9 +310,10 @@ def benchmarks() -> str:
     page += section(
         "guidance", "Guidance by scale",
         "200 digits of the embedded network, ten labels, 12 steps of `dpmpp_2m` unless said otherwise. A support vector machine says what they show. Coverage is the share of held-out digits "
-        "with a sample nearer than their 5th neighbour among the held-out ones, entropy that over 40 clusters of the training digits: both fall where samples are alike. The energy distance is to the held-out digits; "
-        "its noise is 0.005. Calls are those of the network, not of the classifier.\n\n![Samples](pictures/guidance.png)",
+        "with a sample nearer than their 5th neighbour among the held-out ones, entropy that over 40 clusters of the training digits: both fall where samples are alike. The energy distance is to the held-out digits, "
+        "and uncertain by what real digits have among themselves, in the first rows. Calls are those of the network, not of the classifier.\n\n![Samples](pictures/guidance.png)",
     )  # fmt: skip
+    page += geometry()
     page += section(
         "gradients", "Memory of gradients",
         "The peak of a process that decodes 64 digits in 10 steps by the embedded network, and how much more that is than without gradients.",
