@@ -64,10 +64,11 @@ def images() -> list[dict]:
     rows = [{"table": DIMENSIONS, "claim": c.name, "2 dimensions": c.flat, "64 dimensions": c.here}
             for c in geometry.high_dimensions(t)]  # fmt: skip
     rows += [{"table": ALONG, **row} for row in geometry.measure(t)]
-    return rows + [
-        {"table": JACOBIANS, **jacobian(model, level)}
-        for level in (80.0, 30.0, 10.0, 5.0, 2.0, 1.0)
-    ]
+    levels = (80.0, 30.0, 10.0, 5.0, 2.0, 1.0)
+    rows += [{"table": JACOBIANS, **jacobian(model, level)} for level in levels]
+    own = digits("train").images.var(0).mean().item()
+    data = {"noise level": "data alone", "mean variance": own, "least": None, "most": None}
+    return [*rows, {"table": JACOBIANS, **data}]
 
 
 def jacobian(model: ss.ScoreModel, level: float) -> dict[str, float]:
