@@ -138,5 +138,13 @@ def test_samples_may_be_ruled_out() -> None:
     normal = torch.distributions.Normal(MEANS[:, 0], STDS)
     mass = WEIGHTS @ (1 - normal.cdf(torch.zeros(3, dtype=torch.float64)))
     assert math.exp(s.log_normaliser) == pytest.approx(float(mass), abs=0.05)
+
+    def early(D: Tensor, level: float) -> Tensor:  # those ruled out on the way stay so
+        return torch.where(D[:, 0] > 0, 0 * D[:, 0], -math.inf) if level < 0.5 else 0 * D[:, 0]
+
+    s = ss.twisted_sample(mixture(ss.EDM()), early, 2000, steps=60, threshold=0.0)
+    left = (s.log_weights > -math.inf).double().mean()
+    assert 0.3 < float(left) < 0.7
+    assert math.exp(s.log_normaliser) == pytest.approx(float(left))
     with pytest.raises(solvers.SolverError, match="NaN or infinite"):
         ss.twisted_sample(mixture(ss.EDM()), lambda D, level: D[:, 0] * 0 - math.inf, 8, steps=3)
