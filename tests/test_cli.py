@@ -242,7 +242,7 @@ def test_guidance_by_name(tmp_path: Path) -> None:
     sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance"]
     for words, said in {
         "magic": "--guidance must be a number or one of classifier_free",
-        "projected": "needs a scale, as in 'projected:scale=0.9'",
+        "projected": "needs a scale, as in 'projected:scale=3'",
         "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
         "projected:scale=big": "wants key=number after each ':'",
     }.items():

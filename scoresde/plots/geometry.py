@@ -165,7 +165,8 @@ def _draw_way(figure: Any, view: View) -> None:
                 _line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
     steps = trajectory.states[1:, view.sample] - trajectory.states[:-1, view.sample]
     shares = view.plane.hidden(steps[first:])
-    words = f"states ({100 * float(shares.mean()):.0f} % of a step hidden)"
+    hidden = f" ({100 * float(shares.mean()):.0f} % of a step hidden)"
+    words = "states" if view.whole else f"states{hidden}"
     _line(axis, states[first:], color=STATE, linewidth=1.5, marker="o", markersize=4, label=words)
     axis.scatter(
         *states[-1].tolist(),
@@ -202,8 +203,7 @@ def _finish(figure: Any, view: View, box: Tensor, level: float) -> None:
     limits(axis, box)
     if view.density is not None and flat:
         shade(axis, view.density, box, level, float(view.trajectory.levels[-1]))
-    own = view.trajectory.dimension == len(view.plane.basis)
-    names = ENTRIES if own else view.labels
+    names = ENTRIES if view.whole else view.labels
     axis.set_xlabel(names[0])
     axis.set_ylabel(names[1])
     if not flat:

@@ -42,6 +42,12 @@ class View(NamedTuple):
         return self.trajectory.dimension <= FEW
 
     @property
+    def whole(self) -> bool:
+        r"""Whether the plane is that of the data, and hides nothing."""
+
+        return self.trajectory.dimension == len(self.plane.basis)
+
+    @property
     def colours(self) -> dict[str, str]:
         r"""The colours of the estimates, by name: what the solver sees, the base, the other, and the rest."""
 
@@ -66,6 +72,8 @@ class View(NamedTuple):
     def words(self, name: str, direction: Tensor) -> str:
         r"""Returns what the legend says of a direction."""
 
+        if self.whole:
+            return name
         return f"{name} ({100 * float(self.plane.hidden(direction[None])):.0f} % hidden)"
 
     def box(self, steps: Sequence[int]) -> Tensor:
