@@ -233,6 +233,9 @@ def test_guidance_by_name(tmp_path: Path) -> None:
         "projected:scale=4:norm=2": ss.guidance.adaptive_projected(
             model.given(label=label), model, 4.0, norm=2.0
         ),
+        "classifier_free:scale=2:negative=1": ss.classifier_free(
+            model, 2.0, label=label, negative={"label": torch.tensor([1])}
+        ),
         "zero_star:scale=2": ss.guidance.zero_star(model.given(label=label), model, 2.0),
     }
     for words, want in pairs.items():
@@ -243,6 +246,8 @@ def test_guidance_by_name(tmp_path: Path) -> None:
     for words, said in {
         "magic": "--guidance must be a number or one of classifier_free",
         "projected": "needs a scale, as in 'projected:scale=3'",
+        "classifier_free:scale=2:negative=1.5": "wants a whole number for negative",
+        "classifier_free:scale=2:negative=12": "label must lie in [0, 9]",
         "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
         "projected:scale=big": "wants key=number after each ':'",
     }.items():

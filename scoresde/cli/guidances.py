@@ -15,10 +15,22 @@ from ..zoo import load_classifier
 
 
 def _classifier_free(
-    model: ScoreModel, label: Tensor, scale: float, low: float = 0.0, high: float = math.inf
+    model: ScoreModel,
+    label: Tensor,
+    scale: float,
+    low: float = 0.0,
+    high: float = math.inf,
+    negative: float = math.nan,
 ) -> ScoreModel:
     interval = None if (low, high) == (0.0, math.inf) else (low, high)
-    return guidance.classifier_free(model, scale, interval=interval, label=label)
+    away = None if math.isnan(negative) else {"label": _whole("negative", negative)}
+    return guidance.classifier_free(model, scale, interval=interval, negative=away, label=label)
+
+
+def _whole(name: str, number: float) -> Tensor:
+    if number != int(number):
+        raise ValueError(f"--guidance wants a whole number for {name}, a label, not {number:g}.")
+    return torch.tensor([int(number)])
 
 
 def _projected(
