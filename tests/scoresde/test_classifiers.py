@@ -108,6 +108,10 @@ def test_levels_that_were_not_seen_are_taken_for_the_nearest() -> None:
     assert torch.equal(noisy(x, torch.tensor(0.002)), noisy(x, torch.tensor(0.02)))
     assert torch.equal(clean(x, torch.tensor(5.0)), clean(x))
     assert not torch.equal(noisy(x, torch.tensor(5.0)), noisy(x))
+    each = [
+        noisy.log_ratio(x, torch.tensor(1.0), label=torch.tensor([k])).exp() for k in range(10)
+    ]
+    assert torch.allclose(torch.stack(each).mean(0), torch.ones(20, dtype=x.dtype), atol=1e-5)
     with pytest.raises(ValueError, match="levels must be two positive"):
         ss.Classifier(noisy.network, ss.VP(), data_std=1.0, levels=(2.0, 1.0))
     with pytest.raises(TypeError, match="whole numbers"):

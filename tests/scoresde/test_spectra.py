@@ -65,12 +65,16 @@ def test_normal_images_are_drawn_from_coarse_to_fine() -> None:
     ring = (radius(size) * size).round()
     power = 10.0 * torch.exp(-1.5 * ring)
     columns = torch.fft.ifft2(torch.fft.fft2(torch.eye(36).reshape(36, size, size)) * power).real
-    model = ss.GaussianOracle(torch.zeros(1, size, size), columns.reshape(36, 36), ss.EDM())
+    mean = torch.linspace(0, 9, 36).reshape(1, size, size)  # which is no matter
+    model = ss.GaussianOracle(mean, columns.reshape(36, 36), ss.EDM())
     t = geometry.follow(model, 2000, solver="exponential_2", steps=80, grid="log_snr")
     found, settled = spectra.coarse_to_fine(t)
     want = torch.stack([power[ring == k].mean() for k in ring.unique()]).sqrt()
     assert torch.allclose(settled, want, rtol=0.05)
     assert torch.allclose(found.power[-1], want**2, rtol=0.12)
+    pair = geometry.follow(model, 2, solver="ddim", steps=5)
+    apart = spectra.spectrum(pair.guided[:, 0] - pair.guided[:, 1]).power / 2  # without bias
+    assert torch.allclose(spectra.coarse_to_fine(pair)[0].power, apart)
     with pytest.raises(ValueError, match="at least two samples"):
         spectra.coarse_to_fine(geometry.follow(model, 1, solver="ddim", steps=2))
 
