@@ -90,6 +90,17 @@ def check_finite(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a finite number, but is {value}.")
 
 
+def check_interval(interval: object) -> None:
+    r"""Refuses what is no interval of noise levels, the lower first; 0 and `inf` are no limits."""
+
+    pair = isinstance(interval, tuple | list) and len(interval) == 2
+    numbers = pair and all(isinstance(level, int | float) for level in interval)  # type: ignore[attr-defined]
+    if not numbers or not 0 <= interval[0] < interval[1]:  # type: ignore[index]
+        raise ValueError(
+            f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
+        )
+
+
 def check_count(name: str, value: object, at_least: int | None) -> None:
     r"""Refuses what is not a whole number, or is too small."""
 

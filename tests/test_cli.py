@@ -311,6 +311,12 @@ def test_what_goes_on_is_drawn(tmp_path: Path) -> None:
         assert "must end in one of .png" in refusal(
             "plot", name, "digits", "--out", "a.jpg", folder=tmp_path
         )
+    assert "-n must be at least 2" in refusal(
+        "plot", "spectrum", "digits", "-n", 1, folder=tmp_path
+    )
+    assert "-n must be at least 1" in refusal(
+        "plot", "trajectory", "digits", "-n", 0, folder=tmp_path
+    )
     assert "step must lie in" in refusal(
         "plot", "geometry", "digits", "--step", 50, folder=tmp_path
     )

@@ -3,10 +3,10 @@ r"""The commands that draw: the geometry of a step or a way, its lengths and ang
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from .. import plots, zoo
+from ..checks import check_count
 from ..geometry import Trajectory, follow, high_dimensions, measure
 from .files import read_array
 from .guidances import guided
@@ -46,7 +46,7 @@ def _followed(
 @drawing.command()
 def geometry(
     model: Model,
-    out: Annotated[Path, typer.Option(help="File: png; gif or html for all steps.")] = Path("geometry.png"),
+    out: Annotated[Path, typer.Option(help="File: png; gif or html step by step.")] = Path("geometry.png"),
     step: Annotated[int | None, typer.Option(help="Which step, from 0 on; by default the way.")] = None,
     sample: Which = 0,
     dimensions: Annotated[int, typer.Option(help="2, or 3 for a view of space.")] = 2,
@@ -95,6 +95,7 @@ def trajectory(
 ) -> None:
     r"""Draw lengths and angles along sampling, and print them; a strip of the estimates, too."""
 
+    check_count("-n", n, at_least=1)
     for file in (out, film):
         if file is not None:
             plots.check_picture(file)
@@ -144,10 +145,11 @@ def spectrum(
             f"--levels must be numbers with commas between, but is {levels!r}."
         ) from None
     plots.check_picture(out)
+    check_count("-n", n, at_least=2)
     score = zoo.load(model)
     x = None if data is None else read_array(data, score)[0]
     t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
-    images = t.states[-1] if x is None else torch.as_tensor(x)
+    images = t.states[-1] if x is None else x
     hinges = plots.spectrum(out, images, levels=known, followed=t, seed=seed)
     found = {
         f"hinge at noise level {level:g}, cycles per pixel": at for level, at in hinges.items()

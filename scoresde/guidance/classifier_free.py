@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 
+from ..checks import check_interval
 from ..models import ScoreModel
 from .combined import Several
 
@@ -59,15 +60,8 @@ def classifier_free(
             f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
             "(1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s."
         )
-    pair = interval is None or (
-        isinstance(interval, tuple | list)
-        and len(interval) == 2
-        and all(isinstance(level, int | float) for level in interval)
-    )
-    if not pair or (interval is not None and not 0 <= interval[0] < interval[1]):
-        raise ValueError(
-            f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
-        )
+    if interval is not None:
+        check_interval(interval)
     if negative is not None and not isinstance(negative, Mapping):
         raise TypeError(
             f"negative must be a condition by name, as {{'label': label}}, not {negative!r}."

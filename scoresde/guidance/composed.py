@@ -8,6 +8,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 
+from ..checks import check_interval
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy, Several
@@ -138,13 +139,11 @@ def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float])
         interval: The noise levels, the lower first; 0 and `inf` are no limits.
     """
 
+    check_interval(interval)
     low, high = interval
-    if not 0 <= low < high:
-        raise ValueError(f"interval must be two noise levels, the lower first, but is {interval}.")
-    models = [guided]
-    models = [model, *models] if low > 0 else models
-    models = [*models, model] if high < math.inf else models
-    return _Within(models, tuple(level for level in (low, high) if 0 < level < math.inf))
+    before, after = [model] * (low > 0), [model] * (high < math.inf)
+    levels = tuple(float(level) for level in interval if 0 < level < math.inf)
+    return _Within([*before, guided, *after], levels, len(before))
 
 
 class _Experts(Several):
@@ -205,9 +204,15 @@ class _Experts(Several):
 
 
 class _Within(_Experts):
+    def __init__(
+        self, models: Sequence[ScoreModel], levels: tuple[float, ...], inside: int
+    ) -> None:
+        super().__init__(models, levels)
+        self.inside = inside  # the number of the guided model
+
     @property
     def parts(self) -> dict[str, ScoreModel]:
-        return next(model for model in self.each if model.guided).parts
+        return self.each[self.inside].parts
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Within(models, self.levels)
+        return _Within(models, self.levels, self.inside)

@@ -172,7 +172,7 @@ class _Loss(Pull):
     loss: Callable[..., Tensor]
     scale: float
     data: Mapping[str, Tensor]
-    name: str = "loss"
+    name = "loss"
 
     @property
     def words(self) -> str:

@@ -359,6 +359,15 @@ def test_any_guidance_may_be_kept_within_an_interval(solver: str) -> None:
         assert torch.equal(found.calls, want.calls)
     assert list(kept.parts) == ["unconditional", "conditional"]
     x, t = states(ss.VP())
+    weak = ss.classifier_free(
+        model, 1.5, label=LABEL, negative={"label": LABEL - 1}
+    )  # outside, guided too
+    strong = guidance.within(ss.classifier_free(model, 3.0, label=LABEL), weak, (0.3, 2.0))
+    assert list(strong.parts) == ["unconditional", "conditional"]
+    assert list(strong.rows(torch.tensor([0])).parts) == ["unconditional", "conditional"]
+    for wrong in (5.0, (1.0,), ("a", "b"), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match="interval must be two noise levels"):
+            guidance.within(weak, model, wrong)  # type: ignore[arg-type]
     low = guidance.within(ss.classifier_free(model, 3.0, label=LABEL), bound, (0.0, math.inf))
     assert torch.allclose(
         low.denoise(x, t), ss.classifier_free(model, 3.0, label=LABEL).denoise(x, t)
