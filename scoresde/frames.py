@@ -32,6 +32,7 @@ from solvers.problem import Linear
 from .process import Process
 
 Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
+QUIET = 18.0  # log-SNR by which a time is quieter than another, all of whose variance is then fresh in float64
 CONVENTIONS = ("canonical", "ddim", "k_diffusion")
 
 
@@ -93,7 +94,7 @@ class Frame(Linear):
         return (-level.log()).clamp(*ends.tolist())
 
     def beyond(self, s: Tensor, t: Tensor) -> Tensor:
-        return t + self.noise(s, t)
+        return t + self.noise(s, t).clamp(max=QUIET)
 
     def variable(self, name: str, t: Tensor) -> Tensor:
         variables = {"clock": lambda: t, "noise_level": lambda: torch.exp(-t),

@@ -34,6 +34,9 @@ from .models import ScoreModel
 from .moments import Moments
 
 Clock = Literal["t", "log_snr"]
+LEAP = (
+    0.2  # largest step in log-SNR, per order: data of one scale comes out of noise within about 2
+)
 FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
 
 
@@ -89,6 +92,11 @@ class Reverse:
             "rows": self._rows,
             "describe": self._describe,
             "cost": self.model.cost,
+            "size": lambda clock: self._size(self.to_time(clock)),
+            "pace": (self.model.process.log_snr, self.model.process.time)
+            if self.clock == "t"
+            else None,
+            "longest": LEAP,
         }
         if self.kind is SemiLinear:
             return SemiLinear(
@@ -156,6 +164,12 @@ class Reverse:
         r"""Returns what states of the problem are multiplied with to have the size of x."""
 
         return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+
+    def _size(self, t: Tensor) -> Tensor:
+        r"""The root mean square of noisy data."""
+
+        alpha, sigma = self.model.process.scales(t)
+        return torch.sqrt(alpha**2 * self.model.data_std**2 + sigma**2)
 
     def enter(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.
@@ -233,9 +247,14 @@ class Reverse:
             score = self.model.score(x, flat)
             return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
 
+        common: dict[str, Any] = {
+            "rows": self._rows,
+            "describe": self._describe,
+            "longest": LEAP / 10 * (process.t_max - process.t_min),
+        }
         if self.kind is SDE:
-            return SDE(drift, self._diffusion, rows=self._rows, describe=self._describe)
-        return ODE(drift, rows=self._rows, describe=self._describe)
+            return SDE(drift, self._diffusion, **common)
+        return ODE(drift, **common)
 
 
 def _at(

@@ -271,7 +271,7 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
             options["t_min"] = float(solution.times[0])
         else:
             options["times"] = solution.times.flip(0)
-        return {**options, "rtol": made["rtol"], "atol": made["atol"]}
+        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
     return {**options, "times": solution.times.flip(0)}
 
 

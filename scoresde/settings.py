@@ -21,7 +21,16 @@ from .frames import CONVENTIONS
 from .models import ScoreModel
 from .plans import with_plan
 
-STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
+LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
+STEPPING = (
+    "steps",
+    "times",
+    "grid",
+    "rtol",
+    "atol",
+    *LENGTHS,
+    "clock",
+)  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
 GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
@@ -43,6 +52,9 @@ class Settings:
         rtol: The relative tolerance, for solvers that choose their own steps. If these get neither
             steps nor tolerances, both are 1e-5.
         atol: The absolute tolerance, in units of the state x.
+        max_step: The largest step under tolerances, in log-SNR (in t for processes without), so that none leaps
+            over where data comes out of noise. By default 0.2 times the order of the solver.
+        first_step: The first step under tolerances, in log-SNR. By default, the solver chooses it.
         clock: The time that ODE and SDE solvers see: "t" or "log_snr". By default "t", but
             "log_snr" under tolerances.
         eta: The amount of noise: 0 is the probability flow, 1 the reverse SDE. By default 1 for
@@ -78,6 +90,8 @@ class Settings:
     times: Tensor | None = None
     rtol: float | None = None
     atol: float | None = None
+    max_step: float | None = None
+    first_step: float | None = None
     clock: Literal["t", "log_snr"] | None = None
     eta: float | None = None
     eta_convention: Literal["canonical", "ddim", "k_diffusion"] = "canonical"
@@ -144,7 +158,7 @@ class Settings:
         return torch.set_grad_enabled(self.grad != "none")
 
     def _check_kinds(self) -> None:
-        for name in ("rtol", "atol", "eta", "t_min"):
+        for name in ("rtol", "atol", *LENGTHS, "eta", "t_min"):
             check_number(name, getattr(self, name))
         if self.times is not None:
             object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
@@ -236,6 +250,11 @@ class Settings:
             raise ValueError(
                 f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
+            )
+        lengths = [n for n in LENGTHS if getattr(self, n) is not None]
+        if lengths and not self.adaptive:
+            raise ValueError(
+                f"{lengths[0]}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
             )
         stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
         if self.adaptive and self.method.stochastic and stepwise:

@@ -21,7 +21,7 @@ from .listener import REFRESH, listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
 from .reverse import Clock, Reverse
-from .settings import STEPS, Settings
+from .settings import LENGTHS, STEPS, Settings
 from .watched import Watched
 
 
@@ -134,6 +134,8 @@ def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
             settings.method,
             rtol=settings.tolerances["rtol"],
             atol=settings.tolerances["atol"],
+            max_step=settings.max_step,
+            first_step=settings.first_step,
             noise=noise,
             path=settings.path,
             callback=listener(reverse, watch, times, samples, settings, progress),
@@ -266,6 +268,7 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
         "times": times,
         "conditions": list(model.bound_names),
         **settings.tolerances,
+        **{name: getattr(settings, name) for name in LENGTHS},
         "eta": _eta(settings),
         "eta_convention": settings.eta_convention,
         "clock": _clock(model, settings),

@@ -30,7 +30,7 @@ from .problem import Linear, SemiLinear, StateField
 from .shapes import align
 from .solver import Step
 from .stepper import Stepper
-from .weights import GAUSS, POINTS
+from .weights import quadrature
 
 FIRST = 0.05  # of the span: the first step, which is refused where it is too large
 
@@ -152,8 +152,9 @@ def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor)
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
 
     h = (t - s)[:, None]
-    u = s[:, None] + h * POINTS
-    weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * GAUSS
+    points, gauss = quadrature(linear, s, t)
+    u = s[:, None] + h * points
+    weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
     products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)
     return torch.cat([weight.sum(1, keepdim=True), (weight[..., None] * products).sum(1)], dim=1)
 

@@ -74,6 +74,8 @@ def adapt(
             record.fail("max_calls", rows, x, t)
             return record.finish(x)
         h, memory = method.begin(watched, controller, t, stop, x)
+        if controller.first_step is not None:
+            h = (watched.ahead(t, stop, controller.first_step) - t).abs()
         record.calls += counter.total
         price = method.calls_per_step * problem.cost
         broken = torch.zeros(len(x))
@@ -103,19 +105,21 @@ def adapt(
 
 def _attempt(method: Method, front: _Front, controller: Controller, record: Record) -> _Attempt:
     left = front.stop - front.t
+    reach = front.problem.ahead(front.t, front.stop, controller.max_step) - front.t
+    front.h = front.h.minimum(reach.abs())
     last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
     t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
-    unit = controller.atol / align(front.problem.unit(t1).to(front.x), front.x)
-    ratio = controller.ratio(step.error, front.x, step.x, unit)
+    unit = align(front.problem.tolerance(t1, front.stop).to(front.x), front.x)
+    ratio = controller.ratio(step.error, step.x, unit)
     accept = ratio <= method.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
     order = torch.as_tensor(method.order if step.order is None else step.order)
     factor = method.caution.factor(ratio, order)
     for error, rival in step.rivals:
-        other = controller.ratio(error, front.x, step.x, unit)
+        other = controller.ratio(error, step.x, unit)
         other = method.caution.factor(other, rival.clamp(min=1))
         allowed = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
         better = allowed & (other > factor)

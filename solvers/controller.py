@@ -1,5 +1,6 @@
 r"""Step size control, one sample at a time."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,13 +38,17 @@ class Caution(NamedTuple):
 class Controller:
     r"""Creates the standard controller of the local error, with a step of its own per sample.
 
-    A step is accepted if the root mean square over the entries of the sample of
-    :math:`error / (atol + rtol \max(|x_0|, |x_1|))` is at most 1.
+    A step that ends at :math:`x_1` is accepted if the root mean square over the entries of the
+    sample of :math:`error / (atol + rtol \, |x_1|)` is at most 1. Where it began does not count: a state
+    that shrinks by orders of magnitude would excuse errors as large as what is left.
 
     Arguments:
         rtol: The relative tolerance.
         atol: The absolute tolerance, in units of the state.
         max_steps: The largest number of steps of a sample, rejected ones included.
+        max_step: The largest step, in the pace of the problem: the few stages of a longer one may all
+            lie where nothing happens, and its error estimate sees nothing of what it leaps over.
+        first_step: The first step, in the pace of the problem. By default, the method chooses it.
 
     References:
         | Solving Ordinary Differential Equations I (Hairer et al., 1993), section II.4
@@ -52,28 +57,32 @@ class Controller:
     rtol: float = 1e-5
     atol: float = 1e-5
     max_steps: int = 10_000
+    max_step: float = math.inf
+    first_step: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            if not 0 <= value < float("inf"):
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number >= 0, but is {value}.")
+        for name in ("max_step", "first_step"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be a number > 0, but is {value}.")
         if self.rtol + self.atol == 0:
             raise ValueError("rtol and atol must not both be 0; set at least one, such as 1e-5.")
 
     @torch.no_grad()
-    def ratio(self, error: Tensor, x0: Tensor, x1: Tensor, atol: Tensor | None = None) -> Tensor:
+    def ratio(self, error: Tensor, x1: Tensor, unit: Tensor) -> Tensor:
         r"""Returns the size of an error relative to what is allowed, with shape (B,).
 
         Arguments:
             error: The error, with shape (B, *).
-            x0: The state at the start of the step.
-            x1: The state at its end.
-            atol: The absolute tolerance in units of these states, of shape (B, 1, ...).
+            x1: The state at the end of the step.
+            unit: What :attr:`atol` counts in these states, with shape (B, 1, ...).
         """
 
-        floor = self.atol if atol is None else atol
-        return row_rms(error / (floor + self.rtol * torch.maximum(x0.abs(), x1.abs())))
+        return row_rms(error / (self.atol * unit + self.rtol * x1.abs()))
 
     def first(
         self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor

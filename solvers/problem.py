@@ -5,6 +5,7 @@ states have shape (B, *). What depends on time alone is worked out for many time
 :meth:`Problem.at`, before a loop starts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,10 @@ def _describe(t: float) -> str:
     return f"t={t:.4g}"
 
 
+def _itself(t: Tensor) -> Tensor:
+    return t
+
+
 @dataclass(frozen=True)
 class Problem:
     r"""Abstract problem.
@@ -37,7 +42,14 @@ class Problem:
             default, the drift is taken to work for any rows.
         describe: A function from a time to the words by which errors call it.
         cost: The network calls of one evaluation of the drift, for budgets.
-        unit: The size of tolerances in units of the state, as a function of times. By default 1.
+        unit: What states are multiplied with to be in the units of tolerances, as a function of times.
+            By default 1.
+        size: The usual size of states, in the units of tolerances, as a function of times: where it grows,
+            an error made before grows with it. By default 1.
+        pace: A monotone function of times, and its inverse, by which the lengths of steps are bounded. By
+            default, time itself.
+        longest: The largest step under tolerances, in this pace and for each order of the method, unless a run
+            says another.
     """
 
     drift: Field
@@ -46,6 +58,12 @@ class Problem:
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
     cost: int = field(default=1, kw_only=True)
     unit: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
+    size: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
+    pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = field(
+        default=None, kw_only=True
+    )
+
+    longest: float = field(default=math.inf, kw_only=True)
 
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:
         r"""Returns the drift at each of the times, as functions of the state alone."""
@@ -53,6 +71,36 @@ class Problem:
         if self.tabulate is not None:
             return self.tabulate(times, x)
         return [lambda x, t=t: self.drift(align(t, x), x) for t in times]  # type: ignore[misc]
+
+    def ahead(self, t: Tensor, stop: Tensor, step: float) -> Tensor:
+        r"""Returns the times a step of some length, in the pace of the problem, ahead of others.
+
+        Arguments:
+            t: The times, with shape (B,).
+            stop: The times that are not to be passed, with shape (B,).
+            step: The length, which may be infinite.
+        """
+
+        if step == math.inf:
+            return stop
+        of, time = self.pace or (_itself, _itself)
+        way = of(stop) - of(t)
+        there = time(of(t) + way.sign() * step)
+        return torch.where(way.abs() <= step, stop, there)
+
+    def marks(self, ends: Tensor, step: float) -> Tensor:
+        r"""Returns the fewest times from the first to the last of some that are a step apart or less."""
+
+        of, time = self.pace or (_itself, _itself)
+        first, last = of(ends[[0, -1]])
+        pieces = max(1, math.ceil(abs(float(last - first)) / step - 1e-9))
+        between = torch.linspace(0, 1, pieces + 1, dtype=torch.float64)[1:-1]
+        return torch.cat([ends[:1], time(torch.lerp(first, last, between)), ends[-1:]])
+
+    def tolerance(self, t: Tensor, stop: Tensor) -> Tensor:
+        r"""Returns what an absolute tolerance of 1 at `stop` allows in states at `t`, with their shape."""
+
+        return (self.size(t) / self.size(stop)).clamp(max=1) / self.unit(t)
 
     def subset(self, index: Tensor) -> "Problem":
         r"""Returns the problem of some rows."""

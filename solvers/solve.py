@@ -33,6 +33,8 @@ def solve(
     pause: float = 0.0,
     max_calls: int | None = None,
     max_steps: int = 10_000,
+    max_step: float | None = None,
+    first_step: float | None = None,
     on_failure: Literal["raise", "partial"] = "raise",
     grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none",
     parameters: Sequence[Tensor] = (),
@@ -61,6 +63,10 @@ def solve(
         pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
+        max_step: The largest step under tolerances, in the pace of the problem. By default, that of the
+            problem, times the order of the solver.
+        first_step: The first step under tolerances, in the pace of the problem. By default, the solver
+            chooses it.
         on_failure: "raise", or "partial" to end the samples concerned and go on.
         grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
             in place of keeping what is inside it; or "adjoint".
@@ -75,7 +81,8 @@ def solve(
     solver = get(solver)
     times = check_times(times)
     check_problem(problem, solver)
-    controller = make_controller(solver, rtol, atol, max_steps)
+    longest = problem.longest * solver.order if max_step is None else max_step
+    controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
     if times.ndim > 1 and times.shape[1] != len(x):
         raise ValueError(
@@ -150,7 +157,12 @@ def check_problem(problem: Problem, solver: Solver) -> None:
 
 
 def make_controller(
-    solver: Solver, rtol: float | None, atol: float | None, max_steps: int = 10_000
+    solver: Solver,
+    rtol: float | None,
+    atol: float | None,
+    max_steps: int = 10_000,
+    max_step: float = math.inf,
+    first_step: float | None = None,
 ) -> Controller | None:
     r"""Returns the controller of the tolerances, or `None` if there are none."""
 
@@ -165,7 +177,7 @@ def make_controller(
         )
     if rtol is None:
         rtol = 0.0
-    return Controller(rtol, rtol if atol is None else atol, max_steps)
+    return Controller(rtol, rtol if atol is None else atol, max_steps, max_step, first_step)
 
 
 def check_even(solver: Solver, times: Tensor) -> None:

@@ -7,13 +7,14 @@ Variation of constants solves a semi-linear problem over a step from s to t as
 A method replaces :math:`N` by a polynomial through values it knows, in a variable of its choice. Its
 weights then follow from the moments of :math:`\Phi B` and the places of the values; published
 methods differ in the variable, and in moments that they take to be simpler than they are. The
-moments are Gauss-Legendre sums in float64, exact to round-off for any step of use.
+moments are Gauss-Legendre sums in float64, exact to round-off.
 
 References:
     | Exponential Integrators (Hochbruck and Ostermann, 2010), sections 2.1 and 2.5
     | https://doi.org/10.1017/S0962492910000048
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +26,26 @@ from .problem import Linear
 
 POINTS, GAUSS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(24))
 POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
+STIFF = math.exp(-30)  # the least decay over a piece of a step whose weight these points resolve
+
+
+def quadrature(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
+
+    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end: pieces
+    are halved towards it until the last one resolves it.
+    """
+
+    halvings = 0
+    while halvings < 60 and bool((linear.decay(torch.lerp(t, s, 0.5**halvings), t) < STIFF).any()):
+        halvings += 1
+    if not halvings:
+        return POINTS, GAUSS
+    edges = [0.0] + [1 - 0.5**k for k in range(1, halvings + 1)] + [1.0]
+    places = torch.tensor(edges, dtype=torch.float64)
+    lows, lengths = places[:-1], places.diff()
+    points = lows[:, None] + lengths[:, None] * POINTS
+    return points.flatten(), (lengths[:, None] * GAUSS).flatten()
 
 
 class Moments(NamedTuple):
@@ -115,8 +136,9 @@ def weights(
     """
 
     h = (t - s)[..., None]
-    u = s[..., None] + h * POINTS
-    weight = linear.weight(u, s[..., None], t[..., None]) * (h * GAUSS)[..., None]
+    points, gauss = quadrature(linear, s, t)
+    u = s[..., None] + h * points
+    weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
     first, last, inside, known = (
         linear.variable(variable, times) for times in (s[..., None], t[..., None], u, nodes)
     )
