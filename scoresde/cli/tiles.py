@@ -13,7 +13,11 @@ from ..models import ScoreModel
 from ..plots import scatter, tile
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description
-GAP, ZOOM, LARGE = 1, 4, 400  # pixels between images, and for one of small images; pixels that need no zoom
+GAP, ZOOM, LARGE = (
+    1,
+    4,
+    400,
+)  # pixels between images, and for one of small images; pixels that need no zoom
 MOST = 1000  # of gaps and zooms
 PLAIN = {"gap": 0, "zoom": 1, "count": None}  # what a picture is taken for that says nothing
 

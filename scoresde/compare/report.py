@@ -79,7 +79,11 @@ def _pictures(
     _check_same(c, model, condition)
     shape = model.shape
     if shape is None or not (_points(shape) or (len(shape) == 3 and shape[0] == 1)):
-        return None, {}, f"they have shape {shape}, and no grey images or points can be drawn of them"
+        return (
+            None,
+            {},
+            f"they have shape {shape}, and no grey images or points can be drawn of them",
+        )
     rows = [row for row in c.rows if row.status == "ok" and row.grid not in ("plan", "tolerance")]
     if not rows:
         return None, {}, "no solver on a grid succeeded"

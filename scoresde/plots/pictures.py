@@ -73,7 +73,12 @@ def images(
 
 
 def animate(
-    file: str | Path, path: Tensor, *, columns: int | None = None, seconds: float = 3.0, zoom: int = 8
+    file: str | Path,
+    path: Tensor,
+    *,
+    columns: int | None = None,
+    seconds: float = 3.0,
+    zoom: int = 8,
 ) -> None:
     r"""Writes the images of a path as an animated GIF, which rests at its end.
 

@@ -44,7 +44,9 @@ def scatter(
     every = [*points.values(), *([] if grey is None else [grey])]
     if not points or len({x.shape[1] for x in every}) > 1:
         shapes = ", ".join(str(tuple(x.shape)) for x in every)
-        raise ValueError(f"a scatter is of groups with as many entries each, not {shapes or 'none'}.")
+        raise ValueError(
+            f"a scatter is of groups with as many entries each, not {shapes or 'none'}."
+        )
     box = _box(every)
     across = across or min(4, len(points))
     down = math.ceil(len(points) / across)
@@ -54,7 +56,9 @@ def scatter(
         if grey is not None:
             _draw(axis, grey, box, "0.75")
         outside = len(x) - _draw(axis, x, box, "tab:blue")
-        axis.set_title("\n".join(filter(None, (title, f"{outside} outside" * bool(outside)))), fontsize=9)
+        axis.set_title(
+            "\n".join(filter(None, (title, f"{outside} outside" * bool(outside)))), fontsize=9
+        )
         limits(axis, box)
     for axis in axes[len(points) :]:
         axis.set_axis_off()

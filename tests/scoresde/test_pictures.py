@@ -66,9 +66,7 @@ def test_axes_that_are_linear_near_zero_have_numbers(a: float, b: float, near: f
         assert len(ticks.signed(low, high, 10**near)) >= 2
 
 
-@pytest.mark.parametrize(
-    "values", [(1.1, 1.6, 2.1), (2e-7, 3e-7, 4e-7), (3.0, 3.02, 3.05)]
-)
+@pytest.mark.parametrize("values", [(1.1, 1.6, 2.1), (2e-7, 3e-7, 4e-7), (3.0, 3.02, 3.05)])
 def test_charts_have_labels_within_a_decade(
     values: tuple[float, ...], written: Written, tmp_path: Path
 ) -> None:
@@ -167,15 +165,19 @@ def test_report_of_points_has_a_scatter(d: int, written: Written, tmp_path: Path
     page = c.html(tmp_path / "c.html", model).read_text()
     assert page.count("data:image/png;base64,") == 2
     titles = [axis.get_title() for axis in written.figures[-1].axes]
-    assert [title.split("\n")[0] for title in titles] == ["ddim, rho: 6 calls", "heun, rho: 5 calls"]
+    assert [title.split("\n")[0] for title in titles] == [
+        "ddim, rho: 6 calls",
+        "heun, rho: 5 calls",
+    ]
 
 
 def test_report_says_why_it_has_no_pictures(tmp_path: Path) -> None:
     model = ss.GaussianOracle(torch.zeros(5), 1.0, process=ss.VP())
     c = ss.compare(model, ["ddim"], [6], samples=8, progress=False)
-    assert "no pictures of samples: they have shape (5,)" in c.html(
-        tmp_path / "c.html", model
-    ).read_text()
+    assert (
+        "no pictures of samples: they have shape (5,)"
+        in c.html(tmp_path / "c.html", model).read_text()
+    )
     assert "no pictures of samples: pass the model" in c.html(tmp_path / "d.html").read_text()
 
 
