@@ -6,7 +6,7 @@ from typing import Any
 
 ENOUGH, ROOM = 4, 9  # labels: with fewer nothing can be read off, more do not fit
 LEADING = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # digits, from coarse to fine
-PLAIN = (1e-3, 1e5)  # the range of powers of ten that are written out
+PLAIN = (1e-4, 1e5)  # the range of powers of ten that are written out
 
 
 def logarithmic(low: float, high: float) -> list[float]:
