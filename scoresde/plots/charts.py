@@ -31,8 +31,8 @@ def histogram(
     for name, (values, words) in groups.items():
         axis.hist(values.numpy(), edges, alpha=0.6, label=f"{name}: {words}")
     axis.set_xlabel(label)
-    axis.set_ylabel("images")
-    axis.legend(frameon=False)
+    axis.set_ylabel("samples")
+    figures.legend(axis)
     figures.write(figure, Path(file))
 
 
@@ -77,7 +77,7 @@ def curves(
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3, linewidth=0.5)
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figures.legend(axis, below=False)
     figures.write(figure, Path(file))
 
 
@@ -125,7 +125,7 @@ def work_precision(
     axis.set_xlabel("network calls per sample")
     axis.set_ylabel(label)
     axis.grid(alpha=0.3, linewidth=0.5)
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figures.legend(axis, below=False)
     figures.write(figure, Path(file))
 
 

@@ -47,6 +47,15 @@ def blank(size: tuple[float, float]) -> Any:
     return made
 
 
+def legend(axis: Any, *, below: bool = True) -> None:
+    r"""Names the curves of an axis beside it, or below, where no curve can lie under the names."""
+
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)}
+    if not below:
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axis.legend(frameon=False, fontsize=7, **place)
+
+
 def pixels(made: Any) -> np.ndarray:
     r"""Returns the picture of a figure, with shape (H, W, 3)."""
 
@@ -65,8 +74,19 @@ def write(made: Any, file: Path) -> None:
             label_axis(axes.xaxis)
             label_axis(axes.yaxis)
         if len(made.axes) and made.axes[0].get_subplotspec() is not None:
-            made.tight_layout()
+            _lay_out(made)
         made.savefig(file, dpi=130, bbox_inches="tight")
+
+
+def _lay_out(made: Any) -> None:
+    r"""Gives axes the room that their numbers need. Legends take none of it: the picture grows by them."""
+
+    legends = [axes.get_legend() for axes in made.axes if axes.get_legend() is not None]
+    for beside in legends:
+        beside.set_in_layout(False)
+    made.tight_layout()
+    for beside in legends:
+        beside.set_in_layout(True)
 
 
 def _style() -> Any:

@@ -60,7 +60,7 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
         axis.set_xlabel("noise level")
         axis.set_ylabel(words)
         axis.grid(alpha=0.3, linewidth=0.5)
-        axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0.0, -0.2))
+        figures.legend(axis)
     axes[0].set_yscale("log")
     figures.write(made, Path(file))
 

@@ -108,15 +108,20 @@ def test_curves_can_be_told_apart(written: Written, tmp_path: Path) -> None:
     assert len(looks) == len(set(looks)) == 40
 
 
-def test_legend_of_a_trajectory_lies_beside_its_curves(written: Written, tmp_path: Path) -> None:
+def test_legends_lie_beside_what_they_name(written: Written, tmp_path: Path) -> None:
     t = ss.geometry.follow(mixture(ss.EDM()), 4, solver="ddim", steps=6)
     plots.trajectory(tmp_path / "t.png", t)
-    [figure] = written.figures
-    figure.canvas.draw()
-    for axes in figure.axes:
-        legend = axes.get_legend()
-        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
-        assert "fresh noise" not in [text.get_text() for text in legend.get_texts()]  # of an ODE
+    plots.spectrum(tmp_path / "s.png", torch.randn(4, 1, 6, 6))
+    plots.curves(tmp_path / "c.png", {"a": [(1.0, 2.0), (2.0, 3.0)]}, "x", "y")
+    plots.histogram(tmp_path / "h.png", {"a": (torch.randn(9), "of nine")}, "x")
+    shown = [axes for figure in written.figures for axes in figure.axes]
+    assert len(shown) >= 5
+    for axes in shown:
+        axes.figure.canvas.draw()
+        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+    names = [text.get_text() for text in shown[0].get_legend().get_texts()]
+    assert "step" in names
+    assert "fresh noise" not in names  # of a flow
 
 
 # ---- points
