@@ -1,6 +1,7 @@
 r"""What the command line and progress bars write, to a terminal and elsewhere."""
 
 import io
+import itertools
 import sys
 
 import pytest
@@ -70,11 +71,13 @@ def test_bars_write_few_lines_into_files(monkeypatch: pytest.MonkeyPatch) -> Non
     file = Screen(False)
     monkeypatch.setattr(sys, "stderr", file)
     with progress.bar(total=500, desc="tune") as shown:
+        start, elapsed = shown.start_t, itertools.count(0, 0.2)  # a clock of 100 seconds
+        shown._time = lambda: start + next(elapsed)
         for i in range(500):
             shown.set_postfix_str(f"{i} bits", refresh=False)
             shown.update()
     states = file.getvalue().strip().split("\r")
-    assert len(states) == 2
+    assert 3 <= len(states) <= 6
     assert states[-1].startswith("tune: 100%")
     assert list(progress.bar([1, 2], desc="no", shown=False)) == [1, 2]
     assert "no" not in file.getvalue()

@@ -13,11 +13,8 @@ from ..models import ScoreModel
 from ..plots import scatter, tile
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description
-GAP, ZOOM, LARGE = (
-    1,
-    4,
-    400,
-)  # pixels between images, and for one of small images; pixels that need no zoom
+GAP = 1  # pixels between images
+ZOOM, LARGE = 4, 400  # pixels of a picture for one of an image, unless it is large by itself
 MOST = 1000  # of gaps and zooms
 PLAIN = {"gap": 0, "zoom": 1, "count": None}  # what a picture is taken for that says nothing
 
