@@ -1,8 +1,10 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 RUN := OMP_NUM_THREADS=1 $(PY)
+KATEX_VERSION := 0.16.22
+KATEX := .venv/katex-$(KATEX_VERSION)/node_modules/katex
 
-.PHONY: demo test check bench docs format
+.PHONY: demo test test-all check bench docs format
 
 # The main job on the embedded model: pictures and a table in demo/.
 demo: .venv/installed
@@ -11,6 +13,10 @@ demo: .venv/installed
 # Everything that must hold: lint, types, tests.
 test: check
 	$(RUN) -m pytest -n 2
+
+# The same, and the pages of the site as they are built; needs npm.
+test-all: test docs
+	$(RUN) -m pytest -m site
 
 check: .venv/installed
 	$(PY) -m ruff format --check .
@@ -40,8 +46,12 @@ bench: .venv/bench
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.tables
 
-docs: .venv/docs
+# The site, with the KaTeX that renders its formulas beside the pages, so that it works offline.
+docs: .venv/docs $(KATEX)
 	$(PY) -m mkdocs build --strict
+	mkdir -p site/katex/fonts
+	cp $(KATEX)/LICENSE $(KATEX)/dist/katex.min.js $(KATEX)/dist/katex.min.css site/katex
+	cp $(KATEX)/dist/fonts/*.woff2 site/katex/fonts
 
 # torch comes first and pinned, so that nothing pulls in another build of it.
 .venv/installed: pyproject.toml constraints.txt
@@ -57,3 +67,6 @@ docs: .venv/docs
 .venv/docs: .venv/installed
 	$(PY) -m pip install -q -c constraints.txt -e ".[docs]"
 	touch $@
+
+$(KATEX):
+	npm install --prefix .venv/katex-$(KATEX_VERSION) --no-audit --no-fund --ignore-scripts katex@$(KATEX_VERSION)

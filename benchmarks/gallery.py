@@ -1,4 +1,4 @@
-r"""The pictures of the pages on latents and editing, by the embedded digits.
+r"""The pictures of the pages on sampling, latents and editing.
 
 python -m benchmarks.gallery
 """
@@ -132,7 +132,17 @@ def styles(model: ss.ScoreModel) -> None:
     plots.images(PICTURES / "style.png", groups, columns=10, across=1)
 
 
+def points() -> None:
+    r"""Samples of a mixture in two dimensions by the number of steps."""
+
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.0, 2.0]])
+    model = ss.MixtureOracle(means, 0.2, process=ss.VP())
+    groups = {f"{n} steps": ss.sample(model, 500, solver="heun", steps=n).x for n in (3, 5, 10)}
+    plots.scatter(PICTURES / "scatter.png", groups, behind=model.data(500))
+
+
 def main() -> None:
+    points()
     model, x = ss.load("digits"), threes()
     methods(model, x)
     levels(model, x)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from solvers import ODE, Brownian, SemiLinear, Solution, SolverError, solve
 from solvers.brownian import VERSION
@@ -20,6 +19,7 @@ from .grids import grid_times
 from .listener import REFRESH, listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
+from .progress import bar
 from .reverse import Clock, Reverse
 from .settings import LENGTHS, STEPS, Settings
 from .watched import Watched
@@ -48,10 +48,10 @@ def transport(
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
     _check_resolution(x, settings)
-    progress = tqdm(
+    progress = bar(
         total=len(x),
         desc=str(settings.method),
-        disable=not settings.progress,
+        shown=settings.progress,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
     )
     parts: list[Solution] = []

@@ -1,7 +1,6 @@
 r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed."""
 
 import hashlib
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models import ScoreModel
-from ..plots import tile
+from .tiles import read_picture, write_picture
 
 END = 2**20  # bytes at either end of a file by which it is known
 SUFFIXES = (".npz", ".npy", ".png")
@@ -28,13 +27,13 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     r"""Returns data, with shape (B, *), and labels if the file has them.
 
     Arguments:
-        file: An npy array, an npz archive with entry `x` and perhaps `label`, or a png picture
-            of tiles of the model's shape, whose black is -1 and white is 1.
+        file: An npy array, an npz archive with entry `x` and perhaps `label`, or a png picture:
+            see :func:`scoresde.cli.tiles.read_picture`.
         model: The model that the data is for.
     """
 
     if file.suffix == ".png":
-        return _read_picture(file, model), None
+        return read_picture(file, model), None
     arrays = _open(file)
     if "x" not in arrays:
         raise ValueError(f"{file} has no entry 'x', but: {', '.join(arrays)}.")
@@ -75,11 +74,7 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
-        import matplotlib.image
-
-        picture = tile(x)
-        pixels = np.kron(picture, np.ones((4, 4))) if max(picture.shape) < 400 else picture
-        matplotlib.image.imsave(file, pixels, cmap="gray", vmin=-1, vmax=1)
+        write_picture(file, x)
     elif file.suffix == ".npy":
         np.save(file, x.cpu().numpy(), allow_pickle=False)
     else:
@@ -97,27 +92,3 @@ def _open(file: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         words = "it holds no numbers" if "pickle" in str(error) else error
         raise ValueError(f"{file} is no array file, or is damaged ({words}).") from None
-
-
-def _read_picture(file: Path, model: ScoreModel) -> Tensor:
-    import matplotlib.image
-
-    if not file.exists():
-        raise FileNotFoundError(f"there is no file {file}.")
-    if model.shape is None or len(model.shape) != 3 or model.shape[0] != 1:
-        raise ValueError("pictures are for models of grey images, of shape (1, H, W).")
-    try:
-        pixels = torch.from_numpy(np.array(matplotlib.image.imread(file))).float()
-    except (SyntaxError, ValueError, OSError) as error:  # which is what a wrong png raises
-        raise ValueError(f"{file} is no png picture, or is damaged ({error}).") from None
-    grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels
-    _, height, width = model.shape
-    factor = 4 if max(grey.shape) >= 4 * height and not math.fmod(grey.shape[0], 4 * height) else 1
-    grey = grey[::factor, ::factor]
-    if grey.shape[0] % height or grey.shape[1] % width:
-        raise ValueError(
-            f"{file} has {grey.shape[0]} x {grey.shape[1]} pixels, not a multiple of "
-            f"{height} x {width}."
-        )
-    tiles = grey.unfold(0, height, height).unfold(1, width, width)
-    return (2 * tiles.reshape(-1, 1, height, width) - 1).contiguous()

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from tqdm import tqdm
 
 from .. import zoo
 from ..checks import check_data
@@ -21,6 +20,7 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models import ScoreModel
 from ..plans import describe_process, fingerprint
+from ..progress import bar
 from .files import digest, read_rows
 from .guidances import guided
 from .options import (
@@ -99,7 +99,7 @@ def likelihood(
         raise ValueError(
             f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove it."
         )
-    with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
+    with table, bar(total=len(x), initial=table.done, desc="likelihood", shown=not as_json) as b:
         for first in range(table.done, len(x), batch_size):
             rows = slice(first, first + batch_size)
             own = score if labels is None else _labelled(plain, labels[rows], guidance)
@@ -107,8 +107,8 @@ def likelihood(
             found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
             for row in _entries(found, first, discrete):
                 table.add(row)
-            bar.update(len(found.nats))
-            bar.set_postfix_str(table.words)
+            b.set_postfix_str(table.words, refresh=False)
+            b.update(len(found.nats))
     report({**table.summary, "advice": table.advice, "out": str(out) if out else None}, as_json)
 
 

@@ -1,11 +1,9 @@
 r"""The commands that measure: compare, tune, suggest."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .. import zoo
 from ..compare import Comparison, suggest
@@ -14,7 +12,19 @@ from ..compare.compare import BUDGETS, TOLERANCES
 from ..tuning import tune as search
 from .files import read_array
 from .guidances import guided
-from .options import AsJson, Batch, Debug, Guidance, Label, Model, Seed, report, said, show
+from .options import (
+    AsJson,
+    Batch,
+    Debug,
+    Guidance,
+    Label,
+    Model,
+    Seed,
+    print_table,
+    report,
+    said,
+    show,
+)
 
 Values = Annotated[
     Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")
@@ -182,4 +192,4 @@ def _tell(c: Comparison, as_json: bool) -> None:
             as_json,
         )
         return
-    Console(width=None if sys.stdout.isatty() else 160).print(c.table())
+    print_table(c.table())

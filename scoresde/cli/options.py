@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 Model = Annotated[
@@ -31,6 +32,7 @@ Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png."
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+WIDE = 10_000  # characters of a line, beyond any table
 
 
 def said(**options: Any) -> dict[str, Any]:
@@ -63,7 +65,19 @@ def report(values: dict[str, Any], as_json: bool) -> None:
                 else str(value)
             )
             table.add_row(name, shown)
-    Console().print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    r"""Prints a table, uncut: on a terminal within its width, elsewhere as wide as the table is."""
+
+    console = Console()
+    for column in table.columns:
+        column.overflow = "fold"
+    if not console.is_terminal:
+        whole = console.options.update(width=WIDE)
+        console = Console(width=max(console.width, Measurement.get(console, whole, table).maximum))
+    console.print(table)
 
 
 def _plain(value: Any) -> Any:
@@ -83,7 +97,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    Console().print(table)
+    print_table(table)
 
 
 def _cell(value: Any) -> str:

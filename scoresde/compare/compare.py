@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from solvers import Solver
 
@@ -14,6 +13,7 @@ from ..checks import check_count, check_data, check_several
 from ..metrics import Distance, check_distances
 from ..models import ScoreModel
 from ..plans import Plan, describe_function, describe_setup, digest
+from ..progress import bar
 from ..settings import check_model
 from .bench import Bench, bind, sample_shape
 from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
@@ -98,7 +98,7 @@ def compare(
     rows = {row.key: row for row in known.rows}
     if data is not None and not known.floors:
         known = replace(known, floors=bench.floors(), exact=bench.exact_distances())
-    for cell in tqdm([c for c in todo if c.key not in rows], desc="compare", disable=not progress):
+    for cell in bar([c for c in todo if c.key not in rows], desc="compare", shown=progress):
         rows[cell.key] = bench.row(cell)
         references = {**known.references, **bench.words}
         known = replace(known, references=references, rows=tuple(rows.values()))

@@ -167,7 +167,7 @@ class Comparison:
 
         Arguments:
             file: The file to write.
-            model: The model, to show samples of each solver, if they are grey images.
+            model: The model, to show samples of each solver: images, or points of two or three entries.
             condition: Its conditions, each with leading size 1.
         """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison
 
 TEMPLATE = Path(__file__).with_name("report.html")
-SHOWN, PICTURES = 10, 16
+SHOWN, PICTURES, POINTS = 10, 16, 400  # solvers; images and points of each
 
 
 def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condition: Any) -> Path:
@@ -28,7 +28,8 @@ def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condit
     Arguments:
         c: The comparison.
         file: The file to write.
-        model: The model, to show samples of each solver, if they are grey images.
+        model: The model, to show samples of each solver, if they are grey images, or have two or three
+            entries.
         condition: Conditions of the model, each with leading size 1.
 
     Raises:
@@ -43,14 +44,14 @@ def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condit
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         curves = [(name, _embed(c.plot(room / "curves.png", name))) for name in _metrics(c)]
-        budget, groups = _pictures(c, model, condition)
+        budget, groups, missing = _pictures(c, model, condition)
         if groups:
-            plots.images(room / "samples.png", groups, columns=8, across=3)
+            _draw(room / "samples.png", groups)
         pictures = _embed(room / "samples.png") if groups else None
     table = entries(c)
     text = page.render(
         title=f"Solvers on {c.setup['model']}",
-        notes=notes(c),
+        notes=[*notes(c), *([f"no pictures of samples: {missing}"] if missing else [])],
         head=list(table[0]) if table else [],
         table=[list(row.values()) for row in table],
         curves=curves,
@@ -70,23 +71,40 @@ def _metrics(c: "Comparison") -> list[str]:
 
 def _pictures(
     c: "Comparison", model: ScoreModel | None, condition: dict[str, Any]
-) -> tuple[float | None, dict[str, Tensor]]:
-    r"""Samples of each solver at equal calls: the budget nearest to ten that most of them have."""
+) -> tuple[float | None, dict[str, Tensor], str]:
+    r"""Samples of each solver at equal calls, the budget nearest to ten; or why there are none."""
 
-    if model is not None:
-        _check_same(c, model, condition)
-    shape = model.shape if model is not None else None
-    if model is None or shape is None or len(shape) != 3 or shape[0] != 1:
-        return None, {}
+    if model is None:
+        return None, {}, "pass the model, c.html(file, model), to draw some"
+    _check_same(c, model, condition)
+    shape = model.shape
+    if shape is None or not (_points(shape) or (len(shape) == 3 and shape[0] == 1)):
+        return (
+            None,
+            {},
+            f"they have shape {shape}, and no grey images or points can be drawn of them",
+        )
     rows = [row for row in c.rows if row.status == "ok" and row.grid not in ("plan", "tolerance")]
     if not rows:
-        return None, {}
+        return None, {}, "no solver on a grid succeeded"
     budget = min({row.budget for row in rows}, key=lambda b: abs(b - 10))
+    count = POINTS if _points(shape) else PICTURES
     groups = {}
     for row in [row for row in rows if row.budget == budget][:SHOWN]:
-        s = sample(model, PICTURES, plan=c.plan(row), seed=c.setup["seed"], **condition)
+        s = sample(model, count, plan=c.plan(row), seed=c.setup["seed"], **condition)
         groups[f"{row.curve}: {row.calls:g} calls"] = s.x
-    return budget, groups
+    return budget, groups, ""
+
+
+def _points(shape: tuple[int, ...]) -> bool:
+    return shape in ((2,), (3,))
+
+
+def _draw(file: Path, groups: dict[str, Tensor]) -> None:
+    if _points(tuple(next(iter(groups.values())).shape[1:])):
+        plots.scatter(file, groups)
+    else:
+        plots.images(file, groups, columns=8, across=3)
 
 
 def _check_same(c: "Comparison", model: ScoreModel, condition: dict[str, Any]) -> None:

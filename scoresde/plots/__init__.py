@@ -5,6 +5,7 @@ from .figures import check_picture
 from .geometry import MOVIES, geometry
 from .movie import check_gif
 from .pictures import animate, images, tile
+from .points import scatter
 from .spectrum import spectrum
 from .trajectory import film, trajectory
 
@@ -19,6 +20,7 @@ __all__ = [
     "geometry",
     "histogram",
     "images",
+    "scatter",
     "spectrum",
     "tile",
     "trajectory",

@@ -22,7 +22,7 @@ def limits(axis: Any, box: Tensor) -> None:
         box: The corners, with shape (2, k).
     """
 
-    low, high = _square(box)
+    low, high = square(box)
     axis.set_xlim(float(low[0]), float(high[0]))
     axis.set_ylim(float(low[1]), float(high[1]))
     if len(low) == 3:
@@ -41,7 +41,7 @@ def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float)
         lowest: That of data.
     """
 
-    low, high = _square(box)
+    low, high = square(box)
     axes = [torch.linspace(float(a), float(b), POINTS) for a, b in zip(low, high, strict=True)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1).reshape(-1, 2)
     across, up = (values.tolist() for values in axes)
@@ -89,7 +89,7 @@ def thumbnails(
         axis.set_yticks([])
 
 
-def _square(box: Tensor) -> tuple[Tensor, Tensor]:
+def square(box: Tensor) -> tuple[Tensor, Tensor]:
     r"""The corners of the smallest cube around a box and its margin."""
 
     middle, half = box.mean(0), float((box[1] - box[0]).max()) / 2

@@ -1,6 +1,5 @@
 r"""Charts: curves, bars and histograms."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,12 @@ from torch import Tensor
 
 from . import figures
 
+MARKERS = "osv^D<>pX*hd"  # with ten colours, sixty curves that can be told apart
+MARKER_SIZES = (4.0, 7.0, 5.5)
+
 
 def histogram(
-    file: Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
+    file: str | Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
 ) -> None:
     r"""Draws histograms over one another.
 
@@ -29,12 +31,12 @@ def histogram(
     for name, (values, words) in groups.items():
         axis.hist(values.numpy(), edges, alpha=0.6, label=f"{name}: {words}")
     axis.set_xlabel(label)
-    axis.set_ylabel("images")
-    axis.legend(frameon=False)
-    figures.write(figure, file)
+    axis.set_ylabel("samples")
+    figures.legend(axis)
+    figures.write(figure, Path(file))
 
 
-def bars(file: Path, values: Mapping[str, float], label: str) -> None:
+def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     r"""Draws numbers as bars on a logarithmic axis, the largest on top.
 
     Arguments:
@@ -50,11 +52,11 @@ def bars(file: Path, values: Mapping[str, float], label: str) -> None:
     axis.set_xscale("log")
     axis.margins(x=0.15)
     axis.set_xlabel(label)
-    figures.write(figure, file)
+    figures.write(figure, Path(file))
 
 
 def curves(
-    file: Path,
+    file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float]]],
     x_label: str,
     y_label: str,
@@ -69,20 +71,18 @@ def curves(
     """
 
     figure, [axis] = figures.figure(1, 1, (7.0, 4.6))
-    markers = "osv^D<>pPX*hd"
     for i, (name, points) in enumerate(lines.items()):
         xs, ys = zip(*points, strict=True)
-        line, marker = "-" if i < 10 else "--", markers[i % len(markers)]
-        axis.loglog(xs, ys, line, marker=marker, markersize=4, linewidth=1, label=name)
+        axis.loglog(xs, ys, "-" if i < 10 else "--", linewidth=1, label=name, **_marked(i))
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
-    axis.grid(alpha=0.3, which="both", linewidth=0.5)
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figures.write(figure, file)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    figures.legend(axis, below=False)
+    figures.write(figure, Path(file))
 
 
 def work_precision(
-    file: Path,
+    file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float, float]]],
     front: Sequence[tuple[float, float]],
     label: str,
@@ -90,9 +90,9 @@ def work_precision(
 ) -> None:
     r"""Draws error against network calls on logarithmic axes, with the best at each cost marked.
 
-    Curves that are best somewhere are drawn in colour, in the order of their last error; the rest
-    stay grey, and are told apart by their markers. Distances may be negative: near zero, within their
-    standard errors, the axis is linear.
+    Each curve has its colour and marker, in the order of its last error. Those that are best somewhere
+    have thick lines and full markers; the rest are dashed and hollow. Distances may be negative: where
+    some are, or are within a standard error of it, the axis is linear near zero, and its label says so.
 
     Arguments:
         file: The file to write.
@@ -103,8 +103,7 @@ def work_precision(
     """
 
     figure, [axis] = figures.figure(1, 1, (7.0, 4.6))
-    best, markers = set(front), "osv^D<>pPX*hd"
-    colours = itertools.cycle(_colours())
+    best = set(front)
     axis.plot(*zip(*front, strict=True), color="0.8", linewidth=6, zorder=0, label="best")
     if base is not None:
         axis.axhline(base, color="black", linewidth=0.8, linestyle=":", label="exact flow")
@@ -113,33 +112,41 @@ def work_precision(
         calls, errors, spread = zip(*points, strict=True)
         axis.errorbar(
             calls, errors, spread if any(spread) else None, fmt="-" if good else "--",
-            marker=markers[i % len(markers)], color=next(colours) if good else "0.6",
-            markersize=4 if good else 3, elinewidth=0.6, linewidth=1.4 if good else 0.7,
-            zorder=3 if good else 1, label=name,
+            elinewidth=0.6, linewidth=1.6 if good else 0.8, zorder=3 if good else 2,
+            label=name, **_marked(i, hollow=not good),
         )  # fmt: skip
     axis.set_xscale("log")
-    spreads = [spread for points in lines.values() for _, _, spread in points if spread]
-    if spreads:
-        axis.set_yscale("symlog", linthresh=sorted(spreads)[len(spreads) // 2])
-    else:
+    near = _threshold([point for points in lines.values() for point in points], base)
+    if near is None:
         axis.set_yscale("log")
-    _plain_numbers(axis.xaxis)
+    else:
+        axis.set_yscale("symlog", linthresh=near)
+        label = f"{label}\nlinear from {-near:.2g} to {near:.2g}, logarithmic beyond"
     axis.set_xlabel("network calls per sample")
     axis.set_ylabel(label)
-    axis.grid(alpha=0.3, which="both", linewidth=0.5)
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figures.write(figure, file)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    figures.legend(axis, below=False)
+    figures.write(figure, Path(file))
 
 
-def _plain_numbers(axis: Any) -> None:
-    from matplotlib import ticker
+def _threshold(points: Sequence[tuple[float, float, float]], base: float | None) -> float | None:
+    r"""Below which size an axis is to be linear: the median standard error, if zero is within one of a point."""
 
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ticker.ScalarFormatter())
-    axis.set_minor_formatter(ticker.NullFormatter())
+    lowest = min(error - spread for _, error, spread in points)
+    spreads = sorted(spread for _, _, spread in points if spread)
+    if (lowest > 0 and (base is None or base > 0)) or not spreads:
+        return None
+    return spreads[len(spreads) // 2]
 
 
-def _colours() -> Sequence[Any]:
+def _marked(i: int, *, hollow: bool = False) -> dict[str, Any]:
+    r"""The colour and marker of a curve: sizes differ, too, so that one upon another shows both."""
+
     import matplotlib
 
-    return matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    colour = matplotlib.colormaps["tab10"](i % 10)
+    size = MARKER_SIZES[i % len(MARKER_SIZES)]
+    return {
+        "color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": size,
+        "markerfacecolor": "none" if hollow else colour,
+    }  # fmt: skip

@@ -1,9 +1,11 @@
-r"""Figures: made in one style, written whole."""
+r"""Figures: made in one style, written whole, without any state of pyplot's."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .ticks import label_axis
 
 PICTURES = (".png", ".pdf", ".svg")
 STYLE = {
@@ -13,14 +15,15 @@ STYLE = {
 }
 
 
-def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+def figure(
+    rows: int, columns: int, size: tuple[float, float], projection: str | None = None
+) -> tuple[Any, list[Any]]:
     r"""Returns a figure, and its axes by rows; the size is that of one, in inches."""
 
-    pyplot = _pyplot()
-    with pyplot.rc_context(STYLE):
-        made, axes = pyplot.subplots(
-            rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False
-        )
+    made = blank((size[0] * columns, size[1] * rows))
+    with _style():
+        kind = {"projection": projection}
+        axes = made.subplots(rows, columns, squeeze=False, subplot_kw=kind)
     return made, list(axes.flat)
 
 
@@ -33,39 +36,62 @@ def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
 
 
 def blank(size: tuple[float, float]) -> Any:
-    r"""Returns a figure without axes, of some size in inches."""
+    r"""Returns a figure without axes, of some size in inches, which no window will show."""
 
-    pyplot = _pyplot()
-    with pyplot.rc_context(STYLE):
-        return pyplot.figure(figsize=size)
+    with _style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        made = Figure(figsize=size)
+        FigureCanvasAgg(made)
+    return made
+
+
+def legend(axis: Any, *, below: bool = True) -> None:
+    r"""Names the curves of an axis beside it, or below, where no curve can lie under the names."""
+
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)}
+    if not below:
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axis.legend(frameon=False, fontsize=7, **place)
 
 
 def pixels(made: Any) -> np.ndarray:
-    r"""Returns the picture of a figure, with shape (H, W, 3), and closes it."""
+    r"""Returns the picture of a figure, with shape (H, W, 3)."""
 
     made.set_dpi(100)
-    made.canvas.draw()
-    picture = np.asarray(made.canvas.buffer_rgba())[..., :3].copy()
-    _pyplot().close(made)
-    return picture
+    with _style():
+        made.canvas.draw()
+    return np.asarray(made.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _pyplot() -> Any:
+def write(made: Any, file: Path) -> None:
+    r"""Writes a figure, with labels on every logarithmic axis."""
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _style():
+        for axes in made.axes:
+            label_axis(axes.xaxis)
+            label_axis(axes.yaxis)
+        if len(made.axes) and made.axes[0].get_subplotspec() is not None:
+            _lay_out(made)
+        made.savefig(file, dpi=130, bbox_inches="tight")
+
+
+def _lay_out(made: Any) -> None:
+    r"""Gives axes the room that their numbers need. Legends take none of it: the picture grows by them."""
+
+    legends = [axes.get_legend() for axes in made.axes if axes.get_legend() is not None]
+    for beside in legends:
+        beside.set_in_layout(False)
+    made.tight_layout()
+    for beside in legends:
+        beside.set_in_layout(True)
+
+
+def _style() -> Any:
     try:
         import matplotlib
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install 'scoresde[plots]'.") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def write(made: Any, file: Path) -> None:
-    r"""Writes a figure, and closes it."""
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if len(made.axes) and made.axes[0].get_subplotspec() is not None:
-        made.tight_layout()
-    made.savefig(file, dpi=130, bbox_inches="tight")
-    _pyplot().close(made)
+    return matplotlib.rc_context(STYLE)

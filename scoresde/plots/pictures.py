@@ -18,7 +18,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     Arguments:
         x: Grey images, with shape (B, 1, H, W) or (B, H, W).
         columns: The number of columns. By default, the picture is about square.
-        gap: The grey pixels between images.
+        gap: The pixels between images. They are grey, and so is the room of images that a last row lacks.
     """
 
     images = x.detach().cpu().float()
@@ -29,39 +29,56 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     count, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    blank = images.new_full((rows * columns - count, height, width), -1.0)
+    blank = images.new_zeros(rows * columns - count, height, width)
     cells = np.concatenate([images.numpy(), blank.numpy()]).reshape(rows, columns, height, width)
     return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
 
 
 def images(
-    file: Path, groups: Mapping[str, Tensor], *, columns: int = 8, across: int | None = None
+    file: str | Path,
+    groups: Mapping[str, Tensor] | Tensor,
+    *,
+    columns: int = 8,
+    across: int | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
 ) -> None:
     r"""Draws groups of images, each under its title.
 
     Arguments:
         file: The file to write.
-        groups: Titles, and images of shape (B, 1, H, W).
+        groups: Titles, and images of shape (B, 1, H, W); or such images alone.
         columns: The images in a row of a group.
         across: The groups in a row. By default, all.
+        low: The value that is black.
+        high: The value that is white.
     """
 
-    across = across or len(groups)
-    down = math.ceil(len(groups) / across)
-    pictures = {title: tile(x, columns, gap=1) for title, x in groups.items()}
-    high, wide = next(iter(pictures.values())).shape
+    figures.check_picture(Path(file))
+    named = {"": groups} if isinstance(groups, Tensor) else groups
+    across = across or len(named)
+    down = math.ceil(len(named) / across)
+    pictures = {
+        title: tile(2 * (x - low) / (high - low) - 1, columns, gap=1) for title, x in named.items()
+    }
+    height, wide = next(iter(pictures.values())).shape
     width = wide / 25  # inches: a pixel of 8 x 8 images is to be seen
-    figure, axes = figures.figure(down, across, (width, width * high / wide + 0.5))
+    figure, axes = figures.figure(down, across, (width, width * height / wide + 0.5))
     for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
         axis.set_title(title, fontsize=10)
     for axis in axes:
         axis.axis("off")
-    figures.write(figure, file)
+    figures.write(figure, Path(file))
 
 
 def animate(
-    file: Path, path: Tensor, *, columns: int | None = None, seconds: float = 3.0, zoom: int = 8
+    file: str | Path,
+    path: Tensor,
+    *,
+    columns: int | None = None,
+    seconds: float = 3.0,
+    zoom: int = 8,
 ) -> None:
     r"""Writes the images of a path as an animated GIF, which rests at its end.
 
@@ -73,6 +90,7 @@ def animate(
         zoom: The pixels of the picture for each of the images.
     """
 
+    file = Path(file)
     check_gif(file)
     pictures = []
     for x in path:

@@ -67,7 +67,7 @@ def spectrum(
         axis.set_xlabel("frequency, cycles per pixel")
         axis.set_ylabel("power")
         axis.grid(alpha=0.3, linewidth=0.5)
-        axis.legend(frameon=False, fontsize=7)
+        figures.legend(axis)
     figures.write(made, Path(file))
     return hinges
 

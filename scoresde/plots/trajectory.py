@@ -12,8 +12,9 @@ from . import figures
 from .pictures import tile
 
 COSINE = "cosine, mean over samples"
+LENGTH = "length, root mean square"
 GROUPS = {
-    "length, root mean square": {
+    LENGTH: {
         "way": "way to the estimate",
         "difference": "difference of predictions",
         "push": "push: what guidance adds",
@@ -45,6 +46,8 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
     for axis, (words, names) in zip(axes, groups.items(), strict=True):
         for name in names:
             known = [(row["noise level"], row[name]) for row in rows if not math.isnan(row[name])]
+            if words == LENGTH and not any(length > 0 for _, length in known):
+                continue  # such as the noise of a solver that has none
             label = GROUPS[words][name]
             axis.plot(
                 *zip(*known, strict=True), marker="o", markersize=3, linewidth=1, label=label
@@ -57,7 +60,7 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
         axis.set_xlabel("noise level")
         axis.set_ylabel(words)
         axis.grid(alpha=0.3, linewidth=0.5)
-        axis.legend(frameon=False, fontsize=7)
+        figures.legend(axis)
     axes[0].set_yscale("log")
     figures.write(made, Path(file))
 

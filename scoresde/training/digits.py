@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ..likelihood import dequantize
 from ..moments import moments
 from ..network_score import NetworkScore
 from ..networks import UNet
 from ..processes import EDM
+from ..progress import bar
 from ..zoo import load, save
 from .digits_data import CLASSES, LEVELS, digits
 from .evaluate import evaluate
@@ -79,11 +79,11 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     steps = steps or STEPS
-    with tqdm(total=steps, desc="train digits") as bar:
+    with bar(total=steps, desc="train digits") as shown:
         checkpoint = folder / "checkpoint.safetensors"
         for progress, _ in train_digits(steps=steps, seed=seed, checkpoint=checkpoint):
-            bar.update(progress.step - bar.n)
-            bar.set_postfix(loss=f"{progress.loss:.3f}")
+            shown.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
+            shown.update(progress.step - shown.n)
     model = finished(checkpoint)
     card = {
         "name": "digits",

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from ..classifiers import Classifier
 from ..likelihood import dequantize
 from ..networks import Encoder
 from ..processes import EDM
+from ..progress import bar
 from ..zoo import load_classifier, save_classifier
 from .digits_data import CLASSES, LEVELS, digits
 from .loop import Progress, train
@@ -76,7 +76,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
 
     cards, steps = [], steps or STEPS
     for name, noisy in (("digits", False), ("digits_noisy", True)):
-        for _progress, classifier in tqdm(
+        for _progress, classifier in bar(
             train_classifier(noisy, steps=steps, seed=seed), total=steps, desc=f"train {name}"
         ):
             average = classifier

@@ -22,6 +22,7 @@ from ..grids import grid_times
 from ..metrics import Distance, check_distances, energy_distance
 from ..models import ScoreModel
 from ..plans import Plan, describe_setup
+from ..progress import bar as progress_bar
 from ..settings import check_model
 from .learn import learn
 from .objective import Objective
@@ -105,7 +106,7 @@ def tune(
         "grids": list(grids),
     }
     where = None if file is None else Path(file)
-    with tqdm(total=len(todo), desc="tune", disable=not progress) as bar:
+    with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
         objective = Objective(bench, metric, where, setup, bar.update)
         best, others = _search(objective, todo, bar, learned)
     judge = replace(bench.resized(held_out, seed + 1), data=judges)

@@ -22,11 +22,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from solvers import counting
 
 from ..models import ScoreModel
+from ..progress import bar
 from ..settings import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
 
@@ -72,7 +72,7 @@ def weighted_sample(
     cloud.log_normaliser = d / 2 * ((1 - total) * math.log(variance) - math.log(total))
     fields = [plan.estimates(model, cloud.x) for model in models]
     with counting() as counter, torch.no_grad():
-        for i in tqdm(range(steps), disable=not progress, desc="weighted"):
+        for i in bar(range(steps), desc="weighted", shown=progress):
             cloud.resample(plan, i)
             s, after, X = levels[i], levels[i + 1], cloud.x
             pulls = [field[i](X) - X for field in fields]

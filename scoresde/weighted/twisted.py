@@ -23,13 +23,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from solvers import counting
 from solvers.problem import StateField
 
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..models import ScoreModel
+from ..progress import bar
 from ..settings import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
 
@@ -94,7 +94,7 @@ def twisted_sample(
     with counting() as counter:
         D, told, gradient = look(0)
         cloud.reweigh(told, model.process.describe(float(plan.times[0])))
-        for i in tqdm(range(steps), disable=not progress, desc="twisted"):
+        for i in bar(range(steps), desc="twisted", shown=progress):
             index = cloud.resample(plan, i)
             if index is not None:
                 D, told, gradient = D[index], told[index], gradient[index]

@@ -1,0 +1,99 @@
+r"""Samples of two or three dimensions as points."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import figures
+from .backdrop import limits, square
+
+INSIDE = 0.995  # the quantile of each entry, and one less it, that pictures show for certain
+SIZE = (3.2, 3.4)
+FULL = 200  # points that are drawn large and dark; more are smaller and fainter
+
+
+def scatter(
+    file: str | Path,
+    groups: Mapping[str, Tensor] | Tensor,
+    *,
+    behind: Tensor | None = None,
+    across: int | None = None,
+) -> None:
+    r"""Draws groups of samples as points, each under its title, on one scale.
+
+    The scale is that on which most groups are seen; a title says how many points of its group lie outside.
+
+    Arguments:
+        file: The file to write.
+        groups: Titles, and samples of shape (B, 2) or (B, 3); or such samples alone.
+        behind: Samples that are drawn in grey behind each group, such as data.
+        across: The groups in a row. By default, at most four.
+
+    Raises:
+        ValueError: If samples have neither two nor three entries, or groups differ in it.
+    """
+
+    figures.check_picture(Path(file))
+    named = {"": groups} if isinstance(groups, Tensor) else groups
+    points = {title: _checked(x) for title, x in named.items()}
+    grey = None if behind is None else _checked(behind)
+    every = [*points.values(), *([] if grey is None else [grey])]
+    if not points or len({x.shape[1] for x in every}) > 1:
+        shapes = ", ".join(str(tuple(x.shape)) for x in every)
+        raise ValueError(
+            f"a scatter is of groups with as many entries each, not {shapes or 'none'}."
+        )
+    box = _box(every)
+    across = across or min(4, len(points))
+    down = math.ceil(len(points) / across)
+    flat = len(box[0]) == 2
+    figure, axes = figures.figure(down, across, SIZE, None if flat else "3d")
+    for axis, (title, x) in zip(axes, points.items(), strict=False):
+        if grey is not None:
+            _draw(axis, grey, box, "0.75")
+        outside = len(x) - _draw(axis, x, box, "tab:blue")
+        axis.set_title(
+            "\n".join(filter(None, (title, f"{outside} outside" * bool(outside)))), fontsize=9
+        )
+        limits(axis, box)
+    for axis in axes[len(points) :]:
+        axis.set_axis_off()
+    figures.write(figure, Path(file))
+
+
+def _checked(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"a scatter is of samples with shape (B, 2) or (B, 3), not {shape}; plots.images draws "
+            "images, plots.histogram numbers."
+        )
+    return x.detach().cpu().double()
+
+
+def _box(groups: list[Tensor]) -> Tensor:
+    r"""The corners, (2, d), of what is shown: medians over groups, so that one that is far off hides no other."""
+
+    corners = []
+    for x in groups:
+        known = x[x.isfinite().all(1)]
+        if len(known):
+            corners.append(torch.stack([known.quantile(1 - INSIDE, 0), known.quantile(INSIDE, 0)]))
+    if not corners:
+        return torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, groups[0].shape[1])
+    return torch.stack(corners).median(0).values
+
+
+def _draw(axis: Any, x: Tensor, box: Tensor, colour: str) -> int:
+    r"""Draws the points that are within the limits of a box, and returns how many these are."""
+
+    low, high = square(box)
+    near = ((x >= low) & (x <= high)).all(1)
+    fewer = min(1.0, (FULL / max(1, len(x))) ** 0.5)
+    axis.scatter(*x[near].T.tolist(), color=colour, s=4 + 10 * fewer, alpha=0.3 + 0.4 * fewer,
+                 linewidths=0)  # fmt: skip
+    return int(near.sum())

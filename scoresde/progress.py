@@ -1,0 +1,31 @@
+r"""Progress bars: lively where someone watches, rare lines in the file of a job."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
+
+
+def bar(
+    iterable: Iterable[Any] | None = None, *, desc: str, shown: bool = True, **options: Any
+) -> Any:
+    r"""Returns a progress bar of tqdm on the standard error.
+
+    Arguments:
+        iterable: What to go through, if the bar is not to be moved by hand.
+        desc: Its title.
+        shown: Whether to show it.
+        options: Other options of tqdm.
+    """
+
+    pace = {} if _watched() else {"mininterval": PATIENCE, "maxinterval": PATIENCE}
+    return tqdm(iterable, desc=desc, disable=not shown, **pace, **options)
+
+
+def _watched() -> bool:
+    r"""Whether the standard error is a terminal, or the output of a notebook."""
+
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -1,0 +1,21 @@
+r"""The pages of the documentation, and the formulas in them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```.*?^```$|^    .*?$|(`+)[^`].*?\1", re.DOTALL | re.MULTILINE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$")
+
+
+def prose(text: str) -> str:
+    r"""Returns a page without its code."""
+
+    return CODE.sub("code", text)
+
+
+def formulas(text: str) -> list[str]:
+    r"""Returns the formulas of a page."""
+
+    return [(shown or inline).strip() for shown, inline in FORMULA.findall(prose(text))]
