@@ -115,7 +115,7 @@ def test_k_diffusion_adaptive(rtol: str) -> None:
     s = ss.decode(exact_digits(ss.EDM()), peer("start"), solver="dpm_adaptive", rtol=float(rtol),
                   atol=float(rtol) / 6, t_min=0.002, denoise=False, max_step=math.inf)  # fmt: skip
     theirs = peer(f"kd/dpm_adaptive/rtol{rtol}")
-    assert s.calls.max() <= peer(f"kd/dpm_adaptive/rtol{rtol}/calls")
+    assert s.calls.double().mean() <= peer(f"kd/dpm_adaptive/rtol{rtol}/calls")
     assert (s.x - theirs).abs().max() < 2 * float(rtol)
 
 
