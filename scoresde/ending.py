@@ -101,7 +101,9 @@ def known_size(model: ScoreModel) -> float | None:
     said = [] if model.data_std == ScoreModel.data_std else [model.data_std]
     known = vars(model).get("moments")  # what is set, or was worked out already
     if isinstance(known, Moments):
-        square = known.mean.double().square().mean() + known.coordinates.mean().to(known.mean.device)
+        square = known.mean.double().square().mean() + known.coordinates.mean().to(
+            known.mean.device
+        )
         said.append(float(square.sqrt()))
     return max(said, default=None)
 
@@ -118,7 +120,9 @@ def _judged(
     ends = ((start, times[0], False), (solution.x, times[-1], clean))
     before, after = (_ratio(process, x, t, size, clean=data) for x, t, data in ends)
     ok = torch.tensor([status == "ok" for status in solution.status], device=start.device)
-    excess = torch.where(ok, after / before.clamp(min=1), 0.0)  # what starts far away may end there
+    excess = torch.where(
+        ok, after / before.clamp(min=1), 0.0
+    )  # what starts far away may end there
     far = (excess.square().sum() / ok.sum().clamp(min=1)).sqrt()
     overall, worst = torch.stack([far, excess.max()]).tolist()
     where = process.describe(times[-1].flatten()[0].item())
@@ -126,11 +130,15 @@ def _judged(
         bad = (excess > DIVERGED).cpu()
         return _failed(solution, bad, Failure("diverged", (), where), settings)
     if overall > FAR:
-        known = "of the noise at t_max, since nothing is known of the data" if c is None else "of the data"
+        known = (
+            "of the noise at t_max, since nothing is known of the data"
+            if c is None
+            else "of the data"
+        )
         warn(
-            f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} {known}: "
-            "the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller steps, less "
-            "guidance, or another solver."
+            f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
+            f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller steps, "
+            "less guidance, or another solver."
         )
     return solution
 

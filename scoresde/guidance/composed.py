@@ -119,9 +119,9 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
     """
 
     rising = list(levels) == sorted({float(v) for v in levels}) and all(map(math.isfinite, levels))
-    if len(levels) != len(models) - 1 or not rising:
+    if len(levels) != len(models) - 1 or not rising or min(levels, default=1) <= 0:
         raise ValueError(
-            f"levels must be {len(models) - 1} noise levels that rise, one between any two models, not "
+            f"levels must be {len(models) - 1} noise levels that rise above 0, one between any two models, not "
             f"{list(levels)}."
         )
     return _Experts(models, tuple(float(level) for level in levels))
