@@ -137,8 +137,8 @@ def _judged(
         )
         warn(
             f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
-            f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller steps, "
-            "less guidance, or another solver."
+            f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller "
+            "steps, less guidance, or another solver."
         )
     return solution
 
