@@ -84,7 +84,7 @@ class RowFunction:
         r"""Refuses a function that changes, but has no slope anywhere: it rounds, counts or compares."""
 
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(x.shape, generator=generator).to(x)
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
         size = x.square().mean().sqrt().clamp(min=1)
         near = [self._slope(x + far * size * z, times, data) for far in (0.1, 0.5, 1.0, 2.0)]
         changes = any(bool((value != found).any()) for value, _ in near)

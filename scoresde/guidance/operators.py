@@ -78,7 +78,7 @@ class Measurable:
         r"""Refuses an operator that is random, has no derivative, or is not linear where it must be."""
 
         generator = torch.Generator().manual_seed(0)
-        v, u = (torch.randn(x.shape, generator=generator).to(x) for x in (D, seen))
+        v, u = (like(x, generator) for x in (D, seen))
         v = v * D.square().mean().sqrt().clamp(min=1)
         with torch.no_grad():
             again, moved = self.operator(D, **data), self.operator(D + v, **data)
@@ -104,6 +104,12 @@ def _alike(a: Tensor, b: Tensor, size: Tensor) -> bool:
 
     wrong = (a - b).abs() > ROUNDING * size.clamp(min=torch.finfo(a.dtype).tiny)
     return not bool((wrong & a.isfinite() & b.isfinite()).any())
+
+
+def like(x: Tensor, generator: torch.Generator) -> Tensor:
+    r"""Returns normal numbers like a tensor, the same on every device."""
+
+    return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
 
 class Links:

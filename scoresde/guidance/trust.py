@@ -104,7 +104,7 @@ def measured(model: ScoreModel, x: Tensor, count: int) -> Measured:
     generator = torch.Generator().manual_seed(SEED)
 
     def normal() -> Tensor:
-        return torch.randn((rows, *shape), generator=generator).to(x)
+        return torch.randn((rows, *shape), generator=generator, dtype=torch.float64).to(x)
 
     X, D, sizes = high * normal(), None, list[Tensor]()
     times = process.time(-levels.log())

@@ -52,7 +52,9 @@ def noisy(process: ss.Process) -> ss.GaussianOracle:
 def test_a_last_denoising_that_is_not_finite_fails_like_a_step(solver: str, factor: float) -> None:
     model = Ending(noisy(ss.VP()), factor, row=1)
     options = {"solver": solver, **RUNS[solver], "seed": 1}
-    with pytest.raises(SolverError, match=r"the last denoising, at t=0.0009164 .*samples \[1\]; raise t_min"):
+    with pytest.raises(
+        SolverError, match=r"the last denoising, at t=0.0009164 .*samples \[1\]; raise t_min"
+    ):
         ss.sample(model, 3, **options)
     s = ss.sample(model, 3, on_failure="partial", **options)
     assert s.status == ("ok", "nonfinite", "ok")
@@ -105,7 +107,10 @@ def test_solvers_that_diverge_say_so() -> None:
 
 def silent() -> dict[str, tuple[ss.ScoreModel, dict[str, object]]]:
     tails = ss.MixtureOracle(
-        torch.zeros(2, 1), torch.tensor([0.1, 300.0]), torch.tensor([0.9999, 0.0001]), ss.EDM(ss.Karras(0.002, 1e5))
+        torch.zeros(2, 1),
+        torch.tensor([0.1, 300.0]),
+        torch.tensor([0.9999, 0.0001]),
+        ss.EDM(ss.Karras(0.002, 1e5)),
     )
     far = ss.GaussianOracle(torch.tensor([128.0]), 60.0, process=ss.Interpolant())
     plain = ss.NetworkScore(far.denoise, far.process, "data", shape=(1,))
