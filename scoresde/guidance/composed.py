@@ -130,8 +130,8 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 
-    Derivatives of networks are those of their errors at very high noise levels, so guidance by gradients is best
-    kept below one.
+    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`, within which this
+    interval counts.
 
     Arguments:
         guided: The guided model.

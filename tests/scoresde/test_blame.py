@@ -153,7 +153,9 @@ def test_feedback_is_its_formula_up_to_its_limit(level: float) -> None:
     free, share = mixture(ss.EDM()), 0.8
     model, bound = Learned(free, share), free.given(label=torch.tensor([0]))
     t = torch.tensor(level, dtype=torch.float64)
-    x = torch.cat([free.means, torch.rand(5, 2, dtype=torch.float64)])  # where r is no less than 1e-8
+    x = torch.cat(
+        [free.means, torch.rand(5, 2, dtype=torch.float64)]
+    )  # where r is no less than 1e-8
 
     def log_ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         _, joint = free._project(x, *free._scales(x, t))

@@ -190,3 +190,17 @@ def test_what_is_no_number_is_refused() -> None:
             guidance.pseudoinverse(model, linear, wrong)
     with pytest.raises(TypeError, match="posterior_sampling has no noise=.* set strength="):
         guidance.posterior_sampling(model, linear, [[0.0, 0.0]], noise=0.1)
+
+
+def test_replacement_loses_what_others_keep_as_the_docs_say() -> None:
+    r"""The mean of a normal entry is r y, given another, y, with the correlation r."""
+
+    covariance = torch.tensor([[1.0, 0.7], [0.7, 1.0]], dtype=torch.float64)
+    model = ss.GaussianOracle(torch.zeros(2, dtype=torch.float64), covariance, ss.VP())
+    x, known = torch.tensor([[1.5, 0.0]]).double().expand(2000, 2), torch.tensor([1.0, 0.0])
+    lost, kept = (
+        float(ss.inpaint(model, x, known, method=m, seed=1).x[:, 1].mean()) / (0.7 * 1.5)
+        for m in ("replacement", "gradient")
+    )
+    assert 0.4 < lost < 0.65
+    assert 0.9 < kept < 1.05
