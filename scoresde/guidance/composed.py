@@ -130,8 +130,7 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 
-    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`, within which this
-    interval counts.
+    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`: both count.
 
     Arguments:
         guided: The guided model.
