@@ -151,3 +151,22 @@ def test_a_row_fails_alone_as_it_fails_in_a_batch() -> None:
     for i in range(0, 30, 7):
         alone = ss.sample(model, 1, first_index=i, **options)
         assert alone.status[0] == together.status[i]
+
+
+def test_an_edit_by_the_difference_of_flows_that_breaks_says_when() -> None:
+    oracle = noisy(ss.VP())
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        bad = (t < 0.02) & (torch.arange(len(x)) == 1)
+        return torch.where(bad[:, None], torch.nan, oracle.noise(x, t))
+
+    model = ss.NetworkScore(network, ss.VP(), "noise", shape=(2,))
+    x = oracle.data(3)
+    with pytest.raises(
+        SolverError, match=r"NaN or infinite at t=0.01.* for samples \[1\]"
+    ) as caught:
+        ss.edit(model, oracle, x, method="flow", noise_level=1.0)
+    solution = caught.value.solution
+    assert solution is not None
+    assert solution.x.isfinite().all()
+    assert solution.status == ("stopped", "nonfinite", "stopped")
