@@ -56,7 +56,7 @@ def cases() -> Iterator[Case]:
         return guidance.within(guided, model, (0.0, HIGHEST))
 
     def universal(scale: float) -> ss.ScoreModel:
-        return below(guidance.universal(model, clean.loss, scale, label=LABEL))
+        return below(guidance.universal(model, clean.loss, scale, max_level=HIGHEST, label=LABEL))
 
     ways: dict[str, tuple[tuple[float, ...], Make, dict[str, Any]]] = {
         "classifier_free": ((1.0, *SCALES), free, {}),

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers import Solution, Solver, counting, get
-from solvers.shapes import align, row_where
+from solvers import Solution, Solver, get
+from solvers.shapes import align
 
 from .bitwise import warn_of_other_bits
 from .checks import check_data, check_shape, model_device, model_dtype
+from .ending import carried, denoised
 from .models import ScoreModel
 from .plans import describe_process
 from .process import PRIOR_GAP
 from .settings import STEPPING, Settings, check_model, split
-from .transport import make_times, transport
+from .transport import make_times
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
@@ -204,7 +205,7 @@ def _decode(
         )
     times = make_times(model, start, stop, settings)
     if not settings.denoise:
-        return transport(model, x, times, settings, companion)
+        return carried(model, x, times, settings, companion)
     if settings.max_calls is not None:  # what the last denoising takes is kept back
         if settings.max_calls <= model.cost:
             raise ValueError(
@@ -212,18 +213,7 @@ def _decode(
                 f"{settings.max_calls}."
             )
         settings = replace(settings, max_calls=settings.max_calls - model.cost)
-    solution = transport(model, x, times, settings, companion)
-    t = solution.times[-1]
-    with counting() as counter:
-        clean = [
-            model.rows(rows).denoise(solution.x[rows.to(x.device)], t if t.ndim == 0 else t[rows])
-            for rows in torch.arange(len(x)).split(settings.batch_size or len(x))
-        ]
-    parts = len(clean)
-    ok = torch.tensor([status == "ok" for status in solution.status])
-    x = row_where(ok, torch.cat(clean), solution.x)
-    calls = max(counter.total // parts, 1)
-    return replace(solution, x=x, calls=solution.calls + calls * ok)
+    return denoised(model, x, times, settings, companion)
 
 
 def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:

@@ -21,6 +21,7 @@ from .models import ScoreModel
 from .noises import noise_kind, see_noise
 from .progress import bar
 from .reverse import Clock, Reverse
+from .running import Run, running
 from .settings import LENGTHS, STEPS, Settings
 from .watched import Watched
 
@@ -126,28 +127,31 @@ def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
         solution = _in_process(solution, reverse, times)
         return solution if len(x) == len(samples) else solution.rows(torch.arange(len(samples)))
 
+    made = Run(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        solution = solve(
-            reverse.problem(),
-            reverse.enter(x, times[0]),
-            reverse.to_clock(times),
-            settings.method,
-            rtol=settings.tolerances["rtol"],
-            atol=settings.tolerances["atol"],
-            max_step=settings.max_step,
-            first_step=settings.first_step,
-            noise=noise,
-            path=settings.path,
-            callback=listener(reverse, watch, times, samples, settings, progress),
-            pause=0.0 if settings.callback else REFRESH,
-            max_calls=settings.max_calls,
-            on_failure=settings.on_failure,
-            grad=settings.grad,
-            parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
-            companion=companion,
-        )
+        with running(made):
+            solution = solve(
+                reverse.problem(),
+                reverse.enter(x, times[0]),
+                reverse.to_clock(times),
+                settings.method,
+                rtol=settings.tolerances["rtol"],
+                atol=settings.tolerances["atol"],
+                max_step=settings.max_step,
+                first_step=settings.first_step,
+                noise=noise,
+                path=settings.path,
+                callback=listener(reverse, watch, times, samples, settings, progress),
+                pause=0.0 if settings.callback else REFRESH,
+                max_calls=settings.max_calls,
+                on_failure=settings.on_failure,
+                grad=settings.grad,
+                parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
+                companion=companion,
+            )
     except SolverError as error:
-        raise SolverError(error.failure, error.solution and finish(error.solution)) from None
+        failure = made.blame(error.failure)
+        raise SolverError(failure, error.solution and finish(error.solution)) from None
     return finish(solution)
 
 

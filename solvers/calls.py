@@ -74,3 +74,14 @@ def counting() -> Iterator[Counter]:
         yield counter
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    r"""Leaves the calls made in its block out of every count: those of a check of a model."""
+
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -11,12 +11,14 @@ CURES = {
     "min_step": "loosen rtol and atol, raise t_min, or use a solver with fixed steps",
     "max_steps": "loosen rtol and atol, or use a solver with fixed steps",
     "max_calls": "allow more with max_calls, or take fewer steps",
+    "diverged": "take smaller steps, another solver or less guidance, or check what the network predicts",
 }
 CAUSES = {
     "nonfinite": "the state or the model's output is NaN or infinite",
     "min_step": "no step is small enough to meet the tolerance",
     "max_steps": "the limit on the number of steps is reached",
     "max_calls": "the budget of calls is spent",
+    "diverged": "the state is more than 10,000 times as large as data and noise can make it",
 }
 
 
@@ -25,18 +27,23 @@ class Failure:
     r"""The end of some samples' integration before its time.
 
     Arguments:
-        kind: "nonfinite", "min_step", "max_steps" or "max_calls".
+        kind: "nonfinite", "min_step", "max_steps", "max_calls" or "diverged".
         samples: The rows concerned.
         time: Where it happened, in words.
+        cause: What is at fault, where more is known than the kind tells.
+        cure: What to do about it, likewise.
     """
 
     kind: str
     samples: tuple[int, ...]
     time: str
+    cause: str = ""
+    cure: str = ""
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.samples[:8])) + (", ..." if len(self.samples) > 8 else "")
-        return f"{CAUSES[self.kind]} at {self.time} for samples [{shown}]; {CURES[self.kind]}."
+        cause, cure = self.cause or CAUSES[self.kind], self.cure or CURES[self.kind]
+        return f"{cause} at {self.time} for samples [{shown}]; {cure}."
 
 
 class SolverError(RuntimeError):

@@ -19,8 +19,8 @@ class Solution:
         calls: The number of network calls of each sample, with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
-        status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps" or "max_calls"
-            for each sample.
+        status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
+            "diverged" for each sample.
         path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
         provenance: What made it: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method leads back, in its own

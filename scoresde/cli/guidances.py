@@ -64,8 +64,8 @@ def _classifier(model: ScoreModel, label: Tensor, scale: float) -> ScoreModel:
 def _universal(
     model: ScoreModel, label: Tensor, scale: float, high: float = 10.0
 ) -> ScoreModel:  # above, the derivatives of networks are those of their errors
-    guided = guidance.universal(model, _embedded(model).loss, scale, label=label)
-    return guidance.within(guided, model, (0.0, high))
+    loss = _embedded(model).loss
+    return guidance.universal(model, loss, scale, max_level=high, label=label)
 
 
 def _feedback(model: ScoreModel, label: Tensor, share: float, limit: float = 10.0) -> ScoreModel:

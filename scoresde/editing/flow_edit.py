@@ -14,12 +14,13 @@ References:
     | https://arxiv.org/abs/2412.08629
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution, counting
+from solvers import Failure, Solution, SolverError, counting
 from solvers.brownian import EDITS, keyed_normal
 
 from ..checks import check_count, check_data
@@ -80,7 +81,29 @@ def by_difference(
             path.append(x + edit)
     kept = torch.stack(path[: len(times)]) if settings.path else None
     made = {**provenance(target, settings), "solver": DIFFERENCE}
-    return _solution(x + edit, times, counter.total, kept, made)
+    solution = _solution(x + edit, times, counter.total, kept, made)
+    _check_finite(solution, path, target)
+    return solution
+
+
+def _check_finite(solution: Solution, path: list[Tensor], target: ScoreModel) -> None:
+    r"""Refuses an edit that is no longer finite, and says since when.
+
+    Raises:
+        SolverError: If so, with the last states that were finite.
+    """
+
+    fine = solution.x.detach().flatten(1).isfinite().all(1).cpu()
+    if bool(fine.all()):
+        return
+    last = max(i for i, state in enumerate(path) if bool(state.isfinite().all()))
+    rows = (~path[last + 1].detach().flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+    time = target.process.describe(float(solution.times[last].flatten()[0]))
+    status = tuple("nonfinite" if i in rows else "stopped" for i in range(len(fine)))
+    failed = replace(
+        solution, x=path[last], reached=0 * solution.reached + solution.times[last], status=status
+    )
+    raise SolverError(Failure("nonfinite", tuple(rows), time), failed)
 
 
 def _gap(source: ScoreModel, target: ScoreModel, noisy: Tensor, edit: Tensor, t: Tensor) -> Tensor:

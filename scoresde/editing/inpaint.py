@@ -1,9 +1,10 @@
 r"""Inpainting: some entries of the data are known, the others are drawn.
 
 "replacement" puts the known entries in place of their denoised estimate, so that they flow to what they
-are, and any solver serves. "resampling" is the same by the solver "recurrent", which goes back up after each
-step, and takes it again, so that both sides of the seam agree. "gradient" also pulls the other entries, as
-:func:`scoresde.guidance.pseudoinverse` does.
+are, and any solver serves; the others learn of them too late, which loses about half of the conditional mean
+of normal entries that are correlated by 0.7. "resampling" is the same by the solver "recurrent", which goes
+back up after each step, and takes it again, so that both sides of the seam agree. "gradient" also pulls the
+other entries, as :func:`scoresde.guidance.pseudoinverse` does.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix I.2

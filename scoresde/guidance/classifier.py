@@ -12,7 +12,7 @@ from ..conditions import rows_of
 from ..models import ScoreModel
 from .classifier_free import scales_at
 from .combined import Combined, Noisy
-from .gradients import check_function, check_owner, row_gradient
+from .gradients import RowFunction, as_rows, check_owner
 
 LogProb = Callable[..., Tensor]
 
@@ -42,18 +42,19 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    check_function("log_prob", log_prob, data, ("x", "t"))
+    data = as_rows(data)
+    asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
     if not callable(scale):
         check_finite("scale", scale)
-    return _Classified((model,), log_prob, scale, data)
+    return _Classified((model,), asked, scale, data)
 
 
 class _Classified(Combined):
     def __init__(
         self,
         models: Sequence[ScoreModel],
-        log_prob: LogProb,
+        log_prob: RowFunction,
         scale: float | Callable[[Tensor], Tensor],
         data: Mapping[str, Tensor],
     ) -> None:
@@ -68,7 +69,7 @@ class _Classified(Combined):
 
     def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
-        gradient = row_gradient("log_prob", self.log_prob, noisy.state, noisy.time, **noisy.held)
+        gradient = self.log_prob.gradient(noisy.state, noisy.time, **noisy.held)
         return D + self._scale_at(noisy.level) * noisy.level**2 * noisy.alpha * gradient
 
     def _scale_at(self, level: Scalar) -> Scalar:

@@ -55,6 +55,7 @@ def classifier_free(
     if not callable(scale) and not isinstance(scale, int | float | Tensor):
         raise TypeError(f"scale must be a number, a tensor or a function, but is {scale!r}.")
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
+    _check_real(numbers, "be", scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
         raise ValueError(
             f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
@@ -73,13 +74,15 @@ def classifier_free(
         return away
     known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
     role = "negative" if negative else "unconditional"
-    return _ClassifierFree((away, towards), known, interval, (role, "conditional"))
+    return ClassifierFree((away, towards), known, interval, (role, "conditional"))
 
 
 def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
     r"""Returns scales at noise levels, with their shape, as a function says them."""
 
-    found = torch.as_tensor(scale(levels)).double()
+    found = torch.as_tensor(scale(levels))
+    _check_real(found, "return", found)
+    found = found.double()
     if found.shape not in (torch.Size(), levels.shape):
         raise ValueError(
             f"scale must return numbers of the shape of the noise levels, {tuple(levels.shape)}, not "
@@ -90,7 +93,16 @@ def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
     return found.expand_as(levels)
 
 
-class _ClassifierFree(Several):
+def _check_real(numbers: Tensor, verb: str, scale: object) -> None:
+    if numbers.is_complex() or numbers.dtype == torch.bool:
+        raise TypeError(f"scale must {verb} real numbers, not {numbers.dtype}: {scale!r}.")
+
+
+class ClassifierFree(Several):
+    r"""The model that is guided from one of two models towards the other; see :func:`classifier_free`."""
+
+    title = "classifier_free"
+
     def __init__(
         self,
         models: Sequence[ScoreModel],
@@ -99,7 +111,7 @@ class _ClassifierFree(Several):
         roles: Sequence[str],
     ) -> None:
         self.scale, self.interval, self.roles = scale, interval, roles
-        super().__init__(models, f"classifier_free {self._words()}")
+        super().__init__(models, f"{self.title} {self._words()}")
         away, _ = models
         self.fingerprint = f"{away.fingerprint or type(away).__name__} guided by {self._words()}"
 
@@ -148,7 +160,7 @@ class _ClassifierFree(Several):
         scale = self.scale
         if isinstance(scale, Tensor) and scale.numel() > 1:
             scale = scale[index.to(scale.device)]
-        return _ClassifierFree(models, scale, self.interval, self.roles)
+        return ClassifierFree(models, scale, self.interval, self.roles)
 
     def _words(self) -> str:
         scale, inside = self.scale, ""

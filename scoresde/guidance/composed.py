@@ -119,9 +119,9 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
     """
 
     rising = list(levels) == sorted({float(v) for v in levels}) and all(map(math.isfinite, levels))
-    if len(levels) != len(models) - 1 or not rising:
+    if len(levels) != len(models) - 1 or not rising or min(levels, default=1) <= 0:
         raise ValueError(
-            f"levels must be {len(models) - 1} noise levels that rise, one between any two models, not "
+            f"levels must be {len(models) - 1} noise levels that rise above 0, one between any two models, not "
             f"{list(levels)}."
         )
     return _Experts(models, tuple(float(level) for level in levels))
@@ -130,8 +130,7 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 
-    Derivatives of networks are those of their errors at very high noise levels, so guidance by gradients is best
-    kept below one.
+    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`: both count.
 
     Arguments:
         guided: The guided model.

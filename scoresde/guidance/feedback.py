@@ -7,11 +7,14 @@ from torch import Tensor
 
 from solvers.shapes import align
 
-from ..checks import check_finite
+from ..checks import check_finite, check_number
 from ..conditions import check_conditions, rows_of
 from ..models import ScoreModel
+from ..running import suspect
 from .combined import Combined, Noisy
-from .gradients import check_function, check_owner, one_per_row
+from .gradients import check_function, check_owner, one_per_row, title
+
+LARGEST = 1e300  # a number that 0 may be multiplied with
 
 
 def feedback(
@@ -40,7 +43,9 @@ def feedback(
             shape (B,), that returns :math:`\log r`, with shape (B,): the log-probability of the condition given x,
             less that of the condition.
         share: The :math:`\pi` in (0, 1]; 1 is the model itself.
-        limit: The largest scale.
+        limit: The largest scale. Where the state does not show the condition at all, as at low noise between
+            classes far apart, the formula multiplies what is nearly 0 with what is nearly infinite, and the limit
+            makes the estimate :math:`D_u` in place of :math:`D_c`. With `inf` it holds as far as numbers go.
         condition: The condition, with leading size B or 1.
 
     References:
@@ -48,8 +53,8 @@ def feedback(
         | https://arxiv.org/abs/2506.06085
     """
 
-    for name, value in (("share", share), ("limit", limit)):
-        check_finite(name, value)
+    check_finite("share", share)
+    check_number("limit", limit)
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], but is {share}.")
     if not limit >= 1:
@@ -87,10 +92,12 @@ class _Feedback(Combined):
         x = noisy.x
         found = self.log_ratio(noisy.state, noisy.time, **noisy.held)
         found = one_per_row("log_ratio", found, x)
-        need = (1 - self.share) / self.share * torch.exp(-found.double())
-        scale = (1 + need).clamp(max=self.limit)
+        cause = f"what log_ratio {title(self.log_ratio)!r} returns is NaN or infinite"
+        suspect(cause, "take log_softmax in place of the logarithm of probabilities", found, x)
+        need = (1 - self.share) / self.share * torch.exp(-found.double()).clamp(max=LARGEST)
+        scale = torch.where(found.isfinite(), (1 + need).clamp(max=self.limit), torch.nan)
         bound, free = denoised
-        return free + align(scale.to(x), x) * (bound - free)
+        return (free + align(scale, x) * (bound - free)).to(x)
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         condition = rows_of(self.held, index)

@@ -7,32 +7,92 @@ import torch
 from torch import Tensor
 
 from ..classifiers import Classifier
+from ..models import ScoreModel
 from ..process import Process
+from ..running import suspect
+
+CURE = "keep roots, norms and logarithms in it away from 0: the network is not at fault"
 
 
-def row_gradient(
-    name: str, function: Callable[..., Tensor], x: Tensor, *times: Tensor, **data: Tensor
-) -> Tensor:
-    r"""Returns the gradient of a function of rows with respect to them, with shape (B, \*).
+def title(function: object) -> str:
+    r"""Returns what a function is called."""
+
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+class RowFunction:
+    r"""Creates a function of rows, such as a loss, that is asked for its gradient.
 
     Arguments:
-        name: What errors call the function.
+        name: What errors call it.
         function: The function, which returns one number per row, with shape (B,).
-        x: Where, with shape (B, \*).
-        times: What it takes after `x`.
-        data: What it takes by name.
+        data: What it takes by name, each with leading size B or 1.
+        takes: What it takes before that.
     """
 
-    check_gradients()
-    for key, value in data.items():
-        if len(value) not in (1, len(x)):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Tensor],
+        data: Mapping[str, Tensor],
+        takes: Sequence[str] = ("D",),
+    ) -> None:
+        check_function(name, function, data, takes)
+        self.name, self.function, self.looked = name, function, False
+
+    @property
+    def title(self) -> str:
+        r"""The name of the function."""
+
+        return title(self.function)
+
+    def gradient(self, x: Tensor, *times: Tensor, **data: Tensor) -> Tensor:
+        r"""Returns the gradient with respect to the rows, with shape (B, \*).
+
+        Arguments:
+            x: Where, with shape (B, \*).
+            times: What it takes after `x`.
+            data: What it takes by name.
+        """
+
+        check_gradients()
+        for key, value in data.items():
+            if len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"{key} must have leading size {len(x)} or 1, but has {tuple(value.shape)}."
+                )
+        found, gradient = self._slope(x, times, data)
+        cause = f"the gradient of {self.name} {self.title!r} is NaN or infinite"
+        suspect(cause, CURE, gradient, x)
+        if not self.looked:
+            self.looked = True
+            if not bool(gradient.any()):
+                self._check_slopes(x, times, data, found)
+        return gradient
+
+    def _slope(
+        self, x: Tensor, times: Sequence[Tensor], data: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            found = one_per_row(self.name, self.function(leaf, *times, **data), x)
+            return found.detach(), gradient_of(self.name, found, leaf)
+
+    def _check_slopes(
+        self, x: Tensor, times: Sequence[Tensor], data: Mapping[str, Tensor], found: Tensor
+    ) -> None:
+        r"""Refuses a function that changes, but has no slope anywhere: it rounds, counts or compares."""
+
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        size = x.square().mean().sqrt().clamp(min=1)
+        near = [self._slope(x + far * size * z, times, data) for far in (0.1, 0.5, 1.0, 2.0)]
+        changes = any(bool((value != found).any()) for value, _ in near)
+        if changes and not any(bool(slope.any()) for _, slope in near):
             raise ValueError(
-                f"{key} must have leading size {len(x)} or 1, but has {tuple(value.shape)}."
+                f"the gradient of {self.name} {self.title!r} is 0 wherever it was asked, though its values "
+                "differ: it rounds, counts or compares; use a smooth function in place of it."
             )
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        found = function(leaf, *times, **data)
-        return gradient_of(name, one_per_row(name, found, x), leaf)
 
 
 def one_per_row(name: str, found: object, x: Tensor) -> Tensor:
@@ -74,6 +134,32 @@ def check_gradients() -> None:
             "inside torch.inference_mode() there are no gradients to be guided by; use torch.no_grad(), which "
             "saves as much."
         )
+
+
+def check_graph(model: ScoreModel, D: Tensor) -> None:
+    r"""Refuses denoised data that has no gradient."""
+
+    if not D.requires_grad:
+        raise ValueError(
+            f"{model!r} has no gradient, by which it could be guided: its network detaches, or runs under no_grad "
+            "or in inference mode; take that out."
+        )
+
+
+def as_rows(data: Mapping[str, object]) -> dict[str, Tensor]:
+    r"""Returns numbers, arrays and lists of them as tensors with a leading size."""
+
+    rows = {}
+    for name, value in data.items():
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"{name} must be a number, or a tensor, array or list of them with leading size B or 1, but is "
+                f"{value!r}."
+            ) from None
+        rows[name] = tensor if tensor.ndim else tensor[None]
+    return rows
 
 
 def check_function(

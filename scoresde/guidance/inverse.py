@@ -25,13 +25,27 @@ from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import row_sum
-from .gradients import check_function
-from .operators import Operator, Product, check_measurement, check_noise, measure, solve
+from .gradients import as_rows
+from .operators import (
+    Measurable,
+    Operator,
+    Product,
+    check_measurement,
+    check_noise,
+    measure,
+    solve,
+)
 from .pulled import Pull, Pulled
 
 
 def posterior_sampling(
-    model: ScoreModel, operator: Operator, y: Tensor, *, strength: float = 1.0, **data: Tensor
+    model: ScoreModel,
+    operator: Operator,
+    y: Tensor,
+    *,
+    strength: float = 1.0,
+    max_level: float | None = None,
+    **data: Tensor,
 ) -> ScoreModel:
     r"""Returns the model guided by a measurement in the manner of DPS, for any differentiable operator.
 
@@ -45,12 +59,17 @@ def posterior_sampling(
         operator: The function A, each row by itself.
         y: The measurements, with leading size B or 1.
         strength: The :math:`\zeta`.
+        max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
     check_finite("strength", strength)
-    check_function("operator", operator, data)
-    return Pulled(model, _Posterior(check_measurement(y), operator, data, strength))
+    if "noise" in data and not isinstance(data["noise"], Tensor):
+        raise TypeError(
+            "posterior_sampling has no noise=, in whose place it divides by the length of what is left: set "
+            "strength=, or use pseudoinverse or moment_matching, which take it."
+        )
+    return Pulled(model, _Posterior(*_measured(operator, y, data), strength), max_level)
 
 
 def pseudoinverse(
@@ -60,6 +79,7 @@ def pseudoinverse(
     *,
     noise: float = 0.0,
     iterations: int = 20,
+    max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
     r"""Returns the model guided by a linear measurement as in PiGDM.
@@ -76,13 +96,15 @@ def pseudoinverse(
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`.
         iterations: Of conjugate gradients.
+        max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
     check_count("iterations", iterations, at_least=1)
-    check_function("operator", operator, data)
-    measured = (check_measurement(y), operator, data)
-    return Pulled(model, _Pseudoinverse(*measured, check_noise(noise), iterations, model.data_std))
+    pull = _Pseudoinverse(
+        *_measured(operator, y, data), check_noise(noise), iterations, _spread(model)
+    )
+    return Pulled(model, pull, max_level)
 
 
 def moment_matching(
@@ -92,6 +114,7 @@ def moment_matching(
     *,
     noise: float,
     iterations: int = 5,
+    max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
     r"""Returns the model guided by a linear measurement as in MMPS.
@@ -107,6 +130,7 @@ def moment_matching(
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`, which must be positive.
         iterations: Of conjugate gradients.
+        max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
@@ -115,8 +139,22 @@ def moment_matching(
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
         )
-    check_function("operator", operator, data)
-    return Pulled(model, _Moments(check_measurement(y), operator, data, noise, iterations))
+    pull = _Moments(*_measured(operator, y, data), noise, iterations)
+    return Pulled(model, pull, max_level)
+
+
+def _measured(
+    operator: Operator, y: Tensor, data: Mapping[str, Tensor]
+) -> tuple[Tensor, Measurable, dict[str, Tensor]]:
+    rows = as_rows(data)
+    return check_measurement(y), Measurable(operator, rows), rows
+
+
+def _spread(model: ScoreModel) -> float:
+    r"""The standard deviation of the data; its root mean square where that is all that is known."""
+
+    known = model.moments
+    return model.data_std if known is None else float(known.coordinates.mean().sqrt())
 
 
 @dataclass(frozen=True)
@@ -124,7 +162,7 @@ class _Measured(Pull):
     r"""What was measured of the data."""
 
     y: Tensor
-    operator: Operator
+    operator: Measurable
     data: Mapping[str, Tensor]
 
     @property
@@ -133,9 +171,8 @@ class _Measured(Pull):
 
     @property
     def words(self) -> str:
-        operator = getattr(self.operator, "__qualname__", type(self.operator).__name__)
         own = [f.name for f in fields(self) if f.name not in ("y", "operator", "data")]
-        return f"{self.name} of {operator} {' '.join(f'{getattr(self, n):g}' for n in own)}"
+        return f"{self.name} of {self.operator.title} {' '.join(f'{getattr(self, n):g}' for n in own)}"
 
     def rows(self, index: Tensor) -> Self:
         held = rows_of(self.held, index)

@@ -1,14 +1,17 @@
 r"""What is measured of data: operators, measurements, and the systems that link both."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..checks import check_finite
+from ..running import suspect
 from .combined import row_sum
-from .gradients import check_gradients
+from .gradients import as_rows, check_function, check_gradients, title
 
+ROUNDING = 1e-4  # what float32 and the order of sums may change, by far
 Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
 Product = Callable[[Tensor], Tensor]
 
@@ -48,15 +51,115 @@ def joined(
     return both, torch.cat([y.expand(size, -1) for y in flat], 1)
 
 
+class Measurable:
+    r"""Creates an operator that is looked at once, where it is first asked.
+
+    Arguments:
+        operator: The function A, each row by itself.
+        data: What it takes beside data.
+        affine: Whether it must be linear, up to a constant.
+    """
+
+    def __init__(
+        self, operator: Operator, data: Mapping[str, Tensor], *, affine: bool = False
+    ) -> None:
+        check_function("operator", operator, data)
+        self.operator, self.affine, self.looked = operator, affine, False
+
+    @property
+    def title(self) -> str:
+        r"""The name of the operator."""
+
+        return title(self.operator)
+
+    def look(
+        self, D: Tensor, seen: Tensor, gap: Tensor, data: Mapping[str, Tensor], links: "Links"
+    ) -> None:
+        r"""Refuses an operator that is random, has no derivative, or is not linear where it must be."""
+
+        generator = torch.Generator().manual_seed(0)
+        v, u = (like(x, generator) for x in (D, seen))
+        v = v * D.square().mean().sqrt().clamp(min=1)
+        with torch.no_grad():
+            again, moved = self.operator(D, **data), self.operator(D + v, **data)
+        name, size = f"the operator {self.title!r}", seen.abs().max()
+        if not _alike(again, seen, size):
+            raise ValueError(
+                f"{name} is random: it has measured the same data twice and found other numbers; draw masks, "
+                "noise and the like once, and pass them by name."
+            )
+        if not bool(links.adjoint(u).any()) and bool(gap.any()):
+            if bool((moved != seen).any()):
+                raise ValueError(f"{name} has no gradient: it rounds, counts or compares.")
+            raise ValueError(f"{name} does not depend on data, which so cannot agree with y.")
+        if self.affine and not _alike(seen + links.forward(v), moved, (moved - seen).abs().max()):
+            raise ValueError(
+                f"{name} is not linear; use guidance.pseudoinverse, which takes its derivative, or "
+                "guidance.posterior_sampling."
+            )
+
+
+def _alike(a: Tensor, b: Tensor, size: Tensor) -> bool:
+    r"""Whether two tensors agree up to rounding, or are not finite, which others will tell of."""
+
+    wrong = (a - b).abs() > ROUNDING * size.clamp(min=torch.finfo(a.dtype).tiny)
+    return not bool((wrong & a.isfinite() & b.isfinite()).any())
+
+
+def like(x: Tensor, generator: torch.Generator) -> Tensor:
+    r"""Returns normal numbers like a tensor, the same on every device."""
+
+    return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+
+
+class Links:
+    r"""Creates the products with the derivative J of an operator at some data, and with its transpose.
+
+    For an operator that is linear up to a constant, :math:`A(x) = J x + c`, they are those of J, whatever c is.
+
+    Arguments:
+        leaf: The data, which asks for gradients.
+        seen: What the operator made of it.
+    """
+
+    def __init__(self, leaf: Tensor, seen: Tensor) -> None:
+        self.leaf, self.seen = leaf, seen
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        r"""Returns the product :math:`J^T v`."""
+
+        (back,) = torch.autograd.grad(self.seen, self.leaf, v, retain_graph=True)
+        return back
+
+    def forward(self, v: Tensor) -> Tensor:
+        r"""Returns the product :math:`J v`, the derivative of :math:`v^T J u` with respect to u."""
+
+        probe, back = self._transposed
+        (ahead,) = torch.autograd.grad(back, probe, v.to(back), retain_graph=True)
+        return ahead
+
+    @cached_property
+    def _transposed(self) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            probe = torch.zeros_like(self.seen).requires_grad_()
+            (back,) = torch.autograd.grad(self.seen, self.leaf, probe, create_graph=True)
+        if not back.requires_grad:
+            raise ValueError(
+                "the operator's derivative has no derivative in turn, which its product with data is made of: use "
+                "PyTorch's own functions in it, or guidance.posterior_sampling, which needs no such product."
+            )
+        return probe, back
+
+
 def measure(
-    operator: Operator, D: Tensor, y: Tensor, data: Mapping[str, Tensor]
+    operator: Measurable, D: Tensor, y: Tensor, data: Mapping[str, Tensor]
 ) -> tuple[Tensor, Product, Product]:
-    r"""Returns the gap y - A(D), the function A, and the product with the transpose of its derivative at D."""
+    r"""Returns the gap y - A(D), and the products with the derivative of A at D and with its transpose."""
 
     check_gradients()
     with torch.enable_grad():
         leaf = D.detach().requires_grad_()
-        seen = operator(leaf, **data)
+        seen = operator.operator(leaf, **data)
     if len(y) not in (1, len(D)):
         raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
     known = y.to(D).expand(len(D), *y.shape[1:])
@@ -69,12 +172,13 @@ def measure(
         raise ValueError(
             "the operator has no gradient: leave out .detach(), rounding and no_grad."
         )
-
-    def adjoint(v: Tensor) -> Tensor:
-        (back,) = torch.autograd.grad(seen, leaf, v, retain_graph=True)
-        return back
-
-    return known - seen.detach(), lambda x: operator(x, **data), adjoint
+    cause = f"what the operator {operator.title!r} returns is NaN or infinite"
+    suspect(cause, "keep it finite for all data: the network is not at fault", seen, D)
+    links, gap = Links(leaf, seen), known - seen.detach()
+    if not operator.looked:
+        operator.look(D.detach(), seen.detach(), gap, data, links)
+        operator.looked = True
+    return gap, links.forward, links.adjoint
 
 
 def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -> Tensor:
@@ -99,11 +203,12 @@ def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -
     return x
 
 
-def check_measurement(y: Tensor) -> Tensor:
-    r"""Returns measurements, refused unless they are finite numbers."""
+def check_measurement(y: object) -> Tensor:
+    r"""Returns measurements as a tensor with a leading size, refused unless they are finite numbers."""
 
-    if not isinstance(y, Tensor) or not y.is_floating_point() or not y.ndim:
-        raise TypeError("y must be a tensor of floating-point numbers, with leading size B or 1.")
+    y = as_rows({"y": y})["y"]
+    if not y.is_floating_point():
+        raise TypeError(f"y must hold floating-point numbers, but holds {y.dtype}.")
     if not bool(y.isfinite().all()):
         raise ValueError("y must be finite, but has NaN or infinite entries.")
     return y

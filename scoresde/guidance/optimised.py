@@ -8,7 +8,7 @@ from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
-from .gradients import check_function, check_owner, row_gradient
+from .gradients import RowFunction, as_rows, check_owner
 
 
 def optimised(
@@ -41,16 +41,16 @@ def optimised(
 
     check_finite("rate", rate)
     check_count("iterations", iterations, at_least=1)
-    check_function("loss", loss, data)
+    data = as_rows(data)
     check_owner("loss", loss, data)
-    return _Optimised((model,), loss, rate, iterations, data)
+    return _Optimised((model,), RowFunction("loss", loss, data), rate, iterations, data)
 
 
 class _Optimised(Combined):
     def __init__(
         self,
         models: Sequence[ScoreModel],
-        loss: Callable[..., Tensor],
+        loss: RowFunction,
         rate: float,
         iterations: int,
         data: Mapping[str, Tensor],
@@ -66,7 +66,7 @@ class _Optimised(Combined):
     def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         for _ in range(self.iterations):
-            D = D - self.rate * row_gradient("loss", self.loss, D, **noisy.held)
+            D = D - self.rate * self.loss.gradient(D, **noisy.held)
         return D
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:

@@ -21,12 +21,13 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..checks import check_finite
+from ..checks import check_finite, check_number
 from ..conditions import rows_of
 from ..models import ScoreModel
-from .gradients import check_function, check_gradients, check_owner, row_gradient
+from .gradients import RowFunction, as_rows, check_gradients, check_graph, check_owner
 from .guided import Guided
 from .operators import Product
+from .trust import trusted_level
 
 
 class Pull(ABC):
@@ -71,19 +72,28 @@ class Pulled(Guided):
     Arguments:
         model: The model.
         pull: The gradient.
+        max_level: The noise level above which estimates are left as they are. By default, what a check of the
+            model's derivatives finds: see :mod:`scoresde.guidance.trust`.
     """
 
-    def __init__(self, model: ScoreModel, pull: Pull) -> None:
+    def __init__(self, model: ScoreModel, pull: Pull, max_level: float | None = None) -> None:
         super().__init__()
+        check_number("max_level", max_level)
+        if max_level is not None and not max_level > 0:
+            raise ValueError(
+                f"max_level must be a positive noise level, or inf for none, but is {max_level}."
+            )
         if not model.differentiable:
             raise ValueError(
                 f"{model!r} is guided by gradients, and has no further ones: put this guidance inside, add "
                 "losses, or join operators by guidance.joined."
             )
-        self.model, self.pull = model, pull
+        self.model, self.pull, self.max_level = model, pull, max_level
         self.resemble(model)
         self.guided, self.differentiable = True, False
-        self.fingerprint = f"{model.fingerprint or type(model).__name__} guided by {pull.words}"
+        below = "" if max_level is None else f" below {max_level:g}"
+        name = model.fingerprint or type(model).__name__
+        self.fingerprint = f"{name} guided by {pull.words}{below}"
 
     def __repr__(self) -> str:
         return f"{self.pull.name}({self.model!r})"
@@ -102,19 +112,26 @@ class Pulled(Guided):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
+        check_gradients()
         none, one = torch.zeros_like(times), torch.ones_like(times)
         fields = self.model.combine(times, none, one, scale, x, **condition)
         level = torch.exp(-self.process.log_snr(times))
         # gradients are those of x / scale
         force = level**2 * self.process.scales(times)[0] / scale
-        held = self.held_on(x.device)
+        held, limit = self.held_on(x.device), self.max_level
+        if limit is None:
+            limit = trusted_level(self.model, x, len(x))
+        force = torch.where(level <= limit, force, 0.0)  # for rows that differ
+        told = (level <= limit).reshape(len(times), -1).any(1).tolist()
 
-        def bind(field: StateField, a: Scalar, b: Scalar, scale: Scalar, level: Scalar,
+        def bind(field: StateField, told: bool, a: Scalar, b: Scalar, scale: Scalar, level: Scalar,
                  force: Scalar) -> StateField:  # fmt: skip
+            if not told:
+                return lambda X: a * scale * X + b * field(X)
             return lambda X: a * scale * X + b * self._moved(field, X, level, force, held)
 
         columns = (scalars(value, x) for value in (a, b, scale, level, force))
-        return [bind(*row) for row in zip(fields, *columns, strict=True)]
+        return [bind(*row) for row in zip(fields, told, *columns, strict=True)]
 
     def _moved(
         self,
@@ -124,10 +141,10 @@ class Pulled(Guided):
         force: Scalar,
         held: Mapping[str, Tensor],
     ) -> Tensor:
-        check_gradients()
         with torch.enable_grad():
             state = X.detach().requires_grad_()
             D = field(state)
+        check_graph(self.model, D)
 
         def covariance(v: Tensor) -> Tensor:
             (product,) = torch.autograd.grad(D, state, v, retain_graph=True)
@@ -137,11 +154,16 @@ class Pulled(Guided):
         return known + covariance(self.pull(known, level, covariance, held))
 
     def rows(self, index: Tensor) -> ScoreModel:
-        return Pulled(self.model.rows(index), self.pull.rows(index))
+        return Pulled(self.model.rows(index), self.pull.rows(index), self.max_level)
 
 
 def universal(
-    model: ScoreModel, loss: Callable[..., Tensor], scale: float = 1.0, **data: Tensor
+    model: ScoreModel,
+    loss: Callable[..., Tensor],
+    scale: float = 1.0,
+    *,
+    max_level: float | None = None,
+    **data: Tensor,
 ) -> ScoreModel:
     r"""Returns the model guided by any loss of the denoised data, with the gradient through the model.
 
@@ -154,6 +176,8 @@ def universal(
         loss: A function `loss(D, **data)` of the denoised data, with shape (B, *), that returns one number
             per sample, with shape (B,): such as minus the log-probability of a class by any classifier.
         scale: The scale :math:`w`.
+        max_level: The noise level above which the model is not guided; `inf` for none. By default, networks have
+            one, up to which their derivatives are not mostly errors, and exact models have none.
         data: What the loss compares with, each with leading size B or 1.
 
     References:
@@ -162,21 +186,21 @@ def universal(
     """
 
     check_finite("scale", scale)
-    check_function("loss", loss, data)
+    data = as_rows(data)
     check_owner("loss", loss, data)
-    return Pulled(model, _Loss(loss, scale, data))
+    return Pulled(model, _Loss(RowFunction("loss", loss, data), scale, data), max_level)
 
 
 @dataclass(frozen=True)
 class _Loss(Pull):
-    loss: Callable[..., Tensor]
+    loss: RowFunction
     scale: float
     data: Mapping[str, Tensor]
     name = "loss"
 
     @property
     def words(self) -> str:
-        return f"{self.name} {getattr(self.loss, '__qualname__', type(self.loss).__name__)} {self.scale:g}"
+        return f"{self.name} {self.loss.title} {self.scale:g}"
 
     @property
     def held(self) -> Mapping[str, Tensor]:
@@ -185,7 +209,7 @@ class _Loss(Pull):
     def __call__(
         self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
     ) -> Tensor:
-        return -self.scale * row_gradient("loss", self.loss, D, **held)
+        return -self.scale * self.loss.gradient(D, **held)
 
     def rows(self, index: Tensor) -> Self:
         return replace(self, data=rows_of(self.data, index))

@@ -8,8 +8,8 @@ from ..checks import check_count
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
-from .gradients import check_function
-from .operators import Operator, check_measurement, measure, solve
+from .gradients import as_rows
+from .operators import Measurable, Operator, check_measurement, measure, solve
 
 
 def replacement(
@@ -35,21 +35,21 @@ def replacement(
     """
 
     check_count("iterations", iterations, at_least=1)
-    check_function("operator", operator, data)
-    return _Replaced((model,), operator, check_measurement(y), iterations, data)
+    data = as_rows(data)
+    linear = Measurable(operator, data, affine=True)
+    return _Replaced((model,), linear, check_measurement(y), iterations, data)
 
 
 class _Replaced(Combined):
     def __init__(
         self,
         models: Sequence[ScoreModel],
-        operator: Operator,
+        operator: Measurable,
         y: Tensor,
         iterations: int,
         data: Mapping[str, Tensor],
     ) -> None:
-        name = getattr(operator, "__qualname__", type(operator).__name__)
-        super().__init__(models, f"replacement of {name} {iterations}")
+        super().__init__(models, f"replacement of {operator.title} {iterations}")
         self.operator, self.y, self.iterations, self.data = operator, y, iterations, dict(data)
         self.differentiable = False
 

@@ -13,9 +13,10 @@ from solvers.shapes import align
 
 from ..bitwise import environment, settle
 from ..checks import check_data
+from ..ending import carried
 from ..models import ScoreModel
 from ..settings import Settings, split
-from ..transport import make_times, transport
+from ..transport import make_times
 
 FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
@@ -74,7 +75,7 @@ def encode(
             raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {last:.4g}.")
     alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
     with settings.gradients():
-        z = transport(model, x * align(alpha.to(x), x), times, settings)
+        z = carried(model, x * align(alpha.to(x), x), times, settings)
     _warn_of_growth(model, z, settings)
     if settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})

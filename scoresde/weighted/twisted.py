@@ -27,7 +27,14 @@ from torch import Tensor
 from solvers import counting
 from solvers.problem import StateField
 
-from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
+from ..guidance.gradients import (
+    as_rows,
+    check_function,
+    check_gradients,
+    gradient_of,
+    one_per_row,
+)
+from ..guidance.trust import trusted_level
 from ..models import ScoreModel
 from ..progress import bar
 from ..settings import check_model
@@ -75,6 +82,7 @@ def twisted_sample(
     """
 
     check_model(model)
+    data = as_rows(data)
     check_function("log_prob", log_prob, data, ("D", "level"))
     check_shared([model], data.values())
     if not model.differentiable:
@@ -85,11 +93,13 @@ def twisted_sample(
     levels, cloud = plan.levels, start(model, count, shape, plan.levels[0] ** 2, seed)
 
     fields = plan.estimates(model, cloud.x)
+    limit = trusted_level(model, cloud.x, count)  # whatever leads samples, weights make up for it
     here = {name: value.to(cloud.x.device) for name, value in data.items()}
 
     def look(i: int) -> tuple[Tensor, Tensor, Tensor]:
         level = levels[i] if i < steps else 0.0
-        return _looked(fields[i], log_prob, cloud.x, level, here)
+        D, told, gradient = _looked(fields[i], log_prob, cloud.x, level, here)
+        return D, told, gradient if level <= limit else torch.zeros_like(gradient)
 
     with counting() as counter:
         D, told, gradient = look(0)

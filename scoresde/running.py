@@ -1,0 +1,79 @@
+r"""What guidance may know of the run it serves, and what it tells of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from solvers import Solver
+from solvers.errors import Failure
+
+
+@dataclass
+class Run:
+    r"""Creates the record of one run.
+
+    Arguments:
+        solver: The solver.
+        times: The grid in the time of the process, with shape (n + 1,) or (n + 1, B), or `None` where the
+            solver chooses its own steps.
+        eta: The amount of noise.
+        suspects: What was not finite though what it was asked about was, with its cure.
+    """
+
+    solver: Solver
+    times: Tensor | None
+    eta: float
+    suspects: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    def blame(self, failure: Failure) -> Failure:
+        r"""Returns a failure that names what was not finite first, if that is known."""
+
+        if failure.kind != "nonfinite":
+            return failure
+        for (cause, cure), bad in self.suspects.items():
+            if bool(bad):
+                return replace(failure, cause=cause, cure=cure)
+        return failure
+
+
+_current: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    r"""Makes a run the current one in its block, for this thread."""
+
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)
+
+
+def current_run() -> Run | None:
+    r"""Returns the current run, if there is one."""
+
+    return _current.get()
+
+
+def suspect(cause: str, cure: str, found: Tensor, asked: Tensor) -> None:
+    r"""Tells the current run whether something is not finite in rows that were; no device is waited for.
+
+    Arguments:
+        cause: What it would be if it is not finite, as part of a sentence.
+        cure: What to do about it.
+        found: What was found, with shape (B, \*).
+        asked: What it was asked about, with shape (B, \*).
+    """
+
+    run = _current.get()
+    if run is None:
+        return
+    fine = (value.detach().reshape(len(value), -1).isfinite().all(1) for value in (found, asked))
+    bad = torch.logical_and(~next(fine), next(fine)).any()
+    before = run.suspects.get((cause, cure))
+    run.suspects[cause, cure] = bad if before is None else before | bad.to(before.device)
