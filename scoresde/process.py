@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import START, keyed_normal
+from solvers.doors import WORD, as_device, as_shape, as_whole
 from solvers.shapes import align
 
 PRIOR_GAP = 1e-2  # nats per dimension from which on a warning is due
@@ -111,6 +112,9 @@ class Process(ABC):
             device: The device. By default, the CPU.
         """
 
+        shape, device = as_shape("shape", shape, device), as_device("device", device)
+        first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
+        seed = seed if isinstance(seed, Tensor) else as_whole("seed", seed)
         index = torch.arange(first_index, first_index + shape[0], device=device)
         if isinstance(seed, Tensor):
             index, seed = torch.zeros_like(index), seed.to(index.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, Solver, counting, get
+from solvers.doors import as_shape, as_whole, is_number
 from solvers.shapes import align, row_where
 
 from .bitwise import warn_of_other_bits
@@ -276,14 +277,11 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(shape, int):
+    if is_number(shape):
+        count = as_whole("shape", shape, at_least=1)
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
-        shape = (shape, *model.shape)
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"shape must be a whole number or (B, *), but is {shape!r}.")
-    shape = tuple(shape)
-    if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise ValueError(f"shape must be (B, *) of positive whole numbers, but is {shape}.")
+        return as_shape("shape", (count, *model.shape), model_device(model))
+    shape = as_shape("shape", shape, model_device(model))
     check_shape(model, shape[1:], "shape")
     return shape

@@ -136,6 +136,11 @@ ALIASES = {
     "deis_rho_3": "lms_3",
     "deis_rho_4": "lms_4",
     "dpmpp_2m_heun": "exponential_2",
+    "dpm2": "dpm_2",
+    "dpm2_a": "dpm_2_ancestral",
+    "dpm2_ancestral": "dpm_2_ancestral",
+    "dpmpp_2s_a": "dpmpp_2s_ancestral",
+    "euler_a": "ancestral",
     "euler_ancestral": "ancestral",
     "euler_maruyama": "em",
     "exponential_1": "ddim",
@@ -219,10 +224,10 @@ def _value(name: str, text: str, now: object) -> bool | int | float:
         value = int(text) if isinstance(now, int) else float(text)
     except ValueError:
         raise ValueError(
-            f"{name} must be a number, but is {text!r}; ':' separates settings."
+            f"{name} must be a {'whole ' * isinstance(now, int)}number, but is {text!r}; ':' separates settings."
         ) from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0, but is {text}.")
+    if value != value:
+        raise ValueError(f"{name} must be a number, but is {text}.")
     return value
 
 

@@ -51,7 +51,7 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
         count: How many components, at most n - 1 and the entries of a latent.
     """
 
-    check_count("count", count, at_least=1)
+    count = check_count("count", count, at_least=1)
     most = min(len(latents) - 1, latents[0].numel())
     if count > most:
         raise ValueError(

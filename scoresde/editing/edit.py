@@ -148,8 +148,8 @@ def turning_time(
     r"""Returns the time to which an edit goes."""
 
     process = model.process
-    check_number("noise_level", noise_level)
-    check_number("strength", strength)
+    noise_level = check_number("noise_level", noise_level)
+    strength = check_number("strength", strength)
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
         raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")

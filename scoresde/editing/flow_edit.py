@@ -54,7 +54,7 @@ def by_difference(
             edited, with shape (n + 1, B, *).
     """
 
-    check_count("averages", averages, at_least=1)
+    averages = check_count("averages", averages, at_least=1)
     idle = [name for name in options if name not in TAKEN]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on method='flow', which has steps of its own.")

@@ -95,7 +95,7 @@ def inpaint(
     options = {name: v for name, v in options.items() if name != "solver" or v is not None}
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
-    check_count("repeats", repeats, at_least=1)
+    repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})

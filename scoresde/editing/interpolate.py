@@ -37,7 +37,7 @@ def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") 
         raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
     _same_shape(a, b)
     if not isinstance(shares, Tensor):
-        check_count("shares", shares, at_least=2)
+        shares = check_count("shares", shares, at_least=2)
         shares = torch.linspace(0, 1, shares)
     u = shares.to(a).reshape(-1, *(1,) * a.ndim)
     b = b.to(a)
@@ -68,7 +68,7 @@ def along(latents: Tensor, count: int, way: Way = "slerp") -> Tensor:
         way: As in :func:`interpolate`.
     """
 
-    check_count("count", count, at_least=2)
+    count = check_count("count", count, at_least=2)
     if len(latents) < 2:
         raise ValueError("a way needs at least 2 latents to pass.")
     places = torch.linspace(0, len(latents) - 1, count)

@@ -45,7 +45,7 @@ def classifier(
     check_function("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
     if not callable(scale):
-        check_finite("scale", scale)
+        scale = check_finite("scale", scale)
     return _Classified((model,), log_prob, scale, data)
 
 

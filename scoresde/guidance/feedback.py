@@ -48,8 +48,7 @@ def feedback(
         | https://arxiv.org/abs/2506.06085
     """
 
-    for name, value in (("share", share), ("limit", limit)):
-        check_finite(name, value)
+    share, limit = check_finite("share", share), check_finite("limit", limit)
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], but is {share}.")
     if not limit >= 1:

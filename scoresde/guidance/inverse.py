@@ -48,7 +48,7 @@ def posterior_sampling(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_finite("strength", strength)
+    strength = check_finite("strength", strength)
     check_function("operator", operator, data)
     return Pulled(model, _Posterior(check_measurement(y), operator, data, strength))
 
@@ -79,7 +79,7 @@ def pseudoinverse(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_count("iterations", iterations, at_least=1)
+    iterations = check_count("iterations", iterations, at_least=1)
     check_function("operator", operator, data)
     measured = (check_measurement(y), operator, data)
     return Pulled(model, _Pseudoinverse(*measured, check_noise(noise), iterations, model.data_std))
@@ -110,7 +110,7 @@ def moment_matching(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_count("iterations", iterations, at_least=1)
+    iterations = check_count("iterations", iterations, at_least=1)
     if not check_noise(noise) > 0:
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."

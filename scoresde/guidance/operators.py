@@ -112,7 +112,7 @@ def check_measurement(y: Tensor) -> Tensor:
 def check_noise(noise: float) -> float:
     r"""Returns the standard deviation of noise, refused unless it is a number of at least 0."""
 
-    check_finite("noise", noise)
+    noise = check_finite("noise", noise)
     if noise < 0:
         raise ValueError(f"noise must be at least 0, but is {noise}.")
     return noise

@@ -39,8 +39,8 @@ def optimised(
         | https://arxiv.org/abs/2302.07121
     """
 
-    check_finite("rate", rate)
-    check_count("iterations", iterations, at_least=1)
+    rate = check_finite("rate", rate)
+    iterations = check_count("iterations", iterations, at_least=1)
     check_function("loss", loss, data)
     check_owner("loss", loss, data)
     return _Optimised((model,), loss, rate, iterations, data)

@@ -29,7 +29,7 @@ def plus_plus(model: ScoreModel, scale: float, times: Tensor, **condition: Tenso
         | https://arxiv.org/abs/2406.08070
     """
 
-    check_finite("scale", scale)
+    scale = check_finite("scale", scale)
     if not 0 <= scale <= 1:
         raise ValueError(f"scale must lie in [0, 1], but is {scale}.")
     times = torch.as_tensor(times).detach().double().cpu()

@@ -161,7 +161,7 @@ def universal(
         | https://arxiv.org/abs/2302.07121
     """
 
-    check_finite("scale", scale)
+    scale = check_finite("scale", scale)
     check_function("loss", loss, data)
     check_owner("loss", loss, data)
     return Pulled(model, _Loss(loss, scale, data))

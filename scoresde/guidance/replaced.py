@@ -34,7 +34,7 @@ def replacement(
         | https://arxiv.org/abs/2212.00490
     """
 
-    check_count("iterations", iterations, at_least=1)
+    iterations = check_count("iterations", iterations, at_least=1)
     check_function("operator", operator, data)
     return _Replaced((model,), operator, check_measurement(y), iterations, data)
 

@@ -108,7 +108,7 @@ class NoisePath:
         alike = alike and torch.equal(self.times, other.times)
         if not alike or self.normals.shape != other.normals.shape:
             raise ValueError("both noise paths must have the same solver, times and shapes.")
-        check_number("noise_level", noise_level)
+        noise_level = check_number("noise_level", noise_level)
         if not noise_level >= 0:
             raise ValueError(f"noise_level must be at least 0, but is {noise_level}.")
         levels = self.provenance["noise levels"]
