@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.doors import MOST, as_device, as_number, as_whole
+from solvers.doors import MOST, as_device, as_number, as_whole, is_number
 
-from .data import as_data, check_rows_finite
+from .data import as_data, as_floats, check_rows_finite
 from .models import ScoreModel
 
 T = TypeVar("T")
@@ -80,6 +81,13 @@ def check_number(name: str, value: T, low: float = -math.inf, high: float = math
     return value
 
 
+def check_numbers(name: str, values: object) -> list[float]:
+    r"""Returns finite numbers as a list of Python's."""
+
+    found: list[float] = as_floats(name, values, least=1, dtype=torch.float64).flatten().tolist()
+    return found
+
+
 def check_finite(name: str, value: T) -> T:
     r"""Returns a number as Python's, refused if it is none or not finite."""
 
@@ -92,9 +100,8 @@ def check_finite(name: str, value: T) -> T:
 def check_interval(interval: object) -> None:
     r"""Refuses what is no interval of noise levels, the lower first; 0 and `inf` are no limits."""
 
-    pair = isinstance(interval, tuple | list) and len(interval) == 2
-    numbers = pair and all(isinstance(level, int | float) for level in interval)  # type: ignore[attr-defined]
-    if not numbers or not 0 <= interval[0] < interval[1]:  # type: ignore[index]
+    pair = list(interval) if isinstance(interval, Sequence | np.ndarray | Tensor) else []
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1]:
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
         )

@@ -112,6 +112,24 @@ def floats_like(condition: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]
     }
 
 
+def as_condition(name: str, value: object) -> Tensor:
+    r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
+
+    tensor = as_tensor(name, value)
+    tensor = tensor[None] if tensor.ndim == 0 else tensor
+    if not tensor.numel():
+        raise ValueError(f"{name} must not be empty, but has shape {tuple(tensor.shape)}.")
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
+    return tensor
+
+
+def as_conditions(given: Mapping[str, object]) -> dict[str, Tensor]:
+    r"""Returns what belongs to samples by name, as :func:`as_condition` does."""
+
+    return {name: as_condition(name, value) for name, value in given.items()}
+
+
 def check_conditions(
     model: ScoreModel,
     condition: Mapping[str, object],
@@ -142,16 +160,11 @@ def check_conditions(
             hint = f"did you mean {meant}? " if meant else ""
             raise TypeError(f"{name}= is neither an option nor a condition; {hint}the model takes the "
                             f"conditions: {takes}.")  # fmt: skip
-        tensor = as_tensor(name, value)
-        tensor = tensor[None] if tensor.ndim == 0 else tensor
-        if not len(tensor):
-            raise ValueError(f"{name} must not be empty; leave it out if there is none.")
+        tensor = as_condition(name, value)
         if batch is not None and len(tensor) not in (1, batch):
             raise ValueError(
                 f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
             )
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
         model.check_condition(name, tensor)
         checked[name] = tensor
     return checked

@@ -1,5 +1,6 @@
 r"""Data at the door: batches of floating-point numbers."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,18 +11,29 @@ LEVELS = (
 )
 
 
-def as_floats(name: str, value: object, cure: str = "") -> Tensor:
-    r"""Returns floating-point numbers of any shape.
+def as_floats(
+    name: str, value: object, *, least: int = 0, dtype: torch.dtype | None = None, cure: str = ""
+) -> Tensor:
+    r"""Returns finite floating-point numbers.
+
+    Arguments:
+        name: What they are called.
+        value: The numbers: a tensor, an array, a list, or one.
+        least: The least number of dimensions.
+        dtype: The dtype. By default, that of the numbers.
+        cure: What to do with whole ones.
 
     Raises:
         TypeError: If it holds no numbers, or whole ones.
+        ValueError: If there are none, of too few dimensions, or NaN or infinite ones.
     """
 
-    x = as_tensor(name, value)
-    if isinstance(value, list | tuple) and x.dtype == torch.int64:
-        x = x.to(torch.get_default_dtype())  # lists know of no dtype: [[0, 1]] is [[0.0, 1.0]]
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must hold floating-point numbers, but holds {x.dtype}{cure}.")
+    x = _floats(name, value, dtype, cure)
+    if x.ndim < least or not x.numel():
+        wanted = f", in at least {least} dimensions" if least else ""
+        raise ValueError(f"{name} must hold numbers{wanted}, but has shape {tuple(x.shape)}.")
+    if not bool(x.detach().isfinite().all()):
+        raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
     return x
 
 
@@ -33,10 +45,37 @@ def as_data(name: str, value: object, *, finite: bool = True) -> Tensor:
         ValueError: If its shape or values do not fit.
     """
 
-    x = as_floats(name, value, LEVELS)
+    x = _floats(name, value, None, LEVELS)
     check_batch_shape(name, x)
     if finite:
         check_rows_finite(name, x)
+    return x
+
+
+def as_state(name: str, value: object) -> Tensor:
+    r"""Returns states of shape (B, *), whose values nobody looks at, so that no device is waited for."""
+
+    return as_data(name, value, finite=False)
+
+
+def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
+    r"""Returns two sets of data whose samples have one shape."""
+
+    a, b = (as_data(name, value) for name, value in zip(names, (x, y), strict=True))
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have samples of one shape, but have {tuple(a.shape[1:])} and "
+            f"{tuple(b.shape[1:])}."
+        )
+    return a, b
+
+
+def _floats(name: str, value: object, dtype: torch.dtype | None, cure: str) -> Tensor:
+    x = as_tensor(name, value, dtype)
+    if not isinstance(value, Tensor | np.ndarray) and x.dtype == torch.int64:
+        x = x.to(torch.get_default_dtype())  # lists know of no dtype: [[0, 1]] is [[0.0, 1.0]]
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, but holds {x.dtype}{cure}.")
     return x
 
 

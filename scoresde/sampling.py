@@ -14,7 +14,8 @@ from solvers.doors import as_shape, as_whole, is_number
 from solvers.shapes import align, row_where
 
 from .bitwise import warn_of_other_bits
-from .checks import check_data, check_shape, model_device, model_dtype
+from .checks import check_data, check_number, check_shape, model_device, model_dtype
+from .data import as_state
 from .models import ScoreModel
 from .plans import describe_process
 from .process import PRIOR_GAP
@@ -103,8 +104,8 @@ def decode(
             )
         options, defaults, companion = _as_encoded(model, z, options)
         t_max, z = end, z.x
-    batch = len(z) if isinstance(z, Tensor) else None
-    model, settings = split(model, options, batch, **defaults)
+    z, t_max = as_state("z", z), check_number("t_max", t_max)
+    model, settings = split(model, options, len(z), **defaults)
     z = check_data(model, z, "z", settings.dtype, settings.device)
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:

@@ -8,7 +8,7 @@ from torch import Tensor
 from solvers.shapes import Scalar
 
 from ..checks import check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .classifier_free import scales_at
 from .combined import Combined, Noisy
@@ -42,6 +42,7 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
+    data = as_conditions(data)
     check_function("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
     if not callable(scale):

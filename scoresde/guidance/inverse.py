@@ -22,7 +22,7 @@ from torch import Tensor
 from solvers.shapes import Scalar
 
 from ..checks import check_count, check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import row_sum
 from .gradients import check_function
@@ -49,6 +49,7 @@ def posterior_sampling(
     """
 
     strength = check_finite("strength", strength)
+    data = as_conditions(data)
     check_function("operator", operator, data)
     return Pulled(model, _Posterior(check_measurement(y), operator, data, strength))
 
@@ -80,6 +81,7 @@ def pseudoinverse(
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
     check_function("operator", operator, data)
     measured = (check_measurement(y), operator, data)
     return Pulled(model, _Pseudoinverse(*measured, check_noise(noise), iterations, model.data_std))
@@ -115,6 +117,7 @@ def moment_matching(
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
         )
+    data = as_conditions(data)
     check_function("operator", operator, data)
     return Pulled(model, _Moments(check_measurement(y), operator, data, noise, iterations))
 

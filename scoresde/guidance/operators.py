@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite
+from ..data import as_floats
 from .combined import row_sum
 from .gradients import check_gradients
 
@@ -39,7 +40,8 @@ def joined(
         pairs = zip(operators, stds, strict=True)
         return torch.cat([A(x, **data).reshape(len(x), -1) / std for A, std in pairs], 1)
 
-    flat = [check_measurement(y).reshape(len(y), -1) / s for y, s in zip(ys, stds, strict=True)]
+    known = [check_measurement(y, "each of ys") for y in ys]
+    flat = [y.reshape(len(y), -1) / s for y, s in zip(known, stds, strict=True)]
     size = max(map(len, flat))
     if {*map(len, flat)} - {1, size}:
         raise ValueError(
@@ -99,14 +101,10 @@ def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -
     return x
 
 
-def check_measurement(y: Tensor) -> Tensor:
+def check_measurement(y: Tensor, name: str = "y") -> Tensor:
     r"""Returns measurements, refused unless they are finite numbers."""
 
-    if not isinstance(y, Tensor) or not y.is_floating_point() or not y.ndim:
-        raise TypeError("y must be a tensor of floating-point numbers, with leading size B or 1.")
-    if not bool(y.isfinite().all()):
-        raise ValueError("y must be finite, but has NaN or infinite entries.")
-    return y
+    return as_floats(name, y, least=1)
 
 
 def check_noise(noise: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_count, check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
 from .gradients import check_function, check_owner, row_gradient
@@ -41,6 +41,7 @@ def optimised(
 
     rate = check_finite("rate", rate)
     iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
     check_function("loss", loss, data)
     check_owner("loss", loss, data)
     return _Optimised((model,), loss, rate, iterations, data)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite
+from ..data import as_floats
 from ..models import ScoreModel
 from .classifier_free import classifier_free
 
@@ -32,7 +33,7 @@ def plus_plus(model: ScoreModel, scale: float, times: Tensor, **condition: Tenso
     scale = check_finite("scale", scale)
     if not 0 <= scale <= 1:
         raise ValueError(f"scale must lie in [0, 1], but is {scale}.")
-    times = torch.as_tensor(times).detach().double().cpu()
+    times = as_floats("times", times).detach().double().cpu()
     levels = torch.exp(-model.process.log_snr(times))
     if times.ndim != 1 or len(times) < 2 or not bool((levels.diff() < 0).all()):
         raise ValueError("times must be one grid from noise to data, with shape (n + 1,), n >= 1.")

@@ -22,7 +22,7 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from ..checks import check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .gradients import check_function, check_gradients, check_owner, row_gradient
 from .guided import Guided
@@ -162,6 +162,7 @@ def universal(
     """
 
     scale = check_finite("scale", scale)
+    data = as_conditions(data)
     check_function("loss", loss, data)
     check_owner("loss", loss, data)
     return Pulled(model, _Loss(loss, scale, data))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_count
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
 from .gradients import check_function
@@ -35,6 +35,7 @@ def replacement(
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
     check_function("operator", operator, data)
     return _Replaced((model,), operator, check_measurement(y), iterations, data)
 

@@ -25,6 +25,7 @@ from solvers.calls import counting
 from solvers.shapes import factors
 
 from ..checks import check_data, check_number
+from ..data import as_state
 from ..models import ScoreModel
 from ..plans import describe_process
 from ..sampling import decode
@@ -146,7 +147,8 @@ def encode_noise(
         raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
     if chain not in ("forward", "independent"):
         raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
-    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **DEFAULTS)
+    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    model, settings = split(model, options, len(x), **DEFAULTS)
     solver = _checked(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process

@@ -12,6 +12,7 @@ from torch import Tensor
 from solvers import SolverError
 
 from ..checks import check_count, check_number
+from ..data import as_state
 from ..models import ScoreModel
 from .batches import Batch, ask
 from .flow import Flow
@@ -57,8 +58,8 @@ def log_likelihood(
         SolverError: If the run fails.
     """
 
-    size = math.prod(x.shape[1:]) if isinstance(x, Tensor) else 0
-    kind = _kind(divergence, probes, target_stderr, size)
+    x = as_state("x", x)
+    kind = _kind(divergence, probes, target_stderr, math.prod(x.shape[1:]))
     nodes = check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **DEFAULTS)
     settings = asked.settings

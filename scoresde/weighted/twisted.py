@@ -28,6 +28,7 @@ from tqdm import tqdm
 from solvers import counting
 from solvers.problem import StateField
 
+from ..conditions import as_conditions
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..models import ScoreModel
 from ..settings import check_model
@@ -75,6 +76,7 @@ def twisted_sample(
     """
 
     check_model(model)
+    data = as_conditions(data)
     check_function("log_prob", log_prob, data, ("D", "level"))
     check_shared([model], data.values())
     if not model.differentiable:

@@ -164,10 +164,10 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "plots.tile": (lambda d: plots.tile(d), "x", ()),
     "plots.images": (lambda d: plots.images(PICTURE, {"a": d}), "a", ()),
     "plots.spectrum": (lambda d: plots.spectrum(PICTURE, d), "x", ()),
-    "plots.histogram": (lambda d: plots.histogram(PICTURE, {"a": (d, "red")}, "x"), "a", ()),
+    "plots.histogram": (lambda d: plots.histogram(PICTURE, {"a": (d, "red")}, "x"), "a", ONE_NUMBER),
     "plots.animate": (lambda d: plots.animate(Path("never.gif"), d), "path", ()),
-    "denoising_loss": (lambda d: denoising_loss(M, d, torch.zeros(4), X), "x", ()),
-    "denoising_loss, z": (lambda d: denoising_loss(M, X, torch.zeros(4), d), "z", ()),
+    "denoising_loss": (lambda d: denoising_loss(M, d, torch.zeros(4), X), "x", NO_VALUES),
+    "denoising_loss, z": (lambda d: denoising_loss(M, X, torch.zeros(4), d), "z", NO_VALUES),
     "denoising_loss, log_snr": (lambda d: denoising_loss(M, X, d, X), "log_snr", ONE_NUMBER),
     "perturb": (lambda d: P.perturb(d, torch.tensor(1.0), X), "x", NO_VALUES),
     "perturb, z": (lambda d: P.perturb(X, torch.tensor(1.0), d), "z", NO_VALUES),
@@ -179,7 +179,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     },
     "denoise of an oracle": (lambda d: G.denoise(d, T2), "x", NO_VALUES),
     "denoise, t": (lambda d: M.denoise(X, d), "t", ONE_NUMBER),
-    "Classifier.log_prob": (lambda d: C.log_prob(d, T2, torch.zeros(4).long()), "x", NO_VALUES),
+    "Classifier.log_prob": (lambda d: C.log_prob(d, T2, label=torch.zeros(4).long()), "x", NO_VALUES),
     "solve": (lambda d: solvers.solve(solvers.ODE(lambda t, x: -x), d, torch.tensor([0.0, 1.0]), "rk4"), "x",
               ("complex",)),
     "solve, times": (lambda d: solvers.solve(solvers.ODE(lambda t, x: -x), X, d, "rk4"), "times", ()),
@@ -200,8 +200,13 @@ def test_what_is_no_data_gets_a_sentence_that_names_the_argument(subject: str) -
             last = traceback.extract_tb(error.__traceback__)[-1].filename
             words = str(error)
             ours = any(f"/{package}/" in last for package in ("scoresde", "solvers"))
-            if not ours or name not in words.replace("=", " ").replace("'", " ").replace(",", " ").split():
-                wrong.append(f"{kind}: {type(error).__name__} {words.splitlines()[0][:110]} ({last[-30:]})")
+            if (
+                not ours
+                or name not in words.replace("=", " ").replace("'", " ").replace(",", " ").split()
+            ):
+                wrong.append(
+                    f"{kind}: {type(error).__name__} {words.splitlines()[0][:110]} ({last[-30:]})"
+                )
         except Exception as error:
             wrong.append(f"{kind}: {type(error).__name__} {str(error).splitlines()[0][:110]}")
         else:
