@@ -115,7 +115,8 @@ class Process(ABC):
             device: The device. By default, the CPU.
         """
 
-        shape, device = as_shape("shape", shape, device), as_device("device", device)
+        device = as_device("device", device)
+        shape = as_shape("shape", shape, device)
         first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
         seed = seed if isinstance(seed, Tensor) else as_whole("seed", seed)
         index = torch.arange(first_index, first_index + shape[0], device=device)

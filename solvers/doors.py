@@ -190,7 +190,7 @@ def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
         raise ValueError(
             f"{name} must have rows of one length, but holds lists that differ."
         ) from None
-    if array.dtype.kind == "O" and all(isinstance(entry, int) for entry in array.flat):
+    if array.dtype.kind == "O" and array.size and all(isinstance(v, int) for v in array.flat):
         raise ValueError(f"{name} must fit into 64 bits, but holds numbers beyond.")
     if array.dtype.kind not in "biufc":
         raise TypeError(

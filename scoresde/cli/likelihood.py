@@ -10,7 +10,7 @@ import typer
 from tqdm import tqdm
 
 from .. import zoo
-from ..checks import check_data
+from ..checks import check_count, check_data
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -21,11 +21,13 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models import ScoreModel
 from ..plans import describe_process, fingerprint
-from .files import digest, read_rows
+from .files import check_out, digest, read_rows
+from .given import check_number_of, conditions, plain
 from .guidances import guided
 from .options import (
     AsJson,
     Atol,
+    Conditions,
     Data,
     Debug,
     Guidance,
@@ -39,9 +41,14 @@ from .options import (
     said,
 )
 from .table import Table
+from .words import options_of, spoken, stoppable, told
 
 app = typer.Typer()
 CHECKED = 4096  # samples that are checked at once
+BATCH, PIECE = (
+    128,
+    8,
+)  # samples that are scored at once, and where each takes a product per dimension
 
 
 @app.command()
@@ -68,10 +75,14 @@ def likelihood(
     atol: Atol = None,
     t_min: Annotated[float | None, typer.Option(help="Time at which data is taken to be.")] = None,
     label: Label = None,
+    condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
     guidance: Guidance = None,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(help="Samples at once.")] = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A table: csv. A run that was stopped goes on.")
     ] = None,
@@ -82,41 +93,69 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(noise)
-    _check_options(batch_size, use_labels, label)
-    plain = zoo.load(model)
-    score = plain if use_labels else guided(plain, label, guidance)
+    check_out(out)
+    given = _given(use_labels, label, condition)
+    free = divergence in ("auto", "exact") and probes is None and target_stderr is None
+    size = check_count("--batch-size", batch_size, 1) or (PIECE if free else BATCH)
+    loaded = zoo.load(model)
+    score = loaded if use_labels else guided(loaded, given, guidance)
     x, labels = _read(data, score, use_labels)
     check_rows(score, x, labels, discrete)
+    check_number_of(given, len(x))
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
     if t_min is not None and discrete:
         check_noise(score.process.noise_level(t_min), _width(discrete))
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "label": label, "guidance": guidance,
-             "labels": use_labels, **options, **discrete}  # fmt: skip
+             "samples": len(x), "seed": seed, "label": plain(given).get("label"), "guidance": guidance,
+             "labels": use_labels, **({"condition": condition} if condition else {}), **options,
+             **discrete}  # fmt: skip
     table = Table(out, setup)
     if table.done > len(x):
         raise ValueError(
             f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove it."
         )
     with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
-        for first in range(table.done, len(x), batch_size):
-            rows = slice(first, first + batch_size)
-            own = score if labels is None else _labelled(plain, labels[rows], guidance)
+        for first in range(table.done, len(x), size):
+            rows = slice(first, min(first + size, len(x)))
             now = {**options, "seed": seed, "first_index": first}
-            found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
+            with stoppable(_kept(table, len(x), out)):
+                if labels is None:
+                    own = score.rows(torch.arange(rows.start, rows.stop))
+                else:
+                    own = guided(
+                        loaded,
+                        {**given, "label": torch.from_numpy(np.array(labels[rows]))},
+                        guidance,
+                    )
+                found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
             for row in _entries(found, first, discrete):
                 table.add(row)
             bar.update(len(found.nats))
             bar.set_postfix_str(table.words)
-    report({**table.summary, "advice": table.advice, "out": str(out) if out else None}, as_json)
+    advice = table.advice and spoken(table.advice, options_of(app, []))
+    report({**table.summary, "advice": advice, "out": str(out) if out else None}, as_json)
+    told("the values of each sample", out, as_json)
 
 
-def _check_options(batch_size: int, use_labels: bool, label: int | None) -> None:
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
+def _given(
+    use_labels: bool, label: str | None, condition: list[str] | None
+) -> dict[str, torch.Tensor]:
     if use_labels and label is not None:
         raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+    given = conditions(label, condition)
+    if use_labels and any(len(value) > 1 for value in given.values()):
+        raise ValueError("--condition must be one value for all samples beside --use-labels.")
+    return given
+
+
+def _kept(table: Table, count: int, out: Path | None) -> str:
+    rows = f"{table.done} of {count} rows"
+    return (
+        f"{rows} are in {out}, and the same command goes on"
+        if out
+        else f"{rows} were scored, and none kept"
+    )
 
 
 def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -177,10 +216,6 @@ def check_rows(
             "all data is exactly on its levels, where a density says nothing of their probability; leave "
             "--dequantization none."
         )
-
-
-def _labelled(model: ScoreModel, labels: np.ndarray, guidance: str | None) -> ScoreModel:
-    return guided(model, torch.from_numpy(np.array(labels)), guidance)
 
 
 def _density(
