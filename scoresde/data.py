@@ -64,7 +64,7 @@ def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[
     a, b = (as_data(name, value) for name, value in zip(names, (x, y), strict=True))
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
-            f"{names[0]} and {names[1]} must have samples of one shape, but have {tuple(a.shape[1:])} and "
+            f"{names[0]} and {names[1]} must have samples of the same shape, but have {tuple(a.shape[1:])} and "
             f"{tuple(b.shape[1:])}."
         )
     return a, b
@@ -94,3 +94,15 @@ def check_rows_finite(name: str, x: Tensor) -> None:
         raise ValueError(
             f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}."
         )
+
+
+def labels_of(labels: object, count: int) -> Tensor:
+    r"""Returns the labels of data, one for each of its samples."""
+
+    known = as_tensor("labels", labels)
+    if known.shape != (count,) or known.is_floating_point():
+        raise ValueError(
+            f"labels must be {count} whole numbers, one per sample, but hold {known.dtype} of shape "
+            f"{tuple(known.shape)}."
+        )
+    return known

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
-from solvers.doors import as_number, as_tensor
+from solvers.doors import as_number
 
-from .data import as_data, as_floats, as_state
+from .data import as_data, as_floats, as_state, labels_of
 from .models import ScoreModel, check_time
 from .moments import Moments, from_covariance, moments
 from .process import Process
@@ -280,18 +280,6 @@ class KernelOracle(Oracle):
 
         products = (alpha * x.flatten(1)) @ self.points.to(x).T
         return (products - alpha**2 * self.squares.to(x) / 2) / variance
-
-
-def labels_of(labels: object, count: int) -> Tensor:
-    r"""Returns the labels of data, one for each of its samples."""
-
-    known = as_tensor("labels", labels)
-    if known.shape != (count,) or known.is_floating_point():
-        raise ValueError(
-            f"labels must be {count} whole numbers, one per sample, but hold {known.dtype} of shape "
-            f"{tuple(known.shape)}."
-        )
-    return known
 
 
 def check_labels(label: Tensor, classes: int) -> None:

@@ -179,9 +179,7 @@ def _scalar(value: object) -> object:
 
 def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
     if value is None or isinstance(value, str | bytes | dict | set):
-        raise TypeError(
-            f"{name} must be numbers in a tensor, an array or a list, but is {_shown(value)}."
-        )
+        raise TypeError(_no_numbers(name, value))
     if isinstance(value, list | tuple) and any(isinstance(entry, Tensor) for entry in value):
         return _stacked(name, [as_tensor(name, entry) for entry in value])
     try:
@@ -193,14 +191,17 @@ def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
     if array.dtype.kind == "O" and array.size and all(isinstance(v, int) for v in array.flat):
         raise ValueError(f"{name} must fit into 64 bits, but holds numbers beyond.")
     if array.dtype.kind not in "biufc":
-        raise TypeError(
-            f"{name} must be numbers in a tensor, an array or a list, but is {_shown(value)}."
-        )
+        raise TypeError(_no_numbers(name, value))
     if array.dtype.kind == "f" and isinstance(value, list | tuple | float):
         return torch.from_numpy(array).to(dtype or torch.get_default_dtype())
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _no_numbers(name: str, value: object) -> str:
+    cure = "; pass its .x" if isinstance(getattr(value, "x", None), Tensor) else ""
+    return f"{name} must be numbers in a tensor, an array or a list, but is {_shown(value)}{cure}."
 
 
 def _stacked(name: str, entries: list[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
 
     def said(match: re.Match[str]) -> str:
         option = options.get(match["name"])
-        return match[0] if option is None else option + (" " if match["value"] else "")
+        return match[0] if option is None else option + ("" if match["value"] is None else " ")
 
     # not the settings of a solver, as in recurrent:repeats=2, nor what is no word of its own
     text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)

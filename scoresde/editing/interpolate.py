@@ -39,6 +39,10 @@ def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") 
     if way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
     a, b = as_pair(a, b, ("a", "b"))
+    if len(a) != len(b):
+        raise ValueError(
+            f"a and b must have the same shape (B, *), but have {tuple(a.shape)} and {tuple(b.shape)}."
+        )
     if is_number(shares):
         count: int = check_count("shares", shares, at_least=2)  # type: ignore[assignment]
         shares = torch.linspace(0, 1, count)
@@ -124,12 +128,3 @@ def grid(corners: Tensor, rows: int, columns: int) -> Tensor:
 
 def _size(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1).reshape(-1, *(1,) * (x.ndim - 1))
-
-
-def _same_shape(a: Tensor, b: Tensor) -> None:
-    if not all(isinstance(z, Tensor) and z.is_floating_point() for z in (a, b)):
-        raise TypeError("latents must be floating-point tensors; of a solution, pass z.x.")
-    if a.shape != b.shape or a.ndim < 2:
-        raise ValueError(
-            f"both must have the same shape (B, *), but have {tuple(a.shape)} and {tuple(b.shape)}."
-        )

@@ -147,13 +147,12 @@ def encode_noise(
         raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
     if chain not in ("forward", "independent"):
         raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
-    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    x = as_state("x", x)
     model, settings = split(model, options, len(x), **DEFAULTS)
-    solver = _checked(settings)
+    solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    process = model.process
     start = process.start_of("encoding") if settings.t_min is None else settings.t_min
-    times = make_times(model, process.t_max if t_max is None else t_max, start, settings)
+    times = make_times(model, check_number("t_max", t_max) or process.t_max, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()
