@@ -76,8 +76,8 @@ def check_number(name: str, value: T, low: float = -math.inf, high: float = math
 
     value = as_number(name, value)
     if isinstance(value, int | float) and (value < low or value > high):
-        ends = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
-        raise ValueError(f"{name} must be {ends}, but is {value:g}.")
+        most = f", at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"{name} must be a finite number >= {low:g}{most}, but is {value:g}.")
     return value
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, Solver, counting, get
-from solvers.doors import as_shape, as_whole, is_number
+from solvers.doors import as_shape, as_whole, is_whole
 from solvers.shapes import align, row_where
 
 from .bitwise import warn_of_other_bits
@@ -278,8 +278,8 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    if is_number(shape):
-        count = as_whole("shape", shape, at_least=1)
+    if is_whole(shape):
+        count = as_whole("shape", shape)
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
         return as_shape("shape", (count, *model.shape), model_device(model))

@@ -136,11 +136,6 @@ ALIASES = {
     "deis_rho_3": "lms_3",
     "deis_rho_4": "lms_4",
     "dpmpp_2m_heun": "exponential_2",
-    "dpm2": "dpm_2",
-    "dpm2_a": "dpm_2_ancestral",
-    "dpm2_ancestral": "dpm_2_ancestral",
-    "dpmpp_2s_a": "dpmpp_2s_ancestral",
-    "euler_a": "ancestral",
     "euler_ancestral": "ancestral",
     "euler_maruyama": "em",
     "exponential_1": "ddim",
@@ -152,6 +147,14 @@ ALIASES = {
     "unip_2": "dpmpp_2m",
     "sa_solver": "sa",
     "deis": "deis_3",
+}
+
+WRITTEN = {  # as interfaces write them
+    "dpm2": "dpm_2",
+    "dpm2_a": "dpm_2_ancestral",
+    "dpm2_ancestral": "dpm_2_ancestral",
+    "dpmpp_2s_a": "dpmpp_2s_ancestral",
+    "euler_a": "ancestral",
 }
 
 
@@ -196,7 +199,7 @@ def _spelled(name: str) -> str:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_").replace("++", "pp")
     plain = plain.replace("dpm_solver", "dpm").replace("dpmsolver", "dpm")
     plain = name if name in CATALOGUE else plain
-    return ALIASES.get(plain, plain)
+    return {**ALIASES, **WRITTEN}.get(plain, plain)
 
 
 def _changed(solver: Solver, options: list[str]) -> Solver:

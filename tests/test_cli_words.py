@@ -33,7 +33,7 @@ SENTENCES = {
     ("sample", "digits", "--steps", "5", "--rtol", "1e-3"): "--steps has no effect with --rtol, since",
     ("sample", "digits", "--steps", "0"): "--steps must be at least 1, but is 0.",
     ("sample", "digits", "--steps", "1000000000"): "--steps must be at most 1000000, but is 1000000000.",
-    ("sample", "digits", "--solver", "em", "--eta", "1e300"): "--eta must be in [0, 1e+15]",
+    ("sample", "digits", "--solver", "em", "--eta", "1e300"): "--eta must be a finite number >= 0, at most 1e+15",
     ("sample", "digits", "--solver", "nope"): "`scoresde solvers` lists all",
     ("sample", "digits", "--solver", "recurrent:repeats=0"): "repeats of recurrent must be at least 1",
     ("sample", "digits", "-n", "0"): "-n must be at least 1, but is 0.",

@@ -165,11 +165,8 @@ def edit(
         options["path"] = True
     if method != "flow":  # which is done before a bar is of use
         options["progress"] = not as_json
-    ends = [
-        _class(name, text, condition, len(x))
-        for name, text in (("source", source), ("target", target))
-    ]
-    before, after, pivot = _models(score, (ends[0], ends[1]), guidance, method)
+    ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
+    before, after, pivot = _models(score, ends, guidance, method)
     with stoppable():
         e = edit_data(before, after, x, seed=seed, **pivot, **options)
     if out is not None:

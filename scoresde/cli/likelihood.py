@@ -1,6 +1,6 @@
 r"""The command that scores data: batch by batch, into a table that is never lost."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,12 +91,13 @@ def likelihood(
 ) -> None:
     r"""Score data: nats per sample with their errors, and bits per dimension of integer data."""
 
-    noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
-    discrete = _discrete(noise)
+    discrete = _discrete(
+        said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
+    )
     check_out(out)
     given = _given(use_labels, label, condition)
-    free = divergence in ("auto", "exact") and probes is None and target_stderr is None
-    size = check_count("--batch-size", batch_size, 1) or (PIECE if free else BATCH)
+    probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
+    size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
     loaded = zoo.load(model)
     score = loaded if use_labels else guided(loaded, given, guidance)
     x, labels = _read(data, score, use_labels)
@@ -104,35 +105,23 @@ def likelihood(
     check_number_of(given, len(x))
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    if t_min is not None and discrete:
-        check_noise(score.process.noise_level(t_min), _width(discrete))
+    _check_t_min(score, t_min, discrete)
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
              "samples": len(x), "seed": seed, "label": plain(given).get("label"), "guidance": guidance,
              "labels": use_labels, **({"condition": condition} if condition else {}), **options,
              **discrete}  # fmt: skip
     table = Table(out, setup)
-    if table.done > len(x):
-        raise ValueError(
-            f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove it."
+
+    def density(rows: slice) -> Likelihood:
+        own = (
+            _of_rows(score, rows)
+            if labels is None
+            else _labelled(loaded, given, labels[rows], guidance)
         )
-    with table, tqdm(total=len(x), initial=table.done, disable=as_json, desc="likelihood") as bar:
-        for first in range(table.done, len(x), size):
-            rows = slice(first, min(first + size, len(x)))
-            now = {**options, "seed": seed, "first_index": first}
-            with stoppable(_kept(table, len(x), out)):
-                if labels is None:
-                    own = score.rows(torch.arange(rows.start, rows.stop))
-                else:
-                    own = guided(
-                        loaded,
-                        {**given, "label": torch.from_numpy(np.array(labels[rows]))},
-                        guidance,
-                    )
-                found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
-            for row in _entries(found, first, discrete):
-                table.add(row)
-            bar.update(len(found.nats))
-            bar.set_postfix_str(table.words)
+        now = {**options, "seed": seed, "first_index": rows.start}
+        return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
+
+    _fill(table, len(x), size, density, discrete, shown=not as_json)
     advice = table.advice and spoken(table.advice, options_of(app, []))
     report({**table.summary, "advice": advice, "out": str(out) if out else None}, as_json)
     told("the values of each sample", out, as_json)
@@ -149,13 +138,46 @@ def _given(
     return given
 
 
-def _kept(table: Table, count: int, out: Path | None) -> str:
+def _labelled(
+    model: ScoreModel, given: dict[str, torch.Tensor], labels: np.ndarray, guidance: str | None
+) -> ScoreModel:
+    return guided(model, {**given, "label": torch.from_numpy(np.array(labels))}, guidance)
+
+
+def _check_t_min(model: ScoreModel, t_min: float | None, discrete: dict[str, Any]) -> None:
+    if t_min is not None and discrete:
+        check_noise(model.process.noise_level(t_min), _width(discrete))
+
+
+def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:
+    return model.rows(torch.arange(rows.start, rows.stop))
+
+
+def _fill(
+    table: Table, count: int, size: int, density: Callable[[slice], Likelihood], discrete: dict[str, Any],
+    *, shown: bool,
+) -> None:  # fmt: skip
+    r"""Scores what the table lacks of some samples, as many at once as are said."""
+
+    if table.done > count:
+        raise ValueError(
+            f"{table.file} has {table.done} rows, but there are only {count} samples; remove it."
+        )
+    with table, tqdm(total=count, initial=table.done, disable=not shown, desc="likelihood") as bar:
+        for first in range(table.done, count, size):
+            with stoppable(_kept(table, count)):
+                found = density(slice(first, min(first + size, count)))
+            for row in _entries(found, first, discrete):
+                table.add(row)
+            bar.update(len(found.nats))
+            bar.set_postfix_str(table.words)
+
+
+def _kept(table: Table, count: int) -> str:
     rows = f"{table.done} of {count} rows"
-    return (
-        f"{rows} are in {out}, and the same command goes on"
-        if out
-        else f"{rows} were scored, and none kept"
-    )
+    if table.file is None:
+        return f"{rows} were scored, and none kept"
+    return f"{rows} are in {table.file}, and the same command goes on"
 
 
 def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -142,9 +142,9 @@ TOO_LARGE: dict[str, tuple[Callable[[], object], str]] = {
     "probes": (lambda: ss.log_likelihood(G, X, probes=10**9), "probes must be at most"),
     "draws": (lambda: ss.elbo(G, X, draws=10**9), "draws must be at most"),
     "repeats": (lambda: ss.inpaint(G, X, torch.ones(2), method="resampling", repeats=10**9), "repeats"),
-    "rtol": (lambda: ss.sample(G, 1, rtol=1e30), r"rtol must be in \[0, 1\]"),
+    "rtol": (lambda: ss.sample(G, 1, rtol=1e30), "rtol must be a finite number >= 0, at most 1"),
     "atol": (lambda: ss.sample(G, 1, atol=1e30), "atol must be at most 80"),
-    "eta": (lambda: ss.sample(G, 1, solver="em", eta=1e300), "eta must be in"),
+    "eta": (lambda: ss.sample(G, 1, solver="em", eta=1e300), "eta must be a finite number >= 0, at most"),
     "scale": (lambda: ss.classifier_free(TABLE, 10**400, label=1), "scale must be below"),
 }  # fmt: skip
 
