@@ -1,6 +1,6 @@
 r"""Conditions by words: --label 3, --label 0,1,2, --condition NAME=VALUE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def whole(option: str, text: str) -> Tensor:
     return numbers
 
 
-def check_number_of(given: dict[str, Tensor], count: int) -> None:
+def check_number_of(given: Mapping[str, Tensor], count: int) -> None:
     r"""Refuses conditions of another number of samples."""
 
     for name, value in given.items():

@@ -1,7 +1,8 @@
 r"""The command that scores data: batch by batch, into a table that is never lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -91,9 +92,8 @@ def likelihood(
 ) -> None:
     r"""Score data: nats per sample with their errors, and bits per dimension of integer data."""
 
-    discrete = _discrete(
-        said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
-    )
+    noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
+    discrete = _discrete(noise)
     check_out(out)
     given = _given(use_labels, label, condition)
     probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
@@ -101,30 +101,25 @@ def likelihood(
     loaded = zoo.load(model)
     score = loaded if use_labels else guided(loaded, given, guidance)
     x, labels = _read(data, score, use_labels)
-    check_rows(score, x, labels, discrete)
-    check_number_of(given, len(x))
+    check_rows(score, x, labels, discrete, given)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
     _check_t_min(score, t_min, discrete)
+    known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "label": plain(given).get("label"), "guidance": guidance,
-             "labels": use_labels, **({"condition": condition} if condition else {}), **options,
-             **discrete}  # fmt: skip
+             "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
+             **known, **options, **discrete}  # fmt: skip
     table = Table(out, setup)
 
     def density(rows: slice) -> Likelihood:
-        own = (
-            _of_rows(score, rows)
-            if labels is None
-            else _labelled(loaded, given, labels[rows], guidance)
-        )
+        own = _of_rows(score, rows)
+        if labels is not None:
+            own = _labelled(loaded, given, labels[rows], guidance)
         now = {**options, "seed": seed, "first_index": rows.start}
         return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
 
     _fill(table, len(x), size, density, discrete, shown=not as_json)
-    advice = table.advice and spoken(table.advice, options_of(app, []))
-    report({**table.summary, "advice": advice, "out": str(out) if out else None}, as_json)
-    told("the values of each sample", out, as_json)
+    _report(table, as_json)
 
 
 def _given(
@@ -173,6 +168,13 @@ def _fill(
             bar.set_postfix_str(table.words)
 
 
+def _report(table: Table, as_json: bool) -> None:
+    advice = table.advice and spoken(table.advice, options_of(app, []))
+    out = None if table.file is None else str(table.file)
+    report({**table.summary, "advice": advice, "out": out}, as_json)
+    told("the values of each sample", out, as_json)
+
+
 def _kept(table: Table, count: int) -> str:
     rows = f"{table.done} of {count} rows"
     if table.file is None:
@@ -208,8 +210,9 @@ def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_rows(
-    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any]
-) -> None:
+    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any],
+    given: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:  # fmt: skip
     r"""Refuses data that the model or its levels do not fit, before any of it is scored."""
 
     if not len(x):
@@ -218,6 +221,7 @@ def check_rows(
         if len(labels) != len(x):
             raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
         model.check_condition("label", torch.from_numpy(labels))
+    check_number_of(given, len(x))
     ends = {name: discrete[name] for name in ("levels", "low", "high") if name in discrete}
     noisy, off = discrete.get("dequantization") == "none", False
     for first in range(0, len(x), CHECKED):
