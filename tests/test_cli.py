@@ -114,7 +114,7 @@ def test_a_table_of_likelihoods_goes_on_where_it_was_cut_off(data: Path) -> None
     assert "is damaged in line 4, which should hold the numbers of sample 1" in said
     (data / "l.csv").write_text(text + lines[-1].replace("3,", "4,", 1))
     said = refusal(*SCORE, "--out", "l.csv", folder=data)
-    assert "has 5 rows, but test.npz only 4 samples" in said
+    assert "has 5 rows, but there are only 4 samples" in said
     assert "must end in .csv" in refusal(*SCORE, "--out", "l.npz", folder=data)
 
 

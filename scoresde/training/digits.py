@@ -3,6 +3,7 @@ r"""The score model of digits that this package ships.
 It sees uniformly dequantised images, and their labels four times out of five.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
         },
     }
     file = save(model, folder / "digits", card)
+    tqdm.write("measuring the model that was written, which takes minutes", file=sys.stderr)
     card = {**load(file).card, "metrics": evaluate(load(file))}
     return [save(load(file), folder / "digits", card)]
 
