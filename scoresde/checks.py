@@ -1,12 +1,21 @@
 r"""Checks of data and numbers at the door."""
 
+import contextlib
+import inspect
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from solvers.doors import MOST, as_device, as_number, as_whole, is_number
+
+from .data import as_data, as_floats, check_rows_finite
 from .models import ScoreModel
+
+T = TypeVar("T")
 
 
 def model_device(model: ScoreModel) -> torch.device | None:
@@ -22,7 +31,7 @@ def model_dtype(model: ScoreModel) -> torch.dtype:
 
     for parameter in model.parameters():
         return torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return torch.get_default_dtype()
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
 def check_data(
@@ -39,27 +48,14 @@ def check_data(
         ValueError: If its shape, device or values do not fit.
     """
 
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, but is a {type(x).__name__}.")
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name} must hold floating-point numbers, but holds {x.dtype}; scale integer data as "
-            "in training, and pass levels through ss.dequantize for likelihoods."
-        )
-    if x.ndim < 2 or 0 in x.shape:
-        shape = tuple(x.shape)
-        raise ValueError(f"{name} must have shape (B, *) with B >= 1, but has {shape}.")
+    x = as_data(name, x, finite=False)
     check_shape(model, tuple(x.shape[1:]), name)
     if device is not None:
-        x = x.to(device)
+        x = x.to(as_device("device", device))
     home = model_device(model)
     if home is not None and home.type != x.device.type:
         raise ValueError(f"{name} is on {x.device} but the model on {home}; move one of them.")
-    bad = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
-    if bad:
-        raise ValueError(
-            f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}."
-        )
+    check_rows_finite(name, x)
     if dtype is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     return x.to(dtype)
@@ -75,41 +71,59 @@ def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
         )
 
 
-def check_number(name: str, value: object) -> None:
-    r"""Refuses what is not a number."""
+def check_number(name: str, value: T, low: float = -math.inf, high: float = math.inf) -> T:
+    r"""Returns a number as Python's, refused if it is none, or out of range."""
 
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise TypeError(f"{name} must be a number, but is {value!r}.")
+    value = as_number(name, value)
+    if isinstance(value, int | float) and (value < low or value > high):
+        most = f", at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"{name} must be a finite number >= {low:g}{most}, but is {value:g}.")
+    return value
 
 
-def check_finite(name: str, value: object) -> None:
-    r"""Refuses what is not a finite number."""
+def check_numbers(name: str, values: object) -> list[float]:
+    r"""Returns finite numbers as a list of Python's."""
 
-    check_number(name, value)
+    found: list[float] = as_floats(name, values, least=1, dtype=torch.float64).flatten().tolist()
+    return found
+
+
+def check_finite(name: str, value: T) -> T:
+    r"""Returns a number as Python's, refused if it is none or not finite."""
+
+    value = as_number(name, value)
     if isinstance(value, int | float) and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, but is {value}.")
+    return value
 
 
 def check_interval(interval: object) -> None:
     r"""Refuses what is no interval of noise levels, the lower first; 0 and `inf` are no limits."""
 
-    pair = isinstance(interval, tuple | list) and len(interval) == 2
-    numbers = pair and all(isinstance(level, int | float) for level in interval)  # type: ignore[attr-defined]
-    if not numbers or not 0 <= interval[0] < interval[1]:  # type: ignore[index]
+    pair = list(interval) if isinstance(interval, Sequence | np.ndarray | Tensor) else []
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1]:
         raise ValueError(
             f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
         )
 
 
-def check_count(name: str, value: object, at_least: int | None) -> None:
-    r"""Refuses what is not a whole number, or is too small."""
+def check_count(name: str, value: T, at_least: int | None, at_most: int | None = MOST) -> T:
+    r"""Returns a whole number as Python's, refused if it is none, or out of range."""
 
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, but is {value!r}.")
-    if at_least is not None and value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, but is {value}.")
+    return as_whole(name, value, at_least, at_most)
+
+
+def check_callback(callback: object) -> None:
+    r"""Refuses what cannot be called with one argument, as far as its signature tells."""
+
+    fits = callback is None or callable(callback)
+    with contextlib.suppress(ValueError):  # built-in functions may have none
+        try:
+            inspect.signature(callback).bind(None) if callable(callback) else None
+        except TypeError:
+            fits = False
+    if not fits:
+        raise TypeError(f"callback must be a function of one event, but is {callback!r}.")
 
 
 def check_several(name: str, values: object) -> None:

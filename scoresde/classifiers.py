@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from solvers.doors import as_tensor
 from solvers.shapes import align
 
+from .data import as_state
 from .oracles import check_labels
 from .process import Process
 
@@ -51,11 +53,12 @@ class Classifier(nn.Module):
             t: The time, with shape () or (B,). By default, `x` is data, with the least noise that it has seen.
         """
 
+        x = as_state("x", x)
         if t is None:
             alpha = torch.ones(len(x), dtype=torch.float64)
             level = torch.zeros_like(alpha)
         else:
-            t = torch.as_tensor(t).double().clamp(self.process.t_min, self.process.t_max)
+            t = as_tensor("t", t).double().clamp(self.process.t_min, self.process.t_max)
             align(t, x)  # refuses other shapes
             alpha, level = (
                 value.expand(len(x))  # worked out where t is: nothing waits for the device
@@ -78,6 +81,7 @@ class Classifier(nn.Module):
             label: The labels, with shape (B,) or (1,).
         """
 
+        x, label = as_state("x", x), as_tensor("label", label)
         if label.is_floating_point():
             raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
         index = label.to(x.device).long().expand(len(x))

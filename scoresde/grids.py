@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from solvers import Solver
+
 from .process import Process
 
 RHO = 7.0
@@ -30,6 +32,10 @@ GRIDS: dict[str, tuple[Map, Map]] = {
     "asinh": (lambda s, c: torch.asinh(s / c), lambda u, c: c * torch.sinh(u)),
 }
 NAMES = ("t", *GRIDS)
+ENDINGS = {
+    "karras": "rho",
+    "exponential": "log_snr",
+}  # of solvers' names, as interfaces write them
 
 
 def grid_times(
@@ -65,3 +71,23 @@ def grid_times(
 
 def _spaced(ends: Tensor, steps: int) -> Tensor:
     return torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+
+
+def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str | None]:
+    r"""Returns a solver and its grid, which its name may end with, as in "DPM++ 2M Karras".
+
+    Raises:
+        ValueError: If another grid is given.
+    """
+
+    if not isinstance(solver, str):
+        return solver, grid
+    first, _, last = solver.replace("_", " ").rpartition(" ")
+    named = ENDINGS.get(last.lower()) if first else None
+    if named is None:
+        return solver, grid
+    if grid not in (None, named):
+        raise ValueError(
+            f"solver {solver!r} says grid={named!r}, so grid={grid!r} has no effect; pass one."
+        )
+    return first, named

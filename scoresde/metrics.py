@@ -14,6 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.doors import as_whole
+
+from .data import as_data, as_pair
+
 # Of samples and data; some know their standard error, and say it beside the distance.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
@@ -38,7 +42,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         | https://doi.org/10.1016/j.jspi.2013.03.018
     """
 
-    x, y = x.flatten(1).double(), y.flatten(1).double()
+    x, y = (s.flatten(1).double() for s in as_pair(x, y))
     within = (torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y))
     return float(2 * torch.cdist(x, y).mean() - sum(within))
 
@@ -56,7 +60,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
         | https://doi.org/10.1007/s10851-014-0506-3
     """
 
-    ot = _library("ot")
+    (x, y), ot = as_pair(x, y), _library("ot")
     x, y = x.flatten(1).double().cpu(), y.flatten(1).double().cpu()
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
 
@@ -77,6 +81,7 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
         | https://arxiv.org/abs/1610.06545
     """
 
+    x, y = as_pair(x, y)
     selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
     size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
     draw = torch.Generator().manual_seed(0)  # data may be sorted
@@ -102,7 +107,7 @@ def fid(network: nn.Module) -> Distance:
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
-        image = _library("torchmetrics.image.fid")
+        (x, y), image = as_pair(x, y), _library("torchmetrics.image.fid")
         found = [_features(network, s) for s in (x, y)]
         metric = image.FrechetInceptionDistance(feature=_Known(found[0].shape[1]))
         metric.set_dtype(torch.float64)
@@ -123,7 +128,7 @@ def kid(network: nn.Module) -> Distance:
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
-        image = _library("torchmetrics.image.kid")
+        (x, y), image = as_pair(x, y), _library("torchmetrics.image.kid")
         found = [_features(network, s) for s in (x, y)]
         size, known = min(len(x), len(y)), _Known(found[0].shape[1])
         with warnings.catch_warnings():  # of the memory that features take
@@ -185,6 +190,7 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
         | https://doi.org/10.1137/1.9781611970319
     """
 
+    x, y = as_pair(x, y)
     whole = distance(x, y)
     if isinstance(whole, tuple):
         return float(whole[0]), float(whole[1])
@@ -220,7 +226,8 @@ def floor(
         seed: The seed of the splits.
     """
 
-    draw = torch.Generator().manual_seed(seed)
+    data, size = as_data("data", data), as_whole("size", size, at_least=1)
+    draw = torch.Generator().manual_seed(as_whole("seed", seed))
     size = min(size, len(data) // 2)
     values = []
     for _ in range(repeats):
@@ -238,6 +245,7 @@ def nearest(x: Tensor, data: Tensor) -> Tensor:
         data: Data, with shape (M, *).
     """
 
+    x, data = as_pair(x, data, ("x", "data"))
     return torch.cdist(x.flatten(1), data.flatten(1)).amin(1)
 
 

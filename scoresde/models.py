@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from solvers.doors import as_tensor
 from solvers.problem import StateField
 from solvers.shapes import align, scalars
 
+from .data import as_state
 from .moments import Moments
 from .process import Process
 
@@ -201,7 +203,8 @@ def _toward(t: Tensor, direction: int) -> Tensor:
 def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
     r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
 
-    t = torch.as_tensor(t).detach().cpu()
+    as_state("x", x)
+    t = as_tensor("t", t).detach().cpu()
     slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
     t = t.double()
     align(t, x)

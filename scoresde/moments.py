@@ -6,6 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from solvers.doors import as_whole
+
+from .data import as_data, as_floats
+
 Kind = Literal["full", "diagonal", "low_rank"]
 
 
@@ -29,6 +33,10 @@ class Moments:
     rest: float | None = None
 
     def __post_init__(self) -> None:
+        for name, least in (("mean", 1), ("variances", 1), ("basis", 2)):
+            value = getattr(self, name)
+            if name != "basis" or value is not None:
+                object.__setattr__(self, name, as_floats(name, value, least=least))
         d = self.mean.numel()
         k = d if self.basis is None else self.basis.shape[-1]
         if self.variances.shape != (k,):
@@ -103,10 +111,9 @@ def moments(
         ValueError: If data or options do not fit.
     """
 
-    if not isinstance(data, Tensor) or data.ndim < 2 or len(data) < 2:
-        raise ValueError("data must be a tensor of shape (n, *) with at least 2 samples.")
-    if not data.is_floating_point() or not bool(data.isfinite().all()):
-        raise ValueError("data must be finite floating-point numbers.")
+    data, rank = as_data("data", data), as_whole("rank", rank)
+    if len(data) < 2:
+        raise ValueError("data must have at least 2 samples, with shape (n, *), but has one.")
     if (kind == "low_rank") != (rank is not None):
         raise ValueError("rank= goes with kind='low_rank', which needs it, and with no other.")
     if basis is not None and kind != "diagonal":
@@ -115,8 +122,9 @@ def moments(
     mean, centred = flat.mean(0), flat - flat.mean(0)
     shaped = mean.reshape(data.shape[1:])
     if kind == "diagonal":
-        along = centred if basis is None else centred @ basis.double()
-        return Moments(shaped, None if basis is None else basis.double(), along.square().mean(0))
+        axes = None if basis is None else _axes(basis, len(mean)).to(centred)
+        along = centred if axes is None else centred @ axes
+        return Moments(shaped, axes, along.square().mean(0))
     if kind not in ("full", "low_rank"):
         raise ValueError(f"kind must be 'full', 'diagonal' or 'low_rank', but is {kind!r}.")
     known = from_covariance(shaped, centred.T @ centred / len(centred))
@@ -127,6 +135,15 @@ def moments(
     assert known.basis is not None
     rest = known.variances[:-rank].mean().item()
     return Moments(shaped, known.basis[:, -rank:], known.variances[-rank:], rest)
+
+
+def _axes(basis: object, d: int) -> Tensor:
+    r"""Axes as columns, in float64."""
+
+    axes = as_floats("basis", basis, least=2)
+    if axes.shape != (d, d):
+        raise ValueError(f"basis must have shape ({d}, {d}), not {tuple(axes.shape)}.")
+    return axes.double()
 
 
 def from_covariance(mean: Tensor, covariance: Tensor) -> Moments:

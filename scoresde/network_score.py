@@ -10,6 +10,7 @@ from solvers.calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
+from .conditions import check_names, floats_like
 from .models import ScoreModel, check_time, model_times
 from .process import Process, check_process
 
@@ -126,7 +127,7 @@ class NetworkScore(ScoreModel):
             raise TypeError(f"network must be a module or a function, but is {network!r}.")
         check_process(process)
         self.network, self.process, self.predicts = network, process, predicts
-        self.conditions, self.shape, self.data_std = tuple(conditions), shape, data_std
+        self.conditions, self.shape, self.data_std = check_names(conditions), shape, data_std
 
     def __repr__(self) -> str:
         network = type(self.network).__name__
@@ -178,7 +179,7 @@ class NetworkScore(ScoreModel):
         count_call()
         x_in = x.to(self._dtype(x))
         version = None if x_in.is_inference() else x_in._version
-        F = self.network(x_in, t, **condition)
+        F = self.network(x_in, t, **floats_like(condition, x_in))
         if isinstance(F, Tensor):
             count_backward(F)
         if version is not None and x_in._version != version:

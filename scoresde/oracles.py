@@ -12,7 +12,9 @@ from torch import Tensor
 
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
+from solvers.doors import as_number
 
+from .data import as_data, as_floats, as_state, labels_of
 from .models import ScoreModel, check_time
 from .moments import Moments, from_covariance, moments
 from .process import Process
@@ -43,14 +45,14 @@ class Oracle(ScoreModel):
             t_min: The time that gives the noise level.
         """
 
-        t = torch.tensor(t_min, dtype=torch.float64)
+        x, t = as_state("x", x), torch.tensor(as_number("t_min", t_min), dtype=torch.float64)
         alpha = self.process.scales(t)[0]
         return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
 
     def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""The scales of the rows, with shape (B, 1), in the state's dtype."""
 
-        t = check_time(self.process, t, x).expand(len(x))
+        t = check_time(self.process, t, as_state("x", x)).expand(len(x))
         alpha, sigma = self.process.scales(t)
         return alpha.to(x)[:, None], sigma.to(x)[:, None]
 
@@ -84,6 +86,9 @@ class MixtureOracle(Oracle):
         weights: Tensor | None = None,
         process: Process | None = None,
     ) -> None:
+        means = as_data("means", means)
+        covariances = as_floats("covariances", covariances, dtype=means.dtype)
+        weights = None if weights is None else as_floats("weights", weights, least=1)
         super().__init__()
         self.process, self.shape = process or EDM(), tuple(means.shape[1:])
         flat = means.flatten(1)
@@ -175,7 +180,8 @@ class GaussianOracle(MixtureOracle):
         covariance: Tensor | float,
         process: Process | None = None,
     ) -> None:
-        covariance = torch.as_tensor(covariance, dtype=mean.dtype)
+        mean = as_floats("mean", mean, least=1)
+        covariance = as_floats("covariance", covariance, dtype=mean.dtype)
         super().__init__(
             mean[None], covariance[None] if covariance.ndim else covariance, None, process
         )
@@ -189,7 +195,7 @@ class GaussianOracle(MixtureOracle):
             stop: The last time.
         """
 
-        times = torch.tensor([start, stop], dtype=torch.float64)
+        x, times = as_data("x", x), torch.tensor([start, stop], dtype=torch.float64)
         alpha, sigma = (scale.to(x) for scale in self.process.scales(times))
         mean, values, vectors = (b[0].to(x) for b in (self.means, self.values, self.vectors))
         variance = alpha[:, None] ** 2 * values + sigma[:, None] ** 2
@@ -220,9 +226,9 @@ class KernelOracle(Oracle):
         process: Process | None = None,
         labels: Tensor | None = None,
     ) -> None:
+        data, width = as_data("data", data), as_number("width", width)
+        labels = None if labels is None else labels_of(labels, len(data))
         super().__init__()
-        if not data.is_floating_point():
-            raise TypeError(f"data must hold floating-point numbers, but holds {data.dtype}.")
         if not 0 < width < math.inf:
             raise ValueError(f"width must be a positive number, but is {width}.")
         self.process, self.width, self.shape = process or EDM(), width, tuple(data.shape[1:])

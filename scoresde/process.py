@@ -23,7 +23,10 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import START, keyed_normal
+from solvers.doors import WORD, as_device, as_shape, as_tensor, as_whole
 from solvers.shapes import align
+
+from .data import as_state
 
 PRIOR_GAP = 1e-2  # nats per dimension from which on a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
@@ -83,7 +86,8 @@ class Process(ABC):
             z: Standard noise, with shape (B, *).
         """
 
-        alpha, sigma = (align(scale, x) for scale in self.scales(t))
+        x, z = as_state("x", x), as_state("z", z)
+        alpha, sigma = (align(scale, x) for scale in self.scales(as_tensor("t", t)))
         return alpha * x + sigma * z
 
     def prior_std(self) -> float:
@@ -111,6 +115,10 @@ class Process(ABC):
             device: The device. By default, the CPU.
         """
 
+        device = as_device("device", device)
+        shape = as_shape("shape", shape, device)
+        first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
+        seed = seed if isinstance(seed, Tensor) else as_whole("seed", seed)
         index = torch.arange(first_index, first_index + shape[0], device=device)
         if isinstance(seed, Tensor):
             index, seed = torch.zeros_like(index), seed.to(index.device)
@@ -120,7 +128,7 @@ class Process(ABC):
     def prior_log_prob(self, z: Tensor) -> Tensor:
         r"""Returns the log-density of the prior in nats, with shape (B,), in float64."""
 
-        std = self.prior_std()
+        z, std = as_state("z", z), self.prior_std()
         square = (z.flatten(1).double() / std).square().sum(1)
         return -square / 2 - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
+from .data import as_data, as_floats
 from .moments import Moments
 from .oracles import Oracle
 from .process import Process
@@ -43,6 +44,9 @@ class QuantileOracle(Oracle):
         rotation: Tensor | None = None,
         process: Process | None = None,
     ) -> None:
+        means, stds = as_floats("means", means, least=2), as_floats("stds", stds, least=2)
+        weights = None if weights is None else as_floats("weights", weights, least=2)
+        rotation = None if rotation is None else as_floats("rotation", rotation, least=2)
         super().__init__()
         weights = torch.ones_like(means) if weights is None else weights
         rotation = torch.eye(len(means)).to(means) if rotation is None else rotation
@@ -108,7 +112,7 @@ class QuantileOracle(Oracle):
             stop: The last time.
         """
 
-        rotation = self.rotation.double()
+        x, rotation = as_data("x", x), self.rotation.double()
         y = x.double() @ rotation
         lower, upper = self._log_tails(y, start)
         return (self._quantile(lower, upper, stop) @ rotation.T).to(x)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, Solver, get
+from solvers.doors import as_shape, as_whole, is_whole
 from solvers.shapes import align
 
 from .bitwise import warn_of_other_bits
-from .checks import check_data, check_shape, model_device, model_dtype
+from .checks import check_data, check_number, check_shape, model_device, model_dtype
+from .data import as_state
 from .ending import carried, denoised
 from .models import ScoreModel
 from .plans import describe_process
@@ -103,8 +105,8 @@ def decode(
             )
         options, defaults, companion = _as_encoded(model, z, options)
         t_max, z = end, z.x
-    batch = len(z) if isinstance(z, Tensor) else None
-    model, settings = split(model, options, batch, **defaults)
+    z, t_max = as_state("z", z), check_number("t_max", t_max)
+    model, settings = split(model, options, len(z), **defaults)
     z = check_data(model, z, "z", settings.dtype, settings.device)
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
@@ -266,14 +268,11 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
 
 
 def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(shape, int):
+    if is_whole(shape):
+        count = as_whole("shape", shape)
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
-        shape = (shape, *model.shape)
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"shape must be a whole number or (B, *), but is {shape!r}.")
-    shape = tuple(shape)
-    if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise ValueError(f"shape must be (B, *) of positive whole numbers, but is {shape}.")
+        return as_shape("shape", (count, *model.shape), model_device(model))
+    shape = as_shape("shape", shape, model_device(model))
     check_shape(model, shape[1:], "shape")
     return shape

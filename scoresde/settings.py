@@ -1,6 +1,7 @@
 r"""The options that all verbs share, checked once at the door."""
 
 import dataclasses
+import math
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
+from solvers.doors import MOST, WORD, as_device, as_tensor
 
-from .checks import check_count, check_number
-from .conditions import check_conditions
+from .checks import check_callback, check_count, check_number
+from .conditions import check_conditions, check_names
+from .data import as_floats
 from .frames import CONVENTIONS
+from .grids import with_grid
 from .models import ScoreModel
 from .plans import with_plan
 
@@ -33,6 +37,15 @@ STEPPING = (
 )  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
 GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
+COUNTS = {"steps": (1, MOST), "batch_size": (1, None), "max_calls": (1, None), "seed": (None, None),
+          "first_index": (0, WORD // 2)}  # and their ranges  # fmt: skip
+REALS = {
+    "rtol": 1.0,
+    "atol": math.inf,
+    **dict.fromkeys(LENGTHS, math.inf),
+    "eta": 1e15,
+    "t_min": math.inf,
+}  # and what is most
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
@@ -113,14 +126,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         default = FIXED if self.rtol is None and self.atol is None else ADAPTIVE
-        object.__setattr__(self, "solver", get(default if self.solver is None else self.solver))
-        for name in ("steps", "batch_size", "max_calls"):
-            check_count(name, getattr(self, name), at_least=1)
-        check_count("seed", self.seed, at_least=None)
-        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must fit into 64 bits, but is {self.seed}.")
+        name, grid = with_grid(default if self.solver is None else self.solver, self.grid)
+        object.__setattr__(self, "solver", get(name))
+        object.__setattr__(self, "grid", grid)
+        for name, (least, most) in COUNTS.items():
+            object.__setattr__(self, name, check_count(name, getattr(self, name), least, most))
+        object.__setattr__(self, "device", as_device("device", self.device))
         self._check_kinds()
-        check_count("first_index", self.first_index, at_least=0)
         if self.on_failure not in ("raise", "partial"):
             raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
         self._check_gradients()
@@ -158,12 +170,10 @@ class Settings:
         return torch.set_grad_enabled(self.grad != "none")
 
     def _check_kinds(self) -> None:
-        for name in ("rtol", "atol", *LENGTHS, "eta", "t_min"):
-            check_number(name, getattr(self, name))
+        for name, most in REALS.items():
+            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, most))
         if self.times is not None:
-            object.__setattr__(self, "times", torch.as_tensor(self.times, dtype=torch.float64))
-        if self.eta is not None and not 0 <= self.eta < float("inf"):
-            raise ValueError(f"eta must be a finite number >= 0, but is {self.eta}.")
+            object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
         if self.eta_convention not in CONVENTIONS:
             raise ValueError(
                 f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
@@ -175,8 +185,7 @@ class Settings:
         self._check_noise()
         if self.seeds is not None:
             self._check_seeds()
-        if self.callback is not None and not callable(self.callback):
-            raise TypeError(f"callback must be a function of an event, but is {self.callback!r}.")
+        check_callback(self.callback)
 
     def _check_gradients(self) -> None:
         if self.grad not in GRADIENTS:
@@ -190,11 +199,8 @@ class Settings:
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
-        if self.noise is not None and not isinstance(self.noise, str | Tensor | Brownian):
-            raise TypeError(
-                "noise must be 'increments', 'path', a tensor of standard normals or a "
-                f"solvers.Brownian, but is a {type(self.noise).__name__}; stack a list of tensors."
-            )
+        if self.noise is not None and not isinstance(self.noise, str | Brownian):
+            object.__setattr__(self, "noise", as_floats("noise", self.noise))
         if isinstance(self.noise, Tensor) and not self.method.one_normal:
             raise ValueError(
                 f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
@@ -206,9 +212,8 @@ class Settings:
         seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
         if not isinstance(seeds, list | tuple | range):
             raise TypeError(f"seeds must be whole numbers, one per sample, but is {self.seeds!r}.")
-        for seed in seeds:
-            check_count("each of seeds", seed, at_least=None)
-        object.__setattr__(self, "seeds", tuple(seeds))
+        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in seeds)
+        object.__setattr__(self, "seeds", seeds)
         if self.seed != 0 or self.first_index:
             raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
 
@@ -316,3 +321,4 @@ def check_model(model: object) -> None:
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
             "ss.NetworkScore(network, process, predicts=...)."
         )
+    check_names(model.conditions)

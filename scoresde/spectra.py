@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .data import as_floats
 from .geometry import Trajectory
 
 
@@ -43,13 +44,11 @@ def spectrum(x: Tensor) -> Spectrum:
         x: Images, with shape (\*, C, H, W).
     """
 
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"images must be a tensor of floating-point numbers, not {kind}.")
+    x = as_floats("x", x)
     if x.ndim < 3 or min(x.shape[-2:]) < 2:
-        raise ValueError(f"spectra are of images, with shape (*, C, H, W), not {tuple(x.shape)}.")
-    if not bool(x.isfinite().all()):
-        raise ValueError("images must be finite, but have NaN or infinite entries.")
+        raise ValueError(
+            f"spectra are of images, with shape (*, C, H, W), but x has {tuple(x.shape)}."
+        )
     height, width = x.shape[-2:]
     power = torch.fft.fft2(x.double()).abs().square().mean(-3) / (height * width)
     axes = (torch.fft.fftfreq(n, dtype=torch.float64, device=x.device) for n in (height, width))

@@ -48,7 +48,7 @@ def transport(
     x = x.double() if settings.method.exact else x  # changes of coordinates round too
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
-    _check_resolution(x, settings)
+    _check_resolution(x, settings, model.process.prior_std())
     progress = bar(
         total=len(x),
         desc=str(settings.method),
@@ -81,10 +81,14 @@ def transport(
     return replace(whole, x=whole.x.to(dtype), path=path, provenance=provenance(model, settings))
 
 
-def _check_resolution(x: Tensor, settings: Settings) -> None:
-    r"""Refuses tolerances that the numbers of the state cannot meet."""
+def _check_resolution(x: Tensor, settings: Settings, largest: float) -> None:
+    r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
 
     given = [t for t in settings.tolerances.values() if t is not None]
+    if settings.atol is not None and settings.atol > largest:
+        raise ValueError(
+            f"atol must be at most {largest:.4g}, the deviation of the prior, but is {settings.atol:.4g}."
+        )
     least = torch.finfo(x.dtype).eps / 1000  # what rounding allows, with a wide margin
     if given and max(given) < least:
         raise ValueError(

@@ -73,6 +73,7 @@ class AdaptiveAdams(Stepper):
     caution = Caution(safety=0.7, growth=2.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.form == "moments":
             raise ValueError(
                 "form='moments' has weights per coordinate, which error control here does not know; "

@@ -149,6 +149,14 @@ ALIASES = {
     "deis": "deis_3",
 }
 
+WRITTEN = {  # as interfaces write them
+    "dpm2": "dpm_2",
+    "dpm2_a": "dpm_2_ancestral",
+    "dpm2_ancestral": "dpm_2_ancestral",
+    "dpmpp_2s_a": "dpmpp_2s_ancestral",
+    "euler_a": "ancestral",
+}
+
 
 def available() -> tuple[str, ...]:
     r"""Returns the names of all solvers."""
@@ -191,7 +199,7 @@ def _spelled(name: str) -> str:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_").replace("++", "pp")
     plain = plain.replace("dpm_solver", "dpm").replace("dpmsolver", "dpm")
     plain = name if name in CATALOGUE else plain
-    return ALIASES.get(plain, plain)
+    return {**ALIASES, **WRITTEN}.get(plain, plain)
 
 
 def _changed(solver: Solver, options: list[str]) -> Solver:
@@ -219,10 +227,10 @@ def _value(name: str, text: str, now: object) -> bool | int | float:
         value = int(text) if isinstance(now, int) else float(text)
     except ValueError:
         raise ValueError(
-            f"{name} must be a number, but is {text!r}; ':' separates settings."
+            f"{name} must be a {'whole ' * isinstance(now, int)}number, but is {text!r}; ':' separates settings."
         ) from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0, but is {text}.")
+    if value != value:
+        raise ValueError(f"{name} must be a number, but is {text}.")
     return value
 
 

@@ -89,6 +89,7 @@ class ExponentialMultistep(Stepper):
     calls_per_step = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
         if self.analytic_first and self.form == "moments":

@@ -58,11 +58,13 @@ class FixedPoint(Stepper):
     takes_eta = False
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not 1 <= self.average <= self.iterations or self.depth < 0:
-            raise ValueError(
-                "iterations and average must be at least 1, average at most iterations, and depth at least "
-                f"0, but are {self.iterations}, {self.average} and {self.depth}."
-            )
+        super().__post_init__()
+        for name in ("average", "depth"):
+            if getattr(self, name) > self.iterations:
+                raise ValueError(
+                    f"{name} of {self.name.split(':')[0]} must be at most its iterations, "
+                    f"{self.iterations}, but is {getattr(self, name)}."
+                )
 
     @property
     def solves(self) -> type[Problem]:  # type: ignore[override]

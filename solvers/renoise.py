@@ -109,10 +109,6 @@ class Recurrent(Ancestral):
     repeats: int = 5
     one_normal = False
 
-    def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, but is {self.repeats}.")
-
     @property
     def calls_per_step(self) -> int:  # type: ignore[override]
         return self.repeats * self.inner.calls_per_step

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .doors import as_tensor
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -70,7 +72,7 @@ class Solution:
         r"""Returns the solution of some samples."""
 
         every = torch.arange(len(self.x))
-        index = every[index if isinstance(index, slice) else torch.as_tensor(index).cpu()]
+        index = every[index] if isinstance(index, slice) else _chosen(every, index)
         here = index.to(self.x.device)
         seeds = self.provenance.get("seeds")
         made = {**self.provenance, "seeds": [seeds[i] for i in index.tolist()]} if seeds else None
@@ -100,3 +102,18 @@ class Solution:
             f"Solution({tuple(self.x.shape)} by {solver}, {len(self.times) - 1} intervals, "
             f"{calls} calls per sample{ends})"
         )
+
+
+def _chosen(every: Tensor, index: object) -> Tensor:
+    r"""The rows that are asked for, by their numbers, or by whether each is."""
+
+    count, chosen = len(every), as_tensor("index", index).cpu()
+    chosen = chosen.reshape(1) if chosen.ndim == 0 else chosen
+    if chosen.dtype == torch.bool and chosen.shape == every.shape:
+        return every[chosen]
+    whole = chosen.ndim == 1 and not chosen.is_floating_point() and chosen.dtype != torch.bool
+    if not whole or not len(chosen) or not bool(((chosen >= -count) & (chosen < count)).all()):
+        raise ValueError(
+            f"index must be rows in [0, {count - 1}], or {count} booleans, but is {chosen.tolist()}."
+        )
+    return every[chosen.long()]

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from .brownian import Brownian, Increments
 from .catalogue import get
 from .controller import Controller
+from .doors import as_number, as_tensor
 from .path import Path
 from .problem import Problem
 from .solution import Solution
@@ -78,8 +79,9 @@ def solve(
         SolverError: If the run fails.
     """
 
-    solver = get(solver)
+    solver, x = get(solver), check_start(x)
     times = check_times(times)
+    rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
     check_problem(problem, solver)
     longest = problem.longest * solver.order if max_step is None else max_step
     controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
@@ -116,10 +118,27 @@ def solve(
         return solver.integrate(problem, x, times, control)
 
 
+def check_start(x: Tensor) -> Tensor:
+    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
+
+    x = (
+        x
+        if isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided
+        else as_tensor("x", x)
+    )
+    if not x.is_floating_point() and not x.is_complex():
+        raise TypeError(f"x must hold floating-point numbers, but holds {x.dtype}.")
+    if not x.ndim or not x.numel():
+        raise ValueError(f"x must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
+    if not bool(x.detach().isfinite().all()):
+        raise ValueError("x must be finite, but has NaN or infinite entries.")
+    return x
+
+
 def check_times(times: Tensor) -> Tensor:
     r"""Returns the times in float64 on the CPU, refused unless strictly monotone."""
 
-    times = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    times = as_tensor("times", times, torch.float64).detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:
         shape = tuple(times.shape)
         raise ValueError(

@@ -114,7 +114,7 @@ def test_a_table_of_likelihoods_goes_on_where_it_was_cut_off(data: Path) -> None
     assert "is damaged in line 4, which should hold the numbers of sample 1" in said
     (data / "l.csv").write_text(text + lines[-1].replace("3,", "4,", 1))
     said = refusal(*SCORE, "--out", "l.csv", folder=data)
-    assert "has 5 rows, but test.npz only 4 samples" in said
+    assert "has 5 rows, but there are only 4 samples" in said
     assert "must end in .csv" in refusal(*SCORE, "--out", "l.npz", folder=data)
 
 
@@ -239,9 +239,11 @@ def test_guidance_by_name(tmp_path: Path) -> None:
         "zero_star:scale=2": ss.guidance.zero_star(model.given(label=label), model, 2.0),
     }
     for words, want in pairs.items():
-        assert torch.allclose(guided(model, label, words).denoise(x, t), want.denoise(x, t))
+        assert torch.allclose(
+            guided(model, {"label": label}, words).denoise(x, t), want.denoise(x, t)
+        )
     for words in ("rescaled:scale=3:share=0.5", "thresholded:scale=3:quantile=0.9"):
-        assert guided(model, label, words).denoise(x, t).shape == x.shape
+        assert guided(model, {"label": label}, words).denoise(x, t).shape == x.shape
     sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance"]
     for words, said in {
         "magic": "--guidance must be a number or one of classifier_free",
@@ -263,17 +265,19 @@ def test_guidance_by_the_embedded_classifiers(tmp_path: Path) -> None:
     x, t = torch.randn(2, 1, 8, 8), torch.tensor(2.0)
     noisy = ss.load_classifier("digits_noisy")
     want = ss.guidance.classifier(model, noisy.log_prob, 2.0, label=label).denoise(x, t)
-    assert torch.allclose(guided(model, label, "classifier:scale=2").denoise(x, t), want)
+    assert torch.allclose(
+        guided(model, {"label": label}, "classifier:scale=2").denoise(x, t), want
+    )
     clean = ss.guidance.universal(model, ss.load_classifier("digits").loss, 2.0, label=label)
-    found = guided(model, label, "universal:scale=2:high=5")
+    found = guided(model, {"label": label}, "universal:scale=2:high=5")
     assert torch.allclose(found.denoise(x, t), clean.denoise(x, t))
     far = torch.tensor(6.0)
     assert torch.allclose(found.denoise(x, far), model.denoise(x, far))
-    found = guided(model, label, "feedback:share=0.6:limit=3")
+    found = guided(model, {"label": label}, "feedback:share=0.6:limit=3")
     assert list(found.parts) == ["conditional", "unconditional"]
     other = ss.NetworkScore(model.network, model.process, "edm", conditions=["label"])
     with pytest.raises(ValueError, match="no embedded classifier of this model"):
-        guided(other, label, "classifier:scale=2")
+        guided(other, {"label": label}, "classifier:scale=2")
     sample = ["sample", "digits", "-n", 1, "--steps", 2, "--label", 3, "--guidance", "feedback"]
     assert "needs a share" in refusal(*sample, folder=tmp_path)
 

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """shapes calls problem errors solution brownian path controller solver record march adapt
+    "solvers": """doors shapes calls problem errors solution brownian path controller solver record march adapt
         stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """progress stored warning running process schedules processes custom moments models conditions checks
-        network_score oracles quantiles classifiers guidance watched frames reverse grids plans settings noises
-        listener transport bitwise ending sampling geometry spectra weighted latents editing likelihood metrics
-        networks zoo plots compare tuning training demo cli""",
+    "scoresde": """progress stored data warning running process schedules processes custom moments models
+        conditions checks network_score oracles quantiles classifiers guidance watched
+        frames reverse grids plans settings noises listener transport bitwise ending
+        sampling geometry spectra weighted latents editing likelihood metrics networks zoo
+        plots compare tuning training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 
@@ -62,7 +63,7 @@ def test_solvers_know_nothing_of_scores() -> None:
 def test_files_and_functions_fit(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
         text = file.read_text()
-        assert text.count("\n") <= 300, f"{file} has {text.count(chr(10))} lines"
+        assert text.count("\n") <= 400, f"{file} has {text.count(chr(10))} lines"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 doc = ast.get_docstring(node, clean=False) or ""

@@ -10,7 +10,10 @@ import solvers
 from solvers.catalogue import REFUSED, describe
 
 from .. import zoo
-from .options import AsJson, Debug, Model, Seed, Steps, report, show
+from ..checks import check_count
+from .files import check_out
+from .options import AsJson, Debug, Model, report, show
+from .words import stoppable
 
 app = typer.Typer()
 
@@ -45,8 +48,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
     ] = None,
-    steps: Steps = None,
-    seed: Seed = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of training, each on one batch.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     debug: Debug = False,
 ) -> None:
     r"""Train a model of this package from scratch; a run of digits that was stopped goes on."""
@@ -58,5 +63,10 @@ def train(
         raise ValueError(
             f"there is no recipe for {name!r}; there is one for {', '.join(recipes)}."
         )
-    cards = recipes[name](out or Path("runs") / name, steps=steps, seed=seed)
+    folder = out or Path("runs") / name
+    check_out(folder / "checkpoint")
+    steps = check_count("--steps", steps, at_least=1)
+    kept = f"{folder} holds the last checkpoint, if there was one, and the same command goes on"
+    with stoppable(kept):
+        cards = recipes[name](folder, steps=steps, seed=check_count("--seed", seed, 0, None))
     typer.echo(f"wrote {', '.join(map(str, cards))}")

@@ -1,8 +1,10 @@
 r"""The commands."""
 
+import importlib.metadata
 import json
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -10,14 +12,17 @@ from rich.console import Console
 import solvers
 
 from .. import zoo
+from ..checks import check_count
 from ..sampling import sample as draw
 from . import about, latents, likelihood, measure, plot
-from .files import check_suffix, write_array
+from .files import SUFFIXES, check_out, write_array
+from .given import check_number_of, conditions, largest
 from .guidances import guided
 from .options import (
     AsJson,
     Atol,
     Batch,
+    Conditions,
     Debug,
     Eta,
     Grid,
@@ -34,6 +39,9 @@ from .options import (
     report,
     said,
 )
+from .words import options_of, spoken, stoppable, told
+
+FEW = 16
 
 app = typer.Typer(
     help="Sample, encode, decode, edit and score with any model and any solver.",
@@ -49,23 +57,64 @@ def run() -> None:
     r"""Runs the command line; errors are one sentence and exit with 1."""
 
     try:
-        app()
-    except (ValueError, TypeError, OSError, ImportError, solvers.SolverError) as error:
-        if "--debug" in sys.argv:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            app()
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        large = isinstance(error, MemoryError) or "memory" in str(error)
+        if "--debug" in sys.argv or not (large or _is_ours(error)):
             raise
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        words = _words(error)
+        if large and not _is_ours(error):
+            words = f"not enough memory ({words}); pass fewer samples at once, as by --batch-size."
+        _tell(f"error: {words}", "red")
         raise SystemExit(1) from None
 
 
+def _is_ours(error: BaseException) -> bool:
+    r"""Whether an error is a sentence for users, rather than a fault."""
+
+    return isinstance(error, ValueError | TypeError | OSError | ImportError | solvers.SolverError)
+
+
+def _words(message: object) -> str:
+    return spoken(str(message).split("\n")[0], options_of(app, sys.argv[1:]))
+
+
+def _tell(words: str, style: str) -> None:
+    Console(stderr=True).print(words, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    _tell(f"warning: {_words(message)}", "yellow")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"scoresde {importlib.metadata.version('scoresde')}")
+        raise typer.Exit
+
+
 @app.callback()
-def common(debug: Debug = False) -> None:
+def common(
+    debug: Debug = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     r"""Takes the options of all commands."""
 
 
 @app.command()
 def sample(
     model: Model,
-    n: Annotated[int, typer.Option("-n", "--number", help="How many samples.")] = 16,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", "--number", help="How many samples: 16, or as many as labels."),
+    ] = None,
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
@@ -74,6 +123,7 @@ def sample(
     eta: Eta = None,
     plan: PlanFile = None,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     first_index: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
@@ -84,12 +134,15 @@ def sample(
 ) -> None:
     r"""Draw samples."""
 
-    if out is not None:
-        check_suffix(out)
+    check_out(out, suffixes=SUFFIXES)
+    given = conditions(label, condition)
+    n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
+    check_number_of(given, n)
     options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
                     plan=plan, batch_size=batch_size)  # fmt: skip
-    score = guided(zoo.load(model), label, guidance)
-    s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
+    score = guided(zoo.load(model), given, guidance)
+    with stoppable():
+        s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     if out is not None:
         write_array(
             out,
@@ -103,3 +156,4 @@ def sample(
          "out": str(out) if out else None, **s.provenance},
         as_json,
     )  # fmt: skip
+    told("samples", out, as_json)

@@ -1,6 +1,7 @@
 r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed."""
 
 import hashlib
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,31 @@ def check_suffix(file: Path) -> None:
         raise ValueError(f"{file} must end in one of {', '.join(SUFFIXES)}, not {file.suffix!r}.")
 
 
+def check_out(*files: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    r"""Refuses files that cannot be written, before the work that they are for.
+
+    Arguments:
+        files: The files, where there are any.
+        suffixes: The endings that they may have.
+    """
+
+    for file in filter(None, files):
+        if suffixes and file.suffix not in suffixes:
+            raise ValueError(
+                f"{file} must end in one of {', '.join(suffixes)}, not {file.suffix!r}."
+            )
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; pass the name of a file in it.")
+        above = next(parent for parent in file.absolute().parents if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=above):
+                pass
+            if file.exists():
+                file.open("ab").close()
+        except OSError as error:
+            raise ValueError(f"{file} cannot be written: {error.strerror}.") from None
+
+
 def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     r"""Returns data, with shape (B, *), and labels if the file has them.
 
@@ -34,7 +60,7 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
 
     if file.suffix == ".png":
         return read_picture(file, model), None
-    arrays = _open(file)
+    arrays = open_arrays(file)
     if "x" not in arrays:
         raise ValueError(f"{file} has no entry 'x', but: {', '.join(arrays)}.")
     for name in {"x", "label"} & arrays.keys():
@@ -82,7 +108,9 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
         np.savez(file, x=x.cpu().numpy(), **arrays)
 
 
-def _open(file: Path) -> dict[str, np.ndarray]:
+def open_arrays(file: Path) -> dict[str, np.ndarray]:
+    r"""Returns the arrays of a file by name; that of an npy file is `x`."""
+
     check_suffix(file)
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}.")

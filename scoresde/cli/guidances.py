@@ -2,7 +2,8 @@ r"""Guidance by name, as in "projected:scale=5:norm=2"; a bare number is a scale
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from ..classifiers import Classifier
 from ..models import ScoreModel
 from ..zoo import load_classifier
 
+Given = Mapping[str, Any]  # tensors by name
+
 
 def _classifier_free(
     model: ScoreModel,
-    label: Tensor,
+    given: Given,
     scale: float,
     low: float = 0.0,
     high: float = math.inf,
@@ -24,7 +27,7 @@ def _classifier_free(
 ) -> ScoreModel:
     interval = None if (low, high) == (0.0, math.inf) else (low, high)
     away = None if math.isnan(negative) else {"label": _whole("negative", negative)}
-    return guidance.classifier_free(model, scale, interval=interval, negative=away, label=label)
+    return guidance.classifier_free(model, scale, interval=interval, negative=away, **given)
 
 
 def _whole(name: str, number: float) -> Tensor:
@@ -34,43 +37,51 @@ def _whole(name: str, number: float) -> Tensor:
 
 
 def _projected(
-    model: ScoreModel, label: Tensor, scale: float, parallel: float = 0.0, norm: float = 0.0
+    model: ScoreModel, given: Given, scale: float, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
-    bound = model.given(label=label)
+    bound = model.given(**given)
     return guidance.adaptive_projected(bound, model, scale, parallel=parallel, norm=norm)
 
 
-def _zero_star(model: ScoreModel, label: Tensor, scale: float) -> ScoreModel:
-    return guidance.zero_star(model.given(label=label), model, scale)
+def _zero_star(model: ScoreModel, given: Given, scale: float) -> ScoreModel:
+    return guidance.zero_star(model.given(**given), model, scale)
 
 
-def _rescaled(model: ScoreModel, label: Tensor, scale: float, share: float = 0.7) -> ScoreModel:
-    guided = guidance.classifier_free(model, scale, label=label)
-    return guidance.rescaled(guided, model.given(label=label), share)
+def _rescaled(model: ScoreModel, given: Given, scale: float, share: float = 0.7) -> ScoreModel:
+    guided = guidance.classifier_free(model, scale, **given)
+    return guidance.rescaled(guided, model.given(**given), share)
 
 
 def _thresholded(
-    model: ScoreModel, label: Tensor, scale: float, limit: float = 1.0, quantile: float = 0.0
+    model: ScoreModel, given: Given, scale: float, limit: float = 1.0, quantile: float = 0.0
 ) -> ScoreModel:
-    guided = guidance.classifier_free(model, scale, label=label)
+    guided = guidance.classifier_free(model, scale, **given)
     return guidance.thresholded(guided, limit, quantile or None)
 
 
-def _classifier(model: ScoreModel, label: Tensor, scale: float) -> ScoreModel:
-    classifier = _embedded(model, "_noisy")
+def _classifier(model: ScoreModel, given: Given, scale: float) -> ScoreModel:
+    label, classifier = _label(given), _embedded(model, "_noisy")
     return guidance.classifier(model, classifier.log_prob, scale, label=label)
 
 
 def _universal(
-    model: ScoreModel, label: Tensor, scale: float, high: float = 10.0
+    model: ScoreModel, given: Given, scale: float, high: float = 10.0
 ) -> ScoreModel:  # above, the derivatives of networks are those of their errors
     loss = _embedded(model).loss
-    return guidance.universal(model, loss, scale, max_level=high, label=label)
+    return guidance.universal(model, loss, scale, max_level=high, label=_label(given))
 
 
-def _feedback(model: ScoreModel, label: Tensor, share: float, limit: float = 10.0) -> ScoreModel:
+def _feedback(model: ScoreModel, given: Given, share: float, limit: float = 10.0) -> ScoreModel:
     ratio = _embedded(model, "_noisy").log_ratio
-    return guidance.feedback(model, ratio, share, limit=limit, label=label)
+    return guidance.feedback(model, ratio, share, limit=limit, label=_label(given))
+
+
+def _label(given: Given) -> Tensor:
+    r"""The label by which classifiers go, refused if other conditions are given."""
+
+    if set(given) != {"label"}:
+        raise ValueError("guidance by the embedded classifiers goes by --label alone.")
+    return given["label"]
 
 
 def _embedded(model: ScoreModel, ending: str = "") -> Classifier:
@@ -100,20 +111,24 @@ NAMES: dict[str, Callable[..., ScoreModel]] = {
 EXAMPLES = {"scale": 3.0, "share": 0.8}
 
 
-def guided(model: ScoreModel, label: int | Tensor | None, words: str | None) -> ScoreModel:
-    r"""Returns the model with a label bound, or guided towards it.
+def guided(model: ScoreModel, given: Given, words: str | None) -> ScoreModel:
+    r"""Returns the model with conditions bound, or guided towards them.
 
     Arguments:
         model: The model.
-        label: The label, or one per sample.
+        given: The conditions by name.
         words: The name of a guidance and its numbers, or a number.
     """
 
-    known = None if label is None else torch.as_tensor(label).reshape(-1)
+    for name in given:
+        if name not in model.conditions:
+            raise ValueError(
+                f"the model takes no condition {name!r}; it takes: {', '.join(model.conditions) or 'none'}."
+            )
     if words is None:
-        return model if known is None else model.given(label=known)
-    if known is None:
-        raise ValueError("--guidance needs a condition: pass --label.")
+        return model.given(**given) if given else model
+    if not given:
+        raise ValueError("--guidance needs a condition: pass --label or --condition.")
     name, numbers = _parsed(words)
     takes = dict(list(inspect.signature(NAMES[name]).parameters.items())[2:])
     for option in numbers:
@@ -123,7 +138,7 @@ def guided(model: ScoreModel, label: int | Tensor | None, words: str | None) -> 
         if parameter.default is parameter.empty and option not in numbers:
             example = f"{name}:{option}={EXAMPLES[option]:g}"
             raise ValueError(f"--guidance {name} needs a {option}, as in {example!r}.")
-    return NAMES[name](model, known, **numbers)
+    return NAMES[name](model, given, **numbers)
 
 
 def _parsed(words: str) -> tuple[str, dict[str, float]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import Tensor
 
 from .. import plots, zoo
 from ..editing import METHODS, frames
@@ -14,12 +15,14 @@ from ..latents import latent_statistics, load_latents, save_latents
 from ..latents.files import check_latents_file
 from ..models import ScoreModel
 from ..sampling import decode as decode_latents
-from .files import check_suffix, read_array, write_array
+from .files import SUFFIXES, check_out, read_array, write_array
+from .given import check_number_of, conditions, whole
 from .guidances import guided
 from .options import (
     AsJson,
     Atol,
     Batch,
+    Conditions,
     Data,
     Debug,
     Grid,
@@ -35,6 +38,7 @@ from .options import (
     report,
     said,
 )
+from .words import stoppable, told
 
 app = typer.Typer()
 
@@ -50,6 +54,7 @@ def encode(
     rtol: Rtol = None,
     atol: Atol = None,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     batch_size: Batch = None,
     as_json: AsJson = False,
@@ -58,11 +63,16 @@ def encode(
     r"""Turn data into latents, and say whether they look like the prior."""
 
     check_latents_file(out)
+    check_out(out)
+    given = conditions(label, condition)
     options = said(
         solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
     )
-    score = guided(zoo.load(model), label, guidance)
-    z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
+    score = zoo.load(model)
+    x = read_array(data, score)[0]
+    check_number_of(given, len(x))
+    with stoppable():
+        z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
     save_latents(out, z)
     known = vars(latent_statistics(score, z))
     means = {f"{name}, mean": value.nanmean().item() for name, value in known.items()}
@@ -79,6 +89,7 @@ def decode(
     data: Data,
     out: Out = None,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     denoise: Annotated[bool, typer.Option(help="End with one denoising.")] = True,
     batch_size: Batch = None,
@@ -87,11 +98,12 @@ def decode(
 ) -> None:
     r"""Turn the latents of `scoresde encode` into data."""
 
-    if out is not None:
-        check_suffix(out)
+    check_out(out, suffixes=SUFFIXES)
     options = said(batch_size=batch_size)
-    score = guided(zoo.load(model), label, guidance)
-    s = decode_latents(score, load_latents(data), denoise=denoise, progress=not as_json, **options)
+    score = guided(zoo.load(model), conditions(label, condition), guidance)
+    z = load_latents(data)
+    with stoppable():
+        s = decode_latents(score, z, denoise=denoise, progress=not as_json, **options)
     if not denoise:
         s = in_data_units(score, s)
     if out is not None:
@@ -100,14 +112,20 @@ def decode(
         {"samples": len(s.x), "calls": call_range(s.calls), "out": str(out) if out else None},
         as_json,
     )
+    told("samples", out, as_json)
 
 
 @app.command()
 def edit(
     model: Model,
     data: Data,
-    target: Annotated[int | None, typer.Option(help="The class that data shall be of.")] = None,
-    source: Annotated[int | None, typer.Option(help="The class that data is of.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class that data shall be of, or one per sample.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The class that data is of, or one per sample.")
+    ] = None,
+    condition: Conditions = None,
     noise_level: Annotated[float | None, typer.Option(help="How far up, as sigma/alpha.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far up, in (0, 1].")] = None,
     method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "encode",
@@ -134,8 +152,8 @@ def edit(
 ) -> None:
     r"""Turn data of one class into data of another, or draw parts of it anew."""
 
-    if out is not None:
-        check_suffix(out)
+    check_out(out, suffixes=SUFFIXES)
+    check_out(animate)
     score = zoo.load(model)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
@@ -147,8 +165,10 @@ def edit(
         options["path"] = True
     if method != "flow":  # which is done before a bar is of use
         options["progress"] = not as_json
-    before, after, pivot = _models(score, source, target, guidance, method)
-    e = edit_data(before, after, x, seed=seed, **pivot, **options)
+    ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
+    before, after, pivot = _models(score, ends, guidance, method)
+    with stoppable():
+        e = edit_data(before, after, x, seed=seed, **pivot, **options)
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
     if animate is not None:
@@ -158,13 +178,28 @@ def edit(
     report(
         {"samples": len(x), "calls": call_range(e.calls), "rms change": change, **files}, as_json
     )
+    told("edits", out or animate, as_json)
+
+
+def _class(name: str, text: str | None, others: list[str] | None, count: int) -> dict[str, Tensor]:
+    r"""The conditions of one end of an edit."""
+
+    given = conditions(None, others)
+    if text is not None:
+        given["label"] = whole(f"--{name}", text)
+    check_number_of(given, count)
+    return given
 
 
 def _models(
-    score: ScoreModel, source: int | None, target: int | None, scale: str | None, method: str
+    score: ScoreModel,
+    ends: tuple[dict[str, Tensor], dict[str, Tensor]],
+    scale: str | None,
+    method: str,
 ) -> tuple[ScoreModel, ScoreModel, dict[str, Any]]:
     r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
 
-    both = scale if method in ("null", "flow") and source is not None else None
+    source, target = ends
+    both = scale if method in ("null", "flow") and source else None
     pivot = {"pivot": guided(score, source, None)} if method == "null" else {}
     return guided(score, source, both), guided(score, target, scale), pivot

@@ -1,7 +1,8 @@
 r"""The command that scores data: batch by batch, into a table that is never lost."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import typer
 
 from .. import zoo
-from ..checks import check_data
+from ..checks import check_count, check_data
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -21,11 +22,13 @@ from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models import ScoreModel
 from ..plans import describe_process, fingerprint
 from ..progress import bar
-from .files import digest, read_rows
+from .files import check_out, digest, read_rows
+from .given import check_number_of, conditions, plain
 from .guidances import guided
 from .options import (
     AsJson,
     Atol,
+    Conditions,
     Data,
     Debug,
     Guidance,
@@ -39,9 +42,14 @@ from .options import (
     said,
 )
 from .table import Table
+from .words import options_of, spoken, stoppable, told
 
 app = typer.Typer()
 CHECKED = 4096  # samples that are checked at once
+BATCH, PIECE = (
+    128,
+    8,
+)  # samples that are scored at once, and where each takes a product per dimension
 
 
 @app.command()
@@ -68,10 +76,14 @@ def likelihood(
     atol: Atol = None,
     t_min: Annotated[float | None, typer.Option(help="Time at which data is taken to be.")] = None,
     label: Label = None,
+    condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
     guidance: Guidance = None,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(help="Samples at once.")] = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A table: csv. A run that was stopped goes on.")
     ] = None,
@@ -82,41 +94,92 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(noise)
-    _check_options(batch_size, use_labels, label)
-    plain = zoo.load(model)
-    score = plain if use_labels else guided(plain, label, guidance)
+    check_out(out)
+    given = _given(use_labels, label, condition)
+    probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
+    size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
+    loaded = zoo.load(model)
+    score = loaded if use_labels else guided(loaded, given, guidance)
     x, labels = _read(data, score, use_labels)
-    check_rows(score, x, labels, discrete)
+    check_rows(score, x, labels, discrete, given)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    if t_min is not None and discrete:
-        check_noise(score.process.noise_level(t_min), _width(discrete))
+    _check_t_min(score, t_min, discrete)
+    known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "label": label, "guidance": guidance,
-             "labels": use_labels, **options, **discrete}  # fmt: skip
+             "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
+             **known, **options, **discrete}  # fmt: skip
     table = Table(out, setup)
-    if table.done > len(x):
+
+    def density(rows: slice) -> Likelihood:
+        own = _of_rows(score, rows)
+        if labels is not None:
+            own = _labelled(loaded, given, labels[rows], guidance)
+        now = {**options, "seed": seed, "first_index": rows.start}
+        return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
+
+    _fill(table, len(x), size, density, discrete, shown=not as_json)
+    _report(table, as_json)
+
+
+def _given(
+    use_labels: bool, label: str | None, condition: list[str] | None
+) -> dict[str, torch.Tensor]:
+    if use_labels and label is not None:
+        raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+    given = conditions(label, condition)
+    if use_labels and any(len(value) > 1 for value in given.values()):
+        raise ValueError("--condition must be one value for all samples beside --use-labels.")
+    return given
+
+
+def _labelled(
+    model: ScoreModel, given: dict[str, torch.Tensor], labels: np.ndarray, guidance: str | None
+) -> ScoreModel:
+    return guided(model, {**given, "label": torch.from_numpy(np.array(labels))}, guidance)
+
+
+def _check_t_min(model: ScoreModel, t_min: float | None, discrete: dict[str, Any]) -> None:
+    if t_min is not None and discrete:
+        check_noise(model.process.noise_level(t_min), _width(discrete))
+
+
+def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:
+    return model.rows(torch.arange(rows.start, rows.stop))
+
+
+def _fill(
+    table: Table, count: int, size: int, density: Callable[[slice], Likelihood], discrete: dict[str, Any],
+    *, shown: bool,
+) -> None:  # fmt: skip
+    r"""Scores what the table lacks of some samples, as many at once as are said."""
+
+    if table.done > count:
         raise ValueError(
-            f"{out} has {table.done} rows, but {data} only {len(x)} samples; remove it."
+            f"{table.file} has {table.done} rows, but there are only {count} samples; remove it."
         )
-    with table, bar(total=len(x), initial=table.done, desc="likelihood", shown=not as_json) as b:
-        for first in range(table.done, len(x), batch_size):
-            rows = slice(first, first + batch_size)
-            own = score if labels is None else _labelled(plain, labels[rows], guidance)
-            now = {**options, "seed": seed, "first_index": first}
-            found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
+    with table, bar(total=count, initial=table.done, desc="likelihood", shown=shown) as b:
+        for first in range(table.done, count, size):
+            with stoppable(_kept(table, count)):
+                found = density(slice(first, min(first + size, count)))
             for row in _entries(found, first, discrete):
                 table.add(row)
             b.set_postfix_str(table.words, refresh=False)
             b.update(len(found.nats))
-    report({**table.summary, "advice": table.advice, "out": str(out) if out else None}, as_json)
 
 
-def _check_options(batch_size: int, use_labels: bool, label: int | None) -> None:
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, but is {batch_size}.")
-    if use_labels and label is not None:
-        raise ValueError("--label and --use-labels are both labels; pass one of the two.")
+def _report(table: Table, as_json: bool) -> None:
+    advice = table.advice and spoken(table.advice, options_of(app, []))
+    out = None if table.file is None else str(table.file)
+    report({**table.summary, "advice": advice, "out": out}, as_json)
+    told("the values of each sample", out, as_json)
+
+
+def _kept(table: Table, count: int) -> str:
+    rows = f"{table.done} of {count} rows"
+    if table.file is None:
+        return f"{rows} were scored, and none kept"
+    return f"{rows} are in {table.file}, and the same command goes on"
 
 
 def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -147,8 +210,9 @@ def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_rows(
-    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any]
-) -> None:
+    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any],
+    given: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:  # fmt: skip
     r"""Refuses data that the model or its levels do not fit, before any of it is scored."""
 
     if not len(x):
@@ -157,6 +221,7 @@ def check_rows(
         if len(labels) != len(x):
             raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
         model.check_condition("label", torch.from_numpy(labels))
+    check_number_of(given, len(x))
     ends = {name: discrete[name] for name in ("levels", "low", "high") if name in discrete}
     noisy, off = discrete.get("dequantization") == "none", False
     for first in range(0, len(x), CHECKED):
@@ -177,10 +242,6 @@ def check_rows(
             "all data is exactly on its levels, where a density says nothing of their probability; leave "
             "--dequantization none."
         )
-
-
-def _labelled(model: ScoreModel, labels: np.ndarray, guidance: str | None) -> ScoreModel:
-    return guided(model, torch.from_numpy(np.array(labels)), guidance)
 
 
 def _density(

@@ -6,15 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from .. import zoo
+from ..checks import check_count
 from ..compare import Comparison, suggest
 from ..compare import compare as compare_solvers
 from ..compare.compare import BUDGETS, TOLERANCES
 from ..tuning import tune as search
-from .files import read_array
+from .files import check_out, read_array
+from .given import check_number_of, conditions
 from .guidances import guided
 from .options import (
     AsJson,
     Batch,
+    Conditions,
     Debug,
     Guidance,
     Label,
@@ -25,6 +28,7 @@ from .options import (
     said,
     show,
 )
+from .words import stoppable, told
 
 Values = Annotated[
     Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")
@@ -54,6 +58,7 @@ def compare(
     data: Values = None,
     samples: Annotated[int, typer.Option("-n", "--number", help="How many samples.")] = 256,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     batch_size: Batch = None,
@@ -66,27 +71,32 @@ def compare(
 ) -> None:
     r"""Measure solvers on a model: error and distance against network calls."""
 
-    score = guided(zoo.load(model), label, guidance)
+    check_out(out, html, plot)
+    given = conditions(label, condition)
+    check_number_of(given, check_count("-n", samples, 4))
+    score = guided(zoo.load(model), given, guidance)
     options = said(metrics=metrics and metrics.split(","), batch_size=batch_size,
                    reference_tolerance=reference_tolerance)  # fmt: skip
-    c = compare_solvers(
-        score,
-        solvers.split(",") if solvers else None,
-        _numbers("budgets", budgets, int),
-        grids=grids.split(","),
-        tolerances=_numbers("tolerances", tolerances, float),
-        data=None if data is None else read_array(data, score)[0],
-        samples=samples,
-        seed=seed,
-        file=out,
-        progress=not as_json,
-        **options,
-    )
+    with stoppable(_kept(out, "--out")):
+        c = compare_solvers(
+            score,
+            solvers.split(",") if solvers else None,
+            _numbers("budgets", budgets, int),
+            grids=grids.split(","),
+            tolerances=_numbers("tolerances", tolerances, float),
+            data=None if data is None else read_array(data, score)[0],
+            samples=samples,
+            seed=seed,
+            file=out,
+            progress=not as_json,
+            **options,
+        )
     if plot is not None:
         c.plot(plot)
     if html is not None:
         c.html(html, score)
     _tell(c, as_json)
+    told("figures", out or html or plot, as_json)
 
 
 @app.command()
@@ -102,6 +112,7 @@ def tune(
     held_out: Annotated[int, typer.Option(help="Samples that judge.")] = 256,
     learned: Annotated[bool, typer.Option("--learned", help="Learn weights too.")] = False,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     batch_size: Batch = None,
@@ -114,22 +125,26 @@ def tune(
 ) -> None:
     r"""Search for the best solver and grid within a budget, and write a plan."""
 
-    score = guided(zoo.load(model), label, guidance)
-    plan = search(
-        score,
-        budget,
-        solvers=solvers.split(",") if solvers else None,
-        grids=grids.split(","),
-        metric=metric,
-        data=None if data is None else read_array(data, score)[0],
-        samples=samples,
-        held_out=held_out,
-        learned=learned,
-        seed=seed,
-        file=state,
-        progress=not as_json,
-        **said(batch_size=batch_size, reference_tolerance=reference_tolerance),
-    )
+    check_out(out, state)
+    given = conditions(label, condition)
+    check_number_of(given, check_count("-n", samples, 4))
+    score = guided(zoo.load(model), given, guidance)
+    with stoppable(_kept(state, "--state")):
+        plan = search(
+            score,
+            budget,
+            solvers=solvers.split(",") if solvers else None,
+            grids=grids.split(","),
+            metric=metric,
+            data=None if data is None else read_array(data, score)[0],
+            samples=samples,
+            held_out=held_out,
+            learned=learned,
+            seed=seed,
+            file=state,
+            progress=not as_json,
+            **said(batch_size=batch_size, reference_tolerance=reference_tolerance),
+        )
     plan.save(out)
     figures = plan.figures
     rows = [{"plan": str(plan), **_reached(figures)}]
@@ -161,6 +176,12 @@ def suggest_plans(
                "of the exact flow": row["exact"]} for row in rows])  # fmt: skip
         for number, row in enumerate(rows, 1):
             typer.echo(f"{number}: energy distance x 1000 on {row['source']}")
+
+
+def _kept(file: Path | None, option: str) -> str:
+    if file is None:
+        return f"nothing was kept; with {option} and a file, the same command goes on"
+    return f"what was measured is in {file}, and the same command goes on"
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:

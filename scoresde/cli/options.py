@@ -22,7 +22,17 @@ Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
 Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan, for solver and steps.")]
-Label = Annotated[int | None, typer.Option(help="Condition: the class.")]
+Label = Annotated[
+    str | None, typer.Option(help="The class, or one per sample with commas between.")
+]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="Another condition: a number, some with commas between, or an npy file.",
+    ),
+]
 Guidance = Annotated[
     str | None,
     typer.Option(help="A scale of classifier-free guidance, or a name: see docs/guidance.md."),

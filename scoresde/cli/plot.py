@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch import Tensor
 
 from .. import plots, zoo
 from ..checks import check_count
 from ..geometry import Trajectory, follow, high_dimensions, measure
-from .files import read_array
+from .files import check_out, read_array
+from .given import check_number_of, conditions
 from .guidances import guided
 from .options import (
     AsJson,
+    Conditions,
     Debug,
     Eta,
     Grid,
@@ -25,6 +28,7 @@ from .options import (
     said,
     show,
 )
+from .words import stoppable
 
 app = typer.Typer()
 drawing = typer.Typer(help="Draw what goes on while sampling.", no_args_is_help=True)
@@ -36,11 +40,14 @@ Which = Annotated[int, typer.Option(help="Which sample.")]
 
 
 def _followed(
-    model: str, n: int, label: int | None, guidance: str | None, seed: int, solver: str | None,
+    model: str, n: int, given: dict[str, Tensor], guidance: str | None, seed: int, solver: str | None,
     steps: int | None, grid: str | None, eta: float | None,
 ) -> Trajectory:  # fmt: skip
     options = said(solver=solver, steps=steps, grid=grid, eta=eta)
-    return follow(guided(zoo.load(model), label, guidance), n, seed=seed, **options)
+    check_number_of(given, n)
+    score = guided(zoo.load(model), given, guidance)
+    with stoppable():
+        return follow(score, n, seed=seed, **options)
 
 
 @drawing.command()
@@ -52,6 +59,7 @@ def geometry(
     dimensions: Annotated[int, typer.Option(help="2, or 3 for a view of space.")] = 2,
     highest: Annotated[float | None, typer.Option(help="Noise level from which on the way is drawn.")] = None,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
@@ -64,7 +72,10 @@ def geometry(
     r"""Draw a step, or the way, of a sample: noisy points, estimates, what guidance adds, noise."""
 
     plots.check_picture(out, plots.MOVIES)
-    t = _followed(model, sample + 1, label, guidance, seed, solver, steps, grid, eta)
+    check_out(out)
+    t = _followed(
+        model, sample + 1, conditions(label, condition), guidance, seed, solver, steps, grid, eta
+    )
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
     claims = [  # what the picture gets wrong
         {"claim": c.name, "2 dimensions": c.flat, f"{t.dimension} dimensions": c.here}
@@ -84,6 +95,7 @@ def trajectory(
     film: Annotated[Path | None, typer.Option(help="File for a strip of the estimates.")] = None,
     n: Number = 16,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
@@ -99,7 +111,8 @@ def trajectory(
     for file in (out, film):
         if file is not None:
             plots.check_picture(file)
-    t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
+            check_out(file)
+    t = _followed(model, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
     plots.trajectory(out, t)
     if film is not None:
         plots.film(film, t)
@@ -127,6 +140,7 @@ def spectrum(
     ] = "0.1,0.3,1,3",
     n: Number = 64,
     label: Label = None,
+    condition: Conditions = None,
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
@@ -145,10 +159,11 @@ def spectrum(
             f"--levels must be numbers with commas between, but is {levels!r}."
         ) from None
     plots.check_picture(out)
+    check_out(out)
     check_count("-n", n, at_least=2)
     score = zoo.load(model)
     x = None if data is None else read_array(data, score)[0]
-    t = _followed(model, n, label, guidance, seed, solver, steps, grid, eta)
+    t = _followed(model, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
     images = t.states[-1] if x is None else x
     hinges = plots.spectrum(out, images, levels=known, followed=t, seed=seed)
     found = {

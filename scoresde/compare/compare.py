@@ -78,7 +78,7 @@ def compare(
     where = default_grids(model) if grids is None else grids
     check_choice(model, chosen, budgets, where, tolerances)
     check_tolerance("reference_tolerance", reference_tolerance)
-    check_count("samples", samples, at_least=4)
+    samples = check_count("samples", samples, at_least=4)
     names, distances = _distances(metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_count
+from ..data import as_data, as_floats, as_pair
 
 
 def direction(source: Tensor, target: Tensor) -> Tensor:
@@ -21,6 +22,7 @@ def direction(source: Tensor, target: Tensor) -> Tensor:
         target: Latents of the group with it, with shape (m, \*).
     """
 
+    source, target = as_pair(source, target, ("source", "target"))
     if source.shape[1:] != target.shape[1:]:
         raise ValueError(
             f"latents must have the same shape, but have {tuple(source.shape[1:])} and "
@@ -51,7 +53,7 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
         count: How many components, at most n - 1 and the entries of a latent.
     """
 
-    check_count("count", count, at_least=1)
+    latents, count = as_data("latents", latents), check_count("count", count, at_least=1)
     most = min(len(latents) - 1, latents[0].numel())
     if count > most:
         raise ValueError(
@@ -74,11 +76,12 @@ def move(latents: Tensor, direction: Tensor, amounts: Tensor, keep_norm: bool = 
         keep_norm: Whether each latent keeps its norm, as typical latents have it.
     """
 
+    latents, direction = as_data("latents", latents), as_floats("direction", direction, least=1)
     if direction.shape != latents.shape[1:]:
         raise ValueError(
             f"direction must have shape {tuple(latents.shape[1:])}, not {tuple(direction.shape)}."
         )
-    amounts = torch.as_tensor(amounts).to(latents).reshape(-1, *(1,) * latents.ndim)
+    amounts = as_floats("amounts", amounts).to(latents).reshape(-1, *(1,) * latents.ndim)
     moved = latents + amounts * direction.to(latents)
     if not keep_norm:
         return moved

@@ -11,6 +11,7 @@ from torch import Tensor
 from solvers import Solution
 
 from ..checks import check_number
+from ..data import as_state
 from ..models import ScoreModel
 from ..process import Use
 from ..settings import check_model
@@ -27,7 +28,7 @@ def by_mask(
 ) -> Solution:
     r"""Draws what is not known of the data, by the target; see :func:`scoresde.inpaint`."""
 
-    if not isinstance(options.get("known"), Tensor):
+    if options.get("known") is None:
         raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
     way = options.pop("way", "replacement")
     if way not in WAYS:
@@ -98,6 +99,7 @@ def edit(
             raise ValueError(
                 f"{name}= has no effect: noise_level= or strength= says where an edit goes."
             )
+    x = as_state("x", x)
     check_model(source)
     check_model(target)
     if source.process != target.process:
@@ -107,7 +109,8 @@ def edit(
         )
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
-    start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
+    least = check_number("t_min", options.get("t_min"))
+    start = target.process.start_of(use) if least is None else least
     t_max = turning_time(target, noise_level, strength, start)
     idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
     if idle:
@@ -148,8 +151,8 @@ def turning_time(
     r"""Returns the time to which an edit goes."""
 
     process = model.process
-    check_number("noise_level", noise_level)
-    check_number("strength", strength)
+    noise_level = check_number("noise_level", noise_level)
+    strength = check_number("strength", strength)
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
         raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")

@@ -24,6 +24,7 @@ from solvers import Failure, Solution, SolverError, counting
 from solvers.brownian import EDITS, keyed_normal
 
 from ..checks import check_count, check_data
+from ..data import as_state
 from ..models import ScoreModel
 from ..settings import split
 from ..transport import make_times, provenance
@@ -55,7 +56,8 @@ def by_difference(
             edited, with shape (n + 1, B, *).
     """
 
-    check_count("averages", averages, at_least=1)
+    x = as_state("x", x)
+    averages = check_count("averages", averages, at_least=1)
     idle = [name for name in options if name not in TAKEN]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on method='flow', which has steps of its own.")

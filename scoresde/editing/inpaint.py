@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.doors import as_tensor
 
-from ..checks import check_count, check_data
+from ..checks import check_count, check_data, check_number
 from ..conditions import rows_of
+from ..data import as_state
 from ..guidance import pseudoinverse
 from ..guidance.combined import Combined, Noisy
 from ..models import ScoreModel
@@ -96,12 +98,13 @@ def inpaint(
     options = {name: v for name, v in options.items() if name != "solver" or v is not None}
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
-    check_count("repeats", repeats, at_least=1)
+    repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
-    x = _without_unknown(x, known) if t_max is None else x
-    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
+    x = _without_unknown(x, known) if t_max is None else as_state("x", x)
+    t_max = check_number("t_max", t_max)
+    model, settings = split(model, options, len(x))
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     if method == "gradient":
@@ -118,8 +121,7 @@ def inpaint(
 def check_known(known: Tensor, x: Tensor) -> Tensor:
     r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
 
-    if not isinstance(known, Tensor):
-        raise TypeError(f"known must be a tensor of 0 and 1, but is a {type(known).__name__}.")
+    known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
         raise ValueError(
             f"known must have shape {tuple(x.shape[1:])} or {tuple(x.shape)}, one entry per entry of the data, "
@@ -148,6 +150,5 @@ def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, A
 def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
     r"""Data whose unknown entries are 0, whatever they held."""
 
-    if not isinstance(x, Tensor) or not isinstance(known, Tensor):
-        return x
+    x = as_state("x", x)
     return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))

@@ -15,7 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from solvers.doors import is_number
+
 from ..checks import check_count
+from ..data import as_data, as_floats, as_pair
 
 Way = Literal["slerp", "linear", "normed"]
 WAYS = ("slerp", "linear", "normed")
@@ -35,11 +38,15 @@ def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") 
 
     if way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
-    _same_shape(a, b)
-    if not isinstance(shares, Tensor):
-        check_count("shares", shares, at_least=2)
-        shares = torch.linspace(0, 1, shares)
-    u = shares.to(a).reshape(-1, *(1,) * a.ndim)
+    a, b = as_pair(a, b, ("a", "b"))
+    if len(a) != len(b):
+        raise ValueError(
+            f"a and b must have the same shape (B, *), but have {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+    if is_number(shares):
+        count: int = check_count("shares", shares, at_least=2)  # type: ignore[assignment]
+        shares = torch.linspace(0, 1, count)
+    u = as_floats("shares", shares, least=1).to(a).reshape(-1, *(1,) * a.ndim)
     b = b.to(a)
     line = torch.lerp(a[None], b[None], u)
     if way == "linear":
@@ -68,7 +75,7 @@ def along(latents: Tensor, count: int, way: Way = "slerp") -> Tensor:
         way: As in :func:`interpolate`.
     """
 
-    check_count("count", count, at_least=2)
+    latents, count = as_data("latents", latents), check_count("count", count, at_least=2)
     if len(latents) < 2:
         raise ValueError("a way needs at least 2 latents to pass.")
     places = torch.linspace(0, len(latents) - 1, count)
@@ -89,8 +96,7 @@ def weighted(latents: Tensor, weights: Tensor) -> Tensor:
         weights: The weights, with shape (n, K), such as barycentric coordinates.
     """
 
-    if not isinstance(weights, Tensor) or not bool(weights.isfinite().all()):
-        raise ValueError("weights must be a tensor of finite numbers.")
+    latents, weights = as_data("latents", latents), as_floats("weights", weights)
     if weights.ndim != 2 or weights.shape[1] != len(latents):
         raise ValueError(
             f"weights must have shape (n, {len(latents)}), not {tuple(weights.shape)}."
@@ -111,6 +117,8 @@ def grid(corners: Tensor, rows: int, columns: int) -> Tensor:
         columns: The number of columns.
     """
 
+    corners = as_data("corners", corners)
+    rows, columns = check_count("rows", rows, 1), check_count("columns", columns, 1)
     if len(corners) != 4:
         raise ValueError(f"a grid has 4 corners, but got {len(corners)}.")
     v, u = torch.linspace(0, 1, rows)[:, None], torch.linspace(0, 1, columns)[None]
@@ -120,12 +128,3 @@ def grid(corners: Tensor, rows: int, columns: int) -> Tensor:
 
 def _size(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1).reshape(-1, *(1,) * (x.ndim - 1))
-
-
-def _same_shape(a: Tensor, b: Tensor) -> None:
-    if not all(isinstance(z, Tensor) and z.is_floating_point() for z in (a, b)):
-        raise TypeError("latents must be floating-point tensors; of a solution, pass z.x.")
-    if a.shape != b.shape or a.ndim < 2:
-        raise ValueError(
-            f"both must have the same shape (B, *), but have {tuple(a.shape)} and {tuple(b.shape)}."
-        )

@@ -8,11 +8,11 @@ from torch import Tensor
 from solvers.shapes import Scalar
 
 from ..checks import check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .classifier_free import scales_at
 from .combined import Combined, Noisy
-from .gradients import RowFunction, as_rows, check_owner
+from .gradients import RowFunction, check_owner
 
 LogProb = Callable[..., Tensor]
 
@@ -42,11 +42,11 @@ def classifier(
         | https://arxiv.org/abs/2105.05233
     """
 
-    data = as_rows(data)
+    data = as_conditions(data)
     asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
     if not callable(scale):
-        check_finite("scale", scale)
+        scale = check_finite("scale", scale)
     return _Classified((model,), asked, scale, data)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from solvers.doors import as_tensor, is_number
 from solvers.problem import StateField
 
-from ..checks import check_interval
+from ..checks import check_interval, check_number
 from ..models import ScoreModel
 from .combined import Several
 
@@ -52,8 +53,8 @@ def classifier_free(
 
     if not condition:
         raise ValueError("classifier_free needs a condition, such as label=.")
-    if not callable(scale) and not isinstance(scale, int | float | Tensor):
-        raise TypeError(f"scale must be a number, a tensor or a function, but is {scale!r}.")
+    if not callable(scale):
+        scale = check_number("scale", scale) if is_number(scale) else as_tensor("scale", scale)
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
     _check_real(numbers, "be", scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:

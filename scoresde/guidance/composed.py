@@ -8,7 +8,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 
-from ..checks import check_interval
+from ..checks import check_interval, check_numbers
 from ..conditions import rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy, Several
@@ -39,7 +39,7 @@ def product(
 
     if not parts:
         raise ValueError("a product needs at least one part.")
-    weights = [1.0] * len(parts) if weights is None else [float(w) for w in weights]
+    weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
     if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
         raise ValueError(
             f"weights must be {len(parts)} finite numbers, one per part, not {weights}."
@@ -118,7 +118,8 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
         | https://arxiv.org/abs/2211.01324
     """
 
-    rising = list(levels) == sorted({float(v) for v in levels}) and all(map(math.isfinite, levels))
+    levels = check_numbers("levels", levels)
+    rising = levels == sorted(set(levels))
     if len(levels) != len(models) - 1 or not rising or min(levels, default=1) <= 0:
         raise ValueError(
             f"levels must be {len(models) - 1} noise levels that rise above 0, one between any two models, not "

@@ -48,7 +48,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
         | https://arxiv.org/abs/2406.02507
     """
 
-    check_finite("scale", scale)
+    scale = check_finite("scale", scale)
     return _Extrapolated(
         (model, weak), f"autoguidance {scale:g}", _Plain(scale), ("strong", "weak")
     )
@@ -77,8 +77,8 @@ def adaptive_projected(
         | https://arxiv.org/abs/2410.02416
     """
 
-    for name, value in (("scale", scale), ("parallel", parallel), ("norm", norm)):
-        check_finite(name, value)
+    scale, parallel = check_finite("scale", scale), check_finite("parallel", parallel)
+    norm = check_finite("norm", norm)
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
     name = f"projected guidance {scale:g}, parallel {parallel:g}, norm {norm:g}"
@@ -104,7 +104,7 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
         | https://arxiv.org/abs/2503.18886
     """
 
-    check_finite("scale", scale)
+    scale = check_finite("scale", scale)
     return _ZeroStar((model, other), scale)
 
 
@@ -140,7 +140,7 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
         | https://arxiv.org/abs/2305.08891
     """
 
-    check_finite("share", share)
+    share = check_finite("share", share)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share}.")
     return _Extrapolated(

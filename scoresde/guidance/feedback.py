@@ -53,8 +53,7 @@ def feedback(
         | https://arxiv.org/abs/2506.06085
     """
 
-    check_finite("share", share)
-    check_number("limit", limit)
+    share, limit = check_finite("share", share), check_number("limit", limit)
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], but is {share}.")
     if not limit >= 1:

@@ -146,22 +146,6 @@ def check_graph(model: ScoreModel, D: Tensor) -> None:
         )
 
 
-def as_rows(data: Mapping[str, object]) -> dict[str, Tensor]:
-    r"""Returns numbers, arrays and lists of them as tensors with a leading size."""
-
-    rows = {}
-    for name, value in data.items():
-        try:
-            tensor = torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"{name} must be a number, or a tensor, array or list of them with leading size B or 1, but is "
-                f"{value!r}."
-            ) from None
-        rows[name] = tensor if tensor.ndim else tensor[None]
-    return rows
-
-
 def check_function(
     name: str, function: object, data: Mapping[str, Tensor], takes: Sequence[str] = ("D",)
 ) -> None:

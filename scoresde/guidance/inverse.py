@@ -22,10 +22,9 @@ from torch import Tensor
 from solvers.shapes import Scalar
 
 from ..checks import check_count, check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import row_sum
-from .gradients import as_rows
 from .operators import (
     Measurable,
     Operator,
@@ -63,7 +62,7 @@ def posterior_sampling(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_finite("strength", strength)
+    strength = check_finite("strength", strength)
     if "noise" in data and not isinstance(data["noise"], Tensor):
         raise TypeError(
             "posterior_sampling has no noise=, in whose place it divides by the length of what is left: set "
@@ -100,7 +99,7 @@ def pseudoinverse(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_count("iterations", iterations, at_least=1)
+    iterations = check_count("iterations", iterations, at_least=1)
     pull = _Pseudoinverse(
         *_measured(operator, y, data), check_noise(noise), iterations, _spread(model)
     )
@@ -134,7 +133,7 @@ def moment_matching(
         data: What else the operator takes, such as masks, each with leading size B or 1.
     """
 
-    check_count("iterations", iterations, at_least=1)
+    iterations = check_count("iterations", iterations, at_least=1)
     if not check_noise(noise) > 0:
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
@@ -146,7 +145,7 @@ def moment_matching(
 def _measured(
     operator: Operator, y: Tensor, data: Mapping[str, Tensor]
 ) -> tuple[Tensor, Measurable, dict[str, Tensor]]:
-    rows = as_rows(data)
+    rows = as_conditions(data)
     return check_measurement(y), Measurable(operator, rows), rows
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite
+from ..data import as_floats
 from ..running import suspect
 from .combined import row_sum
-from .gradients import as_rows, check_function, check_gradients, title
+from .gradients import check_function, check_gradients, title
 
 ROUNDING = 1e-4  # what float32 and the order of sums may change, by far
 Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
@@ -42,7 +43,8 @@ def joined(
         pairs = zip(operators, stds, strict=True)
         return torch.cat([A(x, **data).reshape(len(x), -1) / std for A, std in pairs], 1)
 
-    flat = [check_measurement(y).reshape(len(y), -1) / s for y, s in zip(ys, stds, strict=True)]
+    known = [check_measurement(y, "each of ys") for y in ys]
+    flat = [y.reshape(len(y), -1) / s for y, s in zip(known, stds, strict=True)]
     size = max(map(len, flat))
     if {*map(len, flat)} - {1, size}:
         raise ValueError(
@@ -203,21 +205,16 @@ def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -
     return x
 
 
-def check_measurement(y: object) -> Tensor:
-    r"""Returns measurements as a tensor with a leading size, refused unless they are finite numbers."""
+def check_measurement(y: Tensor, name: str = "y") -> Tensor:
+    r"""Returns measurements, refused unless they are finite numbers."""
 
-    y = as_rows({"y": y})["y"]
-    if not y.is_floating_point():
-        raise TypeError(f"y must hold floating-point numbers, but holds {y.dtype}.")
-    if not bool(y.isfinite().all()):
-        raise ValueError("y must be finite, but has NaN or infinite entries.")
-    return y
+    return as_floats(name, y, least=1)
 
 
 def check_noise(noise: float) -> float:
     r"""Returns the standard deviation of noise, refused unless it is a number of at least 0."""
 
-    check_finite("noise", noise)
+    noise = check_finite("noise", noise)
     if noise < 0:
         raise ValueError(f"noise must be at least 0, but is {noise}.")
     return noise

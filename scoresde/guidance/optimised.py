@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_count, check_finite
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
-from .gradients import RowFunction, as_rows, check_owner
+from .gradients import RowFunction, check_owner
 
 
 def optimised(
@@ -39,9 +39,9 @@ def optimised(
         | https://arxiv.org/abs/2302.07121
     """
 
-    check_finite("rate", rate)
-    check_count("iterations", iterations, at_least=1)
-    data = as_rows(data)
+    rate = check_finite("rate", rate)
+    iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
     check_owner("loss", loss, data)
     return _Optimised((model,), RowFunction("loss", loss, data), rate, iterations, data)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from solvers import get
 
 from ..checks import check_finite
+from ..data import as_floats
 from ..models import ScoreModel
 from ..running import Run, current_run
 from .classifier_free import ClassifierFree
@@ -42,13 +43,13 @@ def plus_plus(
         | https://arxiv.org/abs/2406.08070
     """
 
-    check_finite("scale", scale)
+    scale = check_finite("scale", scale)
     if not 0 <= scale <= 1:
         raise ValueError(f"scale must lie in [0, 1], but is {scale}.")
     if not condition:
         raise ValueError("plus_plus needs a condition, such as label=.")
     if times is not None:
-        times = torch.as_tensor(times).detach().double().cpu()
+        times = as_floats("times", times).detach().double().cpu()
         falls = torch.exp(-model.process.log_snr(times)).diff() < 0
         if times.ndim != 1 or len(times) < 2 or not bool(falls.all()):
             raise ValueError(

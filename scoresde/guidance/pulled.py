@@ -22,9 +22,9 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from ..checks import check_finite, check_number
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
-from .gradients import RowFunction, as_rows, check_gradients, check_graph, check_owner
+from .gradients import RowFunction, check_gradients, check_graph, check_owner
 from .guided import Guided
 from .operators import Product
 from .trust import trusted_level
@@ -185,8 +185,8 @@ def universal(
         | https://arxiv.org/abs/2302.07121
     """
 
-    check_finite("scale", scale)
-    data = as_rows(data)
+    scale = check_finite("scale", scale)
+    data = as_conditions(data)
     check_owner("loss", loss, data)
     return Pulled(model, _Loss(RowFunction("loss", loss, data), scale, data), max_level)
 

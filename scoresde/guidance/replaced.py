@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_count
-from ..conditions import rows_of
+from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
 from .combined import Combined, Noisy
-from .gradients import as_rows
 from .operators import Measurable, Operator, check_measurement, measure, solve
 
 
@@ -34,8 +33,8 @@ def replacement(
         | https://arxiv.org/abs/2212.00490
     """
 
-    check_count("iterations", iterations, at_least=1)
-    data = as_rows(data)
+    iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
     linear = Measurable(operator, data, affine=True)
     return _Replaced((model,), linear, check_measurement(y), iterations, data)
 

@@ -30,8 +30,7 @@ def thresholded(
         | https://arxiv.org/abs/2205.11487
     """
 
-    for name, value in (("limit", limit), ("quantile", quantile)):
-        check_finite(name, value)
+    limit, quantile = check_finite("limit", limit), check_finite("quantile", quantile)
     if not limit > 0:
         raise ValueError(f"limit must be positive, but is {limit}.")
     if quantile is not None and not 0 < quantile <= 1:

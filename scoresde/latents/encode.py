@@ -12,7 +12,8 @@ from solvers import Solution
 from solvers.shapes import align
 
 from ..bitwise import environment, settle
-from ..checks import check_data
+from ..checks import check_data, check_number
+from ..data import as_state
 from ..ending import carried
 from ..models import ScoreModel
 from ..settings import Settings, split
@@ -57,9 +58,9 @@ def encode(
         )
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
-    batch = len(x) if isinstance(x, Tensor) else None
+    x, t_max = as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
-    model, settings = split(model, options, batch, **(FIXED if stepped else DEFAULTS))
+    model, settings = split(model, options, len(x), **(FIXED if stepped else DEFAULTS))
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process

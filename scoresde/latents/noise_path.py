@@ -25,6 +25,7 @@ from solvers.calls import counting
 from solvers.shapes import factors
 
 from ..checks import check_data, check_number
+from ..data import as_state
 from ..models import ScoreModel
 from ..plans import describe_process
 from ..sampling import decode
@@ -108,7 +109,7 @@ class NoisePath:
         alike = alike and torch.equal(self.times, other.times)
         if not alike or self.normals.shape != other.normals.shape:
             raise ValueError("both noise paths must have the same solver, times and shapes.")
-        check_number("noise_level", noise_level)
+        noise_level = check_number("noise_level", noise_level)
         if not noise_level >= 0:
             raise ValueError(f"noise_level must be at least 0, but is {noise_level}.")
         levels = self.provenance["noise levels"]
@@ -146,12 +147,12 @@ def encode_noise(
         raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
     if chain not in ("forward", "independent"):
         raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
-    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **DEFAULTS)
-    solver = _checked(settings)
+    x = as_state("x", x)
+    model, settings = split(model, options, len(x), **DEFAULTS)
+    solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    process = model.process
     start = process.start_of("encoding") if settings.t_min is None else settings.t_min
-    times = make_times(model, process.t_max if t_max is None else t_max, start, settings)
+    times = make_times(model, check_number("t_max", t_max) or process.t_max, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()

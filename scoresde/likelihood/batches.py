@@ -12,6 +12,7 @@ from solvers.brownian import Seed
 
 from ..checks import check_data
 from ..custom import NonlinearProcess
+from ..data import as_state
 from ..latents.encode import refuse_noise
 from ..models import ScoreModel
 from ..settings import OPTIONS, Settings, split
@@ -106,7 +107,8 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
     idle = [name for name in IDLE if options.get(name) is not None]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on a likelihood; leave it.")
-    model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None, **defaults)
+    x = as_state("x", x)
+    model, settings = split(model, options, len(x), **defaults)
     refuse_noise(settings)
     process = model.process
     if isinstance(process, NonlinearProcess):

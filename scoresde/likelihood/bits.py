@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, keyed_uniform
+from solvers.doors import as_number, as_tensor, as_whole
 
+from ..data import check_batch_shape, check_rows_finite
 from .result import Likelihood
 
 
 def bin_width(levels: int, low: float, high: float) -> float:
     r"""Returns the distance between neighbouring levels."""
 
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        raise ValueError(f"levels must be a whole number of at least 2, but is {levels}.")
+    levels = as_whole("levels", levels, at_least=2)
+    low, high = as_number("low", low), as_number("high", high)
     if not low < high or not math.isfinite(high - low):
         raise ValueError(f"need finite low < high, but got {low} and {high}.")
     return (high - low) / (levels - 1)
@@ -23,9 +25,9 @@ def bin_width(levels: int, low: float, high: float) -> float:
 def on_levels(x: Tensor, levels: int, low: float, high: float) -> Tensor:
     r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
 
-    width = bin_width(levels, low, high)
-    if x.is_complex():
-        raise TypeError(f"x must hold real numbers, but holds {x.dtype}.")
+    width, x = bin_width(levels, low, high), as_tensor("x", x)
+    check_batch_shape("x", x)
+    check_rows_finite("x", x)
     values = x.double() if x.is_floating_point() else low + x.double() * width
     steps = (values - low) / width
     if steps.min() < -0.5 or steps.max() > levels - 0.5:
@@ -67,7 +69,7 @@ def dequantize(
         ValueError: If data is not on the levels.
     """
 
-    width = bin_width(levels, low, high)
+    width, x = bin_width(levels, low, high), as_tensor("x", x)
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     x = on_levels(x, levels, low, high)
     index = torch.arange(len(x), device=x.device) + first_index
@@ -85,7 +87,9 @@ def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) ->
         high: The value of the highest level.
     """
 
-    width = bin_width(levels, low, high)
+    width, x = bin_width(levels, low, high), as_tensor("x", x)
+    if not bool(x.isfinite().all()):
+        raise ValueError("x must be finite, but has NaN or infinite entries.")
     return low + width * torch.round((x - low) / width).clamp(0, levels - 1)
 
 

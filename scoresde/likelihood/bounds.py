@@ -101,8 +101,8 @@ def elbo(
         ValueError, TypeError: If an option or condition does not fit.
     """
 
-    for name, value, least in (("nodes", nodes, 1), ("draws", draws, 1), ("steps", steps, 2)):
-        check_count(name, value, at_least=least)
+    nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
+    steps = check_count("steps", steps, at_least=2)
     asked = ask_freely(model, x, options)
     measure = _Integral(asked) if steps is None else _Sum(asked, steps)
     with asked.settings.gradients():

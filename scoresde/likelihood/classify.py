@@ -6,6 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from solvers.doors import as_tensor
+
+from ..data import as_data, as_floats
 from ..models import ScoreModel
 from .batches import with_seed
 from .bounds import elbo
@@ -46,20 +49,21 @@ def classify(
         | https://arxiv.org/abs/2303.16203
     """
 
-    if len(classes) < 2:
-        raise ValueError(f"classes must be at least two, but are {list(classes)}.")
+    x, labels = as_data("x", x), as_tensor("classes", classes)
+    if labels.ndim != 1 or len(labels) < 2 or labels.is_floating_point():
+        raise ValueError(f"classes must be at least two whole numbers, but are {classes}.")
     if condition not in model.conditions:
         known = ", ".join(model.conditions) or "none"
         raise ValueError(f"the model takes no condition {condition!r}; there are: {known}.")
     if by not in ("flow", "elbo"):
         raise ValueError(f"by must be 'flow' or 'elbo', but is {by!r}.")
-    prior = torch.ones(len(classes)) if prior is None else prior
-    if prior.shape != (len(classes),) or not bool((prior > 0).all()):
-        raise ValueError(f"prior must be {len(classes)} positive numbers, one per class.")
+    prior = torch.ones(len(labels)) if prior is None else as_floats("prior", prior)
+    if prior.shape != (len(labels),) or not bool((prior > 0).all()):
+        raise ValueError(f"prior must be {len(labels)} positive numbers, one per class.")
     measure: Callable[..., Any] = log_likelihood if by == "flow" else elbo
     options = options if options.get("seeds") is not None else with_seed(options)
     found = []
-    for value in classes:
+    for value in labels.tolist():
         label = torch.full((len(x),), value, device=x.device)
         bound = model.given(**{condition: label})
         found.append(measure(bound, x, **options).nats)

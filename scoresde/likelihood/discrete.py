@@ -92,7 +92,7 @@ def discrete_log_likelihood(
     """
 
     check_model(model)
-    check_count("draws", draws, at_least=2 if importance else 1)
+    draws = check_count("draws", draws, at_least=2 if importance else 1)
     width = bin_width(levels, low, high)
     if isinstance(dequantization, str) and dequantization not in NOISES:
         raise ValueError(

@@ -71,7 +71,7 @@ def fit_noise(
         After each step, the loss in nats per dimension: minus the evidence lower bound.
     """
 
-    check_count("steps", steps, at_least=1)
+    steps = check_count("steps", steps, at_least=1)
     width = bin_width(levels, low, high)
     data = on_levels(data, levels, low, high)
     optimizer = torch.optim.Adam(noise.parameters(), lr=lr)

@@ -12,6 +12,7 @@ from torch import Tensor
 from solvers import SolverError
 
 from ..checks import check_count, check_number
+from ..data import as_state
 from ..models import ScoreModel
 from .batches import Batch, ask
 from .flow import Flow
@@ -57,9 +58,9 @@ def log_likelihood(
         SolverError: If the run fails.
     """
 
-    size = math.prod(x.shape[1:]) if isinstance(x, Tensor) else 0
-    kind = _kind(divergence, probes, target_stderr, size)
-    check_count("nodes", nodes, at_least=8)
+    x = as_state("x", x)
+    kind = _kind(divergence, probes, target_stderr, math.prod(x.shape[1:]))
+    nodes = check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **DEFAULTS)
     settings = asked.settings
     if not asked.model.differentiable:
@@ -113,8 +114,8 @@ def _warn_of_noise(found: Likelihood) -> None:
 def _kind(divergence: str, probes: int | None, target: float | None, size: int) -> Kind:
     if divergence not in KINDS:
         raise ValueError(f"divergence must be one of {', '.join(KINDS)}, not {divergence!r}.")
-    check_count("probes", probes, at_least=SKETCHED if divergence == "hutch++" else 1)
-    check_number("target_stderr", target)
+    probes = check_count("probes", probes, at_least=SKETCHED if divergence == "hutch++" else 1)
+    target = check_number("target_stderr", target)
     if target is not None and not target > 0:
         raise ValueError(f"target_stderr must be positive, but is {target}.")
     for name, value in (("probes", probes), ("target_stderr", target)):

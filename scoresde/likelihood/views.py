@@ -62,8 +62,8 @@ def path_density(
         options: As in :func:`elbo`.
     """
 
-    check_count("steps", steps, at_least=1)
-    check_count("paths", paths, at_least=1)
+    steps = check_count("steps", steps, at_least=1)
+    paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..data import as_floats
 from . import figures
 
 MARKERS = "osv^D<>pX*hd"  # with ten colours, sixty curves that can be told apart
@@ -26,10 +27,14 @@ def histogram(
     """
 
     figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
-    every = np.concatenate([values.numpy() for values, _ in groups.values()])
+    known = {
+        name: as_floats(name, values).flatten().cpu().numpy()
+        for name, (values, _) in groups.items()
+    }
+    every = np.concatenate(list(known.values()))
     edges = np.linspace(every.min(), every.max(), bins + 1)
-    for name, (values, words) in groups.items():
-        axis.hist(values.numpy(), edges, alpha=0.6, label=f"{name}: {words}")
+    for name, (_, words) in groups.items():
+        axis.hist(known[name], edges, alpha=0.6, label=f"{name}: {words}")
     axis.set_xlabel(label)
     axis.set_ylabel("samples")
     figures.legend(axis)

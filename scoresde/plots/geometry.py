@@ -59,7 +59,7 @@ def geometry(
 
     _check(trajectory, sample, step, file)
     file = Path(file)
-    check_finite("seconds", seconds)
+    seconds = check_finite("seconds", seconds)
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, but is {seconds}.")
     view = path_view(trajectory, sample, dimensions, highest, density)

@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from ..checks import check_count
+from ..data import as_floats
 from . import figures
 from .movie import check_gif, write_gif
 
@@ -21,8 +23,9 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
         gap: The pixels between images. They are grey, and so is the room of images that a last row lacks.
     """
 
-    images = x.detach().cpu().float()
+    images = as_floats("x", x, least=3).detach().cpu().float()
     images = images[:, 0] if images.ndim == 4 else images
+    columns = check_count("columns", columns, at_least=1)
     if images.ndim != 3:
         raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
     images = functional.pad(images, (0, gap, 0, gap))
@@ -58,8 +61,9 @@ def images(
     named = {"": groups} if isinstance(groups, Tensor) else groups
     across = across or len(named)
     down = math.ceil(len(named) / across)
+    known = {title: as_floats(title or "groups", x, least=3) for title, x in named.items()}
     pictures = {
-        title: tile(2 * (x - low) / (high - low) - 1, columns, gap=1) for title, x in named.items()
+        title: tile(2 * (x - low) / (high - low) - 1, columns, gap=1) for title, x in known.items()
     }
     height, wide = next(iter(pictures.values())).shape
     width = wide / 25  # inches: a pixel of 8 x 8 images is to be seen
@@ -93,7 +97,7 @@ def animate(
     file = Path(file)
     check_gif(file)
     pictures = []
-    for x in path:
+    for x in as_floats("path", path, least=4):
         grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5
         pictures.append(np.kron(grey, np.ones((zoom, zoom))).round().astype(np.uint8))
     write_gif(file, pictures, seconds)

@@ -76,7 +76,7 @@ def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: in
     """
 
     figures.check_picture(Path(file))
-    check_count("columns", columns, at_least=1)
+    columns = check_count("columns", columns, at_least=1)
     shape, samples = tuple(followed.states.shape[2:]), followed.states.shape[1]
     if not 0 <= sample < samples:
         raise ValueError(f"sample must lie in [0, {samples - 1}], but is {sample}.")

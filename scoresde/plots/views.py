@@ -94,7 +94,7 @@ def path_view(
 ) -> View:  # fmt: skip
     r"""Returns the view of a sample's way, from a noise level on."""
 
-    check_finite("highest", highest)
+    highest = check_finite("highest", highest)
     if highest is not None and not highest > 0:
         raise ValueError(f"highest must be a positive noise level, but is {highest}.")
     few = trajectory.dimension <= FEW

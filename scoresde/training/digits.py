@@ -3,12 +3,14 @@ r"""The score model of digits that this package ships.
 It sees uniformly dequantised images, and their labels four times out of five.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
 from ..likelihood import dequantize
 from ..moments import moments
@@ -102,6 +104,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
         },
     }
     file = save(model, folder / "digits", card)
+    tqdm.write("measuring the model that was written, which takes minutes", file=sys.stderr)
     card = {**load(file).card, "metrics": evaluate(load(file))}
     return [save(load(file), folder / "digits", card)]
 

@@ -3,6 +3,9 @@ r"""Denoising losses."""
 import torch
 from torch import Tensor
 
+from solvers.doors import as_tensor
+
+from ..data import as_state
 from ..models import ScoreModel
 
 
@@ -28,6 +31,9 @@ def denoising_loss(
         | https://arxiv.org/abs/2206.00364
     """
 
+    x, z, log_snr = as_state("x", x), as_state("z", z), as_tensor("log_snr", log_snr)
+    if log_snr.shape not in ((), (1,), (len(x),)):
+        raise ValueError(f"log_snr must have shape ({len(x)},), but has {tuple(log_snr.shape)}.")
     t = model.process.time(log_snr.double())
     weight = torch.exp(2 * log_snr) + 1 / model.data_std**2
     noisy = model.process.perturb(x.double(), t, z.double()).to(x)

@@ -82,10 +82,10 @@ def tune(
 
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
-    check_count("budget", budget, at_least=2)
+    budget = check_count("budget", budget, at_least=2)
     check_choice(model, chosen, [budget], grids, [reference_tolerance])
-    for name, count in (("samples", samples), ("held_out", held_out)):
-        check_count(name, count, at_least=4)
+    samples = check_count("samples", samples, at_least=4)
+    held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
     model, options = bind(model, {"seed": seed, **options}, samples)
     shape = sample_shape(model, data, samples)

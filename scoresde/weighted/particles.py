@@ -83,9 +83,9 @@ def make_steps(
 ) -> Steps:  # fmt: skip
     r"""Returns the steps of a run, refused unless its options make sense."""
 
-    check_count("count", count, at_least=2)
-    check_count("steps", steps, at_least=1)
-    check_number("threshold", threshold)
+    count = check_count("count", count, at_least=2)
+    steps = check_count("steps", steps, at_least=1)
+    threshold = check_number("threshold", threshold)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], but is {threshold}.")
     process = model.process

@@ -27,13 +27,8 @@ from torch import Tensor
 from solvers import counting
 from solvers.problem import StateField
 
-from ..guidance.gradients import (
-    as_rows,
-    check_function,
-    check_gradients,
-    gradient_of,
-    one_per_row,
-)
+from ..conditions import as_conditions
+from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..guidance.trust import trusted_level
 from ..models import ScoreModel
 from ..progress import bar
@@ -82,7 +77,7 @@ def twisted_sample(
     """
 
     check_model(model)
-    data = as_rows(data)
+    data = as_conditions(data)
     check_function("log_prob", log_prob, data, ("D", "level"))
     check_shared([model], data.values())
     if not model.differentiable:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from solvers.doors import as_device
+
 from ..classifiers import Classifier
 from .files import (
     EMBEDDED,
@@ -48,6 +50,7 @@ def load_classifier(
         ValueError: If the files are not a classifier, or damaged.
     """
 
+    device = as_device("device", device)
     card_file, card = open_card(name, FOLDER, NEEDED)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):

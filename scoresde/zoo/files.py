@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from solvers.doors import as_device
+
 from .. import networks, processes, schedules
 from ..moments import Moments
 from ..network_score import NetworkScore
@@ -59,6 +61,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         ValueError: If the files are not a model, or damaged.
     """
 
+    device = as_device("device", device)
     card_file, card = open_card(name, EMBEDDED, NEEDED)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):

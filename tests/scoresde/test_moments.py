@@ -159,7 +159,7 @@ def test_isotropic_moments_are_one_variance() -> None:
     ("call", "message"),
     [
         (lambda: ss.moments(torch.ones(1, 3)), "at least 2 samples"),
-        (lambda: ss.moments(torch.ones(5, 3, dtype=torch.int64)), "finite floating-point"),
+        (lambda: ss.moments(torch.ones(5, 3, dtype=torch.int64)), "floating-point numbers"),
         (lambda: ss.moments(torch.rand(5, 3), "half"), "kind must be 'full', 'diagonal' or 'low_rank'"),
         (lambda: ss.moments(torch.rand(5, 3), "low_rank"), "rank= goes with kind='low_rank'"),
         (lambda: ss.moments(torch.rand(5, 3), "low_rank", rank=3), r"rank must be in \[1, 2\]"),
@@ -170,7 +170,7 @@ def test_isotropic_moments_are_one_variance() -> None:
     ],
 )  # fmt: skip
 def test_wrong_moments_are_refused(call: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()  # type: ignore[operator]
 
 

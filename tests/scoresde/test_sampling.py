@@ -407,8 +407,16 @@ BAD = [
     (lambda: ss.encode(M, X.long()), TypeError, "floating-point numbers, but holds torch.int64"),
     (lambda: ss.encode(M, X / 0), ValueError, r"NaN or infinite entries in rows \[0, 1\]"),
     (lambda: ss.encode(M, X[0]), ValueError, r"shape \(B, \*\).*\(2,\)"),
-    (lambda: ss.encode(M, [1.0]), TypeError, "x must be a tensor, but is a list"),
-    (lambda: ss.encode(M, X.to("meta")), ValueError, "x is on meta but the model on cpu"),
+    (
+        lambda: ss.encode(M, "x"),
+        TypeError,
+        "x must be numbers in a tensor, an array or a list, but is 'x'",
+    ),
+    (
+        lambda: ss.encode(M, X.to("meta")),
+        TypeError,
+        "x must be numbers, but is on the device meta",
+    ),
     (lambda: ss.reconstruct(M, X, denoise=True), ValueError, "no place in a round trip"),
     (
         lambda: ss.decode(M, X, t_max=0.5, times=torch.tensor([1.0, 0.1])),

@@ -88,7 +88,7 @@ def test_spectra_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1e4
     with pytest.raises(ValueError, match="images have shape"):
         plots.spectrum(tmp_path / "b.png", torch.zeros(1, 3, 5))
-    with pytest.raises(TypeError, match="floating-point numbers, not torch.uint8"):
+    with pytest.raises(TypeError, match="floating-point numbers, but holds torch.uint8"):
         plots.spectrum(tmp_path / "b.png", torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="must be finite"):
         spectra.spectrum(torch.full((2, 1, 4, 4), math.nan))

@@ -1,0 +1,79 @@
+r"""Messages in the words of the command line: `steps=` is --steps there."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+ELSEWHERE = {
+    r"solvers\.available\(\) lists": "`scoresde solvers` lists",
+    r"pass progress=True": "leave out --json",
+    r"ss\.dequantize or ss\.discrete_log_likelihood": "--levels",
+    r"ss\.dequantize": "--levels",
+    r"the model ss\.classifier_free\(model, scale, label=\.\.\.\)": "--guidance",
+    r"call model\.eval\(\)": "train it further, or save it anew",
+}
+
+
+def spoken(text: str, options: Mapping[str, str]) -> str:
+    r"""Returns a message in the words of the command line.
+
+    Arguments:
+        text: The message, in the words of Python.
+        options: The options of the command, by the names that Python has for them.
+    """
+
+    for words, ours in ELSEWHERE.items():
+        text = re.sub(words, ours, text)
+
+    def said(match: re.Match[str]) -> str:
+        option = options.get(match["name"])
+        return match[0] if option is None else option + ("" if match["value"] is None else " ")
+
+    # not the settings of a solver, as in recurrent:repeats=2, nor what is no word of its own
+    text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)
+    name = re.match(r"(each of )?([a-z_]+)(?= (must|is) )", text)
+    if name and name[2] in options:
+        text = f"{name[1] or ''}{options[name[2]]}{text[name.end() :]}"
+    return text
+
+
+def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
+    r"""Returns the options of the command that some arguments name, as they are written."""
+
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    found = {}
+    for parameter in command.params:
+        longest = max(parameter.opts, key=len)
+        if longest.startswith("--"):
+            found[parameter.name] = found[longest[2:].replace("-", "_")] = longest
+    if "n" in found or "samples" in found:
+        found["shape"] = found["samples"] = "-n"
+    return found
+
+
+@contextmanager
+def stoppable(kept: str = "nothing was written") -> Iterator[None]:
+    r"""Says what there is if the user stops a command.
+
+    Arguments:
+        kept: What is kept, in words.
+    """
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nstopped: {kept}.\n")
+        raise
+
+
+def told(kind: str, file: object, as_json: bool) -> None:
+    r"""Says that what was made is not kept, unless there is a file for it."""
+
+    if file is None and not as_json:
+        typer.echo(f"{kind} are not kept: pass --out with a file for them.", err=True)

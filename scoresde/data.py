@@ -1,0 +1,108 @@
+r"""Data at the door: batches of floating-point numbers."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers.doors import as_tensor
+
+LEVELS = (
+    "; scale integer data as in training, and pass levels through ss.dequantize for likelihoods"
+)
+
+
+def as_floats(
+    name: str, value: object, *, least: int = 0, dtype: torch.dtype | None = None, cure: str = ""
+) -> Tensor:
+    r"""Returns finite floating-point numbers.
+
+    Arguments:
+        name: What they are called.
+        value: The numbers: a tensor, an array, a list, or one.
+        least: The least number of dimensions.
+        dtype: The dtype. By default, that of the numbers.
+        cure: What to do with whole ones.
+
+    Raises:
+        TypeError: If it holds no numbers, or whole ones.
+        ValueError: If there are none, of too few dimensions, or NaN or infinite ones.
+    """
+
+    x = _floats(name, value, dtype, cure)
+    if x.ndim < least or not x.numel():
+        wanted = f", in at least {least} dimensions" if least else ""
+        raise ValueError(f"{name} must hold numbers{wanted}, but has shape {tuple(x.shape)}.")
+    if not bool(x.detach().isfinite().all()):
+        raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
+    return x
+
+
+def as_data(name: str, value: object, *, finite: bool = True) -> Tensor:
+    r"""Returns data of shape (B, *), B >= 1, in floating-point numbers.
+
+    Raises:
+        TypeError: If it holds no numbers, or whole ones.
+        ValueError: If its shape or values do not fit.
+    """
+
+    x = _floats(name, value, None, LEVELS)
+    check_batch_shape(name, x)
+    if finite:
+        check_rows_finite(name, x)
+    return x
+
+
+def as_state(name: str, value: object) -> Tensor:
+    r"""Returns states of shape (B, *), whose values nobody looks at, so that no device is waited for."""
+
+    return as_data(name, value, finite=False)
+
+
+def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
+    r"""Returns two sets of data whose samples have one shape."""
+
+    a, b = (as_data(name, value) for name, value in zip(names, (x, y), strict=True))
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have samples of the same shape, but have {tuple(a.shape[1:])} and "
+            f"{tuple(b.shape[1:])}."
+        )
+    return a, b
+
+
+def _floats(name: str, value: object, dtype: torch.dtype | None, cure: str) -> Tensor:
+    x = as_tensor(name, value, dtype)
+    if not isinstance(value, Tensor | np.ndarray) and x.dtype == torch.int64:
+        x = x.to(torch.get_default_dtype())  # lists know of no dtype: [[0, 1]] is [[0.0, 1.0]]
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, but holds {x.dtype}{cure}.")
+    return x
+
+
+def check_batch_shape(name: str, x: Tensor) -> None:
+    r"""Refuses what is no batch of at least one sample."""
+
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"{name} must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
+
+
+def check_rows_finite(name: str, x: Tensor) -> None:
+    r"""Refuses NaN and infinite entries."""
+
+    bad = (~x.detach().flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise ValueError(
+            f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}."
+        )
+
+
+def labels_of(labels: object, count: int) -> Tensor:
+    r"""Returns the labels of data, one for each of its samples."""
+
+    known = as_tensor("labels", labels)
+    if known.shape != (count,) or known.is_floating_point():
+        raise ValueError(
+            f"labels must be {count} whole numbers, one per sample, but hold {known.dtype} of shape "
+            f"{tuple(known.shape)}."
+        )
+    return known
