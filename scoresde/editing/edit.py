@@ -13,6 +13,7 @@ from solvers import Solution
 from ..checks import check_number
 from ..models import ScoreModel
 from ..process import Use
+from ..scale import scale_of, start_of
 from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import WAYS, inpaint
@@ -107,7 +108,7 @@ def edit(
         )
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
-    start = target.process.start_of(use) if options.get("t_min") is None else options["t_min"]
+    start = start_of(target, use) if options.get("t_min") is None else options["t_min"]
     t_max = turning_time(target, noise_level, strength, start)
     idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
     if idle:
@@ -135,7 +136,7 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
         raise ValueError("the path was not kept: pass path=True to edit.")
     path = e.path
     if e.provenance["solver"] != DIFFERENCE:  # whose path is data all along
-        process, c = model.process, model.data_std
+        process, c = model.process, scale_of(model)
         level = torch.exp(-process.log_snr(e.times))
         size = c / (c**2 + level**2).sqrt() / process.scales(e.times)[0]
         path = path * size.to(path).reshape(-1, *(1,) * e.x.ndim)

@@ -13,6 +13,7 @@ from solvers.shapes import align
 from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
 from ..sampling import decode, sample
+from ..scale import scale_of
 from ..settings import Settings, split
 
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
@@ -135,7 +136,7 @@ def follow(
         states=s.path / align(alphas, s.path),
         estimates=estimates,
         means=_means(bound, s.path, s.times, settings),
-        data_std=model.data_std,
+        data_std=scale_of(model),
         density=_density(bound),
         provenance=s.provenance,
     )
@@ -149,7 +150,8 @@ def _means(model: ScoreModel, path: Tensor, times: Tensor, settings: Settings) -
     if not settings.method.one_normal:
         return None
     seed, index = settings.keys(torch.arange(path.shape[1]))
-    noise, ends = Increments(seed, index, path[0]), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    noise = Increments(seed, index, path[0], times)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     common = {name: getattr(settings, name) for name in RUNNING}
     means = []
     for i, x in enumerate(path[:-1]):

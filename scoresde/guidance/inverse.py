@@ -24,6 +24,7 @@ from solvers.shapes import Scalar
 from ..checks import check_count, check_finite
 from ..conditions import rows_of
 from ..models import ScoreModel
+from ..scale import scale_of
 from .combined import row_sum
 from .gradients import check_function
 from .operators import Operator, Product, check_measurement, check_noise, measure, solve
@@ -82,7 +83,9 @@ def pseudoinverse(
     check_count("iterations", iterations, at_least=1)
     check_function("operator", operator, data)
     measured = (check_measurement(y), operator, data)
-    return Pulled(model, _Pseudoinverse(*measured, check_noise(noise), iterations, model.data_std))
+    return Pulled(
+        model, _Pseudoinverse(*measured, check_noise(noise), iterations, scale_of(model))
+    )
 
 
 def moment_matching(

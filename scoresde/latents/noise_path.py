@@ -28,6 +28,7 @@ from ..checks import check_data, check_number
 from ..models import ScoreModel
 from ..plans import describe_process
 from ..sampling import decode
+from ..scale import start_of
 from ..settings import STEPPING, Settings, split
 from ..transport import make_reverse, make_times, provenance
 
@@ -150,7 +151,7 @@ def encode_noise(
     solver = _checked(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
-    start = process.start_of("encoding") if settings.t_min is None else settings.t_min
+    start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
     times = make_times(model, process.t_max if t_max is None else t_max, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)
