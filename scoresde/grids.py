@@ -43,12 +43,27 @@ NAMES = ("t", *GRIDS)
 SCALED = ("tan", "asinh")  # which bend at the scale of the data
 
 
-def model_grid(model: ScoreModel, name: str, start: float, stop: float, steps: int) -> Tensor:
-    r"""Returns the times of :func:`grid_times` for a model, with a warning where it rests on what was not said."""
+def model_grid(
+    model: ScoreModel, name: str, start: float, stop: float, steps: int, *, whole: bool = False
+) -> Tensor:
+    r"""Returns the times of :func:`grid_times` for a model, with a warning where it rests on what was not said.
 
-    times = grid_times(model.process, name, start, stop, steps, scale_of(model))
+    Arguments:
+        model: The score model.
+        name: The name of the grid.
+        start: The first time.
+        stop: The last time, before or after it.
+        steps: The number of intervals.
+        whole: Whether levels are spaced up to that of t_max however high, for solvers whose steps must be
+            alike.
+    """
+
+    scale = scale_of(model)
+    times = grid_times(model.process, name, start, stop, steps, scale, whole=whole)
     if name in SCALED:
         ask_scale(model, f"grid={name!r}")
+    elif whole:
+        return times
     elif name in GRIDS and steps > 1 and model.data_scale is None:
         top = max(model.process.noise_level(t) for t in (start, stop))
         if top > highest(model.process, UNSAID):
@@ -67,7 +82,14 @@ def highest(process: Process, scale: float) -> float:
 
 
 def grid_times(
-    process: Process, name: str, start: float, stop: float, steps: int, scale: float = UNSAID
+    process: Process,
+    name: str,
+    start: float,
+    stop: float,
+    steps: int,
+    scale: float = UNSAID,
+    *,
+    whole: bool = False,
 ) -> Tensor:
     r"""Returns the times of a grid, with shape (steps + 1,), in float64.
 
@@ -78,6 +100,7 @@ def grid_times(
         stop: The last time, before or after it.
         steps: The number of intervals.
         scale: The root mean square of the data.
+        whole: Whether levels are spaced up to that of t_max, however high.
 
     Raises:
         ValueError: If there is no grid of this name.
@@ -91,7 +114,8 @@ def grid_times(
     if name == "t":
         return _spaced(ends, steps)
     forward, inverse = GRIDS[name]
-    levels = torch.exp(-process.log_snr(ends)).clamp(max=highest(process, scale))
+    levels = torch.exp(-process.log_snr(ends))
+    levels = levels if whole else levels.clamp(max=highest(process, scale))
     times = process.time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
     times[0], times[-1] = ends
     return times

@@ -211,7 +211,8 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     if method.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
     grid, steps = _grid(model, settings), settings.steps or STEPS
-    return model_grid(model, grid, start, stop, steps)
+    near = method.even or method.reversible  # whose steps must be alike
+    return model_grid(model, grid, start, stop, steps, whole=near)
 
 
 def same_time(one: float, other: float) -> bool:
