@@ -77,6 +77,7 @@ class ScoreModel(nn.Module, ABC):
     _data_std: float | None = None
     _data_scale: float | None = None
     _finest: float | None = None
+    _asked_at_prior: bool = False
 
     @property
     def data_std(self) -> float:

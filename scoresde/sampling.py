@@ -15,7 +15,7 @@ from .bitwise import warn_of_other_bits
 from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
 from .plans import describe_process
-from .scale import check_last, check_prior, start_of
+from .scale import check_last, check_marginal, check_prior, start_of
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, same_time, transport
 
@@ -61,6 +61,7 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
     check_prior(model, torch.tensor(start, dtype=torch.float64))
+    check_marginal(model, x)
     with settings.gradients():
         return _decode(model, x, start, settings)
 

@@ -8,6 +8,7 @@ where one is a third of the other.
 
 import math
 
+import torch
 from torch import Tensor
 
 from .models import UNSAID, ScoreModel
@@ -16,6 +17,7 @@ from .warning import warn
 
 THIRD = 1 / 3  # of the one, where the other takes 5 % of a deviation
 TENTH = 1 / 10  # where it takes half a percent
+UNLIKE = 0.2  # the share by which scores differ that belong to other laws
 
 
 def scale_of(model: ScoreModel) -> float:
@@ -69,6 +71,32 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
             f"at {process.describe(float(t))}, noise does not cover the direction in which the data has the "
             f"deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start at more noise, or "
             "scale the data down."
+        )
+
+
+def check_marginal(model: ScoreModel, z: Tensor) -> None:
+    r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
+
+    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is asked once, and the call is not counted.
+
+    Arguments:
+        model: The score model.
+        z: Draws of the prior, with shape (B, *).
+    """
+
+    process = model.process
+    if process.has_scales or vars(model).get("_asked_at_prior"):
+        return
+    std = process.prior_std()
+    with torch.no_grad():
+        score = model.score(z, torch.tensor(process.t_max, dtype=torch.float64))
+    model._asked_at_prior = True
+    off = (score * std + z / std).square().mean().sqrt().item()
+    if off > UNLIKE:
+        warn(
+            f"at t_max={process.t_max:.4g}, the score differs from that of the prior N(0, {std:.4g}^2) by "
+            f"{off:.0%}: the process has not forgotten the data there, or std= is another; raise t_max, or set "
+            "std=."
         )
 
 
