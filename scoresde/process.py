@@ -197,8 +197,8 @@ class Process(ABC):
         if low >= self.t_min - slack and high <= self.t_max * (1 + SLACK):
             times = times.clamp(self.t_min, self.t_max)
             for i in (0, -1) if times.ndim else ():
-                for end in (self.t_min, self.t_max):
-                    times[i] = torch.where((times[i] - end).abs() <= SLACK * end, end, times[i])
+                for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
+                    times[i] = torch.where((times[i] - end).abs() <= near, end, times[i])
             return times
         found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
         cure = ""

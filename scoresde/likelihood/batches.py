@@ -119,7 +119,7 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
     start = process.check_inside("t_min", start)
     settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
-    times = settings.times
+    times = None if settings.times is None else process.inside("times", settings.times)
     if times is not None and not _reach(times, ends):
         raise ValueError(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
