@@ -77,7 +77,7 @@ def test_constant_rates_are_numbers() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: ss.LinearProcess(lambda t: -1 / (0.7003 - t).abs(), 1.0), "f has no integral that can be found near t=0.700"),
+    (lambda: ss.LinearProcess(lambda t: -1 / (0.7003 - t).abs(), 1.0), "f has no integral .* near t=0.700"),
     (lambda: ss.LinearProcess(lambda t: -torch.rand_like(t), 1.0), "f has no integral"),
     (lambda: ss.LinearProcess(-1.0, lambda t: -torch.ones_like(t)), "g must be positive and finite, but is -1"),
     (lambda: ss.LinearProcess(-1.0, math.nan), "g must be positive and finite, but is nan"),
@@ -85,9 +85,9 @@ def test_constant_rates_are_numbers() -> None:
     (lambda: ss.LinearProcess(-1.0, "1"), "g must be a function of t, or a number"),
     (lambda: ss.CustomProcess(lambda t: torch.cos(t.detach()), torch.sin), "derivative of alpha"),
     (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t).detach()), "derivative of sigma"),
-    (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t) * (1 + 1e-3 * torch.rand(()))), "two calls differ"),
-    (lambda: ss.CustomProcess(lambda t: torch.cos(t) * torch.exp(0.1 * torch.sin(201 * t)), torch.sin), "must decrease"),
-    (lambda: ss.CustomProcess(lambda t: torch.cos(t) * torch.exp(-((t - 0.51) / 2e-3) ** 2 / 9).add(1), torch.sin), "must decrease"),
+    (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t) + torch.rand(()) / 100), "two calls differ"),
+    (lambda: ss.CustomProcess(lambda t: torch.cos(t) * (1 + torch.sin(201 * t) / 9), torch.sin), "must decrease"),
+    (lambda: ss.CustomProcess(lambda t: torch.cos(t) + torch.exp(-(((t - 0.51) * 500) ** 2)), torch.sin), "decrease"),
     (lambda: ss.VP(ss.LinearBeta(True, 20)), "beta_min must be a number, but is True"),
     (lambda: ss.VP(ss.Cosine(1e9)), "offset must be"),
     (lambda: ss.VP(t_max="1"), "t_max must be a number"),

@@ -2,6 +2,7 @@ r"""The scale of the data: what is known of it, and what rests on it."""
 
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -272,3 +273,11 @@ def test_predictions_of_noise_are_refused_where_no_signal_is_left() -> None:
             ss.NetworkScore(lambda x, t: x, ss.VP(ss.Cosine(), t_max=1.0), predicts)
     with pytest.raises(ValueError, match=r"no finite log-SNR at t=1; .* 1 - 2\*\*-30 is as near"):
         ss.Interpolant(t_max=1.0)
+
+
+def test_files_keep_a_scale_that_was_said(tmp_path: Path) -> None:
+    own = ss.load("digits")
+    own.moments, own.data_scale = None, 3.0
+    kept = ss.load(ss.save(own, tmp_path / "own"))
+    assert (kept.data_scale, kept.data_std) == (3.0, own.data_std)
+    assert ss.load("digits").data_scale == pytest.approx(0.8477, abs=1e-4)
