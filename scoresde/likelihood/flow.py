@@ -145,9 +145,7 @@ class Flow:
         r"""How far the prior is from the companion at the end of the flow."""
 
         process, companion = self.model.process, self.tracer.companion
-        if (
-            not companion.known
-        ):  # data with any mean: twice the deviation of its product with the latent
+        if not companion.known:  # data of any mean, twice the deviation of its product with z
             d, scale = self.x[0].numel(), companion.scale
             shift = 2 * math.sqrt(d) * scale * math.exp(-self.ends[1])
             z = x.flatten(1).double() / process.prior_std()

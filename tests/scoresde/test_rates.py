@@ -87,7 +87,7 @@ def test_constant_rates_are_numbers() -> None:
     (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t).detach()), "derivative of sigma"),
     (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t) + torch.rand(()) / 100), "two calls differ"),
     (lambda: ss.CustomProcess(lambda t: torch.cos(t) * (1 + torch.sin(201 * t) / 9), torch.sin), "must decrease"),
-    (lambda: ss.CustomProcess(lambda t: torch.cos(t) + torch.exp(-(((t - 0.51) * 500) ** 2)), torch.sin), "decrease"),
+    (lambda: ss.CustomProcess(lambda t: torch.cos(t) + torch.exp(-((500 * t - 255) ** 2)), torch.sin), "decrease"),
     (lambda: ss.VP(ss.LinearBeta(True, 20)), "beta_min must be a number, but is True"),
     (lambda: ss.VP(ss.Cosine(1e9)), "offset must be"),
     (lambda: ss.VP(t_max="1"), "t_max must be a number"),
