@@ -91,7 +91,7 @@ def make_steps(
         raise ValueError(f"threshold must lie in [0, 1], but is {threshold}.")
     process = model.process
     stop = start_of(model, "sampling") if t_min is None else t_min
-    times = model_grid(model, grid, process.t_max, stop, steps)
+    times = model_grid(model, grid, process.t_max, stop, steps, whole=True)
     check_prior(model, times[0])
     levels = torch.exp(-process.log_snr(times)).tolist()
     return Steps(times, levels, seed, threshold)
