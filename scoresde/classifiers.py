@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from solvers.doors import as_tensor
 from solvers.shapes import align
 
+from .amounts import positive
 from .data import as_state
 from .oracles import check_labels
 from .process import Process
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
                 f"levels must be two positive noise levels, the lower first, not {levels}."
             )
         self.network, self.process = network, process
-        self.data_std, self.levels, self.classes = data_std, levels, classes
+        self.data_std, self.levels, self.classes = positive("data_std", data_std), levels, classes
 
     def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
         r"""Returns the log-probabilities of all labels, with shape (B, K).

@@ -17,7 +17,6 @@ from solvers.shapes import row_where
 
 from .custom import NonlinearProcess
 from .models import ScoreModel
-from .moments import Moments
 from .process import Process
 from .running import Run, running
 from .settings import Settings
@@ -95,19 +94,6 @@ def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Setting
     return solution
 
 
-def known_size(model: ScoreModel) -> float | None:
-    r"""Returns the root mean square of the data, where anything was said of it."""
-
-    said = [] if model.data_std == ScoreModel.data_std else [model.data_std]
-    known = vars(model).get("moments")  # what is set, or was worked out already
-    if isinstance(known, Moments):
-        square = known.mean.double().square().mean() + known.coordinates.mean().to(
-            known.mean.device
-        )
-        said.append(float(square.sqrt()))
-    return max(said, default=None)
-
-
 def _judged(
     model: ScoreModel, start: Tensor, solution: Solution, settings: Settings, *, clean: bool
 ) -> Solution:
@@ -115,7 +101,7 @@ def _judged(
 
     if isinstance(model.process, NonlinearProcess):  # whose states have no size that is known
         return solution
-    process, times, c = model.process, solution.times, known_size(model)
+    process, times, c = model.process, solution.times, model.data_scale
     size = process.noise_level(process.t_max) if c is None else c
     ends = ((start, times[0], False), (solution.x, times[-1], clean))
     before, after = (_ratio(process, x, t, size, clean=data) for x, t, data in ends)

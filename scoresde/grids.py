@@ -3,6 +3,11 @@ r"""Grids of times: where the steps of a solver with a fixed number of them are.
 With the noise level :math:`s = \sigma / \alpha = e^{-\lambda}`, a grid is uniform in a function
 of it. The first and last time are exact.
 
+Far above the data, D hardly depends on the state, and one step crosses any span of levels. So levels are spaced
+below 160 times the scale of the data (80 for a root mean square of 0.5, as EDM has it), and a first step from
+t_max enters there: the noise of flows, and of processes that keep no signal, knows no bound. A largest level
+that the user named is never cut.
+
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
     | equation (5), for "rho"
@@ -12,6 +17,7 @@ References:
 """
 
 import difflib
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,9 +25,13 @@ from torch import Tensor
 
 from solvers import Solver
 
+from .models import UNSAID, ScoreModel
 from .process import Process
+from .scale import ask_scale, scale_of
+from .warning import warn
 
 RHO = 7.0
+HIGHEST = 160.0  # times the scale of the data, where steps of grids by noise level begin
 Map = Callable[[Tensor, float], Tensor]
 
 # Each grid: a function of the noise level s and the data's standard deviation c, and its inverse.
@@ -36,10 +46,56 @@ ENDINGS = {
     "karras": "rho",
     "exponential": "log_snr",
 }  # of solvers' names, as interfaces write them
+SCALED = ("tan", "asinh")  # which bend at the scale of the data
+
+
+def model_grid(
+    model: ScoreModel, name: str, start: float, stop: float, steps: int, *, whole: bool = False
+) -> Tensor:
+    r"""Returns the times of :func:`grid_times` for a model, with a warning where it rests on what was not said.
+
+    Arguments:
+        model: The score model.
+        name: The name of the grid.
+        start: The first time.
+        stop: The last time, before or after it.
+        steps: The number of intervals.
+        whole: Whether levels are spaced up to that of t_max however high, for solvers whose steps must be
+            alike.
+    """
+
+    scale = scale_of(model)
+    times = grid_times(model.process, name, start, stop, steps, scale, whole=whole)
+    if name in SCALED:
+        ask_scale(model, f"grid={name!r}")
+    elif whole:
+        return times
+    elif name in GRIDS and steps > 1 and model.data_scale is None:
+        top = max(model.process.noise_level(t) for t in (start, stop))
+        if top > highest(model.process, UNSAID):
+            warn(
+                f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
+                f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
+                "model.data_scale, or model.moments = ss.moments(data)."
+            )
+    return times
+
+
+def highest(process: Process, scale: float) -> float:
+    r"""Returns the noise level below which grids are spaced for data of some scale."""
+
+    return math.inf if process.said_levels[1] is not None else HIGHEST * scale
 
 
 def grid_times(
-    process: Process, name: str, start: float, stop: float, steps: int, data_std: float = 0.5
+    process: Process,
+    name: str,
+    start: float,
+    stop: float,
+    steps: int,
+    scale: float = UNSAID,
+    *,
+    whole: bool = False,
 ) -> Tensor:
     r"""Returns the times of a grid, with shape (steps + 1,), in float64.
 
@@ -49,7 +105,8 @@ def grid_times(
         start: The first time.
         stop: The last time, before or after it.
         steps: The number of intervals.
-        data_std: The root mean square of the data, for "tan" and "asinh".
+        scale: The root mean square of the data.
+        whole: Whether levels are spaced up to that of t_max, however high.
 
     Raises:
         ValueError: If there is no grid of this name.
@@ -64,7 +121,8 @@ def grid_times(
         return _spaced(ends, steps)
     forward, inverse = GRIDS[name]
     levels = torch.exp(-process.log_snr(ends))
-    times = process.time(-inverse(_spaced(forward(levels, data_std), steps), data_std).log())
+    levels = levels if whole else levels.clamp(max=highest(process, scale))
+    times = process.time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
     times[0], times[-1] = ends
     return times
 

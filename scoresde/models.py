@@ -21,12 +21,14 @@ from solvers.doors import as_tensor
 from solvers.problem import StateField
 from solvers.shapes import align, scalars
 
+from .amounts import positive
 from .data import as_state
 from .moments import Moments
 from .process import Process
 
 Pair = tuple[Tensor, Tensor]
 BASES = ("conditional", "strong", "model")  # names of parts from which guidance starts
+UNSAID = 0.5  # what is taken for the root mean square of data where nothing is known of it
 OTHERS = ("unconditional", "negative", "weak", "other")  # and of those from which it leads away
 
 
@@ -53,7 +55,10 @@ class ScoreModel(nn.Module, ABC):
         shape: The shape of one sample, if known.
         conditions: The names of the conditions it takes.
         fingerprint: What identifies it in files, if known.
-        data_std: The root mean square of the data, for the grids that ask for it.
+        data_std: The constant by which a network of "edm" is preconditioned, 0.5 unless said.
+        data_scale: The root mean square of the data, or `None` where nothing is known of it. Grids, solvers
+            and the prior are held against it.
+        finest: The smallest standard deviation of the data in any direction, or `None`.
         moments: The mean and covariance of the data, for the solvers that ask for them.
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
@@ -65,12 +70,48 @@ class ScoreModel(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     conditions: tuple[str, ...] = ()
     fingerprint: str | None = None
-    data_std: float = 0.5
     moments: Moments | None = None
     cost: int = 1
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+
+    _data_std: float | None = None
+    _data_scale: float | None = None
+    _finest: float | None = None
+    _asked_at_prior: bool = False
+
+    @property
+    def data_std(self) -> float:
+        return UNSAID if self._data_std is None else self._data_std
+
+    @data_std.setter
+    def data_std(self, value: float) -> None:
+        self._data_std = positive("data_std", value)
+
+    @property
+    def data_scale(self) -> float | None:
+        if self._data_scale is not None:
+            return self._data_scale
+        if isinstance(self.moments, Moments):
+            return self.moments.scale
+        return _said(self, "data_std")
+
+    @data_scale.setter
+    def data_scale(self, value: float | None) -> None:
+        self._data_scale = None if value is None else positive("data_scale", value)
+
+    @property
+    def finest(self) -> float | None:
+        if self._finest is not None:
+            return self._finest
+        if isinstance(self.moments, Moments):
+            return self.moments.finest
+        return self.data_scale
+
+    @finest.setter
+    def finest(self, value: float | None) -> None:
+        self._finest = None if value is None else positive("finest", value)
 
     @property
     def held(self) -> Mapping[str, Tensor]:
@@ -144,7 +185,9 @@ class ScoreModel(nn.Module, ABC):
     def resemble(self, model: "ScoreModel") -> None:
         r"""Takes over what a wrapped model says of itself."""
 
-        self.process, self.shape, self.data_std = model.process, model.shape, model.data_std
+        self.process, self.shape = model.process, model.shape
+        for name in ("data_std", "data_scale", "finest"):
+            setattr(self, f"_{name}", _said(model, name))
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
@@ -180,6 +223,14 @@ class ScoreModel(nn.Module, ABC):
     ) -> Tensor:
         t, a, b = (value[None] for value in (t, a, b))
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
+
+
+def _said(model: ScoreModel, name: str) -> float | None:
+    r"""What was said of a model's data, by an attribute or by its class."""
+
+    by_class = getattr(type(model), name)
+    said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class
+    return said
 
 
 def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:

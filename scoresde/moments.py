@@ -1,5 +1,6 @@
 r"""Mean and covariance of data: what moment-matched solvers know of it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from solvers.doors import as_whole
 from .data import as_data, as_floats
 
 Kind = Literal["full", "diagonal", "low_rank"]
+CONSTANT = 1e-5  # of the root mean square: what varies less is taken for constant
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,30 @@ class Moments:
             return variances
         rest = torch.full((self.mean.numel(),), self.rest, dtype=torch.float64)
         return torch.cat([rest, variances])
+
+    @property
+    def scale(self) -> float:
+        r"""The root mean square of the data."""
+
+        d, k = self.mean.numel(), len(self.variances)
+        total = self.mean.double().square().sum() + self.variances.double().sum().to(
+            self.mean.device
+        )
+        return math.sqrt((float(total) + (d - k) * (self.rest or 0.0)) / d)
+
+    @property
+    def finest(self) -> float | None:
+        r"""The smallest standard deviation in any direction. Where there is none, data is constant."""
+
+        stds = self.coordinates.sqrt()
+        stds = stds[stds > CONSTANT * self.scale]
+        return stds.min().item() if len(stds) else None
+
+    @property
+    def widest(self) -> float:
+        r"""The largest standard deviation in any direction."""
+
+        return math.sqrt(self.coordinates.max().item())
 
     def like(self, x: Tensor) -> "Moments":
         r"""Returns the same with the dtype and on the device of a state."""

@@ -14,6 +14,8 @@ from .conditions import check_names, floats_like
 from .models import ScoreModel, check_time, model_times
 from .process import Process, check_process
 
+SILENT = 1e6  # noise level from which on float32 has no digit of the data left
+
 
 class Preconditioning(NamedTuple):
     r"""How the denoised data follows from a network: :math:`D = skip \, x + out \, F(scale \, x)`.
@@ -79,6 +81,19 @@ PREDICTIONS: dict[str, Callable[[Process, Tensor, float], Preconditioning]] = {
 }
 
 
+def _check_signal(process: Process, predicts: str) -> None:
+    r"""Refuses predictions from which data does not follow where no signal is left."""
+
+    if predicts in ("noise", "score") and process.has_scales:
+        level = process.noise_level(process.t_max)
+        if level > SILENT:
+            raise ValueError(
+                f"predicts={predicts!r} tells nothing of the data at t_max={process.t_max:.9g}, where no "
+                f"signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a network "
+                "of 'v', 'velocity' or 'data'."
+            )
+
+
 class NetworkScore(ScoreModel):
     r"""Creates the score model of a network.
 
@@ -105,7 +120,9 @@ class NetworkScore(ScoreModel):
         predicts: What it predicts.
         conditions: The names of the conditions it takes.
         shape: The shape of one sample, if known.
-        data_std: The root mean square of the data, for "edm".
+        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", 0.5 unless said.
+        data_scale: The root mean square of the data, where `model.moments` does not tell it and `data_std` is
+            another.
     """
 
     def __init__(
@@ -116,7 +133,8 @@ class NetworkScore(ScoreModel):
         *,
         conditions: Sequence[str] = (),
         shape: tuple[int, ...] | None = None,
-        data_std: float = 0.5,
+        data_std: float | None = None,
+        data_scale: float | None = None,
     ) -> None:
         super().__init__()
         if predicts not in PREDICTIONS:
@@ -127,7 +145,11 @@ class NetworkScore(ScoreModel):
             raise TypeError(f"network must be a module or a function, but is {network!r}.")
         check_process(process)
         self.network, self.process, self.predicts = network, process, predicts
-        self.conditions, self.shape, self.data_std = check_names(conditions), shape, data_std
+        self.conditions, self.shape = check_names(conditions), shape
+        self.data_scale = data_scale
+        if data_std is not None or predicts == "edm":
+            self.data_std = self.data_std if data_std is None else data_std
+        _check_signal(process, predicts)
 
     def __repr__(self) -> str:
         network = type(self.network).__name__

@@ -15,10 +15,10 @@ from solvers.calls import count_call
 from solvers.doors import as_number
 
 from .data import as_data, as_floats, as_state, labels_of
+from .known_data import axes_of, check_points, known_process
 from .models import ScoreModel, check_time
 from .moments import Moments, from_covariance, moments
 from .process import Process
-from .processes import EDM
 
 
 class Oracle(ScoreModel):
@@ -48,6 +48,12 @@ class Oracle(ScoreModel):
         x, t = as_state("x", x), torch.tensor(as_number("t_min", t_min), dtype=torch.float64)
         alpha = self.process.scales(t)[0]
         return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
+
+    def _know(self, square: Tensor, least: Tensor | float) -> None:
+        r"""Says the mean square of the data, and the least variance of its parts."""
+
+        self.data_std = self.data_scale = math.sqrt(square)
+        self.finest = math.sqrt(least)
 
     def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""The scales of the rows, with shape (B, 1), in the state's dtype."""
@@ -90,22 +96,17 @@ class MixtureOracle(Oracle):
         covariances = as_floats("covariances", covariances, dtype=means.dtype)
         weights = None if weights is None else as_floats("weights", weights, least=1)
         super().__init__()
-        self.process, self.shape = process or EDM(), tuple(means.shape[1:])
+        check_points("means", means, least=2)
+        self.process, self.shape = known_process(process), tuple(means.shape[1:])
         flat = means.flatten(1)
-        covariances = torch.as_tensor(covariances, dtype=flat.dtype, device=flat.device)
-        if covariances.ndim < 3:
-            values = covariances.reshape(-1, 1).square().expand(flat.shape)
-            vectors = torch.eye(flat.shape[1]).to(flat).expand(len(flat), -1, -1)
-        else:
-            values, vectors = torch.linalg.eigh(covariances)
-            if not bool((values > 0).all()):
-                raise ValueError(f"covariances must be positive, but one is {values.min():.3g}.")
+        values, vectors = axes_of(flat, covariances)
         weights = torch.ones(len(flat)).to(flat) if weights is None else weights.to(flat)
         if weights.shape != flat.shape[:1] or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {len(flat)} positive numbers.")
         self.means, self.values, self.vectors = map(torch.nn.Buffer, (flat, values, vectors))
         self.log_weights = torch.nn.Buffer((weights / weights.sum()).log())
-        self.data_std = float(self.data(1000).square().mean().sqrt())
+        share = (weights / weights.sum()).double()
+        self._know(share @ (flat.double().square() + values.double()).mean(1), values.min())
 
     def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         count_call()
@@ -182,6 +183,7 @@ class GaussianOracle(MixtureOracle):
     ) -> None:
         mean = as_floats("mean", mean, least=1)
         covariance = as_floats("covariance", covariance, dtype=mean.dtype)
+        check_points("mean", mean, least=1)
         super().__init__(
             mean[None], covariance[None] if covariance.ndim else covariance, None, process
         )
@@ -231,12 +233,14 @@ class KernelOracle(Oracle):
         super().__init__()
         if not 0 < width < math.inf:
             raise ValueError(f"width must be a positive number, but is {width}.")
-        self.process, self.width, self.shape = process or EDM(), width, tuple(data.shape[1:])
+        check_points("data", data, least=1)
+        self.process, self.width = known_process(process), width
+        self.shape = tuple(data.shape[1:])
         self.points = torch.nn.Buffer(data.flatten(1))
         self.squares = torch.nn.Buffer(self.points.square().sum(1))
         self.labels = None if labels is None else torch.nn.Buffer(labels)
         self.conditions = () if labels is None else ("label",)
-        self.data_std = float((self.points.square().mean() + width**2).sqrt())
+        self._know(self.points.double().square().mean() + width**2, width**2)
 
     def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         count_call()

@@ -15,9 +15,8 @@ References:
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,18 +25,38 @@ from solvers.brownian import START, keyed_normal
 from solvers.doors import WORD, as_device, as_shape, as_tensor, as_whole
 from solvers.shapes import align
 
+from .amounts import positive
 from .data import as_state
+from .warning import warn
 
+CHECKED = 1025  # times at which a process is looked at
 PRIOR_GAP = 1e-2  # nats per dimension from which on a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
+SLACK, ROUNDING = (
+    1e-6,
+    2.0**-23,
+)  # of times in float32: of their own, and of what they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 
 
 class Process(ABC):
-    r"""Abstract forward process, with domain [`t_min`, `t_max`]."""
+    r"""Abstract forward process, with domain [`t_min`, `t_max`].
+
+    Attributes:
+        t_min: The first time, of data.
+        t_max: The last time, of noise.
+        has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
+    """
 
     t_min: float
     t_max: float
+    has_scales: ClassVar[bool] = True
+
+    @property
+    def said_levels(self) -> tuple[float | None, float | None]:
+        r"""The least and the largest noise level where the user named them."""
+
+        return None, None
 
     @abstractmethod
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,34 +170,67 @@ class Process(ABC):
         return float(self.time(-torch.tensor(level, dtype=torch.float64).log()))
 
     def start_of(self, use: Use) -> float:
-        r"""Returns the default of `t_min` for a use, by its noise level."""
+        r"""Returns the default of `t_min` for a use, by its noise level.
 
-        return self.at_noise_level(NOISE_LEVELS[use])
+        Sampling goes down to the least noise level that the user named.
+        """
+
+        level, least = NOISE_LEVELS[use], self.said_levels[0]
+        named = use == "sampling" and least is not None and least < level
+        if named or self.noise_level(self.t_max) <= level:
+            return self.t_min
+        return self.at_noise_level(level)
 
     def describe(self, t: float) -> str:
         r"""Returns a time in words."""
 
         return f"t={t:.4g} (sigma/alpha={self.noise_level(t):.3g})"
 
-    def check_inside(self, name: str, t: float) -> None:
-        r"""Refuses a time outside the domain."""
+    def inside(self, name: str, times: Tensor) -> Tensor:
+        r"""Returns times inside the domain: beyond its ends by no more than float32 rounds, the ends.
 
-        if not self.t_min <= t <= self.t_max:
-            raise ValueError(
-                f"{name} must lie in [{self.t_min:.4g}, {self.t_max:.4g}], the domain of "
-                f"{type(self).__name__}, but is {t:.4g}."
-            )
+        The first and the last of a grid are the ends already if they are so in float32.
+
+        Arguments:
+            name: What they are called.
+            times: The times, with shape (), or those of a grid, with shape (n, \*).
+
+        Raises:
+            ValueError: If one is outside by more.
+        """
+
+        low, high = times.min().item(), times.max().item()
+        slack = max(SLACK * self.t_min, min(ROUNDING * self.t_max, 0.01 * self.t_min))
+        if low >= self.t_min - slack and high <= self.t_max * (1 + SLACK):
+            times = times.clamp(self.t_min, self.t_max)
+            for i in (0, -1) if times.ndim else ():
+                for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
+                    times[i] = torch.where((times[i] - end).abs() <= near, end, times[i])
+            return times
+        found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
+        cure = ""
+        if low == 0 < self.t_min:
+            cure = "; leave out the final 0 of other libraries' grids, for which the last denoising stands"
+        raise ValueError(
+            f"{name} must lie in [{self.t_min:.9g}, {self.t_max:.9g}], the domain of "
+            f"{type(self).__name__}, but {found}{cure}."
+        )
+
+    def check_inside(self, name: str, t: float) -> float:
+        r"""Returns a time inside the domain, as :meth:`inside` does."""
+
+        return float(self.inside(name, _time(t)))
 
     def _check(self) -> None:
-        t = torch.linspace(self.t_min, self.t_max, 33, dtype=torch.float64)
-        if not 0 <= self.t_min < self.t_max < math.inf:
-            raise ValueError(f"need 0 <= t_min < t_max, but got {self.t_min} and {self.t_max}.")
+        self._check_ends()
+        t = torch.linspace(self.t_min, self.t_max, CHECKED, dtype=torch.float64)
         log_snr = self.log_snr(t)
         if not bool(log_snr.isfinite().all()):
             where = float(t[~log_snr.isfinite()][0])
+            near = "; 1 - 2**-30 is as near to 1 as it needs" if where == self.t_max == 1 else ""
             raise ValueError(
                 f"{type(self).__name__} has no finite log-SNR at t={where:.4g}; choose t_min and "
-                "t_max so that signal and noise are positive between them."
+                f"t_max so that signal and noise are positive between them{near}."
             )
         if not bool((log_snr.diff() < 0).all()):
             where = float(t[:-1][log_snr.diff() >= 0][0])
@@ -186,15 +238,28 @@ class Process(ABC):
                 f"log-SNR must decrease in time, but it does not at t={where:.4g}; data is at "
                 "t_min and noise at t_max."
             )
-        self.check_rates(self.drift(torch.ones_like(t)[:, None], t)[:, 0], self.diffusion(t), t)
+        rising = self.rates(t)[1] >= 0
+        if bool(rising.any()):
+            raise ValueError(
+                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; between the ends it must "
+                "not turn."
+            )
+        few = t[:: (CHECKED - 1) // 32]
+        f = self.drift(torch.ones_like(few)[:, None], few)[:, 0]
+        self.check_rates(f, self.diffusion(few), few)
         gap = self.prior_gap()
         if gap > PRIOR_GAP:
-            warnings.warn(
+            warn(
                 f"at t_max={self.t_max:.4g}, the prior is {gap:.3g} nats per dimension from the "
                 "noised data (of unit variance): samples and likelihoods will be biased; add more "
-                "noise or raise t_max.",
-                stacklevel=4,
+                "noise or raise t_max."
             )
+
+    def _check_ends(self) -> None:
+        for name in ("t_min", "t_max"):
+            positive(name, getattr(self, name), zero=True)
+        if not self.t_min < self.t_max:
+            raise ValueError(f"need 0 <= t_min < t_max, but got {self.t_min} and {self.t_max}.")
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
         r"""Refuses a drift f(t) and a diffusion g(t) that are not those of the scales."""

@@ -31,9 +31,14 @@ class Scheduled(Process):
                 f"schedule must be a schedule such as ss.Cosine(), but is {self.schedule!r}."
             )
         for name, default in zip(("t_min", "t_max"), self.schedule.domain, strict=True):
-            if math.isnan(getattr(self, name)):
+            said = getattr(self, name)
+            if isinstance(said, float) and math.isnan(said):
                 object.__setattr__(self, name, default)
         self._check()
+
+    @property
+    def said_levels(self) -> tuple[float | None, float | None]:
+        return self.schedule.said
 
     def time(self, log_snr: Tensor) -> Tensor:
         return self.schedule.inverse(log_snr).clamp(self.t_min, self.t_max)

@@ -18,10 +18,10 @@ from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 
 from .data import as_data, as_floats
+from .known_data import check_points, known_process
 from .moments import Moments
 from .oracles import Oracle
 from .process import Process
-from .processes import EDM
 
 
 class QuantileOracle(Oracle):
@@ -48,6 +48,7 @@ class QuantileOracle(Oracle):
         weights = None if weights is None else as_floats("weights", weights, least=2)
         rotation = None if rotation is None else as_floats("rotation", rotation, least=2)
         super().__init__()
+        check_points("means", means, least=2)
         weights = torch.ones_like(means) if weights is None else weights
         rotation = torch.eye(len(means)).to(means) if rotation is None else rotation
         for name, value, shape in (
@@ -61,12 +62,17 @@ class QuantileOracle(Oracle):
                 )
         if (rotation @ rotation.T - torch.eye(len(means)).to(means)).abs().max() > 1e-5:
             raise ValueError("rotation must be orthogonal: Q Q^T is not the identity.")
-        self.process, self.shape = process or EDM(), (len(means),)
+        for name, value in (("stds", stds), ("weights", weights)):
+            if not bool((value > 0).all() and value.isfinite().all()):
+                raise ValueError(f"{name} must be positive and finite, but are {value.tolist()}.")
+        self.process, self.shape = known_process(process), (len(means),)
         self.means, self.variances, self.rotation = map(
             torch.nn.Buffer, (means, stds.square(), rotation)
         )
         self.log_weights = torch.nn.Buffer((weights / weights.sum(1, keepdim=True)).log())
-        self.data_std = float(self.data(1000).square().mean().sqrt())
+        share = self.log_weights.double().exp()
+        square = (share * (means.double().square() + stds.double().square())).sum(1).mean()
+        self._know(square, stds.square().min())
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         count_call()

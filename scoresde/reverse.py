@@ -32,6 +32,7 @@ from .custom import NonlinearProcess
 from .frames import Frame, Noise, constant_noise
 from .models import ScoreModel
 from .moments import Moments
+from .scale import scale_of
 
 Clock = Literal["t", "log_snr"]
 LEAP = (
@@ -146,7 +147,7 @@ class Reverse:
             if self.form == "floored":
                 variances = variances.clamp(min=FLOOR * variances.mean().item())
         else:
-            known = {"data": 0.0, "noise": torch.inf}.get(self.form, self.model.data_std**2)
+            known = {"data": 0.0, "noise": torch.inf}.get(self.form, scale_of(self.model) ** 2)
             variances = torch.tensor([known], dtype=torch.float64)
         return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 
@@ -169,7 +170,7 @@ class Reverse:
         r"""The root mean square of noisy data."""
 
         alpha, sigma = self.model.process.scales(t)
-        return torch.sqrt(alpha**2 * self.model.data_std**2 + sigma**2)
+        return torch.sqrt(alpha**2 * scale_of(self.model) ** 2 + sigma**2)
 
     def enter(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.
@@ -220,7 +221,7 @@ class Reverse:
 
     def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         a, b = self.frame.remainder(clock)
-        variance = self.model.data_std**2
+        variance = scale_of(self.model) ** 2
         factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]
         return [lambda X, c=c: c * X for c in factors(factor, x)]  # type: ignore[misc]
 

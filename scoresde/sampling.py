@@ -1,6 +1,5 @@
 r"""From noise to data."""
 
-import math
 import re
 import warnings
 from dataclasses import replace
@@ -19,9 +18,9 @@ from .data import as_state
 from .ending import carried, denoised
 from .models import ScoreModel
 from .plans import describe_process
-from .process import PRIOR_GAP
+from .scale import check_last, check_marginal, check_prior, start_of
 from .settings import STEPPING, Settings, check_model, split
-from .transport import make_times
+from .transport import make_times, same_time
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
@@ -64,13 +63,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
-        gap = math.exp(2 * process.log_snr(first).max().item()) * model.data_std**2 / 2
-        if gap > PRIOR_GAP:
-            warnings.warn(
-                f"at the first of times, t={start:.4g}, noise alone is {gap:.3g} nats per dimension "
-                "from noised data, so samples are biased; start at more noise.",
-                stacklevel=3,
-            )
+    check_prior(model, torch.tensor(start, dtype=torch.float64))
+    check_marginal(model, x)
     with settings.gradients():
         return _decode(model, x, start, settings)
 
@@ -117,8 +111,8 @@ def decode(
     start = model.process.t_max if t_max is None else t_max
     if settings.times is not None and t_max is not None:
         for first in settings.times[0].flatten().tolist():
-            if not math.isclose(first, t_max, rel_tol=1e-9):
-                raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
+            if not same_time(first, t_max):
+                raise ValueError(f"times must start at t_max={t_max:.9g}, not at {first:.9g}.")
     with settings.gradients():
         return _decode(model, z, start, settings, companion)
 
@@ -198,16 +192,19 @@ def _decode(
     if companion is not None and len(companion) != len(x):
         raise ValueError(f"there are {len(x)} latents, but companions of {len(companion)}.")
     process = model.process
-    stop = process.start_of("sampling") if settings.t_min is None else settings.t_min
+    stop = start_of(model, "sampling") if settings.t_min is None else settings.t_min
     if settings.times is not None and settings.t_min is None:
         stop = float(settings.times[-1].min())
     if stop >= start:
+        own = "" if settings.t_min is not None else "; pass a t_min= below its default"
         raise ValueError(
-            f"decoding goes from t_max down to t_min, but they are {start:.4g} and {stop:.4g}."
+            f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     times = make_times(model, start, stop, settings)
-    if not settings.denoise:
+    if not settings.denoise or not process.has_scales:
         return carried(model, x, times, settings, companion)
+    if settings.t_min is None:
+        check_last(model, times[-1])
     if settings.max_calls is not None:  # what the last denoising takes is kept back
         if settings.max_calls <= model.cost:
             raise ValueError(

@@ -9,11 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .amounts import positive
 
 
 class Schedule(ABC):
@@ -21,11 +24,17 @@ class Schedule(ABC):
 
     Attributes:
         domain: The times between which it is meant to be used.
+        said: The least and the largest noise level where the user named them, else `None`. Sampling goes
+            to the least, and grids begin at the largest.
     """
 
     @property
     def domain(self) -> tuple[float, float]:
         return 1e-3, 0.999
+
+    @property
+    def said(self) -> tuple[float | None, float | None]:
+        return None, None
 
     @abstractmethod
     def __call__(self, t: Tensor) -> Tensor:
@@ -91,6 +100,9 @@ class Cosine(Schedule):
 
     offset: float = 0.008
 
+    def __post_init__(self) -> None:
+        positive("offset", self.offset, most=1.0, zero=True)
+
     @property
     def domain(self) -> tuple[float, float]:
         return 1e-5, 0.999
@@ -136,11 +148,16 @@ class Geometric(Schedule):
     def domain(self) -> tuple[float, float]:
         return 0.0, 1.0
 
+    @property
+    def said(self) -> tuple[float | None, float | None]:
+        return _unless_default(self), self.sigma_max
+
     def __call__(self, t: Tensor) -> Tensor:
         return -math.log(self.sigma_min) - t * math.log(self.sigma_max / self.sigma_min)
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        return -(log_snr + math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        span = math.log(self.sigma_max / self.sigma_min)
+        return (-math.log(self.sigma_min) - log_snr) / span
 
 
 @dataclass(frozen=True)
@@ -166,6 +183,10 @@ class Karras(Schedule):
     @property
     def domain(self) -> tuple[float, float]:
         return self.sigma_min, self.sigma_max
+
+    @property
+    def said(self) -> tuple[float | None, float | None]:
+        return _unless_default(self), self.sigma_max
 
     def __call__(self, t: Tensor) -> Tensor:
         return -torch.log(t)
@@ -210,6 +231,15 @@ def invert(
     return (low + high) / 2
 
 
+def _unless_default(schedule: Geometric | Karras) -> float | None:
+    r"""The least noise level, unless it is the default, which nobody named."""
+
+    return None if schedule.sigma_min == type(schedule).sigma_min else schedule.sigma_min
+
+
 def _check_order(low_name: str, low: float, high_name: str, high: float) -> None:
+    for name, value in ((low_name, low), (high_name, high)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, but is {value!r}.")
     if not 0 < low < high < math.inf:
         raise ValueError(f"need 0 < {low_name} < {high_name}, but got {low} and {high}.")

@@ -15,13 +15,15 @@ from solvers.solve import check_times
 
 from .custom import NonlinearProcess
 from .frames import make_noise
-from .grids import grid_times
+from .grids import grid_times, model_grid
 from .listener import REFRESH, listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
+from .process import SLACK
 from .progress import bar
 from .reverse import Clock, Reverse
 from .running import Run, running
+from .scale import ask_scale, scale_of
 from .settings import LENGTHS, STEPS, Settings
 from .watched import Watched
 
@@ -189,23 +191,21 @@ def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
     r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
 
-    process, ends = model.process, torch.tensor([start, stop], dtype=torch.float64)
-    process.check_inside("t_min", min(start, stop))
-    process.check_inside("t_max", max(start, stop))
+    process, up = model.process, start < stop
+    start, stop = (
+        process.check_inside("t_min" if low else "t_max", t)
+        for low, t in ((up, start), (not up, stop))
+    )
+    ends = torch.tensor([start, stop], dtype=torch.float64)
     if start == stop:
         raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
     if settings.times is not None:
-        times = check_times(settings.times)
-        low, high = times.min().item(), times.max().item()
-        if settings.t_min is not None and not math.isclose(low, settings.t_min, rel_tol=1e-9):
+        times = process.inside("times", check_times(settings.times))
+        low = times.min().item()
+        if settings.t_min is not None and not same_time(low, settings.t_min):
             raise ValueError(
-                f"t_min={settings.t_min:.4g} does not agree with the grid, which reaches down to "
-                f"{low:.4g}; pass steps= or a grid of your own."
-            )
-        if low < process.t_min or high > process.t_max:
-            raise ValueError(
-                f"times must lie in [{process.t_min:.4g}, {process.t_max:.4g}], the domain of "
-                f"{type(process).__name__}, but reach from {low:.4g} to {high:.4g}."
+                f"t_min={settings.t_min:.9g} does not agree with the grid, which reaches down to "
+                f"{low:.9g}; pass steps= or a grid of your own."
             )
         if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
             first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
@@ -215,9 +215,20 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
             )
         return times
     if settings.adaptive:
-        return grid_times(process, "rho", start, stop, STEPS) if settings.path else ends
+        kept = settings.path
+        return grid_times(process, "rho", start, stop, STEPS, scale_of(model)) if kept else ends
+    method = settings.method
+    if method.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
+        ask_scale(model, f"solver={str(method)!r} on a grid")
     grid, steps = _grid(model, settings), settings.steps or STEPS
-    return grid_times(process, grid, start, stop, steps, model.data_std)
+    near = method.even or method.reversible  # whose steps must be alike
+    return model_grid(model, grid, start, stop, steps, whole=near)
+
+
+def same_time(one: float, other: float) -> bool:
+    r"""Whether two times are the same, as far as float32 tells."""
+
+    return math.isclose(one, other, rel_tol=SLACK)
 
 
 def _grid(model: ScoreModel, settings: Settings) -> str:

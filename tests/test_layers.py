@@ -10,11 +10,11 @@ ORDER = {
     "solvers": """doors shapes calls problem errors solution brownian path controller solver record march adapt
         stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """progress stored data warning running process schedules processes custom moments models
-        conditions checks network_score oracles quantiles classifiers guidance watched
-        frames reverse grids plans settings noises listener transport bitwise ending
-        sampling geometry spectra weighted latents editing likelihood metrics networks zoo
-        plots compare tuning training demo cli""",
+    "scoresde": """progress amounts warning stored data running process schedules processes quadrature custom
+        moments models scale conditions checks network_score known_data oracles quantiles
+        classifiers guidance watched frames reverse grids plans settings noises listener
+        transport bitwise ending sampling geometry spectra weighted latents editing
+        likelihood metrics networks zoo plots compare tuning training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 

@@ -14,6 +14,7 @@ from ..checks import check_number
 from ..data import as_state
 from ..models import ScoreModel
 from ..process import Use
+from ..scale import scale_of, start_of
 from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import WAYS, inpaint
@@ -110,7 +111,7 @@ def edit(
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
     least = check_number("t_min", options.get("t_min"))
-    start = target.process.start_of(use) if least is None else least
+    start = start_of(target, use) if least is None else least
     t_max = turning_time(target, noise_level, strength, start)
     idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
     if idle:
@@ -138,7 +139,7 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
         raise ValueError("the path was not kept: pass path=True to edit.")
     path = e.path
     if e.provenance["solver"] != DIFFERENCE:  # whose path is data all along
-        process, c = model.process, model.data_std
+        process, c = model.process, scale_of(model)
         level = torch.exp(-process.log_snr(e.times))
         size = c / (c**2 + level**2).sqrt() / process.scales(e.times)[0]
         path = path * size.to(path).reshape(-1, *(1,) * e.x.ndim)

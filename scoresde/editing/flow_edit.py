@@ -26,6 +26,7 @@ from solvers.brownian import EDITS, keyed_normal
 from ..checks import check_count, check_data
 from ..data import as_state
 from ..models import ScoreModel
+from ..scale import start_of
 from ..settings import split
 from ..transport import make_times, provenance
 
@@ -64,7 +65,7 @@ def by_difference(
     stepping = {"steps": STEPS} if "times" not in options else {}
     target, settings = split(target, {"solver": "ddim", **stepping, **options}, len(x))
     x, process = check_data(target, x, "x", settings.dtype, settings.device), target.process
-    start = process.start_of("sampling") if settings.t_min is None else settings.t_min
+    start = start_of(target, "sampling") if settings.t_min is None else settings.t_min
     times = make_times(target, t_max, start, settings)
     levels, alphas = torch.exp(-process.log_snr(times)), process.scales(times)[0]
     keys, edit, path = settings.keys(torch.arange(len(x))), torch.zeros_like(x), [x]

@@ -13,6 +13,7 @@ from solvers.shapes import align
 from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
 from ..sampling import decode, sample
+from ..scale import scale_of
 from ..settings import Settings, split
 
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
@@ -135,7 +136,7 @@ def follow(
         states=s.path / align(alphas, s.path),
         estimates=estimates,
         means=_means(bound, s.path, s.times, settings),
-        data_std=model.data_std,
+        data_std=scale_of(model),
         density=_density(bound),
         provenance=s.provenance,
     )

@@ -24,6 +24,7 @@ from solvers.shapes import Scalar
 from ..checks import check_count, check_finite
 from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
+from ..scale import scale_of
 from .combined import row_sum
 from .operators import (
     Measurable,
@@ -153,7 +154,7 @@ def _spread(model: ScoreModel) -> float:
     r"""The standard deviation of the data; its root mean square where that is all that is known."""
 
     known = model.moments
-    return model.data_std if known is None else float(known.coordinates.mean().sqrt())
+    return scale_of(model) if known is None else float(known.coordinates.mean().sqrt())
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from ..checks import check_data, check_number
 from ..data import as_state
 from ..ending import carried
 from ..models import ScoreModel
+from ..scale import start_of
 from ..settings import Settings, split
-from ..transport import make_times
+from ..transport import make_times, same_time
 
 FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
@@ -64,7 +65,7 @@ def encode(
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
-    start = process.start_of("encoding") if settings.t_min is None else settings.t_min
+    start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
     stop = process.t_max if t_max is None else t_max
     if start >= stop:
         raise ValueError(
@@ -72,8 +73,8 @@ def encode(
         )
     times = make_times(model, start, stop, settings)
     for last in times[-1].flatten().tolist():
-        if t_max is not None and not math.isclose(last, t_max, rel_tol=1e-9):
-            raise ValueError(f"times must end at t_max={t_max:.4g}, but end at {last:.4g}.")
+        if t_max is not None and not same_time(last, t_max):
+            raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
     alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
     with settings.gradients():
         z = carried(model, x * align(alpha.to(x), x), times, settings)

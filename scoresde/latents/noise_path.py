@@ -29,6 +29,7 @@ from ..data import as_state
 from ..models import ScoreModel
 from ..plans import describe_process
 from ..sampling import decode
+from ..scale import start_of
 from ..settings import STEPPING, Settings, split
 from ..transport import make_reverse, make_times, provenance
 
@@ -151,7 +152,7 @@ def encode_noise(
     model, settings = split(model, options, len(x), **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    start = process.start_of("encoding") if settings.t_min is None else settings.t_min
+    start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
     times = make_times(model, check_number("t_max", t_max) or process.t_max, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)

@@ -12,6 +12,7 @@ from solvers.shapes import align
 
 from ..models import ScoreModel
 from ..sampling import return_from
+from ..scale import scale_of
 from .encode import encode
 from .statistics import LatentStatistics, latent_statistics
 
@@ -78,7 +79,7 @@ def reconstruct(
 
 
 def _warn(model: ScoreModel, rms: float) -> None:
-    if model.guided and rms > POOR * model.data_std:
+    if model.guided and rms > POOR * scale_of(model):
         warnings.warn(
             f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
             "there grow on the way back. Encode without guidance, take more steps or a solver of higher "

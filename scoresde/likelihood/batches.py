@@ -15,6 +15,7 @@ from ..custom import NonlinearProcess
 from ..data import as_state
 from ..latents.encode import refuse_noise
 from ..models import ScoreModel
+from ..process import SLACK
 from ..settings import OPTIONS, Settings, split
 from .companion import Companion
 
@@ -117,14 +118,14 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
-    process.check_inside("t_min", start)
+    start = process.check_inside("t_min", start)
     settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
-    times = settings.times
+    times = None if settings.times is None else process.inside("times", settings.times)
     if times is not None and not _reach(times, ends):
         raise ValueError(
-            f"times must go from t_min={start:.4g} to t_max={process.t_max:.4g}, but go from "
-            f"{times[0].flatten()[0]:.4g} to {times[-1].flatten()[0]:.4g}; pass such times, or t_min=."
+            f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
+            f"{times[0].flatten()[0]:.9g} to {times[-1].flatten()[0]:.9g}; pass such times, or t_min=."
         )
     first, last = (-process.log_snr(ends)).tolist()
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
@@ -139,7 +140,7 @@ def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reach(times: Tensor, ends: Tensor) -> bool:
     found = times[[0, -1]].reshape(2, -1)
-    return bool(torch.isclose(found, ends[:, None], rtol=1e-9, atol=0).all())
+    return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
 def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Asked:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..models import ScoreModel
 from ..moments import Moments
+from ..scale import scale_of
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,22 @@ class Companion:
     Arguments:
         moments: Its mean and covariance.
         known: Whether they are those of the data, and not of one variance alone.
+        scale: The root mean square of the data, as known and as seen.
     """
 
     moments: Moments
     known: bool
+    scale: float
 
     @staticmethod
     def of(model: ScoreModel, x: Tensor) -> "Companion":
         r"""Returns the companion of a model, from its moments or the size of the data."""
 
+        scale = max(scale_of(model), x.detach().double().square().mean().sqrt().item())
         if model.moments is not None:
-            return Companion(model.moments.like(x), True)
-        variances = torch.full((x[0].numel(),), model.data_std**2).to(x)
-        return Companion(Moments(torch.zeros_like(x[0]), None, variances), False)
+            return Companion(model.moments.like(x), True, scale)
+        variances = torch.full((x[0].numel(),), scale_of(model) ** 2).to(x)
+        return Companion(Moments(torch.zeros_like(x[0]), None, variances), False, scale)
 
     @property
     def size(self) -> int:

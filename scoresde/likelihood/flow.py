@@ -28,6 +28,7 @@ from solvers.shapes import align
 
 from ..latents.encode import signal
 from ..models import ScoreModel
+from ..scale import scale_of
 from ..settings import Settings
 from ..transport import make_times, transport
 from .curve import Curve, size
@@ -121,7 +122,7 @@ class Flow:
 
     def _curve(self, path: Solution) -> Curve:
         assert path.path is not None
-        process, std = self.model.process, self.model.data_std
+        process, std = self.model.process, scale_of(self.model)
         u = -process.log_snr(path.times)
         unit = (process.scales(path.times)[0] * size(u, std)).to(path.path)
         unit = unit.reshape(*unit.shape, *(1,) * (path.path.ndim - unit.ndim))
@@ -144,10 +145,12 @@ class Flow:
         r"""How far the prior is from the companion at the end of the flow."""
 
         process, companion = self.model.process, self.tracer.companion
-        if not companion.known:
-            d, std = self.x[0].numel(), self.model.data_std
-            shift = math.sqrt(d) * std * math.exp(-self.ends[1])  # of data with any mean
-            return torch.full_like(known, shift + d * process.prior_gap(std))
+        if not companion.known:  # data of any mean, twice the deviation of its product with z
+            d, scale = self.x[0].numel(), companion.scale
+            shift = 2 * math.sqrt(d) * scale * math.exp(-self.ends[1])
+            z = x.flatten(1).double() / process.prior_std()
+            far = z.square().mean(1).sqrt().clamp(min=1)
+            return (far * shift + d * process.prior_gap(scale)).to(known)
         return (
             companion.log_prob(x / signal(self.model, process.t_max), self.ends[1]) - known
         ).abs()

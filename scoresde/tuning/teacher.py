@@ -22,7 +22,8 @@ from solvers import SemiLinear, Solver
 from solvers.exponential import ExponentialMultistep
 
 from ..compare.bench import Bench
-from ..grids import grid_times
+from ..grids import model_grid
+from ..scale import scale_of, start_of
 from ..settings import Settings
 from ..transport import make_reverse
 
@@ -51,8 +52,8 @@ class Teacher:
         r"""Follows the flow."""
 
         process, options = bench.model.process, bench.options
-        stop = options.get("t_min") or process.start_of("sampling")
-        times = grid_times(process, "log_snr", process.t_max, stop, NODES)
+        stop = options.get("t_min") or start_of(bench.model, "sampling")
+        times = model_grid(bench.model, "log_snr", process.t_max, stop, NODES)
         small = bench.resized(min(SAMPLES, bench.shape[0]))
         tight = {"rtol": 1e-4, "atol": 1e-4, "path": True, "denoise": False}
         run = small.run(solver="exponential", times=times, **tight)
@@ -98,7 +99,7 @@ class Teacher:
         r"""What is left at the end of an error made at each node, if data were Gaussian."""
 
         level = torch.exp(-self.bench.model.process.log_snr(self.times))
-        total = self.bench.model.data_std**2 + level**2
+        total = scale_of(self.bench.model) ** 2 + level**2
         return (total[-1] / total).sqrt()
 
 

@@ -18,11 +18,12 @@ from ..compare.bench import Bench, bind, sample_shape, spread
 from ..compare.cells import Cell, by_name, cells, check_choice
 from ..compare.reference import rms
 from ..custom import NonlinearProcess
-from ..grids import grid_times
+from ..grids import model_grid
 from ..metrics import Distance, check_distances, energy_distance
 from ..models import ScoreModel
 from ..plans import Plan, describe_setup
 from ..progress import bar as progress_bar
+from ..scale import start_of
 from ..settings import check_model
 from .learn import learn
 from .objective import Objective
@@ -232,9 +233,9 @@ def _named(bench: Bench, plan: Plan) -> Tensor:
     r"""The times of a grid that has a name."""
 
     process = bench.model.process
-    stop = bench.options.get("t_min") or process.start_of("sampling")
+    stop = bench.options.get("t_min") or start_of(bench.model, "sampling")
     grid, steps = plan.options["grid"], plan.options["steps"]
-    return grid_times(process, grid, process.t_max, stop, steps, bench.model.data_std)
+    return model_grid(bench.model, grid, process.t_max, stop, steps)
 
 
 def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:

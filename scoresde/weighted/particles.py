@@ -12,8 +12,9 @@ from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
 from solvers.problem import StateField
 
 from ..checks import check_count, check_number, model_device, model_dtype
-from ..grids import grid_times
+from ..grids import model_grid
 from ..models import ScoreModel
+from ..scale import check_prior, start_of
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def make_steps(
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], but is {threshold}.")
     process = model.process
-    stop = process.start_of("sampling") if t_min is None else t_min
-    times = grid_times(process, grid, process.t_max, stop, steps, model.data_std)
+    stop = start_of(model, "sampling") if t_min is None else t_min
+    times = model_grid(model, grid, process.t_max, stop, steps, whole=True)
+    check_prior(model, times[0])
     levels = torch.exp(-process.log_snr(times)).tolist()
     return Steps(times, levels, seed, threshold)
 

@@ -73,6 +73,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
             conditions=card["conditions"],
             shape=tuple(card["shape"]),
             data_std=card["data_std"],
+            data_scale=card.get("data_scale"),
         )
     model.moments, model.fingerprint = known, fingerprint
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
@@ -102,6 +103,8 @@ def save(model: NetworkScore, file: str | Path, card: dict[str, Any] | None = No
         "shape": list(model.shape or ()),
         "data_std": model.data_std,
     }
+    if model.moments is None and model.data_scale not in (None, model.data_std):
+        card["data_scale"] = model.data_scale
     tensors = {}
     if model.moments is not None:
         card["moments"] = {"rest": model.moments.rest}

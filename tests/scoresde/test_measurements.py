@@ -184,9 +184,11 @@ def test_numbers_lists_and_arrays_are_data(value: object) -> None:
 def test_what_is_no_number_is_refused() -> None:
     model = oracle()
     for wrong in (None, "one", {"a": 1}, object()):
-        with pytest.raises(TypeError, match="factor must be a number, or a tensor, array or list"):
+        with pytest.raises(
+            TypeError, match="factor must be numbers in a tensor, an array or a list"
+        ):
             guidance.universal(model, lambda D, factor: D.sum(1), factor=wrong)
-        with pytest.raises(TypeError, match="y must be a number, or a tensor, array or list"):
+        with pytest.raises(TypeError, match="y must be numbers in a tensor, an array or a list"):
             guidance.pseudoinverse(model, linear, wrong)
     with pytest.raises(TypeError, match="posterior_sampling has no noise=.* set strength="):
         guidance.posterior_sampling(model, linear, [[0.0, 0.0]], noise=0.1)
