@@ -1,20 +1,24 @@
 r"""Checks of data and numbers at the door."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .models import ScoreModel
 
 
 def model_device(model: ScoreModel) -> torch.device | None:
-    r"""Returns the device of the model's tensors, or `None` if it has none."""
+    r"""Returns the device of the model's tensors, or `None` if it has none.
 
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return None
+    Weights that were moved elsewhere, and lie on "meta", do not tell where the network computes.
+    """
+
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), None)
 
 
 def model_dtype(model: ScoreModel) -> torch.dtype:
@@ -23,6 +27,20 @@ def model_dtype(model: ScoreModel) -> torch.dtype:
     for parameter in model.parameters():
         return torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return torch.get_default_dtype()
+
+
+def check_transforms() -> None:
+    r"""Refuses a call from inside torch.func.grad, jvp, vmap and their like, which see nothing of a run."""
+
+    dual = (
+        forward_ad._current_level >= 0
+    )  # where derivatives inside would be taken for those outside
+    if dual or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError(
+            "this cannot be called inside torch.func.grad, vjp, jvp, vmap or another transform of torch.func, nor "
+            "under forward_ad.dual_level(); for gradients, pass grad='backprop' and use torch.autograd; for many "
+            "samples, pass one batch."
+        )
 
 
 def check_data(

@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
+from solvers.solver import check_gradients
 
-from .checks import check_count, check_number
+from .checks import check_count, check_number, check_transforms
 from .conditions import check_conditions
 from .frames import CONVENTIONS
 from .models import ScoreModel
@@ -23,7 +24,6 @@ from .plans import with_plan
 
 STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
-GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
@@ -109,7 +109,7 @@ class Settings:
         check_count("first_index", self.first_index, at_least=0)
         if self.on_failure not in ("raise", "partial"):
             raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
-        self._check_gradients()
+        check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))
@@ -163,15 +163,6 @@ class Settings:
             self._check_seeds()
         if self.callback is not None and not callable(self.callback):
             raise TypeError(f"callback must be a function of an event, but is {self.callback!r}.")
-
-    def _check_gradients(self) -> None:
-        if self.grad not in GRADIENTS:
-            raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {self.grad!r}.")
-        if self.grad == "adjoint" and not self.method.adjoint:
-            raise ValueError(
-                f"grad='adjoint' is for the methods of torchdiffeq, not {self.method}; use 'checkpoint', "
-                "which takes as little memory and is exact."
-            )
 
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
@@ -290,8 +281,9 @@ def split(
 
 
 def check_model(model: object) -> None:
-    r"""Refuses what is not a score model."""
+    r"""Refuses what is not a score model, and a call from inside a transform of torch.func."""
 
+    check_transforms()
     if not isinstance(model, ScoreModel):
         raise TypeError(
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "

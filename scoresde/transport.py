@@ -15,6 +15,7 @@ from solvers.brownian import VERSION
 from solvers.solve import check_times
 
 from .custom import NonlinearProcess
+from .derivative import check_derivative
 from .frames import make_noise
 from .grids import grid_times
 from .listener import REFRESH, listener
@@ -48,6 +49,8 @@ def transport(
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
     _check_resolution(x, settings)
+    if settings.grad != "none":
+        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", size)
     progress = tqdm(
         total=len(x),
         desc=str(settings.method),

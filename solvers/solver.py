@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from .brownian import Brownian
 from .controller import Caution, Controller
 from .problem import Problem
 from .solution import Solution
+
+GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 
 
 class Event(NamedTuple):
@@ -93,6 +96,7 @@ class Solver(ABC):
         exact: Whether that holds to the last bit.
         block: How many rows it integrates at once, always as many; 0 if that does not matter.
         limit: What a state that is no longer finite may mean beside the usual, in words.
+        severed: Why no gradient flows through its steps, and what to use, in words; empty if it does.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Solver(ABC):
     exact: bool = False
     block: int = 0
     limit: str = ""
+    severed: str = ""
 
     @property
     def undone_by(self) -> "Solver":
@@ -130,6 +135,27 @@ class Solver(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+def check_gradients(solver: Solver, grad: str) -> None:
+    r"""Refuses a way to gradients that does not exist, for a solver or at all."""
+
+    if grad not in GRADIENTS:
+        raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {grad!r}.")
+    if grad == "none":
+        return
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"grad={grad!r} has no effect inside torch.inference_mode(), where nothing has a gradient; "
+            "make this call outside of it."
+        )
+    if grad == "adjoint" and not solver.adjoint:
+        raise ValueError(
+            f"grad='adjoint' is for the methods of torchdiffeq, and {solver} has no adjoint; use 'checkpoint', "
+            "which takes as little memory and is exact."
+        )
+    if grad != "adjoint" and solver.severed:
+        raise ValueError(f"grad={grad!r} has no way through {solver}, {solver.severed}.")
 
 
 class Step(NamedTuple):

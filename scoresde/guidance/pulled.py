@@ -22,7 +22,8 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from ..checks import check_finite
-from ..conditions import rows_of
+from ..conditions import Given, rows_of
+from ..derivative import check_derivative
 from ..models import ScoreModel
 from .gradients import check_function, check_gradients, check_owner, row_gradient
 from .guided import Guided
@@ -102,6 +103,9 @@ class Pulled(Guided):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
+        check_gradients()
+        bound = Given(self.model, condition) if condition else self.model
+        check_derivative(bound, x, "reverse", "guidance by gradients through a model")
         none, one = torch.zeros_like(times), torch.ones_like(times)
         fields = self.model.combine(times, none, one, scale, x, **condition)
         level = torch.exp(-self.process.log_snr(times))
@@ -124,7 +128,6 @@ class Pulled(Guided):
         force: Scalar,
         held: Mapping[str, Tensor],
     ) -> Tensor:
-        check_gradients()
         with torch.enable_grad():
             state = X.detach().requires_grad_()
             D = field(state)

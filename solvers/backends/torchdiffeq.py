@@ -38,6 +38,23 @@ class _Stop(RuntimeError):
         self.status, self.time, self.rows = status, time, rows
 
 
+class _Once(torch.autograd.Function):
+    r"""The result of an adjoint, whose derivatives torchdiffeq does not know further."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        if torch.is_grad_enabled():  # as under create_graph=True
+            raise ValueError(
+                "grad='adjoint' has first derivatives alone, so create_graph=True has no effect on them; for "
+                "second ones use grad='backprop' or 'checkpoint'."
+            )
+        return gradient
+
+
 class _Field:
     r"""The drift in the time s = sign t, which increases, kept inside the span."""
 
@@ -60,7 +77,7 @@ class _Field:
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         time = self.sign * min(max(float(s.detach()), self.ends[0]), self.ends[1])
-        if self.record.spent(self.counter.total + self.problem.cost):
+        if self.record is not None and self.record.spent(self.counter.total + self.problem.cost):
             raise _Stop("max_calls", time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
         good = row_finite(drift)
@@ -75,6 +92,11 @@ class _Field:
             raise _Stop("max_calls", self.time)
         if self.time != self.told:  # else nothing was accepted since
             self.tell(y)
+
+    def release(self) -> None:
+        r"""Lets go of the run. Its result holds this field for the adjoint, and must not be held by it."""
+
+        self.record = self.state = None
 
     def tell(self, x: Tensor) -> None:
         r"""Tells the callback of the run about the state at the time reached."""
@@ -113,6 +135,14 @@ class Torchdiffeq(Solver):
     solo: bool = False
     solves = ODE
     adjoint = True
+
+    @property
+    def severed(self) -> str:  # type: ignore[override]
+        return (
+            "which leaves torch for scipy; use grad='adjoint', or 'torchdiffeq/dopri5'"
+            if self.solo
+            else ""
+        )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -158,6 +188,7 @@ class Torchdiffeq(Solver):
                     integrate = odeint
                 times_ahead = (field.sign * ends).to(x.device)
                 path = integrate(field, x, times_ahead, method=self.method, **options)
+                path = _Once.apply(path) if control.grad == "adjoint" else path
                 field.time = field.last
                 field.tell(path[-1])
             except _Stop as stop:
@@ -168,6 +199,7 @@ class Torchdiffeq(Solver):
                 record.calls[:] = counter.total
                 record.accepted += 0 if self.adaptive else len(times) - 1
                 record.path = path if control.path else None
+                field.release()
                 return record.finish(path[-1])
             record.calls[:] = counter.total
             self._end(record, field.state, status, torch.tensor(time, dtype=torch.float64), rows)
