@@ -40,6 +40,7 @@ ROUNDING = math.sqrt(
 SLACK = 0.01  # the share of a change that a derivative may miss, as in TF32
 ULPS = 16  # of the dtype, by which a network's values may be rounded
 SAFETY = 2.0  # between an estimate of an error and a bound of it
+CLEAR = 2.0  # times such a bound, beyond which there is no doubt
 ENTRIES, LINES = 64, 8  # so many numbers are compared if so many lines give them
 
 
@@ -55,6 +56,20 @@ class Seen(NamedTuple):
     values: Tensor
     slopes: Tensor
     size: Tensor
+
+
+class Missed(NamedTuple):
+    r"""How far derivatives are from changes.
+
+    Arguments:
+        ratio: The gap against what rounding and kinks explain, or 0 if they do.
+        change: The root mean square of the changes.
+        gap: That of what derivatives miss of them.
+    """
+
+    ratio: float
+    change: float
+    gap: float
 
 
 def check_derivative(
@@ -89,12 +104,12 @@ def check_derivative(
         for _ in range(2):  # what one set of lines finds wrong, two have to
             seen += _lines(model, x, mode, use, len(seen))
             missed = _missed(seen, _eps(model, x))
-            if missed is None:
+            if not 0 < missed.ratio < CLEAR:
                 break
-    if missed is not None:
+    if missed.ratio:
         raise ValueError(
-            f"{use} needs the derivative of the model, but where the model changes by {missed[0]:.3g}, its "
-            f"derivative misses {missed[1]:.3g}: it detaches, rounds, leaves torch (numpy), or runs under "
+            f"{use} needs the derivative of the model, but where the model changes by {missed.change:.3g}, its "
+            f"derivative misses {missed.gap:.3g}: it detaches, rounds, leaves torch (numpy), or runs under "
             "torch.no_grad() or torch.inference_mode(); leave that out of the network, or use what needs no "
             "derivatives, as ss.elbo does."
         )
@@ -193,25 +208,22 @@ def _pulled(F: Tensor, leaf: Tensor, way: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if found is None else found
 
 
-def _missed(seen: list[Seen], eps: float) -> tuple[float, float] | None:
-    r"""The change of the values, and how much of it the derivatives miss, if too much."""
+def _missed(seen: list[Seen], eps: float) -> Missed:
+    r"""What the derivatives miss of the change along all lines."""
 
     values = torch.cat([one.values for one in seen], 1)
     slopes = torch.cat([one.slopes for one in seen], 1)
     rules = torch.tensor([BOOLE, TRAPEZOID, FOURTH], dtype=torch.float64, device=values.device)
     change = values[-1] - values[0]
     boole, trapezoid, _ = rules @ slopes
-    missed, root = (change - boole).norm(), math.sqrt(change.numel())
+    gap, root = (change - boole).norm(), math.sqrt(change.numel())
     size = torch.stack([one.size for one in seen]).square().mean().sqrt()
     known = SLACK * change.norm() + ULPS * eps * root * size
-    if bool(
-        slopes.any()
-    ):  # else the values are constant, up to rounding, if the derivative is right
+    if bool(slopes.any()):  # else a network whose derivative is right is constant up to rounding
         kinks, rounding = (boole - trapezoid).norm(), ROUNDING * (rules[2] @ values).norm()
         known = known + SAFETY * (kinks + rounding)
-    if bool(missed <= known):
-        return None
-    return float(change.norm()) / root, float(missed) / root
+    ratio = float(gap) / float(known) if bool(gap > known) else 0.0
+    return Missed(ratio, float(change.norm()) / root, float(gap) / root)
 
 
 def _eps(model: ScoreModel, x: Tensor) -> float:

@@ -1,5 +1,6 @@
 r"""Networks as score models: what a network predicts, and how it is called."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +27,7 @@ class Kind(NamedTuple):
 
 
 HALVES = (torch.bfloat16, torch.float16)
+DTYPES = re.compile(r"dtype|(?:scalar|data|same|input|bias) type", re.IGNORECASE)
 
 
 def _with_times(states: Sequence[torch.dtype]) -> list[Kind]:
@@ -42,11 +44,11 @@ class Seen:
     r"""What earlier calls of a network have shown.
 
     Attributes:
-        kinds: The dtypes in which it works, by that of the state.
+        kinds: The dtypes in which it works, by those of the state and of its weights, if it is a module.
         rows: The rows of the last call that succeeded.
     """
 
-    kinds: dict[torch.dtype, Kind]
+    kinds: dict[tuple[torch.dtype, torch.dtype | None], Kind]
     rows: int | None
 
 
@@ -196,11 +198,11 @@ class NetworkScore(ScoreModel):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            F, kind = self._ask_again(error, x, t, condition)
+            F, kind = self._ask_again(error, kind, x, t, condition)
         if isinstance(F, Tensor):
             count_backward(F)
         check_answer(F, x)
-        self.seen.kinds[x.dtype], self.seen.rows = kind, len(x)
+        self.seen.kinds[self._key(x)], self.seen.rows = kind, len(x)
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
@@ -212,7 +214,7 @@ class NetworkScore(ScoreModel):
         return self.network(x.to(kind.state, copy=True), t.to(kind.time, copy=True), **own)
 
     def _ask_again(
-        self, error: Exception, x: Tensor, t: Tensor, condition: dict[str, Tensor]
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]
     ) -> tuple[Tensor, Kind]:
         r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
 
@@ -220,17 +222,23 @@ class NetworkScore(ScoreModel):
         clear = explained(error, asked)
         if clear is not None:
             raise clear from error
-        if x.dtype not in self.seen.kinds:
-            for kind in self._kinds(x)[1:]:
+        if DTYPES.search(str(error)) or self._key(x) not in self.seen.kinds:
+            for other in [one for one in self._kinds(x) if one != kind]:
                 try:
-                    return self._ask(kind, x, t, condition), kind
+                    return self._ask(other, x, t, condition), other
                 except Exception:  # the first error tells most
                     continue
         raise error
 
     def _kind(self, x: Tensor) -> Kind:
-        known = self.seen.kinds.get(x.dtype)
+        known = self.seen.kinds.get(self._key(x))
         return self._kinds(x)[0] if known is None else known
+
+    def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
+        r"""The dtypes of the state and of a module's weights."""
+
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return x.dtype, next((p.dtype for p in weights if p.is_floating_point()), None)
 
     def _kinds(self, x: Tensor) -> list[Kind]:
         r"""The dtypes in which the network may be meant to be called, the likeliest first.
@@ -239,10 +247,8 @@ class NetworkScore(ScoreModel):
         come in float32 at least, which has room for all labels.
         """
 
-        if isinstance(self.network, nn.Module):
-            weight = next((p for p in self.network.parameters() if p.is_floating_point()), None)
-            states = [x.dtype if weight is None else weight.dtype]
-            if weight is not None:
-                return _with_times(states)
+        _, own = self._key(x)
+        if own is not None:
+            return _with_times([own])
         weights = [p.dtype for p in self.parameters() if p.is_floating_point()]
         return _with_times([x.dtype, *weights, torch.float32, *HALVES])

@@ -77,7 +77,7 @@ class _Field:
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         time = self.sign * min(max(float(s.detach()), self.ends[0]), self.ends[1])
-        if self.record is not None and self.record.spent(self.counter.total + self.problem.cost):
+        if self.record.spent(self.counter.total + self.problem.cost):
             raise _Stop("max_calls", time)
         drift = self.problem.drift(torch.tensor(time, dtype=torch.float64), y)
         good = row_finite(drift)
@@ -96,7 +96,8 @@ class _Field:
     def release(self) -> None:
         r"""Lets go of the run. Its result holds this field for the adjoint, and must not be held by it."""
 
-        self.record = self.state = None
+        self.state = self.state.new_empty(0)
+        self.record = Record(self.problem, self.state, torch.zeros(1), Control())
 
     def tell(self, x: Tensor) -> None:
         r"""Tells the callback of the run about the state at the time reached."""
