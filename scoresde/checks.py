@@ -2,6 +2,7 @@ r"""Checks of data and numbers at the door."""
 
 import contextlib
 import inspect
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from solvers.doors import MOST, as_device, as_number, as_whole, is_number
 
@@ -19,11 +21,13 @@ T = TypeVar("T")
 
 
 def model_device(model: ScoreModel) -> torch.device | None:
-    r"""Returns the device of the model's tensors, or `None` if it has none."""
+    r"""Returns the device of the model's tensors, or `None` if it has none.
 
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return None
+    Weights that were moved elsewhere, and lie on "meta", do not tell where the network computes.
+    """
+
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), None)
 
 
 def model_dtype(model: ScoreModel) -> torch.dtype:
@@ -32,6 +36,20 @@ def model_dtype(model: ScoreModel) -> torch.dtype:
     for parameter in model.parameters():
         return torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def check_transforms() -> None:
+    r"""Refuses a call from inside torch.func.grad, jvp, vmap and their like, which see nothing of a run."""
+
+    dual = (
+        forward_ad._current_level >= 0
+    )  # where derivatives inside would be taken for those outside
+    if dual or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError(
+            "this cannot be called inside torch.func.grad, vjp, jvp, vmap or another transform of torch.func, nor "
+            "under forward_ad.dual_level(); for gradients, pass grad='backprop' and use torch.autograd; for many "
+            "samples, pass one batch."
+        )
 
 
 def check_data(

@@ -55,6 +55,9 @@ class Given(ScoreModel):
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.model.denoise(x, t, **self._rows_of(x), **condition)
 
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.model.raw(x, t, **self._rows_of(x), **condition)
+
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.model.score(x, t, **self._rows_of(x), **condition)
 

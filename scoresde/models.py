@@ -64,6 +64,7 @@ class ScoreModel(nn.Module, ABC):
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
         differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
+        checked: The ways in which its derivative was checked, each with the names of bound conditions.
     """
 
     process: Process
@@ -75,6 +76,7 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    checked: frozenset[tuple[str, ...]] = frozenset()
 
     _data_std: float | None = None
     _data_scale: float | None = None
@@ -139,6 +141,11 @@ class ScoreModel(nn.Module, ABC):
             t: The time, with shape () or (B,).
             condition: What the data is conditioned on, each with leading size B or 1.
         """
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns what the model is made of, with shape (B, *): a network's own answer, if it has one."""
+
+        return self.denoise(x, t, **condition)
 
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""

@@ -1,6 +1,8 @@
 r"""Networks as score models: what a network predicts, and how it is called."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,75 +12,47 @@ from solvers.calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
+from .closures import held_by
+from .complaints import Asked, check_answer, explained
 from .conditions import check_names, floats_like
 from .models import ScoreModel, check_time, model_times
+from .predictions import PREDICTIONS, Preconditioning
 from .process import Process, check_process
 
 SILENT = 1e6  # noise level from which on float32 has no digit of the data left
 
 
-class Preconditioning(NamedTuple):
-    r"""How the denoised data follows from a network: :math:`D = skip \, x + out \, F(scale \, x)`.
+class Kind(NamedTuple):
+    r"""The dtypes of the state and of the time that a network gets."""
 
-    Arguments:
-        skip: The coefficient of the noisy data.
-        out: The coefficient of the network.
-        scale: What the noisy data is multiplied with before the network sees it.
-        label: What the network gets as its time, or `None` for t itself.
+    state: torch.dtype
+    time: torch.dtype
+
+
+HALVES = (torch.bfloat16, torch.float16)
+DTYPES = re.compile(r"dtype|(?:scalar|data|same|input|bias) type", re.IGNORECASE)
+
+
+def _with_times(states: Sequence[torch.dtype]) -> list[Kind]:
+    r"""The same with times, first those that are finer."""
+
+    found = []
+    for state in dict.fromkeys(states):
+        found += [Kind(state, torch.float32 if state in HALVES else state), Kind(state, state)]
+    return list(dict.fromkeys(found))
+
+
+@dataclass
+class Seen:
+    r"""What earlier calls of a network have shown.
+
+    Attributes:
+        kinds: The dtypes in which it works, by those of the state and of its weights, if it is a module.
+        rows: The rows of the last call that succeeded.
     """
 
-    skip: Tensor
-    out: Tensor
-    scale: Tensor
-    label: Tensor | None = None
-
-
-def _data(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    return Preconditioning(torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t))
-
-
-def _noise(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
-    return Preconditioning(1 / alpha, -sigma / alpha, torch.ones_like(t))
-
-
-def _score(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
-    return Preconditioning(1 / alpha, sigma**2 / alpha, torch.ones_like(t))
-
-
-def _v(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)  # v = alpha z - sigma x0
-    total = alpha**2 + sigma**2
-    return Preconditioning(alpha / total, -sigma / total, torch.ones_like(t))
-
-
-def _velocity(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    f, slope = process.rates(t)  # u = (f - slope) x + slope alpha D
-    alpha, _ = process.scales(t)
-    return Preconditioning((slope - f) / (slope * alpha), 1 / (slope * alpha), torch.ones_like(t))
-
-
-def _edm(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
-    level = sigma / alpha
-    total = level**2 + data_std**2
-    return Preconditioning(
-        skip=data_std**2 / total / alpha,
-        out=level * data_std / total.sqrt(),
-        scale=1 / total.sqrt() / alpha,
-        label=level.log() / 4,
-    )
-
-
-PREDICTIONS: dict[str, Callable[[Process, Tensor, float], Preconditioning]] = {
-    "data": _data,
-    "noise": _noise,
-    "score": _score,
-    "v": _v,
-    "velocity": _velocity,
-    "edm": _edm,
-}
+    kinds: dict[tuple[torch.dtype, torch.dtype | None], Kind]
+    rows: int | None
 
 
 def _check_signal(process: Process, predicts: str) -> None:
@@ -114,8 +88,10 @@ class NetworkScore(ScoreModel):
         | https://arxiv.org/abs/2206.00364
 
     Arguments:
-        network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,),
-            in its own dtype.
+        network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,): a module
+            in the dtype of its weights, a function in that of the state, or else in the one it works in. Times
+            are in float32 at least. What it gets are copies. For the unconditional prediction of
+            classifier-free guidance it is called without the conditions.
         process: The process whose noise it removes.
         predicts: What it predicts.
         conditions: The names of the conditions it takes.
@@ -150,6 +126,7 @@ class NetworkScore(ScoreModel):
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)
+        self.seen = Seen({}, None)
 
     def __repr__(self) -> str:
         network = type(self.network).__name__
@@ -163,25 +140,64 @@ class NetworkScore(ScoreModel):
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if self.predicts != "score":
             return super().score(x, t, **condition)
-        t = check_time(self.process, t, x)  # as it comes, so that it needs no scales
-        return self._call(x, model_times(self.process, t[None], self._like(x))[0], condition)
+        return self.raw(x, t, **condition)  # as it comes, so that it needs no scales
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        r"""Returns the parts; a function's are the modules that it was written around."""
+
+        yield from super().named_children()
+        yield from self._within()
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        r"""Returns all parts of parts, so that weights, device and training mode of a function's are known."""
+
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        for name, module in self._within():
+            yield from module.named_modules(
+                memo, f"{prefix}.{name}" if prefix else name, remove_duplicate
+            )
+
+    def _within(self) -> Iterator[tuple[str, nn.Module]]:
+        if isinstance(self.network, nn.Module):
+            return
+        for number, thing in enumerate(held_by(self.network)):
+            if isinstance(thing, ScoreModel):  # which answers for itself, but not for its networks
+                parts = [part for part in thing.children() if not isinstance(part, ScoreModel)]
+            else:
+                parts = [thing] if isinstance(thing, nn.Module) else []
+            for part in parts:
+                yield f"function.{number}", part
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> list[StateField]:
         form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
-        like = self._like(x)
-        if form.label is None:
-            labels = model_times(self.process, times, like)
-        else:
-            labels = list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
         columns = (
-            labels,
+            self._labels(times, form, x),
             scalars((a + b * form.skip) * scale, x),
             scalars(b * form.out, x),
             scalars(form.scale * scale, x),
         )
         return [self._bind(*column, condition) for column in zip(*columns, strict=True)]
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        times = check_time(self.process, t, x)[None]
+        if self.predicts != "edm":
+            return self._call(x, self._labels(times, None, x)[0], condition)
+        form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
+        [scale] = scalars(form.scale, x)
+        return self._call(scale * x, self._labels(times, form, x)[0], condition)
+
+    def _labels(self, times: Tensor, form: Preconditioning | None, x: Tensor) -> list[Tensor]:
+        r"""The times as the network gets them, each with shape (B,)."""
+
+        like = x.new_empty((len(x), 0), dtype=self._kind(x).time)
+        if form is None or form.label is None:
+            return model_times(self.process, times, like)
+        return list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
 
     def _bind(
         self, t: Tensor, a: Scalar, b: Scalar, scale: Scalar, condition: dict[str, Tensor]
@@ -199,30 +215,64 @@ class NetworkScore(ScoreModel):
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         count_call()
-        x_in = x.to(self._dtype(x))
-        version = None if x_in.is_inference() else x_in._version
-        F = self.network(x_in, t, **floats_like(condition, x_in))
+        kind = self._kind(x)
+        try:
+            F = self._ask(kind, x, t, condition)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            F, kind = self._ask_again(error, kind, x, t, condition)
         if isinstance(F, Tensor):
             count_backward(F)
-        if version is not None and x_in._version != version:
-            raise ValueError("the network changed its input in place; let it work on a copy.")
-        if not isinstance(F, Tensor) or F.shape != x.shape:
-            got = tuple(F.shape) if isinstance(F, Tensor) else type(F).__name__
-            raise ValueError(
-                f"the network must return the shape of its input, {tuple(x.shape)}, but returned {got}."
-            )
-        if not F.is_floating_point():
-            raise TypeError(f"the network must return floating-point numbers, not {F.dtype}.")
+        check_answer(F, x)
+        self.seen.kinds[self._key(x)], self.seen.rows = kind, len(x)
         return F.to(x.dtype)
 
-    def _like(self, x: Tensor) -> Tensor:
-        r"""An empty tensor with the dtype in which the network computes."""
+    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        r"""Calls the network with copies, which it may change, in some dtypes."""
 
-        return x.new_empty((len(x), 0), dtype=self._dtype(x))
+        if t.dtype != kind.time and self.predicts != "edm":
+            t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
+        x = x.to(kind.state, copy=True)
+        own = {name: value.clone() for name, value in floats_like(condition, x).items()}
+        return self.network(x, t.to(kind.time, copy=True), **own)
 
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        r"""The dtype in which the network computes: that of its weights, or of the state."""
+    def _ask_again(
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]
+    ) -> tuple[Tensor, Kind]:
+        r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
 
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
-        weight = next((p for p in parameters if p.is_floating_point()), None)
-        return x.dtype if weight is None else weight.dtype
+        asked = Asked(self.network, self.conditions, x, condition, self.seen.rows)
+        clear = explained(error, asked)
+        if clear is not None:
+            raise clear from error
+        if DTYPES.search(str(error)) or self._key(x) not in self.seen.kinds:
+            for other in [one for one in self._kinds(x) if one != kind]:
+                try:
+                    return self._ask(other, x, t, condition), other
+                except Exception:  # the first error tells most
+                    continue
+        raise error
+
+    def _kind(self, x: Tensor) -> Kind:
+        known = self.seen.kinds.get(self._key(x))
+        return self._kinds(x)[0] if known is None else known
+
+    def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
+        r"""The dtypes of the state and of a module's weights."""
+
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return x.dtype, next((p.dtype for p in weights if p.is_floating_point()), None)
+
+    def _kinds(self, x: Tensor) -> list[Kind]:
+        r"""The dtypes in which the network may be meant to be called, the likeliest first.
+
+        A module is called in the dtype of its weights, a function in that of the state. Times
+        come in float32 at least, which has room for all labels.
+        """
+
+        _, own = self._key(x)
+        if own is not None:
+            return _with_times([own])
+        weights = [p.dtype for p in self.parameters() if p.is_floating_point()]
+        return _with_times([x.dtype, *weights, torch.float32, *HALVES])

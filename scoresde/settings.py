@@ -16,8 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
 from solvers.doors import MOST, WORD, as_device, as_tensor
+from solvers.solver import check_gradients
 
-from .checks import check_callback, check_count, check_number
+from .checks import check_callback, check_count, check_number, check_transforms
 from .conditions import check_conditions, check_names
 from .data import as_floats
 from .frames import CONVENTIONS
@@ -36,7 +37,6 @@ STEPPING = (
     "clock",
 )  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
-GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 COUNTS = {"steps": (1, MOST), "batch_size": (1, None), "max_calls": (1, None), "seed": (None, None),
           "first_index": (0, WORD // 2)}  # and their ranges  # fmt: skip
 REALS = {
@@ -135,7 +135,7 @@ class Settings:
         self._check_kinds()
         if self.on_failure not in ("raise", "partial"):
             raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
-        self._check_gradients()
+        check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))
@@ -186,15 +186,6 @@ class Settings:
         if self.seeds is not None:
             self._check_seeds()
         check_callback(self.callback)
-
-    def _check_gradients(self) -> None:
-        if self.grad not in GRADIENTS:
-            raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {self.grad!r}.")
-        if self.grad == "adjoint" and not self.method.adjoint:
-            raise ValueError(
-                f"grad='adjoint' is for the methods of torchdiffeq, not {self.method}; use 'checkpoint', "
-                "which takes as little memory and is exact."
-            )
 
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
@@ -314,8 +305,9 @@ def split(
 
 
 def check_model(model: object) -> None:
-    r"""Refuses what is not a score model."""
+    r"""Refuses what is not a score model, and a call from inside a transform of torch.func."""
 
+    check_transforms()
     if not isinstance(model, ScoreModel):
         raise TypeError(
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "

@@ -14,6 +14,7 @@ from solvers.brownian import VERSION
 from solvers.solve import check_times
 
 from .custom import NonlinearProcess
+from .derivative import check_derivative
 from .frames import make_noise
 from .grids import grid_times, model_grid
 from .listener import REFRESH, listener
@@ -51,6 +52,8 @@ def transport(
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
     _check_resolution(x, settings, model.process.prior_std())
+    if settings.grad != "none":
+        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", size)
     progress = bar(
         total=len(x),
         desc=str(settings.method),

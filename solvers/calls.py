@@ -65,6 +65,17 @@ def count_backward(out: Tensor) -> None:
 
 
 @contextmanager
+def uncounted() -> Iterator[None]:
+    r"""Hides the calls made in its block from all counters, as those that check a model."""
+
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
 def counting() -> Iterator[Counter]:
     r"""Opens a counter for the calls made in its block."""
 
@@ -72,16 +83,5 @@ def counting() -> Iterator[Counter]:
     token = _current.set(counter)
     try:
         yield counter
-    finally:
-        _current.reset(token)
-
-
-@contextmanager
-def uncounted() -> Iterator[None]:
-    r"""Leaves the calls made in its block out of every count: those of a check of a model."""
-
-    token = _current.set(None)
-    try:
-        yield
     finally:
         _current.reset(token)

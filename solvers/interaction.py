@@ -83,6 +83,10 @@ class Interaction(Solver):
     def exact(self) -> bool:  # type: ignore[override]
         return self.method.exact
 
+    @property
+    def severed(self) -> str:  # type: ignore[override]
+        return self.method.severed
+
     def calls(self, steps: int) -> int:
         return self.method.calls(steps)
 

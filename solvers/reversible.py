@@ -96,6 +96,15 @@ class ReversibleHeun(Reversible):
             "'reversible_heun' reach further)"
         )
 
+    @property
+    def severed(self) -> str:  # type: ignore[override]
+        if self.bits is None:
+            return ""
+        return (
+            "which rounds each step to a lattice, and a rounded number has the derivative 0; use "
+            "'reversible_heun', the same without the lattice, or 'heun'"
+        )
+
     def calls(self, steps: int) -> int:
         return steps + 1
 

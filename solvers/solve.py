@@ -16,7 +16,7 @@ from .doors import as_number, as_tensor
 from .path import Path
 from .problem import Problem
 from .solution import Solution
-from .solver import Control, Event, Solver
+from .solver import Control, Event, Solver, check_gradients
 
 
 def solve(
@@ -95,8 +95,7 @@ def solve(
         noise = form(seed, torch.arange(len(x), device=x.device), x)
     if controller is not None:
         check_tries(solver, noise, path)
-    if grad == "adjoint" and not solver.adjoint:
-        raise ValueError(f"{solver} has no adjoint; pass grad='checkpoint'.")
+    check_gradients(solver, grad)
     if companion is not None and not solver.reversible:
         raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
     parameters = tuple(parameters)

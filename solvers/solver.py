@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from .brownian import Brownian
@@ -13,6 +14,8 @@ from .controller import Caution, Controller
 from .doors import as_number
 from .problem import Problem
 from .solution import Solution
+
+GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 
 
 class Event(NamedTuple):
@@ -124,6 +127,7 @@ class Solver(ABC):
         exact: Whether that holds to the last bit.
         block: How many rows it integrates at once, always as many; 0 if that does not matter.
         limit: What a state that is no longer finite may mean beside the usual, in words.
+        severed: Why no gradient flows through its steps, and what to use, in words; empty if it does.
     """
 
     name: str
@@ -143,6 +147,7 @@ class Solver(ABC):
     exact: bool = False
     block: int = 0
     limit: str = ""
+    severed: str = ""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -164,6 +169,27 @@ class Solver(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+def check_gradients(solver: Solver, grad: str) -> None:
+    r"""Refuses a way to gradients that does not exist, for a solver or at all."""
+
+    if grad not in GRADIENTS:
+        raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {grad!r}.")
+    if grad == "none":
+        return
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"grad={grad!r} has no effect inside torch.inference_mode(), where nothing has a gradient; "
+            "make this call outside of it."
+        )
+    if grad == "adjoint" and not solver.adjoint:
+        raise ValueError(
+            f"grad='adjoint' is for the methods of torchdiffeq, and {solver} has no adjoint; use 'checkpoint', "
+            "which takes as little memory and is exact."
+        )
+    if grad != "adjoint" and solver.severed:
+        raise ValueError(f"grad={grad!r} has no way through {solver}, {solver.severed}.")
 
 
 class Step(NamedTuple):

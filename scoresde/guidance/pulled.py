@@ -22,7 +22,8 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from ..checks import check_finite, check_number
-from ..conditions import as_conditions, rows_of
+from ..conditions import Given, as_conditions, rows_of
+from ..derivative import check_derivative
 from ..models import ScoreModel
 from .gradients import RowFunction, check_gradients, check_graph, check_owner
 from .guided import Guided
@@ -113,6 +114,8 @@ class Pulled(Guided):
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
         check_gradients()
+        bound = Given(self.model, condition) if condition else self.model
+        check_derivative(bound, x, "reverse", "guidance by gradients through a model")
         none, one = torch.zeros_like(times), torch.ones_like(times)
         fields = self.model.combine(times, none, one, scale, x, **condition)
         level = torch.exp(-self.process.log_snr(times))

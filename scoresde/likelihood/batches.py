@@ -13,6 +13,7 @@ from solvers.brownian import Seed
 from ..checks import check_data
 from ..custom import NonlinearProcess
 from ..data import as_state
+from ..derivative import check_derivative
 from ..latents.encode import refuse_noise
 from ..models import ScoreModel
 from ..process import SLACK
@@ -91,8 +92,7 @@ class Asked(NamedTuple):
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples, as many at once as were asked for or fit."""
 
-        size = self.settings.batch_size or max(1, NUMBERS // self.dimension)
-        for rows in torch.arange(len(self.x)).split(size):
+        for rows in torch.arange(len(self.x)).split(batch_size(self.settings, self.x)):
             seed, index = self.settings.keys(rows)
             x = self.x[rows.to(self.x.device)]
             settings = _rows(self.settings, rows)
@@ -128,7 +128,15 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
             f"{times[0].flatten()[0]:.9g} to {times[-1].flatten()[0]:.9g}; pass such times, or t_min=."
         )
     first, last = (-process.log_snr(ends)).tolist()
+    if settings.grad != "none":
+        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", batch_size(settings, x))
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+
+
+def batch_size(settings: Settings, x: Tensor) -> int:
+    r"""Returns how many samples are taken at once: as many as were asked for or fit."""
+
+    return settings.batch_size or max(1, NUMBERS // x[0].numel())
 
 
 def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:

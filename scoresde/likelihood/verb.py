@@ -13,8 +13,9 @@ from solvers import SolverError
 
 from ..checks import check_count, check_number
 from ..data import as_state
+from ..derivative import check_derivative
 from ..models import ScoreModel
-from .batches import Batch, ask
+from .batches import Batch, ask, batch_size
 from .flow import Flow
 from .result import Likelihood
 from .traces import Kind, Tracer
@@ -72,6 +73,9 @@ def log_likelihood(
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
+    check_derivative(
+        asked.model, asked.x, "forward", "a divergence", batch_size(settings, asked.x)
+    )
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
     def density(batch: Batch) -> Likelihood:

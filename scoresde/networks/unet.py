@@ -80,7 +80,7 @@ class UNet(nn.Module):
             label: The labels, with shape (B,), where the number of classes means none.
         """
 
-        features = self.time(waves(t, self.frequencies))
+        features = self.time(waves(t, self.frequencies).to(x.dtype))
         if self.label is not None:
             if label is None:
                 label = torch.full(x.shape[:1], self.label.num_embeddings - 1, device=x.device)

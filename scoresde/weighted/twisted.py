@@ -28,6 +28,7 @@ from solvers import counting
 from solvers.problem import StateField
 
 from ..conditions import as_conditions
+from ..derivative import check_derivative
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..guidance.trust import trusted_level
 from ..models import ScoreModel
@@ -87,6 +88,8 @@ def twisted_sample(
     plan = make_steps(model, count, steps, grid, seed, threshold, t_min)
     levels, cloud = plan.levels, start(model, count, shape, plan.levels[0] ** 2, seed)
 
+    check_gradients()
+    check_derivative(model, cloud.x, "reverse", "a twist")
     fields = plan.estimates(model, cloud.x)
     limit = trusted_level(model, cloud.x, count)  # whatever leads samples, weights make up for it
     here = {name: value.to(cloud.x.device) for name, value in data.items()}

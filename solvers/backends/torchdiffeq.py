@@ -39,6 +39,23 @@ class _Stop(RuntimeError):
         self.status, self.time, self.rows = status, time, rows
 
 
+class _Once(torch.autograd.Function):
+    r"""The result of an adjoint, whose derivatives torchdiffeq does not know further."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        if torch.is_grad_enabled():  # as under create_graph=True
+            raise ValueError(
+                "grad='adjoint' has first derivatives alone, so create_graph=True has no effect on them; for "
+                "second ones use grad='backprop' or 'checkpoint'."
+            )
+        return gradient
+
+
 class _Field:
     r"""The drift in the time s = sign t, which increases, kept inside the span."""
 
@@ -95,6 +112,12 @@ class _Field:
         if self.time != self.told:  # else nothing was accepted since
             self.tell(y)
 
+    def release(self) -> None:
+        r"""Lets go of the run. Its result holds this field for the adjoint, and must not be held by it."""
+
+        self.state = self.state.new_empty(0)
+        self.record = Record(self.problem, self.state, torch.zeros(1), Control())
+
     def tell(self, x: Tensor) -> None:
         r"""Tells the callback of the run about the state at the time reached."""
 
@@ -132,6 +155,14 @@ class Torchdiffeq(Solver):
     solo: bool = False
     solves = ODE
     adjoint = True
+
+    @property
+    def severed(self) -> str:  # type: ignore[override]
+        return (
+            "which leaves torch for scipy; use grad='adjoint', or 'torchdiffeq/dopri5'"
+            if self.solo
+            else ""
+        )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -178,6 +209,7 @@ class Torchdiffeq(Solver):
                     integrate = odeint
                 times_ahead = (field.sign * ends).to(x.device)
                 path = integrate(field, x, times_ahead, method=self.method, **options)
+                path = _Once.apply(path) if control.grad == "adjoint" else path
                 field.time = field.last
                 field.tell(path[-1])
             except _Stop as stop:
@@ -188,6 +220,7 @@ class Torchdiffeq(Solver):
                 record.calls[:] = counter.total
                 record.accepted += 0 if self.adaptive else len(times) - 1
                 record.path = path if control.path else None
+                field.release()
                 return record.finish(path[-1])
             record.calls[:] = counter.total
             self._end(record, field.state, status, torch.tensor(time, dtype=torch.float64), rows)
