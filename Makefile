@@ -38,6 +38,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.geometry
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
+	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.tables
 
 docs: .venv/docs
