@@ -6,7 +6,8 @@ of it. The first and last time are exact.
 Far above the data, D hardly depends on the state, and one step crosses any span of levels. So levels are spaced
 below 160 times the scale of the data (80 for a root mean square of 0.5, as EDM has it), and a first step from
 t_max enters there: the noise of flows, and of processes that keep no signal, knows no bound. A largest level
-that the user named is never cut.
+that the user named is never cut, nor one within 4 times of that: from there estimates of noise, whose errors
+grow with the level, would be trusted for too long a step.
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -32,6 +33,7 @@ from .warning import warn
 
 RHO = 7.0
 HIGHEST = 160.0  # times the scale of the data, where steps of grids by noise level begin
+NEAR = 4.0  # times as high, it is not worth a step of its own
 Map = Callable[[Tensor, float], Tensor]
 
 # Each grid: a function of the noise level s and the data's standard deviation c, and its inverse.
@@ -72,7 +74,7 @@ def model_grid(
         return times
     elif name in GRIDS and steps > 1 and model.data_scale is None:
         top = max(model.process.noise_level(t) for t in (start, stop))
-        if top > highest(model.process, UNSAID):
+        if top > highest(model.process, UNSAID, top):
             warn(
                 f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
                 f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
@@ -81,10 +83,17 @@ def model_grid(
     return times
 
 
-def highest(process: Process, scale: float) -> float:
-    r"""Returns the noise level below which grids are spaced for data of some scale."""
+def highest(process: Process, scale: float, top: float) -> float:
+    r"""Returns the noise level below which grids are spaced for data of some scale.
 
-    return math.inf if process.said_levels[1] is not None else HIGHEST * scale
+    Arguments:
+        process: The process.
+        scale: The root mean square of the data.
+        top: The largest noise level of the run.
+    """
+
+    named = process.said_levels[1] is not None
+    return math.inf if named or top <= NEAR * HIGHEST * scale else HIGHEST * scale
 
 
 def grid_times(
@@ -121,7 +130,7 @@ def grid_times(
         return _spaced(ends, steps)
     forward, inverse = GRIDS[name]
     levels = torch.exp(-process.log_snr(ends))
-    levels = levels if whole else levels.clamp(max=highest(process, scale))
+    levels = levels if whole else levels.clamp(max=highest(process, scale, float(levels.max())))
     times = process.time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
     times[0], times[-1] = ends
     return times

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .models import UNSAID, ScoreModel
+from .moments import Moments
 from .process import NOISE_LEVELS, PRIOR_GAP, Use
 from .warning import warn
 
@@ -65,7 +66,7 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
             f"whose root mean square is {scale:.4g}: samples are biased; start at more noise, at a level of "
             f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
         )
-    elif model.moments is not None and model.moments.widest > THIRD * level:
+    elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
         widest = model.moments.widest
         warn(
             f"at {process.describe(float(t))}, noise does not cover the direction in which the data has the "
