@@ -12,6 +12,8 @@ from solvers.calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
+from .autocast import Asked as Autocast
+from .autocast import autocast, hidden_autocast
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import check_names, floats_like
@@ -181,15 +183,17 @@ class NetworkScore(ScoreModel):
             scalars(b * form.out, x),
             scalars(form.scale * scale, x),
         )
-        return [self._bind(*column, condition) for column in zip(*columns, strict=True)]
+        asked = hidden_autocast()
+        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        times = check_time(self.process, t, x)[None]
-        if self.predicts != "edm":
-            return self._call(x, self._labels(times, None, x)[0], condition)
-        form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
-        [scale] = scalars(form.scale, x)
-        return self._call(scale * x, self._labels(times, form, x)[0], condition)
+        times, form = check_time(self.process, t, x)[None], None
+        scale: Scalar = 1.0
+        if self.predicts == "edm":
+            form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
+            [scale] = scalars(form.scale, x)
+        with autocast(hidden_autocast()):
+            return self._call(scale * x, self._labels(times, form, x)[0], condition)
 
     def _labels(self, times: Tensor, form: Preconditioning | None, x: Tensor) -> list[Tensor]:
         r"""The times as the network gets them, each with shape (B,)."""
@@ -200,12 +204,18 @@ class NetworkScore(ScoreModel):
         return list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
 
     def _bind(
-        self, t: Tensor, a: Scalar, b: Scalar, scale: Scalar, condition: dict[str, Tensor]
+        self,
+        t: Tensor,
+        a: Scalar,
+        b: Scalar,
+        scale: Scalar,
+        condition: dict[str, Tensor],
+        asked: Autocast,
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
-            F = self._call(
-                X if isinstance(scale, float) and scale == 1 else scale * X, t, condition
-            )
+            x = X if isinstance(scale, float) and scale == 1 else scale * X
+            with autocast(asked):
+                F = self._call(x, t, condition)
             if not isinstance(b, float) or not isinstance(a, float):
                 return a * X + b * F
             F = F if b == 1 else b * F

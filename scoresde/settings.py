@@ -4,8 +4,8 @@ import dataclasses
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from solvers.brownian import Seed
 from solvers.doors import MOST, WORD, as_device, as_tensor
 from solvers.solver import check_gradients
 
+from .autocast import without_autocast
 from .checks import check_callback, check_count, check_number, check_transforms
 from .conditions import check_conditions, check_names
 from .data import as_floats
@@ -164,10 +165,12 @@ class Settings:
             return {"rtol": TOLERANCE, "atol": TOLERANCE}
         return {"rtol": self.rtol, "atol": self.atol}
 
-    def gradients(self) -> AbstractContextManager[None]:
-        r"""Returns the context in which a run is made."""
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        r"""The context in which a run is made."""
 
-        return torch.set_grad_enabled(self.grad != "none")
+        with torch.set_grad_enabled(self.grad != "none"), without_autocast():
+            yield
 
     def _check_kinds(self) -> None:
         for name, most in REALS.items():

@@ -11,7 +11,7 @@ ORDER = {
         stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
     "scoresde": """progress amounts warning stored data running process schedules processes quadrature custom
-        moments models scale conditions checks closures complaints predictions
+        moments models scale conditions checks autocast closures complaints predictions
         network_score derivative known_data oracles quantiles classifiers guidance watched
         frames reverse grids plans settings noises listener transport bitwise ending
         sampling geometry spectra weighted latents editing likelihood metrics networks zoo
