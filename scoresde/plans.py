@@ -18,10 +18,30 @@ from solvers import Solver
 from solvers.exponential import ExponentialMultistep
 
 from .models import ScoreModel
-from .stored import read_json, write_json
+from .stored import (
+    Entry,
+    check_entries,
+    damaged,
+    each,
+    finite,
+    mapping,
+    read_json,
+    text,
+    write_json,
+)
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that go into a fingerprint
+ENTRIES = {
+    "options": Entry("options by name", mapping),
+    "noise_levels": Entry(
+        "noise levels that are positive and fall, two at least, or none",
+        lambda levels: levels is None or _falling(levels),
+    ),
+    "scales": Entry("lists of finite numbers", each(each(finite))),
+    "model": Entry("the fingerprint of a model", text),
+    "figures": Entry("figures by name", mapping),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,9 @@ class Plan:
         scales: What the weights of each step are multiplied with, if they were learned.
         model: The fingerprint of the model that it was measured on.
         figures: What was measured, with units in the names.
+
+    Raises:
+        ValueError: If the options name no solver, noise levels do not fall, or scales do not fit.
     """
 
     options: dict[str, Any]
@@ -42,6 +65,19 @@ class Plan:
     scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_entries(dict(vars(self)), ENTRIES, "the plan: ")
+        if not isinstance(self.options.get("solver"), str):
+            found = self.options.get("solver")
+            raise ValueError(
+                f"'options' must name a 'solver', such as 'dpmpp_2m', but that is {found!r}."
+            )
+        solver = self.solver
+        if self.scales and isinstance(solver, ExponentialMultistep) and self.noise_levels:
+            wanted = solver.known(len(self.noise_levels) - 1).tolist()
+            if [len(row) for row in self.scales] != wanted:
+                raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}.")
 
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
@@ -57,11 +93,13 @@ class Plan:
         """
 
         content = read_json(file, KIND)
-        levels = content.pop("noise_levels")
-        scales = tuple(tuple(row) for row in content.pop("scales"))
-        return Plan(
-            **content, noise_levels=None if levels is None else tuple(levels), scales=scales
-        )
+        with damaged(file, "plan"):
+            check_entries(content, ENTRIES)
+            levels = content.pop("noise_levels")
+            scales = tuple(tuple(row) for row in content.pop("scales"))
+            return Plan(
+                **content, noise_levels=None if levels is None else tuple(levels), scales=scales
+            )
 
     def options_for(self, model: ScoreModel) -> dict[str, Any]:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
@@ -121,6 +159,14 @@ class Plan:
         if self.scales:
             words.append("learned weights")
         return f"{self.options['solver']} ({', '.join(words)})"
+
+
+def _falling(levels: object) -> bool:
+    r"""Whether these are positive numbers, each smaller than the one before."""
+
+    if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
+        return False
+    return levels[-1] > 0 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
