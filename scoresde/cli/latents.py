@@ -64,11 +64,12 @@ def encode(
     score = guided(zoo.load(model), label, guidance)
     z = encode_data(score, read_array(data, score)[0], progress=not as_json, **options)
     save_latents(out, z)
-    known = vars(latent_statistics(score, z))
-    means = {f"{name}, mean": value.nanmean().item() for name, value in known.items()}
+    known = latent_statistics(score, z)
+    means = {f"{name}, mean": value for name, value in known.averages.items()}
+    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
     report(
-        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **means,
-         "out": str(out)},
+        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"],
+         "latents": known.batch.verdict, **means, "out": str(out)},
         as_json,
     )  # fmt: skip
 
