@@ -36,7 +36,7 @@ from .options import (
 )
 
 app = typer.Typer(
-    help="Sample, encode, decode, edit and score with any model and any solver.",
+    help="Sample, encode, decode, edit and score with a model in a file and any solver.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

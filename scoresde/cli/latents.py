@@ -137,6 +137,12 @@ def edit(
 
     if out is not None:
         check_suffix(out)
+    if method not in ("inpaint", "noise") and source == target and guidance is None:
+        same = "neither --source nor --target is said" if target is None else f"both are {target}"
+        raise ValueError(
+            f"an edit leads from one class to another, but {same}, so that data would stay what it is; pass "
+            "--target, and --source if it is known."
+        )
     score = zoo.load(model)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,

@@ -85,8 +85,8 @@ def move(
     r"""Returns latents that went along a direction, with shape (n, B, \*).
 
     Arguments:
-        latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, of which comes one of n B
-            rows: first all of them by the first amount.
+        latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, of which comes
+            one of n B rows: first all of them by the first amount.
         direction: The direction, with the shape of one latent.
         amounts: How far, in multiples of it, with shape (n,).
         keep_norm: Whether each latent keeps its norm, as typical latents have it.

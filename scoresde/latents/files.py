@@ -14,6 +14,7 @@ from solvers import Solution
 from ..stored import Entry, check_entries, each, finite, or_none, replacing, text
 
 NEEDED = ("x", "times", "calls", "status", "provenance")
+COUNTS = ("calls", "accepted", "rejected")
 MADE = {
     "solver": Entry("the name of a solver", text),
     "clock": Entry("the name of a clock, or null", or_none(text)),
@@ -37,7 +38,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     arrays: dict[str, Any] = {
         "x": z.x.cpu().numpy(),
         "times": z.times.numpy(),
-        "calls": z.calls.numpy(),
+        **{name: getattr(z, name).numpy() for name in COUNTS},
         "status": np.array(z.status),
         "provenance": json.dumps(z.provenance),
     }
@@ -84,16 +85,15 @@ def load_latents(file: str | Path) -> Solution:
         raise ValueError(
             f"{file} holds no latents of ss.encode, or is damaged: {words}."
         ) from None
-    x, times, calls = (torch.from_numpy(arrays[name]) for name in ("x", "times", "calls"))
-    none = torch.zeros_like(calls)
+    x, times = (torch.from_numpy(arrays[name]) for name in ("x", "times"))
+    none = np.zeros_like(arrays["calls"])  # of files that do not tell how many steps there were
+    counts = {name: torch.from_numpy(arrays.get(name, none)) for name in COUNTS}
     pair = arrays.get("companion")
     return Solution(
         x=x,
         times=times,
         reached=times[-1].expand(len(x)),
-        calls=calls,
-        accepted=none,
-        rejected=none,
+        **counts,
         status=tuple(str(status) for status in arrays["status"]),
         provenance=provenance,
         companion=None if pair is None else torch.from_numpy(pair),
@@ -125,7 +125,7 @@ def _check_sizes(file: Path) -> None:
 def _check_arrays(arrays: dict[str, Any]) -> None:
     r"""Refuses arrays that are not those of a solution."""
 
-    x, times, status = (arrays[name] for name in ("x", "times", "status"))
+    x, times = arrays["x"], arrays["times"]
     for name in ("x", "times", "companion"):
         if name in arrays and not (
             arrays[name].dtype.kind == "f" and np.isfinite(arrays[name]).all()
@@ -140,10 +140,21 @@ def _check_arrays(arrays: dict[str, Any]) -> None:
         )
     if not ((np.diff(times, axis=0) >= 0).all() and (times[-1] > times[0]).all()):
         raise ValueError("'times' must rise from data to noise")
-    if arrays["calls"].dtype.kind not in "iu" or status.dtype.kind != "U":
-        raise ValueError("'calls' must be whole numbers and 'status' words")
+    _check_rows(arrays, batch)
+
+
+def _check_rows(arrays: dict[str, Any], batch: int) -> None:
+    r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
+
+    x, status = arrays["x"], arrays["status"]
+    counts = {name: arrays[name] for name in COUNTS if name in arrays}
+    for name, found in counts.items():
+        if found.dtype.kind not in "iu":
+            raise ValueError(f"{name!r} must hold whole numbers, but holds {found.dtype}")
+    if status.dtype.kind != "U":
+        raise ValueError(f"'status' must hold words, but holds {status.dtype}")
     pair = arrays.get("companion", np.empty((batch, 2, *x.shape[1:])))
-    wanted = {"calls": (batch,), "status": (batch,), "companion": (batch, 2, *x.shape[1:])}
-    for name, found in (("calls", arrays["calls"]), ("status", status), ("companion", pair)):
-        if found.shape != wanted[name]:
-            raise ValueError(f"{name!r} must have shape {wanted[name]}, but has {found.shape}")
+    for name, found in (*counts.items(), ("status", status), ("companion", pair)):
+        wanted = (batch, 2, *x.shape[1:]) if name == "companion" else (batch,)
+        if found.shape != wanted:
+            raise ValueError(f"{name!r} must have shape {wanted}, but has {found.shape}")

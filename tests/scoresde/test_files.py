@@ -329,7 +329,7 @@ def rewritten(file: Path, z: Solution, change: Callable[[dict[str, Any]], object
     (lambda a: a.update(times=a["times"][:1]), "'times' must have shape"),
     (lambda a: a.update(calls=a["calls"][:2]), "'calls' must have shape"),
     (lambda a: a.update(status=a["status"][:2]), "'status' must have shape"),
-    (lambda a: a.update(calls=a["calls"] * 0.5), "'calls' must be whole"),
+    (lambda a: a.update(calls=a["calls"] * 0.5), "'calls' must hold whole"),
     (lambda a: a.update(companion=a["companion"][:, :1]), "'companion' must have shape"),
     (lambda a: a.update(provenance=np.array("{}")), "it lacks 'solver'"),
     (lambda a: a.update(provenance=np.array("[]")), ""),
