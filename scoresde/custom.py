@@ -50,6 +50,9 @@ class CustomProcess(Process):
         )
         self.check_rates(f, g, t)
 
+    def __repr__(self) -> str:
+        return described(self, "alpha", "sigma")
+
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.log(self.alpha(t)), torch.log(self.sigma(t))
 
@@ -88,6 +91,9 @@ class LinearProcess(Process):
         object.__setattr__(self, "_log_snr", self.log_snr(edges[1:]))
         self._check()
 
+    def __repr__(self) -> str:
+        return described(self, "f", "g")
+
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha = self._integral("_log_alpha", self.f, t)
         return log_alpha, log_alpha + self._integral("_variance", self._growth, t).log() / 2
@@ -119,6 +125,18 @@ class LinearProcess(Process):
         return (values[piece] + _quadrature(rate, edges[piece], t.double())).to(t)
 
 
+def described(process: Process, *functions: str) -> str:
+    r"""Returns a process in words that are the same in every run, with the names of its functions."""
+
+    words = []
+    for name in functions:
+        function = getattr(process, name)
+        known = getattr(function, "__qualname__", type(function).__qualname__)
+        words.append(f"{name}={known.split('<locals>.')[-1]}")
+    span = f"t in [{process.t_min:.3g}, {process.t_max:.3g}]"
+    return f"{type(process).__name__}({', '.join(words)}, {span})"
+
+
 def _quadrature(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
     half = (high - low)[..., None] / 2
@@ -147,6 +165,9 @@ class NonlinearProcess(Process):
     std: float = 1.0
     t_min: float = 1e-3
     t_max: float = 1.0
+
+    def __repr__(self) -> str:
+        return described(self, "f", "g")
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 # Of samples and data; some know their standard error, and say it beside the distance.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
-SHARED = (
-    1.25  # by which folds that share what they learn from spread more than a binomial: measured
-)
+SHARED = 1.25  # by which folds that share what they learn spread more than a binomial: measured
 LARGEST = 1e30  # an entry whose sixth power float64 still holds, as the kernel of "kid" wants
 FOLDS = 5  # of the cross-validation
 
@@ -59,8 +57,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
     """
 
     ot = _library("ot")
-    x, y = _flat(x, y, at_least=1)
-    x, y = x.cpu(), y.cpu()
+    x, y = (s.cpu() for s in _flat(x, y, at_least=1))
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
 
 
@@ -80,8 +77,8 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
         | https://arxiv.org/abs/1610.06545
     """
 
-    selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
     x, y = _flat(x, y, at_least=FOLDS)
+    selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
     size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
     draw = torch.Generator().manual_seed(0)  # data may be sorted
     parts = [s[torch.randperm(len(s), generator=draw)[:size].to(s.device)] for s in (x, y)]
@@ -159,11 +156,9 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
         ValueError: If there is none of this name, or it wants a network.
     """
 
-    if name in OF_FEATURES:
-        if features is None:
-            raise ValueError(
-                f"metric {name!r} needs features=, a network from samples to features."
-            )
+    if name in OF_FEATURES and features is None:
+        raise ValueError(f"metric {name!r} needs features=, a network from samples to features.")
+    if name in OF_FEATURES and features is not None:
         return OF_FEATURES[name](features)
     if name not in DISTANCES:
         raise ValueError(
@@ -268,26 +263,23 @@ def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     _flat(x, y, at_least=2)
     with torch.no_grad():
         found = [torch.cat([network(part) for part in s.split(256)]) for s in (x, y)]
-    x, y = _flat(found[0], found[1], at_least=2, noun="the features of ")
-    return x.cpu(), y.cpu()
+    seen = _flat(found[0], found[1], at_least=2, noun="the features of ")
+    return seen[0].cpu(), seen[1].cpu()
 
 
 def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
     r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
 
     if x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"samples and data must be of one shape, but are {tuple(x.shape)} and {tuple(y.shape)}."
-        )
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"samples and data must be of one shape, but are {shapes}.")
     for name, s in (("samples", x), ("data", y)):
         if len(s) < at_least:
             raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
         bad = (~(s.flatten(1).double().abs() <= LARGEST).all(1)).nonzero()[:, 0].tolist()
         if bad:
-            raise ValueError(
-                f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}; leave these out, or "
-                "check what made them."
-            )
+            words = f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}"
+            raise ValueError(f"{words}; leave these out, or check what made them.")
     return x.flatten(1).double(), y.flatten(1).double()
 
 
@@ -303,6 +295,5 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = {"ot": "POT", "sklearn": "scikit-learn"}.get(name.split(".")[0], "torchmetrics")
-        raise ImportError(
-            f"this metric needs {package}: pip install 'scoresde[metrics]'."
-        ) from None
+        words = f"this metric needs {package}: pip install 'scoresde[metrics]'."
+        raise ImportError(words) from None

@@ -57,6 +57,15 @@ class Moments:
                     f"{off:.2g}."
                 )
 
+    def __repr__(self) -> str:
+        axes = "its own axes" if self.basis is None else f"{self.basis.shape[1]} axes"
+        rest = "" if self.rest is None else f", {self.rest:.3g} in all other directions"
+        low, high = float(self.variances.min()), float(self.variances.max())
+        return (
+            f"Moments(of samples {tuple(self.mean.shape)}, {axes}, variances from {low:.3g} to "
+            f"{high:.3g}{rest})"
+        )
+
     @property
     def coordinates(self) -> Tensor:
         r"""The variance of each coordinate, with shape (c,), in float64."""

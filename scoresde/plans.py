@@ -152,6 +152,19 @@ class Plan:
         content = json.dumps([self.options, self.noise_levels, self.scales])
         return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
+    def __repr__(self) -> str:
+        of = f", measured on {self.model}" if self.model else ""
+        return f"Plan({self}{of})"
+
+    def _repr_markdown_(self) -> str:
+        figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
+        error = self.figures.get("error")
+        if isinstance(error, dict):
+            figures |= {f"error, {name}": value for name, value in error.items()}
+        rows = {"plan": str(self), "model": self.model, **figures}
+        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
+        return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
     def __str__(self) -> str:
         words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
         if self.noise_levels is not None:
@@ -167,6 +180,10 @@ def _falling(levels: object) -> bool:
     if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
         return False
     return levels[-1] > 0 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,6 +206,21 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
         if keywords[name] is not None:
             raise ValueError(f"{name}= is what plan= says; pass one of the two.")
     return {**keywords, **plan.options_for(model)}
+
+
+class Described:
+    r"""Shows of a dataclass of options those that are not the default, each in few words."""
+
+    def __repr__(self) -> str:
+        said = []
+        for option in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if isinstance(value, Tensor):
+                said.append(f"{option.name} of shape {tuple(value.shape)}")
+            elif option.name == "solver" or value is not option.default:
+                words = getattr(value, "__qualname__", None) or str(value)
+                said.append(f"{option.name}={words if len(words) <= 60 else words[:57] + '...'}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
 
 def fingerprint(model: ScoreModel) -> str:

@@ -19,7 +19,7 @@ from .checks import check_count, check_number
 from .conditions import check_conditions
 from .frames import CONVENTIONS
 from .models import ScoreModel
-from .plans import with_plan
+from .plans import Described, with_plan
 
 STEPPING = ("steps", "times", "grid", "rtol", "atol", "clock")  # options that say where steps are
 STEPS, TOLERANCE = 20, 1e-5
@@ -27,8 +27,8 @@ GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(Described):
     r"""Creates the options of a verb.
 
     Arguments:

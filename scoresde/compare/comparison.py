@@ -9,48 +9,12 @@ from typing import Any, NamedTuple
 from ..checks import check_finite
 from ..models import ScoreModel
 from ..plans import Plan
-from ..stored import (
-    Entry,
-    check_entries,
-    damaged,
-    each,
-    mapping,
-    pair,
-    read_json,
-    real,
-    text,
-    whole,
-    write_json,
-)
-from .row import ENTRIES as ROW_ENTRIES
+from ..stored import damaged, read_json, write_json
+from .content import check_content
 from .row import Row
 from .tables import entries, notes
 
 KIND = "comparison of scoresde"
-SETUP = {
-    **dict.fromkeys(("model", "process"), Entry("text", text)),
-    "samples": Entry("a whole number", whole),
-    "seed": Entry("a whole number", lambda value: isinstance(value, int)),
-    "reference tolerance": Entry("a number", real),
-    "metrics": Entry(
-        "names of metrics",
-        lambda names: isinstance(names, list) and bool(names) and each(text)(names),
-    ),
-    "conditions": Entry("text by name", mapping),
-    "functions": Entry("a list", lambda value: isinstance(value, list)),
-}
-REFERENCE = {
-    "made": Entry("text", text),
-    **dict.fromkeys(("calls", "median", "q90", "max"), Entry("a number", real)),
-}
-PAIRS = Entry("pairs of a number and its error, by name", lambda d: mapping(d) and each(pair)(d))
-ENTRIES = {
-    "setup": Entry("entries by name", mapping),
-    "references": Entry("entries by name", lambda r: mapping(r) and each(mapping)(r)),
-    "floors": PAIRS,
-    "exact": PAIRS,
-    "rows": Entry("a list of rows", lambda rows: isinstance(rows, list)),
-}
 
 
 class Point(NamedTuple):
@@ -268,15 +232,8 @@ class Comparison:
 
         content = read_json(file, KIND)
         with damaged(file, "comparison"):
-            check_entries(content, ENTRIES)
-            setup = content["setup"]
-            check_entries({name: setup[name] for name in SETUP if name in setup}, SETUP, "setup: ")
-            for kind, made in content["references"].items():
-                known = {"failed": Entry("text", text)} if "failed" in made else REFERENCE
-                check_entries(made, known, f"references, {kind}: ")
+            check_content(content)
             rows = content.pop("rows")
-            for number, row in enumerate(rows):
-                check_entries(row, ROW_ENTRIES, f"row {number}: ")
             return Comparison(**content, rows=tuple(Row(**row) for row in rows))
 
     @staticmethod

@@ -3,29 +3,6 @@ r"""What was measured of one solver with one grid."""
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..stored import Entry, each, finite, mapping, or_none, pair, real, whole
-from ..stored import text as is_text
-
-NUMBER = Entry("a finite number or null", or_none(finite), needed=False)
-ENTRIES = {
-    "solver": Entry("the name of a solver", is_text),
-    "grid": Entry("the name of a grid", is_text),
-    "budget": Entry("a finite number", finite),
-    "options": Entry("options by name", mapping),
-    "stochastic": Entry("true or false", lambda value: isinstance(value, bool)),
-    "calls": Entry(NUMBER.words, NUMBER.fits),
-    "most_calls": Entry("a whole number or null", or_none(whole), needed=False),
-    **dict.fromkeys(("backward", "rejected", "seconds", "mebibytes"), NUMBER),
-    "error": Entry(
-        "numbers by the names median, q90 and max, or null",
-        or_none(lambda e: mapping(e) and set(e) == {"median", "q90", "max"} and each(real)(e)),
-    ),
-    "distances": Entry(
-        "pairs of a finite number and its error, by name", lambda d: mapping(d) and each(pair)(d)
-    ),
-    "status": Entry("text", is_text),
-}
-
 
 @dataclass(frozen=True)
 class Row:

@@ -7,7 +7,8 @@ import torch
 
 from ..classifiers import Classifier
 from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
-from .files import EMBEDDED, described, open_card, read_weights, write_model
+from .files import EMBEDDED, described, open_card, read_weights
+from .write import write_model
 
 FOLDER = EMBEDDED / "classifiers"
 
