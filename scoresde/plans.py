@@ -57,7 +57,7 @@ class Plan:
         figures: What was measured, with units in the names.
 
     Raises:
-        ValueError: If the options name no solver, noise levels do not fall, or scales do not fit.
+        ValueError: If the options name no solver, or noise levels do not fall.
     """
 
     options: dict[str, Any]
@@ -73,11 +73,7 @@ class Plan:
             raise ValueError(
                 f"'options' must name a 'solver', such as 'dpmpp_2m', but that is {found!r}."
             )
-        solver = self.solver
-        if self.scales and isinstance(solver, ExponentialMultistep) and self.noise_levels:
-            wanted = solver.known(len(self.noise_levels) - 1).tolist()
-            if [len(row) for row in self.scales] != wanted:
-                raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}.")
+        solvers.get(self.options["solver"])
 
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
@@ -97,9 +93,15 @@ class Plan:
             check_entries(content, ENTRIES)
             levels = content.pop("noise_levels")
             scales = tuple(tuple(row) for row in content.pop("scales"))
-            return Plan(
+            plan = Plan(
                 **content, noise_levels=None if levels is None else tuple(levels), scales=scales
             )
+            solver = plan.solver
+            if scales and levels and isinstance(solver, ExponentialMultistep):
+                wanted = solver.known(len(levels) - 1).tolist()
+                if [len(row) for row in scales] != wanted:
+                    raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}")
+            return plan
 
     def options_for(self, model: ScoreModel) -> dict[str, Any]:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
