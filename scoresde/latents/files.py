@@ -153,8 +153,11 @@ def _check_rows(arrays: dict[str, Any], batch: int) -> None:
             raise ValueError(f"{name!r} must hold whole numbers, but holds {found.dtype}")
     if status.dtype.kind != "U":
         raise ValueError(f"'status' must hold words, but holds {status.dtype}")
-    pair = arrays.get("companion", np.empty((batch, 2, *x.shape[1:])))
-    for name, found in (*counts.items(), ("status", status), ("companion", pair)):
-        wanted = (batch, 2, *x.shape[1:]) if name == "companion" else (batch,)
-        if found.shape != wanted:
-            raise ValueError(f"{name!r} must have shape {wanted}, but has {found.shape}")
+    for name, found in (*counts.items(), ("status", status)):
+        if found.shape != (batch,):
+            raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")
+    pair = arrays.get("companion")  # in coordinates of its own
+    if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * x.size):
+        raise ValueError(
+            f"'companion' must have shape ({batch}, 2, *), for two states like 'x', but has {pair.shape}"
+        )

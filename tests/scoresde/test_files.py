@@ -306,6 +306,24 @@ def test_a_search_is_refused_by_its_entry(tmp_path: Path, change: Change, words:
     assert words in str(e.value)
 
 
+@pytest.mark.filterwarnings("ignore:the latents are")
+def test_latents_of_pictures_come_back_with_their_companions(tmp_path: Path) -> None:
+    oracle = ss.GaussianOracle(torch.zeros(1, 2, 2), 1.0, process=ss.VP())
+    for solver in (
+        "lattice_heun",
+        "lattice_heun_isotropic",
+        "reversible_heun",
+        "o_belm",
+        "edict",
+        "rex_rk4",
+    ):
+        z = ss.encode(oracle, oracle.data(3), solver=solver, steps=4)
+        ss.save_latents(tmp_path / "z.npz", z)
+        back = ss.load_latents(tmp_path / "z.npz")
+        assert torch.equal(back.companion, z.companion)
+        assert torch.equal(ss.decode(oracle, back).x, ss.decode(oracle, z).x)
+
+
 @pytest.fixture(scope="module")
 def latents() -> Solution:
     oracle = ss.GaussianOracle(torch.zeros(2), 1.0, process=ss.VP())
