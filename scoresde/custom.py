@@ -56,6 +56,9 @@ class CustomProcess(Process):
         g = g if self.g is None else rate_at("g", self.g, t)
         self.check_rates(f, g, t)
 
+    def __repr__(self) -> str:
+        return described(self, "alpha", "sigma")
+
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return rate_at("alpha", self.alpha, t).log(), rate_at("sigma", self.sigma, t).log()
 
@@ -133,6 +136,9 @@ class LinearProcess(Process):
         object.__setattr__(self, "_log_snr", self.log_snr(edges[1:]).cummin(0).values)
         self._check()
 
+    def __repr__(self) -> str:
+        return described(self, "f", "g")
+
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha = self._table("_log_alpha")(t)
         return log_alpha, log_alpha + self._table("_variance")(t).log() / 2
@@ -178,6 +184,18 @@ class LinearProcess(Process):
         return self._g2(t) * torch.exp(-2 * self._table("_log_alpha")(t))
 
 
+def described(process: Process, *functions: str) -> str:
+    r"""Returns a process in words that are the same in every run, with the names of its functions."""
+
+    words = []
+    for name in functions:
+        function = getattr(process, name)
+        known = getattr(function, "__qualname__", type(function).__qualname__)
+        words.append(f"{name}={known.split('<locals>.')[-1]}")
+    span = f"t in [{process.t_min:.3g}, {process.t_max:.3g}]"
+    return f"{type(process).__name__}({', '.join(words)}, {span})"
+
+
 @dataclass(frozen=True)
 class NonlinearProcess(Process):
     r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` of any drift.
@@ -206,6 +224,9 @@ class NonlinearProcess(Process):
         check_rate("g", self.g)
         positive("std", self.std)
         self._check_ends()
+
+    def __repr__(self) -> str:
+        return described(self, "f", "g")
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(

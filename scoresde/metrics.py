@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from solvers.doors import as_whole
 
-from .data import as_data, as_pair
+from .data import as_data, as_pair, as_state
 
 # Of samples and data; some know their standard error, and say it beside the distance.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
-SHARED = (
-    1.25  # by which folds that share what they learn from spread more than a binomial: measured
-)
+SHARED = 1.25  # by which folds that share what they learn spread more than a binomial: measured
+LARGEST = 1e30  # an entry whose sixth power float64 still holds, as the kernel of "kid" wants
+FOLDS = 5  # of the cross-validation
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -42,7 +42,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         | https://doi.org/10.1016/j.jspi.2013.03.018
     """
 
-    x, y = (s.flatten(1).double() for s in as_pair(x, y))
+    x, y = _flat(x, y, at_least=2)
     within = (torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y))
     return float(2 * torch.cdist(x, y).mean() - sum(within))
 
@@ -60,8 +60,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
         | https://doi.org/10.1007/s10851-014-0506-3
     """
 
-    (x, y), ot = as_pair(x, y), _library("ot")
-    x, y = x.flatten(1).double().cpu(), y.flatten(1).double().cpu()
+    ot = _library("ot")
+    x, y = (s.cpu() for s in _flat(x, y, at_least=1))
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
 
 
@@ -81,14 +81,14 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
         | https://arxiv.org/abs/1610.06545
     """
 
-    x, y = as_pair(x, y)
+    x, y = _flat(x, y, at_least=FOLDS)
     selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
     size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
     draw = torch.Generator().manual_seed(0)  # data may be sorted
     parts = [s[torch.randperm(len(s), generator=draw)[:size].to(s.device)] for s in (x, y)]
-    both = torch.cat([part.flatten(1) for part in parts]).double().cpu().numpy()
+    both = torch.cat([part.cpu() for part in parts]).numpy()
     labels = torch.arange(2).repeat_interleave(size).numpy()
-    folds = selection.StratifiedKFold(5, shuffle=True, random_state=0)
+    folds = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     forest = forests.ExtraTreesClassifier(trees, random_state=0)
     right = float(selection.cross_val_score(forest, both, labels, cv=folds).mean())
     spread = math.sqrt(max(right * (1 - right), 0.25 / size) / (2 * size))
@@ -107,8 +107,8 @@ def fid(network: nn.Module) -> Distance:
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
-        (x, y), image = as_pair(x, y), _library("torchmetrics.image.fid")
-        found = [_features(network, s) for s in (x, y)]
+        image = _library("torchmetrics.image.fid")
+        found = _features(network, x, y)
         metric = image.FrechetInceptionDistance(feature=_Known(found[0].shape[1]))
         metric.set_dtype(torch.float64)
         return _update(metric, *found)
@@ -128,8 +128,8 @@ def kid(network: nn.Module) -> Distance:
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
-        (x, y), image = as_pair(x, y), _library("torchmetrics.image.kid")
-        found = [_features(network, s) for s in (x, y)]
+        image = _library("torchmetrics.image.kid")
+        found = _features(network, x, y)
         size, known = min(len(x), len(y)), _Known(found[0].shape[1])
         with warnings.catch_warnings():  # of the memory that features take
             warnings.simplefilter("ignore")
@@ -160,11 +160,9 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
         ValueError: If there is none of this name, or it wants a network.
     """
 
-    if name in OF_FEATURES:
-        if features is None:
-            raise ValueError(
-                f"metric {name!r} needs features=, a network from samples to features."
-            )
+    if name in OF_FEATURES and features is None:
+        raise ValueError(f"metric {name!r} needs features=, a network from samples to features.")
+    if name in OF_FEATURES and features is not None:
         return OF_FEATURES[name](features)
     if name not in DISTANCES:
         raise ValueError(
@@ -266,10 +264,31 @@ class _Known(nn.Module):
         return x
 
 
-def _features(network: nn.Module, x: Tensor) -> Tensor:
+def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
+
+    _flat(x, y, at_least=2)
     with torch.no_grad():
-        found = torch.cat([network(part) for part in x.split(256)])
-    return found.flatten(1).double().cpu()
+        found = [torch.cat([network(part) for part in s.split(256)]) for s in (x, y)]
+    seen = _flat(found[0], found[1], at_least=2, noun="the features of ")
+    return seen[0].cpu(), seen[1].cpu()
+
+
+def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
+    r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
+
+    x, y = as_state("x", x), as_state("y", y)
+    if x.shape[1:] != y.shape[1:]:
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"samples and data must be of one shape, but are {shapes}.")
+    for name, s in (("samples", x), ("data", y)):
+        if len(s) < at_least:
+            raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
+        bad = (~(s.flatten(1).double().abs() <= LARGEST).all(1)).nonzero()[:, 0].tolist()
+        if bad:
+            words = f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}"
+            raise ValueError(f"{words}; leave these out, or check what made them.")
+    return x.flatten(1).double(), y.flatten(1).double()
 
 
 def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -284,6 +303,5 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = {"ot": "POT", "sklearn": "scikit-learn"}.get(name.split(".")[0], "torchmetrics")
-        raise ImportError(
-            f"this metric needs {package}: pip install 'scoresde[metrics]'."
-        ) from None
+        words = f"this metric needs {package}: pip install 'scoresde[metrics]'."
+        raise ImportError(words) from None

@@ -1,5 +1,6 @@
 r"""Mean and covariance of data: what moment-matched solvers know of it."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from solvers.doors import as_whole
 
 from .data import as_data, as_floats
 
+ORTHONORMAL = 1e-3  # what products of axes may be off by: files hold float32
 Kind = Literal["full", "diagonal", "low_rank"]
 CONSTANT = 1e-5  # of the root mean square: what varies less is taken for constant
 
@@ -26,7 +28,8 @@ class Moments:
         rest: The variance in every direction that no axis covers, if there are such.
 
     Raises:
-        ValueError: If the shapes do not fit, or a variance is negative.
+        ValueError: If the shapes do not fit, a number is not finite, a variance is negative or the basis is
+            not orthonormal.
     """
 
     mean: Tensor
@@ -51,6 +54,23 @@ class Moments:
             raise ValueError(f"rest= is wanted if and only if the basis has less than {d} axes.")
         if bool((self.variances < 0).any()) or (self.rest or 0) < 0:
             raise ValueError("variances must not be negative.")
+        if self.basis is not None:
+            axes = self.basis.detach().double()
+            off = (axes.T @ axes - torch.eye(k, dtype=axes.dtype, device=axes.device)).abs().max()
+            if not off <= ORTHONORMAL:
+                raise ValueError(
+                    "the basis must be orthonormal, but its products with itself are off from 0 and 1 by "
+                    f"{off:.2g}."
+                )
+
+    def __repr__(self) -> str:
+        axes = "its own axes" if self.basis is None else f"{self.basis.shape[1]} axes"
+        rest = "" if self.rest is None else f", {self.rest:.3g} in all other directions"
+        low, high = float(self.variances.min()), float(self.variances.max())
+        return (
+            f"Moments(of samples {tuple(self.mean.shape)}, {axes}, variances from {low:.3g} to "
+            f"{high:.3g}{rest})"
+        )
 
     @property
     def coordinates(self) -> Tensor:
@@ -89,8 +109,11 @@ class Moments:
     def like(self, x: Tensor) -> "Moments":
         r"""Returns the same with the dtype and on the device of a state."""
 
-        basis = None if self.basis is None else self.basis.to(x)
-        return Moments(self.mean.to(x), basis, self.variances.to(x), self.rest)
+        moved = copy.copy(self)  # whose numbers were looked at once
+        for name in ("mean", "basis", "variances"):
+            value = getattr(self, name)
+            object.__setattr__(moved, name, None if value is None else value.to(x))
+        return moved
 
     def split(self, x: Tensor) -> Tensor:
         r"""Returns the coordinates of differences from the mean, with shape (B, c).

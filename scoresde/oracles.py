@@ -254,12 +254,16 @@ class KernelOracle(Oracle):
         return (mean + gain * (x.flatten(1) - alpha * mean)).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self._scales(x, t)
+        wide = x.double()  # squares that nearly cancel are divided by the square of the width
+        alpha, sigma = self._scales(wide, t)
         variance = alpha**2 * self.width**2 + sigma**2
         d = self.points.shape[1]
-        square = x.flatten(1).square().sum(1) / variance[:, 0]
-        joint = self._log_joint(x, alpha, variance).logsumexp(1) - math.log(len(self.points))
-        return joint - square / 2 - d / 2 * torch.log(2 * math.pi * variance[:, 0])
+        square = wide.flatten(1).square().sum(1) / variance[:, 0]
+        points = self.points.double()
+        products = (alpha * wide.flatten(1)) @ points.T - alpha**2 * points.square().sum(1) / 2
+        joint = (products / variance).logsumexp(1) - math.log(len(points))
+        found = joint - square / 2 - d / 2 * torch.log(2 * math.pi * variance[:, 0])
+        return found.to(x.dtype)
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.points.device)

@@ -18,10 +18,30 @@ from solvers import Solver
 from solvers.exponential import ExponentialMultistep
 
 from .models import ScoreModel
-from .stored import read_json, write_json
+from .stored import (
+    Entry,
+    check_entries,
+    damaged,
+    each,
+    finite,
+    mapping,
+    read_json,
+    text,
+    write_json,
+)
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that go into a fingerprint
+ENTRIES = {
+    "options": Entry("options by name", mapping),
+    "noise_levels": Entry(
+        "noise levels that are positive and fall, two at least, or none",
+        lambda levels: levels is None or _falling(levels),
+    ),
+    "scales": Entry("lists of finite numbers", each(each(finite))),
+    "model": Entry("the fingerprint of a model", text),
+    "figures": Entry("figures by name", mapping),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,9 @@ class Plan:
         scales: What the weights of each step are multiplied with, if they were learned.
         model: The fingerprint of the model that it was measured on.
         figures: What was measured, with units in the names.
+
+    Raises:
+        ValueError: If the options name no solver, or noise levels do not fall.
     """
 
     options: dict[str, Any]
@@ -42,6 +65,15 @@ class Plan:
     scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_entries(dict(vars(self)), ENTRIES, "the plan: ")
+        if not isinstance(self.options.get("solver"), str):
+            found = self.options.get("solver")
+            raise ValueError(
+                f"'options' must name a 'solver', such as 'dpmpp_2m', but that is {found!r}."
+            )
+        solvers.get(self.options["solver"])
 
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
@@ -57,11 +89,19 @@ class Plan:
         """
 
         content = read_json(file, KIND)
-        levels = content.pop("noise_levels")
-        scales = tuple(tuple(row) for row in content.pop("scales"))
-        return Plan(
-            **content, noise_levels=None if levels is None else tuple(levels), scales=scales
-        )
+        with damaged(file, "plan"):
+            check_entries(content, ENTRIES)
+            levels = content.pop("noise_levels")
+            scales = tuple(tuple(row) for row in content.pop("scales"))
+            plan = Plan(
+                **content, noise_levels=None if levels is None else tuple(levels), scales=scales
+            )
+            solver = plan.solver
+            if scales and levels and isinstance(solver, ExponentialMultistep):
+                wanted = solver.known(len(levels) - 1).tolist()
+                if [len(row) for row in scales] != wanted:
+                    raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}")
+            return plan
 
     def options_for(self, model: ScoreModel) -> dict[str, Any]:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
@@ -114,6 +154,19 @@ class Plan:
         content = json.dumps([self.options, self.noise_levels, self.scales])
         return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
+    def __repr__(self) -> str:
+        of = f", measured on {self.model}" if self.model else ""
+        return f"Plan({self}{of})"
+
+    def _repr_markdown_(self) -> str:
+        figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
+        error = self.figures.get("error")
+        if isinstance(error, dict):
+            figures |= {f"error, {name}": value for name, value in error.items()}
+        rows = {"plan": str(self), "model": self.model, **figures}
+        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
+        return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
     def __str__(self) -> str:
         words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
         if self.noise_levels is not None:
@@ -121,6 +174,18 @@ class Plan:
         if self.scales:
             words.append("learned weights")
         return f"{self.options['solver']} ({', '.join(words)})"
+
+
+def _falling(levels: object) -> bool:
+    r"""Whether these are positive numbers, each smaller than the one before."""
+
+    if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
+        return False
+    return levels[-1] > 0 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,6 +208,21 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
         if keywords[name] is not None:
             raise ValueError(f"{name}= is what plan= says; pass one of the two.")
     return {**keywords, **plan.options_for(model)}
+
+
+class Described:
+    r"""Shows of a dataclass of options those that are not the default, each in few words."""
+
+    def __repr__(self) -> str:
+        said = []
+        for option in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if isinstance(value, Tensor):
+                said.append(f"{option.name} of shape {tuple(value.shape)}")
+            elif option.name == "solver" or value is not option.default:
+                words = getattr(value, "__qualname__", None) or str(value)
+                said.append(f"{option.name}={words if len(words) <= 60 else words[:57] + '...'}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
 
 def fingerprint(model: ScoreModel) -> str:

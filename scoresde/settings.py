@@ -25,7 +25,7 @@ from .data import as_floats
 from .frames import CONVENTIONS
 from .grids import with_grid
 from .models import ScoreModel
-from .plans import with_plan
+from .plans import Described, with_plan
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
 STEPPING = (
@@ -50,8 +50,8 @@ REALS = {
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(Described):
     r"""Creates the options of a verb.
 
     Arguments:

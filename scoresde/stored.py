@@ -1,10 +1,11 @@
 r"""Files that are written whole or not at all, and JSON files that say what they hold."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @contextmanager
@@ -38,8 +39,122 @@ def read_json(file: str | Path, kind: str) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no {noun} {str(file)!r}.")
     try:
         content = json.loads(Path(file).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # of text that is no JSON, or nested without end
         raise ValueError(f"{file} is not a {noun}: it is not JSON text.") from None
     if not isinstance(content, dict) or content.pop("kind", None) != kind:
         raise ValueError(f"{file} is not a {noun}, as scoresde writes it; pass another file.")
     return content
+
+
+class Entry(NamedTuple):
+    r"""What an entry of a file must be.
+
+    Arguments:
+        words: What it must be, for the error.
+        fits: Whether a value is that.
+        needed: Whether it must be there.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+    needed: bool = True
+
+
+def real(value: object) -> bool:
+    r"""Whether a value is a number other than NaN."""
+
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def finite(value: object) -> bool:
+    r"""Whether a value is a finite number."""
+
+    return real(value) and abs(value) < math.inf  # type: ignore[arg-type]
+
+
+def whole(value: object) -> bool:
+    r"""Whether a value is a whole number of at least 0."""
+
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def text(value: object) -> bool:
+    r"""Whether a value is text."""
+
+    return isinstance(value, str)
+
+
+def mapping(value: object) -> bool:
+    r"""Whether a value maps names to values."""
+
+    return isinstance(value, dict)
+
+
+def pair(value: object) -> bool:
+    r"""Whether a value is a finite number and its error, which may not be known."""
+
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return finite(value[0]) and isinstance(value[1], int | float)
+
+
+def or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    r"""Returns whether a value is nothing, or fits."""
+
+    return lambda value: value is None or fits(value)
+
+
+def each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    r"""Returns whether all values of a list, or of a mapping, fit."""
+
+    return lambda value: (
+        isinstance(value, dict | list | tuple)
+        and all(fits(v) for v in (value.values() if isinstance(value, dict) else value))
+    )
+
+
+def check_entries(content: object, entries: Mapping[str, Entry], where: str = "") -> None:
+    r"""Refuses content of which an entry is missing, unknown or no such thing.
+
+    Arguments:
+        content: What a file holds.
+        entries: What it must hold.
+        where: What part of the file this is, such as "row 3: ".
+
+    Raises:
+        ValueError: That names the entry.
+    """
+
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}there must be named entries, but is {shortened(content)}")
+    for name, entry in entries.items():
+        if name not in content:
+            if entry.needed:
+                raise ValueError(f"{where}it lacks {name!r}")
+        elif not entry.fits(content[name]):
+            raise ValueError(
+                f"{where}{name!r} must be {entry.words}, but is {shortened(content[name])}"
+            )
+    unknown = [name for name in content if name not in entries]
+    if unknown:
+        raise ValueError(f"{where}it has an entry {unknown[0]!r} that is unknown")
+
+
+def shortened(value: object) -> str:
+    r"""Returns a value in few words."""
+
+    words = repr(value)
+    return words if len(words) <= 60 else f"{words[:57]}..."
+
+
+@contextmanager
+def damaged(file: str | Path, noun: str) -> Iterator[None]:
+    r"""Says of what is wrong with entries inside that the file is damaged."""
+
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        words = str(error).removesuffix(".")
+        raise ValueError(
+            f"{file} is no {noun}, or was damaged or edited: {words}; make it anew."
+        ) from None

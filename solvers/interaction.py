@@ -43,6 +43,8 @@ VARIABLES: dict[str, tuple[Map, Map, Map]] = {
     ),
 }
 
+LARGEST_BLOCK = 4096  # rows at once: files name a solver with its block
+
 
 @dataclass(frozen=True)
 class Interaction(Solver):
@@ -66,6 +68,13 @@ class Interaction(Solver):
     block: int = 0
     solves = SemiLinear
     takes_eta = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.block, int) or not 0 <= self.block <= LARGEST_BLOCK:
+            raise ValueError(
+                f"block must be a whole number from 0 to {LARGEST_BLOCK}, the rows that are integrated at once, "
+                f"but is {self.block}."
+            )
 
     @property
     def order(self) -> float:  # type: ignore[override]

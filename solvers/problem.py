@@ -65,6 +65,12 @@ class Problem:
 
     longest: float = field(default=math.inf, kw_only=True)
 
+    def __repr__(self) -> str:
+        drift = getattr(self.drift, "__qualname__", type(self.drift).__name__)
+        noise = "" if getattr(self, "diffusion", None) is None else ", with noise"
+        cost = "1 network call" if self.cost == 1 else f"{self.cost} network calls"
+        return f"{type(self).__name__}(drift {drift}{noise}, {cost} per evaluation)"
+
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:
         r"""Returns the drift at each of the times, as functions of the state alone."""
 
@@ -118,12 +124,12 @@ class Problem:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ODE(Problem):
     r"""The ordinary differential equation :math:`dx = f(t, x) \, dt`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SDE(Problem):
     r"""The equation :math:`dx = f(t, x) \, dt + g(t) \, dw`.
 
@@ -207,7 +213,7 @@ class ConstantRate(Linear):
         return -self.rate * self.decay(u, t)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SemiLinear(Problem):
     r"""The equation :math:`dx = (A(t) \, x + B(t) \, N(t, x)) \, dt + g(t) \, dw`.
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .doors import as_tensor
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -68,14 +66,27 @@ class Solution:
             companion=torch.cat(pairs) if pairs else None,
         )
 
-    def rows(self, index: Tensor | Sequence[int] | slice) -> "Solution":
-        r"""Returns the solution of some samples."""
+    def rows(self, index: "int | Tensor | Sequence[int] | Sequence[bool] | slice") -> "Solution":
+        r"""Returns the solution of some samples.
 
-        every = torch.arange(len(self.x))
-        index = every[index] if isinstance(index, slice) else _chosen(every, index)
+        Arguments:
+            index: Their numbers, of which negative ones count from the end; or one of them, a slice, or
+                true or false for each sample. One number gives a solution of one sample.
+
+        Raises:
+            TypeError, ValueError, IndexError: If these are no numbers of samples, or none.
+        """
+
+        index = _numbers(index, len(self.x))
         here = index.to(self.x.device)
-        seeds = self.provenance.get("seeds")
-        made = {**self.provenance, "seeds": [seeds[i] for i in index.tolist()]} if seeds else None
+        made = dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in index.tolist()]
+        elif "first_index" in made:  # the numbers that they were drawn by
+            known = made.get("rows") or range(
+                made["first_index"], made["first_index"] + len(self.x)
+            )
+            made["rows"] = [known[i] for i in index.tolist()]
         return replace(
             self,
             x=self.x[here],
@@ -87,33 +98,69 @@ class Solution:
             status=tuple(self.status[i] for i in index.tolist()),
             path=None if self.path is None else self.path[:, here],
             companion=None if self.companion is None else self.companion[here],
-            provenance=made or self.provenance,
+            provenance=made,
         )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: "int | Tensor | Sequence[int] | slice") -> "Solution":
+        return self.rows(index)
 
     def __repr__(self) -> str:
         solver = self.provenance.get("solver", "solver")
-        calls = "-".join(dict.fromkeys(str(int(c)) for c in (self.calls.min(), self.calls.max())))
+        calls = _span(self.calls)
         stopped = sum(status == "stopped" for status in self.status)
         failed = sum(status != "ok" for status in self.status) - stopped
         ends = (
             f"{f', {stopped} stopped' if stopped else ''}{f', {failed} failed' if failed else ''}"
         )
-        return (
-            f"Solution({tuple(self.x.shape)} by {solver}, {len(self.times) - 1} intervals, "
-            f"{calls} calls per sample{ends})"
-        )
+        return f"Solution({tuple(self.x.shape)} by {solver}, {self._steps}, {calls} calls per sample{ends})"
+
+    @property
+    def _steps(self) -> str:
+        r"""How many steps there were, in words: those of the grid, or those that a solver chose."""
+
+        made, intervals = self.provenance, len(self.times) - 1
+        chosen = made.get("rtol") is not None or made.get("atol") is not None
+        if not chosen:
+            return f"{intervals} intervals"
+        taken = int((self.accepted + self.rejected).max())
+        if not taken:  # of files, which do not say
+            return "steps of its own"
+        refused = _span(self.rejected)
+        return f"{_span(self.accepted)} steps{'' if refused == '0' else f', {refused} rejected'}"
 
 
-def _chosen(every: Tensor, index: object) -> Tensor:
-    r"""The rows that are asked for, by their numbers, or by whether each is."""
+def _span(counts: Tensor) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low}-{high}"
 
-    count, chosen = len(every), as_tensor("index", index).cpu()
-    chosen = chosen.reshape(1) if chosen.ndim == 0 else chosen
-    if chosen.dtype == torch.bool and chosen.shape == every.shape:
-        return every[chosen]
-    whole = chosen.ndim == 1 and not chosen.is_floating_point() and chosen.dtype != torch.bool
-    if not whole or not len(chosen) or not bool(((chosen >= -count) & (chosen < count)).all()):
-        raise ValueError(
-            f"index must be rows in [0, {count - 1}], or {count} booleans, but is {chosen.tolist()}."
-        )
-    return every[chosen.long()]
+
+def _numbers(index: object, count: int) -> Tensor:
+    r"""Returns the numbers of some of so many samples, with shape (n,)."""
+
+    if isinstance(index, slice):
+        found = torch.tensor(range(count)[index], dtype=torch.int64)
+    else:
+        try:
+            found = torch.as_tensor(index).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"rows must be numbers of samples, but are {index!r}.") from None
+    if found.dtype == torch.bool and found.ndim == 1:
+        if len(found) != count:
+            raise ValueError(
+                f"rows must be true or false for each of {count} samples, but has {len(found)}."
+            )
+        found = found.nonzero()[:, 0]
+    if found.numel() == 0:
+        raise ValueError("rows must be one sample at least, but are none.")
+    if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
+        raise TypeError(f"rows must be whole numbers, but are {index!r}.")
+    found = found.long().reshape(-1) if found.ndim < 2 else found
+    if found.ndim > 1:
+        raise ValueError(f"rows must have shape (n,), but has {tuple(found.shape)}.")
+    beyond = found[(found < -count) | (found >= count)].tolist()
+    if beyond:
+        raise IndexError(f"rows must be numbers of {count} samples, but one is {beyond[0]}.")
+    return found % count

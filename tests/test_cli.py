@@ -393,6 +393,10 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
         (["compare", "digits", "--solvers", "dim"], "solver 'dim' is unknown"),
         (["sample", "digits", "--plan", "bad.npz"], "is not a plan"),
         (["train", "cats"], "no recipe for 'cats'"),
+        (
+            ["edit", "digits", "--data", "bad.npz", "--noise-level", "1"],
+            "neither --source nor --target is said",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

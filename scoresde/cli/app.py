@@ -44,7 +44,7 @@ from .words import options_of, spoken, stoppable, told
 FEW = 16
 
 app = typer.Typer(
-    help="Sample, encode, decode, edit and score with any model and any solver.",
+    help="Sample, encode, decode, edit and score with a model in a file and any solver.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

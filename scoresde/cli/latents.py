@@ -74,11 +74,12 @@ def encode(
     with stoppable():
         z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
     save_latents(out, z)
-    known = vars(latent_statistics(score, z))
-    means = {f"{name}, mean": value.nanmean().item() for name, value in known.items()}
+    known = latent_statistics(score, z)
+    means = {f"{name}, mean": value for name, value in known.averages.items()}
+    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
     report(
-        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **means,
-         "out": str(out)},
+        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"],
+         "latents": known.batch.verdict, **means, "out": str(out)},
         as_json,
     )  # fmt: skip
 
@@ -154,6 +155,12 @@ def edit(
 
     check_out(out, suffixes=SUFFIXES)
     check_out(animate)
+    if method not in ("inpaint", "noise") and source == target and guidance is None:
+        same = "neither --source nor --target is said" if target is None else f"both are {target}"
+        raise ValueError(
+            f"an edit leads from one class to another, but {same}, so that data would stay what it is; pass "
+            "--target, and --source if it is known."
+        )
     score = zoo.load(model)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,

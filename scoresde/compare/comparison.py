@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checks import check_finite
 from ..models import ScoreModel
 from ..plans import Plan
-from ..stored import read_json, write_json
+from ..stored import damaged, read_json, write_json
+from .content import check_content
 from .row import Row
 from .tables import entries, notes
 
@@ -42,7 +44,7 @@ class Comparison:
     rows: tuple[Row, ...] = ()
 
     def points(self, metric: str | None = None) -> list[Point]:
-        r"""Returns calls and values of a metric, as in :meth:`best`, of all runs that succeeded."""
+        r"""Returns calls and values of a metric, as in :meth:`metric`, of all runs that succeeded."""
 
         metric, points = self.metric(metric), []
         for row in self.rows:
@@ -62,45 +64,74 @@ class Comparison:
         *,
         budget: float | None = None,
         error: float | None = None,
+        distance: float | None = None,
         metric: str | None = None,
     ) -> Plan:
-        r"""Returns the plan of least error within a budget, or of fewest calls within an error.
+        r"""Returns the plan of least error within a budget, or of fewest calls within an error or a distance.
 
         Arguments:
             budget: The most calls per sample, on average.
-            error: The largest error, or distance. Errors that the reference cannot resolve count as
-                its own.
-            metric: "error", the median error of samples, or a distance. By default, the first
-                distance, if any was measured, and else "error".
+            error: The largest median error of samples. Errors that the reference cannot resolve count
+                as its own.
+            distance: The largest distance to the data.
+            metric: What is to be small within the budget: "error", or a distance. By default, "error",
+                unless distances alone were measured. With `distance=`, which of them is meant; it may be
+                left out if there is one.
 
         Raises:
-            ValueError: If not exactly one of the two is given, or nothing meets it.
+            ValueError: If not exactly one of the three is given, the metric was not measured, or nothing
+                meets it.
         """
 
-        if (budget is None) == (error is None):
-            raise ValueError("best needs budget= or error=, one of the two.")
-        points = [p for p in self.points(metric) if p.row.grid != "plan"]
-        if budget is not None:
-            fit = [(p.value, p.calls, p.row) for p in points if p.calls <= budget + 1e-9]
-            asked, least = f"budget={budget:g}", min((p.calls for p in points), default=None)
+        limits = {"budget": budget, "error": error, "distance": distance}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        if len(given) != 1:
+            raise ValueError("best needs budget=, error= or distance=, one of the three.")
+        ((name, limit),) = given.items()
+        check_finite(name, limit)
+        points = [p for p in self.points(self._meant(name, metric)) if p.row.grid != "plan"]
+        if name == "budget":
+            fit = [(p.value, p.calls, p.row) for p in points if p.calls <= limit + 1e-9]
+            least = min((p.calls for p in points), default=None)
         else:
-            assert error is not None
-            fit = [(p.calls, p.value, p.row) for p in points if p.value <= error]
-            asked, least = f"error={error:g}", min((p.value for p in points), default=None)
+            fit = [(p.calls, p.value, p.row) for p in points if p.value <= limit]
+            least = min((p.value for p in points), default=None)
         if not fit:
-            raise ValueError(
-                f"nothing that was compared meets {asked}: "
-                + (
-                    "no run succeeded."
-                    if least is None
-                    else f"the least there is, is {least:.4g}."
-                )
+            known = (
+                "no run that succeeded has any" if least is None else f"the least is {least:.4g}"
             )
+            raise ValueError(f"nothing that was compared meets {name}={limit:g}: {known}.")
         return self.plan(min(fit, key=lambda entry: entry[:2])[2])
+
+    def _meant(self, limit: str, metric: str | None) -> str:
+        r"""The metric that a limit is of, refused where it cannot be."""
+
+        if limit == "budget":
+            return self.metric(metric)
+        if limit == "error":
+            if metric not in (None, "error"):
+                raise ValueError(
+                    f"error= is the median error of samples, not {metric!r}; write distance= beside "
+                    f"metric={metric!r}."
+                )
+            return self.metric("error")
+        names = [name for name in self.setup["metrics"] if name != "error"]
+        if metric == "error" or not names:
+            raise ValueError(
+                "distance= is a distance to data, none of which is meant or was measured; pass error= "
+                "for the error of samples."
+            )
+        if metric is None and len(names) > 1:
+            raise ValueError(f"distance= needs metric=, one of {', '.join(names)}.")
+        return self.metric(metric or names[0])
 
     def plan(self, row: Row) -> Plan:
         r"""Returns the plan of a row."""
 
+        if row.grid == "plan":
+            raise ValueError(
+                f"the row is of a plan already, {row.options.get('plan')}; pass that."
+            )
         t_min = self.setup.get("t_min")
         options = row.options if t_min is None else {**row.options, "t_min": float(t_min)}
         figures = {
@@ -141,12 +172,23 @@ class Comparison:
         lines += ["| " + " | ".join(entry.values()) + " |" for entry in entries(self)]
         return "\n".join([*lines, "", *(f"- {words}" for words in notes(self))]) + "\n"
 
+    def __repr__(self) -> str:
+        failed = sum(row.status != "ok" for row in self.rows)
+        return (
+            f"Comparison({len(self.rows)} runs{f', {failed} failed' if failed else ''}, of "
+            f"{self.setup.get('samples')} samples, by {', '.join(self.setup.get('metrics', ()))}; "
+            "print(c.markdown()) for the table)"
+        )
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
     def plot(self, file: str | Path, metric: str | None = None) -> Path:
         r"""Draws the metric against calls, a curve per solver and grid, and marks the front.
 
         Arguments:
             file: The file to write.
-            metric: As in :meth:`best`.
+            metric: "error", or a distance. By default, as in :meth:`metric`.
         """
 
         from .. import plots  # which asks for matplotlib
@@ -189,8 +231,10 @@ class Comparison:
         """
 
         content = read_json(file, KIND)
-        rows = tuple(Row(**row) for row in content.pop("rows"))
-        return Comparison(**content, rows=rows)
+        with damaged(file, "comparison"):
+            check_content(content)
+            rows = content.pop("rows")
+            return Comparison(**content, rows=tuple(Row(**row) for row in rows))
 
     @staticmethod
     def resume(file: str | Path | None, asked: "Comparison") -> "Comparison":
@@ -211,11 +255,11 @@ class Comparison:
         return known
 
     def metric(self, metric: str | None) -> str:
-        r"""Returns the name of a metric that was measured, or of the main one."""
+        r"""Returns the name of a metric that was measured; by default "error", or else the first distance."""
 
         names: list[str] = self.setup["metrics"]
         if metric is None:
-            return next((name for name in names if name != "error"), "error")
+            return "error" if "error" in names else names[0]
         if metric not in names:
             raise ValueError(f"metric {metric!r} was not measured; there are {', '.join(names)}.")
         return metric

@@ -57,7 +57,11 @@ def write_report(c: "Comparison", file: Path, model: ScoreModel | None, **condit
         curves=curves,
         pictures=pictures,
         budget=budget,
-        best=[(n, p.calls, p.value, str(c.plan(p.row))) for n in _metrics(c) for p in c.front(n)],
+        best=[
+            (n, p.calls, p.value, p.row.options.get("plan") or str(c.plan(p.row)))
+            for n in _metrics(c)
+            for p in c.front(n)
+        ],
         call=_call(c),
     )
     file.parent.mkdir(parents=True, exist_ok=True)

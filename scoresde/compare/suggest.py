@@ -21,6 +21,8 @@ class Suggestion:
         value: The energy distance to the data, times 1000.
         exact: That of the exact flow's samples.
         source: The problem that this was measured on, and the command.
+
+    Both distances are estimates without bias: close to 0 they can be negative.
     """
 
     options: dict[str, Any]
@@ -28,6 +30,13 @@ class Suggestion:
     value: float
     exact: float
     source: str
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return (
+            f"Suggestion({options}: {self.calls} calls; energy distance to the data x 1000: {self.value:.3g}, "
+            f"of the exact flow {self.exact:.3g}; measured on {self.source})"
+        )
 
 
 def suggest(model: ScoreModel | Process, budget: int) -> list[Suggestion]:

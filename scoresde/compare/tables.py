@@ -13,7 +13,7 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
     r"""Returns the table, row by row, as text."""
 
     names = [name for name in c.setup["metrics"] if name != "error"]
-    front = {point.row.key for point in c.front()}
+    fronts = {name: {point.row.key for point in c.front(name)} for name in c.setup["metrics"]}
     table = []
     for row in sorted(c.rows, key=lambda r: (r.calls is None, r.calls or 0, r.solver)):
         entry = row.words
@@ -28,19 +28,33 @@ def entries(c: "Comparison") -> list[dict[str, Any]]:
             entry["backward"] = text(row.backward)
         entry |= {"rejected": text(row.rejected), "s": text(row.seconds),
                   "MiB": text(row.mebibytes)}  # fmt: skip
-        entry["note"] = "best" if row.key in front else _tie(c, row)
+        entry["note"] = _note(c, row, fronts)
         table.append(entry if row.status == "ok" else {**entry, "note": row.status})
     return table
 
 
-def _tie(c: "Comparison", row: Row) -> str:
+def _note(c: "Comparison", row: Row, fronts: dict[str, set[Any]]) -> str:
+    r"""Says by which metrics nothing beats a row, or what does is within a standard error."""
+
+    words = {
+        name: "best" if row.key in front else _tie(c, row, name) for name, front in fronts.items()
+    }
+    if len(fronts) == 1:
+        return next(iter(words.values()))
+    found = []
+    for kind in ("best", "alike"):
+        names = [name for name, word in words.items() if word == kind]
+        found += [f"{kind} by {', '.join(names)}"] if names else []
+    return "; ".join(found)
+
+
+def _tie(c: "Comparison", row: Row, metric: str) -> str:
     r"""Says so if a row is no worse than the best at its calls, as far as standard errors tell."""
 
-    metric = c.metric(None)
     if metric not in row.distances or row.calls is None:
         return ""
     value, error = row.distances[metric]
-    better = [p for p in c.front() if p.calls <= row.calls]
+    better = [p for p in c.front(metric) if p.calls <= row.calls]
     if not better:
         return ""
     rival = better[-1].row.distances[metric]
@@ -55,7 +69,7 @@ def notes(c: "Comparison") -> list[str]:
     if c.rows:
         words.append(
             "error: median, quantile of 0.9 and largest over samples, in units of the data; best: "
-            f"nothing has less {c.metric(None)} at as many calls or fewer; alike: within a standard error of it"
+            "nothing has less at as many calls or fewer; alike: within a standard error of that"
         )
     for kind, made in c.references.items():
         if "failed" in made:

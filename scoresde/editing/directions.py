@@ -5,13 +5,16 @@ References:
     | https://arxiv.org/abs/2111.15640
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
+from solvers import Solution
+
 from ..checks import check_count
 from ..data import as_data, as_floats, as_pair
+from .derived import derived
 
 
 def direction(source: Tensor, target: Tensor) -> Tensor:
@@ -66,16 +69,34 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
     return Principal(mean, found, sizes[:count] / (len(latents) - 1) ** 0.5)
 
 
-def move(latents: Tensor, direction: Tensor, amounts: Tensor, keep_norm: bool = True) -> Tensor:
+@overload
+def move(
+    latents: Tensor, direction: Tensor, amounts: Tensor, keep_norm: bool = True
+) -> Tensor: ...
+
+
+@overload
+def move(
+    latents: Solution, direction: Tensor, amounts: Tensor, keep_norm: bool = True
+) -> Solution: ...
+
+
+def move(
+    latents: Tensor | Solution, direction: Tensor, amounts: Tensor, keep_norm: bool = True
+) -> Tensor | Solution:
     r"""Returns latents that went along a direction, with shape (n, B, \*).
 
     Arguments:
-        latents: The latents, with shape (B, \*).
+        latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, of which comes
+            one of n B rows: first all of them by the first amount.
         direction: The direction, with the shape of one latent.
         amounts: How far, in multiples of it, with shape (n,).
         keep_norm: Whether each latent keeps its norm, as typical latents have it.
     """
 
+    if isinstance(latents, Solution):
+        moved = move(latents.x, direction, amounts, keep_norm)
+        return derived(moved.flatten(0, 1), latents)
     latents, direction = as_data("latents", latents), as_floats("direction", direction, least=1)
     if direction.shape != latents.shape[1:]:
         raise ValueError(
@@ -87,4 +108,10 @@ def move(latents: Tensor, direction: Tensor, amounts: Tensor, keep_norm: bool = 
         return moved
     shape = (-1, *(1,) * direction.ndim)
     size = latents.flatten(1).norm(dim=1).reshape(shape)
-    return moved * (size / moved.flatten(2).norm(dim=2).reshape(len(moved), *size.shape))
+    now = moved.flatten(2).norm(dim=2).reshape(len(moved), *size.shape)
+    if bool(((now == 0) & (size > 0)).any()):
+        raise ValueError(
+            "a latent that goes along the direction becomes zero, and has no norm to keep; pass other amounts, or "
+            "keep_norm=False."
+        )
+    return moved * (size / torch.where(size > 0, now, torch.ones_like(now)))

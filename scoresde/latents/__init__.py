@@ -4,9 +4,10 @@ from .encode import encode
 from .files import load_latents, save_latents
 from .noise_path import NoisePath, encode_noise
 from .reconstruct import Reconstruction, reconstruct
-from .statistics import LatentStatistics, latent_statistics
+from .statistics import BatchStatistics, LatentStatistics, latent_statistics
 
 __all__ = [
+    "BatchStatistics",
     "LatentStatistics",
     "NoisePath",
     "Reconstruction",

@@ -1,6 +1,7 @@
 r"""Latents in files, with all that the way back needs. Nothing in a file is executed."""
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,17 @@ import torch
 
 from solvers import Solution
 
-from ..stored import replacing
+from ..stored import Entry, check_entries, each, finite, or_none, replacing, text
 
 NEEDED = ("x", "times", "calls", "status", "provenance")
+COUNTS = ("calls", "accepted", "rejected")
+MADE = {
+    "solver": Entry("the name of a solver", text),
+    "clock": Entry("the name of a clock, or null", or_none(text)),
+    **dict.fromkeys(("rtol", "atol"), Entry("a tolerance, or null", or_none(finite))),
+    "process": Entry("a process in words", text),
+    "conditions": Entry("names", each(text)),
+}
 
 
 def save_latents(file: str | Path, z: Solution) -> None:
@@ -29,7 +38,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     arrays: dict[str, Any] = {
         "x": z.x.cpu().numpy(),
         "times": z.times.numpy(),
-        "calls": z.calls.numpy(),
+        **{name: getattr(z, name).numpy() for name in COUNTS},
         "status": np.array(z.status),
         "provenance": json.dumps(z.provenance),
     }
@@ -60,32 +69,95 @@ def load_latents(file: str | Path) -> Solution:
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}.")
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no archive of arrays")
+        _check_sizes(file)
         with np.load(file, allow_pickle=False) as loaded:
-            if isinstance(loaded, np.ndarray):
-                raise ValueError("it is a bare array")
             arrays = dict(loaded)
-            whole = ("x", "calls", "status", "companion")
-            if len({len(arrays[name]) for name in whole if name in arrays}) > 1:
-                raise ValueError("its entries are of different numbers of samples")
         missing = [name for name in NEEDED if name not in arrays]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        _check_arrays(arrays)
         provenance = json.loads(str(arrays["provenance"]))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        check_entries({name: provenance[name] for name in MADE if name in provenance}, MADE)
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        words = str(error).removesuffix(".")
         raise ValueError(
-            f"{file} holds no latents of ss.encode, or is damaged: {error}."
+            f"{file} holds no latents of ss.encode, or is damaged: {words}."
         ) from None
-    x, times, calls = (torch.from_numpy(arrays[name]) for name in ("x", "times", "calls"))
-    none = torch.zeros_like(calls)
+    x, times = (torch.from_numpy(arrays[name]) for name in ("x", "times"))
+    none = np.zeros_like(arrays["calls"])  # of files that do not tell how many steps there were
+    counts = {name: torch.from_numpy(arrays.get(name, none)) for name in COUNTS}
     pair = arrays.get("companion")
     return Solution(
         x=x,
         times=times,
         reached=times[-1].expand(len(x)),
-        calls=calls,
-        accepted=none,
-        rejected=none,
+        **counts,
         status=tuple(str(status) for status in arrays["status"]),
         provenance=provenance,
         companion=None if pair is None else torch.from_numpy(pair),
     )
+
+
+def _check_sizes(file: Path) -> None:
+    r"""Refuses arrays that say they are larger than what the file holds, before memory is taken."""
+
+    there = file.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as handle:
+                version = np.lib.format.read_magic(handle)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(handle)
+                said = math.prod(shape) * dtype.itemsize + handle.tell()
+            if said != info.file_size or info.file_size > there:
+                raise ValueError(
+                    f"its entry {info.filename.removesuffix('.npy')!r} should be of {said} bytes by what it says, "
+                    f"but the file has {min(there, info.compress_size)}"
+                )
+
+
+def _check_arrays(arrays: dict[str, Any]) -> None:
+    r"""Refuses arrays that are not those of a solution."""
+
+    x, times = arrays["x"], arrays["times"]
+    for name in ("x", "times", "companion"):
+        if name in arrays and not (
+            arrays[name].dtype.kind == "f" and np.isfinite(arrays[name]).all()
+        ):
+            raise ValueError(f"{name!r} must hold finite floating-point numbers")
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"'x' must have shape (B, *), but has {x.shape}")
+    batch = len(x)
+    if len(times) < 2 or times.shape[1:] not in ((), (batch,)):
+        raise ValueError(
+            f"'times' must have shape (n + 1,) or (n + 1, {batch}), but has {times.shape}"
+        )
+    if not ((np.diff(times, axis=0) >= 0).all() and (times[-1] > times[0]).all()):
+        raise ValueError("'times' must rise from data to noise")
+    _check_rows(arrays, batch)
+
+
+def _check_rows(arrays: dict[str, Any], batch: int) -> None:
+    r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
+
+    x, status = arrays["x"], arrays["status"]
+    counts = {name: arrays[name] for name in COUNTS if name in arrays}
+    for name, found in counts.items():
+        if found.dtype.kind not in "iu":
+            raise ValueError(f"{name!r} must hold whole numbers, but holds {found.dtype}")
+    if status.dtype.kind != "U":
+        raise ValueError(f"'status' must hold words, but holds {status.dtype}")
+    for name, found in (*counts.items(), ("status", status)):
+        if found.shape != (batch,):
+            raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")
+    pair = arrays.get("companion")  # in coordinates of its own
+    if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * x.size):
+        raise ValueError(
+            f"'companion' must have shape ({batch}, 2, *), for two states like 'x', but has {pair.shape}"
+        )

@@ -68,6 +68,12 @@ class NoisePath:
     options: dict[str, Any]
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"NoisePath({tuple(self.latent.shape)} by {self.options['solver']}, {len(self.normals)} steps, "
+            f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
+        )
+
     def replay(self, model: ScoreModel, **options: Any) -> Solution:
         r"""Returns where a model goes by this noise, in units of the data.
 

@@ -16,20 +16,104 @@ from solvers import Solution
 from ..checks import check_data
 from ..models import ScoreModel
 
+FEW = 30  # entries, below which kurtosis and the like say nothing
+MANY, RARE = 4.0, 1e-4  # standard errors, and a p-value, that noise hardly has
+MOST = 2048  # entries of which all correlations are looked at
+SCORES, Z = ("radius", "neighbours", "pairs"), " (z-score)"
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    r"""What is known of all entries of all latents together, in units of the prior.
+
+    This is what few dimensions need, where a single latent has too few entries to tell anything.
+
+    Arguments:
+        samples: The number B of latents.
+        entries: The number d of entries of each.
+        mean: The mean of all B d entries, of which the standard error is :math:`1 / \sqrt{B d}`.
+        std: Their standard deviation, of which it is :math:`1 / \sqrt{2 B d}`.
+        kurtosis: Their excess kurtosis, of which it is about :math:`\sqrt{24 / (B d)}`.
+        normality: The p-value of Kolmogorov's and Smirnov's test of all of them.
+        means: The mean of each entry over the batch, with the shape of one latent.
+        stds: The standard deviation of each entry over the batch, likewise; NaN of a single latent.
+        correlation: The largest correlation coefficient, without its sign, of two entries over the batch; NaN
+            of fewer than three latents, of a single entry or of more than 2048.
+        correlation_z: The same in its standard errors, :math:`1 / \sqrt B`. Of K pairs it is to be expected below
+            :math:`\sqrt{2 \log K}`.
+    """
+
+    samples: int
+    entries: int
+    mean: float
+    std: float
+    kurtosis: float
+    normality: float
+    means: Tensor
+    stds: Tensor
+    correlation: float
+    correlation_z: float
+
+    @property
+    def scores(self) -> dict[str, float]:
+        r"""By how many standard errors mean, standard deviation, kurtosis and correlation miss those of noise.
+
+        The largest of many correlations is held against what is to be expected of as many.
+        """
+
+        n, pairs = self.samples * self.entries, self.entries * (self.entries - 1) / 2
+        found = {
+            "mean": abs(self.mean) * math.sqrt(n),
+            "std": abs(self.std - 1) * math.sqrt(2 * n),
+            "kurtosis": abs(self.kurtosis) * math.sqrt(n / 24) if n >= FEW else 0.0,
+        }
+        if self.correlation_z == self.correlation_z:
+            found["correlation"] = max(
+                self.correlation_z - math.sqrt(2 * math.log(max(pairs, 1))), 0
+            )
+        return found
+
+    @property
+    def verdict(self) -> str:
+        r"""Whether these look like the prior, in words."""
+
+        worst, score = max(self.scores.items(), key=lambda entry: entry[1])
+        if score > MANY:
+            return f"unlike the prior: {worst} is off by {score:.3g} standard errors"
+        if self.normality < RARE:
+            return f"unlike the prior: of its law with a p-value of {self.normality:.2g}"
+        return "like the prior"
+
+    def __repr__(self) -> str:
+        n = self.samples * self.entries
+        return (
+            f"{self.verdict}; all {n} entries: mean {self.mean:.3g} (0 ± {n**-0.5:.2g}), std {self.std:.3g} "
+            f"(1 ± {(2 * n) ** -0.5:.2g}), kurtosis {self.kurtosis:.3g} (0 ± {(24 / n) ** 0.5:.2g}), p-value of "
+            f"normality {self.normality:.2g}, largest correlation of entries {self.correlation:.2g}"
+        )
+
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    r"""What is known of latents, in units of the prior, each with shape (B,), in float64.
+    r"""What is known of each latent by its own entries, in units of the prior, each with shape (B,), in float64.
+
+    Of few entries these say little: `batch` has those of all latents together. A z-score is a number
+    that has the mean 0 and the standard deviation 1 for noise, whatever the dimension.
 
     Arguments:
-        mean: Their mean, of which the standard error is :math:`1 / \sqrt d`.
-        std: Their standard deviation, of which it is :math:`1 / \sqrt{2 d}`.
-        kurtosis: Their excess kurtosis, of which it is about :math:`\sqrt{24 / d}`.
+        mean: The mean, of which the standard error is :math:`1 / \sqrt d`.
+        std: The standard deviation, of which it is :math:`1 / \sqrt{2 d}`.
+        kurtosis: The excess kurtosis, of which it is about :math:`\sqrt{24 / d}`.
         normality: The p-value of Kolmogorov's and Smirnov's test against the standard normal law.
-        radius: By how many standard deviations the norm differs from that of normal numbers.
-        neighbours: The same of the correlation between adjacent entries along the last axes.
-        pairs: The same of the largest correlation with another latent; NaN for a single one. Of B
-            latents it is to be expected below :math:`\sqrt{2 \log B}`: at 2.6 for 64, 3.1 for 512.
+        radius: The z-score of the norm.
+        neighbours: The z-score of `neighbour_correlation`: that times the root of the number of pairs.
+        pairs: The z-score of `pair_correlation`: that times :math:`\sqrt d`, so at most that. Of B latents
+            it is to be expected below :math:`\sqrt{2 \log B}`: at 2.6 for 64, 3.1 for 512.
+        neighbour_correlation: The correlation coefficient of adjacent entries along the last axes, about
+            the mean 0 of noise.
+        pair_correlation: The largest correlation coefficient with another latent, without its sign,
+            likewise; NaN for a single latent.
+        batch: The statistics of all latents together.
     """
 
     mean: Tensor
@@ -39,10 +123,27 @@ class LatentStatistics:
     radius: Tensor
     neighbours: Tensor
     pairs: Tensor
+    neighbour_correlation: Tensor
+    pair_correlation: Tensor
+    batch: BatchStatistics
+
+    @property
+    def averages(self) -> dict[str, float]:
+        r"""The mean of each statistic over the latents, by what it is called in words."""
+
+        return {
+            f"{name}{Z if name in SCORES else ''}": value.nanmean().item()
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
 
     def __repr__(self) -> str:
-        parts = [f"{name} {value.nanmean():.3g}" for name, value in vars(self).items()]
-        return f"LatentStatistics({len(self.mean)} samples, on average: {', '.join(parts)})"
+        d = self.batch.entries
+        alone = f"{d} entries are too few to tell more by sample"
+        if d >= FEW:
+            words = ", ".join(f"{name} {value:.3g}" for name, value in self.averages.items())
+            alone = f"each sample by its {d} entries, on average: {words}"
+        return f"LatentStatistics({len(self.mean)} samples, {self.batch}; {alone})"
 
 
 def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
@@ -70,42 +171,88 @@ def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatisti
     u = z.detach().double().cpu() / process.prior_std()
     flat, d = u.flatten(1), u[0].numel()
     mean, std = flat.mean(1), flat.std(1, correction=0)
-    centred = (flat - mean[:, None]) / std[:, None]
     square = flat.square().sum(1) / d
     radius = (square ** (1 / 3) - (1 - 2 / (9 * d))) / math.sqrt(
         2 / (9 * d)
     )  # Wilson and Hilferty
+    near, near_z = _neighbours(u)
+    others = _pairs(flat)
     return LatentStatistics(
         mean,
         std,
-        centred.pow(4).mean(1) - 3,
+        _kurtosis(flat),
         _normality(flat),
         radius,
-        _neighbours(u),
-        _pairs(flat),
+        near_z,
+        others * math.sqrt(d),
+        near,
+        others,
+        _batch(u),
     )
+
+
+def _batch(u: Tensor) -> BatchStatistics:
+    r"""The statistics of all entries together, and of each entry over the batch."""
+
+    every, flat = u.reshape(1, -1), u.flatten(1)
+    several = len(u) > 1
+    stds = flat.std(0) if several else torch.full_like(flat[0], torch.nan)
+    largest = _correlation(flat)
+    return BatchStatistics(
+        samples=len(u),
+        entries=flat.shape[1],
+        mean=every.mean().item(),
+        std=every.std(correction=0).item(),
+        kurtosis=_kurtosis(every).item(),
+        normality=_normality(every).item(),
+        means=u.mean(0),
+        stds=stds.reshape(u.shape[1:]),
+        correlation=largest,
+        correlation_z=largest * math.sqrt(len(u)),
+    )
+
+
+def _correlation(flat: Tensor) -> float:
+    r"""The largest correlation of two columns, without its sign."""
+
+    if len(flat) < 3 or not 1 < flat.shape[1] <= MOST:
+        return math.nan
+    found = flat.T.corrcoef().nan_to_num(0).abs()
+    return found.fill_diagonal_(0).max().item()
+
+
+def _kurtosis(flat: Tensor) -> Tensor:
+    centred = flat - flat.mean(1, keepdim=True)
+    return centred.pow(4).mean(1) / centred.square().mean(1).square() - 3
 
 
 def _normality(flat: Tensor) -> Tensor:
     from scipy import stats
 
-    law = [stats.kstest(row, "norm").pvalue for row in flat.numpy()]
-    return torch.from_numpy(np.array(law, dtype=np.float64))
+    known = np.sort(stats.norm.cdf(flat.numpy()), axis=1)
+    n = known.shape[1]
+    place = np.arange(n)
+    distance = np.maximum((place + 1) / n - known, known - place / n).max(1)
+    return torch.from_numpy(np.asarray(stats.kstwo.sf(distance, n), dtype=np.float64))
 
 
-def _neighbours(u: Tensor) -> Tensor:
-    sums, count = torch.zeros(len(u), dtype=torch.float64), 0
+def _neighbours(u: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The correlation of adjacent entries, and its z-score; 0 where there are none, or all are 0."""
+
+    sums, firsts, seconds, count = (torch.zeros(len(u), dtype=torch.float64) for _ in range(4))
     for axis in range(max(1, u.ndim - 2), u.ndim):
-        if u.shape[axis] > 1:
-            n = u.shape[axis] - 1
-            products = u.narrow(axis, 0, n) * u.narrow(axis, 1, n)
-            sums, count = sums + products.flatten(1).sum(1), count + products[0].numel()
-    return sums / math.sqrt(max(count, 1))
+        n = u.shape[axis] - 1
+        first, second = u.narrow(axis, 0, n).flatten(1), u.narrow(axis, 1, n).flatten(1)
+        sums += (first * second).sum(1)
+        firsts, seconds = firsts + first.square().sum(1), seconds + second.square().sum(1)
+        count += first.shape[1]
+    size = (firsts * seconds).sqrt()
+    correlation = torch.where(size > 0, sums / size, torch.zeros_like(sums))
+    return correlation, correlation * count.sqrt()
 
 
 def _pairs(flat: Tensor) -> Tensor:
     if len(flat) < 2:
         return torch.full((len(flat),), torch.nan, dtype=torch.float64)
     unit = flat / flat.norm(dim=1, keepdim=True)
-    angles = (unit @ unit.T).abs().fill_diagonal_(0)
-    return angles.amax(1) * math.sqrt(flat.shape[1])
+    return (unit @ unit.T).abs().fill_diagonal_(0).amax(1)

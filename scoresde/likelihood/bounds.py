@@ -53,6 +53,12 @@ class Bound(NamedTuple):
     stderr: Tensor
     calls: int
 
+    def __repr__(self) -> str:
+        return (
+            f"Bound({len(self.nats)} samples, mean {self.nats.mean():.4g} nats, each within a standard error of "
+            f"{self.stderr.nanmean():.2g}, {self.calls} calls per sample)"
+        )
+
 
 class Form(NamedTuple):
     r"""Nodes of one draw, their weights, and the coefficients a, b, c, each with shape (n, B)."""

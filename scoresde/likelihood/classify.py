@@ -1,4 +1,4 @@
-r"""Classification by the likelihoods of a conditional model."""
+r"""Classification by the likelihoods of a conditional model: log-probabilities of its labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

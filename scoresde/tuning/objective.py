@@ -15,10 +15,17 @@ from solvers import SolverError
 from ..compare.bench import Bench
 from ..compare.reference import rms
 from ..plans import Plan
-from ..stored import read_json, write_json
+from ..stored import Entry, check_entries, damaged, each, mapping, read_json, real, write_json
 
 KIND = "search of scoresde"
 SAVE_EVERY = 5.0  # seconds
+ENTRIES = {
+    "setup": Entry("entries by name", mapping),
+    "known": Entry(
+        "numbers by what was measured, none of them NaN",
+        lambda known: mapping(known) and each(real)(known),
+    ),
+}
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Objective:
         if self.file is None or not self.file.exists():
             return
         content = read_json(self.file, KIND)
+        with damaged(self.file, "search"):
+            check_entries(content, ENTRIES)
         if content["setup"] != self.setup:
             raise ValueError(f"{self.file} holds another search; pass another file, or remove it.")
         self.known = content["known"]

@@ -38,6 +38,14 @@ class Weighted:
     resampled: int
     calls: Tensor
 
+    def __repr__(self) -> str:
+        effective = 1 / self.log_weights.exp().square().sum().item()
+        return (
+            f"Weighted({tuple(self.x.shape)}, worth {effective:.3g} samples of equal weight, drawn anew "
+            f"{self.resampled} times, log normaliser {self.log_normaliser:.4g}, "
+            f"{int(self.calls.max())} calls per sample)"
+        )
+
     def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         r"""Returns the weighted mean of a function of the samples.
 

@@ -8,19 +8,11 @@ import torch
 from solvers.doors import as_device
 
 from ..classifiers import Classifier
-from .files import (
-    EMBEDDED,
-    build_network,
-    build_process,
-    describe_process,
-    described,
-    open_card,
-    read_weights,
-    write_model,
-)
+from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
+from .files import EMBEDDED, described, open_card, read_weights
+from .write import write_model
 
 FOLDER = EMBEDDED / "classifiers"
-NEEDED = ("network", "process", "data_std", "levels")
 
 
 class CardClassifier(Classifier):
@@ -51,12 +43,13 @@ def load_classifier(
     """
 
     device = as_device("device", device)
-    card_file, card = open_card(name, FOLDER, NEEDED)
+    card_file, card = open_card(name, FOLDER, CLASSIFIER)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
+        check_card(card, CLASSIFIER)
         network, process = build_network(card, tensors), build_process(card["process"])
         low, high = card["levels"]
-        classes = card["network"]["settings"]["classes"]
+        classes = card["network"]["settings"].get("classes", 0)
         found = CardClassifier(
             network, process, data_std=card["data_std"], levels=(low, high), classes=classes
         )
@@ -64,13 +57,20 @@ def load_classifier(
     return found.requires_grad_(False).to(device or "cpu")
 
 
-def save_classifier(classifier: Classifier, file: str | Path, card: dict[str, Any]) -> Path:
-    r"""Writes a classifier to `file.safetensors`, in float16, and `file.json`.
+def save_classifier(
+    classifier: Classifier,
+    file: str | Path,
+    card: dict[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    r"""Writes a classifier to `file.safetensors` and `file.json`.
 
     Arguments:
         classifier: The classifier, of one of :mod:`scoresde.networks`.
         file: The path, without ending.
         card: What the card shall say: the network's name and settings, as for :func:`scoresde.save`, and more.
+        dtype: The dtype of the weights, as for :func:`scoresde.save`.
 
     Returns:
         The path of the card.
@@ -82,4 +82,4 @@ def save_classifier(classifier: Classifier, file: str | Path, card: dict[str, An
         "data_std": classifier.data_std,
         "levels": list(classifier.levels),
     }
-    return write_model(classifier.network, Path(file), card, {})
+    return write_model(classifier.network, Path(file), card, {}, CLASSIFIER, dtype)

@@ -6,30 +6,32 @@ says what they are: network, process, what is predicted, data, licence, measurem
 networks, processes and schedules of this package, and their settings are plain numbers.
 """
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from solvers.doors import as_device
 
-from .. import networks, processes, schedules
-from ..moments import Moments
 from ..network_score import NetworkScore
 from ..oracles import check_labels
-from ..process import Process
+from ..stored import Entry
+from .build import (
+    MODEL,
+    build_network,
+    build_process,
+    check_card,
+    take_moments,
+)
 
 EMBEDDED = Path(__file__).parent
-PREFIX = "moments."  # of the tensors that are no weights
-NEEDED = ("network", "process", "predicts", "conditions", "shape", "data_std")
 
 
 class CardScore(NetworkScore):
@@ -62,83 +64,23 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
     """
 
     device = as_device("device", device)
-    card_file, card = open_card(name, EMBEDDED, NEEDED)
+    card_file, card = open_card(name, EMBEDDED, MODEL)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
-        known = _take_moments(tensors, card)
+        check_card(card, MODEL)
+        known = take_moments(tensors, card)
         model = CardScore(
             build_network(card, tensors),
             build_process(card["process"]),
             card["predicts"],
             conditions=card["conditions"],
-            shape=tuple(card["shape"]),
+            shape=tuple(card["shape"]) or None,
             data_std=card["data_std"],
             data_scale=card.get("data_scale"),
         )
     model.moments, model.fingerprint = known, fingerprint
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
     return model.requires_grad_(False).to(device or "cpu")
-
-
-def save(model: NetworkScore, file: str | Path, card: dict[str, Any] | None = None) -> Path:
-    r"""Writes a model to `file.safetensors`, in float16, and `file.json`.
-
-    The network must be one of :mod:`scoresde.networks`, which keeps no settings of its own:
-    `card["network"]` says them, as `{"name": ..., "settings": {...}}`.
-
-    Arguments:
-        model: The score model of a network.
-        file: The path, without ending.
-        card: What the card shall say beside what the model knows.
-
-    Returns:
-        The path of the card.
-    """
-
-    card = {
-        **(card or getattr(model, "card", {})),
-        "process": describe_process(model.process),
-        "predicts": model.predicts,
-        "conditions": list(model.conditions),
-        "shape": list(model.shape or ()),
-        "data_std": model.data_std,
-    }
-    if model.moments is None and model.data_scale not in (None, model.data_std):
-        card["data_scale"] = model.data_scale
-    tensors = {}
-    if model.moments is not None:
-        card["moments"] = {"rest": model.moments.rest}
-        for name in ("mean", "basis", "variances"):
-            value = getattr(model.moments, name)
-            if value is not None:
-                tensors[PREFIX + name] = value.float().contiguous()
-    return write_model(model.network, Path(file), card, tensors)
-
-
-def write_model(
-    network: object, file: Path, card: dict[str, Any], others: dict[str, Tensor]
-) -> Path:
-    r"""Writes the weights of a network in float16, other tensors as they are, and the card.
-
-    Arguments:
-        network: The network.
-        file: The path, without ending.
-        card: The card.
-        others: The tensors that are no weights.
-
-    Returns:
-        The path of the card.
-    """
-
-    if "network" not in card:
-        raise ValueError("card must have the entry 'network' with its name and settings.")
-    if not isinstance(network, torch.nn.Module):
-        raise TypeError(f"only networks that are modules have weights to save, not {network!r}.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: v.half().contiguous() for name, v in network.state_dict().items()}
-    save_file({**tensors, **others}, file.with_suffix(".safetensors"))
-    file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    return file.with_suffix(".json")
 
 
 def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
@@ -161,60 +103,15 @@ def described(card_file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        words = str(error).splitlines()[0].removesuffix(".")
         raise ValueError(
-            f"{card_file} does not describe a model of this package: {error}."
+            f"{card_file} does not describe a model of this package: {words}."
         ) from None
 
 
-def build_network(card: dict[str, Any], tensors: dict[str, Tensor]) -> torch.nn.Module:
-    r"""Returns the network that a card names, with its weights."""
-
-    network = getattr(networks, card["network"]["name"])(**card["network"]["settings"])
-    network.float().load_state_dict({k: v.float() for k, v in tensors.items()})
-    return network.eval()  # type: ignore[no-any-return]
-
-
-def _take_moments(tensors: dict[str, Tensor], card: dict[str, Any]) -> Moments | None:
-    r"""Takes the moments of the data, if there are any, out of the tensors of a file."""
-
-    names = [name for name in tensors if name.startswith(PREFIX)]
-    found = {name.removeprefix(PREFIX): tensors.pop(name).double() for name in names}
-    if not found:
-        return None
-    return Moments(found["mean"], found.get("basis"), found["variances"], card["moments"]["rest"])
-
-
-def describe_process(process: Process) -> dict[str, Any]:
-    r"""Returns a process as plain data."""
-
-    if not isinstance(process, processes.Scheduled):
-        raise ValueError(f"only processes with a schedule can be saved, not {process}.")
-    return {
-        "name": type(process).__name__,
-        "schedule": type(process.schedule).__name__,
-        "settings": dataclasses.asdict(process.schedule),  # type: ignore[call-overload]
-        "t_min": process.t_min,
-        "t_max": process.t_max,
-    }
-
-
-def build_process(card: dict[str, Any]) -> Process:
-    r"""Returns the process that plain data describes."""
-
-    kinds = {kind.__name__: kind for kind in (
-        processes.VP, processes.SubVP, processes.VE, processes.EDM, processes.Interpolant
-    )}  # fmt: skip
-    choices = {kind.__name__: kind for kind in (
-        schedules.LinearBeta, schedules.Cosine, schedules.Geometric, schedules.Karras,
-        schedules.Logit,
-    )}  # fmt: skip
-    schedule = choices[card["schedule"]](**card["settings"])
-    return kinds[card["name"]](schedule, card["t_min"], card["t_max"])
-
-
 def open_card(
-    name: str | Path, folder: Path, needed: Collection[str]
+    name: str | Path, folder: Path, needed: Mapping[str, Entry]
 ) -> tuple[Path, dict[str, Any]]:
     r"""Returns the path of a card, and what it says.
 
@@ -241,8 +138,8 @@ def _find(name: str | Path, folder: Path) -> Path:
         )
     if path.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".bin"):
         raise ValueError(
-            f"{path} is a pickle, which may run code when it is opened; load its weights yourself "
-            "and write them with ss.save, or wrap your network in ss.NetworkScore."
+            f"{path} is a pickle, which may run code when it is opened; load its weights in Python, and "
+            "wrap your network in ss.NetworkScore. Files hold networks of this package alone."
         )
     for card in (path, path.with_suffix(".json"), Path(f"{path}.json")):
         if card.suffix == ".json" and card.exists():
@@ -254,12 +151,13 @@ def _find(name: str | Path, folder: Path) -> Path:
     )
 
 
-def _read_card(file: Path, needed: Collection[str]) -> dict[str, Any]:
+def _read_card(file: Path, needed: Mapping[str, Entry]) -> dict[str, Any]:
     try:
         card = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # of text that is no JSON, or nested without end
         raise ValueError(f"{file} is not a model card: it is not JSON text.") from None
-    missing = ", ".join(sorted(set(needed) - set(card))) if isinstance(card, dict) else "all"
+    known = set(card) if isinstance(card, dict) else set()
+    missing = [name for name, entry in needed.items() if entry.needed and name not in known]
     if missing:
-        raise ValueError(f"{file} is not a model card: it lacks {missing}.")
-    return card
+        raise ValueError(f"{file} is not a model card: it lacks {', '.join(sorted(missing))}.")
+    return card  # type: ignore[no-any-return]

@@ -308,7 +308,7 @@ def test_the_best_is_a_plan_that_samples(tmp_path: Path) -> None:
     assert values == sorted(values, reverse=True)
     with pytest.raises(ValueError, match="nothing that was compared meets budget=3: the least"):
         c.best(budget=3)
-    with pytest.raises(ValueError, match="budget= or error="):
+    with pytest.raises(ValueError, match="budget=, error= or distance="):
         c.best()
     assert c.plot(tmp_path / "c.png").stat().st_size > 10_000
     assert "unipc" in c.markdown()

@@ -1,0 +1,68 @@
+r"""Latents made of others, which are decoded as those would be."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+
+SHARED = ("process", "model", "conditions", "solver", "clock", "rtol", "atol", "eta")
+
+
+def derived(x: Tensor, *origins: Solution) -> Solution:
+    r"""Returns latents with the grid, the solver and the provenance of those that they were made of.
+
+    They have no companion, and took the network calls of their origins.
+
+    Arguments:
+        x: The latents, with shape (N, *).
+        origins: The solutions that they were made of, by one solver on one grid.
+
+    Raises:
+        ValueError: If the origins failed, or differ in what decoding needs.
+    """
+
+    first = origins[0]
+    for other in origins:
+        if not other.ok:
+            bad = [i for i, status in enumerate(other.status) if status != "ok"]
+            raise ValueError(
+                f"the latents of samples {bad[:8]} never reached their end; leave them out, by z.rows(...)."
+            )
+        for name in SHARED:
+            mine, theirs = first.provenance.get(name), other.provenance.get(name)
+            if mine != theirs:
+                raise ValueError(
+                    f"latents of one way must be encoded alike, but their {name} is {mine} and {theirs}; of "
+                    "others, pass the tensors z.x."
+                )
+        if not torch.equal(_grid(other), _grid(first)):
+            raise ValueError(
+                "latents of one way must be encoded on one grid of times; of others, pass the tensors z.x."
+            )
+    count, times = len(x), _grid(first)
+    none = torch.zeros(count, dtype=first.accepted.dtype)
+    return replace(
+        first,
+        x=x,
+        times=times,
+        reached=times[-1].expand(count),
+        calls=torch.full((count,), sum(int(z.calls.max()) for z in origins)),
+        accepted=none,
+        rejected=none,
+        status=("ok",) * count,
+        path=None,
+        companion=None,
+        provenance={**first.provenance, "seeds": None, "made of": sum(len(z.x) for z in origins)},
+    )
+
+
+def _grid(z: Solution) -> Tensor:
+    r"""The times of all samples, refused where each has its own."""
+
+    if z.times.ndim == 1:
+        return z.times
+    if not bool((z.times == z.times[:, :1]).all()):
+        raise ValueError("these latents have grids of their own; pass the tensors z.x.")
+    return z.times[:, 0]
