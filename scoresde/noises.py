@@ -88,13 +88,17 @@ class Normals(Brownian):
         return Normals(self.normals[:, index.to(self.normals.device)])
 
 
-def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> Brownian | None:
+def see_noise(
+    reverse: Reverse, x: Tensor, rows: Tensor, times: Tensor, settings: Settings
+) -> Brownian | None:
     r"""Returns the noise of some samples, or `None` where there is none.
 
     Arguments:
         reverse: The problem.
         x: The states of these samples, with shape (B, *).
         rows: Which samples of the run they are.
+        times: The times of the process, by which steps are known, so that part of a run sees what the
+            whole sees.
         settings: The options.
     """
 
@@ -109,6 +113,7 @@ def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> 
             )
         return None
     motion = _motion(x, rows, settings)
+    motion = motion if settings.adaptive else motion.on(times)
     split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
     process = reverse.model.process
     free = isinstance(motion, Increments | Normals) or isinstance(process, NonlinearProcess)
