@@ -3,9 +3,11 @@ r"""The noise of a run: one Brownian motion of the process, as its solver sees i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from solvers import ODE, Brownian, Increments, Path
+from solvers.brownian import seeds_of_rows
 from solvers.shapes import align
 
 from .custom import NonlinearProcess
@@ -136,6 +138,18 @@ def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
     seed, index = settings.keys(rows)
     kind = Path if noise_kind(settings) == "path" else Increments
     return kind(seed, index.to(x.device), x)
+
+
+def keyed_by_rows(settings: Settings, x: Tensor) -> Settings:
+    r"""Returns options whose seeds are of what each row of data holds, beside its own seed and index.
+
+    It is for noise that is added to data: what is edited again then meets noise of which it is
+    independent, while the same row meets the same noise.
+    """
+
+    settings.check_batch(len(x), 0)
+    seeds = seeds_of_rows(*settings.keys(torch.arange(len(x))), x).tolist()
+    return replace(settings, seed=0, first_index=0, seeds=seeds)
 
 
 def noise_kind(settings: Settings) -> str:

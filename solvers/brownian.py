@@ -74,6 +74,16 @@ def key_of_rows(x: Tensor) -> Tensor:
     return torch.cat([_mix(_mix(row.view(torch.int64) + place).sum(1)) for row in rows])
 
 
+def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
+    r"""Returns a seed for each row of data, of what it holds and its own seed and index, with shape (B,).
+
+    Noise that is added to data which was made with noise of the same seed is independent of it.
+    """
+
+    own = keys(seed, index.to(x.device), EDITS)
+    return _mix(own + _mix(key_of_rows(x).to(own.device)) * GAMMA)
+
+
 def keys_of_times(times: Tensor) -> Tensor:
     r"""Returns a key of each of some times, in float64, with their shape."""
 

@@ -17,7 +17,7 @@ from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import WAYS, inpaint
 from .pivot import by_null
-from .translate import by_flow, by_noise, by_noise_path, with_a_seed
+from .translate import by_flow, by_noise, by_noise_path, with_a_seed, with_said_seeds
 
 Method = Callable[..., Solution]
 
@@ -113,11 +113,8 @@ def edit(
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
     options = with_a_seed(options)
-    e = METHODS[method](source, target, x, t_max, **options)
-    seeding: dict[str, Any] = {
-        name: options[name] for name in ("seed", "seeds") if name in options
-    }
-    return replace(e, provenance={**e.provenance, **seeding, "edit": method})
+    e = with_said_seeds(METHODS[method](source, target, x, t_max, **options), options)
+    return replace(e, provenance={**e.provenance, "edit": method})
 
 
 def frames(model: ScoreModel, e: Solution) -> Tensor:

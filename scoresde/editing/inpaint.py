@@ -27,7 +27,7 @@ from ..guidance.combined import Combined, Noisy
 from ..models import ScoreModel
 from ..sampling import decode
 from ..settings import split
-from .translate import in_data_units, perturbed, with_a_seed, with_other_noise
+from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
@@ -108,9 +108,8 @@ def inpaint(
     kept = Kept(model, x, known)
     start = model.process.t_max if t_max is None else t_max
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
-    given = with_other_noise(given)
-    z = perturbed(kept, known * x if t_max is None else x, start, given)
-    e = decode(kept, z, t_max=start, **given)
+    z, keyed = noised(kept, known * x if t_max is None else x, start, given)
+    e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)
     return e if settings.denoise else in_data_units(model, e)
 
 
