@@ -17,6 +17,7 @@ from .checks import check_data, check_shape, model_device, model_dtype
 from .models import ScoreModel
 from .plans import describe_process
 from .process import PRIOR_GAP
+from .repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, transport
 
@@ -45,7 +46,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
 
     check_model(model)
     shape = _check_sample_shape(model, shape)
-    model, settings = split(model, options, shape[0])
+    model, settings, whole = *split(model, options, shape[0]), model
+    warn_of_copies("sample", whole, shape, options)
     process = model.process
     if settings.seeds is not None and len(settings.seeds) != shape[0]:
         settings.check_batch(shape[0], 0)
@@ -69,7 +71,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
                 stacklevel=3,
             )
     with settings.gradients():
-        return _decode(model, x, start, settings)
+        solution = _decode(model, x, start, settings)
+    if not says_seed(options):
+        warn_of_second_pass(x, solution, settings, drawn=True)
+    return solution
 
 
 def decode(
@@ -117,7 +122,11 @@ def decode(
             if not math.isclose(first, t_max, rel_tol=1e-9):
                 raise ValueError(f"times must start at t_max={t_max:.4g}, not at {first:.4g}.")
     with settings.gradients():
-        return _decode(model, z, start, settings, companion)
+        solution = _decode(model, z, start, settings, companion)
+    if not says_seed(options) and is_keyed(solution):
+        warn_of_copies("decode", model, z, options)
+        warn_of_second_pass(z, solution, settings)
+    return solution
 
 
 def _as_encoded(

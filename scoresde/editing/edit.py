@@ -13,6 +13,7 @@ from solvers import Solution
 from ..checks import check_number
 from ..models import ScoreModel
 from ..process import Use
+from ..repeats import warn_of_copies
 from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import WAYS, inpaint
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
 }
 
 
+DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
 IDLE = {
     "null": ("max_calls", "denoise"),
     "noise_path": ("max_calls", "denoise"),
@@ -112,6 +114,8 @@ def edit(
     idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
+    if method in DRAWING:
+        warn_of_copies("edit", [source, target], (x, method, t_max), options)
     options = with_a_seed(options)
     e = with_said_seeds(METHODS[method](source, target, x, t_max, **options), options)
     return replace(e, provenance={**e.provenance, "edit": method})

@@ -25,6 +25,7 @@ from ..conditions import rows_of
 from ..guidance import pseudoinverse
 from ..guidance.combined import Combined, Noisy
 from ..models import ScoreModel
+from ..repeats import warn_of_copies
 from ..sampling import decode
 from ..settings import split
 from .translate import in_data_units, noised, with_a_seed, with_said_seeds
@@ -98,11 +99,13 @@ def inpaint(
     check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
+    asked = options
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else x
     model, settings = split(model, options, len(x) if isinstance(x, Tensor) else None)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
+    warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
     if method == "gradient":
         model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept = Kept(model, x, known)

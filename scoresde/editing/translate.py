@@ -79,11 +79,12 @@ def by_noise_path(
 
 
 def with_a_seed(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns options whose seed is known, drawn if it is to be."""
+    r"""Returns options whose seed is said, drawn if it is to be."""
 
-    if options.get("seed", 0) is None and options.get("seeds") is None:
-        return {**options, "seed": secrets.randbits(31)}
-    return options
+    if options.get("seeds") is not None:
+        return options
+    seed = options.get("seed", 0)
+    return {**options, "seed": secrets.randbits(31) if seed is None else seed}
 
 
 def with_said_seeds(solution: Solution, options: dict[str, Any]) -> Solution:
