@@ -115,7 +115,8 @@ class Frame(Linear):
         return self.noise(s, t) / torch.where(t == s, 1.0, t - s)
 
     def _decay(self, s: Tensor, t: Tensor, rate: Tensor) -> Tensor:
-        return (self.total(t) / self.total(s)) ** (rate / 2)
+        # a power by logarithm: that of PyTorch takes another routine for the last entries of a tensor
+        return torch.exp(rate / 2 * (self.total(t) / self.total(s)).log())
 
 
 def constant_noise(eta: float) -> Noise:

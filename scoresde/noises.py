@@ -3,9 +3,11 @@ r"""The noise of a run: one Brownian motion of the process, as its solver sees i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from solvers import ODE, Brownian, Increments, Path
+from solvers.brownian import seeds_of_rows
 from solvers.shapes import align
 
 from .custom import NonlinearProcess
@@ -88,13 +90,17 @@ class Normals(Brownian):
         return Normals(self.normals[:, index.to(self.normals.device)])
 
 
-def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> Brownian | None:
+def see_noise(
+    reverse: Reverse, x: Tensor, rows: Tensor, times: Tensor, settings: Settings
+) -> Brownian | None:
     r"""Returns the noise of some samples, or `None` where there is none.
 
     Arguments:
         reverse: The problem.
         x: The states of these samples, with shape (B, *).
         rows: Which samples of the run they are.
+        times: The times of the process, by which steps are known, so that part of a run sees what the
+            whole sees.
         settings: The options.
     """
 
@@ -109,6 +115,7 @@ def see_noise(reverse: Reverse, x: Tensor, rows: Tensor, settings: Settings) -> 
             )
         return None
     motion = _motion(x, rows, settings)
+    motion = motion if settings.adaptive else motion.on(times)
     split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
     process = reverse.model.process
     free = isinstance(motion, Increments | Normals) or isinstance(process, NonlinearProcess)
@@ -131,6 +138,18 @@ def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
     seed, index = settings.keys(rows)
     kind = Path if noise_kind(settings) == "path" else Increments
     return kind(seed, index.to(x.device), x)
+
+
+def keyed_by_rows(settings: Settings, x: Tensor) -> Settings:
+    r"""Returns options whose seeds are of what each row of data holds, beside its own seed and index.
+
+    It is for noise that is added to data: what is edited again then meets noise of which it is
+    independent, while the same row meets the same noise.
+    """
+
+    settings.check_batch(len(x), 0)
+    seeds = seeds_of_rows(*settings.keys(torch.arange(len(x))), x).tolist()
+    return replace(settings, seed=0, first_index=0, seeds=seeds)
 
 
 def noise_kind(settings: Settings) -> str:

@@ -178,19 +178,38 @@ class Reverse:
         It is x, or :math:`x / \alpha` if semi-linear, or the coordinates of the latter.
         """
 
-        X = x / align(self.scale(t).to(x), x)
+        return self._enter(x, self.scale(t).to(x))
+
+    def leave(self, X: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the state of the process from that of the problem."""
+
+        return self._leave(X, self.scale(t).to(X))
+
+    def seam(self, times: Tensor, x: Tensor) -> Callable[[int, Tensor], Tensor] | None:
+        r"""Returns the way of a state at the i-th of some times to the process and back, if it rounds.
+
+        A run that ends there and one that goes on from it take this way. Noisy runs in one piece take it
+        between their steps, so that they have the same bits.
+        """
+
+        scales = self.scale(times)
+        if self.moments is None and bool((scales == 1).all()):
+            return None
+        scales = scales.to(x)
+        return lambda i, X: self._enter(self._leave(X, scales[i]), scales[i])
+
+    def _enter(self, x: Tensor, scale: Tensor) -> Tensor:
+        X = x / align(scale, x)
         if self.moments is None:
             return X
         known = self.moments.like(x)
         return known.split(X - known.mean)
 
-    def leave(self, X: Tensor, t: Tensor) -> Tensor:
-        r"""Returns the state of the process from that of the problem."""
-
+    def _leave(self, X: Tensor, scale: Tensor) -> Tensor:
         if self.moments is not None:
             known = self.moments.like(X)
             X = known.join(X) + known.mean
-        return X * align(self.scale(t).to(X), X)
+        return X * align(scale, X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         process, t = self.model.process, self.to_time(clock)

@@ -18,6 +18,7 @@ from .data import as_state
 from .ending import carried, denoised
 from .models import ScoreModel
 from .plans import describe_process
+from .repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .scale import check_last, check_marginal, check_prior, start_of
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, same_time
@@ -47,7 +48,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
 
     check_model(model)
     shape = _check_sample_shape(model, shape)
-    model, settings = split(model, options, shape[0])
+    model, settings, whole = *split(model, options, shape[0]), model
+    warn_of_copies("sample", whole, shape, options)
     process = model.process
     if settings.seeds is not None and len(settings.seeds) != shape[0]:
         settings.check_batch(shape[0], 0)
@@ -66,7 +68,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     check_prior(model, torch.tensor(start, dtype=torch.float64))
     check_marginal(model, x)
     with settings.gradients():
-        return _decode(model, x, start, settings)
+        solution = _decode(model, x, start, settings)
+    if not says_seed(options):
+        warn_of_second_pass(x, solution, settings, drawn=True)
+    return solution
 
 
 def decode(
@@ -114,7 +119,11 @@ def decode(
             if not same_time(first, t_max):
                 raise ValueError(f"times must start at t_max={t_max:.9g}, not at {first:.9g}.")
     with settings.gradients():
-        return _decode(model, z, start, settings, companion)
+        solution = _decode(model, z, start, settings, companion)
+    if not says_seed(options) and is_keyed(solution):
+        warn_of_copies("decode", model, z, options)
+        warn_of_second_pass(z, solution, settings)
+    return solution
 
 
 def _as_encoded(

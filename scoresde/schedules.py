@@ -13,7 +13,6 @@ from numbers import Real
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .amounts import positive
@@ -114,7 +113,7 @@ class Cosine(Schedule):
 
     def inverse(self, log_snr: Tensor) -> Tensor:
         u0 = self._angle(0.0)
-        signal, noise = torch.sigmoid(2 * log_snr), torch.sigmoid(-2 * log_snr)
+        signal, noise = sigmoid(2 * log_snr), sigmoid(-2 * log_snr)
         cos2 = math.cos(u0) ** 2
         u = torch.atan2((math.sin(u0) ** 2 + cos2 * noise).sqrt(), (cos2 * signal).sqrt())
         return (u - u0) * (1 + self.offset) * 2 / math.pi
@@ -208,13 +207,23 @@ class Logit(Schedule):
         return torch.log1p(-t) - torch.log(t)
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        return torch.sigmoid(-log_snr)
+        return sigmoid(-log_snr)
 
 
 def softplus(x: Tensor) -> Tensor:
-    r"""Returns :math:`\log (1 + e^x)`, to round-off: PyTorch's default is linear from 20 on."""
+    r"""Returns :math:`\log (1 + e^x)`, to round-off, and the same wherever it stands in a tensor.
 
-    return F.softplus(x, threshold=80.0)
+    PyTorch's own is linear from 20 on, and takes another routine for the last entries of a tensor, so
+    that part of a grid would not have the bits of the whole.
+    """
+
+    return x / 2 + x.abs() / 2 + torch.log1p(torch.exp(-x.abs()))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    r"""Returns :math:`1 / (1 + e^{-x})`, likewise."""
+
+    return torch.exp(-softplus(-x))
 
 
 def invert(

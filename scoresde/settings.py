@@ -76,10 +76,10 @@ class Settings(Described):
         eta_convention: What `eta` means: "canonical"; "ddim", where it scales the noise of each step,
             as in k-diffusion's ancestral samplers too; or "k_diffusion", its square, as in that
             library's SDE samplers.
-        noise: "increments", keyed by the number of the step; "path", one Brownian path in log-SNR
+        noise: "increments", keyed by the time of the step; "path", one Brownian path in log-SNR
             that is the same at any number of steps; standard normals of shape (steps, B, *); or a
             :class:`solvers.Brownian`. By default "increments", and "path" under tolerances.
-        seed: The seed of start and noise. `None` draws one.
+        seed: The seed of start and noise: 0, so that equal calls draw equal samples. `None` draws one.
         seeds: One seed per sample, in place of seed and index.
         first_index: The index of the first sample: row i depends on `first_index + i` alone.
         batch_size: The largest number of samples that are integrated at once.

@@ -67,9 +67,9 @@ def transport(
             rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
             part = replace(reverse, model=model.rows(rows)) if size != len(x) else reverse
             here = rows.to(x.device)
-            run = _Run(part, x[here], range(first, first + count),
-                       times if times.ndim == 1 else times[:, rows],
-                       see_noise(part, x[here], rows, settings),
+            grid = times if times.ndim == 1 else times[:, rows]
+            run = _Run(part, x[here], range(first, first + count), grid,
+                       see_noise(part, x[here], rows, grid, settings),
                        None if companion is None else companion.to(x.device)[here])  # fmt: skip
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(run.x, run.times))
@@ -157,6 +157,7 @@ def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
                 grad=settings.grad,
                 parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
                 companion=companion,
+                seam=None if noise is None else reverse.seam(times, x),
             )
     except SolverError as error:
         failure = made.blame(error.failure)

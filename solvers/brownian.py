@@ -13,7 +13,7 @@ References:
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from .shapes import factors
 
-VERSION = 2  # of the noise: it changes when the same seed gives other numbers
+VERSION = 3  # of the noise: it changes when the same seed gives other numbers
 START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
     1, 11
 )  # the streams
+AT_ONCE = 2**22  # entries of which keys are made at once
 Seed = int | Tensor  # one for all, or one per sample
 
 
@@ -59,15 +60,45 @@ def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
     return _mix(key + index * GAMMA)
 
 
-def _words(key: Tensor, counter: int | Tensor, count: int) -> Tensor:
-    first = torch.as_tensor(counter, dtype=torch.int64, device=key.device) * count
+def key_of_rows(x: Tensor) -> Tensor:
+    r"""Returns a key of the values of each row, with shape (B,), the same in float32 and float64.
+
+    It is a sum, without carry, of one mixed word per entry, in which its place has a part: so neither
+    batch nor device changes it.
+    """
+
+    x = x.detach().flatten(1)
+    x = (x if x.device.type != "mps" else x.cpu()).double() + 0.0  # there is one zero
+    place = torch.arange(1, x.shape[1] + 1, device=x.device) * GAMMA
+    rows = x.split(max(AT_ONCE // len(place), 1))
+    return torch.cat([_mix(_mix(row.view(torch.int64) + place).sum(1)) for row in rows])
+
+
+def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
+    r"""Returns a seed for each row of data, of what it holds and its own seed and index, with shape (B,).
+
+    Noise that is added to data which was made with noise of the same seed is independent of it.
+    """
+
+    own = keys(seed, index.to(x.device), EDITS)
+    return _mix(own + _mix(key_of_rows(x).to(own.device)) * GAMMA)
+
+
+def keys_of_times(times: Tensor) -> Tensor:
+    r"""Returns a key of each of some times, in float64, with their shape."""
+
+    return _mix(_mix((times.double() + 0.0).contiguous().view(torch.int64) * GAMMA))
+
+
+def _words(key: Tensor, first: int | Tensor, count: int) -> Tensor:
+    start = _signed(first * GAMMA) if isinstance(first, int) else first.to(key.device) * GAMMA
     number = torch.arange(1, count + 1, device=key.device)
-    return _mix((key + first * GAMMA)[:, None] + number * GAMMA)
+    return _mix((key + start)[:, None] + number * GAMMA)
 
 
-def _normal(key: Tensor, counter: int | Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    pairs = (size + 1) // 2
-    first, second = _words(key, counter, pairs).view(torch.int32).chunk(2, dim=1)
+def _normal(key: Tensor, first: int | Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    pairs = _pairs(size)
+    first, second = _words(key, first, pairs).view(torch.int32).chunk(2, dim=1)
     radius = (first & (2**31 - 1)).to(dtype).add_(0.5).mul_(2.0**-31)
     radius = radius.log_().mul_(-2).sqrt_()
     angle = second.to(dtype).mul_(math.pi * 2.0**-31)
@@ -85,7 +116,7 @@ def keyed_uniform(seed: Seed, index: Tensor, stream: int, counter: int, size: in
         size: How many numbers each sample gets.
     """
 
-    words = (_words(keys(seed, index, stream), counter, size) >> 11) & ((1 << 53) - 1)
+    words = (_words(keys(seed, index, stream), counter * size, size) >> 11) & ((1 << 53) - 1)
     return words.double().add_(0.5).mul_(2.0**-53)
 
 
@@ -102,7 +133,11 @@ def keyed_normal(
     Arguments are those of :func:`keyed_uniform`.
     """
 
-    return _normal(keys(seed, index, stream), counter, size, dtype)
+    return _normal(keys(seed, index, stream), counter * _pairs(size), size, dtype)
+
+
+def _pairs(size: int) -> int:
+    return (size + 1) // 2
 
 
 class Brownian(ABC):
@@ -134,6 +169,11 @@ class Brownian(ABC):
             "path: pass seed= instead of a path."
         )
 
+    def on(self, times: Tensor) -> Self:
+        r"""Returns the noise of a grid, with shape (n + 1,) or (n + 1, B), unless it has one."""
+
+        return self
+
     def rows(self, index: Tensor) -> Self:
         r"""Returns the noise of some rows."""
 
@@ -150,27 +190,48 @@ class Keyed(Brownian):
         seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
         like: A state of shape (B, *), which gives shape, dtype and device.
+        times: The times by which steps are known, with shape (n + 1,), or (n + 1, B) when samples
+            differ, in any clock: a step has the same numbers in part of a grid as in the whole. By
+            default, :func:`solvers.solve` takes those of its grid; elsewhere steps have numbers.
     """
 
     seed: Seed
     index: Tensor
     like: Tensor
+    times: Tensor | None = None
+
+    def on(self, times: Tensor) -> Self:
+        return replace(self, times=times) if self.times is None else self
 
     def rows(self, index: Tensor) -> Self:
-        seed = self.seed
+        seed, times, here = self.seed, self.times, index.to(self.like.device)
         if isinstance(seed, Tensor) and seed.ndim:
             seed = seed[index.to(seed.device)]
-        here = index.to(self.like.device)
-        return type(self)(seed, self.index[index.to(self.index.device)], self.like[here])
+        if times is not None and times.ndim > 1:
+            times = times[:, index.to(times.device)]
+        own = self.index[index.to(self.index.device)]
+        return replace(self, seed=seed, index=own, like=self.like[here], times=times)
 
     def fresh(self, step: int, k: int) -> Tensor:
-        return self.normal(FRESH, step * 2**16 + k)
+        return self.normal(FRESH, k, self.place(step))
 
-    def normal(self, stream: int, counter: int | Tensor) -> Tensor:
-        r"""Returns standard normal numbers like the state."""
+    def place(self, step: int) -> int | Tensor:
+        r"""Returns the word of a stream at which the numbers of a step start, () or one per sample."""
+
+        return step << 32 if self._places is None else self._places[step]
+
+    def normal(self, stream: int, counter: int | Tensor, place: int | Tensor = 0) -> Tensor:
+        r"""Returns standard normal numbers like the state.
+
+        Arguments:
+            stream: What they are for.
+            counter: Which block of numbers, () or one per sample, counted from the place.
+            place: The word of the stream at which the first block starts.
+        """
 
         size = self.like[0].numel()
-        z = _normal(self._keys[stream], counter, size, self.like.dtype)
+        first = counter * _pairs(size) + place
+        z = _normal(self._keys[stream], first, size, self.like.dtype)
         return z.reshape(self.like.shape)
 
     @cached_property
@@ -178,15 +239,22 @@ class Keyed(Brownian):
         index = self.index.to(self.like.device)
         return {stream: keys(self.seed, index, stream) for stream in (STEPS, TREE, FRESH)}
 
+    @cached_property
+    def _places(self) -> list[int] | Tensor | None:
+        if self.times is None:
+            return None
+        places = keys_of_times(self.times[:-1].cpu())
+        return places.tolist() if places.ndim == 1 else places.to(self.like.device)
+
 
 class Increments(Keyed):
-    r"""Creates the cheap form: the normals of a step are keyed by the number of the step.
+    r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts.
 
-    It serves a grid known beforehand. Other step counts see other paths.
+    It serves a grid known beforehand. Other grids see other paths.
     """
 
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
-        return _times(self.normal(STEPS, 2 * step), (t1 - t0).abs().sqrt())
+        return _times(self.normal(STEPS, 0, self.place(step)), (t1 - t0).abs().sqrt())
 
     def increments(
         self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
@@ -195,13 +263,16 @@ class Increments(Keyed):
         between = [theta for theta in inside if theta < 1]
         if len(between) > 1:
             raise ValueError("increments have one time between grid times; use noise='path'.")
-        bridge = _times(self.normal(STEPS, 2 * step + 1), (t1 - t0).abs().sqrt())
+        bridge = _times(self._bridge(step), (t1 - t0).abs().sqrt())
         return [theta * whole + math.sqrt(theta * (1 - theta)) * bridge for theta in inside]
 
     def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
         h, w = t1 - t0, self.increment(step, t0, t1)
-        bridge = _times(self.normal(STEPS, 2 * step + 1), (h.abs() / 12).sqrt())
+        bridge = _times(self._bridge(step), (h.abs() / 12).sqrt())
         return w, _times(w / 2 + bridge, h)
+
+    def _bridge(self, step: int) -> Tensor:
+        return self.normal(STEPS, 1, self.place(step))
 
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:

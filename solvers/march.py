@@ -37,7 +37,8 @@ def march(
                 _stop(record, x, i, counter.total)
                 break
             before = counter.total
-            x, memory = method.step(plan[i], x, memory, control.noise)[:2]
+            start = control.seam(i, x) if control.seam and i else x
+            x, memory = method.step(plan[i], start, memory, control.noise)[:2]
             i += 1
             if i % every == 0 or i == len(plan):
                 bad = record.alive & ~row_finite(x)

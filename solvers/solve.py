@@ -40,6 +40,7 @@ def solve(
     grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none",
     parameters: Sequence[Tensor] = (),
     companion: Tensor | None = None,
+    seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Solution:
     r"""Integrates a problem from the first to the last of some times.
 
@@ -73,6 +74,8 @@ def solve(
             in place of keeping what is inside it; or "adjoint".
         parameters: What the adjoint is asked for beside the start.
         companion: That of the solution of a reversible solver, to go back from its end.
+        seam: What becomes of the state between two steps on a grid, given the number of steps done: the
+            rounding of other coordinates, if a run in parts shall have the bits of the whole.
 
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.
@@ -93,12 +96,13 @@ def solve(
     if solver.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
-    if controller is not None:
+    if controller is None:
+        noise = None if noise is None else noise.on(times)
+    else:
         check_tries(solver, noise, path)
     check_gradients(solver, grad)
     if companion is not None and not solver.reversible:
         raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
-    parameters = tuple(parameters)
     control = Control(
         controller,
         noise,
@@ -108,8 +112,9 @@ def solve(
         max_calls,
         on_failure,
         grad,
-        parameters,
+        tuple(parameters),
         companion,
+        seam,
     )
     if grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))

@@ -83,6 +83,7 @@ class Control:
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
         parameters: What an adjoint is asked for beside the start.
         companion: What a reversible method carried at the end of the run that is to be undone.
+        seam: What becomes of the state between two steps on a grid, given the number of steps done.
     """
 
     controller: Controller | None = None
@@ -95,6 +96,7 @@ class Control:
     grad: str = "none"
     parameters: tuple[Tensor, ...] = ()
     companion: Tensor | None = None
+    seam: Callable[[int, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.max_calls is not None and self.max_calls < 1:

@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from scoresde import repeats
+
 
 @pytest.fixture(autouse=True)
 def float64() -> Iterator[None]:
@@ -11,3 +13,10 @@ def float64() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(default)
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> None:
+    r"""What the default seed drew in another test is nothing to warn of."""
+
+    repeats.forget()

@@ -14,12 +14,13 @@ from ..checks import check_number
 from ..data import as_state
 from ..models import ScoreModel
 from ..process import Use
+from ..repeats import warn_of_copies
 from ..scale import scale_of, start_of
 from ..settings import check_model
 from .flow_edit import DIFFERENCE, by_difference
 from .inpaint import WAYS, inpaint
 from .pivot import by_null
-from .translate import by_flow, by_noise, by_noise_path, with_a_seed
+from .translate import by_flow, by_noise, by_noise_path, with_a_seed, with_said_seeds
 
 Method = Callable[..., Solution]
 
@@ -47,6 +48,7 @@ METHODS: dict[str, Method] = {
 }
 
 
+DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
 IDLE = {
     "null": ("max_calls", "denoise"),
     "noise_path": ("max_calls", "denoise"),
@@ -116,12 +118,11 @@ def edit(
     idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
+    if method in DRAWING:
+        warn_of_copies("edit", [source, target], (x, method, t_max), options)
     options = with_a_seed(options)
-    e = METHODS[method](source, target, x, t_max, **options)
-    seeding: dict[str, Any] = {
-        name: options[name] for name in ("seed", "seeds") if name in options
-    }
-    return replace(e, provenance={**e.provenance, **seeding, "edit": method})
+    e = with_said_seeds(METHODS[method](source, target, x, t_max, **options), options)
+    return replace(e, provenance={**e.provenance, "edit": method})
 
 
 def frames(model: ScoreModel, e: Solution) -> Tensor:

@@ -26,6 +26,7 @@ from solvers.brownian import EDITS, keyed_normal
 from ..checks import check_count, check_data
 from ..data import as_state
 from ..models import ScoreModel
+from ..noises import keyed_by_rows
 from ..scale import start_of
 from ..settings import split
 from ..transport import make_times, provenance
@@ -68,7 +69,8 @@ def by_difference(
     start = start_of(target, "sampling") if settings.t_min is None else settings.t_min
     times = make_times(target, t_max, start, settings)
     levels, alphas = torch.exp(-process.log_snr(times)), process.scales(times)[0]
-    keys, edit, path = settings.keys(torch.arange(len(x))), torch.zeros_like(x), [x]
+    keys = keyed_by_rows(settings, x).keys(torch.arange(len(x)))
+    edit, path = torch.zeros_like(x), [x]
     with counting() as counter, settings.gradients():
         for i, (level, alpha) in enumerate(zip(levels.tolist(), alphas.tolist(), strict=True)):
             last = i + 1 == len(times)

@@ -28,9 +28,10 @@ from ..data import as_state
 from ..guidance import pseudoinverse
 from ..guidance.combined import Combined, Noisy
 from ..models import ScoreModel
+from ..repeats import warn_of_copies
 from ..sampling import decode
 from ..settings import split
-from .translate import in_data_units, perturbed, with_a_seed, with_other_noise
+from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
@@ -101,20 +102,21 @@ def inpaint(
     repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
+    asked = options
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
     t_max = check_number("t_max", t_max)
     model, settings = split(model, options, len(x))
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
+    warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
     if method == "gradient":
         model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept = Kept(model, x, known)
     start = model.process.t_max if t_max is None else t_max
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
-    given = with_other_noise(given)
-    z = perturbed(kept, known * x if t_max is None else x, start, given)
-    e = decode(kept, z, t_max=start, **given)
+    z, keyed = noised(kept, known * x if t_max is None else x, start, given)
+    e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)
     return e if settings.denoise else in_data_units(model, e)
 
 

@@ -19,10 +19,10 @@ from ..checks import check_data
 from ..latents import encode, encode_noise
 from ..latents.encode import signal
 from ..models import ScoreModel
+from ..noises import keyed_by_rows
 from ..sampling import decode, return_from
 from ..settings import Settings
 
-OTHER_NOISE = 1 << 61  # what an edit's seed differs by from that of samples
 RUNNING = ("path", "progress", "callback", "batch_size", "on_failure")
 SEEDING = ("seed", "seeds", "first_index", "dtype", "device")
 
@@ -55,11 +55,9 @@ def by_noise(
     """
 
     stepped = {"steps", "grid"} & options.keys()
-    options = {
-        "solver": "exponential_3" if stepped else "exponential",
-        **with_other_noise(options),
-    }
-    down = decode(target, perturbed(target, x, t_max, options), t_max=t_max, **options)
+    options = {"solver": "exponential_3" if stepped else "exponential", **options}
+    noisy, keyed = noised(target, x, t_max, options)
+    down = decode(target, noisy, t_max=t_max, **keyed)
     return down if options.get("denoise", True) else in_data_units(target, down)
 
 
@@ -81,30 +79,39 @@ def by_noise_path(
 
 
 def with_a_seed(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns options whose seed is known, drawn if it is to be."""
-
-    if options.get("seed", 0) is None and options.get("seeds") is None:
-        return {**options, "seed": secrets.randbits(31)}
-    return options
-
-
-def with_other_noise(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns options of another seed, since the data may have been made of the noise of this one."""
+    r"""Returns options whose seed is said, drawn if it is to be."""
 
     if options.get("seeds") is not None:
-        return {**options, "seeds": [int(seed) ^ OTHER_NOISE for seed in options["seeds"]]}
-    return {**options, "seed": (options.get("seed", 0) or 0) ^ OTHER_NOISE}
+        return options
+    seed = options.get("seed", 0)
+    return {**options, "seed": secrets.randbits(31) if seed is None else seed}
 
 
-def perturbed(model: ScoreModel, x: Tensor, t: float, options: dict[str, Any]) -> Tensor:
-    r"""Returns noisy data at a time, the noise keyed by the seed of the options."""
+def with_said_seeds(solution: Solution, options: dict[str, Any]) -> Solution:
+    r"""Returns a solution that tells the seeds of some options, not those that were made of them."""
+
+    said = {"seed": options.get("seed", 0), "first_index": options.get("first_index", 0)}
+    made = {**solution.provenance, **said, "seeds": options.get("seeds")}
+    return replace(solution, provenance=made)
+
+
+def noised(
+    model: ScoreModel, x: Tensor, t: float, options: dict[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    r"""Returns noisy data at a time, and the options of the way down.
+
+    All noise is keyed by what each row holds, beside its seed and index: data may have been made with
+    noise of the same seed.
+    """
 
     settings = Settings(**{name: options[name] for name in SEEDING if name in options})
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    settings.check_batch(len(x), 0)
+    settings = keyed_by_rows(settings, x)
     z = keyed_normal(*settings.keys(torch.arange(len(x))), START, 0, x[0].numel())
     sigma = model.process.scales(torch.tensor(t, dtype=torch.float64))[1].item()
-    return signal(model, t) * x + sigma * z.to(x).reshape(x.shape)
+    left = {name: value for name, value in options.items() if name not in ("seed", "first_index")}
+    noisy = signal(model, t) * x + sigma * z.to(x).reshape(x.shape)
+    return noisy, {**left, "seeds": settings.seeds}
 
 
 def in_data_units(model: ScoreModel, solution: Solution) -> Solution:

@@ -150,7 +150,8 @@ def _means(model: ScoreModel, path: Tensor, times: Tensor, settings: Settings) -
     if not settings.method.one_normal:
         return None
     seed, index = settings.keys(torch.arange(path.shape[1]))
-    noise, ends = Increments(seed, index, path[0]), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    noise = Increments(seed, index, path[0], times)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     common = {name: getattr(settings, name) for name in RUNNING}
     means = []
     for i, x in enumerate(path[:-1]):

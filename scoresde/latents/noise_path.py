@@ -27,6 +27,7 @@ from solvers.shapes import factors
 from ..checks import check_data, check_number
 from ..data import as_state
 from ..models import ScoreModel
+from ..noises import keyed_by_rows
 from ..plans import describe_process
 from ..sampling import decode
 from ..scale import start_of
@@ -203,7 +204,7 @@ def _checked(settings: Settings) -> ExponentialMultistep:
 def _chain(x: Tensor, levels: Tensor, settings: Settings, kind: str) -> list[Tensor]:
     r"""States in units of the data, at noise levels that fall."""
 
-    keys, d = settings.keys(torch.arange(len(x))), x[0].numel()
+    keys, d = keyed_by_rows(settings, x).keys(torch.arange(len(x))), x[0].numel()
 
     def noise(i: int) -> Tensor:
         return keyed_normal(*keys, EDITS, i, d).to(x).reshape(x.shape)
