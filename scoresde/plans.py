@@ -69,10 +69,7 @@ class Plan:
     def __post_init__(self) -> None:
         check_entries(dict(vars(self)), ENTRIES, "the plan: ")
         if not isinstance(self.options.get("solver"), str):
-            found = self.options.get("solver")
-            raise ValueError(
-                f"'options' must name a 'solver', such as 'dpmpp_2m', but that is {found!r}."
-            )
+            raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
 
     def save(self, file: str | Path) -> Path:
@@ -155,8 +152,7 @@ class Plan:
         return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
     def __repr__(self) -> str:
-        of = f", measured on {self.model}" if self.model else ""
-        return f"Plan({self}{of})"
+        return f"Plan({self}{f', measured on {self.model}' if self.model else ''})"
 
     def _repr_markdown_(self) -> str:
         figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
