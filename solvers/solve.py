@@ -83,16 +83,13 @@ def solve(
     """
 
     solver, x = get(solver), check_start(x)
-    times = check_times(times)
+    times = check_times(times, len(x))
     rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
+    max_step, first_step = as_number("max_step", max_step), as_number("first_step", first_step)
     check_problem(problem, solver)
     longest = problem.longest * solver.order if max_step is None else max_step
     controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
-    if times.ndim > 1 and times.shape[1] != len(x):
-        raise ValueError(
-            f"times of shape (n + 1, B) must have B = {len(x)}, not {times.shape[1]}."
-        )
     if solver.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
@@ -139,8 +136,8 @@ def check_start(x: Tensor) -> Tensor:
     return x
 
 
-def check_times(times: Tensor) -> Tensor:
-    r"""Returns the times in float64 on the CPU, refused unless strictly monotone."""
+def check_times(times: Tensor, batch: int | None = None) -> Tensor:
+    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
 
     times = as_tensor("times", times, torch.float64).detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:
@@ -157,6 +154,8 @@ def check_times(times: Tensor) -> Tensor:
         where, *row = (~forward).nonzero()[0].tolist()
         a, b = (times[(k, *row)].item() for k in (where, where + 1))
         raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")
+    if batch is not None and times.ndim > 1 and times.shape[1] != batch:
+        raise ValueError(f"times of shape (n + 1, B) must have B = {batch}, not {times.shape[1]}.")
     return times
 
 

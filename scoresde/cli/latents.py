@@ -155,12 +155,8 @@ def edit(
 
     check_out(out, suffixes=SUFFIXES)
     check_out(animate)
-    if method not in ("inpaint", "noise") and source == target and guidance is None:
-        same = "neither --source nor --target is said" if target is None else f"both are {target}"
-        raise ValueError(
-            f"an edit leads from one class to another, but {same}, so that data would stay what it is; pass "
-            "--target, and --source if it is known."
-        )
+    if method not in ("inpaint", "noise") and guidance is None:
+        _check_classes(source, target)
     score = zoo.load(model)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
@@ -186,6 +182,17 @@ def edit(
         {"samples": len(x), "calls": call_range(e.calls), "rms change": change, **files}, as_json
     )
     told("edits", out or animate, as_json)
+
+
+def _check_classes(source: str | None, target: str | None) -> None:
+    r"""Refuses an edit that leads nowhere."""
+
+    if source == target:
+        same = "neither --source nor --target is said" if target is None else f"both are {target}"
+        raise ValueError(
+            f"an edit leads from one class to another, but {same}, so that data would stay what it is; pass "
+            "--target, and --source if it is known."
+        )
 
 
 def _class(name: str, text: str | None, others: list[str] | None, count: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -77,18 +77,10 @@ def twisted_sample(
         SolverError: If a state or weight is not finite.
     """
 
-    check_model(model)
-    data = as_conditions(data)
-    check_function("log_prob", log_prob, data, ("D", "level"))
-    check_shared([model], data.values())
-    if not model.differentiable:
-        raise ValueError(
-            f"{model!r} has no gradients, by which samples are led; twist the model itself."
-        )
+    data = _checked(model, log_prob, data)
     plan = make_steps(model, count, steps, grid, seed, threshold, t_min)
     levels, cloud = plan.levels, start(model, count, shape, plan.levels[0] ** 2, seed)
 
-    check_gradients()
     check_derivative(model, cloud.x, "reverse", "a twist")
     fields = plan.estimates(model, cloud.x)
     limit = trusted_level(model, cloud.x, count)  # whatever leads samples, weights make up for it
@@ -114,6 +106,21 @@ def twisted_sample(
             apart = (square(z) - square(z + shift / std)) / 2
             cloud.reweigh(apart + told - before, model.process.describe(float(plan.times[i + 1])))
     return cloud.result(counter.total)
+
+
+def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> dict[str, Tensor]:
+    r"""Returns what is known, refused unless it and the model can be twisted."""
+
+    check_model(model)
+    known = as_conditions(data)
+    check_function("log_prob", log_prob, known, ("D", "level"))
+    check_shared([model], known.values())
+    if not model.differentiable:
+        raise ValueError(
+            f"{model!r} has no gradients, by which samples are led; twist the model itself."
+        )
+    check_gradients()
+    return known
 
 
 def _looked(
