@@ -160,14 +160,13 @@ def edit(
     score = zoo.load(model)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
-                   strength=strength, method=method, way=way, averages=averages, chain=chain)  # fmt: skip
+                   strength=strength, method=method, way=way, averages=averages, chain=chain,
+                   progress=None if method == "flow" else not as_json)  # fmt: skip
     if known is not None:
         options["known"] = read_array(known, score)[0]
     if animate is not None:
         plots.check_gif(animate)
         options["path"] = True
-    if method != "flow":  # which is done before a bar is of use
-        options["progress"] = not as_json
     ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
     before, after, pivot = _models(score, ends, guidance, method)
     with stoppable():
