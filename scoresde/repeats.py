@@ -83,7 +83,7 @@ def warn_of_second_pass(
 ) -> None:
     r"""Warns if a run without a seed goes over times whose noise an earlier one has seen, from elsewhere.
 
-    A run from a state of an earlier one goes on with it, and one from the same start is compared with it.
+    A run from a state of an earlier one goes on with it, and one from its start is compared with it.
 
     Arguments:
         z: Where it started, with shape (B, *).
@@ -105,7 +105,7 @@ def warn_of_second_pass(
     with _lock:
         earlier = list(_passes)
         _passes.append(here)
-    if drawn or any(here.start in other.states for other in earlier):
+    if drawn or any(here.start in (other.start, *other.states) for other in earlier):
         return
     if any(_shares_noise(here, other) for other in earlier):
         warnings.warn(
@@ -125,7 +125,7 @@ def forget() -> None:
 
 
 def _shares_noise(here: _Pass, other: _Pass) -> bool:
-    if here.noise != other.noise or here.start == other.start:
+    if here.noise != other.noise:
         return False
     if here.noise[0] == "path":
         return max(here.times[-1], other.times[-1]) < min(here.times[0], other.times[0])
@@ -144,7 +144,7 @@ def _is_new(call: int) -> bool:
 def _told(value: object) -> object:
     r"""What tells a value from others, and can be hashed: what it holds, or which object it is."""
 
-    if isinstance(value, ScoreModel):
+    if isinstance(value, ScoreModel | nn.ModuleList | nn.ModuleDict):
         own = {name: held for name, held in vars(value).items() if not name.startswith("_")}
         parts = [dict(f(recurse=False)) for f in (value.named_parameters, value.named_buffers)]
         children = dict(value.named_children())
