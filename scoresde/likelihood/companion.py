@@ -91,6 +91,12 @@ class Companion:
         coordinates = self.moments.split(v.reshape(k * rows, *v.shape[2:]))
         return coordinates.double().reshape(k, rows, -1)
 
+    def denoise(self, y: Tensor, u: Tensor) -> Tensor:
+        r"""Returns the data that it denoises y to at the noise levels :math:`e^u` of the rows."""
+
+        z = self.split((y - self.moments.mean)[None])
+        return self.moments.mean + self.directions(self.gains(u.to(y.device)) * z)[0]
+
     def log_prob(self, y: Tensor, u: float) -> Tensor:
         r"""Returns its log-density at the noise level :math:`e^u`, with shape (B,)."""
 

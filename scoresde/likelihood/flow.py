@@ -32,6 +32,7 @@ from ..settings import Settings
 from ..transport import make_times, transport
 from .curve import Curve, size
 from .integral import PILOT, Integral, Sums
+from .prior import prior_gap
 from .result import Likelihood
 from .traces import Tracer
 
@@ -84,9 +85,9 @@ class Flow:
         budget = {
             "probes": sums.variance.sqrt(),
             "quadrature": self._quadrature_gap(integral, sums, noise),
-            "path": MISMATCH * sums.defect.abs(),
+            "path": MISMATCH * sums.defect.abs() + sums.turned,
             "end": sums.end.abs(),
-            "prior": self._prior_gap(path.x, end),
+            "prior": prior_gap(self.model.process, self.tracer.companion, path.x, sums.tail),
         }
         failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
         nats = nats.masked_fill(failed, math.nan)
@@ -138,19 +139,7 @@ class Flow:
         found = (weights * companion.change(u)).sum(0)
         low, high = companion.trace(torch.tensor(self.ends)).tolist()
         beyond = (sums.noisy_halves.abs() - noise.nan_to_num()).clamp(min=0)
-        return (found - (low - high) / 2).abs().to(self.x.device) + sums.halves.abs() + beyond
-
-    def _prior_gap(self, x: Tensor, known: Tensor) -> Tensor:
-        r"""How far the prior is from the companion at the end of the flow."""
-
-        process, companion = self.model.process, self.tracer.companion
-        if not companion.known:
-            d, std = self.x[0].numel(), self.model.data_std
-            shift = math.sqrt(d) * std * math.exp(-self.ends[1])  # of data with any mean
-            return torch.full_like(known, shift + d * process.prior_gap(std))
-        return (
-            companion.log_prob(x / signal(self.model, process.t_max), self.ends[1]) - known
-        ).abs()
+        return (found - (low - high) / 2).abs().to(self.x.device) + sums.spread + beyond
 
 
 def _repeated(integral: Integral, sums: Sums, target: float) -> tuple[Sums, Tensor]:
