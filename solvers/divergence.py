@@ -78,7 +78,7 @@ def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tenso
     """
 
     total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
-    for some, dx, columns in jacobian_columns(field, x, chunk):
+    for some, dx, columns in jacobian_columns(field, x, chunk):  # noqa: B007
         entries = columns.gather(2, some[:, None, None].expand(-1, len(x), 1))
         total = total + entries[..., 0].double().sum(0)
     return dx, total

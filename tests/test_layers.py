@@ -10,10 +10,10 @@ ORDER = {
     "solvers": """shapes calls problem errors solution brownian path controller solver record march adapt
         stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """stored process schedules processes custom moments models conditions checks network_score oracles
-        quantiles classifiers guidance watched frames reverse grids plans settings noises listener transport
-        bitwise sampling geometry spectra weighted latents editing likelihood metrics networks zoo plots compare
-        tuning training demo cli""",
+    "scoresde": """stored warning process schedules processes custom moments models conditions checks network_score
+        oracles quantiles classifiers guidance watched frames reverse grids plans settings noises
+        listener transport bitwise sampling geometry spectra weighted latents editing likelihood metrics
+        networks zoo plots compare tuning training demo cli""",
 }
 CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 

@@ -105,6 +105,7 @@ def likelihood(
             own = score if labels is None else _labelled(plain, labels[rows], guidance)
             now = {**options, "seed": seed, "first_index": first}
             found = _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
+            table.cures = found.cures
             for row in _entries(found, first, discrete):
                 table.add(row)
             bar.update(len(found.nats))

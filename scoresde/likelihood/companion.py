@@ -113,8 +113,4 @@ class Companion:
     def counts(self) -> Tensor:
         r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
 
-        counts = torch.ones(len(self._variances), dtype=torch.float64)
-        if self.moments.rest is not None:
-            d = self.moments.mean.numel()
-            counts[:d] = 1 - (len(counts) - d) / d
-        return counts
+        return self.moments.counts

@@ -21,8 +21,8 @@ from solvers.problem import StateField
 
 from ..models import ScoreModel
 from .curve import Curve
-from .prior import Tail
 from .nodes import Nodes, base_density, place, refined_density, table
+from .prior import Tail
 from .traces import Tracer, variance
 
 PILOT = 8  # nodes of two probes each, which say where the others go
@@ -133,7 +133,9 @@ class Integral:
         """
 
         like = self.curve.states[0]
-        found, parts, twists = [], [], []
+        found: list[tuple[Tensor, Tensor]] = []
+        parts: list[Tensor] = []
+        twists: list[Tensor] = []
         turned = torch.zeros_like(like, dtype=torch.float64).flatten(1)
         weights = self.nodes.weights.expand(-1, len(like)).to(like.device)
         for j, (here, field, y, slope) in enumerate(self.along()):
@@ -195,6 +197,14 @@ def gap(terms: Tensor) -> Tensor:
 
 def _halves(terms: Tensor) -> Tensor:
     return terms[::2].sum(0) - terms[1::2].sum(0)
+
+
+def put(whole: Sums, part: Sums, rows: Tensor) -> Sums:
+    r"""Returns sums of which some rows are replaced."""
+
+    tail = Tail(*(a.index_copy(0, rows, b) for a, b in zip(whole.tail, part.tail, strict=True)))
+    others = zip(whole[:-1], part[:-1], strict=True)
+    return Sums(*(a.index_copy(0, rows, b) for a, b in others), tail=tail)  # type: ignore[union-attr,arg-type,misc]
 
 
 def denoisers(model: ScoreModel, u: Tensor, x: Tensor) -> Sequence[StateField]:

@@ -1,15 +1,15 @@
 r"""How far the prior is from where noisy data ends.
 
-At the last noise level :math:`s = e^u` the companion, a Gaussian with the moments that are known, is compared with the
-prior. The data of a model under a condition, or of one whose moments are not known, is elsewhere: where the
-model denoises to :math:`D = D_G + r` and not to the :math:`D_G` of the companion. For a Gaussian of another mean, by
-:math:`\Delta = (I - G)^{-1} r`, the log-density is that of the companion and
+At the last noise level :math:`s = e^u` the companion, a Gaussian with the moments that are known, is compared with
+the prior. The data of a model under a condition, or of one whose moments are not known, is elsewhere: where the
+model denoises to :math:`D = D_G + r` and not to the :math:`D_G` of the companion. For a Gaussian of another mean,
+by :math:`\Delta = (I - G)^{-1} r`, the log-density is that of the companion and
 
 .. math:: \frac{\Delta \cdot (y - D_G)}{s^2} - \frac{\Delta \cdot r}{2 s^2} .
 
 Another covariance moves the trace of the Jacobian too, by :math:`\tau`, which tells its part: it adds
-:math:`q \tau` to the product above with :math:`q = |y|^2 / (d s^2)`, and :math:`(q - 1) \tau / 2` to the log-density,
-up to some :math:`\tau` where directions differ.
+:math:`q \tau` to the product above with :math:`q = |y|^2 / (d s^2)`, and :math:`(q - 1) \tau / 2` to the
+log-density, up to some :math:`\tau` where directions differ.
 """
 
 import math

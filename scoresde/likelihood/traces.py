@@ -119,13 +119,15 @@ class Tracer:
         parts = self._parts(v, products, u.to(y.device))
         v, products = v.flatten(2).double(), products.flatten(2).double()
         skew = ((v[1] * products[0]).sum(1) - (v[0] * products[1]).sum(1)).square()
-        return (parts[0] - parts[1]).square().sum(1).sqrt(), twist(skew, (v - products).square().sum(2).mean(0))
+        return (parts[0] - parts[1]).square().sum(1).sqrt(), twist(
+            skew, (v - products).square().sum(2).mean(0)
+        )
 
     def _exact(self, field: StateField, y: Tensor, u: Tensor) -> Trace:
         d, value = y[0].numel(), torch.zeros(len(y), dtype=torch.float64, device=y.device)
         size, turn, denoised = value, value[:, None], y
         v = signs(0, torch.zeros_like(self.index[:1]), 0, 1, d)[0, 0].to(value)
-        for some, denoised, found in jacobian_columns(field, y):
+        for some, denoised, found in jacobian_columns(field, y):  # noqa: B007
             columns = found.double()
             here = some[:, None, None].expand(-1, len(y), 1)
             entries = columns.gather(2, here)[..., 0]
@@ -134,7 +136,9 @@ class Tracer:
             size = size + columns.square().sum((0, 2)) - 2 * entries.detach().sum(0) + len(some)
             turn = turn + torch.einsum("kbd,k->bd", columns, v[some])  # J v, less the transpose's
             turn = turn.index_add(1, some, -(columns @ v).T)
-        return Trace(value - self.companion.trace(u), None, denoised, twist(turn.square().sum(1), size))
+        return Trace(
+            value - self.companion.trace(u), None, denoised, twist(turn.square().sum(1), size)
+        )
 
     def draw(self, number: int, count: int | None = None) -> Tensor:
         r"""Returns the coordinates of probes, with shape (k, B, c)."""

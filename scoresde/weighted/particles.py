@@ -1,7 +1,6 @@
 r"""Samples with weights that are drawn anew from one another where the weights become uneven."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from solvers.problem import StateField
 from ..checks import check_count, check_number, model_device, model_dtype
 from ..grids import grid_times
 from ..models import ScoreModel
+from ..warning import warn
 
 FEW = 10.0  # independent samples, of which fewer are worth a warning
 
@@ -34,8 +34,9 @@ class Weighted:
         ancestors: The first sample that each descends from, with shape (n,): itself, if none was drawn anew.
         steps: The number of steps, in which the error of the law is of first order: twice the steps, half
             the error.
-        balance: For products, :math:`- \mathbb{E} (x - m) \cdot S / d` with the mean m of the samples and the score S,
-            which is 1 for samples of any law that has the score S, up to their noise; 0.7, say, if steps are few.
+        balance: For products, :math:`- \mathbb{E} (x - m) \cdot S / d` with the mean m of the samples and the
+            score S, which is 1 for samples of any law that has the score S, up to their noise; 0.7, say,
+            if steps are few.
     """
 
     x: Tensor
@@ -62,7 +63,7 @@ class Weighted:
     def stderr(self) -> float:
         r"""The standard error of `log_normaliser` from the number of samples, not from the steps.
 
-        It is :math:`\sqrt{\sum_a W_a^2 - 1 / n}`, some tenths too large where systematic drawing adds little noise.
+        It is :math:`\sqrt{\sum_a W_a^2 - 1 / n}`, and rather too large where systematic drawing adds little noise.
 
         References:
             | Variance Estimation in the Particle Filter (Lee and Whiteley, 2018), section 3
@@ -79,7 +80,8 @@ class Weighted:
     def __repr__(self) -> str:
         return (
             f"Weighted({len(self.x)} samples, as good as {self.effective:.0f}; log normaliser "
-            f"{self.log_normaliser:.4g} +- {self.stderr:.2g}, and an error of first order in its {self.steps} steps)"
+            f"{self.log_normaliser:.4g} +- {self.stderr:.2g}, and an error of first order in its "
+            f"{self.steps} steps)"
         )
 
     def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -214,11 +216,10 @@ class Particles:
             self.balance,
         )
         if found.effective < FEW:
-            warnings.warn(
-                f"the weight of {len(self.x)} samples is carried by some {found.effective:.1f} that are independent, so "
-                "means and the normaliser are known no better than that; take more samples, or exponents and "
-                "models that lie closer together.",
-                stacklevel=3,
+            warn(
+                f"the weight of {len(self.x)} samples is carried by some {found.effective:.1f} that are "
+                "independent, so means and the normaliser are known no better than that; take more samples, "
+                "or exponents and models that lie closer together."
             )
         return found
 

@@ -18,7 +18,6 @@ References:
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -29,8 +28,10 @@ from solvers import counting
 
 from ..models import ScoreModel
 from ..settings import check_model
+from ..warning import warn
 from .particles import Weighted, check_shared, make_steps, square, start
 
+SLACK = 0.02  # by which bad luck may make it negative
 BALANCED = (0.5, 2.0)  # outside of which the law of samples is plainly another
 
 
@@ -87,8 +88,9 @@ def weighted_sample(
             )
             ratio = (after / s) ** 2
             cloud.x = X + (1 - ratio) * drift + after * math.sqrt(1 - ratio) * plan.noise(i, X)
-    _check_balance(cloud.balance, b)
-    return cloud.result(counter.total, steps)
+    found = cloud.result(counter.total, steps)
+    _check_balance(found.balance, b)
+    return found
 
 
 def _check_balance(balance: float | None, b: list[float]) -> None:
@@ -97,15 +99,15 @@ def _check_balance(balance: float | None, b: list[float]) -> None:
     if balance is None or BALANCED[0] <= balance <= BALANCED[1]:
         return
     said = (
-        f"the samples do not have the law of the product with exponents {b}: the mean of -(x - m) S / d, which is 1 "
-        f"for every law with the score S, is {balance:.3g}"
+        f"the samples do not have the law of the product with exponents {b}: the mean of -(x - m) S / d, which is "
+        f"1 for every law with the score S, is {balance:.3g}"
     )
-    if not balance > 0:
+    if balance < -SLACK:  # for a log-concave product it is not negative for any samples at all
         raise ValueError(
-            f"{said}. Where it is not positive the product has no finite mass, since a negative exponent outweighs the "
-            "others in the tails, or steps are far too few; choose smaller exponents, or more steps=."
+            f"{said}. Where it is not positive the product has no finite mass, since a negative exponent "
+            "outweighs the others in the tails, or steps are far too few; choose smaller exponents, or more steps=."
         )
-    warnings.warn(f"{said}; take more steps= and samples.", stacklevel=3)
+    warn(f"{said}; take more steps= and samples.")
 
 
 def _check_steps(levels: list[float], total: float) -> None:
