@@ -105,7 +105,7 @@ def _check_balance(balance: float | None, b: list[float]) -> None:
     if balance < -SLACK:  # for a log-concave product it is not negative for any samples at all
         raise ValueError(
             f"{said}. Where it is not positive the product has no finite mass, since a negative exponent "
-            "outweighs the others in the tails, or steps are far too few; choose smaller exponents, or more steps=."
+            "outweighs the others in the tails, or steps are far too few; choose smaller exponents or more steps=."
         )
     warn(f"{said}; take more steps= and samples.")
 
