@@ -31,10 +31,43 @@ def gaussian(d: int, process: ss.Process) -> ss.Oracle:
     return oracle
 
 
-def measure(name: str, kind: str, d: int, oracle: ss.Oracle, options: dict) -> dict:
+class Classes(torch.nn.Module):
+    r"""Gaussian classes far from one another, as a network that is asked for one of them."""
+
+    def __init__(self, process: ss.Process) -> None:
+        super().__init__()
+        covariance = torch.tensor([[1.0, 0.3], [0.3, 0.5]]).double()
+        self.classes = [
+            ss.GaussianOracle(torch.tensor([at, 0.0]).double(), covariance, process)
+            for at in (10.0, -10.0)
+        ]
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        found = torch.stack([oracle.denoise(x, t) for oracle in self.classes])
+        return found[label, torch.arange(len(x))]
+
+
+def conditional(name: str, process: ss.Process) -> dict:
+    r"""The coverage under a condition, of a model that knows the moments of all classes together."""
+
+    network = Classes(process)
+    model = ss.NetworkScore(network, process, predicts="data", shape=(2,), conditions=["label"])
+    model.moments = ss.moments(torch.cat([oracle.data(4000) for oracle in network.classes]))
+    options = {"label": 0, "batch_size": 125}
+    return measure(name, "class of two", 2, network.classes[0], options, model)
+
+
+def measure(
+    name: str,
+    kind: str,
+    d: int,
+    oracle: ss.Oracle,
+    options: dict,
+    model: ss.ScoreModel | None = None,
+) -> dict:
     x = oracle.data(POINTS if d < 1000 else POINTS // 4, seed=11)
     start = time.perf_counter()
-    found = ss.log_likelihood(oracle, x, **options)
+    found = ss.log_likelihood(model or oracle, x, **options)
     error = (found.nats - oracle.log_density(x.double(), found.t_min)).abs()
     return {
         "process": name, "oracle": kind, "d": d, "divergence": found.provenance["divergence"],
@@ -56,6 +89,7 @@ def main() -> None:
             for probes in (1, None) if d == 2 else (1,):
                 options = {"probes": probes, "batch_size": 125}
                 rows.append(measure(name, "mixture", d, mixture(d, process), options))
+        rows.append(conditional(name, process))
         options = {"probes": 1, "batch_size": 125}
         rows.append(measure(name, "Gaussian, axes unknown", 64, gaussian(64, process), options))
     save("coverage", rows, points=POINTS)

@@ -51,7 +51,7 @@ NOTES = {
     "langevin_corrector": "ancestral steps, each corrected once",
     "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
-    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock",
+    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock; one sample at a time",
     "torchdiffeq/fixed_adams": "the same as implicit_adams",
     "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
     "torchsde/srk": "in its form for additive noise",
@@ -66,6 +66,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _order(row: dict[str, Any]) -> str:
+    order, cold = row["order"], row["order on an even grid"]
+    return f"{order:g}" if cold == order else f"{order:g} ({cold:g})"
+
+
 def catalogue() -> str:
     rows = []
     for name in solvers.available():
@@ -76,7 +81,7 @@ def catalogue() -> str:
             (True, False): "tolerances",
         }
         rows.append({
-            "solver": f"`{name}`", "solves": row["solves"], "order": f"{row['order']:g}",
+            "solver": f"`{name}`", "solves": row["solves"], "order": _order(row),
             "noise": "yes" if row["stochastic"] else "", "takes": way[row["adaptive"], row["fixed"]],
             "calls per step": row["calls per step"], "note": NOTES.get(name, ""),
         })  # fmt: skip
@@ -85,7 +90,9 @@ def catalogue() -> str:
     return (
         "# Every solver\n\n"
         "All methods of torchdiffeq and torchsde are here, by name. `python -m benchmarks.tables` writes this page "
-        "from the catalogue.\n\nOrders of stochastic solvers are strong orders for additive noise. Native adaptive "
+        "from the catalogue.\n\nOrders of stochastic solvers are strong orders for additive noise. In brackets is the order on an even grid, from which the first steps of multistep "
+        "methods, which have fewer values, or the last of `dpm_fast`, keep the whole: grids with short steps at both ends "
+        "have the full one. Native adaptive "
         "solvers control each sample by itself; those of torchdiffeq share steps that meet the tolerance for the "
         "worst sample.\n\n"
         + table(rows)

@@ -106,6 +106,15 @@ class Moments:
 
         return math.sqrt(self.coordinates.max().item())
 
+    @property
+    def counts(self) -> Tensor:
+        r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
+
+        d, counts = self.mean.numel(), torch.ones_like(self.coordinates)
+        if self.rest is not None:
+            counts[:d] = 1 - (len(counts) - d) / d
+        return counts
+
     def like(self, x: Tensor) -> "Moments":
         r"""Returns the same with the dtype and on the device of a state."""
 

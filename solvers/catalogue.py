@@ -242,6 +242,7 @@ def describe(solver: Solver) -> dict[str, str | float | bool]:
         "name": str(solver),
         "solves": kinds.get(solver.solves, "ODE"),
         "order": solver.order,
+        "order on an even grid": solver.cold_order,
         "stochastic": solver.stochastic,
         "adaptive": solver.adaptive,
         "fixed": solver.fixed,

@@ -8,6 +8,7 @@ References:
     | https://arxiv.org/abs/1810.01367
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -76,15 +77,31 @@ def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tenso
             into some hundred megabytes.
     """
 
+    total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
+    for some, dx, columns in jacobian_columns(field, x, chunk):  # noqa: B007
+        entries = columns.gather(2, some[:, None, None].expand(-1, len(x), 1))
+        total = total + entries[..., 0].double().sum(0)
+    return dx, total
+
+
+def jacobian_columns(
+    field: StateField, x: Tensor, chunk: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    r"""Returns the columns of the Jacobian, some at a time: their numbers, the field, and the columns.
+
+    Arguments:
+        field: As in :func:`jacobian_products`.
+        x: Where, with shape (B, *).
+        chunk: How many columns are worked out at once, which have shape (chunk, B, d). By default, as many as
+            fit into some hundred megabytes.
+    """
+
     size = x[0].numel()
     chunk = chunk or max(1, BUDGET // max(1, x.numel()))
-    total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
     for some in torch.arange(size, device=x.device).split(chunk):
         v = torch.nn.functional.one_hot(some, size).to(x)[:, None].expand(-1, len(x), -1)
         dx, columns = jacobian_products(field, x, v.reshape(len(some), *x.shape), chunk)
-        columns = columns.flatten(2).gather(2, some[:, None, None].expand(-1, len(x), 1))
-        total = total + columns[..., 0].double().sum(0)
-    return dx, total
+        yield some, dx, columns.flatten(2)
 
 
 def signs(seed: Seed, index: Tensor, counter: int, count: int, size: int) -> Tensor:

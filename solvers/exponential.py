@@ -104,6 +104,12 @@ class ExponentialMultistep(Stepper):
             return 1
         return self.known_order or self.values + bool(self.corrector)
 
+    @property
+    def cold_order(self) -> int:
+        r"""The order on an even grid, which the first steps cap."""
+
+        return min(self.order, 3 if self.corrector else 2)
+
     def calls(self, steps: int) -> int:
         return steps * self.calls_per_step - self.analytic_first
 

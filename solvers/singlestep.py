@@ -107,6 +107,10 @@ class ExponentialRungeKutta(Stepper):
     caution = Caution(accept=1.9, smooth=True)
 
     @property
+    def cold_order(self) -> float:
+        return min(self.order, 2) if self.ending else self.order  # which the last steps cap
+
+    @property
     def order(self) -> int:  # type: ignore[override]
         return 1 if self.stochastic else self.stages.order
 

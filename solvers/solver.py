@@ -160,6 +160,12 @@ class Solver(ABC):
 
         return self
 
+    @property
+    def cold_order(self) -> float:
+        r"""The order on an even grid, if the first or last steps keep it below `order`."""
+
+        return self.order
+
     @abstractmethod
     def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         r"""Advances the state from the first to the last of the times."""

@@ -162,6 +162,7 @@ def _fill(
         for first in range(table.done, count, size):
             with stoppable(_kept(table, count)):
                 found = density(slice(first, min(first + size, count)))
+            table.cures = found.cures
             for row in _entries(found, first, discrete):
                 table.add(row)
             b.set_postfix_str(table.words, refresh=False)

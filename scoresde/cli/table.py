@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..likelihood.result import CURES
+from ..likelihood.advice import PARTS as NAMES
 
 MEASURED = ("nats", "bits_per_dim")  # columns whose means have standard errors
-PARTS = {part: "stderr" if part == "probes" else part for part in CURES}  # their columns
+PARTS = {part: "stderr" if part == "probes" else part for part in NAMES}  # their columns
 WHOLE = ("index", "calls", "products")  # columns of whole numbers
 Row = dict[str, float | int]
 
@@ -57,6 +57,7 @@ class Table:
             raise ValueError(f"--out must end in .csv, a table of all samples, not {file.name!r}.")
         self.file, self.head = file, "# " + json.dumps(setup, sort_keys=True)
         self.columns: dict[str, Column] = {}
+        self.cures: dict[str, str] = {}  # what makes parts of the error smaller, as rows say
         self.handle: TextIO | None = None
         self.done = self.size = 0
         if file is not None and file.exists():
@@ -110,7 +111,8 @@ class Table:
         if not known:
             return None
         part = max(known, key=lambda part: known[part])
-        return f"{part} is the largest part of the error, {known[part]:.2g} nats: {CURES[part]}"
+        cure = f": {self.cures[part]}" if part in self.cures else ""
+        return f"{part} is the largest part of the error, {known[part]:.2g} nats{cure}"
 
     @property
     def words(self) -> str:

@@ -25,22 +25,19 @@ class Companion:
     Arguments:
         moments: Its mean and covariance.
         known: Whether they are those of the data, and not of one variance alone.
-        scale: The root mean square of the data, as known and as seen.
     """
 
     moments: Moments
     known: bool
-    scale: float
 
     @staticmethod
     def of(model: ScoreModel, x: Tensor) -> "Companion":
         r"""Returns the companion of a model, from its moments or the size of the data."""
 
-        scale = max(scale_of(model), x.detach().double().square().mean().sqrt().item())
         if model.moments is not None:
-            return Companion(model.moments.like(x), True, scale)
+            return Companion(model.moments.like(x), True)
         variances = torch.full((x[0].numel(),), scale_of(model) ** 2).to(x)
-        return Companion(Moments(torch.zeros_like(x[0]), None, variances), False, scale)
+        return Companion(Moments(torch.zeros_like(x[0]), None, variances), False)
 
     @property
     def size(self) -> int:
@@ -95,6 +92,12 @@ class Companion:
         coordinates = self.moments.split(v.reshape(k * rows, *v.shape[2:]))
         return coordinates.double().reshape(k, rows, -1)
 
+    def denoise(self, y: Tensor, u: Tensor) -> Tensor:
+        r"""Returns the data that it denoises y to at the noise levels :math:`e^u` of the rows."""
+
+        z = self.split((y - self.moments.mean)[None])
+        return self.moments.mean + self.directions(self.gains(u.to(y.device)) * z)[0]
+
     def log_prob(self, y: Tensor, u: float) -> Tensor:
         r"""Returns its log-density at the noise level :math:`e^u`, with shape (B,)."""
 
@@ -111,8 +114,4 @@ class Companion:
     def counts(self) -> Tensor:
         r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
 
-        counts = torch.ones(len(self._variances), dtype=torch.float64)
-        if self.moments.rest is not None:
-            d = self.moments.mean.numel()
-            counts[:d] = 1 - (len(counts) - d) / d
-        return counts
+        return self.moments.counts

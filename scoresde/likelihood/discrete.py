@@ -27,12 +27,14 @@ from solvers.brownian import DEQUANTIZE, Seed, keyed_uniform
 from ..checks import check_count
 from ..models import ScoreModel
 from ..settings import check_model
+from ..warning import warn
 from .batches import with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood
 from .verb import log_likelihood
 
 CUT = 3.0  # standard deviations of the truncated normal in half a bin
+APART = 2.5  # by which data may be farther from the mean than the model's is
 NOISY = 0.1  # nats by which noisy terms may raise an importance-weighted bound
 Noise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -62,8 +64,8 @@ def discrete_log_likelihood(
     x: Tensor,
     *,
     levels: int,
-    low: float = -1.0,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
     dequantization: str | Noise = "uniform",
     draws: int = 1,
     importance: bool = False,
@@ -75,14 +77,16 @@ def discrete_log_likelihood(
         model: The score model.
         x: Data on the levels, with shape (B, *), or the numbers of levels, as integers.
         levels: The number of levels.
-        low: The value of the lowest level.
-        high: The value of the highest level.
+        low: The value of the lowest level. By default -1, with a warning where the model's data is known to
+            lie elsewhere.
+        high: The value of the highest level. By default 1.
         dequantization: "uniform" noise in each bin; "truncated_normal", of the noise level at `t_min`,
             which by default then is a sixth of a bin, so that models of the levels themselves
             are asked what they were trained on; or a function of data and uniform numbers of its
             shape that returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,),
             such as a :class:`scoresde.VariationalNoise`.
-        draws: The draws of noise that are averaged. Their standard error is in the budget.
+        draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
+            of a single uniform draw from the slope of the density, and else not known (NaN).
         importance: Whether to average densities and not their logarithms, which tightens the bound.
             It needs terms without noise, as exact divergences are.
         options: As in :func:`scoresde.log_likelihood`.
@@ -93,6 +97,8 @@ def discrete_log_likelihood(
 
     check_model(model)
     draws = check_count("draws", draws, at_least=2 if importance else 1)
+    unsaid = low is None and high is None
+    low, high = -1.0 if low is None else low, 1.0 if high is None else high
     width = bin_width(levels, low, high)
     if isinstance(dequantization, str) and dequantization not in NOISES:
         raise ValueError(
@@ -101,6 +107,8 @@ def discrete_log_likelihood(
         )
     noise = NOISES[dequantization] if isinstance(dequantization, str) else dequantization
     x = on_levels(x, levels, low, high).double()
+    if unsaid:
+        _check_range(model, x)
     if dequantization == "truncated_normal" and options.get("t_min") is None:
         options["t_min"] = model.process.at_noise_level(width / (2 * CUT))
     t_min = options.get("t_min")
@@ -117,7 +125,36 @@ def discrete_log_likelihood(
         if importance:
             _check_terms(one)
         terms.append(one.nats - log_q + one.dimension * math.log(width))
-    return _averaged(found, torch.stack(terms), levels, importance)
+    whole = _averaged(found, torch.stack(terms), levels, importance)
+    if draws == 1:
+        whole.budget["dequantisation"] = _of_one(whole, width, dequantization)
+    return whole
+
+
+def _of_one(one: Likelihood, width: float, dequantization: str | Noise) -> Tensor:
+    r"""The standard error of one draw: of uniform noise, its deviation times the slope of the density."""
+
+    if dequantization != "uniform" or one.slope is None:
+        return torch.full_like(one.nats, math.nan)
+    return width / math.sqrt(12) * one.slope
+
+
+def _check_range(model: ScoreModel, x: Tensor) -> None:
+    r"""Warns if data on levels from -1 to 1 is not where the model's data is known to be."""
+
+    known = model.moments
+    if known is None:
+        return
+    mean = known.mean.double().to(x.device)
+    spread = math.sqrt(float((known.coordinates * known.counts).sum()) / mean.numel())
+    ratio = (x - mean).square().mean().sqrt().item() / spread
+    beyond = (mean.square().mean() + spread**2).sqrt().item()  # at most 1 for data within [-1, 1]
+    if beyond > 1.05 or not 1 / APART < ratio < APART:
+        warn(
+            f"levels are taken to reach from low=-1 to high=1, where this data lies {ratio:.2g} times as far from "
+            f"the mean of the model's as that does (its root mean square is {beyond:.3g}); pass low= and high= of "
+            "the data."
+        )
 
 
 def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Tensor]:

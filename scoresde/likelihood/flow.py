@@ -18,7 +18,7 @@ References:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,12 +32,14 @@ from ..scale import scale_of
 from ..settings import Settings
 from ..transport import make_times, transport
 from .curve import Curve, size
-from .integral import PILOT, Integral, Sums
+from .integral import PILOT, Integral, Sums, put
+from .prior import prior_gap
 from .result import Likelihood
 from .traces import Tracer
 
 KNOTS = 128  # of the path under tolerances
 PASSES = 64  # at most, to reach a standard error
+EXACT_NODES = 64  # of exact divergences
 MISMATCH = (
     0.25  # the share of the path's correction that may be wrong, as networks are no gradients
 )
@@ -55,6 +57,7 @@ class Flow:
         settings: The options.
         tracer: How traces are found.
         nodes: The number of nodes.
+        fallback: Whether rows whose target takes more than an exact divergence get that.
     """
 
     model: ScoreModel
@@ -64,6 +67,7 @@ class Flow:
     settings: Settings
     tracer: Tracer
     nodes: int
+    fallback: bool = False
 
     def density(self, target: float | None) -> Likelihood:
         r"""Returns the densities.
@@ -75,37 +79,40 @@ class Flow:
         path = self._path()
         integral = Integral.of(self.model, self._curve(path), self.tracer, self.ends, self.nodes)
         sums = integral.sums()
-        noise = sums.variance.sqrt()  # of one pass
-        passes = torch.ones_like(path.calls)
+        quadrature = self._quadrature_gap(integral, sums)
+        pilot = 2 * PILOT if self.tracer.random else 0
+        cost = torch.full_like(path.calls, integral.products + pilot)
         if target is not None:
-            sums, passes = _repeated(integral, sums, target)
+            sums, quadrature, cost = self._refined(integral, sums, quadrature, cost, target)
         process, d = self.model.process, self.x[0].numel()
         end = process.prior_log_prob(path.x) + d * math.log(signal(self.model, process.t_max))
         nats = end + self.tracer.companion.integral(*self.ends) - sums.trace - sums.defect
         budget = {
             "probes": sums.variance.sqrt(),
-            "quadrature": self._quadrature_gap(integral, sums, noise),
-            "path": MISMATCH * sums.defect.abs(),
+            "quadrature": quadrature,
+            "path": MISMATCH * sums.defect.abs() + sums.turned,
             "end": sums.end.abs(),
-            "prior": self._prior_gap(path.x, end),
+            "prior": prior_gap(self.model.process, self.tracer.companion, path.x, sums.tail),
         }
         failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
         nats = nats.masked_fill(failed, math.nan)
         budget = {name: v.detach().masked_fill(failed, math.nan) for name, v in budget.items()}
-        pilot = 2 * PILOT if self.tracer.random else 0
         return Likelihood(
             nats=nats,
             stderr=budget["probes"],
             latent=path.x,
             calls=path.calls,
-            derivatives=passes * integral.products + pilot,
+            derivatives=cost,
             dimension=d,
             t_min=self.start,
             noise_level=process.noise_level(self.start),
+            slope=sums.slope.norm(dim=1).detach().masked_fill(failed, math.nan),
             budget=budget,
             provenance={
                 **path.provenance,
                 "divergence": self.tracer.kind,
+                "target_stderr": target,
+                "domain": (process.t_min, process.start_of("likelihood")),
                 "guided": self.model.guided,
             },
         )
@@ -128,7 +135,7 @@ class Flow:
         unit = unit.reshape(*unit.shape, *(1,) * (path.path.ndim - unit.ndim))
         return Curve(u, path.path / unit, std)
 
-    def _quadrature_gap(self, integral: Integral, sums: Sums, noise: Tensor) -> Tensor:
+    def _quadrature_gap(self, integral: Integral, sums: Sums) -> Tensor:
         r"""How far the sum may be from the integral.
 
         The change of the companion's trace, whose integral is known, stands in. The sums over
@@ -138,34 +145,44 @@ class Flow:
         companion, (u, weights) = self.tracer.companion, integral.nodes
         found = (weights * companion.change(u)).sum(0)
         low, high = companion.trace(torch.tensor(self.ends)).tolist()
-        beyond = (sums.noisy_halves.abs() - noise.nan_to_num()).clamp(min=0)
-        return (found - (low - high) / 2).abs().to(self.x.device) + sums.halves.abs() + beyond
+        beyond = (sums.noisy_halves.abs() - sums.variance.nan_to_num().sqrt()).clamp(min=0)
+        return (found - (low - high) / 2).abs().to(self.x.device) + sums.spread + beyond
 
-    def _prior_gap(self, x: Tensor, known: Tensor) -> Tensor:
-        r"""How far the prior is from the companion at the end of the flow."""
+    def _refined(
+        self, integral: Integral, sums: Sums, quadrature: Tensor, cost: Tensor, target: float
+    ) -> tuple[Sums, Tensor, Tensor]:
+        r"""The sums with a standard error, by more passes, or exact where that takes fewer products."""
 
-        process, companion = self.model.process, self.tracer.companion
-        if not companion.known:  # data of any mean, twice the deviation of its product with z
-            d, scale = self.x[0].numel(), companion.scale
-            shift = 2 * math.sqrt(d) * scale * math.exp(-self.ends[1])
-            z = x.flatten(1).double() / process.prior_std()
-            far = z.square().mean(1).sqrt().clamp(min=1)
-            return (far * shift + d * process.prior_gap(scale)).to(known)
-        return (
-            companion.log_prob(x / signal(self.model, process.t_max), self.ends[1]) - known
-        ).abs()
+        d = self.x[0].numel()
+        more = (sums.variance.sqrt() / target).square() - 1  # passes
+        dear = (more > EXACT_NODES * d / integral.products) & self.fallback
+        sums, passes = _repeated(integral, sums, target, ~dear)
+        cost = cost + ((passes - 1) * integral.products).to(cost)
+        rows = dear.nonzero()[:, 0]
+        if len(rows):
+            tracer = replace(self.tracer.rows(rows), kind="exact")
+            known = self.model.rows(rows), integral.curve.rows(rows), tracer
+            exact = Integral.of(*known, self.ends, EXACT_NODES)
+            found = exact.sums()
+            sums = put(sums, found, rows)
+            quadrature = quadrature.index_copy(0, rows, self._quadrature_gap(exact, found))
+            cost[rows.to(cost.device)] += exact.products
+        return sums, quadrature, cost
 
 
-def _repeated(integral: Integral, sums: Sums, target: float) -> tuple[Sums, Tensor]:
-    r"""The mean of as many passes as each row needs for a standard error, and their numbers."""
+def _repeated(
+    integral: Integral, sums: Sums, target: float, wanted: Tensor
+) -> tuple[Sums, Tensor]:
+    r"""The mean of as many passes as each row that wants them needs for a standard error, and their numbers."""
 
-    needed = (sums.variance / target**2).nan_to_num().ceil().clamp(1, PASSES).long()
-    trace, noise = sums.trace, sums.variance
-    for number in range(1, int(needed.max())):
-        rows = (needed > number).nonzero()[:, 0]
+    trace, noise = sums.trace, sums.variance  # sums over passes
+    passes = torch.ones_like(noise)
+    for number in range(1, PASSES):
+        rows = (wanted & (noise.sqrt() > target * passes)).nonzero()[:, 0]
+        if not len(rows):
+            break
         more = integral.rows(rows).sums(number)
-        trace, noise = (
-            trace.index_add(0, rows, more.trace),
-            noise.index_add(0, rows, more.variance),
-        )
-    return sums._replace(trace=trace / needed, variance=noise / needed**2), needed.cpu()
+        trace = trace.index_add(0, rows, more.trace)
+        noise = noise.index_add(0, rows, more.variance)
+        passes[rows] += 1
+    return sums._replace(trace=trace / passes, variance=noise / passes**2), passes

@@ -22,6 +22,7 @@ from solvers.problem import StateField
 from ..models import ScoreModel
 from .curve import Curve
 from .nodes import Nodes, base_density, place, refined_density, table
+from .prior import Tail
 from .traces import Tracer, variance
 
 PILOT = 8  # nodes of two probes each, which say where the others go
@@ -35,18 +36,24 @@ class Sums(NamedTuple):
         trace: The integral of the trace beyond the companion's.
         variance: Its variance from the probes.
         defect: The integral of the score times the defect of the path.
-        halves: Half the difference between the sums over the even and the odd nodes, of all that
-            is free of noise.
-        noisy_halves: The same of what is not, whose variance is that of the sum.
+        spread: How far the sum of all that is free of noise may be from its integral (:func:`gap`).
+        noisy_halves: Half the difference between the sums over the even and the odd nodes of what is
+            not, whose variance is that of the sum.
+        turned: What the defect may do beyond that since the score is no gradient.
         end: What the log-density changes by if the noise at the start is taken away, to first order.
+        slope: The score at the first node, with shape (B, d).
+        tail: What the last node tells.
     """
 
     trace: Tensor
     variance: Tensor
     defect: Tensor
-    halves: Tensor
+    spread: Tensor
     noisy_halves: Tensor
+    turned: Tensor
     end: Tensor
+    slope: Tensor
+    tail: Tail
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Integral:
         tracer: How traces are found.
         nodes: The nodes.
         first: The logarithm of the first noise level.
+        twist: What the pilot found of the squared twist, with shape (B,), if there was one.
     """
 
     model: ScoreModel
@@ -66,6 +74,7 @@ class Integral:
     tracer: Tracer
     nodes: Nodes
     first: float
+    twist: Tensor | None = None
 
     @staticmethod
     def of(
@@ -80,12 +89,13 @@ class Integral:
             return replace(integral, nodes=place(u, base, count))
         pilot = integral.nodes.u
         with torch.no_grad():
-            noise = torch.stack([
-                tracer.noise(field, y, here, draw)
+            found = [
+                tracer.pilot(field, y, here, draw)
                 for draw, (here, field, y, _) in enumerate(integral.along())
-            ])  # fmt: skip
+            ]
+        noise, twist = (torch.stack(values) for values in zip(*found, strict=True))
         density = refined_density(base, u, pilot[:, 0], noise)
-        return replace(integral, nodes=place(u, density, count))
+        return replace(integral, nodes=place(u, density, count), twist=twist.mean(0))
 
     def rows(self, index: Tensor) -> "Integral":
         r"""Returns the integral for some rows."""
@@ -99,6 +109,7 @@ class Integral:
             self.tracer.rows(index),
             Nodes(u, weights),
             self.first,
+            None if self.twist is None else self.twist[index.to(self.twist.device)],
         )
 
     @property
@@ -122,38 +133,78 @@ class Integral:
         """
 
         like = self.curve.states[0]
-        zero = torch.zeros(len(like), dtype=torch.float64, device=like.device)
-        total, defects, halves, noisy, end = zero, zero, zero, zero, zero
-        parts = []
+        found: list[tuple[Tensor, Tensor]] = []
+        parts: list[Tensor] = []
+        twists: list[Tensor] = []
+        turned = torch.zeros_like(like, dtype=torch.float64).flatten(1)
         weights = self.nodes.weights.expand(-1, len(like)).to(like.device)
         for j, (here, field, y, slope) in enumerate(self.along()):
             node = self.tracer(field, y, here, FIRST_DRAW + number * len(weights) + j)
-            here, weight = here.to(y.device), weights[j]
             noise = (y - node.denoised).flatten(1).double()
-            force = noise / torch.exp(2 * here)[:, None]  # minus the score
-            defect = -(force * (slope.flatten(1) - noise)).sum(1)
-            total, defects = total + weight * node.value, defects + weight * defect
-            sign = (-1) ** j * weight
-            halves = halves + sign * defect.detach()
-            if self.tracer.random:
-                noisy = noisy + sign * node.value.detach()
-            else:
-                halves = halves + sign * node.value.detach()
+            force = noise / torch.exp(2 * here.to(y.device))[:, None]  # minus the score
+            off = slope.flatten(1) - noise
+            found.append((node.value, -(force * off).sum(1)))
+            turned = turned + (weights[j] * force.norm(dim=1))[:, None].detach() * off.detach()
             if j == 0:
-                divergence = node.value + self.tracer.companion.trace(here) - noise.shape[1]
-                shrink = torch.exp(2 * (self.first - here)) / 2
-                end = shrink * (divergence + (force * noise).sum(1))
-            if node.parts is not None:
-                parts.append(node.parts.detach())
+                end, score = self._end(here.to(y.device), node.value, force, noise), -force
+            for kept, value in ((parts, node.parts), (twists, node.twist)):
+                if value is not None:
+                    kept.append(value.detach())
+        values, defects = (weights * torch.stack(terms) for terms in zip(*found, strict=True))
+        noisy = values.detach() if self.tracer.random else torch.zeros_like(weights)
         unknown = math.nan if self.tracer.kind == "fixed" else 0.0
         return Sums(
-            total,
-            variance(parts, weights, self.nodes.u) if parts else zero + unknown,
-            defects,
-            halves,
-            noisy,
-            end,
+            trace=values.sum(0),
+            variance=variance(parts, weights, self.nodes.u) if parts else weights[0] * 0 + unknown,
+            defect=defects.sum(0),
+            spread=gap(defects.detach() + values.detach() - noisy),
+            noisy_halves=_halves(noisy),
+            turned=self._turned(turned, twists),
+            end=end,
+            slope=score,
+            tail=Tail.of(self.tracer.companion, y, here.to(y.device), node.denoised, node.value),
         )
+
+    def _end(self, here: Tensor, trace: Tensor, force: Tensor, noise: Tensor) -> Tensor:
+        divergence = trace + self.tracer.companion.trace(here) - noise.shape[1]
+        shrink = torch.exp(2 * (self.first - here)) / 2
+        return shrink * (divergence + (force * noise).sum(1))
+
+    def _turned(self, turned: Tensor, twists: list[Tensor]) -> Tensor:
+        r"""Two standard deviations of what a score of this twist, turned at random, misses of the defect."""
+
+        squared = torch.stack(twists).mean(0) if twists else self.twist
+        if squared is None:
+            return torch.zeros_like(turned[:, 0])
+        return 2 * squared.sqrt() * turned.norm(dim=1) / math.sqrt(turned.shape[1])
+
+
+def gap(terms: Tensor) -> Tensor:
+    r"""Returns how far a midpoint sum may be from its integral, with shape (B,).
+
+    It is half the difference between the sums over the even and the odd nodes, which can agree by chance, and
+    two standard deviations of a sum of noise that has the fourth differences of the terms (the second, at the
+    ends): those of smooth terms are small, those of kinks, as of a path between its knots, are not.
+
+    Arguments:
+        terms: The weighted values at the nodes, with shape (n, B), n >= 5.
+    """
+
+    bends = terms.diff(n=2, dim=0)
+    noise = bends.diff(n=2, dim=0).square().sum(0) / 70 + bends[[0, -1]].square().sum(0) / 6
+    return _halves(terms).abs() + 2 * noise.sqrt()
+
+
+def _halves(terms: Tensor) -> Tensor:
+    return terms[::2].sum(0) - terms[1::2].sum(0)
+
+
+def put(whole: Sums, part: Sums, rows: Tensor) -> Sums:
+    r"""Returns sums of which some rows are replaced."""
+
+    tail = Tail(*(a.index_copy(0, rows, b) for a, b in zip(whole.tail, part.tail, strict=True)))
+    others = zip(whole[:-1], part[:-1], strict=True)
+    return Sums(*(a.index_copy(0, rows, b) for a, b in others), tail=tail)  # type: ignore[union-attr,arg-type,misc]
 
 
 def denoisers(model: ScoreModel, u: Tensor, x: Tensor) -> Sequence[StateField]:

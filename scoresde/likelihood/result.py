@@ -6,17 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .advice import PARTS, cures
+
 NOISES = {"probes", "dequantisation"}  # standard errors, the others are sizes of biases
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
-
-CURES = {  # of each part of the budget
-    "probes": "double probes=, or pass target_stderr=",
-    "quadrature": "double nodes=",
-    "path": "tighten rtol= and atol= by 10",
-    "end": "lower t_min=, or add more noise to the data",
-    "prior": "raise the process's t_max",
-    "dequantisation": "double draws=",
-}
 
 
 @dataclass(frozen=True)
@@ -37,10 +30,12 @@ class Likelihood:
         noise_level: Its noise level :math:`\sigma / \alpha`.
         budget: How far each part may be off, in nats, with shape (B,): "probes" is `stderr`; the
             others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
-            "prior" (at the end of the flow), and "dequantisation", a standard error.
+            "prior" (at the end of the flow), and "dequantisation", a standard error. A part that is not
+            known is NaN.
         provenance: What made it. "guided" says that the density is of the flow of a guided model,
             which is not that of data under its condition.
         levels: The number of levels, if it is the probability of data on levels.
+        slope: The norm of the score near `t_min`, :math:`|\nabla \log p|`, with shape (B,).
     """
 
     nats: Tensor
@@ -54,6 +49,7 @@ class Likelihood:
     budget: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
+    slope: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -72,13 +68,34 @@ class Likelihood:
         return max(means, key=lambda name: means[name] if means[name] == means[name] else -1.0)
 
     @property
-    def advice(self) -> str:
-        r"""The largest part of the budget, and what makes it smaller."""
+    def cures(self) -> dict[str, str]:
+        r"""What makes each part of the budget smaller."""
 
+        share = self.budget["end"].nanmedian().item() / self.dimension if self.budget else 0.0
+        return cures(self.provenance, self.dimension, self.t_min, share)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        r"""The names of the parts that are not known of some sample that has a density."""
+
+        there = ~self.nats.isnan()
+        return tuple(
+            name
+            for name in PARTS
+            if name in self.budget and bool(self.budget[name][there].isnan().any())
+        )
+
+    @property
+    def advice(self) -> str:
+        r"""The part that is not known, or the largest of the budget, and what makes it smaller."""
+
+        if self.unknown:
+            name = self.unknown[0]
+            return f"the part {name} is not known, so neither is the whole: {self.cures[name]}"
         name = self.dominant
         size = self.budget[name].nanmean().item()
-        words = f"{name} is the largest part of the error, {size:.2g} nats: {CURES[name]}"
-        if name != "probes":
+        words = f"{name} is the largest part of the error, {size:.2g} nats: {self.cures[name]}"
+        if name != "probes" or self.provenance.get("target_stderr") is not None:
             return words
         calls = int(self.derivatives.double().mean())
         return f"{words}; twice the probes take {calls} calls more, for {size / 2**0.5:.2g} nats"
@@ -93,6 +110,8 @@ class Likelihood:
         budget = {
             name: torch.cat([part.budget[name] for part in parts]) for name in parts[0].budget
         }
+        slopes = [part.slope for part in parts if part.slope is not None]
+        rows["slope"] = torch.cat(slopes) if slopes else None
         made = parts[0].provenance
         if made.get("seeds"):
             made = {**made, "seeds": [s for part in parts for s in part.provenance["seeds"]]}

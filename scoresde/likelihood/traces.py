@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import Seed
-from solvers.divergence import jacobian_products, signs, trace
+from solvers.divergence import jacobian_columns, jacobian_products, signs
 from solvers.problem import StateField
 
 from .companion import Companion
 from .curve import lagrange
 
+FILLED = 1e-3  # of a sketch, by which its axes are told from round-off
 Kind = Literal["exact", "hutchinson", "fixed", "hutch++"]
 
 
@@ -36,11 +37,13 @@ class Trace(NamedTuple):
         value: The trace beyond the companion's, with shape (B,), in float64.
         parts: What it is the sum of, for each probe, with shape (k, B, c), where that tells its noise.
         denoised: The denoised data, with shape (B, *).
+        twist: The squared :func:`twist` of the Jacobian, with shape (B,), where it is known.
     """
 
     value: Tensor
     parts: Tensor | None
     denoised: Tensor
+    twist: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,7 @@ class Tracer:
 
         u = u.to(y.device)
         if self.kind == "exact":
-            denoised, value = trace(field, y)
-            return Trace(value - self.companion.trace(u), None, denoised)
+            return self._exact(field, y, u)
         drawn = self.draw(0 if self.kind == "fixed" else draw)
         if self.kind == "hutch++":
             return self._sketched(field, y, u, drawn)
@@ -106,12 +108,37 @@ class Tracer:
         value = parts.mean(0).sum(1)
         return Trace(value, None if self.kind == "fixed" else parts, denoised)
 
-    def noise(self, field: StateField, y: Tensor, u: Tensor, draw: int) -> Tensor:
-        r"""Returns the standard deviation of the value of one probe, from two, with shape (B,)."""
+    def pilot(self, field: StateField, y: Tensor, u: Tensor, draw: int) -> tuple[Tensor, Tensor]:
+        r"""Returns what two probes tell, each with shape (B,).
+
+        These are the standard deviation of the value of one probe, and the squared :func:`twist`.
+        """
 
         v = self.companion.directions(self.draw(draw, 2))
-        parts = self._parts(v, jacobian_products(field, y, v)[1], u.to(y.device))
-        return (parts[0] - parts[1]).square().sum(1).sqrt()
+        products = jacobian_products(field, y, v)[1]
+        parts = self._parts(v, products, u.to(y.device))
+        v, products = v.flatten(2).double(), products.flatten(2).double()
+        skew = ((v[1] * products[0]).sum(1) - (v[0] * products[1]).sum(1)).square()
+        return (parts[0] - parts[1]).square().sum(1).sqrt(), twist(
+            skew, (v - products).square().sum(2).mean(0)
+        )
+
+    def _exact(self, field: StateField, y: Tensor, u: Tensor) -> Trace:
+        d, value = y[0].numel(), torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        size, turn, denoised = value, value[:, None], y
+        v = signs(0, torch.zeros_like(self.index[:1]), 0, 1, d)[0, 0].to(value)
+        for some, denoised, found in jacobian_columns(field, y):  # noqa: B007
+            columns = found.double()
+            here = some[:, None, None].expand(-1, len(y), 1)
+            entries = columns.gather(2, here)[..., 0]
+            value = value + entries.sum(0)
+            columns = columns.detach()
+            size = size + columns.square().sum((0, 2)) - 2 * entries.detach().sum(0) + len(some)
+            turn = turn + torch.einsum("kbd,k->bd", columns, v[some])  # J v, less the transpose's
+            turn = turn.index_add(1, some, -(columns @ v).T)
+        return Trace(
+            value - self.companion.trace(u), None, denoised, twist(turn.square().sum(1), size)
+        )
 
     def draw(self, number: int, count: int | None = None) -> Tensor:
         r"""Returns the coordinates of probes, with shape (k, B, c)."""
@@ -129,7 +156,7 @@ class Tracer:
         third = self.probes // 3
         v = self.companion.directions(drawn)
         denoised, sketch = self._beyond(field, y, u, v[: min(third, y[0].numel())])
-        axes = torch.linalg.qr(sketch.flatten(2).permute(1, 2, 0))[0]  # (B, d, third)
+        axes = independent(sketch.flatten(2).permute(1, 2, 0))  # (B, d, third)
         known = axes.permute(2, 0, 1).reshape(-1, *y.shape)
         largest = (known * self._beyond(field, y, u, known)[1]).flatten(2).double().sum((0, 2))
         others = v[2 * third :].flatten(2).transpose(0, 1)  # (B, k, d)
@@ -144,6 +171,34 @@ class Tracer:
         denoised, products = jacobian_products(field, y, v)
         gains = self.companion.gains(u).to(v)
         return denoised, products - self.companion.directions(gains * self.companion.split(v))
+
+
+def twist(skew: Tensor, size: Tensor) -> Tensor:
+    r"""Returns how far a score is from a gradient, squared: :math:`|J - J^T|^2 / (4 |I - J|^2)`, with shape (B,).
+
+    The score is :math:`(D - y) / s^2`, whose Jacobian :math:`(J - I) / s^2` is symmetric if it is a gradient.
+
+    Arguments:
+        skew: An estimate of :math:`|J - J^T|^2`.
+        size: One of :math:`|I - J|^2`.
+    """
+
+    return (skew / (4 * size).clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
+
+
+def independent(sketch: Tensor) -> Tensor:
+    r"""Returns orthonormal axes that hold what a sketch spans, with shape (B, d, k).
+
+    Where it spans less than k directions, as that of a Jacobian of low rank does, round-off would choose the
+    others, and differently in each batch: a little of the first axes of space is added, which chooses them.
+
+    Arguments:
+        sketch: The products with k probes, with shape (B, d, k), with k <= d.
+    """
+
+    size = torch.linalg.matrix_norm(sketch)[:, None, None]
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return torch.linalg.qr(sketch + FILLED * size * torch.eye(*sketch.shape[1:]).to(sketch))[0]
 
 
 def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:

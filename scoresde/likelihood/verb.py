@@ -1,7 +1,6 @@
 r"""The verb: densities of any number of samples."""
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,16 +14,20 @@ from ..checks import check_count, check_number
 from ..data import as_state
 from ..derivative import check_derivative
 from ..models import ScoreModel
+from ..warning import warn
+from .advice import EXACT_UP_TO, LARGE_END
 from .batches import Batch, ask, batch_size
-from .flow import Flow
+from .flow import EXACT_NODES, PASSES, Flow
 from .result import Likelihood
 from .traces import Kind, Tracer
 
-NODES, EXACT_NODES, EXACT_UP_TO = 46, 64, 256
+NODES = 46
 SKETCHED = 6  # probes of Hutch++, at least: two for each of its thirds
+EXACT_FIRST = (
+    2  # dimensions in which three rounds of probes take more products than an exact divergence
+)
 EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is told
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
-LARGE_END = 0.1  # nats per dimension
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
@@ -47,10 +50,12 @@ def log_likelihood(
         divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" one per
             probe and node, with fresh probes at each; "fixed" the same probe at all nodes, as was
             the custom; "hutch++" a third of its probes for the largest directions. "auto" is exact
-            up to 256 dimensions, unless `probes` or `target_stderr` are given.
+            up to 256 dimensions, unless `probes` or `target_stderr` are given, and with a target in 1 or 2.
         probes: The number of probes at each node. By default 1, and 6 for "hutch++".
         nodes: The number of nodes of the sum. By default 46, and 64 for exact divergences.
-        target_stderr: The standard error in nats at which samples get no more probes.
+        target_stderr: The standard error in nats at which samples get no more probes, after at most 64 times
+            the first. "auto" gives those samples an exact divergence, of no standard error, for which that takes
+            fewer products. A target that is missed is said.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
             solver is "exponential" with tolerances of 1e-3, and the default dtype float64.
 
@@ -60,7 +65,8 @@ def log_likelihood(
     """
 
     x = as_state("x", x)
-    kind = _kind(divergence, probes, target_stderr, math.prod(x.shape[1:]))
+    size = math.prod(x.shape[1:])
+    kind = _kind(divergence, probes, target_stderr, size)
     nodes = check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **DEFAULTS)
     settings = asked.settings
@@ -81,12 +87,16 @@ def log_likelihood(
     def density(batch: Batch) -> Likelihood:
         probes_ = probes or (SKETCHED if kind == "hutch++" else 1)
         tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
-        flow = Flow(batch.model, batch.x, asked.start, asked.ends, batch.settings, tracer, count)
+        exact_too = divergence == "auto" and size <= EXACT_AT_MOST
+        known = batch.model, batch.x, asked.start, asked.ends, batch.settings
+        flow = Flow(*known, tracer, count, exact_too)
         return flow.density(target_stderr)
 
     with settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
     _warn_of_noise(found)
+    _warn_of_target(found, target_stderr)
+    _warn_of_failures(found)
     return found
 
 
@@ -107,11 +117,29 @@ def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood
 def _warn_of_noise(found: Likelihood) -> None:
     share = found.budget["end"].nanmedian().item() / found.dimension
     if share > LARGE_END:
-        warnings.warn(
+        warn(
             f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by some "
             f"{share:.2g} nats per dimension: data on levels needs ss.dequantize or "
-            "ss.discrete_log_likelihood, and a score that explodes near t_min a larger t_min=.",
-            stacklevel=3,
+            "ss.discrete_log_likelihood, and a score that explodes near t_min a larger t_min=."
+        )
+
+
+def _warn_of_target(found: Likelihood, target: float | None) -> None:
+    missed = found.stderr[found.stderr > (math.inf if target is None else target)]
+    if len(missed):
+        warn(
+            f"target_stderr={target:.3g} is missed for {len(missed)} of {len(found.nats)} samples, by up to "
+            f"{missed.max():.3g} nats, after {PASSES} times the first probes, the most there are: pass more "
+            "probes=, or divergence='exact'."
+        )
+
+
+def _warn_of_failures(found: Likelihood) -> None:
+    failed = found.nats.isnan().nonzero()[:, 0].tolist()
+    if failed:
+        warn(
+            f"the path of samples {failed[:8]}{' and others' if len(failed) > 8 else ''} failed, so their density "
+            "is NaN; on_failure='raise' tells why."
         )
 
 
@@ -128,10 +156,9 @@ def _kind(divergence: str, probes: int | None, target: float | None, size: int) 
     if divergence == "fixed" and target is not None:
         raise ValueError("a fixed probe has no standard error; leave target_stderr= or 'fixed'.")
     if divergence == "exact" and EXACT_IN_SILENCE < size <= EXACT_AT_MOST:
-        warnings.warn(
+        warn(
             f"an exact divergence in {size} dimensions takes {size * EXACT_NODES} Jacobian products per "
-            "sample; divergence='hutchinson' with target_stderr= takes some hundreds.",
-            stacklevel=4,
+            "sample; divergence='hutchinson' with target_stderr= takes some hundreds."
         )
     if divergence == "exact" and size > EXACT_AT_MOST:
         raise ValueError(
@@ -140,5 +167,5 @@ def _kind(divergence: str, probes: int | None, target: float | None, size: int) 
         )
     if divergence != "auto":
         return divergence  # type: ignore[return-value]
-    exact = probes is None and target is None and size <= EXACT_UP_TO
+    exact = probes is None and (size <= EXACT_UP_TO if target is None else size <= EXACT_FIRST)
     return "exact" if exact else "hutchinson"

@@ -28,7 +28,11 @@ from solvers import counting
 from ..models import ScoreModel
 from ..progress import bar
 from ..settings import check_model
+from ..warning import warn
 from .particles import Weighted, check_shared, make_steps, square, start
+
+SLACK = 0.02  # by which bad luck may make it negative
+BALANCED = (0.5, 2.0)  # outside of which the law of samples is plainly another
 
 
 def weighted_sample(
@@ -60,7 +64,7 @@ def weighted_sample(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError, TypeError: If something does not fit.
+        ValueError, TypeError: If something does not fit, or the product has no finite mass.
     """
 
     first, b = _checked(models, exponents)
@@ -77,12 +81,33 @@ def weighted_sample(
             s, after, X = levels[i], levels[i + 1], cloud.x
             pulls = [field[i](X) - X for field in fields]
             drift, gain = _combined(pulls, b)
+            if i == steps - 1:
+                cloud.weigh(drift / s**2)
             cloud.reweigh(
                 gain / s**2 * math.log(s / after), first.process.describe(float(plan.times[i]))
             )
             ratio = (after / s) ** 2
             cloud.x = X + (1 - ratio) * drift + after * math.sqrt(1 - ratio) * plan.noise(i, X)
-    return cloud.result(counter.total)
+    found = cloud.result(counter.total, steps)
+    _check_balance(found.balance, b)
+    return found
+
+
+def _check_balance(balance: float | None, b: list[float]) -> None:
+    r"""Refuses, or warns of, samples whose law does not have the score of the product."""
+
+    if balance is None or BALANCED[0] <= balance <= BALANCED[1]:
+        return
+    said = (
+        f"the samples do not have the law of the product with exponents {b}: the mean of -(x - m) S / d, which is "
+        f"1 for every law with the score S, is {balance:.3g}"
+    )
+    if balance < -SLACK:  # for a log-concave product it is not negative for any samples at all
+        raise ValueError(
+            f"{said}. Where it is not positive the product has no finite mass, since a negative exponent "
+            "outweighs the others in the tails, or steps are far too few; choose smaller exponents or more steps=."
+        )
+    warn(f"{said}; take more steps= and samples.")
 
 
 def _check_steps(levels: list[float], total: float) -> None:

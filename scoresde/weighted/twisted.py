@@ -105,7 +105,7 @@ def twisted_sample(
             before, (D, told, gradient) = told, look(i + 1)
             apart = (square(z) - square(z + shift / std)) / 2
             cloud.reweigh(apart + told - before, model.process.describe(float(plan.times[i + 1])))
-    return cloud.result(counter.total)
+    return cloud.result(counter.total, steps)
 
 
 def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> dict[str, Tensor]:

@@ -144,7 +144,8 @@ class Torchdiffeq(Solver):
         calls_per_step: The evaluations of the drift in a step.
         adaptive: Whether it needs tolerances, and takes no grid.
         even: Whether it needs steps of equal size.
-        solo: Whether samples must be integrated one by one, since it ignores the error norm.
+        solo: Whether samples must be integrated one by one, since it ignores the error norm, or iterates until
+            all of them have converged.
     """
 
     method: str
@@ -289,8 +290,8 @@ METHODS = (
     Torchdiffeq("heun3", order=3, calls_per_step=3),
     Torchdiffeq("rk4", order=4, calls_per_step=4),
     Torchdiffeq("explicit_adams", order=4, calls_per_step=1, even=True),
-    Torchdiffeq("implicit_adams", order=4, calls_per_step=4, even=True),
-    Torchdiffeq("fixed_adams", order=4, calls_per_step=4, even=True),
+    Torchdiffeq("implicit_adams", order=4, calls_per_step=4, even=True, solo=True),
+    Torchdiffeq("fixed_adams", order=4, calls_per_step=4, even=True, solo=True),
     Torchdiffeq("adaptive_heun", order=2, calls_per_step=1, adaptive=True),
     Torchdiffeq("bosh3", order=3, calls_per_step=3, adaptive=True),
     Torchdiffeq("dopri5", order=5, calls_per_step=6, adaptive=True),

@@ -173,7 +173,7 @@ def test_one_uniform_draw_is_the_dequantised_density() -> None:
     noisy = ss.dequantize(GRID, seed=3, **ON)
     plain = ss.bits_per_dim(ss.log_likelihood(GAUSS, noisy, seed=3), **ON)
     assert torch.allclose(ss.bits_per_dim(one), plain)
-    assert "dequantisation" not in one.budget
+    assert (one.budget["dequantisation"] > 0).all()  # of one draw, estimated
     integers = ((GRID - LOW) / WIDTH).round().long()
     assert torch.allclose(ss.discrete_log_likelihood(GAUSS, integers, seed=3, **ON).nats, one.nats)
 
