@@ -257,7 +257,7 @@ def test_recurrent_steps_keep_the_law_and_count_each_time() -> None:
     once = ss.sample(model, 3, solver="recurrent:repeats=1", steps=4, noise="increments")
     alone = ss.sample(model, 1, solver="recurrent:repeats=1", steps=4, first_index=2)
     assert torch.allclose(alone.x[0], once.x[2])
-    with pytest.raises(ValueError, match="repeats must be at least 1"):
+    with pytest.raises(ValueError, match="repeats of recurrent must be at least 1"):
         ss.sample(model, 2, solver="recurrent:repeats=0")
 
 
@@ -425,6 +425,7 @@ def test_guided_steps_bring_nothing_from_the_device(monkeypatch: pytest.MonkeyPa
         guidance.pseudoinverse(bound, lambda x: x[:, :1], MEANS[:1, :1]),
     ):
         counts = []
+        ss.sample(guided, 3, solver="ddim", steps=1)  # with what is measured once per model
         for steps in (4, 14):
             seen.clear()
             ss.sample(guided, 3, solver="ddim", steps=steps)
