@@ -425,7 +425,7 @@ def test_guided_steps_bring_nothing_from_the_device(monkeypatch: pytest.MonkeyPa
         guidance.pseudoinverse(bound, lambda x: x[:, :1], MEANS[:1, :1]),
     ):
         counts = []
-        ss.sample(guided, 3, solver="ddim", steps=1)  # with what is measured once per model
+        ss.sample(guided, 3, solver="ddim", steps=4)  # with what is measured once per model
         for steps in (4, 14):
             seen.clear()
             ss.sample(guided, 3, solver="ddim", steps=steps)
