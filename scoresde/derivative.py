@@ -95,7 +95,7 @@ def check_derivative(
     while isinstance(owner, Given):
         owner = owner.model
     key = (mode, *sorted(model.bound_names))
-    if key in owner.checked:
+    if key in owner._checked:
         return
     if rows is not None and rows < len(x):
         model, x = model.rows(torch.arange(rows)), x[:rows]
@@ -113,7 +113,7 @@ def check_derivative(
             "torch.no_grad() or torch.inference_mode(); leave that out of the network, or use what needs no "
             "derivatives, as ss.elbo does."
         )
-    owner.checked = owner.checked | {key}
+    owner._checked = owner._checked | {key}
 
 
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:

@@ -64,7 +64,6 @@ class ScoreModel(nn.Module, ABC):
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
         differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
-        checked: The ways in which its derivative was checked, each with the names of bound conditions.
     """
 
     process: Process
@@ -76,12 +75,14 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
-    checked: frozenset[tuple[str, ...]] = frozenset()
 
     _data_std: float | None = None
     _data_scale: float | None = None
     _finest: float | None = None
     _asked_at_prior: bool = False
+    _checked: frozenset[tuple[str, ...]] = (
+        frozenset()
+    )  # ways of its derivative, and names of bound conditions
 
     @property
     def data_std(self) -> float:

@@ -128,7 +128,7 @@ class NetworkScore(ScoreModel):
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)
-        self.seen = Seen({}, None)
+        self._seen = Seen({}, None)
 
     def __repr__(self) -> str:
         network = type(self.network).__name__
@@ -235,7 +235,7 @@ class NetworkScore(ScoreModel):
         if isinstance(F, Tensor):
             count_backward(F)
         check_answer(F, x)
-        self.seen.kinds[self._key(x)], self.seen.rows = kind, len(x)
+        self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
@@ -252,11 +252,11 @@ class NetworkScore(ScoreModel):
     ) -> tuple[Tensor, Kind]:
         r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
 
-        asked = Asked(self.network, self.conditions, x, condition, self.seen.rows)
+        asked = Asked(self.network, self.conditions, x, condition, self._seen.rows)
         clear = explained(error, asked)
         if clear is not None:
             raise clear from error
-        if DTYPES.search(str(error)) or self._key(x) not in self.seen.kinds:
+        if DTYPES.search(str(error)) or self._key(x) not in self._seen.kinds:
             for other in [one for one in self._kinds(x) if one != kind]:
                 try:
                     return self._ask(other, x, t, condition), other
@@ -265,7 +265,7 @@ class NetworkScore(ScoreModel):
         raise error
 
     def _kind(self, x: Tensor) -> Kind:
-        known = self.seen.kinds.get(self._key(x))
+        known = self._seen.kinds.get(self._key(x))
         return self._kinds(x)[0] if known is None else known
 
     def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:

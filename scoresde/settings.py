@@ -194,7 +194,7 @@ class Settings(Described):
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
         if self.noise is not None and not isinstance(self.noise, str | Brownian):
-            object.__setattr__(self, "noise", as_floats("noise", self.noise))
+            object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
         if isinstance(self.noise, Tensor) and not self.method.one_normal:
             raise ValueError(
                 f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "

@@ -92,7 +92,7 @@ class Flow:
             "quadrature": quadrature,
             "path": MISMATCH * sums.defect.abs() + sums.turned,
             "end": sums.end.abs(),
-            "prior": prior_gap(self.model.process, self.tracer.companion, path.x, sums.tail),
+            "prior": prior_gap(process, self.tracer.companion, path.x, sums.tail, self.x),
         }
         failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
         nats = nats.masked_fill(failed, math.nan)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..process import Process
 from .companion import Companion
 
+MOST = 0.9  # gain of data whose mean is asked for, since it tells less and less of it
 MARGIN = 0.1  # of what the model's own mean does, which data that is no Gaussian may change
 
 
@@ -45,7 +46,9 @@ class Tail(NamedTuple):
         return Tail(u, companion.directions(rest / (1 - companion.gains(u)))[0], trace.detach())
 
 
-def prior_gap(process: Process, companion: Companion, x: Tensor, tail: Tail) -> Tensor:
+def prior_gap(
+    process: Process, companion: Companion, x: Tensor, tail: Tail, data: Tensor
+) -> Tensor:
     r"""Returns by how much the log-density of noisy data differs from the prior's, with shape (B,).
 
     Arguments:
@@ -53,6 +56,7 @@ def prior_gap(process: Process, companion: Companion, x: Tensor, tail: Tail) -> 
         companion: The Gaussian companion.
         x: The states at `t_max`, with shape (B, *).
         tail: What the last node tells.
+        data: The data, with shape (B, *).
     """
 
     end = torch.tensor(process.t_max, dtype=torch.float64)
@@ -66,4 +70,25 @@ def prior_gap(process: Process, companion: Companion, x: Tensor, tail: Tail) -> 
     nearer = torch.exp(tail.u - u.to(tail.u.device))  # what it tells is of a lower noise level
     q = (y / s).flatten(1).double().square().mean(1)
     other = tail.trace * nearer * ((q - 1) / 2 * nearer - q)
-    return (known + shift + other).abs() + MARGIN * shift.abs() + (tail.trace * nearer).abs()
+    gap = (known + shift + other).abs() + MARGIN * shift.abs() + (tail.trace * nearer).abs()
+    if companion.known:
+        return gap
+    return torch.maximum(gap, _loose_gap(companion, data, tail, q, s))
+
+
+def _loose_gap(companion: Companion, data: Tensor, tail: Tail, q: Tensor, s: float) -> Tensor:
+    r"""What data of any mean, as large as is known or seen, does to the log-density at a noise level s.
+
+    Its mean is at most the larger of the size of the companion, that of the data in hand, and :math:`\Delta`
+    with the gain that the trace tells, and its product with the noise twice a standard deviation.
+    """
+
+    d = data[0].numel()
+    gain = (companion.gains(tail.u).mean(-1) + tail.trace / d).clamp(0, MOST)
+    sizes = (
+        companion.moments.variances.double().mean().sqrt().expand(len(data)),
+        data.detach().flatten(1).double().square().mean(1).sqrt(),
+        tail.mean.flatten(1).double().square().mean(1).sqrt() / (1 - gain),
+    )
+    ratio = torch.stack(sizes).amax(0) / s
+    return 2 * math.sqrt(d) * ratio * q.sqrt().clamp(min=1) + d * ratio.square() / 2

@@ -164,7 +164,8 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     other = ss.NetworkScore(torch.nn.Linear(2, 2), ss.VP(), "noise", shape=(2,))
     broken = small()
     torch.nn.init.constant_(broken.network.first.bias, float("nan"))
-    doubled = small(conditions=("label", "label"))
+    doubled = small(conditions=("label",))
+    doubled.conditions = ("label", "label")
 
     def named(name: object) -> dict[str, Any]:
         return {"network": name}
@@ -180,7 +181,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
         (model, {**CARD, "figure": float("nan")}, "could not be loaded again"),
         (model, {**CARD, "figure": torch.zeros(2)}, "could not be loaded again"),
         (broken, CARD, "'first.bias' must be finite"),
-        (small(data_std=0.0), CARD, "'data_std' must be a number"),
+        (small(data_std=1e-12), CARD, "'data_std' must be a number"),
         (doubled, CARD, "'conditions' must be names, each once"),
         (small(own), CARD, "can be saved"),
     ):  # fmt: skip

@@ -142,10 +142,9 @@ def test_exact_models_refuse_what_is_no_law() -> None:
         (lambda: ss.GaussianOracle(two, -1.0), "must be positive standard deviations"),
         (lambda: ss.GaussianOracle(two, torch.eye(2) * 1j), "must be real"),
         (lambda: ss.GaussianOracle(two, 1.0, process="VP"), "process must be a process"),
-        (lambda: ss.MixtureOracle(torch.zeros(0, 2), 1.0), "not be empty"),
+        (lambda: ss.MixtureOracle(torch.zeros(0, 2), 1.0), "B >= 1"),
         (lambda: ss.MixtureOracle(torch.tensor([[0.0, math.nan]]), 1.0), "must be finite"),
-        (lambda: ss.MixtureOracle([[0.0]], 1.0), "means must be a tensor"),
-        (lambda: ss.KernelOracle(torch.zeros(0, 2), 0.1), "not be empty"),
+        (lambda: ss.KernelOracle(torch.zeros(0, 2), 0.1), "B >= 1"),
         (lambda: ss.QuantileOracle(torch.full((1, 2), math.nan), torch.ones(1, 2)), "must be finite"),
         (lambda: ss.QuantileOracle(torch.zeros(1, 2), -torch.ones(1, 2)), "stds must be positive"),
     ):  # fmt: skip

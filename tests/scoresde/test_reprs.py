@@ -50,11 +50,11 @@ def test_words_are_few_and_lasting(name: str) -> None:
 def test_weighted_samples_say_what_they_are_worth() -> None:
     from scoresde.weighted.particles import Weighted
 
-    halves = torch.tensor([0.5, 0.5, 0.0, 0.0]).log()
-    found = Weighted(torch.zeros(4, 2), halves, 1.5, torch.zeros(3), 2, torch.full((4,), 7))
+    halves, ancestors = torch.tensor([0.5, 0.5, 0.0, 0.0]).log(), torch.arange(4)
+    calls = torch.full((4,), 7)
+    found = Weighted(torch.zeros(4, 2), halves, 1.5, torch.zeros(3), 2, calls, ancestors, 9)
     assert repr(found) == (
-        "Weighted((4, 2), worth 2 samples of equal weight, drawn anew 2 times, log normaliser 1.5, "
-        "7 calls per sample)"
+        "Weighted(4 samples, as good as 2; log normaliser 1.5 +- 0.5, and an error of first order in its 9 steps)"
     )
 
 

@@ -116,7 +116,7 @@ EDITS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("process", ["VP", "EDM"])
 @pytest.mark.parametrize("name", EDITS)
 def test_edits_of_edits_have_the_right_law(name: str, process: str) -> None:
-    r"""At first noise is independent of the data: the law of that round, steps' errors and all, is that of the others."""
+    r"""Noise is independent of the data at first: the law of that round is that of the others."""
 
     model = ss.GaussianOracle(torch.zeros(2), 1.0, process=PROCESSES[process])
     x, stds = model.data(2000), []
