@@ -116,7 +116,7 @@ EDITS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("process", ["VP", "EDM"])
 @pytest.mark.parametrize("name", EDITS)
 def test_edits_of_edits_have_the_right_law(name: str, process: str) -> None:
-    r"""In the first round noise is independent of the data anyhow: its law, with the steps' error, is that of all."""
+    r"""In the first round noise is independent anyhow: its law, with the steps' error, is that of all."""
 
     model = ss.GaussianOracle(torch.zeros(2), 1.0, process=PROCESSES[process])
     x, stds = model.data(2000), []
