@@ -281,13 +281,14 @@ def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, 
     if x.shape[1:] != y.shape[1:]:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise ValueError(f"samples and data must be of one shape, but are {shapes}.")
-    for name, s in (("samples", x), ("data", y)):
-        if len(s) < at_least:
-            raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
+    for given, name, s in (("x", "samples", x), ("y", "data", y)):
         bad = (~(s.flatten(1).double().abs() <= LARGEST).all(1)).nonzero()[:, 0].tolist()
         if bad:
             words = f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}"
-            raise ValueError(f"{words}; leave these out, or check what made them.")
+            raise ValueError(f"{words}; leave them out of {given}, or check what made them.")
+    for name, s in (("samples", x), ("data", y)):
+        if len(s) < at_least:
+            raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
     return x.flatten(1).double(), y.flatten(1).double()
 
 

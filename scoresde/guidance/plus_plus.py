@@ -49,7 +49,7 @@ def plus_plus(
     if not condition:
         raise ValueError("plus_plus needs a condition, such as label=.")
     if times is not None:
-        times = as_floats("times", times).detach().double().cpu()
+        times = as_floats("times", times, least=1).detach().double().cpu()
         falls = torch.exp(-model.process.log_snr(times)).diff() < 0
         if times.ndim != 1 or len(times) < 2 or not bool(falls.all()):
             raise ValueError(

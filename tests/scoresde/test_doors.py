@@ -145,7 +145,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "universal": (lambda d: guidance.universal(G, loss, y=d), "y", ONE_NUMBER),
     "optimised": (lambda d: guidance.optimised(G, loss, 0.1, y=d), "y", ONE_NUMBER),
     "classifier": (lambda d: guidance.classifier(G, lambda x, t, y: x.sum(1), y=d), "y", ONE_NUMBER),
-    "plus_plus": (lambda d: guidance.plus_plus(M, 0.5, d, label=1), "times", ()),
+    "plus_plus": (lambda d: guidance.plus_plus(M, 0.5, d, label=1), "times", ("None",)),
     "plus_plus, a condition": (
         lambda d: guidance.plus_plus(M, 0.5, torch.tensor([1.0, 0.5]), label=d), "label", ONE_NUMBER),
     "experts, levels": (lambda d: guidance.experts([G, G], d), "levels", ()),
@@ -183,7 +183,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "solve": (lambda d: solvers.solve(solvers.ODE(lambda t, x: -x), d, torch.tensor([0.0, 1.0]), "rk4"), "x",
               ("complex",)),
     "solve, times": (lambda d: solvers.solve(solvers.ODE(lambda t, x: -x), X, d, "rk4"), "times", ()),
-    "Solution.rows": (lambda d: ss.sample(G, 4, steps=1).rows(d), "index", ()),
+    "Solution.rows": (lambda d: ss.sample(G, 4, steps=1).rows(d), "rows", ()),
 }  # fmt: skip
 
 
