@@ -94,7 +94,7 @@ class Turned(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"rtol": 1e-2, "atol": 1e-2}, {"solver": "heun", "steps": 30}]
+    "options", [{}, {"rtol": 1e-2, "atol": 1e-2}, {"solver": "heun", "steps": 30, "nodes": 200}]
 )
 def test_the_total_holds_for_scores_that_are_no_gradients(options: dict[str, Any]) -> None:
     model = ss.NetworkScore(Turned(mixture("VP", 2)), ss.VP(), predicts="data", shape=(2,))
