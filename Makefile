@@ -16,7 +16,7 @@ test: check
 
 # The same, and the pages of the site as they are built; needs npm.
 test-all: test docs
-	$(RUN) -m pytest -m site
+	$(RUN) -m pytest -n 2 -m "site or slow"
 
 check: .venv/installed
 	$(PY) -m ruff format --check .

@@ -93,7 +93,7 @@ class Reverse:
             "rows": self._rows,
             "describe": self._describe,
             "cost": self.model.cost,
-            "size": lambda clock: self._size(self.to_time(clock)),
+            "sizes": self._sizes,
             "pace": (self.model.process.log_snr, self.model.process.time)
             if self.clock == "t"
             else None,
@@ -104,7 +104,6 @@ class Reverse:
                 partial(_at, self._remainder),
                 self.frame,
                 tabulate=self._remainder,
-                unit=lambda clock: self.scale(self.to_time(clock)),
                 guess=self._guess if self.moments is None else None,
                 **common,
             )
@@ -166,11 +165,12 @@ class Reverse:
 
         return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
 
-    def _size(self, t: Tensor) -> Tensor:
-        r"""The root mean square of noisy data."""
+    def _sizes(self, clock: Tensor) -> tuple[Tensor, Tensor]:
+        r"""What states of the problem are multiplied with to be x, and the root mean square of noisy data."""
 
-        alpha, sigma = self.model.process.scales(t)
-        return torch.sqrt(alpha**2 * scale_of(self.model) ** 2 + sigma**2)
+        alpha, sigma = self.model.process.scales(self.to_time(clock))
+        size = torch.sqrt(alpha**2 * scale_of(self.model) ** 2 + sigma**2)
+        return alpha if self.kind is SemiLinear else torch.ones_like(alpha), size
 
     def enter(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.

@@ -31,6 +31,7 @@ class _Front:
     rows: Tensor
     t: Tensor
     stop: Tensor
+    last: Tensor  # the usual size of states at the end
     h: Tensor
     x: Tensor
     memory: Any
@@ -40,7 +41,7 @@ class _Front:
     def keep(self, mask: Tensor) -> None:
         index = mask.nonzero()[:, 0]
         self.problem = self.problem.subset(index)
-        for name in ("rows", "t", "stop", "h", "x", "memory", "broken"):
+        for name in ("rows", "t", "stop", "last", "h", "x", "memory", "broken"):
             setattr(self, name, _rows(getattr(self, name), index))
         self.noise = None if self.noise is None else self.noise.rows(index)
 
@@ -79,7 +80,9 @@ def adapt(
         record.calls += counter.total
         price = method.calls_per_step * problem.cost
         broken = torch.zeros(len(x))
-        front = _Front(watched, rows, t, stop, h, x, memory, control.noise, broken)
+        front = _Front(
+            watched, rows, t, stop, watched.sizes(stop)[1], h, x, memory, control.noise, broken
+        )
         while len(front.rows) and not ended:
             if record.spent(int(record.calls.max()) + price):
                 record.fail("max_calls", front.rows, front.x, front.t)
@@ -112,7 +115,7 @@ def _attempt(method: Method, front: _Front, controller: Controller, record: Reco
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
-    unit = align(front.problem.tolerance(t1, front.stop).to(front.x), front.x)
+    unit = align(front.problem.tolerance(t1, front.last).to(front.x), front.x)
     ratio = controller.ratio(step.error, step.x, unit)
     accept = ratio <= method.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()

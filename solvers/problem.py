@@ -25,6 +25,10 @@ def _describe(t: float) -> str:
     return f"t={t:.4g}"
 
 
+def _ones(t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(t), torch.ones_like(t)
+
+
 def _itself(t: Tensor) -> Tensor:
     return t
 
@@ -42,10 +46,9 @@ class Problem:
             default, the drift is taken to work for any rows.
         describe: A function from a time to the words by which errors call it.
         cost: The network calls of one evaluation of the drift, for budgets.
-        unit: What states are multiplied with to be in the units of tolerances, as a function of times.
-            By default 1.
-        size: The usual size of states, in the units of tolerances, as a function of times: where it grows,
-            an error made before grows with it. By default 1.
+        sizes: A function of times: what states are multiplied with to be in the units of tolerances, and
+            the usual size that they have there. Where it grows, an error made before grows with it. By
+            default both are 1.
         pace: A monotone function of times, and its inverse, by which the lengths of steps are bounded. By
             default, time itself.
         longest: The largest step under tolerances, in this pace and for each order of the method, unless a run
@@ -57,8 +60,7 @@ class Problem:
     rows: Callable[[Tensor], "Problem"] | None = field(default=None, kw_only=True)
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
     cost: int = field(default=1, kw_only=True)
-    unit: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
-    size: Callable[[Tensor], Tensor] = field(default=torch.ones_like, kw_only=True)
+    sizes: Callable[[Tensor], tuple[Tensor, Tensor]] = field(default=_ones, kw_only=True)
     pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = field(
         default=None, kw_only=True
     )
@@ -103,10 +105,16 @@ class Problem:
         between = torch.linspace(0, 1, pieces + 1, dtype=torch.float64)[1:-1]
         return torch.cat([ends[:1], time(torch.lerp(first, last, between)), ends[-1:]])
 
-    def tolerance(self, t: Tensor, stop: Tensor) -> Tensor:
-        r"""Returns what an absolute tolerance of 1 at `stop` allows in states at `t`, with their shape."""
+    def tolerance(self, t: Tensor, last: Tensor) -> Tensor:
+        r"""Returns what an absolute tolerance of 1 at the end allows in states at times, with their shape.
 
-        return (self.size(t) / self.size(stop)).clamp(max=1) / self.unit(t)
+        Arguments:
+            t: The times.
+            last: The usual size of states at the end, of :attr:`sizes`.
+        """
+
+        unit, size = self.sizes(t)
+        return (size / last).clamp(max=1) / unit
 
     def subset(self, index: Tensor) -> "Problem":
         r"""Returns the problem of some rows."""

@@ -163,7 +163,7 @@ class Edict(Reversible):
         rises = not bool((t1 < t0).any())
         low, high = (t0, t1) if rises else (t1, t0)
         decay, weight = (factors(c, x) for c in ddim(problem.linear, low, high))
-        ratio = scalars(problem.unit(high) / problem.unit(low), x)
+        ratio = scalars(problem.sizes(high)[0] / problem.sizes(low)[0], x)
         columns = zip(decay, weight, ratio, problem.at(low, x), strict=True)
         return [_Mix(rises, *column) for column in columns]
 

@@ -100,8 +100,8 @@ class _Field:
 
         before, after = self.state.abs(), self.probe.abs()
         error = ratio * (controller.atol + controller.rtol * torch.maximum(before, after))
-        rows = torch.tensor([self.probed, self.last], dtype=torch.float64)[:, None]
-        unit = self.problem.tolerance(*rows.expand(2, len(after)))
+        now, end = torch.tensor([[self.probed], [self.last]], dtype=torch.float64)
+        unit = self.problem.tolerance(now.expand(len(after)), self.problem.sizes(end)[1])
         return controller.ratio(error, after, align(unit.to(after), after)).max().to(ratio)
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
@@ -252,7 +252,9 @@ class Torchdiffeq(Solver):
         if self.solo:  # its tolerances are numbers, so the absolute one is that of the start
             if controller.first_step is not None:
                 raise ValueError(f"first_step= has no effect on {self}; leave it out.")
-            tolerances["atol"] *= float(problem.tolerance(times[0], times[-1]).clamp(max=1))
+            tolerances["atol"] *= float(
+                problem.tolerance(times[0], problem.sizes(times[-1])[1]).clamp(max=1)
+            )
             return {**tolerances, "options": options}
         start = times[:1].expand(len(x))
         stop = times[-1:].expand(len(x))

@@ -44,6 +44,7 @@ def test_weights_of_any_step_sum_to_one_less_its_decay(step: float) -> None:
     assert first.item() == pytest.approx(step - 1 + math.exp(-step), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [ss.VP(), ss.Interpolant()], ids=["VP", "Interpolant"])
 def test_adaptive_noise_leaves_the_weights_and_widths_of_modes(process: ss.Process) -> None:
     means = torch.tensor([[2.0], [-1.0]], dtype=torch.float64)

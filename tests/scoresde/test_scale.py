@@ -189,6 +189,7 @@ def test_the_prior_part_sees_the_data_in_hand() -> None:
     assert (found.budget["prior"] >= 0.9 * error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [ss.VE(), ss.VP()])
 def test_the_total_covers_data_far_off_the_centre(process: ss.Process) -> None:
     means = torch.tensor([[8.0, -6.0], [9.0, -5.0]]).double()

@@ -93,6 +93,7 @@ class Turned(nn.Module):
         return self.oracle.denoise(x, t) + 0.3 * level**2 / (1 + level**2) ** 2 * turned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"rtol": 1e-2, "atol": 1e-2}, {"solver": "heun", "steps": 30, "nodes": 200}]
 )
@@ -104,6 +105,7 @@ def test_the_total_holds_for_scores_that_are_no_gradients(options: dict[str, Any
     assert within(ss.log_likelihood(model, x, **options), truth) > 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("divergence", "probes"),
     [("exact", None), ("hutch++", 12), ("hutchinson", 2), ("hutchinson", 1), ("fixed", 1)],
@@ -127,6 +129,7 @@ def test_a_row_is_what_it_is_alone(divergence: str, probes: int | None, d: int, 
         assert torch.allclose(whole.total, parts.total, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_target_is_met_by_exact_divergences_where_probes_are_dearer() -> None:
     oracle = mixture("VP", 4)
     x = oracle.data(6, seed=1)
@@ -147,6 +150,7 @@ def test_few_dimensions_stay_exact() -> None:
     assert found.stderr.tolist() == [0.0] * 3
 
 
+@pytest.mark.slow
 def test_a_target_that_is_missed_is_said() -> None:
     oracle = mixture("VP", 3)
     with pytest.warns(
@@ -161,6 +165,7 @@ def test_a_target_that_is_missed_is_said() -> None:
     assert "pass target_stderr=" not in found.advice
 
 
+@pytest.mark.slow
 def test_advice_can_be_followed() -> None:
     oracle = mixture("VP", 2)
     x = oracle.data(2)
@@ -203,6 +208,7 @@ def test_noise_whose_error_is_not_known_says_so() -> None:
     assert "draws=" in one.advice
 
 
+@pytest.mark.slow
 def test_levels_that_are_not_the_datas_are_said() -> None:
     wide = ss.GaussianOracle(torch.zeros(3), 1.5, ss.VP())  # on [-3, 3], say
     levels = torch.randint(0, 256, (8, 3), generator=torch.Generator().manual_seed(0))

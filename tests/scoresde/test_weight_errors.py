@@ -28,6 +28,7 @@ def test_the_balance_of_a_product_is_one() -> None:
     assert "first order in its 200 steps" in repr(found)
 
 
+@pytest.mark.slow
 def test_the_stated_error_of_the_mass_covers_its_spread() -> None:
     first, other = gaussian(1.0), gaussian(1.0, 1.0)
     # the mass of N(0, v) N(m, v) is N(m; 0, 2 v), with the noise at t_min
