@@ -115,7 +115,7 @@ class Cosine(Schedule):
         u0 = self._angle(0.0)
         signal, noise = sigmoid(2 * log_snr), sigmoid(-2 * log_snr)
         cos2 = math.cos(u0) ** 2
-        u = torch.atan2((math.sin(u0) ** 2 + cos2 * noise).sqrt(), (cos2 * signal).sqrt())
+        u = torch.atan(((math.sin(u0) ** 2 + cos2 * noise) / (cos2 * signal)).sqrt())
         return (u - u0) * (1 + self.offset) * 2 / math.pi
 
     def _angle(self, t: Any) -> Any:

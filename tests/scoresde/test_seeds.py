@@ -11,6 +11,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
+from scoresde.frames import Frame, constant_noise
 from solvers.brownian import key_of_rows
 
 from .cases import PROCESSES, mixture
@@ -59,6 +60,24 @@ def test_parts_equal_the_whole_on_every_process(process: str, options: dict[str,
         assert torch.allclose(whole, parts, atol=1e-12)
     else:
         assert torch.equal(whole, parts)
+
+
+@pytest.mark.parametrize("process", ["VP", "VP-cosine", "SubVP", "VE", "EDM", "Interpolant"])
+def test_what_depends_on_time_rounds_alike_in_part_of_a_grid(process: str) -> None:
+    here = PROCESSES[process]
+    t = torch.linspace(here.t_min, here.t_max, 2000)
+    log_snr, frame = here.log_snr(t), Frame(here, torch.tensor([0.1]), constant_noise(1.0))
+    functions: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
+        (here.log_snr, (t,)),
+        (here.diffusion, (t,)),
+        (lambda t: torch.stack([*here.scales(t), *here.rates(t)], -1), (t,)),
+        (here.time, (log_snr,)),
+        (frame.decay, (log_snr[:-1], log_snr[1:])),
+        (frame.noise_std, (log_snr[:-1], log_snr[1:])),
+    ]
+    for function, times in functions:
+        parts = zip(*(time.split(5) for time in times), strict=True)
+        assert torch.equal(torch.cat([function(*part) for part in parts]), function(*times))
 
 
 def test_samples_with_their_own_times_go_on_as_well() -> None:
