@@ -279,7 +279,7 @@ def _backwards(options: dict[str, Any]) -> dict[str, Any]:
 
     def worst(parts: tuple[Tensor, ...]) -> Tensor:
         _, y, adjoint, *weights = parts
-        each = [row_rms(y), row_rms(adjoint), *(row_rms(w[None]) for w in weights)]
+        each = [row_rms(y), row_rms(adjoint), *(row_rms(w.reshape(1, -1)) for w in weights)]
         return torch.cat(each).max().to(y)
 
     return {**kept, "norm": worst}

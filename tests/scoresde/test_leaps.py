@@ -18,6 +18,7 @@ SOLVERS = [
     for name in solvers.available()
     if solvers.get(name).adaptive and not solvers.get(name).stochastic and "scipy" not in name
 ]
+FIRST = ("exponential", "dopri5", "torchdiffeq/dopri5")  # at every commit
 STANDARD = ("VP", "VP-cosine", "SubVP", "VE", "EDM", "Interpolant")
 WIDE = ss.EDM(ss.Karras(0.002, 1e5))
 FEW = [(1.0, 1e-1), (0.5, 1e-3), (0.2, 1e-2)]  # deviations and tolerances
@@ -51,7 +52,11 @@ def misses(process: Process, std: float, tolerance: float, up: bool, **options: 
 @pytest.mark.parametrize("up", [False, True], ids=["down", "up"])
 @pytest.mark.parametrize(
     ("solver", "process"),
-    [(solver, process) for process in STANDARD for solver in SOLVERS]
+    [
+        pytest.param(solver, process, marks=() if solver in FIRST else pytest.mark.slow)
+        for process in STANDARD
+        for solver in SOLVERS
+    ]
     + [("exponential", process) for process in PROCESSES if process not in STANDARD],
 )
 def test_gaussians_come_out_at_loose_tolerances(solver: str, process: str, up: bool) -> None:

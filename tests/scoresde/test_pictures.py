@@ -43,6 +43,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
 # ---- axes
 
 
+@pytest.mark.slow
 @given(st.floats(-12, 12), st.floats(0.02, 20))
 def test_every_logarithmic_axis_has_enough_numbers_that_fit(low: float, decades: float) -> None:
     numbers = ticks.logarithmic(10**low, 10 ** (low + decades))
@@ -51,6 +52,7 @@ def test_every_logarithmic_axis_has_enough_numbers_that_fit(low: float, decades:
     assert all(10**low * (1 - 1e-6) <= n <= 10 ** (low + decades) * (1 + 1e-6) for n in numbers)
 
 
+@pytest.mark.slow
 def test_numbers_on_axes_are_the_round_ones() -> None:
     assert ticks.logarithmic(0.9, 12000) == pytest.approx([1, 10, 100, 1000, 10000])
     assert ticks.logarithmic(0.09, 5) == pytest.approx([0.1, 0.3, 1, 3])
@@ -59,6 +61,7 @@ def test_numbers_on_axes_are_the_round_ones() -> None:
     assert ticks.signed(-2, 200, 1.0) == pytest.approx([-1, 0, 1, 10, 100])
 
 
+@pytest.mark.slow
 @given(st.floats(-3, 3), st.floats(-3, 3), st.floats(-4, 2))
 def test_axes_that_are_linear_near_zero_have_numbers(a: float, b: float, near: float) -> None:
     low, high = sorted((a, b + 0.01))
@@ -66,6 +69,7 @@ def test_axes_that_are_linear_near_zero_have_numbers(a: float, b: float, near: f
         assert len(ticks.signed(low, high, 10**near)) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [(1.1, 1.6, 2.1), (2e-7, 3e-7, 4e-7), (3.0, 3.02, 3.05)])
 def test_charts_have_labels_within_a_decade(
     values: tuple[float, ...], written: Written, tmp_path: Path
@@ -85,6 +89,7 @@ def test_charts_have_labels_within_a_decade(
             assert len(set(shown)) >= 3, shown
 
 
+@pytest.mark.slow
 def test_axis_that_is_linear_near_zero_says_so(written: Written, tmp_path: Path) -> None:
     lines = {"a": [(5.0, 0.4, 0.01), (10.0, 0.004, 0.02)], "b": [(5.0, 0.3, 0.01)]}
     plots.work_precision(tmp_path / "a.png", lines, [(5.0, 0.3)], "energy")
@@ -96,6 +101,7 @@ def test_axis_that_is_linear_near_zero_says_so(written: Written, tmp_path: Path)
     assert (plain.get_yscale(), plain.get_ylabel()) == ("log", "energy")
 
 
+@pytest.mark.slow
 def test_curves_can_be_told_apart(written: Written, tmp_path: Path) -> None:
     same = [(5.0, 1.0, 0.0), (10.0, 0.5, 0.0)]
     lines = {f"solver {i}": same for i in range(40)}
@@ -108,6 +114,7 @@ def test_curves_can_be_told_apart(written: Written, tmp_path: Path) -> None:
     assert len(looks) == len(set(looks)) == 40
 
 
+@pytest.mark.slow
 def test_legends_lie_beside_what_they_name(written: Written, tmp_path: Path) -> None:
     t = ss.geometry.follow(mixture(ss.EDM()), 4, solver="ddim", steps=6)
     plots.trajectory(tmp_path / "t.png", t)
@@ -176,6 +183,7 @@ def test_report_of_points_has_a_scatter(d: int, written: Written, tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 def test_report_says_why_it_has_no_pictures(tmp_path: Path) -> None:
     model = ss.GaussianOracle(torch.zeros(5), 1.0, process=ss.VP())
     c = ss.compare(model, ["ddim"], [6], samples=8, progress=False)
@@ -221,6 +229,7 @@ def test_pictures_of_others_are_tiles_without_gaps(tmp_path: Path) -> None:
         tiles.read_picture(tmp_path / "cut.png", model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said", ["", "[]", "{}", '{"gap": -1, "zoom": 1, "count": 1}', '{"gap": 0, "zoom": 0, "count": 1}',
              '{"gap": 1, "zoom": 1e400, "count": 4}', '{"gap": 1, "zoom": 1, "count": null}'],
@@ -233,11 +242,13 @@ def test_pictures_that_say_nonsense_are_refused(said: str, tmp_path: Path) -> No
         tiles.read_picture(tmp_path / "x.png", images_of(8))
 
 
+@pytest.mark.slow
 def test_points_are_drawn_where_a_picture_is_asked_for(tmp_path: Path) -> None:
     tiles.write_picture(tmp_path / "x.png", torch.randn(30, 2))
     assert Image.open(tmp_path / "x.png").size[0] > 200
 
 
+@pytest.mark.slow
 def test_images_are_taken_alone_and_on_any_range(written: Written, tmp_path: Path) -> None:
     x = torch.rand(3, 1, 8, 8)
     plots.images(str(tmp_path / "a.png"), x, low=0.0, high=1.0)
@@ -249,6 +260,7 @@ def test_images_are_taken_alone_and_on_any_range(written: Written, tmp_path: Pat
 # ---- matplotlib's own state
 
 
+@pytest.mark.slow
 def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) -> None:
     from matplotlib import pyplot
 

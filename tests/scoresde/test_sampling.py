@@ -111,7 +111,9 @@ def test_stochastic_and_deterministic_marginals_agree_on_the_way(level: float) -
 
 
 @pytest.mark.parametrize("solver", FIXED)
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 14, 15, 27])
+@pytest.mark.parametrize(
+    "steps", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 9, 14, 15, 27))]
+)
 def test_any_number_of_steps_is_finite(solver: str, steps: int) -> None:
     for process in (ss.VP(), ss.EDM()):
         options = {**spend(solver, steps), "on_failure": "partial"}  # some diverge at so few
@@ -123,6 +125,7 @@ def test_any_number_of_steps_is_finite(solver: str, steps: int) -> None:
         assert s.times[-1] == process.start_of("sampling")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", FIXED)
 def test_a_thousand_steps_are_finite(solver: str) -> None:
     s = ss.sample(gaussian(ss.EDM()), 1, solver=solver, **spend(solver, 1000))

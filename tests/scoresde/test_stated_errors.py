@@ -59,6 +59,7 @@ def test_the_total_holds_under_a_condition(process: str, known: bool) -> None:
     assert found.total.mean() < 5 * (found.nats - truth).abs().mean() + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["VP", "EDM"])
 @pytest.mark.parametrize(
     "options",
@@ -143,6 +144,7 @@ def test_a_target_is_met_by_exact_divergences_where_probes_are_dearer() -> None:
     assert torch.allclose(alone.nats, found.nats[2:3], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_few_dimensions_stay_exact() -> None:
     oracle = mixture("VP", 2)
     found = ss.log_likelihood(oracle, oracle.data(3), target_stderr=0.2)
@@ -181,6 +183,7 @@ def test_advice_can_be_followed() -> None:
     assert "probes is not known" in fixed.advice
 
 
+@pytest.mark.slow
 def test_a_failed_path_is_said() -> None:
     oracle = mixture("VP", 2)
     with pytest.warns(UserWarning, match=r"the path of samples \[0, 1\] failed"):
@@ -191,6 +194,7 @@ def test_a_failed_path_is_said() -> None:
 WIDE = ss.GaussianOracle(torch.full((3,), 0.2).double(), 0.35, ss.VP())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [0, 1])
 def test_one_draw_of_dequantisation_states_its_error(row: int) -> None:
     x = ss.quantize(WIDE.data(2), levels=9).clamp(-1, 1)[row : row + 1].expand(200, 3)
@@ -200,6 +204,7 @@ def test_one_draw_of_dequantisation_states_its_error(row: int) -> None:
     assert (one.budget["dequantisation"] > 0).all()
 
 
+@pytest.mark.slow
 def test_noise_whose_error_is_not_known_says_so() -> None:
     x = ss.quantize(WIDE.data(2), levels=9).clamp(-1, 1)
     one = ss.discrete_log_likelihood(WIDE, x, levels=9, dequantization="truncated_normal")

@@ -60,6 +60,7 @@ def test_the_limit_is_where_errors_outgrow_the_data() -> None:
     assert trusted_level(rough(0.0), x, 1) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("scale", [0.003, 1.0, 10.0])
 def test_exact_functions_have_no_limit(process: str, scale: float) -> None:
@@ -72,6 +73,7 @@ def test_exact_functions_have_no_limit(process: str, scale: float) -> None:
     assert measured(model, x, 1).level == math.inf
 
 
+@pytest.mark.slow
 def test_the_covariance_of_the_data_is_found() -> None:
     found = measured(gaussian(ss.EDM()), torch.zeros(1, 2, dtype=torch.float64), 1)
     covariance = torch.tensor([[0.30, 0.10], [0.10, 0.20]], dtype=torch.float64)
@@ -110,6 +112,7 @@ def test_guided_samples_stay_with_the_data(make, options) -> None:  # type: igno
         ss.sample(make(model, math.inf), 100, dtype=torch.float64, **options)
 
 
+@pytest.mark.slow
 def test_a_model_is_checked_once_and_again_when_it_is_trained() -> None:
     model = rough()
     x, t = torch.zeros(3, 2, dtype=torch.float64), torch.tensor(0.5)
@@ -128,6 +131,7 @@ def test_a_model_is_checked_once_and_again_when_it_is_trained() -> None:
     assert model.network.calls > first + 2
 
 
+@pytest.mark.slow
 def test_above_the_limit_the_model_is_left_alone_row_by_row() -> None:
     model, x = mixture(ss.EDM()), torch.randn(4, 2, dtype=torch.float64)
     t = torch.tensor([0.5, 3.0, 1.0, 5.0], dtype=torch.float64)
@@ -143,6 +147,7 @@ def test_above_the_limit_the_model_is_left_alone_row_by_row() -> None:
             guidance.universal(model, loss, 0.7, target=1.0, max_level=wrong)
 
 
+@pytest.mark.slow
 def test_a_network_that_detaches_is_named() -> None:
     oracle = mixture(ss.VP())
     cut = ss.NetworkScore(lambda x, t: oracle.denoise(x, t).detach(), ss.VP(), "data", shape=(2,))
@@ -152,6 +157,7 @@ def test_a_network_that_detaches_is_named() -> None:
             ss.sample(guided, 2, steps=3)
 
 
+@pytest.mark.slow
 def test_parts_of_a_guided_model_are_checked_one_by_one() -> None:
     model = rough()
     x = torch.zeros(1, 2, dtype=torch.float64)
@@ -160,6 +166,7 @@ def test_parts_of_a_guided_model_are_checked_one_by_one() -> None:
     assert trusted_level(guidance.thresholded(model), x, 1) == trusted_level(model, x, 1)
 
 
+@pytest.mark.slow
 def test_twisted_samples_are_led_by_derivatives_that_hold() -> None:
     r"""p(y) of y = the first entry + noise of 0.3, for data of deviation 1: N(0.5 | 0, 1.09)."""
 
