@@ -146,7 +146,7 @@ def test_a_stop_says_what_is_kept(
         scored.append(arguments)
         entry = torch.zeros(2)
         return SimpleNamespace(nats=entry, stderr=entry, total=entry, calls=entry.int(), derivatives=entry.int(),
-                               budget={"path": entry})  # fmt: skip
+                               budget={"path": entry}, cures={})  # fmt: skip
 
     monkeypatch.setattr(likelihood, "_density", density)
     arguments = ("likelihood", "digits", "--data", "x.npy", "--batch-size", 2, "--out", "s.csv")  # fmt: skip
