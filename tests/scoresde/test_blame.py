@@ -53,6 +53,7 @@ FAILING: dict[str, tuple[Callable[[ss.MixtureOracle], ss.ScoreModel], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 @pytest.mark.parametrize(
     "options",

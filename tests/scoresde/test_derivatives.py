@@ -193,6 +193,7 @@ def test_lattices_have_no_gradients(solver: str, grad: str) -> None:
         ss.log_likelihood(ORACLE, X, solver=solver, steps=20, grad=grad)
 
 
+@pytest.mark.slow
 def test_scipy_has_an_adjoint_alone() -> None:
     options = {"solver": "torchdiffeq/scipy_solver", "rtol": 1e-6, "atol": 1e-6, "denoise": False}
     for grad in ("backprop", "checkpoint"):
@@ -261,6 +262,7 @@ def test_dual_numbers_are_refused() -> None:
         ss.log_likelihood(ORACLE, ad.make_dual(X, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("solver", ["torchdiffeq/rk4", "torchdiffeq/dopri5"])
 def test_the_adjoint_keeps_no_memory(solver: str, back: bool) -> None:
@@ -281,6 +283,7 @@ def test_the_adjoint_keeps_no_memory(solver: str, back: bool) -> None:
         assert kept() is None
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_the_adjoint_are_a_sentence() -> None:
     z = X.clone().requires_grad_()
     y = ss.decode(ORACLE, z, solver="torchdiffeq/rk4", steps=3, grad="adjoint").x.sum()
@@ -291,6 +294,7 @@ def test_second_derivatives_of_the_adjoint_are_a_sentence() -> None:
     assert torch.autograd.grad(first[0, 0], z)[0].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_the_adjoint_finds_the_weights_of_a_function() -> None:
     layers = Layers(nn.SiLU, 2, 0).double()
     options = {"solver": "torchdiffeq/dopri5", "rtol": 1e-6, "atol": 1e-6, "clock": "log_snr"}

@@ -23,6 +23,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:at ")
 @pytest.mark.parametrize("name", GRIDS)
 def test_grids_that_end_at_the_ends_are_taken(name: str) -> None:

@@ -157,6 +157,7 @@ def _time(x: Tensor, t: Tensor) -> Tensor:
     return 0.5 * x + 0 * t[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [_halve, _by_numpy, _time])
 @pytest.mark.parametrize("solver", ["heun", "dpmpp_2m", "em", "torchdiffeq/rk4", "lattice_heun"])
 @pytest.mark.parametrize("process", [ss.VP(), ss.EDM()])
