@@ -173,7 +173,7 @@ def test_settings_out_of_range_are_refused(setting: str) -> None:
 
         known = solvers.get(solver)
         kind = type(getattr(known, name) or 0.0)
-        with pytest.raises(ValueError, match=f"{name} of {solver} must be"):
+        with pytest.raises(ValueError, match=f"{name}( of {solver})? must be"):
             dataclasses.replace(known, **{name: kind(float(value))})  # type: ignore[type-var]
 
 
@@ -288,7 +288,7 @@ def test_rows_are_chosen_by_number_or_by_whether() -> None:
     ):
         assert torch.equal(s.rows(index).x, s.x[rows])
     for wrong in ([4], [-5], [True], [0.5], []):
-        with pytest.raises((ValueError, TypeError), match="index must be rows in"):
+        with pytest.raises((ValueError, TypeError, IndexError), match="rows must be"):
             s.rows(wrong)
 
 
