@@ -51,7 +51,7 @@ NOTES = {
     "langevin_corrector": "ancestral steps, each corrected once",
     "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
-    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock; one sample at a time",
+    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock; corrects once",
     "torchdiffeq/fixed_adams": "the same as implicit_adams",
     "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
     "torchsde/srk": "in its form for additive noise",

@@ -1,10 +1,11 @@
 r"""The methods of torchdiffeq.
 
-Five traps are closed here. Adaptive methods probe and step past the last time, where a model
+Six traps are closed here. Adaptive methods probe and step past the last time, where a model
 may be undefined: they get the last time as a time to step to and a first step of ours. They leap over
 what happens between their stages: they get a largest step. Their error norm averages over the batch,
 and holds errors against the state where a step began: ours takes the worst sample, where the step ends.
-Adams methods hold for steps of equal size only, and are refused on other grids.
+Adams methods hold for steps of equal size only, and are refused on other grids; implicit ones iterate
+until the whole batch has converged: they correct once here, so that a sample does not depend on others.
 
 References:
     | Neural Ordinary Differential Equations (Chen et al., 2018)
@@ -28,6 +29,7 @@ from ..shapes import align, row_finite, row_rms
 from ..solution import Solution
 from ..solver import Control, Solver
 
+ONCE = 1e30  # tolerance of implicit ones' iteration, whose end would be that of the whole batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
 
 
@@ -144,8 +146,7 @@ class Torchdiffeq(Solver):
         calls_per_step: The evaluations of the drift in a step.
         adaptive: Whether it needs tolerances, and takes no grid.
         even: Whether it needs steps of equal size.
-        solo: Whether samples must be integrated one by one, since it ignores the error norm, or iterates until
-            all of them have converged.
+        solo: Whether samples must be integrated one by one, since it ignores the error norm.
     """
 
     method: str
@@ -243,7 +244,8 @@ class Torchdiffeq(Solver):
         self, field: _Field, x: Tensor, times: Tensor, controller: Controller | None
     ) -> dict[str, Any]:
         if controller is None:
-            return {"options": {"max_order": ADAMS_ORDER + 1}} if self.even else {}
+            once = {"rtol": ONCE, "atol": ONCE, "options": {"max_order": ADAMS_ORDER + 1}}
+            return once if self.even else {}
         problem = field.problem
         marks = problem.marks(times, controller.max_step)
         longest = marks.diff().abs().max() if problem.pace is None else torch.inf
@@ -292,8 +294,8 @@ METHODS = (
     Torchdiffeq("heun3", order=3, calls_per_step=3),
     Torchdiffeq("rk4", order=4, calls_per_step=4),
     Torchdiffeq("explicit_adams", order=4, calls_per_step=1, even=True),
-    Torchdiffeq("implicit_adams", order=4, calls_per_step=4, even=True, solo=True),
-    Torchdiffeq("fixed_adams", order=4, calls_per_step=4, even=True, solo=True),
+    Torchdiffeq("implicit_adams", order=4, calls_per_step=2, even=True),
+    Torchdiffeq("fixed_adams", order=4, calls_per_step=2, even=True),
     Torchdiffeq("adaptive_heun", order=2, calls_per_step=1, adaptive=True),
     Torchdiffeq("bosh3", order=3, calls_per_step=3, adaptive=True),
     Torchdiffeq("dopri5", order=5, calls_per_step=6, adaptive=True),

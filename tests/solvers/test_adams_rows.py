@@ -1,4 +1,4 @@
-"""Adams methods that iterate: a sample does not wait for others to converge."""
+"""Adams methods that iterate: a sample does not depend on those whose iteration would take longer."""
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ def drift(t: Tensor, x: Tensor) -> Tensor:
     return -torch.cos(3 * t) * x * x.abs()
 
 
-@pytest.mark.filterwarnings("ignore:Functional iteration")
 @pytest.mark.parametrize("name", ["explicit_adams", "implicit_adams", "fixed_adams"])
 def test_a_row_is_what_it_is_alone(name: str) -> None:
     x = torch.tensor([[0.01], [0.5], [4.0]], dtype=torch.float64)
