@@ -106,7 +106,7 @@ class Flow:
             dimension=d,
             t_min=self.start,
             noise_level=process.noise_level(self.start),
-            slope=sums.slope.norm(dim=1).detach().masked_fill(failed, math.nan),
+            slope=sums.slope.detach().masked_fill(failed[:, None], math.nan).reshape(self.x.shape),
             budget=budget,
             provenance={
                 **path.provenance,

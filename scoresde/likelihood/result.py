@@ -35,7 +35,7 @@ class Likelihood:
         provenance: What made it. "guided" says that the density is of the flow of a guided model,
             which is not that of data under its condition.
         levels: The number of levels, if it is the probability of data on levels.
-        slope: The norm of the score near `t_min`, :math:`|\nabla \log p|`, with shape (B,).
+        slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
     """
 
     nats: Tensor

@@ -394,8 +394,10 @@ def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> No
 
 
 class Plain(torch.nn.Module):
+    r"""The noise in a noisy standard normal under the variance-preserving process."""
+
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return 0.1 * x
+        return ss.VP().scales(t)[1][:, None] * x
 
 
 class Logits(torch.nn.Module):
