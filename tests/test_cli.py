@@ -1,15 +1,18 @@
-r"""The command line, in a process of its own."""
+r"""The command line: some commands in a process of their own, the others in this one."""
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from scoresde.cli.app import app
 from scoresde.training.digits_data import digits
 
 SCORESDE = [sys.executable, "-c", "from scoresde.cli import main; main()"]
@@ -20,25 +23,26 @@ def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
 
 
+def within(*arguments: object, folder: Path) -> Any:
+    r"""What a command does in this process, which starts at once, in the dtype of a process of its own."""
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with contextlib.chdir(folder):
+            return CliRunner().invoke(app, list(map(str, arguments)))
+    finally:
+        torch.set_default_dtype(before)
+
+
 def answer(*arguments: object, folder: Path) -> dict:
-    done = run(*arguments, "--json", folder=folder)
-    assert done.returncode == 0, done.stderr
+    done = within(*arguments, "--json", folder=folder)
+    assert done.exit_code == 0, done.exception or done.stderr
     return json.loads(done.stdout)
 
 
 def refusal(*arguments: object, folder: Path) -> str:
-    r"""What a command says that fails, in this process, which starts at once."""
-
-    from typer.testing import CliRunner
-
-    from scoresde.cli.app import app
-
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        done = CliRunner().invoke(app, list(map(str, arguments)))
-    finally:
-        os.chdir(before)
+    done = within(*arguments, folder=folder)
     assert isinstance(done.exception, (ValueError, TypeError, OSError)), done.exception
     return str(done.exception)
 
@@ -80,7 +84,18 @@ def test_sample_writes_what_python_draws(tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-SCORE = ["likelihood", "digits", "--data", "test.npz", "--levels", 17, "--probes", 2]
+SCORE = [
+    "likelihood",
+    "digits",
+    "--data",
+    "test.npz",
+    "--levels",
+    17,
+    "--probes",
+    2,
+    "--nodes",
+    12,
+]
 
 
 def test_likelihood_reports_bits(data: Path) -> None:
@@ -154,7 +169,7 @@ def test_all_data_is_checked_before_any_is_scored(data: Path) -> None:
 def test_likelihoods_of_arrays_that_stay_on_the_disk(data: Path) -> None:
     np.save(data / "test.npy", np.load(data / "test.npz")["x"])
     arguments = ["likelihood", "digits", "--data", "test.npy", "--levels", 17, "--label", 3]
-    said = answer(*arguments, "--probes", 1, "--dequantization", "truncated_normal", "--draws", 2,
+    said = answer(*arguments, "--probes", 1, "--nodes", 8, "--dequantization", "truncated_normal", "--draws", 2,
                   "--guidance", 1.5, folder=data)  # fmt: skip
     assert said["samples"] == 4
 

@@ -78,6 +78,7 @@ def test_bounds_in_steps_rise_to_the_density() -> None:
     assert gaps[2] == pytest.approx(6 * euler / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_bounds_in_steps_are_the_sum_over_all_steps() -> None:
     oracle, steps = oracle_of(ss.VP()), 5
     x = oracle.data(3, seed=8)
@@ -188,6 +189,7 @@ class Slope(nn.Module):
         return mean, self.weights[1, 0] + 0.3 + self.weights[1, 1] * x.square()
 
 
+@pytest.mark.slow
 def test_learned_noise_tightens_the_bound() -> None:
     noise = ss.VariationalNoise(Slope())
     losses = list(ss.fit_noise(noise, GAUSS, GRID, steps=150, batch=25, lr=0.03, **ON))

@@ -171,6 +171,7 @@ def test_references_say_how_exact_they_are() -> None:
     assert 1e-5 < noisy.gap.median() < 0.02
 
 
+@pytest.mark.slow
 def test_distances_come_with_floors_and_errors() -> None:
     oracle = mixture(ss.VP())
     data = oracle.data(400, seed=3)

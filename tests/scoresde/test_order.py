@@ -11,6 +11,7 @@ import solvers
 from solvers import ExponentialMultistep, SemiLinear, Solver
 from solvers.path import RESOLUTION
 
+from ..families import family_first
 from .cases import PROCESSES, mixture, quantile
 
 ON_EVEN_GRIDS = [
@@ -38,7 +39,7 @@ def times(process: ss.Process, solver: Solver, start: float, stop: float, steps:
 
 
 @pytest.mark.parametrize("process", ["VP", "EDM"])
-@pytest.mark.parametrize("name", ON_EVEN_GRIDS)
+@pytest.mark.parametrize("name", family_first(ON_EVEN_GRIDS))
 def test_order_is_the_catalogues(name: str, process: str) -> None:
     solver, oracle, errors = solvers.get(name), quantile(PROCESSES[process]), []
     start, stop = (oracle.process.at_noise_level(level) for level in (5.0, 0.2))

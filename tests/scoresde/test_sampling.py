@@ -10,6 +10,7 @@ import scoresde as ss
 import solvers
 from scoresde.grids import NAMES, grid_times
 
+from ..families import family_first
 from .cases import MEANS, PROCESSES, gaussian, mixture, quantile
 
 each = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
@@ -40,7 +41,7 @@ def moments(x: Tensor) -> Tensor:
     return torch.cat([x.mean(0), x.T.cov().flatten()])
 
 
-@pytest.mark.parametrize(("solver", "process"), PAIRS)
+@pytest.mark.parametrize(("solver", "process"), family_first(*zip(*PAIRS, strict=True)))
 def test_samples_have_the_moments_of_gaussian_data(solver: str, process: str) -> None:
     oracle, count = gaussian(PROCESSES[process]), 4000
     steps = 150 if solvers.get(solver).order < 2 else 60
@@ -50,7 +51,7 @@ def test_samples_have_the_moments_of_gaussian_data(solver: str, process: str) ->
     assert (moments(x) - want).abs().max() < (0.12 if first_order else 0.035)
 
 
-@pytest.mark.parametrize("solver", FLOWS)
+@pytest.mark.parametrize("solver", family_first(FLOWS))
 @pytest.mark.parametrize("process", ["VP", "EDM", "Interpolant"])
 def test_flows_follow_the_exact_flow(solver: str, process: str) -> None:
     oracle = quantile(PROCESSES[process])
@@ -82,7 +83,7 @@ TAKES_ETA = [
 ]
 
 
-@pytest.mark.parametrize("solver", TAKES_ETA)
+@pytest.mark.parametrize("solver", family_first(TAKES_ETA))
 def test_a_flow_solver_with_eta_adds_the_noise_it_takes_away(solver: str) -> None:
     oracle = gaussian(ss.VP())
     options = {"steps": 80, "grid": "log_snr", "eta": 1.0, "noise": "path", "seed": 2}
@@ -110,7 +111,7 @@ def test_stochastic_and_deterministic_marginals_agree_on_the_way(level: float) -
         assert (moments(x) - want).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("solver", FIXED)
+@pytest.mark.parametrize("solver", family_first(FIXED))
 @pytest.mark.parametrize(
     "steps", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 9, 14, 15, 27))]
 )
@@ -133,7 +134,7 @@ def test_a_thousand_steps_are_finite(solver: str) -> None:
     assert s.accepted.tolist() == [1000]
 
 
-@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("solver", family_first(ALL))
 def test_a_sample_does_not_depend_on_its_batch(solver: str) -> None:
     oracle, options = mixture(ss.VP()), spend(solver, 12)
     together = ss.sample(oracle, 5, solver=solver, seed=9, **options)
@@ -192,7 +193,7 @@ def test_karras_grid_is_its_formula() -> None:
     assert torch.allclose(grid_times(ss.EDM(), "rho", 80.0, 0.002, 9), want)
 
 
-@pytest.mark.parametrize("solver", [name for name in FLOWS if name not in ONE_WAY])
+@pytest.mark.parametrize("solver", family_first(n for n in FLOWS if n not in ONE_WAY))
 def test_round_trip_converges(solver: str) -> None:
     oracle = mixture(ss.VP())
     x, options = (

@@ -137,6 +137,7 @@ def bias(tolerance: float, kind: type[Path], rows: int = 1500) -> float:
     return abs(run(torch.tensor([0.0, 6.0]), "exponential_sde", noise, **adaptive) / truth - 1)
 
 
+@pytest.mark.slow
 def test_bias_falls_with_the_tolerance_on_one_path_but_grows_with_new_noise() -> None:
     kept, redrawn = (
         [bias(tolerance, kind) for tolerance in (0.1, 0.01)] for kind in (Path, Redrawn)
