@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import scoresde as ss
+import solvers
 from solvers.problem import ConstantRate
 from solvers.weights import exact, weights
 
@@ -77,3 +78,18 @@ def test_adaptive_noise_leaves_the_weights_and_widths_of_modes(
     process: str, tolerance: float
 ) -> None:
     _check_modes(_modes(PROCESSES[process], 2), 16_000, tolerance)
+
+
+@pytest.mark.parametrize("level", [0.5, 5.0])
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_langevin_steps_leave_the_law_of_any_dimension(size: int, level: float) -> None:
+    model = ss.GaussianOracle(torch.zeros(size, dtype=torch.float64), 1.0, process=ss.EDM())
+    count, ratio = 8000 // size, 0.16
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(count, size, dtype=torch.float64, generator=draw) * math.hypot(1, level)
+    steps = solvers.Langevin("steps", None, corrections=200, ratio=ratio)
+    times = torch.tensor([level * (1 + 1e-6), level], dtype=torch.float64)
+    y = ss.decode(model, x, solver=steps, times=times, t_max=float(times[0]), denoise=False).x
+    tau, noisy = 2 * ratio**2, level**2 / (1 + level**2)
+    right = (1 + level**2) / (1 - tau * noisy / 2)  # where steps of this size have their balance
+    assert y.var().item() == pytest.approx(right, rel=3.5 * math.sqrt(2 / (count * size)))
