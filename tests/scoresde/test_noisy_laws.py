@@ -1,6 +1,8 @@
 r"""Much noise, and noise under tolerances: the laws they must leave."""
 
 import math
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import solvers
 from solvers.problem import ConstantRate
 from solvers.weights import exact, weights
 
-from .cases import PROCESSES
+from .cases import PROCESSES, mixture
 
 FULL = (10.0, 100.0, 1e4)  # amounts of noise after which a step starts anew
 ONCE = ("ddim", "ancestral", "er_sde", "unipc_1", "dpmpp_2s_ancestral", "recurrent")
@@ -93,3 +95,44 @@ def test_langevin_steps_leave_the_law_of_any_dimension(size: int, level: float) 
     tau, noisy = 2 * ratio**2, level**2 / (1 + level**2)
     right = (1 + level**2) / (1 - tau * noisy / 2)  # where steps of this size have their balance
     assert y.var().item() == pytest.approx(right, rel=3.5 * math.sqrt(2 / (count * size)))
+
+
+FLOW = (
+    "deis_3",
+    "dpm_2m",
+    "ipndm_4",
+    "lms_4",
+    "dpm_2",
+    "em",
+    "torchsde/reversible_heun",
+    "unipc_4",
+    "sa",
+)
+
+
+@pytest.mark.filterwarnings("ignore:at ")
+@pytest.mark.parametrize(
+    "process",
+    [
+        "VP",
+        *(
+            pytest.param(p, marks=pytest.mark.slow)
+            for p in ("EDM", "VE", "VP-cosine", "Interpolant")
+        ),
+    ],
+)
+@pytest.mark.parametrize("solver", FLOW)
+def test_noise_that_a_solver_multiplies_is_told(solver: str, process: str) -> None:
+    r"""The second moment of data is known, so that what comes out shows who had to warn."""
+
+    model = mixture(PROCESSES[process])
+    right = model.data(4000).square().mean().sqrt().item()
+    for eta, steps in ((1.0, 5), (2.0, 20), (1.0, 50)):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            options: dict[str, Any] = {"solver": solver, "steps": steps, "eta": eta, "seed": 1}
+            s = ss.sample(model, 200, on_failure="partial", **options)
+        told = any("noisy steps" in str(w.message) for w in heard)
+        gain = s.x.square().mean().sqrt().item() / right
+        assert told or not s.ok or gain < 1.8
+        assert gain > 1.2 or not told
