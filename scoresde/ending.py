@@ -21,6 +21,7 @@ from .process import Process
 from .running import Run, running
 from .settings import Settings
 from .transport import transport
+from .trial import warn_of_gain
 from .warning import warn
 
 FAR = 30.0  # times the size due, for all samples at once: a warning
@@ -37,6 +38,7 @@ def carried(
 ) -> Solution:
     r"""Carries states to the last of some times, and looks at their size; see :func:`transport`."""
 
+    warn_of_gain(model, times, settings)
     solution = transport(model, x, times, settings, companion)
     return _judged(model, x, solution, settings, clean=False)
 
@@ -50,6 +52,7 @@ def denoised(
 ) -> Solution:
     r"""Carries states to the last of some times, ended by one denoising; see :func:`transport`."""
 
+    warn_of_gain(model, times, settings)
     solution = transport(model, x, times, settings, companion)
     t, whole = solution.times[-1], len(x)
     clean, failure = [], Failure("nonfinite", (), "")

@@ -48,6 +48,9 @@ class Seen(Brownian):
     def fresh(self, step: int, k: int) -> Tensor:
         return self.split(self.motion.fresh(step, k))
 
+    def check(self, times: Tensor) -> None:
+        self.motion.check(self.clock(times))
+
     def rows(self, index: Tensor) -> "Seen":
         return replace(self, motion=self.motion.rows(index))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers import Solution
-from solvers.brownian import key_of_rows
+from solvers.brownian import key_of_rows, keys_of_steps
 
 from .models import ScoreModel
 from .noises import noise_kind
@@ -35,7 +35,8 @@ class _Pass(NamedTuple):
     r"""A noisy run under the default seed: what its noise was, where it started, and what it came to."""
 
     noise: tuple[str, int, str]
-    times: list[float]
+    ends: tuple[float, float]
+    steps: frozenset[int]
     start: int
     states: frozenset[int]
 
@@ -98,7 +99,8 @@ def warn_of_second_pass(
     states = [solution.x[:1], *(() if solution.path is None else solution.path[:, :1])]
     here = _Pass(
         (noise_kind(settings), settings.first_index, solution.provenance["process"]),
-        times.tolist(),
+        (float(times[0]), float(times[-1])),
+        frozenset(keys_of_steps(times).tolist()),
         int(key_of_rows(z[:1])),
         frozenset(key_of_rows(torch.cat(states)).tolist()),
     )
@@ -128,8 +130,8 @@ def _shares_noise(here: _Pass, other: _Pass) -> bool:
     if here.noise != other.noise:
         return False
     if here.noise[0] == "path":
-        return max(here.times[-1], other.times[-1]) < min(here.times[0], other.times[0])
-    return not set(here.times[:-1]).isdisjoint(other.times[:-1])
+        return max(here.ends[1], other.ends[1]) < min(here.ends[0], other.ends[0])
+    return not here.steps.isdisjoint(other.steps)
 
 
 def _is_new(call: int) -> bool:

@@ -12,7 +12,7 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -22,11 +22,12 @@ from torch import Tensor
 
 from .shapes import factors
 
-VERSION = 3  # of the noise: it changes when the same seed gives other numbers
+VERSION = 4  # of the noise: it changes when the same seed gives other numbers
 START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
     1, 11
 )  # the streams
 AT_ONCE = 2**22  # entries of which keys are made at once
+TOGETHER = 2**15  # normals up to which more blocks are drawn at once: more of them fill caches
 Seed = int | Tensor  # one for all, or one per sample
 
 
@@ -84,10 +85,19 @@ def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
     return _mix(own + _mix(key_of_rows(x).to(own.device)) * GAMMA)
 
 
-def keys_of_times(times: Tensor) -> Tensor:
-    r"""Returns a key of each of some times, in float64, with their shape."""
+def keys_of_steps(times: Tensor) -> Tensor:
+    r"""Returns a key of each step of a grid, with shape (n,) or (n, B) for n + 1 times.
 
-    return _mix(_mix((times.double() + 0.0).contiguous().view(torch.int64) * GAMMA))
+    It is of the time at which the step starts, as float32 has it: a grid and its copy in float32 have the
+    same keys. Only where float32 does not tell both ends of a step apart, so that a copy is no grid, all digits
+    count. Neighbours have no part in it, so it is the same in part of a grid.
+    """
+
+    times = times.double() + 0.0  # there is one zero
+    rounded = times.float().double()
+    told = rounded[:-1] != rounded[1:]
+    starts = torch.where(told, rounded[:-1], times[:-1]).contiguous()
+    return _mix(_mix(starts.view(torch.int64) * GAMMA) + ~told)
 
 
 def _words(key: Tensor, first: int | Tensor, count: int) -> Tensor:
@@ -174,6 +184,11 @@ class Brownian(ABC):
 
         return self
 
+    def check(self, times: Tensor) -> None:
+        r"""Refuses a grid, in the clock of this motion, whose steps are too short to have its law."""
+
+        return None
+
     def rows(self, index: Tensor) -> Self:
         r"""Returns the noise of some rows."""
 
@@ -191,8 +206,9 @@ class Keyed(Brownian):
         index: The indices of the samples, with shape (B,).
         like: A state of shape (B, *), which gives shape, dtype and device.
         times: The times by which steps are known, with shape (n + 1,), or (n + 1, B) when samples
-            differ, in any clock: a step has the same numbers in part of a grid as in the whole. By
-            default, :func:`solvers.solve` takes those of its grid; elsewhere steps have numbers.
+            differ, in any clock: a step has the same numbers in part of a grid as in the whole, and
+            in a copy of it in float32. By default, :func:`solvers.solve` takes those of its grid;
+            elsewhere steps have numbers.
     """
 
     seed: Seed
@@ -229,10 +245,22 @@ class Keyed(Brownian):
             place: The word of the stream at which the first block starts.
         """
 
-        size = self.like[0].numel()
-        first = counter * _pairs(size) + place
-        z = _normal(self._keys[stream], first, size, self.like.dtype)
-        return z.reshape(self.like.shape)
+        return next(self.normals(stream, [counter], place))
+
+    def normals(
+        self, stream: int, counters: Sequence[int | Tensor], place: int | Tensor = 0
+    ) -> Iterator[Tensor]:
+        r"""Yields what :meth:`normal` returns for each of some counters. Small states are drawn together."""
+
+        size, rows, key = self.like[0].numel(), len(self.like), self._keys[stream]
+        together = max(TOGETHER // self.like.numel(), 1)
+        for i in range(0, len(counters), together):
+            firsts = [
+                torch.as_tensor(counter * _pairs(size) + place).to(key.device).expand(rows)
+                for counter in counters[i : i + together]
+            ]
+            z = _normal(key.repeat(len(firsts)), torch.cat(firsts), size, self.like.dtype)
+            yield from z.reshape(len(firsts), *self.like.shape).unbind()
 
     @cached_property
     def _keys(self) -> dict[int, Tensor]:
@@ -243,12 +271,12 @@ class Keyed(Brownian):
     def _places(self) -> list[int] | Tensor | None:
         if self.times is None:
             return None
-        places = keys_of_times(self.times[:-1].cpu())
+        places = keys_of_steps(self.times.cpu())
         return places.tolist() if places.ndim == 1 else places.to(self.like.device)
 
 
 class Increments(Keyed):
-    r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts.
+    r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts, in float32.
 
     It serves a grid known beforehand. Other grids see other paths.
     """

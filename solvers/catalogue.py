@@ -76,7 +76,7 @@ STOCHASTIC: tuple[Solver, ...] = (
     Recurrent("recurrent", _multistep("ddim", 1)),
     Langevin("langevin_corrector", _multistep("ancestral", 1, stochastic=True)),
     Langevin("annealed_langevin", None, corrections=5, tau=0.1),
-    AdaptiveAdams("exponential_sde", highest=1, form="data", stochastic=True),
+    AdaptiveAdams("exponential_sde", highest=1, stochastic=True),
 )
 BITS = 32  # of a lattice: steps of 2e-10 in units of the last noise level, states up to 5e5
 

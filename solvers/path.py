@@ -1,10 +1,10 @@
 r"""One Brownian path, the same at any step count and in any order of queries.
 
 The path is refined by halves: its value in the middle of an interval follows from those at both
-ends and one normal number keyed by the interval, down to intervals of length :data:`RESOLUTION`. On
-these the path is the line between both ends, plus one keyed normal times the deviation of
-a Brownian bridge: its variance is right at every time, and increments are exact between multiples
-of the resolution.
+ends and one normal number keyed by the interval, down to the time that is asked for, or to intervals of
+length :data:`RESOLUTION`. On these the path is the line between both ends, plus one keyed normal
+times the deviation of a Brownian bridge. So values at times that are at least as far apart have the law of
+Brownian motion, and a grid with shorter steps is refused.
 
 References:
     | Scalable Gradients for Stochastic Differential Equations (Li et al., 2020), section 4
@@ -20,8 +20,10 @@ from torch import Tensor
 from .brownian import TREE, Keyed
 from .shapes import add_product, align, scalars
 
-SPAN, LEVELS = 64.0, 13  # from -32 to 32: more than the log-SNR of any process
-RESOLUTION = SPAN / 2**LEVELS
+SPAN, LEVELS = 64.0, 33  # from -32 to 32: more than the log-SNR of any process
+RESOLUTION = SPAN / 2**LEVELS  # shorter increments are rounded away in float32
+KEPT = 16  # levels that are kept from one query to the next, which shares them
+MESH = 2.0**-7  # pieces of integrals, and an eighth of shorter steps
 
 
 @dataclass
@@ -47,10 +49,11 @@ class Path(Keyed):
                 "the integral of a path is known only if all samples share their times."
             )
         low, high = sorted((t0.item(), t1.item()))
-        inner = range(math.floor(low / RESOLUTION) + 1, math.ceil(high / RESOLUTION))
+        mesh = min(MESH, 2.0 ** math.floor(math.log2(high - low)) / 8)
+        inner = range(math.floor(low / mesh) + 1, math.ceil(high / mesh))
         first = value = self.at(torch.tensor(low, dtype=torch.float64))
         total, before = torch.zeros_like(first), low
-        for t in (*(RESOLUTION * k for k in inner), high):
+        for t in (*(mesh * k for k in inner), high):
             old, value = value, self.at(torch.tensor(t, dtype=torch.float64))
             total.add_(old + value, alpha=(t - before) / 2)
             before = t
@@ -58,6 +61,14 @@ class Path(Keyed):
         if t1 < t0:
             start, w = value, -w
         return w, math.copysign(1, t1 - t0) * (total - h * start)
+
+    def check(self, times: Tensor) -> None:
+        shortest = times.diff(dim=0).abs().min().item()
+        if shortest < RESOLUTION:
+            raise ValueError(
+                f"a path tells times apart that differ by {RESOLUTION:.2g} or more in its clock, the log-SNR "
+                f"of a process, but a step is {shortest:.2g} long; pass noise='increments'."
+            )
 
     def at(self, t: Tensor) -> Tensor:
         r"""Returns the path at a time, of shape () or (B,), like the state; it is 0 at -32."""
@@ -73,18 +84,20 @@ class Path(Keyed):
         if not bool(((place >= 0) & (place < 2**LEVELS)).all()):
             raise ValueError(f"a path reaches from {-SPAN / 2:g} to {SPAN / 2:g}, but t is {t}.")
         leaf = place.floor().long()
-        left, right = self._shared(int(leaf)) if t.ndim == 0 else self._each(leaf)
-        [theta] = scalars((place - leaf)[None], left)
-        [deviation] = scalars(
-            ((place - leaf) * (1 + leaf - place) * RESOLUTION).sqrt()[None], left
-        )
+        rest = (place - leaf).double()
+        left, right = self._shared(int(leaf), float(rest)) if t.ndim == 0 else self._each(leaf)
+        if t.ndim == 0 and not rest:
+            return left
+        [theta] = scalars(rest[None], left)
+        [deviation] = scalars((rest * (1 - rest) * RESOLUTION).sqrt()[None], left)
         x = torch.lerp(left, right, theta)
-        if isinstance(deviation, float) and deviation == 0:
-            return x
         return add_product(x, self.normal(TREE, 2**LEVELS + leaf), deviation)
 
-    def _shared(self, leaf: int) -> tuple[Tensor, Tensor]:
-        r"""The path at both ends of an interval that all samples ask for."""
+    def _shared(self, leaf: int, rest: float) -> tuple[Tensor, Tensor]:
+        r"""The path at both ends of the shortest interval that is wanted for a time of all samples.
+
+        It is the first that starts at this time, or one of the last level.
+        """
 
         known = self._last
         while known and leaf >> (LEVELS - len(known) + 1) != known[-1].number:
@@ -92,31 +105,45 @@ class Path(Keyed):
         if not known:
             end = self.normal(TREE, 0).mul_(math.sqrt(SPAN))
             known.append(_Interval(0, torch.zeros_like(end), end))
-        while len(known) <= LEVELS:
-            last, number = known[-1], leaf >> (LEVELS - len(known))
-            if last.middle is None:
-                last.middle = self._middle(last.left, last.right, len(known), last.number)
-            ends = (last.middle, last.right) if number % 2 else (last.left, last.middle)
-            known.append(_Interval(number, *ends))
-        return known[-1].left, known[-1].right
+        here, top = known[-1], len(known) - 1
+        zeros = LEVELS if not leaf else (leaf & -leaf).bit_length() - 1
+        levels = range(top + 1, LEVELS + 1 if rest else LEVELS + 1 - zeros)
+        numbers = [leaf >> (LEVELS - level + 1) for level in levels]
+        skip = 0 if here.middle is None else 1
+        wanted = [(1 << (k - 1)) + n for k, n in zip(levels, numbers, strict=True)][skip:]
+        normals = self.normals(TREE, wanted)
+        for level in levels:
+            if here.middle is None:
+                here.middle = _middle(here.left, here.right, level, next(normals))
+            number = leaf >> (LEVELS - level)
+            ends = (here.middle, here.right) if number % 2 else (here.left, here.middle)
+            here = _Interval(number, *ends)
+            if level < KEPT:
+                known.append(here)
+        return here.left, here.right
 
     def _each(self, leaf: Tensor) -> tuple[Tensor, Tensor]:
         r"""The path at both ends of the intervals of the samples."""
 
-        right = self.normal(TREE, 0).mul_(math.sqrt(SPAN))
-        left, number = torch.zeros_like(right), torch.zeros_like(leaf)
-        for level in range(1, LEVELS + 1):
-            middle = self._middle(left, right, level, number)
-            number = leaf >> (LEVELS - level)
-            upper = align((number % 2 == 1).to(left.device), left)
+        levels = range(1, LEVELS + 1)
+        wanted: list[int | Tensor] = [
+            0,
+            *((1 << (k - 1)) + (leaf >> (LEVELS - k + 1)) for k in levels),
+        ]
+        normals = self.normals(TREE, wanted)
+        right = next(normals) * math.sqrt(SPAN)
+        left = torch.zeros_like(right)
+        for level, z in zip(levels, normals, strict=True):
+            middle = _middle(left, right, level, z)
+            upper = align(((leaf >> (LEVELS - level)) % 2 == 1).to(left.device), left)
             left, right = torch.where(upper, middle, left), torch.where(upper, right, middle)
         return left, right
-
-    def _middle(self, left: Tensor, right: Tensor, level: int, number: int | Tensor) -> Tensor:
-        length = SPAN / 2 ** (level - 1)
-        z = self.normal(TREE, 2 ** (level - 1) + number)
-        return torch.lerp(left, right, 0.5).add_(z, alpha=math.sqrt(length) / 2)
 
     @property
     def _last(self) -> list[_Interval]:
         return self.__dict__.setdefault("_intervals", [])  # a cache: it changes no result
+
+
+def _middle(left: Tensor, right: Tensor, level: int, z: Tensor) -> Tensor:
+    length = SPAN / 2 ** (level - 1)
+    return torch.lerp(left, right, 0.5).add_(z, alpha=math.sqrt(length) / 2)

@@ -27,6 +27,8 @@ from .shapes import Scalar, add_product, align, scalars
 from .solver import Step
 from .stepper import Stepper
 
+RARE = 4.0  # standard noise is longer than the root of its dimension and this with a probability below exp(-8)
+
 
 class _Plan(NamedTuple):
     inner: Any
@@ -181,14 +183,17 @@ class _LangevinPlan(NamedTuple):
 class Langevin(Stepper):
     r"""Creates steps of Langevin dynamics at the end of each step of another method.
 
-    They leave the law at a time unchanged,
+    They leave the law at a time as it is, but for the error of a step of finite size,
 
     .. math:: x' = x + \tau \, (N - x) + \sqrt{2 \tau} \, \sigma \, z , \qquad
-        \tau = 2 r^2 \min(1, \, d \sigma^2 / \|N - x\|^2) ,
+        \tau = 2 r^2 \min \Big( 1, \, \frac{(\sqrt d + 4)^2 \sigma^2}{\|N - x\|^2} \Big) ,
 
-    where each sample has its own :math:`\tau`, or the constant one of annealed Langevin dynamics. The
-    expected size of the noise stands for its size, and the bound for what a mean over the batch
-    does elsewhere: in few dimensions a sample with a small score would take a huge step.
+    or the constant :math:`\tau` of annealed Langevin dynamics. Where N - x is the pull of a score, the mean of
+    its square is at most :math:`d \sigma^2`, which so stands for the mean over a batch; the bound is for pulls
+    that are longer than those of noise ever are, as guidance makes them. A step that followed the norm
+    of each sample would change the law, since it would be long where the score is small: in one dimension the
+    variance doubled. With data of variance l the variance settles at its :math:`1 / (1 - \tau (1 - \rho) / 2)`,
+    :math:`\rho = l / (l + \sigma^2)`, at most 2.7 % too large for r = 0.16.
 
     Arguments:
         name: The name of the method.
@@ -230,8 +235,9 @@ class Langevin(Stepper):
             z = torch.zeros_like(x) if noise is None else noise.fresh(plan.number, k)
             tau: Scalar
             if self.tau is None:
-                share = plan.level**2 / align(pull.flatten(1).square().mean(1), x)
-                tau = 2 * self.ratio**2 * share.clamp(max=1)
+                longest = (math.sqrt(x[0].numel()) + RARE) * plan.level
+                norm = align(pull.flatten(1).norm(dim=1), x)
+                tau = 2 * self.ratio**2 * (longest / norm).square().clamp(max=1)
             else:
                 tau = self.tau
             x = x + tau * pull + (2 * tau) ** 0.5 * plan.level * z

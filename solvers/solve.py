@@ -93,10 +93,11 @@ def solve(
     if solver.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
-    if controller is None:
-        noise = None if noise is None else noise.on(times)
-    else:
+    if controller is not None:
         check_tries(solver, noise, path)
+    elif noise is not None:
+        noise.check(times)
+        noise = noise.on(times)
     check_gradients(solver, grad)
     if companion is not None and not solver.reversible:
         raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")

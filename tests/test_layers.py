@@ -13,7 +13,7 @@ ORDER = {
     "scoresde": """progress amounts warning stored data running process schedules processes quadrature custom
         moments models scale conditions checks autocast closures complaints predictions
         network_score derivative known_data oracles quantiles classifiers guidance watched
-        frames reverse grids plans settings noises listener transport bitwise repeats
+        frames reverse grids plans settings noises listener transport trial bitwise repeats
         ending sampling geometry spectra weighted latents editing likelihood metrics
         networks zoo plots compare tuning training demo cli""",
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 import scoresde as ss
 import solvers
 from scoresde.frames import Frame, constant_noise
-from solvers.brownian import key_of_rows
+from solvers.brownian import key_of_rows, keys_of_steps
 
 from .cases import PROCESSES, mixture
 
@@ -47,6 +47,36 @@ def test_a_run_in_parts_has_the_bits_of_the_whole(solver: str, noise: str) -> No
         mixture(PROCESSES[process]), 20, [2, 3, 5], 9, solver=solver, noise=noise
     )
     assert torch.equal(whole, parts)
+
+
+NOISY = [n for n in solvers.available() if solvers.get(n).stochastic and solvers.get(n).fixed]
+
+
+@pytest.mark.parametrize("noise", ["increments", "path"])
+@pytest.mark.parametrize("solver", NOISY)
+def test_a_grid_and_its_copy_in_float32_have_the_same_noise(solver: str, noise: str) -> None:
+    process = "EDM" if len(solver) % 2 else "VP"
+    model = mixture(PROCESSES[process])
+    t = ss.sample(model, 1, solver=solver, steps=20, grid="log_snr").times
+    many = t if "torchsde" in solver or solver == "sra1" else t[:, None].expand(-1, 3)
+    options: dict[str, Any] = {"solver": solver, "noise": noise, "dtype": torch.float64}
+    exact = ss.sample(model, 3, times=t, **options).x
+    near = 1e-5 if noise == "increments" else 1e-2  # a path moves by the root of what times do
+    for copy in (t.float(), many.float()):
+        x = ss.sample(model, 3, times=copy, **options).x
+        assert torch.allclose(x, exact, rtol=10 * near, atol=near)
+
+
+def test_times_that_float32_does_not_tell_apart_have_noise_of_their_own() -> None:
+    t = torch.linspace(0.5, 0.5 - 1e-6, 101, dtype=torch.float64)
+    assert len(t.float().unique()) < 50
+    keys = keys_of_steps(t)
+    assert len(keys.unique()) == 100
+    assert torch.equal(keys_of_steps(t[40:61]), keys[40:60])
+    apart = torch.linspace(1, 0, 50, dtype=torch.float64)
+    assert torch.equal(keys_of_steps(apart), keys_of_steps(apart.float()))
+    each = torch.stack([t, apart.flip(0).repeat(3)[:101]], 1)
+    assert torch.equal(keys_of_steps(each)[:, 0], keys)
 
 
 @pytest.mark.parametrize("process", ["VP-cosine", "SubVP", "VE", "EDM", "Linear"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from solvers import SDE, ConstantRate, Path, SemiLinear, solve
-from solvers.path import LEVELS, RESOLUTION
+from solvers.path import LEVELS, MESH, RESOLUTION
 
 
 def make(rows: int = 4, seed: int | Tensor = 0, size: int = 3) -> Path:
@@ -44,13 +44,12 @@ def test_a_row_of_the_path_does_not_depend_on_its_batch() -> None:
     assert torch.equal(keyed[1], make(1, seed=9).at(at(0.3))[0])
 
 
-@pytest.mark.parametrize("h", [3.0, 0.1, 4 * RESOLUTION])
+@pytest.mark.parametrize("h", [3.0, 0.1, MESH, MESH / 10, 1e-4, 1e-6, RESOLUTION])
 def test_increments_have_the_law_of_brownian_motion(h: float) -> None:
-    path = make(40_000, size=1)
-    cells = round(h / RESOLUTION)
-    times = [at(RESOLUTION * (100 + i * cells)) for i in range(4)]
+    path = Path(0, torch.arange(40_000), torch.zeros(40_000, 1, dtype=torch.float64))
+    times = [at(0.7 + i * h) for i in range(4)]
     w = torch.cat([path.increment(0, s, t) for s, t in zip(times[:-1], times[1:], strict=True)], 1)
-    cov = w.T.cov() / (cells * RESOLUTION)
+    cov = w.T.cov() / h
     assert (cov - torch.eye(3)).abs().max() < 0.03
     kurtosis = (w[:, 0] / w[:, 0].std()).pow(4).mean()
     assert abs(kurtosis - 3) < 0.15
@@ -58,10 +57,18 @@ def test_increments_have_the_law_of_brownian_motion(h: float) -> None:
 
 def test_the_variance_is_right_inside_an_interval() -> None:
     path = make(40_000, size=1)
-    for theta in (0.1, 0.5, 0.8):
-        start = at(0.0)
-        w = path.increment(0, start, at(theta * RESOLUTION))
-        assert abs(w.var() / (theta * RESOLUTION) - 1) < 0.03
+    for length in (MESH, RESOLUTION):
+        for theta in (0.1, 0.5, 0.8):
+            w = path.increment(0, at(0.0), at(theta * length))
+            assert abs(w.var() / (theta * length) - 1) < 0.03
+
+
+def test_steps_that_a_path_does_not_resolve_are_refused() -> None:
+    problem, x = SDE(lambda t, x: -x, torch.ones_like), torch.zeros(4, 3)
+    grid = 0.5 + torch.arange(5, dtype=torch.float64) * RESOLUTION
+    assert solve(problem, x, grid, "em", noise=make()).status == ("ok",) * 4
+    with pytest.raises(ValueError, match=r"differ by 7.5e-09 or more.*pass noise='increments'"):
+        solve(problem, x, torch.lerp(grid, grid[2], 0.5), "em", noise=make())
 
 
 def test_the_integral_is_that_of_the_path() -> None:
@@ -77,11 +84,14 @@ def test_the_integral_is_that_of_the_path() -> None:
     assert torch.allclose(reverse, -(area - h * w), atol=1e-12)
 
 
-def test_the_joint_moments_of_increment_and_integral() -> None:
-    path, h = make(40_000, size=1), 8 * RESOLUTION
-    w, area = (v[:, 0] for v in path.increment_and_integral(0, at(0.0), at(h)))
+@pytest.mark.parametrize("h", [8 * MESH, 0.9 * MESH, 1e-5])
+def test_the_joint_moments_of_increment_and_integral(h: float) -> None:
+    path = make(40_000, size=1)
+    w, area = (v[:, 0] for v in path.increment_and_integral(0, at(0.3), at(0.3 + h)))
     want = torch.tensor([[h, h**2 / 2], [h**2 / 2, h**3 / 3]])
     assert (torch.stack([w, area]).cov() / want - 1).abs().max() < 0.03
+    bridge = area - h * w / 2  # independent of the increment, with the variance h^3 / 12
+    assert abs(bridge.var() / (h**3 / 12) - 1) < 0.05
 
 
 def test_a_path_ends_somewhere() -> None:
@@ -95,7 +105,7 @@ def test_strong_order_on_the_path(name: str, order: float) -> None:
     x = torch.full((200, 1), 0.5)
 
     def run(steps: int, solver: str) -> Tensor:
-        times = torch.linspace(0, 512 * RESOLUTION, steps + 1)
+        times = torch.linspace(0, 512 * MESH, steps + 1)
         return solve(problem, x, times, solver, noise=make(200, size=1)).x
 
     truth = run(512, "sra1")
