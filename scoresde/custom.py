@@ -217,6 +217,7 @@ class NonlinearProcess(Process):
     t_min: float = 1e-3
     t_max: float = 1.0
     has_scales: ClassVar[bool] = False
+    grid: ClassVar[str] = "t"
 
     def __post_init__(self) -> None:
         if not callable(self.f):

@@ -29,18 +29,33 @@ from solvers import Solver
 from .models import UNSAID, ScoreModel
 from .process import Process
 from .scale import ask_scale, scale_of
+from .schedules import invert
 from .warning import warn
 
 RHO = 7.0
 HIGHEST = 160.0  # times the scale of the data, where steps of grids by noise level begin
 NEAR = 4.0  # times as high, it is not worth a step of its own
+CENTRE, FLOOR = 1.25, 0.1  # of "logistic": the level of the most steps over the scale, and epsilon
 Map = Callable[[Tensor, float], Tensor]
+
+
+def _logistic(s: Tensor, c: float) -> Tensor:
+    return s / (s + CENTRE * c) + FLOOR * s.log()
+
+
+def _from_logistic(u: Tensor, c: float) -> Tensor:
+    r"""The noise levels, by bisection: the first term lies in [0, 1], which brackets their logarithms."""
+
+    ends = ((u.min().item() - 1) / FLOOR, u.max().item() / FLOOR)
+    return invert(lambda v: -_logistic(v.exp(), c), -u, ends).exp()
+
 
 # Each grid: a function of the noise level s and the data's standard deviation c, and its inverse.
 GRIDS: dict[str, tuple[Map, Map]] = {
     "log_snr": (lambda s, c: s.log(), lambda u, c: u.exp()),
     "rho": (lambda s, c: s ** (1 / RHO), lambda u, c: u**RHO),
     "tan": (lambda s, c: torch.atan(s / c), lambda u, c: c * torch.tan(u)),
+    "logistic": (_logistic, _from_logistic),
     "asinh": (lambda s, c: torch.asinh(s / c), lambda u, c: c * torch.sinh(u)),
 }
 NAMES = ("t", *GRIDS)
@@ -48,7 +63,7 @@ ENDINGS = {
     "karras": "rho",
     "exponential": "log_snr",
 }  # of solvers' names, as interfaces write them
-SCALED = ("tan", "asinh")  # which bend at the scale of the data
+SCALED = ("tan", "asinh", "logistic")  # which bend at the scale of the data
 
 
 def model_grid(
@@ -68,18 +83,17 @@ def model_grid(
 
     scale = scale_of(model)
     times = grid_times(model.process, name, start, stop, steps, scale, whole=whole)
-    if name in SCALED:
-        ask_scale(model, f"grid={name!r}")
-    elif whole:
+    if name not in GRIDS or steps == 1:
         return times
-    elif name in GRIDS and steps > 1 and model.data_scale is None:
-        top = max(model.process.noise_level(t) for t in (start, stop))
-        if top > highest(model.process, UNSAID, top):
-            warn(
-                f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
-                f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
-                "model.data_scale, or model.moments = ss.moments(data)."
-            )
+    top = max(model.process.noise_level(t) for t in (start, stop))
+    if not whole and model.data_scale is None and top > highest(model.process, UNSAID, top):
+        warn(
+            f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
+            f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
+            "model.data_scale, or model.moments = ss.moments(data)."
+        )
+    elif name in SCALED:
+        ask_scale(model, f"grid={name!r}")
     return times
 
 
@@ -96,6 +110,17 @@ def highest(process: Process, scale: float, top: float) -> float:
     return math.inf if named or top <= NEAR * HIGHEST * scale else HIGHEST * scale
 
 
+def default_grid(model: ScoreModel) -> str:
+    r"""Returns the grid of steps where none is said: that of the process, or "logistic" where levels are cut."""
+
+    process = model.process
+    if not process.has_scales:
+        return process.grid
+    top = process.noise_level(process.t_max)
+    cut = top > highest(process, scale_of(model), top)
+    return "logistic" if cut else process.grid
+
+
 def grid_times(
     process: Process,
     name: str,
@@ -110,7 +135,7 @@ def grid_times(
 
     Arguments:
         process: The process.
-        name: "t", "log_snr", "rho" (with :math:`\rho = 7`), "tan" or "asinh".
+        name: "t", "log_snr", "rho" (with :math:`\rho = 7`), "tan", "asinh" or "logistic".
         start: The first time.
         stop: The last time, before or after it.
         steps: The number of intervals.

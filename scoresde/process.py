@@ -46,11 +46,13 @@ class Process(ABC):
         t_min: The first time, of data.
         t_max: The last time, of noise.
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
+        grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.grids`.
     """
 
     t_min: float
     t_max: float
     has_scales: ClassVar[bool] = True
+    grid: ClassVar[str] = "logistic"
 
     @property
     def said_levels(self) -> tuple[float | None, float | None]:

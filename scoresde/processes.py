@@ -2,7 +2,7 @@ r"""The processes of the field: each says how signal and noise are scaled for a 
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Scheduled(Process):
     schedule: Schedule
     t_min: float = field(default=math.nan)
     t_max: float = field(default=math.nan)
+    grid: ClassVar[str] = "rho"
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):
@@ -128,6 +129,7 @@ class Interpolant(Scheduled):
     """
 
     schedule: Schedule = field(default_factory=Logit)
+    grid: ClassVar[str] = "logistic"
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_snr = self.schedule(t)

@@ -16,7 +16,7 @@ from solvers.solve import check_times
 from .custom import NonlinearProcess
 from .derivative import check_derivative
 from .frames import make_noise
-from .grids import grid_times, model_grid
+from .grids import default_grid, grid_times, model_grid
 from .listener import REFRESH, listener
 from .models import ScoreModel
 from .noises import noise_kind, see_noise
@@ -238,9 +238,9 @@ def same_time(one: float, other: float) -> bool:
 def _grid(model: ScoreModel, settings: Settings) -> str:
     if settings.grid is not None:
         return settings.grid
-    if isinstance(model.process, NonlinearProcess):
-        return "t"
-    return _clock(model, settings) if settings.method.even else "rho"
+    if isinstance(model.process, NonlinearProcess) or not settings.method.even:
+        return default_grid(model)
+    return _clock(model, settings)
 
 
 def _eta(settings: Settings) -> float:

@@ -42,7 +42,9 @@ Exact = Annotated[
     float | None, typer.Option("--reference-tolerance", help="Of the exact samples.")
 ]
 Names = Annotated[str | None, typer.Option("--solvers", help="Names, separated by commas.")]
-GridNames = Annotated[str, typer.Option("--grids", help="rho, log_snr, tan, asinh, t; by commas.")]
+GridNames = Annotated[
+    str | None, typer.Option("--grids", help="rho, log_snr, tan, asinh, logistic, t; by commas.")
+]
 
 
 @app.command()
@@ -50,7 +52,7 @@ def compare(
     model: Model,
     solvers: Names = None,
     budgets: Annotated[str, typer.Option(help="Calls per sample.")] = ",".join(map(str, BUDGETS)),
-    grids: GridNames = "rho",
+    grids: GridNames = None,
     tolerances: Annotated[
         str, typer.Option(help="For solvers that choose their steps.")
     ] = ",".join(map(str, TOLERANCES)),
@@ -75,14 +77,13 @@ def compare(
     given = conditions(label, condition)
     check_number_of(given, check_count("-n", samples, 4))
     score = guided(zoo.load(model), given, guidance)
-    options = said(metrics=metrics and metrics.split(","), batch_size=batch_size,
+    options = said(grids=grids and grids.split(","), metrics=metrics and metrics.split(","), batch_size=batch_size,
                    reference_tolerance=reference_tolerance)  # fmt: skip
     with stoppable(_kept(out, "--out")):
         c = compare_solvers(
             score,
             solvers.split(",") if solvers else None,
             _numbers("budgets", budgets, int),
-            grids=grids.split(","),
             tolerances=_numbers("tolerances", tolerances, float),
             data=None if data is None else read_array(data, score)[0],
             samples=samples,
@@ -105,7 +106,7 @@ def tune(
     budget: Annotated[int, typer.Option(help="The most calls per sample.")],
     out: Annotated[Path, typer.Option(help="File for the plan: JSON.")],
     solvers: Names = None,
-    grids: GridNames = "rho,log_snr,tan,asinh",
+    grids: GridNames = None,
     metric: Annotated[str, typer.Option(help="error, or a distance to --data.")] = "error",
     data: Values = None,
     samples: Annotated[int, typer.Option("-n", "--number", help="Samples that choose.")] = 64,
@@ -134,7 +135,6 @@ def tune(
             score,
             budget,
             solvers=solvers.split(",") if solvers else None,
-            grids=grids.split(","),
             metric=metric,
             data=None if data is None else read_array(data, score)[0],
             samples=samples,

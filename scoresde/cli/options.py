@@ -16,7 +16,7 @@ Model = Annotated[
 ]
 SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
 Steps = Annotated[int | None, typer.Option(help="Intervals of the grid.")]
-Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh or t.")]
+Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh, logistic or t.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]

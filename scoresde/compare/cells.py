@@ -9,7 +9,7 @@ from solvers import SemiLinear, Solver
 
 from ..checks import check_count, check_number, check_several
 from ..custom import NonlinearProcess
-from ..grids import NAMES
+from ..grids import NAMES, default_grid
 from ..models import ScoreModel
 from ..plans import Plan
 
@@ -60,7 +60,7 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
 def default_grids(model: ScoreModel) -> tuple[str, ...]:
     r"""Returns the grid to measure on where none is said."""
 
-    return ("t",) if isinstance(model.process, NonlinearProcess) else ("rho",)
+    return (default_grid(model),)
 
 
 def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:

@@ -53,7 +53,7 @@ def compare(
         model: The score model.
         solvers: Names, solvers and plans. By default, a choice of the good ones.
         budgets: The calls per sample that solvers on grids may take, the last denoising included.
-        grids: The grids, such as "rho" (the default), "log_snr", "tan" and "asinh".
+        grids: The grids, such as "rho", "log_snr", "tan", "asinh" and "logistic". By default, that of sampling.
         tolerances: Tolerances for solvers that choose their steps.
         metrics: "error", and distances to `data`: "energy", "sliced_wasserstein", "c2st", and with
             `features` "fid" and "kid"; or a mapping from names to functions of samples and data, which

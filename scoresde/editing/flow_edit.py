@@ -54,8 +54,8 @@ def by_difference(
         x: Data, with shape (B, *).
         t_max: The time at which the edit starts.
         averages: The draws of noise over which each step is averaged.
-        options: Steps and grid, by default 50 of "rho", seeds, and `path`, which keeps the data as it is
-            edited, with shape (n + 1, B, *).
+        options: Steps and grid, by default 50 on the grid of sampling, seeds, and `path`, which keeps the data
+            as it is edited, with shape (n + 1, B, *).
     """
 
     x = as_state("x", x)

@@ -30,7 +30,7 @@ from .objective import Objective
 from .refine import refine
 from .teacher import Teacher
 
-GRIDS = ("rho", "log_snr", "tan", "asinh")
+GRIDS = ("rho", "log_snr", "tan", "asinh", "logistic")
 SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
 SMALL = 16  # samples of the first look
 

@@ -233,6 +233,52 @@ def test_levels_are_not_cut_where_they_were_named_or_steps_must_be_alike() -> No
         assert u[0] < 2 * u[1]
 
 
+def test_logistic_steps_are_even_in_its_function_of_the_noise_level() -> None:
+    r"""u = s / (s + 1.25 c) + log(s) / 10: equal steps of u, none longer in log s than 10 of them."""
+
+    process = ss.EDM(ss.Karras(0.002, 300.0))
+    for scale in (0.05, 0.5, 20.0):
+        s = torch.exp(-process.log_snr(grid_times(process, "logistic", 300.0, 0.01, 12, scale)))
+        step = (s / (s + 1.25 * scale) + s.log() / 10).diff()
+        assert torch.allclose(step, step.mean(), rtol=1e-9)
+        assert s.log().diff().abs().max() < 10 * step.mean().abs()
+        shortest = (
+            s.log().diff().abs().argmin()
+        )  # of which the middle is within a step of 1.25 scale
+        assert s[shortest + 2] < 1.25 * scale < s[shortest - 1]
+
+
+TABLE = ss.LinearProcess(lambda t: -5 * t, lambda t: (10 * t).sqrt())
+BY_DEFAULT = {
+    "flow": (ss.Interpolant(), "logistic"),
+    "flow of large data": (ss.Interpolant(t_max=0.99), "logistic"),
+    "flow from pure noise": (ss.Interpolant(t_max=1 - 2**-30), "logistic"),
+    "no signal at the end": (ss.VP(ss.Cosine(), t_max=1.0), "logistic"),
+    "rates": (TABLE, "logistic"),
+    "scales": (ss.CustomProcess(lambda t: 1 - t, lambda t: t, t_min=1e-3, t_max=0.99), "logistic"),
+    "VP": (ss.VP(), "rho"),
+    "sub-VP": (ss.SubVP(), "rho"),
+    "VE": (ss.VE(ss.Geometric(0.01, 1e4)), "rho"),
+    "EDM": (ss.EDM(ss.Karras(0.002, 1e4)), "rho"),
+}
+
+
+@pytest.mark.parametrize("name", BY_DEFAULT)
+def test_the_default_grid_follows_what_bounds_the_noise(name: str) -> None:
+    process, grid = BY_DEFAULT[name]
+    model = network(ss.GaussianOracle(torch.zeros(2), 0.5, process=process), data_scale=0.5)
+    for options in (
+        {"steps": 6},
+        {"solver": "ancestral", "steps": 9},
+        {"solver": "dpmpp_2s", "steps": 4},
+    ):
+        times = ss.sample(model, 2, **options).times
+        assert torch.equal(times, ss.sample(model, 2, grid=grid, seed=1, **options).times)
+    x = torch.zeros(2, 2)
+    times = ss.encode(model, x, solver="ddim", steps=6).times
+    assert torch.equal(times, ss.encode(model, x, solver="ddim", steps=6, grid=grid).times)
+
+
 def test_the_cap_is_told_where_nothing_was_said_of_the_scale() -> None:
     model = network(ss.GaussianOracle(torch.zeros(2), 0.5, process=ss.Interpolant()))
     with pytest.warns(UserWarning, match="levels of the grid begin at 80, below the 999 of t_max"):
