@@ -130,6 +130,16 @@ def test_the_deviation_of_a_gaussian_is_told_by_its_steps() -> None:
     torch.testing.assert_close(problem.deviation(sizes, x, y), want, rtol=1e-8, atol=0)
 
 
+def test_an_absolute_tolerance_is_what_the_flow_makes_of_it_at_the_end() -> None:
+    oracle = ss.GaussianOracle(torch.tensor([3.0]).double(), 0.3, process=ss.EDM())
+    problem = Reverse(oracle, ODE, 0.0, "log_snr").problem()
+    times, x = torch.tensor([0.1, 80.0], dtype=torch.float64), oracle.data(5)
+    ends = [problem.sizes(t) for t in oracle.process.log_snr(times)]
+    allowed = problem.tolerance(*ends)
+    error = oracle.flow(x + allowed, 0.1, 80.0) - oracle.flow(x, 0.1, 80.0)
+    torch.testing.assert_close(error, torch.ones_like(error), rtol=1e-8, atol=0)
+
+
 @pytest.mark.parametrize("solver", ["dopri5", "bosh3", "torchdiffeq/dopri5"])
 @pytest.mark.parametrize("process", [ss.VP(), ss.VE()], ids=["VP", "VE"])
 def test_steps_in_t_are_bounded_in_log_snr_too(solver: str, process: Process) -> None:
