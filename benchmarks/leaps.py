@@ -37,7 +37,9 @@ SOLVERS = [
 ]
 
 
-def run(model: ss.ScoreModel, x: Tensor, up: bool, tolerance: float, solver: str) -> ss.Solution:
+def run(
+    model: ss.ScoreModel, x: Tensor, up: bool, tolerance: float, solver: str
+) -> solvers.Solution:
     options: dict[str, Any] = {"solver": solver, "rtol": tolerance, "atol": tolerance}
     if up:
         return ss.encode(model, x, **options)
