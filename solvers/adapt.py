@@ -115,8 +115,8 @@ def _attempt(method: Method, front: _Front, controller: Controller, record: Reco
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
-    both = torch.stack([front.t, t1])
-    allowed = controller.allowed(front.problem, both, front.last, front.x, step.x)
+    ends = front.problem.sizes(torch.stack([front.t, t1]))
+    allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
     ratio = row_rms(step.error.detach() / allowed)
     accept = ratio <= method.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()

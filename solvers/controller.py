@@ -75,19 +75,18 @@ class Controller:
 
     @torch.no_grad()
     def allowed(
-        self, problem: Problem, times: Tensor, last: Sizes, x0: Tensor, x1: Tensor
+        self, problem: Problem, ends: Sizes, last: Sizes, x0: Tensor, x1: Tensor
     ) -> Tensor:
         r"""Returns the errors that are allowed where steps end, with shape (B, *).
 
         Arguments:
             problem: The problem.
-            times: The times where the steps begin and end, with shape (2, B).
-            last: The sizes of states at the end of the run, with shape (B,).
+            ends: The sizes of states where the steps begin and end, with shape (2, B).
+            last: Those at the end of the run, with shape (B,).
             x0: The states where the steps begin, with shape (B, *).
             x1: The states where they end.
         """
 
-        ends = problem.sizes(times)
         end = Sizes(*(size[1] for size in ends))
         absolute = align(problem.tolerance(end, last).to(x1), x1)
         return self.atol * absolute + self.rtol * problem.deviation(ends, x0, x1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..calls import Counter, counting
 from ..controller import Controller
 from ..errors import SolverError
-from ..problem import ODE, Problem
+from ..problem import ODE, Problem, Sizes
 from ..record import Record
 from ..shapes import row_finite, row_rms
 from ..solution import Solution
@@ -102,11 +102,10 @@ class _Field:
 
         before, after = self.state.abs(), self.probe.abs()
         error = ratio * (controller.atol + controller.rtol * torch.maximum(before, after))
-        times = torch.tensor([[self.time], [self.probed], [self.last]], dtype=torch.float64)
-        times = times.expand(-1, len(after))
-        allowed = controller.allowed(
-            self.problem, times[:2], self.problem.sizes(times[2]), self.state, self.probe
-        )
+        times = torch.tensor([self.time, self.probed, self.last], dtype=torch.float64)
+        sizes = [size[:, None].expand(-1, len(after)) for size in self.problem.sizes(times)]
+        ends, last = Sizes(*(size[:2] for size in sizes)), Sizes(*(size[2] for size in sizes))
+        allowed = controller.allowed(self.problem, ends, last, self.state, self.probe)
         return row_rms(error / allowed).max().to(ratio)
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
