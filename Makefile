@@ -45,6 +45,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.grids
+	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.tables
 
 # The site, with the KaTeX that renders its formulas beside the pages, so that it works offline.

@@ -152,7 +152,9 @@ class LinearProcess(Process):
         low, high = (edges[k].clamp(self.t_min, self.t_max) for k in (piece, piece + 1))
         t = (low + high) / 2
         for _ in range(NEWTON):
-            t = t - (self.log_snr(t) - log_snr) / self.rates(t)[1]
+            log_alpha, log_sigma = self.log_scales(t)
+            slope = -self._g2(t) / (2 * log_sigma.exp() ** 2)
+            t = t - (log_alpha - log_sigma - log_snr) / slope
             t = torch.minimum(torch.maximum(t, low), high)
         return t
 

@@ -71,9 +71,10 @@ def denoised(
     fine = found.detach().flatten(1).isfinite().all(1).cpu()
     kept = row_where(ok & fine, found, solution.x)
     solution = replace(solution, x=kept, calls=solution.calls + calls * ok)
-    words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
-    failure = replace(failure, time=words, cure=failure.cure or LAST)
-    solution = _failed(solution, ok & ~fine, failure, settings)
+    if bool((ok & ~fine).any()):
+        words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
+        failure = replace(failure, time=words, cure=failure.cure or LAST)
+        solution = _failed(solution, ok & ~fine, failure, settings)
     return _judged(model, x, solution, settings, clean=True)
 
 
@@ -114,21 +115,20 @@ def _judged(
     )  # what starts far away may end there
     far = (excess.square().sum() / ok.sum().clamp(min=1)).sqrt()
     overall, worst = torch.stack([far, excess.max()]).tolist()
+    if not (worst > DIVERGED or overall > FAR):
+        return solution
     where = process.describe(times[-1].flatten()[0].item())
     if worst > DIVERGED:
         bad = (excess > DIVERGED).cpu()
         return _failed(solution, bad, Failure("diverged", (), where), settings)
-    if overall > FAR:
-        known = (
-            "of the noise at t_max, since nothing is known of the data"
-            if c is None
-            else "of the data"
-        )
-        warn(
-            f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
-            f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller "
-            "steps, less guidance, or another solver."
-        )
+    known = (
+        "of the noise at t_max, since nothing is known of the data" if c is None else "of the data"
+    )
+    warn(
+        f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
+        f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller "
+        "steps, less guidance, or another solver."
+    )
     return solution
 
 

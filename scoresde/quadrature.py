@@ -15,6 +15,7 @@ from torch import Tensor
 Rate = Callable[[Tensor], Tensor]
 Known = Rate | float
 PIECES, POINTS = 256, 8  # to begin with, and of the sum over each
+NODES, WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
 MOST = 2**17  # pieces
 TOLERANCE, ENOUGH = (
     1e-11,
@@ -78,10 +79,9 @@ class Antiderivative:
 def gauss(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
     r"""Returns the integrals of a function of time between the entries of two tensors."""
 
-    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
     half = (high - low)[..., None] / 2
-    times = low[..., None] + half * (nodes + 1)
-    return (rate(times.reshape(-1)).reshape(times.shape) * weights * half).sum(-1)
+    times = low[..., None] + half * (NODES + 1)
+    return (rate(times.reshape(-1)).reshape(times.shape) * WEIGHTS * half).sum(-1)
 
 
 def _unseen(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _unseen(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
     There the function is held against the polynomial through the nodes.
     """
 
-    nodes = np.polynomial.legendre.leggauss(POINTS)[0]
+    nodes = NODES.numpy()
     others = [np.delete(nodes, i) for i in range(POINTS)]
     last = torch.tensor([np.prod((1 - o) / (x - o)) for x, o in zip(nodes, others, strict=True)])
     half = (high - low)[:, None] / 2

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from solvers import ODE, SDE, Problem, SemiLinear
-from solvers.problem import StateField
+from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from .custom import NonlinearProcess
 from .frames import Frame, Noise, constant_noise
 from .models import ScoreModel
 from .moments import Moments
-from .scale import scale_of
+from .scale import scale_of, smoothness_of
 
 Clock = Literal["t", "log_snr"]
 LEAP = (
@@ -165,12 +165,22 @@ class Reverse:
 
         return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
 
-    def _sizes(self, clock: Tensor) -> tuple[Tensor, Tensor]:
-        r"""What states of the problem are multiplied with to be x, and the root mean square of noisy data."""
+    def _sizes(self, clock: Tensor) -> Sizes:
+        r"""The sizes of noisy data in units of x.
+
+        With :math:`X = x / \alpha`, the rate of an error is :math:`\partial D / \partial X - 1` in log-SNR, and
+        :math:`\partial D / \partial X` is a covariance over :math:`s^2`: towards noise an error grows at most
+        as the noise level s does. Where the data has Gaussian noise of variance l in it, that covariance
+        is at least :math:`l s^2 / (l + s^2)`, and the error grows at most as :math:`\sqrt{l + s^2}` does.
+        """
 
         alpha, sigma = self.model.process.scales(self.to_time(clock))
-        size = torch.sqrt(alpha**2 * scale_of(self.model) ** 2 + sigma**2)
-        return alpha if self.kind is SemiLinear else torch.ones_like(alpha), size
+        fine, coarse = (
+            torch.sqrt(alpha**2 * size**2 + sigma**2)
+            for size in (smoothness_of(self.model), scale_of(self.model))
+        )
+        unit = alpha if self.kind is SemiLinear else torch.ones_like(alpha)
+        return Sizes(unit, alpha, fine, coarse)
 
     def enter(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.

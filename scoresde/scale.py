@@ -27,6 +27,15 @@ def scale_of(model: ScoreModel) -> float:
     return UNSAID if model.data_scale is None else model.data_scale
 
 
+def smoothness_of(model: ScoreModel) -> float:
+    r"""Returns the deviation of Gaussian noise that the data has in it for sure, which may be 0.
+
+    What moments tell is none: modes far apart have large moments, and may be points.
+    """
+
+    return model._finest or 0.0
+
+
 def ask_scale(model: ScoreModel, what: str) -> None:
     r"""Warns that something rests on the scale of the data, where nothing was said of it."""
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from .brownian import Brownian
 from .calls import counting
 from .controller import Controller
-from .problem import Problem
+from .problem import Problem, Sizes
 from .record import Record
-from .shapes import align, row_where
+from .shapes import align, row_rms, row_where
 from .solution import Solution
 from .solver import Control, Method, Step
 
@@ -31,7 +31,7 @@ class _Front:
     rows: Tensor
     t: Tensor
     stop: Tensor
-    last: Tensor  # the usual size of states at the end
+    last: Sizes  # of states at the end
     h: Tensor
     x: Tensor
     memory: Any
@@ -81,7 +81,7 @@ def adapt(
         price = method.calls_per_step * problem.cost
         broken = torch.zeros(len(x))
         front = _Front(
-            watched, rows, t, stop, watched.sizes(stop)[1], h, x, memory, control.noise, broken
+            watched, rows, t, stop, watched.sizes(stop), h, x, memory, control.noise, broken
         )
         while len(front.rows) and not ended:
             if record.spent(int(record.calls.max()) + price):
@@ -115,17 +115,17 @@ def _attempt(method: Method, front: _Front, controller: Controller, record: Reco
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
     assert step.error is not None
-    unit = align(front.problem.tolerance(t1, front.last).to(front.x), front.x)
-    ratio = controller.ratio(step.error, step.x, unit)
+    ends = front.problem.sizes(torch.stack([front.t, t1]))
+    allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
+    ratio = row_rms(step.error.detach() / allowed)
     accept = ratio <= method.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
     order = torch.as_tensor(method.order if step.order is None else step.order)
     factor = method.caution.factor(ratio, order)
     for error, rival in step.rivals:
-        other = controller.ratio(error, step.x, unit)
-        other = method.caution.factor(other, rival.clamp(min=1))
-        allowed = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
-        better = allowed & (other > factor)
+        other = method.caution.factor(row_rms(error.detach() / allowed), rival.clamp(min=1))
+        possible = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
+        better = possible & (other > factor)
         factor, order = torch.where(better, other, factor), torch.where(better, rival, order)
     front.h = (t1 - front.t).abs() * factor
     if step.order is not None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .problem import Problem
+from .problem import Problem, Sizes
 from .shapes import align, row_rms
 
 
@@ -40,7 +40,8 @@ class Controller:
 
     A step that ends at :math:`x_1` is accepted if the root mean square over the entries of the
     sample of :math:`error / (atol + rtol \, |x_1|)` is at most 1. Where it began does not count: a state
-    that shrinks by orders of magnitude would excuse errors as large as what is left.
+    that shrinks by orders of magnitude would excuse errors as large as what is left. Where errors grow,
+    :math:`x_1` counts from its mean, and `atol` at the end of the run.
 
     Arguments:
         rtol: The relative tolerance.
@@ -73,16 +74,22 @@ class Controller:
             raise ValueError("rtol and atol must not both be 0; set at least one, such as 1e-5.")
 
     @torch.no_grad()
-    def ratio(self, error: Tensor, x1: Tensor, unit: Tensor) -> Tensor:
-        r"""Returns the size of an error relative to what is allowed, with shape (B,).
+    def allowed(
+        self, problem: Problem, ends: Sizes, last: Sizes, x0: Tensor, x1: Tensor
+    ) -> Tensor:
+        r"""Returns the errors that are allowed where steps end, with shape (B, *).
 
         Arguments:
-            error: The error, with shape (B, *).
-            x1: The state at the end of the step.
-            unit: What :attr:`atol` counts in these states, with shape (B, 1, ...).
+            problem: The problem.
+            ends: The sizes of states where the steps begin and end, with shape (2, B).
+            last: Those at the end of the run, with shape (B,).
+            x0: The states where the steps begin, with shape (B, *).
+            x1: The states where they end.
         """
 
-        return row_rms(error / (self.atol * unit + self.rtol * x1.abs()))
+        end = Sizes(*(size[1] for size in ends))
+        absolute = align(problem.tolerance(end, last).to(x1), x1)
+        return self.atol * absolute + self.rtol * problem.deviation(ends, x0, x1)
 
     def first(
         self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor

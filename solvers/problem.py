@@ -9,12 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from .shapes import align
+from .shapes import align, row_where
 
 Field = Callable[[Tensor, Tensor], Tensor]  # (t, x) -> a tensor like x
 StateField = Callable[[Tensor], Tensor]  # x -> a tensor like x, at a time already chosen
@@ -25,12 +25,31 @@ def _describe(t: float) -> str:
     return f"t={t:.4g}"
 
 
-def _ones(t: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ones_like(t), torch.ones_like(t)
+class Sizes(NamedTuple):
+    r"""The sizes of states at some times, by which tolerances are held.
+
+    Arguments:
+        unit: What states are multiplied with to be in the units of tolerances.
+        shift: What their mean is a multiple of, in these units.
+        fine: The least deviation from the mean that they may have in any direction, in these units.
+        coarse: The usual size that they have, in these units.
+    """
+
+    unit: Tensor
+    shift: Tensor
+    fine: Tensor
+    coarse: Tensor
+
+
+def _ones(t: Tensor) -> Sizes:
+    return Sizes(*(torch.ones_like(t) for _ in Sizes._fields))
 
 
 def _itself(t: Tensor) -> Tensor:
     return t
+
+
+LEAST = 0.03  # of the least deviation: entries nearer to their mean count as this far from it
 
 
 @dataclass(frozen=True)
@@ -46,9 +65,8 @@ class Problem:
             default, the drift is taken to work for any rows.
         describe: A function from a time to the words by which errors call it.
         cost: The network calls of one evaluation of the drift, for budgets.
-        sizes: A function of times: what states are multiplied with to be in the units of tolerances, and
-            the usual size that they have there. Where it grows, an error made before grows with it. By
-            default both are 1.
+        sizes: A function of times: the sizes of states. Where they grow, an error made before grows with
+            them. By default all are 1.
         pace: A monotone function of times, and its inverse, by which the lengths of steps are bounded. By
             default, time itself.
         longest: The largest step under tolerances, in this pace and for each order of the method, unless a run
@@ -60,7 +78,7 @@ class Problem:
     rows: Callable[[Tensor], "Problem"] | None = field(default=None, kw_only=True)
     describe: Callable[[float], str] = field(default=_describe, kw_only=True)
     cost: int = field(default=1, kw_only=True)
-    sizes: Callable[[Tensor], tuple[Tensor, Tensor]] = field(default=_ones, kw_only=True)
+    sizes: Callable[[Tensor], Sizes] = field(default=_ones, kw_only=True)
     pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = field(
         default=None, kw_only=True
     )
@@ -105,16 +123,37 @@ class Problem:
         between = torch.linspace(0, 1, pieces + 1, dtype=torch.float64)[1:-1]
         return torch.cat([ends[:1], time(torch.lerp(first, last, between)), ends[-1:]])
 
-    def tolerance(self, t: Tensor, last: Tensor) -> Tensor:
-        r"""Returns what an absolute tolerance of 1 at the end allows in states at times, with their shape.
+    def tolerance(self, sizes: Sizes, last: Sizes) -> Tensor:
+        r"""Returns what an absolute tolerance of 1 at the end of a run allows in states, with the shape of times.
 
         Arguments:
-            t: The times.
-            last: The usual size of states at the end, of :attr:`sizes`.
+            sizes: The sizes of the states.
+            last: Those at the end.
         """
 
-        unit, size = self.sizes(t)
-        return (size / last).clamp(max=1) / unit
+        share = torch.minimum(sizes.fine / last.fine, sizes.coarse / last.coarse)
+        return share.clamp(max=1) / sizes.unit
+
+    def deviation(self, ends: Sizes, x0: Tensor, x1: Tensor) -> Tensor:
+        r"""Returns what of states is multiplied on the way to the end of a run, with shape (B, *).
+
+        Where the least deviation grows, that is the deviation from the mean. It is told by how far the steps
+        went: a state a mean apart goes no further. Elsewhere it is the states.
+
+        Arguments:
+            ends: The sizes where the steps begin and end, with shape (2, B).
+            x0: The states where they begin, with shape (B, *).
+            x1: The states where they end.
+        """
+
+        ratio = (ends.fine[0] / ends.shift[0]) / (ends.fine[1] / ends.shift[1])
+        grows = ratio < 1 - 1e-12
+        if not bool(grows.any()):
+            return x1.abs()
+        shift = (ends.unit[0] / ends.shift[0]) / (ends.unit[1] / ends.shift[1])
+        way = (x1 - align(shift.to(x1), x1) * x0).abs() / align((1 - ratio).to(x1), x1)
+        least = align((LEAST * ends.fine[1] / ends.unit[1]).to(x1), x1)
+        return row_where(grows, torch.maximum(torch.minimum(x1.abs(), way), least), x1.abs())
 
     def subset(self, index: Tensor) -> "Problem":
         r"""Returns the problem of some rows."""

@@ -23,9 +23,9 @@ from torch import Tensor
 from ..calls import Counter, counting
 from ..controller import Controller
 from ..errors import SolverError
-from ..problem import ODE, Problem
+from ..problem import ODE, Problem, Sizes
 from ..record import Record
-from ..shapes import align, row_finite, row_rms
+from ..shapes import row_finite, row_rms
 from ..solution import Solution
 from ..solver import Control, Solver
 
@@ -102,9 +102,11 @@ class _Field:
 
         before, after = self.state.abs(), self.probe.abs()
         error = ratio * (controller.atol + controller.rtol * torch.maximum(before, after))
-        now, end = torch.tensor([[self.probed], [self.last]], dtype=torch.float64)
-        unit = self.problem.tolerance(now.expand(len(after)), self.problem.sizes(end)[1])
-        return controller.ratio(error, after, align(unit.to(after), after)).max().to(ratio)
+        times = torch.tensor([self.time, self.probed, self.last], dtype=torch.float64)
+        sizes = [size[:, None].expand(-1, len(after)) for size in self.problem.sizes(times)]
+        ends, last = Sizes(*(size[:2] for size in sizes)), Sizes(*(size[2] for size in sizes))
+        allowed = controller.allowed(self.problem, ends, last, self.state, self.probe)
+        return row_rms(error / allowed).max().to(ratio)
 
     def _callback_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         self.state, self.time = y, self.sign * float(s)
@@ -254,9 +256,8 @@ class Torchdiffeq(Solver):
         if self.solo:  # its tolerances are numbers, so the absolute one is that of the start
             if controller.first_step is not None:
                 raise ValueError(f"first_step= has no effect on {self}; leave it out.")
-            tolerances["atol"] *= float(
-                problem.tolerance(times[0], problem.sizes(times[-1])[1]).clamp(max=1)
-            )
+            sizes = map(problem.sizes, times[[0, -1]])
+            tolerances["atol"] *= float(problem.tolerance(*sizes).clamp(max=1))
             return {**tolerances, "options": options}
         start = times[:1].expand(len(x))
         stop = times[-1:].expand(len(x))
