@@ -121,7 +121,9 @@ def elbo(
         known = _end(asked) - _companions(asked, whole)
     if steps is not None:
         known = known + _entropies(asked, whole.u[0])
-    return Bound(known - values.mean(0), error_of_mean(values), 2 * nodes * draws * asked.model.cost)
+    return Bound(
+        known - values.mean(0), error_of_mean(values), 2 * nodes * draws * asked.model.cost
+    )
 
 
 @dataclass(frozen=True)

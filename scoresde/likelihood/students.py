@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 TWICE = float(stdtr(math.inf, 2.0))  # the chance that a normal number is below twice its deviation
+SKEWED = 1.5  # of an error, for each unit of skewness over the root of how many numbers there are
 
 
 def widening(freedom: Tensor) -> Tensor:
@@ -42,10 +43,10 @@ def freedom(shares: Tensor, each: float) -> Tensor:
 def error_of_mean(values: Tensor) -> Tensor:
     r"""Returns the standard error of the mean of independent numbers, with shape (B,); NaN of a single one.
 
-    Twice the error of n numbers grows by :math:`2 |\gamma| / \sqrt n` for their skewness :math:`\gamma`, since
-    numbers that miss the long tail have a mean and a spread that are both too small: 3/4 of that is the first
-    term of the expansion, :math:`|\gamma| (2 t^2 + 1) / (6 \sqrt n)` at t = 2, and the rest makes up for the
-    skewness of few numbers, which is too small itself.
+    Numbers that miss the long tail of a law of skewness :math:`\gamma` have a mean and a spread that are both too
+    small. The expansion of Student's ratio moves by :math:`|\gamma| (2 t^2 + 1) / (6 \sqrt n)`, of which t = 2
+    makes :math:`\frac{3}{4} |\gamma| / \sqrt n` of the error. Twice that is added, since the skewness that few
+    numbers show is about half that of their law.
 
     Arguments:
         values: The numbers, with shape (n, B).
@@ -60,5 +61,5 @@ def error_of_mean(values: Tensor) -> Tensor:
     factor = widening(torch.full_like(square, n - 1))
     if n > 2:
         tail = apart.pow(3).mean(0) / square.pow(1.5).clamp(min=torch.finfo(square.dtype).tiny)
-        factor = factor + tail.abs() * math.sqrt(n - 1) / (n - 2)
+        factor = factor + SKEWED * tail.abs() * math.sqrt(n - 1) / (n - 2)
     return error * factor
