@@ -82,7 +82,7 @@ def measure(
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     rows = []
     for name, process in PROCESSES.items():
         for d in (2, 64, 3072):

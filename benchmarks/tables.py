@@ -107,7 +107,8 @@ def section(name: str, title: str, words: str, keep: Any = None) -> str:
         return ""
     found = report.load(name)
     rows = [row for row in found["rows"] if keep is None or keep(row)]
-    machine = f"torch {found['machine']['torch']}, {found['machine']['threads']} threads"
+    threads = found["machine"]["threads"]
+    machine = f"torch {found['machine']['torch']}, {threads} thread{'s' * (threads != 1)}"
     return f"## {title}\n\n{words}\n\n`{found['command']}` ({machine}):\n\n{table(rows)}\n"
 
 

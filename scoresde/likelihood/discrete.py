@@ -31,6 +31,7 @@ from ..warning import warn
 from .batches import with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood
+from .students import error_of_mean
 from .verb import log_likelihood
 
 CUT = 3.0  # standard deviations of the truncated normal in half a bin
@@ -120,6 +121,8 @@ def discrete_log_likelihood(
     for draw in range(draws):
         u = keyed_uniform(seed, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
         v, log_q = noise(x, u)
+        if callable(dequantization):
+            _check_noise(v, log_q, x)
         one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
         if importance:
@@ -129,6 +132,28 @@ def discrete_log_likelihood(
     if draws == 1:
         whole.budget["dequantisation"] = _of_one(whole, width, v, dequantization)
     return whole
+
+
+def _check_noise(v: object, log_q: object, x: Tensor) -> None:
+    r"""Refuses noise of one's own that is none inside the bins, or that has no density."""
+
+    for name, value, shape in (("noise", v, x.shape), ("log-density", log_q, x.shape[:1])):
+        if not isinstance(value, Tensor) or value.shape != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"dequantization must return a {name} with shape {tuple(shape)}, but that is {found}."
+            )
+        if not bool(value.isfinite().all()):
+            rows = (~value.isfinite().reshape(len(x), -1).all(1)).nonzero()[:8, 0].tolist()
+            raise ValueError(
+                f"dequantization returns a {name} that is not finite for samples {rows}; mend the function."
+            )
+    assert isinstance(v, Tensor)
+    if float(v.abs().max()) > 0.5:
+        raise ValueError(
+            f"dequantization must return noise between -1/2 and 1/2, in bins, but it reaches "
+            f"{float(v.abs().max()):.4g}: outside the bin no bound holds."
+        )
 
 
 def _of_one(one: Likelihood, width: float, v: Tensor, dequantization: str | Noise) -> Tensor:
@@ -203,9 +228,12 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
     if importance:
         nats = terms.logsumexp(0) - math.log(draws)
         shares = (terms - terms.logsumexp(0)).exp()
-        error = ((draws * shares.square().sum(0) - 1) / (draws - 1)).clamp(min=0).sqrt()
+        weights = (
+            draws * shares.detach()
+        )  # whose mean is 1, and whose error is that of its logarithm
+        error = error_of_mean(weights)
     else:
-        nats, error = terms.mean(0), terms.std(0, correction=min(1, draws - 1)) / math.sqrt(draws)
+        nats, error = terms.mean(0), error_of_mean(terms)
         shares = torch.full_like(terms, 1 / draws)
     stderr = (shares.square() * squares).sum(0).sqrt()
     budget = {

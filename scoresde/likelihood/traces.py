@@ -25,6 +25,7 @@ from solvers.problem import StateField
 
 from .companion import Companion
 from .curve import lagrange
+from .students import freedom, widening
 
 FILLED = 1e-3  # of a sketch, by which its axes are told from round-off
 Kind = Literal["exact", "hutchinson", "fixed", "hutch++"]
@@ -205,7 +206,9 @@ def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
     r"""Returns the variance of the weighted sum of traces, with shape (B,).
 
     It is that between the probes of a node. A single one is compared with the cubic through four
-    neighbours; where nodes are so few that it does not follow the change, it comes out too large.
+    neighbours; where nodes are so few that it does not follow the change, it comes out too large. Where few
+    nodes tell it, it is widened: those between whose probes it is, or, for single probes, where neighbours may
+    agree by chance, those at which there is most to be noisy.
 
     Arguments:
         parts: The parts of each trace, with shape (k, B, c).
@@ -213,16 +216,23 @@ def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
         u: The nodes, with shape (n, B).
     """
 
-    k, total = len(parts[0]), torch.zeros_like(weights[0])
+    k = len(parts[0])
     if k > 1:
-        return (
-            sum((w**2 * part.sum(2).var(0) for w, part in zip(weights, parts, strict=True)), total)
-            / k
-        )
+        found = torch.stack([part.sum(2).var(0) for part in parts]) * weights**2 / k
+        return found.sum(0) * widening(freedom(found, k + 1)).square()
+    found = _beside_neighbours([part[0] for part in parts], weights, u).sum(0)
+    most = torch.stack([part[0].square().sum(1) for part in parts]) * weights**2
+    return found * widening(freedom(most, 1)).square()
+
+
+def _beside_neighbours(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
+    r"""The variances of single probes, less what the cubic through their neighbours says, with shape (n - 4, B)."""
+
+    found = []
     for j in range(2, len(parts) - 2):
         near = [j - 2, j - 1, j + 1, j + 2]
-        shares = lagrange(u[near], u[j])[0].to(total)[..., None]
-        line = sum((share * parts[i][0] for i, share in zip(near, shares, strict=True)), 0)
+        shares = lagrange(u[near], u[j])[0].to(weights)[..., None]
+        line = sum((share * parts[i] for i, share in zip(near, shares, strict=True)), 0)
         scale = 1 + shares.square().sum((0, 2))
-        total = total + weights[j] ** 2 * (parts[j][0] - line).square().sum(1) / scale
-    return 2 * total * len(parts) / (len(parts) - 4)
+        found.append(weights[j] ** 2 * (parts[j] - line).square().sum(1) / scale)
+    return 2 * torch.stack(found) * len(parts) / (len(parts) - 4)

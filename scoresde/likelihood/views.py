@@ -14,6 +14,7 @@ from ..models import ScoreModel
 from .batches import Asked, Batch, ask_freely
 from .bounds import Bound, elbo
 from .integral import denoisers
+from .students import error_of_mean
 from .verb import log_likelihood
 
 ANCESTRAL = 1000  # steps of the sampler whose bound is shown
@@ -68,8 +69,7 @@ def path_density(
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)
-    error = values.std(0) / math.sqrt(paths) if paths > 1 else torch.full_like(values[0], math.nan)
-    return Bound(values.mean(0), error, steps * paths * asked.model.cost)
+    return Bound(values.mean(0), error_of_mean(values), steps * paths * asked.model.cost)
 
 
 def _along(asked: Asked, batch: Batch, steps: int, paths: int) -> Tensor:

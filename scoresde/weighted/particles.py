@@ -73,6 +73,24 @@ class Weighted:
 
         return math.sqrt(max(1 / self.effective - 1 / len(self.x), 0.0))
 
+    def extrapolated(self, coarse: "Weighted") -> float:
+        r"""Returns the log-normaliser without the error of first order in the steps.
+
+        It is :math:`(n L_n - k L_k) / (n - k)` for this run of n steps and one of the same of k, whose noise it
+        multiplies by n / (n - k) and k / (n - k): by 2 and 1 for twice the steps.
+
+        Arguments:
+            coarse: The same with fewer steps, and another seed.
+
+        Raises:
+            ValueError: If it has no fewer steps.
+        """
+
+        n, k = self.steps, coarse.steps
+        if not k < n:
+            raise ValueError(f"coarse must have fewer steps than the {n} here, but has {k}.")
+        return (n * self.log_normaliser - k * coarse.log_normaliser) / (n - k)
+
     @property
     def _families(self) -> Tensor:
         weights = self.log_weights.exp()

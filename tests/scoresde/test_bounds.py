@@ -292,8 +292,11 @@ def test_errors_of_few_draws_are_those_of_the_mean() -> None:
     x = oracle.data(1, seed=5).expand(400, 6).contiguous()
     for view, options in ((ss.elbo, {"draws": 2}), (ss.path_density, {"steps": 60, "paths": 2})):
         bound = view(oracle, x, **options)
-        rms = bound.stderr.square().mean().sqrt().item()
-        assert rms == pytest.approx(bound.nats.std().item(), rel=0.15)
+        told, spread = bound.stderr.square().mean().sqrt().item(), bound.nats.std().item()
+        widened = (
+            13.968 / 2
+        )  # twice the error of two draws is the 0.97725 quantile of Student's t_1
+        assert told == pytest.approx(widened * spread, rel=0.15)
 
 
 def test_the_ancestral_view_is_the_bound_in_a_thousand_steps() -> None:
@@ -311,15 +314,17 @@ def as_terms(stderr: float, draws: int, rows: int) -> list[ss.Likelihood]:
 
 def test_errors_of_averaged_draws_are_those_of_many_repetitions() -> None:
     draws, rows = 64, 4000
-    terms = 0.3 * torch.randn(draws, rows)
+    terms = 0.3 * torch.randn(draws, rows, generator=torch.Generator().manual_seed(0))
     for importance in (False, True):
         found = _averaged(as_terms(0.0, draws, rows), terms, 5, importance)
-        told = found.budget["dequantisation"].square().mean().sqrt().item()
-        assert told == pytest.approx(found.nats.std().item(), rel=0.06)
+        told = found.budget["dequantisation"]
+        assert 1 < (told.square().mean().sqrt() / found.nats.std()).item() < 1.25
+        truth = 0.3**2 / 2 if importance else 0.0
+        assert 0.95 < ((found.nats - truth).abs() < 2 * told).double().mean() < 0.99
     found = _averaged(as_terms(0.2, draws, rows), terms, 5, False)
     assert torch.allclose(found.stderr, torch.full((rows,), 0.2 / 8))  # of a mean of 64
-    both = (found.budget["dequantisation"].square() + found.stderr**2).mean().sqrt().item()
-    assert both == pytest.approx(found.nats.std().item(), rel=0.06)  # not counted twice
+    both = (found.budget["dequantisation"].square() + found.stderr**2).mean().sqrt()
+    assert 1 < (both / found.nats.std()).item() < 1.2  # not counted twice
 
 
 def test_importance_takes_terms_that_are_nearly_without_noise() -> None:
@@ -399,8 +404,9 @@ def test_one_level_per_draw_is_unbiased_and_its_error_is_told() -> None:
     truth = oracle.log_density(x, oracle.process.start_of("likelihood"))
     bound = ss.elbo(oracle, x, nodes=1, draws=32)
     error, told = bound.nats - truth, bound.stderr.square().mean().sqrt().item()
-    assert error.std().item() == pytest.approx(told, rel=0.2)
-    assert abs(error.mean()) < 4 * told / 20 + 0.005
+    assert 1 < told / error.std().item() < 2  # since draws are skewed
+    assert (error.abs() < 2 * bound.stderr).double().mean() > 0.93
+    assert abs(error.mean()) < 4 * error.std() / 20 + 0.005
 
 
 def test_nodes_of_an_even_density_are_midpoints() -> None:
@@ -421,3 +427,18 @@ def test_companions_with_few_axes_are_those_with_all() -> None:
     z = torch.randn(3, 2, 7).double()
     v = few.directions(z)
     assert torch.allclose(few.split(v)[..., 5:], z[..., 5:])  # probes are white
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        (lambda x, u: (u, torch.zeros(len(x))), "between -1/2 and 1/2"),
+        (lambda x, u: (torch.nan * u, torch.zeros(len(x))), r"a noise that is not finite for samples \[0, 1"),
+        (lambda x, u: (u - 0.5, torch.full((len(x),), math.inf)), "a log-density that is not finite"),
+        (lambda x, u: (u[:, :1] - 0.5, torch.zeros(len(x))), r"a noise with shape \(25, 2\), but that is \(25, 1\)"),
+        (lambda x, u: (u - 0.5, 0.0), r"a log-density with shape \(25,\), but that is float"),
+    ],
+)  # fmt: skip
+def test_noise_of_ones_own_stays_in_its_bin(noise, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="dequantization .*" + words):
+        ss.discrete_log_likelihood(GAUSS, GRID, dequantization=noise, **ON)

@@ -67,11 +67,9 @@ def test_probes_are_unbiased_and_their_error_is_told(options: dict[str, Any]) ->
     found = ss.log_likelihood(SLANTED, x, rtol=1e-4, **options)
     error = found.nats - exact
     assert abs(error.mean()) < 4 * error.std() / 20 + 2e-3
-    rms = found.stderr.square().mean().sqrt().item()
-    assert rms == pytest.approx(error.std().item(), rel=0.15)
-    # stated errors of Hutch++ rest on few products of a row's own, so that they spread by a third
-    least = 0.87 if options.get("divergence") == "hutch++" else 0.9
-    assert least < (error.abs() < 2 * found.stderr).double().mean() < 0.999
+    rms = found.stderr.square().mean().sqrt()
+    assert 0.9 < (rms / error.std()).item() < 1.25  # widened for few probes
+    assert 0.9 < (error.abs() < 2 * found.stderr).double().mean() < 0.999
 
 
 def test_four_probes_are_half_as_noisy_as_one() -> None:

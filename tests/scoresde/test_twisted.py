@@ -148,3 +148,22 @@ def test_samples_may_be_ruled_out() -> None:
     assert math.exp(s.log_normaliser) == pytest.approx(float(left))
     with pytest.raises(solvers.SolverError, match="NaN or infinite"):
         ss.twisted_sample(mixture(ss.EDM()), lambda D, level: D[:, 0] * 0 - math.inf, 8, steps=3)
+
+
+def test_two_numbers_of_steps_give_the_normaliser_without_their_first_order() -> None:
+    r"""Of Gaussian data and its optimal twist the weights are even, so that steps alone err."""
+
+    model = ss.GaussianOracle(torch.zeros(1).double(), 1.0, ss.EDM())
+
+    def exact(D: Tensor, level: float, y: Tensor) -> Tensor:
+        variance = NOISE**2 + level**2 / (level**2 + 1)
+        return -((y - D[:, 0]) ** 2) / (2 * variance) - math.log(2 * math.pi * variance) / 2
+
+    truth = -(float(Y) ** 2) / (2 * (1 + NOISE**2)) - math.log(2 * math.pi * (1 + NOISE**2)) / 2
+    coarse, fine = (ss.twisted_sample(model, exact, 20000, steps=n, seed=n, y=Y) for n in (25, 50))
+    corrected = abs(fine.extrapolated(coarse) - truth)
+    assert corrected < abs(fine.log_normaliser - truth) / 2
+    with pytest.raises(
+        ValueError, match="coarse must have fewer steps than the 25 here, but has 50"
+    ):
+        coarse.extrapolated(fine)
