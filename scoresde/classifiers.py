@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from solvers.doors import as_tensor
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from .amounts import positive
 from .data import as_state
@@ -14,6 +15,7 @@ from .oracles import check_labels
 from .process import Process
 
 
+@checked
 class Classifier(nn.Module):
     r"""Creates the classifier of a network, :math:`\log p(y \mid x_t)`.
 

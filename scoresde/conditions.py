@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.doors import as_tensor
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from .models import ScoreModel
 
@@ -34,6 +35,7 @@ ELSEWHERE = {  # what other libraries call what
 }  # fmt: skip
 
 
+@checked
 class Given(ScoreModel):
     r"""Creates the model of which some conditions are bound.
 

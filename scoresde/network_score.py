@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from solvers.calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
+from solvers.signatures import checked
 
 from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
@@ -70,6 +71,7 @@ def _check_signal(process: Process, predicts: str) -> None:
             )
 
 
+@checked
 class NetworkScore(ScoreModel):
     r"""Creates the score model of a network.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors import as_tensor
+from solvers.signatures import checked
 
 from ..checks import check_count, check_data, check_number
 from ..conditions import rows_of
@@ -68,6 +69,7 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
     return known.to(x) * x
 
 
+@checked
 def inpaint(
     model: ScoreModel,
     x: Tensor,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from .plane import of_path
 from .trajectory import Trajectory
 
@@ -26,6 +28,7 @@ class Claim(NamedTuple):
     here: float
 
 
+@checked
 def measure(trajectory: Trajectory) -> list[Row]:
     r"""Returns lengths and angles at each state, averaged over the samples.
 
@@ -68,6 +71,7 @@ def measure(trajectory: Trajectory) -> list[Row]:
     ]
 
 
+@checked
 def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0) -> list[Claim]:
     r"""Returns what pictures of two dimensions get wrong about the data's, in numbers.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solvers import Increments
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
@@ -89,6 +90,7 @@ class Trajectory:
         return self.states[0, 0].numel()
 
 
+@checked
 def follow(
     model: ScoreModel,
     shape: int | tuple[int, ...],

@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_finite
 from ..data import as_floats
 from ..running import suspect
@@ -17,6 +19,7 @@ Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to m
 Product = Callable[[Tensor], Tensor]
 
 
+@checked
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:

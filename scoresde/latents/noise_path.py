@@ -23,6 +23,7 @@ from solvers import ExponentialMultistep, SemiLinear, Solution
 from solvers.brownian import EDITS, keyed_normal
 from solvers.calls import counting
 from solvers.shapes import factors
+from solvers.signatures import checked
 
 from ..checks import check_data, check_number
 from ..data import as_state
@@ -75,6 +76,7 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
+    @checked
     def replay(self, model: ScoreModel, **options: Any) -> Solution:
         r"""Returns where a model goes by this noise, in units of the data.
 
@@ -103,6 +105,7 @@ class NoisePath:
         alpha = model.process.scales(self.times[-1])[0].item()
         return replace(s, x=s.x / alpha)
 
+    @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
         r"""Returns this path, with the noise of another below a noise level.
 
@@ -127,6 +130,7 @@ class NoisePath:
         return replace(self, normals=mixed)
 
 
+@checked
 def encode_noise(
     model: ScoreModel,
     x: Tensor,

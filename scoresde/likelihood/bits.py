@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, keyed_uniform
 from solvers.doors import as_number, as_tensor, as_whole
+from solvers.signatures import checked
 
 from ..data import check_batch_shape, check_rows_finite
 from .result import Likelihood
@@ -46,6 +47,7 @@ def on_levels(x: Tensor, levels: int, low: float, high: float) -> Tensor:
     return x if x.is_floating_point() else values
 
 
+@checked
 def dequantize(
     x: Tensor,
     *,
@@ -77,6 +79,7 @@ def dequantize(
     return x + (width * (u - 0.5)).to(x)
 
 
+@checked
 def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
     r"""Returns data on the nearest levels.
 
@@ -93,6 +96,7 @@ def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) ->
     return low + width * torch.round((x - low) / width).clamp(0, levels - 1)
 
 
+@checked
 def bits_per_dim(
     likelihood: Likelihood, *, levels: int | None = None, low: float = -1.0, high: float = 1.0
 ) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, Seed, keyed_uniform
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..models import ScoreModel
@@ -59,6 +60,7 @@ def truncated_normal_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": truncated_normal_noise}
 
 
+@checked
 def discrete_log_likelihood(
     model: ScoreModel,
     x: Tensor,

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from solvers.signatures import checked
+
 from ..checks import check_count
 from ..models import ScoreModel
 from .bits import bin_width, on_levels
 from .bounds import elbo
 
 
+@checked
 class VariationalNoise(nn.Module):
     r"""Creates noise :math:`v = 1 / (1 + e^{-w}) - 1/2` with normal w, for bins of width 1.
 
@@ -40,6 +43,7 @@ class VariationalNoise(nn.Module):
         return torch.sigmoid(w) - 0.5, logs.double().flatten(1).sum(1)
 
 
+@checked
 def fit_noise(
     noise: VariationalNoise,
     model: ScoreModel,

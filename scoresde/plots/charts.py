@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..data import as_floats
 from . import figures
 
@@ -14,6 +16,7 @@ MARKERS = "osv^D<>pX*hd"  # with ten colours, sixty curves that can be told apar
 MARKER_SIZES = (4.0, 7.0, 5.5)
 
 
+@checked
 def histogram(
     file: str | Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
 ) -> None:
@@ -41,6 +44,7 @@ def histogram(
     figures.write(figure, Path(file))
 
 
+@checked
 def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     r"""Draws numbers as bars on a logarithmic axis, the largest on top.
 
@@ -60,6 +64,7 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     figures.write(figure, Path(file))
 
 
+@checked
 def curves(
     file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float]]],
@@ -86,6 +91,7 @@ def curves(
     figures.write(figure, Path(file))
 
 
+@checked
 def work_precision(
     file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float, float]]],

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from solvers.signatures import checked
+
 from .ticks import label_axis
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -27,6 +29,7 @@ def figure(
     return made, list(axes.flat)
 
 
+@checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
     r"""Refuses a file whose ending is that of no picture, nor of others."""
 

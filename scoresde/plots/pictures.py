@@ -8,12 +8,15 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from solvers.signatures import checked
+
 from ..checks import check_count
 from ..data import as_floats
 from . import figures
 from .movie import check_gif, write_gif
 
 
+@checked
 def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     r"""Returns images side by side as one picture, with shape (rows H, columns W).
 
@@ -37,6 +40,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
 
 
+@checked
 def images(
     file: str | Path,
     groups: Mapping[str, Tensor] | Tensor,
@@ -76,6 +80,7 @@ def images(
     figures.write(figure, Path(file))
 
 
+@checked
 def animate(
     file: str | Path,
     path: Tensor,

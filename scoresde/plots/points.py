@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from . import figures
 from .backdrop import limits, square
 
@@ -16,6 +18,7 @@ SIZE = (3.2, 3.4)
 FULL = 200  # points that are drawn large and dark; more are smaller and fainter
 
 
+@checked
 def scatter(
     file: str | Path,
     groups: Mapping[str, Tensor] | Tensor,

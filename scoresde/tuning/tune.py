@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import solvers as catalogue
 from solvers import SemiLinear, Solver
+from solvers.signatures import checked
 
 from ..checks import check_count, check_data
 from ..compare.bench import Bench, bind, sample_shape, spread
@@ -35,6 +36,7 @@ SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
 SMALL = 16  # samples of the first look
 
 
+@checked
 def tune(
     model: ScoreModel,
     budget: int,

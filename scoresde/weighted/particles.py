@@ -10,6 +10,7 @@ from torch import Tensor
 from solvers import Failure, SolverError
 from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from ..checks import check_count, check_number, model_device, model_dtype
 from ..grids import model_grid
@@ -85,6 +86,7 @@ class Weighted:
             f"{self.steps} steps)"
         )
 
+    @checked
     def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         r"""Returns the weighted mean of a function of the samples.
 
