@@ -265,5 +265,6 @@ class NonlinearProcess(Process):
     def start_of(self, use: str) -> float:
         return self.t_min
 
+    @checked
     def describe(self, t: float) -> str:
         return f"t={t:.4g}"

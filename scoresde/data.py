@@ -96,6 +96,20 @@ def as_seed(name: str, value: object) -> int:
     return cast(int, as_whole(name, value))
 
 
+def as_seeds(name: str, value: object, count: int) -> int | Tensor:
+    r"""Returns a seed, or one for each of so many samples."""
+
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return as_seed(name, value)
+    seeds = as_tensor(name, value)
+    if seeds.shape != (count,) or seeds.is_floating_point() or seeds.dtype == torch.bool:
+        raise ValueError(
+            f"{name} must be a whole number, or {count} of them, one per sample, but holds {seeds.dtype} of "
+            f"shape {tuple(seeds.shape)}."
+        )
+    return seeds
+
+
 def as_index(name: str, value: object) -> Tensor:
     r"""Returns the numbers of some rows, with shape (n,)."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.doors import MOST, as_whole
+from solvers.doors import MOST, as_whole, is_number, shown
 from solvers.signatures import checked
 
 from .data import as_data, as_pair, as_state
@@ -202,7 +202,7 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     whole = distance(x, y)
     if isinstance(whole, tuple):
         return float(whole[0]), float(whole[1])
-    whole = float(whole)
+    whole = _value(whole)
     count = min(PARTS, len(x) // 2)
     if count < 2:
         raise ValueError(f"a distance with its error needs at least 4 samples, but has {len(x)}.")
@@ -213,7 +213,10 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _value(found: float | tuple[float, float]) -> float:
-    return float(found[0] if isinstance(found, tuple) else found)
+    value = found[0] if isinstance(found, tuple) and found else found
+    if not is_number(value):
+        raise TypeError(f"distance must return a number, but returned {shown(value)}.")
+    return float(value)
 
 
 @checked
@@ -301,9 +304,11 @@ def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, 
         if bad:
             words = f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}"
             raise ValueError(f"{words}; leave them out of {given}, or check what made them.")
-    for name, s in (("samples", x), ("data", y)):
+    for given, name, s in (("x", "samples", x), ("y", "data", y)):
         if len(s) < at_least:
-            raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
+            raise ValueError(
+                f"this distance needs at least {at_least} {name}, but {given} has {len(s)}."
+            )
     return x.flatten(1).double(), y.flatten(1).double()
 
 

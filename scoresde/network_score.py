@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers.calls import count_backward, count_call
+from solvers.doors import as_tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 from solvers.signatures import checked
@@ -226,6 +227,7 @@ class NetworkScore(ScoreModel):
         return combined
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        condition = {name: as_tensor(name, value) for name, value in condition.items()}
         count_call()
         kind = self._kind(x)
         try:

@@ -80,6 +80,7 @@ class Plan:
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
+    @checked
     def load(file: str | Path) -> "Plan":
         r"""Reads a plan.
 

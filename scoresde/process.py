@@ -27,7 +27,7 @@ from solvers.shapes import align
 from solvers.signatures import Door, checked, with_doors
 
 from .amounts import positive
-from .data import as_state, as_times
+from .data import as_seeds, as_state, as_times
 from .warning import warn
 
 CHECKED = 1025  # times at which a process is looked at
@@ -156,7 +156,7 @@ class Process(ABC):
         device = as_device("device", device)
         shape = as_shape("shape", shape, device)
         first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
-        seed = seed if isinstance(seed, Tensor) else as_whole("seed", seed)
+        seed = as_seeds("seed", seed, shape[0])
         index = torch.arange(first_index, first_index + shape[0], device=device)
         if isinstance(seed, Tensor):
             index, seed = torch.zeros_like(index), seed.to(index.device)
@@ -189,7 +189,7 @@ class Process(ABC):
     def at_noise_level(self, level: float) -> float:
         r"""Returns the time at which :math:`\sigma_t / \alpha_t` is `level`, inside the domain."""
 
-        return float(self.time(-torch.tensor(level, dtype=torch.float64).log()))
+        return float(self.time(-_time(positive("level", level)).log()))
 
     @checked
     def start_of(self, use: Use) -> float:

@@ -49,7 +49,7 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     """
 
     check_model(model)
-    shape = _check_sample_shape(model, shape)
+    shape = check_sample_shape(model, shape)
     model, settings, whole = *split(model, options, shape[0]), model
     warn_of_copies("sample", whole, shape, options)
     process = model.process
@@ -274,7 +274,9 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
     return {**options, "times": solution.times.flip(0)}
 
 
-def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+def check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
+
     if is_whole(shape):
         count = as_whole("shape", shape)
         if model.shape is None:

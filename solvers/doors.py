@@ -47,7 +47,7 @@ def as_number(name: str, value: T) -> T:
         real = float(cast(float, plain))
     except OverflowError:
         raise ValueError(f"{name} must be below 1.8e308, but is a number beyond it.") from None
-    return cast(T, plain if isinstance(plain, int) else real)
+    return cast(T, plain if isinstance(plain, int) and abs(plain) < WORD else real)
 
 
 def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | None = None) -> T:

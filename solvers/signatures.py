@@ -32,6 +32,7 @@ CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
 
 
 Door = Callable[[str, Any], Any]  # from the name and value of an argument to what is used
+WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
 class Kind(NamedTuple):
@@ -50,7 +51,7 @@ def checked(function: C) -> C:
     r"""Returns a function, or a class, whose arguments are refused unless they are what its signature says."""
 
     if inspect.isclass(function):
-        function.__init__ = checked(function.__init__)  # type: ignore[misc]
+        function.__init__ = checked(function.__init__)  # type: ignore[method-assign]
         return function
     parameters = inspect.signature(function).parameters.values()
     named = {
@@ -170,7 +171,7 @@ PLAIN: dict[object, Kind] = {
 
 
 def _instance(wanted: type) -> Kind:
-    words = {str: "a text", Path: "a path"}.get(wanted, f"a {wanted.__name__}")
+    words = WORDS.get(wanted, f"a {wanted.__name__}")
 
     def take(name: str, value: object) -> object:
         if not isinstance(value, wanted):
@@ -229,22 +230,24 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
         if not isinstance(value, types_):
             cure = f"; write [{value!r}]" if words == "a list" and isinstance(value, str) else ""
             raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
+        if isinstance(value, np.ndarray | Tensor):
+            value = _entries(name, value, inside is None)
         if isinstance(value, Mapping) or inside is None:
             return value
-        entries = _entries(name, value)
+        entries: Iterable[object] = typing.cast(Any, value)
         found = [inside.take(f"each of {name}", entry) for entry in entries]
         return tuple(found) if isinstance(value, tuple) else found
 
     return Kind(words, take)
 
 
-def _entries(name: str, value: Any) -> list[object]:
-    if isinstance(value, np.ndarray | Tensor):
-        entries = as_tensor(name, value)
-        if entries.ndim == 0:
-            raise TypeError(f"{name} must hold several entries, but has no dimension.")
-        return typing.cast(list[object], entries.tolist())
-    return list(value)
+def _entries(name: str, value: object, rows: bool) -> list[object]:
+    r"""The rows of an array, or its numbers."""
+
+    entries = as_tensor(name, value)
+    if entries.ndim == 0:
+        raise TypeError(f"{name} must hold several entries, but has no dimension.")
+    return list(entries) if rows and entries.ndim > 1 else entries.tolist()
 
 
 def _named(value: object) -> str:

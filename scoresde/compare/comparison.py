@@ -232,6 +232,7 @@ class Comparison:
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
+    @checked
     def load(file: str | Path) -> "Comparison":
         r"""Reads a comparison.
 

@@ -115,7 +115,8 @@ def inpaint(
     if method == "gradient":
         model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept = Kept(model, x, known)
-    start = model.process.t_max if t_max is None else t_max
+    process = model.process
+    start = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
     z, keyed = noised(kept, known * x if t_max is None else x, start, given)
     e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from solvers.signatures import checked
 
+from ..checks import check_count
 from .plane import of_path
 from .trajectory import Trajectory
 
@@ -84,6 +85,7 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
         seed: Their seed.
     """
 
+    draws = check_count("draws", draws, at_least=2)
     if trajectory.dimension < 2:
         raise ValueError("data of one dimension has no angles; follow data of more.")
     draw, push = torch.Generator().manual_seed(seed), trajectory.push

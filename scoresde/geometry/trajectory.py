@@ -13,7 +13,7 @@ from solvers.signatures import checked
 
 from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
-from ..sampling import decode, sample
+from ..sampling import check_sample_shape, decode, sample
 from ..scale import scale_of
 from ..settings import Settings, split
 
@@ -117,7 +117,7 @@ def follow(
     """
 
     _check_parts(parts)
-    count = shape if isinstance(shape, int) else shape[0]
+    count = check_sample_shape(model, shape)[0]
     bound, settings = split(model, options, count)
     _check(settings)
     options = {**options, "seed": settings.seed} if settings.seeds is None else options

@@ -40,7 +40,7 @@ def product(
     """
 
     if not parts:
-        raise ValueError("a product needs at least one part.")
+        raise ValueError("parts must be one model at least, but are none.")
     weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
     if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
         raise ValueError(

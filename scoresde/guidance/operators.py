@@ -36,7 +36,8 @@ def joined(
     counts = (len(operators), len(ys), len(noises))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            f"each operator needs its measurement and its noise, but there are {', '.join(map(str, counts))}."
+            "each of operators needs its measurement in ys and its noise in noises, but there are "
+            f"{', '.join(map(str, counts))}."
         )
     stds = [check_noise(noise) for noise in noises]
     if not min(stds) > 0:

@@ -157,14 +157,13 @@ def encode_noise(
     idle = [name for name in IDLE if options.get(name) is not None]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
-    if chain not in ("forward", "independent"):
-        raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
     x = as_state("x", x)
     model, settings = split(model, options, len(x), **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
-    times = make_times(model, check_number("t_max", t_max) or process.t_max, start, settings)
+    stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
+    times = make_times(model, stop, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()

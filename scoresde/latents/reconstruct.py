@@ -10,6 +10,7 @@ from solvers import Solution
 from solvers.shapes import align
 from solvers.signatures import checked
 
+from ..data import as_state
 from ..models import ScoreModel
 from ..sampling import return_from
 from ..scale import scale_of
@@ -66,6 +67,7 @@ def reconstruct(
 
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
+    x = as_state("x", x)
     latent = encode(model, x, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)

@@ -121,7 +121,7 @@ def discrete_log_likelihood(
     found, terms = [], []
     for draw in range(draws):
         u = keyed_uniform(seed, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
-        v, log_q = noise(x, u)
+        v, log_q = _checked(noise(x, u))
         one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
         if importance:
@@ -131,6 +131,15 @@ def discrete_log_likelihood(
     if draws == 1:
         whole.budget["dequantisation"] = _of_one(whole, width, v, dequantization)
     return whole
+
+
+def _checked(drawn: object) -> tuple[Tensor, Tensor]:
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(
+            "dequantization must return noise and its log-density, but returned a "
+            f"{type(drawn).__name__}."
+        )
+    return drawn
 
 
 def _of_one(one: Likelihood, width: float, v: Tensor, dequantization: str | Noise) -> Tensor:

@@ -1,5 +1,6 @@
 r"""Figures: made in one style, written whole, without any state of pyplot's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from solvers.signatures import checked
 
 from .ticks import label_axis
 
+ACROSS = 100  # groups in a row, at most
 PICTURES = (".png", ".pdf", ".svg")
 STYLE = {
     "font.size": 9,
@@ -27,6 +29,15 @@ def figure(
         kind = {"projection": projection}
         axes = made.subplots(rows, columns, squeeze=False, subplot_kw=kind)
     return made, list(axes.flat)
+
+
+def titled(name: str, groups: object) -> Mapping[str, Any]:
+    r"""Returns groups by their titles, of which one alone has none."""
+
+    named = groups if isinstance(groups, Mapping) else {"": groups}
+    if not named:
+        raise ValueError(f"{name} must be one at least, but are none.")
+    return named
 
 
 @checked

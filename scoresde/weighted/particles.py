@@ -94,7 +94,13 @@ class Weighted:
             function: From samples, with shape (n, \*), to values, with shape (n, ...).
         """
 
-        return torch.einsum("n,n...->...", self.log_weights.exp(), function(self.x).double())
+        values = function(self.x)
+        if not isinstance(values, Tensor) or values.shape[:1] != self.x.shape[:1]:
+            raise TypeError(
+                f"function must return a tensor with leading size {len(self.x)}, but returned "
+                f"{tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__}."
+            )
+        return torch.einsum("n,n...->...", self.log_weights.exp(), values.double())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 r"""One valid call of every public function, and things that are no valid argument of most."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,25 @@ import scoresde as ss
 import solvers
 from scoresde import editing, geometry, guidance, metrics, plots, spectra
 
+
+class Flat(nn.Module):
+    r"""A network of images and noise levels that sees three classes."""
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        return x.flatten(1).sum(1, keepdim=True) * torch.ones(3).to(x)
+
+
+class Shift(nn.Module):
+    r"""A network that teaches noise its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean + 0 * x, 0 * x
+
+
 PROCESS = ss.EDM()
 LINEAR = ss.LinearProcess(0.0, 1.0)
 OWN = ss.CustomProcess(lambda t: 1 - t / 2, lambda t: t)
@@ -25,7 +45,7 @@ KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1])
 QUANTILE = ss.QuantileOracle(torch.zeros(2, 1), torch.ones(2, 1))
 PICTURES = ss.GaussianOracle(torch.zeros(1, 4, 4), 0.5)
 CLASSIFIER = ss.Classifier(
-    nn.Sequential(nn.Flatten(), nn.Linear(2, 3)),
+    Flat(),
     PROCESS,
     data_std=1.0,
     levels=(0.1, 1.0),
@@ -33,9 +53,11 @@ CLASSIFIER = ss.Classifier(
 )
 X = torch.tensor([[0.0, 0.5], [1.0, -0.5], [0.25, 0.75], [-1.0, -0.25]])
 ON = torch.tensor([[0.0, 1.0], [1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])
+DIGITS, SEES = ss.load("digits"), ss.load_classifier("digits")
 IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
 ONE = torch.tensor(1.0)
 SOLUTION = ss.sample(GAUSS, 4, steps=3)
+WAY = ss.encode(NETWORK.given(label=1), X, solver="ddim", steps=2, path=True)
 LIKELIHOOD = ss.log_likelihood(GAUSS, X, solver="heun", steps=4, nodes=8)
 COMPARISON = ss.compare(
     GAUSS, ["ddim"], [3, 5], samples=8, reference_tolerance=0.01, progress=False
@@ -61,12 +83,16 @@ def log_prob(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
     return -x.square().sum(1) * label
 
 
-def likely(x: Tensor, target: Tensor) -> Tensor:
-    return -(x[:, 0] - target).square()
+def likely(D: Tensor, level: Tensor, target: Tensor) -> Tensor:
+    return -(D[:, 0] - target).square()
 
 
-def times(process: ss.Process, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"t": torch.tensor(0.5, dtype=torch.float64), **(more or {})}
+def fit_noise(noise: Any, **others: Any) -> float:
+    r"""The first step of noise that others have not taught."""
+
+    return next(
+        ss.fit_noise(copy.deepcopy(noise) if isinstance(noise, nn.Module) else noise, **others)
+    )
 
 
 Call = tuple[Callable[..., object], dict[str, Any]]
@@ -87,7 +113,8 @@ def of_processes() -> dict[str, Call]:
         "NonlinearProcess": (ss.NonlinearProcess, {
             "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0}),
         "CustomProcess": (ss.CustomProcess, {
-            "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0, "g": lambda t: (2 * t).sqrt()}),
+            "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0,
+            "g": lambda t: (2 * t).sqrt()}),
     }  # fmt: skip
     for process in (ss.VP(), ss.SubVP(), ss.VE(), ss.EDM(), ss.Interpolant(), LINEAR, OWN):
         name = type(process).__name__
@@ -164,7 +191,7 @@ def of_models() -> dict[str, Call]:
 
 
 OPTIONS: dict[str, Any] = {
-    "solver": "heun", "steps": 2, "grid": "rho", "clock": "t", "eta": 0.0, "eta_convention": "canonical",
+    "solver": "em", "steps": 2, "grid": "rho", "clock": "t", "eta": 0.5, "eta_convention": "canonical",
     "noise": "increments", "seed": 0, "first_index": 0, "batch_size": 4, "dtype": None, "device": None,
     "path": False, "callback": None, "progress": False, "max_calls": 100, "on_failure": "raise", "grad": "none",
     "t_min": 0.01, "denoise": True,
@@ -184,7 +211,7 @@ def of_verbs() -> dict[str, Call]:
         "decode": (ss.decode, {"model": GAUSS, "z": X, "t_max": 80.0, **FEW}),
         "encode": (ss.encode, {"model": GAUSS, "x": X, "t_max": 80.0, **FEW}),
         "encode_noise": (ss.encode_noise, {
-            "model": GAUSS, "x": X, "t_max": 80.0, "chain": "forward", "solver": "em", "steps": 2}),
+            "model": GAUSS, "x": X, "t_max": 80.0, "chain": "forward", "solver": "ancestral", "steps": 2}),
         "reconstruct": (ss.reconstruct, {"model": GAUSS, "x": X, "one_state": False, **FEW}),
         "edit": (ss.edit, {
             "source": NETWORK.given(label=0), "target": NETWORK.given(label=1), "x": X, "noise_level": 1.0,
@@ -200,8 +227,8 @@ def of_verbs() -> dict[str, Call]:
         "log_likelihood, target": (ss.log_likelihood, {
             "model": GAUSS, "x": X, "nodes": 8, "target_stderr": 0.1, **FEW}),
         "discrete_log_likelihood": (ss.discrete_log_likelihood, {
-            "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform", "draws": 1,
-            "importance": False, "nodes": 8, **FEW}),
+            "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
+            "draws": 1, "importance": False, "nodes": 8, **FEW}),
         "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
         "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
         "views": (ss.views, {"model": GAUSS, "x": X}),
@@ -223,32 +250,32 @@ def of_verbs() -> dict[str, Call]:
             "samples": 4, "seed": 0, "held_out": 4, "learned": False, "reference_tolerance": 0.1, "file": None,
             "progress": False}),
         "weighted_sample": (ss.weighted_sample, {
-            "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 3,
+            "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 40,
             "grid": "log_snr", "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False}),
         "twisted_sample": (ss.twisted_sample, {
             "model": GAUSS, "log_prob": likely, "count": 4, "shape": (2,), "steps": 3, "grid": "log_snr",
             "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False, "target": 0.5}),
-        "fit_null": (ss.fit_null, {"model": GAUSS, "path": SOLUTION}),
-        "fit_noise": (lambda **k: next(ss.fit_noise(**k)), {
-            "noise": ss.VariationalNoise(lambda x: (0 * x, 0 * x)), "model": GAUSS, "data": ON, "levels": 3,
+        "fit_null": (ss.fit_null, {"model": NETWORK, "path": WAY}),
+        "fit_noise": (fit_noise, {
+            "noise": ss.VariationalNoise(Shift()), "model": GAUSS, "data": ON, "levels": 3,
             "low": -1.0, "high": 1.0, "steps": 1, "batch": 2, "lr": 0.01, "seed": 0}),
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
         "load": (ss.load, {"name": "digits", "device": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
-        "load_latents": (ss.load_latents, {"file": "/nowhere/never.safetensors"}),
-        "save_latents": (ss.save_latents, {"file": "/nowhere/never.safetensors", "z": SOLUTION}),
-        "save": (ss.save, {"model": NETWORK, "file": "/nowhere/never", "card": None, "dtype": None}),
+        "load_latents": (ss.load_latents, {"file": "never.npz"}),
+        "save_latents": (ss.save_latents, {"file": "never.npz", "z": SOLUTION}),
+        "save": (ss.save, {"model": DIGITS, "file": "never", "card": None, "dtype": None}),
         "save_classifier": (ss.save_classifier, {
-            "classifier": CLASSIFIER, "file": "/nowhere/never", "card": {}, "dtype": None}),
+            "classifier": SEES, "file": "never", "card": SEES.card, "dtype": None}),
         "Plan": (ss.Plan, {"options": {"solver": "ddim", "steps": 3}}),
-        "Plan.load": (ss.Plan.load, {"file": "/nowhere/never.json"}),
+        "Plan.load": (ss.Plan.load, {"file": "never.json"}),
         "Comparison.best": (COMPARISON.best, {"budget": 5, "metric": "error"}),
         "Comparison.best, error": (COMPARISON.best, {"error": 10.0}),
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
-        "Comparison.plot": (COMPARISON.plot, {"file": "/nowhere/never.png", "metric": None}),
-        "Comparison.save": (COMPARISON.save, {"file": "/nowhere/never.json"}),
-        "Comparison.load": (ss.Comparison.load, {"file": "/nowhere/never.json"}),
+        "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
+        "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
+        "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
         "Weighted.mean": (
             ss.weighted_sample([GAUSS], [1.0], 4, steps=2).mean, {"function": lambda x: x[:, 0]}),
     }  # fmt: skip
@@ -265,7 +292,7 @@ def of_guidances() -> dict[str, Call]:
         "autoguidance": (G.autoguidance, {"model": NETWORK, "weak": NETWORK, "scale": 2.0}),
         "classifier": (G.classifier, {"model": GAUSS, "log_prob": log_prob, "scale": 1.0, "label": 1}),
         "experts": (G.experts, {"models": [GAUSS, GAUSS], "levels": [1.0]}),
-        "feedback": (G.feedback, {"model": GAUSS, "log_ratio": ratio, "share": 0.5, "limit": 10.0, "label": 1}),
+        "feedback": (G.feedback, {"model": NETWORK, "log_ratio": ratio, "share": 0.5, "limit": 10.0, "label": 1}),
         "joined": (G.joined, {"operators": [operator], "ys": [torch.zeros(1, 1)], "noises": [1.0]}),
         "mixture": (G.mixture, {"models": [GAUSS, GAUSS], "log_weights": lambda x, t: torch.zeros(len(x), 2)}),
         "moment_matching": (G.moment_matching, {**inverse, "noise": 0.1, "iterations": 2}),
@@ -285,13 +312,14 @@ def of_guidances() -> dict[str, Call]:
 
 
 def of_pictures() -> dict[str, Call]:
-    file = "/nowhere/never.png"
+    file = "never.png"
     return {
         "animate": (plots.animate, {
-            "file": "/nowhere/never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0, "zoom": 1}),
+            "file": "never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0,
+            "zoom": 1}),
         "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
         "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
-        "film": (plots.film, {"file": "/nowhere/never.gif", "followed": FOLLOWED, "sample": 0, "columns": 2}),
+        "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {
             "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,
             "density": None, "seconds": 1.0}),
@@ -351,9 +379,10 @@ def of_solvers() -> dict[str, Call]:
     return {
         "solvers.get": (solvers.get, {"solver": "heun"}),
         "solve": (solvers.solve, {
-            "problem": FIELD, "x": X, "times": torch.tensor([0.0, 1.0]), "solver": "heun", "seed": 0, "path": False,
-            "callback": None, "pause": 0.0, "max_calls": None, "max_steps": 100, "on_failure": "raise",
-            "grad": "none", "parameters": (), "companion": None, "seam": None, "noise": None}),
+            "problem": FIELD, "x": X, "times": torch.tensor([0.0, 1.0]), "solver": "heun", "seed": 0,
+            "path": False, "callback": None, "pause": 0.0, "max_calls": None, "max_steps": 100,
+            "on_failure": "raise", "grad": "none", "parameters": (), "companion": None, "seam": None,
+            "noise": None}),
         "solve, tolerances": (solvers.solve, {
             "problem": FIELD, "x": X, "times": [0.0, 1.0], "solver": "dopri5", "rtol": 0.1, "atol": 0.1,
             "max_step": 1.0, "first_step": 0.1}),
