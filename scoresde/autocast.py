@@ -3,12 +3,15 @@ r"""An outer autocast is for networks: the arithmetic of a run keeps the dtype o
 Changes of coordinates are matrix products, which autocast would take in half precision.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Any, TypeVar, cast
 
 import torch
 
+F = TypeVar("F", bound=Callable[..., Any])
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 Asked = Mapping[str, torch.dtype]  # the dtype that autocast takes, by the kind of device
 
@@ -31,6 +34,17 @@ def without_autocast() -> Iterator[None]:
             yield
     finally:
         _hidden.reset(token)
+
+
+def exempt(function: F) -> F:
+    r"""Returns a function that no outer autocast reaches."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with without_autocast():
+            return function(*arguments, **keywords)
+
+    return cast(F, call)
 
 
 def hidden_autocast() -> Asked:

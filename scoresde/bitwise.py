@@ -4,7 +4,6 @@ Matrix products add in an order that depends on the number of rows. So networks 
 of rows, always as many, in which the bits of a row must depend on that row alone.
 """
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from solvers.problem import Problem
 from .models import ScoreModel
 from .settings import Settings
 from .transport import make_reverse
+from .warning import warn
 
 MOST = 64  # rows of a block
 
@@ -115,8 +115,7 @@ def warn_of_other_bits(known: dict[str, Any], device: torch.device) -> None:
     changed = [f"{name} {known.get(name)}, now {value}" for name, value in here.items()
                if known.get(name) != value]  # fmt: skip
     if changed:
-        warnings.warn(
+        warn(
             f"these latents were made with {'; '.join(changed)}: the network may give other bits, and "
-            "the way back may not be exact; compare with the data, or decode where they were made.",
-            stacklevel=4,
+            "the way back may not be exact; compare with the data, or decode where they were made."
         )

@@ -5,15 +5,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from solvers.doors import as_tensor
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from .amounts import positive
-from .data import as_state
+from .checks import check_numbers
+from .conditions import as_condition
+from .data import as_state, as_times
 from .oracles import check_labels
 from .process import Process
 
 
+@checked
 class Classifier(nn.Module):
     r"""Creates the classifier of a network, :math:`\log p(y \mid x_t)`.
 
@@ -39,7 +42,8 @@ class Classifier(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < levels[0] <= levels[1]:
+        levels = tuple(check_numbers("levels", levels))  # type: ignore[assignment]
+        if len(levels) != 2 or not 0 < levels[0] <= levels[1]:
             raise ValueError(
                 f"levels must be two positive noise levels, the lower first, not {levels}."
             )
@@ -59,7 +63,7 @@ class Classifier(nn.Module):
             alpha = torch.ones(len(x), dtype=torch.float64)
             level = torch.zeros_like(alpha)
         else:
-            t = as_tensor("t", t).double().clamp(self.process.t_min, self.process.t_max)
+            t = as_times("t", t).double().clamp(self.process.t_min, self.process.t_max)
             align(t, x)  # refuses other shapes
             alpha, level = (
                 value.expand(len(x))  # worked out where t is: nothing waits for the device
@@ -82,9 +86,14 @@ class Classifier(nn.Module):
             label: The labels, with shape (B,) or (1,).
         """
 
-        x, label = as_state("x", x), as_tensor("label", label)
-        if label.is_floating_point():
-            raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
+        x, label = as_state("x", x), as_condition("label", label)
+        if label.is_floating_point() or label.shape not in ((1,), (len(x),)):
+            raise TypeError(
+                f"label must hold whole numbers, one or {len(x)}, but holds {label.dtype} of shape "
+                f"{tuple(label.shape)}."
+            )
+        if label.device.type == "cpu":  # others would be waited for
+            self.check_condition("label", label)
         index = label.to(x.device).long().expand(len(x))
         return self(x, t).gather(1, index[:, None])[:, 0]
 

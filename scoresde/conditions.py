@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.doors import as_tensor
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from .models import ScoreModel
 
@@ -34,6 +35,7 @@ ELSEWHERE = {  # what other libraries call what
 }  # fmt: skip
 
 
+@checked
 class Given(ScoreModel):
     r"""Creates the model of which some conditions are bound.
 
@@ -109,10 +111,12 @@ def rows_of(condition: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]
 def floats_like(condition: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
     r"""Returns conditions whose floating-point numbers have the dtype of a state."""
 
-    return {
-        name: value.to(x.dtype) if value.is_floating_point() else value
-        for name, value in condition.items()
-    }
+    found = {}
+    for name, given in condition.items():
+        value = as_tensor(name, given)
+        value = value.expand(len(x)) if value.ndim == 0 else value
+        found[name] = value.to(x.dtype) if value.is_floating_point() else value
+    return found
 
 
 def as_condition(name: str, value: object) -> Tensor:

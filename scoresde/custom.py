@@ -11,6 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from .amounts import positive
 from .process import CHECKED, Process
 from .quadrature import PIECES, Antiderivative, Known, check_rate, rate_at, refined
@@ -19,6 +21,7 @@ from .schedules import invert
 NEWTON = 6  # iterations inside a piece, from its middle
 
 
+@checked
 @dataclass(frozen=True)
 class CustomProcess(Process):
     r"""Creates the process of scales :math:`\alpha(t), \sigma(t)`.
@@ -92,6 +95,7 @@ class CustomProcess(Process):
                 )
 
 
+@checked
 @dataclass(frozen=True)
 class LinearProcess(Process):
     r"""Creates the process :math:`dx = f(t) x \, dt + g(t) \, dw`, whose noise starts at t = 0.
@@ -198,6 +202,7 @@ def described(process: Process, *functions: str) -> str:
     return f"{type(process).__name__}({', '.join(words)}, {span})"
 
 
+@checked
 @dataclass(frozen=True)
 class NonlinearProcess(Process):
     r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` of any drift.
@@ -263,5 +268,6 @@ class NonlinearProcess(Process):
     def start_of(self, use: str) -> float:
         return self.t_min
 
+    @checked
     def describe(self, t: float) -> str:
         return f"t={t:.4g}"

@@ -1,11 +1,15 @@
 r"""Data at the door: batches of floating-point numbers."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-from solvers.doors import as_tensor
+from solvers.doors import as_tensor, as_whole
 
+MANY = 10**8  # samples drawn at once
 LEVELS = (
     "; scale integer data as in training, and pass levels through ss.dequantize for likelihoods"
 )
@@ -56,6 +60,66 @@ def as_state(name: str, value: object) -> Tensor:
     r"""Returns states of shape (B, *), whose values nobody looks at, so that no device is waited for."""
 
     return as_data(name, value, finite=False)
+
+
+def as_times(name: str, value: object) -> Tensor:
+    r"""Returns times, or log-SNRs, in floating-point numbers of any shape: in float64, unless they say another.
+
+    Raises:
+        TypeError: If it holds no numbers, or truth values.
+        ValueError: If one is NaN.
+    """
+
+    said = isinstance(value, Tensor | np.ndarray)
+    t = as_tensor(name, value, None if said else torch.float64)
+    if t.dtype == torch.bool or isinstance(value, bool):
+        raise TypeError(f"{name} must hold numbers, but holds truth values.")
+    t = t if t.is_floating_point() else t.double()
+    if t.device.type == "cpu" and not is_functorch_wrapped_tensor(t) and bool(t.isnan().any()):
+        raise ValueError(f"{name} must be numbers, but holds NaN.")
+    return t
+
+
+def as_size(name: str, value: object) -> int:
+    r"""Returns the number of samples."""
+
+    if value is None:
+        raise TypeError(f"{name} must be a whole number, but is None.")
+    return cast(int, as_whole(name, value, at_least=1, at_most=MANY))
+
+
+def as_seed(name: str, value: object) -> int:
+    r"""Returns a seed."""
+
+    if value is None:
+        raise TypeError(f"{name} must be a whole number, but is None.")
+    return cast(int, as_whole(name, value))
+
+
+def as_seeds(name: str, value: object, count: int) -> int | Tensor:
+    r"""Returns a seed, or one for each of so many samples."""
+
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return as_seed(name, value)
+    seeds = as_tensor(name, value)
+    if seeds.shape != (count,) or seeds.is_floating_point() or seeds.dtype == torch.bool:
+        raise ValueError(
+            f"{name} must be a whole number, or {count} of them, one per sample, but holds {seeds.dtype} of "
+            f"shape {tuple(seeds.shape)}."
+        )
+    return seeds
+
+
+def as_index(name: str, value: object) -> Tensor:
+    r"""Returns the numbers of some rows, with shape (n,)."""
+
+    index = as_tensor(name, value)
+    if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        raise TypeError(
+            f"{name} must hold whole numbers, with shape (n,), but holds {index.dtype} of shape "
+            f"{tuple(index.shape)}."
+        )
+    return index.long()
 
 
 def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:

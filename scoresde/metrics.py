@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.doors import as_whole
+from solvers.doors import MOST, as_whole, is_number, shown
+from solvers.signatures import checked
 
 from .data import as_data, as_pair, as_state
 
@@ -26,6 +27,7 @@ LARGEST = 1e30  # an entry whose sixth power float64 still holds, as the kernel 
 FOLDS = 5  # of the cross-validation
 
 
+@checked
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""Returns the energy distance between two sets of samples, without bias.
 
@@ -47,6 +49,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return float(2 * torch.cdist(x, y).mean() - sum(within))
 
 
+@checked
 def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float:
     r"""Returns the sliced Wasserstein distance of order 2, over fixed random directions.
 
@@ -60,11 +63,13 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
         | https://doi.org/10.1007/s10851-014-0506-3
     """
 
+    projections = as_whole("projections", projections, at_least=1, at_most=MOST)
     ot = _library("ot")
     x, y = (s.cpu() for s in _flat(x, y, at_least=1))
     return float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, seed=0))
 
 
+@checked
 def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
 
@@ -82,6 +87,7 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     """
 
     x, y = _flat(x, y, at_least=FOLDS)
+    trees = as_whole("trees", trees, at_least=1, at_most=MOST)
     selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
     size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
     draw = torch.Generator().manual_seed(0)  # data may be sorted
@@ -95,6 +101,7 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     return right - 0.5, SHARED * spread
 
 
+@checked
 def fid(network: nn.Module) -> Distance:
     r"""Returns the Frechet distance between the features of a network.
 
@@ -116,6 +123,7 @@ def fid(network: nn.Module) -> Distance:
     return distance
 
 
+@checked
 def kid(network: nn.Module) -> Distance:
     r"""Returns the kernel distance between the features of a network, without bias.
 
@@ -149,6 +157,7 @@ DISTANCES: dict[str, Distance] = {
 OF_FEATURES: dict[str, Callable[[nn.Module], Distance]] = {"fid": fid, "kid": kid}
 
 
+@checked
 def get(name: str, features: nn.Module | None = None) -> Distance:
     r"""Returns the distance of a name.
 
@@ -171,6 +180,7 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
     return DISTANCES[name]
 
 
+@checked
 def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     r"""Returns a distance and its standard error, as far as samples make it uncertain.
 
@@ -192,7 +202,7 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     whole = distance(x, y)
     if isinstance(whole, tuple):
         return float(whole[0]), float(whole[1])
-    whole = float(whole)
+    whole = _value(whole)
     count = min(PARTS, len(x) // 2)
     if count < 2:
         raise ValueError(f"a distance with its error needs at least 4 samples, but has {len(x)}.")
@@ -203,9 +213,13 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _value(found: float | tuple[float, float]) -> float:
-    return float(found[0] if isinstance(found, tuple) else found)
+    value = found[0] if isinstance(found, tuple) and found else found
+    if not is_number(value):
+        raise TypeError(f"distance must return a number, but returned {shown(value)}.")
+    return float(value)
 
 
+@checked
 def floor(
     data: Tensor,
     size: int,
@@ -225,6 +239,7 @@ def floor(
     """
 
     data, size = as_data("data", data), as_whole("size", size, at_least=1)
+    repeats = as_whole("repeats", repeats, at_least=2, at_most=MOST)
     draw = torch.Generator().manual_seed(as_whole("seed", seed))
     size = min(size, len(data) // 2)
     values = []
@@ -235,6 +250,7 @@ def floor(
     return float(distances.mean()), float(distances.std())
 
 
+@checked
 def nearest(x: Tensor, data: Tensor) -> Tensor:
     r"""Returns the distance of each sample from the nearest point of some data, with shape (N,).
 
@@ -244,7 +260,8 @@ def nearest(x: Tensor, data: Tensor) -> Tensor:
     """
 
     x, data = as_pair(x, data, ("x", "data"))
-    return torch.cdist(x.flatten(1), data.flatten(1)).amin(1)
+    kind = torch.promote_types(torch.promote_types(x.dtype, data.dtype), torch.float32)
+    return torch.cdist(x.flatten(1).to(kind), data.flatten(1).to(kind)).amin(1)
 
 
 def check_distances(names: Sequence[str], features: nn.Module | None) -> dict[str, Distance]:
@@ -267,6 +284,7 @@ class _Known(nn.Module):
 def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
 
+    x, y = as_state("x", x), as_state("y", y)
     _flat(x, y, at_least=2)
     with torch.no_grad():
         found = [torch.cat([network(part) for part in s.split(256)]) for s in (x, y)]
@@ -286,9 +304,11 @@ def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, 
         if bad:
             words = f"{noun}{name} {bad[:8]} are not finite, or beyond {LARGEST:g}"
             raise ValueError(f"{words}; leave them out of {given}, or check what made them.")
-    for name, s in (("samples", x), ("data", y)):
+    for given, name, s in (("x", "samples", x), ("y", "data", y)):
         if len(s) < at_least:
-            raise ValueError(f"this distance needs at least {at_least} {name}, but has {len(s)}.")
+            raise ValueError(
+                f"this distance needs at least {at_least} {name}, but {given} has {len(s)}."
+            )
     return x.flatten(1).double(), y.flatten(1).double()
 
 

@@ -13,16 +13,17 @@ network predicts is linear in D too, and is folded into the same coefficients: n
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from solvers.doors import as_tensor
 from solvers.problem import StateField
 from solvers.shapes import align, scalars
+from solvers.signatures import Door, with_doors
 
 from .amounts import positive
-from .data import as_state
+from .data import as_index, as_state, as_times
 from .moments import Moments
 from .process import Process
 
@@ -47,6 +48,12 @@ def _velocity(process: Process, t: Tensor) -> Pair:
     return f - slope, slope * process.scales(t)[0]
 
 
+OF_STATE: dict[str, dict[str, Door]] = {
+    **{name: {"x": as_state} for name in ("denoise", "raw", "noise", "score", "velocity")},
+    "rows": {"index": as_index},
+}  # the functions of a state of a model, and the doors of their arguments
+
+
 class ScoreModel(nn.Module, ABC):
     r"""Abstract score model. A subclass says :meth:`denoise`; the rest is derived.
 
@@ -66,6 +73,8 @@ class ScoreModel(nn.Module, ABC):
         differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
     """
 
+    instead: ClassVar[str] = "; wrap a network in ss.NetworkScore(network, process, predicts=...)"
+
     process: Process
     shape: tuple[int, ...] | None = None
     conditions: tuple[str, ...] = ()
@@ -83,6 +92,12 @@ class ScoreModel(nn.Module, ABC):
     _checked: frozenset[tuple[str, ...]] = (
         frozenset()
     )  # ways of its derivative, and names of bound conditions
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        r"""Gives the functions of a state that a model defines the doors of all."""
+
+        super().__init_subclass__(**keywords)
+        with_doors(cls, OF_STATE)
 
     @property
     def data_std(self) -> float:
@@ -233,6 +248,9 @@ class ScoreModel(nn.Module, ABC):
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
 
 
+with_doors(ScoreModel, OF_STATE)
+
+
 def _said(model: ScoreModel, name: str) -> float | None:
     r"""What was said of a model's data, by an attribute or by its class."""
 
@@ -263,7 +281,7 @@ def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
     r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
 
     as_state("x", x)
-    t = as_tensor("t", t).detach().cpu()
+    t = as_times("t", t).detach().cpu()
     slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
     t = t.double()
     align(t, x)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors import as_whole
+from solvers.signatures import checked
 
 from .data import as_data, as_floats
 
@@ -17,6 +18,7 @@ Kind = Literal["full", "diagonal", "low_rank"]
 CONSTANT = 1e-5  # of the root mean square: what varies less is taken for constant
 
 
+@checked
 @dataclass(frozen=True)
 class Moments:
     r"""Creates the mean and covariance of data, in coordinates in which the covariance is diagonal.
@@ -147,6 +149,7 @@ class Moments:
         return flat.reshape(-1, *self.mean.shape)
 
 
+@checked
 def moments(
     data: Tensor,
     kind: Kind = "full",

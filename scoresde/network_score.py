@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from solvers.calls import count_backward, count_call
+from solvers.doors import as_tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
+from solvers.signatures import checked
 
 from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
@@ -70,6 +72,7 @@ def _check_signal(process: Process, predicts: str) -> None:
             )
 
 
+@checked
 class NetworkScore(ScoreModel):
     r"""Creates the score model of a network.
 
@@ -224,6 +227,7 @@ class NetworkScore(ScoreModel):
         return combined
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        condition = {name: as_tensor(name, value) for name, value in condition.items()}
         count_call()
         kind = self._kind(x)
         try:

@@ -6,6 +6,7 @@ Every oracle knows its denoised data and its log-density at any time in closed f
 import math
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +14,38 @@ from torch import Tensor
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
 from solvers.doors import as_number
+from solvers.signatures import Door, checked, with_doors
 
-from .data import as_data, as_floats, as_state, labels_of
+from .autocast import exempt
+from .checks import check_shape
+from .conditions import as_condition
+from .data import as_data, as_floats, as_seed, as_size, as_state, as_times, labels_of
 from .known_data import axes_of, check_points, known_process
 from .models import ScoreModel, check_time
 from .moments import Moments, from_covariance, moments
 from .process import Process
 
+EXACT: dict[str, dict[str, Door]] = {
+    "denoise": {"x": as_state, "t": as_times},
+    "log_prob": {"x": as_data, "t": as_times},
+    "data": {"count": as_size, "seed": as_seed},
+    "flow": {"x": as_data},
+}  # the functions of an oracle, and the doors of their arguments
+
 
 class Oracle(ScoreModel):
-    r"""Abstract exact score model."""
+    r"""Abstract exact score model.
+
+    What a subclass defines of its functions takes arguments at the doors of all, and is worked out in the dtype of
+    the state, whatever autocast says around it.
+    """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        with_doors(cls, EXACT)
+        for name in EXACT:
+            if name in vars(cls):
+                setattr(cls, name, exempt(vars(cls)[name]))
 
     @abstractmethod
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
@@ -45,7 +68,8 @@ class Oracle(ScoreModel):
             t_min: The time that gives the noise level.
         """
 
-        x, t = as_state("x", x), torch.tensor(as_number("t_min", t_min), dtype=torch.float64)
+        x, t_min = as_data("x", x), self.process.check_inside("t_min", t_min)
+        t = torch.tensor(t_min, dtype=torch.float64)
         alpha = self.process.scales(t)[0]
         return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
 
@@ -58,11 +82,29 @@ class Oracle(ScoreModel):
     def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""The scales of the rows, with shape (B, 1), in the state's dtype."""
 
-        t = check_time(self.process, t, as_state("x", x)).expand(len(x))
+        check_shape(self, tuple(x.shape[1:]), "x")
+        t = check_time(self.process, t, x).expand(len(x))
         alpha, sigma = self.process.scales(t)
         return alpha.to(x)[:, None], sigma.to(x)[:, None]
 
+    def _label(self, label: Tensor, x: Tensor) -> Tensor:
+        r"""The labels of the rows, with shape (B, 1)."""
 
+        label = as_condition("label", label)
+        if len(label) not in (1, len(x)):
+            raise ValueError(f"label must have leading size {len(x)} or 1, but has {len(label)}.")
+        if label.device.type == "cpu":  # others would be waited for
+            self.check_condition("label", label)
+        return label.to(x.device)[:, None]
+
+    def _span(self, start: float, stop: float) -> Tensor:
+        r"""Two times, inside the domain, in float64."""
+
+        inside = self.process.check_inside
+        return torch.tensor([inside("start", start), inside("stop", stop)], dtype=torch.float64)
+
+
+@checked
 class MixtureOracle(Oracle):
     r"""Creates the exact score model of a mixture of Gaussians.
 
@@ -113,7 +155,7 @@ class MixtureOracle(Oracle):
         alpha, sigma = self._scales(x, t)
         z, log_joint = self._project(x, alpha, sigma)
         if label is not None:
-            other = torch.arange(len(self.means), device=x.device) != label[:, None]
+            other = torch.arange(len(self.means), device=x.device) != self._label(label, x)
             log_joint = log_joint.masked_fill(other, -math.inf)
         values = self.values.to(x)
         gain = alpha[..., None] * values / (alpha[..., None] ** 2 * values + sigma[..., None] ** 2)
@@ -161,6 +203,7 @@ class MixtureOracle(Oracle):
         return z, log_prob + self.log_weights.to(x)
 
 
+@checked
 class GaussianOracle(MixtureOracle):
     r"""Creates the exact score model of a Gaussian.
 
@@ -197,7 +240,8 @@ class GaussianOracle(MixtureOracle):
             stop: The last time.
         """
 
-        x, times = as_data("x", x), torch.tensor([start, stop], dtype=torch.float64)
+        check_shape(self, tuple(x.shape[1:]), "x")
+        times = self._span(start, stop)
         alpha, sigma = (scale.to(x) for scale in self.process.scales(times))
         mean, values, vectors = (b[0].to(x) for b in (self.means, self.values, self.vectors))
         variance = alpha[:, None] ** 2 * values + sigma[:, None] ** 2
@@ -205,6 +249,7 @@ class GaussianOracle(MixtureOracle):
         return (alpha[1] * mean + z @ vectors.T).reshape(x.shape)
 
 
+@checked
 class KernelOracle(Oracle):
     r"""Creates the exact score model of data under a Gaussian kernel: a mixture of as many parts.
 
@@ -248,7 +293,7 @@ class KernelOracle(Oracle):
         variance = alpha**2 * self.width**2 + sigma**2
         log_joint = self._log_joint(x, alpha, variance)
         if label is not None and self.labels is not None:
-            log_joint = log_joint.masked_fill(self.labels != label[:, None], -math.inf)
+            log_joint = log_joint.masked_fill(self.labels != self._label(label, x), -math.inf)
         mean = log_joint.softmax(1) @ self.points.to(x)
         gain = alpha * self.width**2 / variance
         return (mean + gain * (x.flatten(1) - alpha * mean)).reshape(x.shape)

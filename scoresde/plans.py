@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 import solvers
 from solvers import Solver
 from solvers.exponential import ExponentialMultistep
+from solvers.signatures import checked
 
 from .models import ScoreModel
 from .stored import (
@@ -29,6 +29,7 @@ from .stored import (
     text,
     write_json,
 )
+from .warning import warn
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that go into a fingerprint
@@ -72,12 +73,14 @@ class Plan:
             raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
 
+    @checked
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
 
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
+    @checked
     def load(file: str | Path) -> "Plan":
         r"""Reads a plan.
 
@@ -100,15 +103,15 @@ class Plan:
                     raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}")
             return plan
 
+    @checked
     def options_for(self, model: ScoreModel) -> dict[str, Any]:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
 
         mine = fingerprint(model)
         if self.model and mine != self.model:
-            warnings.warn(
+            warn(
                 f"the plan was measured on the model {self.model}, but this is {mine}; what it "
-                "promises need not hold, so measure again by ss.compare or ss.tune.",
-                stacklevel=5,
+                "promises need not hold, so measure again by ss.compare or ss.tune."
             )
         options = dict(self.options)
         if self.noise_levels is not None:

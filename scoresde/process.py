@@ -16,17 +16,18 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from solvers.brownian import START, keyed_normal
-from solvers.doors import WORD, as_device, as_shape, as_tensor, as_whole
+from solvers.doors import WORD, as_device, as_shape, as_whole
 from solvers.shapes import align
+from solvers.signatures import Door, checked, with_doors
 
 from .amounts import positive
-from .data import as_state
+from .data import as_seeds, as_state, as_times
 from .warning import warn
 
 CHECKED = 1025  # times at which a process is looked at
@@ -39,6 +40,15 @@ SLACK, ROUNDING = (
 Use = Literal["sampling", "likelihood", "encoding"]
 
 
+OF_TIME: dict[str, dict[str, Door]] = {
+    **{
+        name: {"t": as_times} for name in ("log_scales", "scales", "log_snr", "rates", "diffusion")
+    },
+    "time": {"log_snr": as_times},
+    "drift": {"x": as_state, "t": as_times},
+}  # the functions of time of a process, and the doors of their arguments
+
+
 class Process(ABC):
     r"""Abstract forward process, with domain [`t_min`, `t_max`].
 
@@ -48,6 +58,14 @@ class Process(ABC):
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
         grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.grids`.
     """
+
+    instead: ClassVar[str] = "; pass ss.VP() or another"
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        r"""Gives the functions of time that a process defines the doors of all."""
+
+        super().__init_subclass__(**keywords)
+        with_doors(cls, OF_TIME)
 
     t_min: float
     t_max: float
@@ -108,7 +126,7 @@ class Process(ABC):
         """
 
         x, z = as_state("x", x), as_state("z", z)
-        alpha, sigma = (align(scale, x) for scale in self.scales(as_tensor("t", t)))
+        alpha, sigma = (align(scale, x) for scale in self.scales(t))
         return alpha * x + sigma * z
 
     def prior_std(self) -> float:
@@ -116,6 +134,7 @@ class Process(ABC):
 
         return float(self.scales(torch.tensor(self.t_max, dtype=torch.float64))[1])
 
+    @checked
     def prior_sample(
         self,
         shape: tuple[int, ...],
@@ -139,7 +158,7 @@ class Process(ABC):
         device = as_device("device", device)
         shape = as_shape("shape", shape, device)
         first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
-        seed = seed if isinstance(seed, Tensor) else as_whole("seed", seed)
+        seed = as_seeds("seed", seed, shape[0])
         index = torch.arange(first_index, first_index + shape[0], device=device)
         if isinstance(seed, Tensor):
             index, seed = torch.zeros_like(index), seed.to(index.device)
@@ -153,6 +172,7 @@ class Process(ABC):
         square = (z.flatten(1).double() / std).square().sum(1)
         return -square / 2 - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
 
+    @checked
     def prior_gap(self, data_std: float = 1.0) -> float:
         r"""Returns the KL divergence from the prior to :math:`p(x_{t_{max}} \mid x_0)`.
 
@@ -161,16 +181,19 @@ class Process(ABC):
 
         return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
 
+    @checked
     def noise_level(self, t: float) -> float:
         r"""Returns :math:`\sigma_t / \alpha_t`."""
 
         return math.exp(-float(self.log_snr(_time(t))))
 
+    @checked
     def at_noise_level(self, level: float) -> float:
         r"""Returns the time at which :math:`\sigma_t / \alpha_t` is `level`, inside the domain."""
 
-        return float(self.time(-torch.tensor(level, dtype=torch.float64).log()))
+        return float(self.time(-_time(positive("level", level)).log()))
 
+    @checked
     def start_of(self, use: Use) -> float:
         r"""Returns the default of `t_min` for a use, by its noise level.
 
@@ -183,6 +206,7 @@ class Process(ABC):
             return self.t_min
         return self.at_noise_level(level)
 
+    @checked
     def describe(self, t: float) -> str:
         r"""Returns a time in words."""
 
@@ -221,7 +245,7 @@ class Process(ABC):
     def check_inside(self, name: str, t: float) -> float:
         r"""Returns a time inside the domain, as :meth:`inside` does."""
 
-        return float(self.inside(name, _time(t)))
+        return float(self.inside(name, _time(positive(name, t, zero=True))))
 
     def _check(self) -> None:
         self._check_ends()
@@ -277,6 +301,9 @@ class Process(ABC):
                     f"the {name} at t={t[i]:.4g} is {given[i]:.6g}, but alpha and sigma imply "
                     f"{right[i]:.6g}: f = d log alpha/dt and g^2 = d sigma^2/dt - 2 f sigma^2."
                 )
+
+
+with_doors(Process, OF_TIME)
 
 
 def _time(t: float) -> Tensor:

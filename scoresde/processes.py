@@ -7,6 +7,8 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from .process import Process, Use
 from .schedules import Geometric, Karras, LinearBeta, Logit, Schedule, softplus
 
@@ -50,6 +52,7 @@ class Scheduled(Process):
         return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class VP(Scheduled):
     r"""Creates a variance preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
@@ -66,6 +69,7 @@ class VP(Scheduled):
         return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr) / 2
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class SubVP(Scheduled):
     r"""Creates a sub-VP process, with the :math:`\alpha` of VP and its :math:`\sigma` squared.
@@ -90,6 +94,7 @@ class SubVP(Scheduled):
         return self.schedule.inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class VE(Scheduled):
     r"""Creates a variance exploding process, :math:`\alpha = 1`.
@@ -105,6 +110,7 @@ class VE(Scheduled):
         return torch.zeros_like(t), -self.schedule(t)
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class EDM(VE):
     r"""Creates the process :math:`\alpha = 1, \sigma = t`, with t in [0.002, 80] by default.
@@ -117,6 +123,7 @@ class EDM(VE):
     schedule: Schedule = field(default_factory=Karras)
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class Interpolant(Scheduled):
     r"""Creates a linear interpolant, :math:`\alpha + \sigma = 1`, as in rectified flow.

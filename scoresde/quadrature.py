@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solvers.doors import is_number, shown
+
 Rate = Callable[[Tensor], Tensor]
 Known = Rate | float
 PIECES, POINTS = 256, 8  # to begin with, and of the sum over each
@@ -40,6 +42,8 @@ def rate_at(name: str, rate: Known, t: Tensor) -> Tensor:
     """
 
     value: Tensor | float = rate(t) if callable(rate) else rate
+    if not isinstance(value, Tensor) and not is_number(value):
+        raise TypeError(f"{name} must return a number for each time, but returned {shown(value)}.")
     value = value.to(t) if isinstance(value, Tensor) else torch.as_tensor(value, dtype=t.dtype)
     if value.numel() != 1 and value.shape != t.shape:
         raise ValueError(

@@ -16,14 +16,17 @@ from torch import Tensor
 
 from solvers.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from solvers.calls import count_call
+from solvers.signatures import checked
 
-from .data import as_data, as_floats
+from .checks import check_shape
+from .data import as_floats
 from .known_data import check_points, known_process
 from .moments import Moments
 from .oracles import Oracle
 from .process import Process
 
 
+@checked
 class QuantileOracle(Oracle):
     r"""Creates the exact score model of a rotated product of one-dimensional mixtures.
 
@@ -118,7 +121,9 @@ class QuantileOracle(Oracle):
             stop: The last time.
         """
 
-        x, rotation = as_data("x", x), self.rotation.double()
+        check_shape(self, tuple(x.shape[1:]), "x")
+        start, stop = self._span(start, stop).tolist()
+        rotation = self.rotation.double()
         y = x.double() @ rotation
         lower, upper = self._log_tails(y, start)
         return (self._quantile(lower, upper, stop) @ rotation.T).to(x)

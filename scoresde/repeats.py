@@ -6,7 +6,6 @@ is not independent of the first, without a word. Calls that say their seed are n
 """
 
 import threading
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from solvers.brownian import key_of_rows, keys_of_steps
 from .models import ScoreModel
 from .noises import noise_kind
 from .settings import Settings
+from .warning import warn
 
 LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
 WATCHING = ("callback", "progress")  # options that change nothing
@@ -53,9 +53,7 @@ def is_keyed(solution: Solution) -> bool:
     return solution.provenance["noise"] in ("increments", "path")
 
 
-def warn_of_copies(
-    verb: str, model: object, given: object, options: Mapping[str, Any], stacklevel: int = 3
-) -> None:
+def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, Any]) -> None:
     r"""Warns if a call without a seed equals an earlier one, and so draws the same.
 
     Arguments:
@@ -63,7 +61,6 @@ def warn_of_copies(
         model: The model, or models.
         given: What else it was given: a shape, or data.
         options: The options.
-        stacklevel: Where the user's line is, as for :func:`warnings.warn`.
     """
 
     if says_seed(options):
@@ -71,11 +68,10 @@ def warn_of_copies(
     said = {name: value for name, value in options.items() if name not in WATCHING}
     call = hash((verb, _told(model), _told(given), _told(said)))
     if not _is_new(call):
-        warnings.warn(
+        warn(
             f"this call of {verb} equals an earlier one, and so does what it draws, since seed=0 by default: "
             "pass first_index= for the next samples (i * B in the i-th batch), or a seed=. seed=0 says that "
-            "the same is meant, and seed=None draws a seed.",
-            stacklevel=stacklevel,
+            "the same is meant, and seed=None draws a seed."
         )
 
 
@@ -110,11 +106,10 @@ def warn_of_second_pass(
     if drawn or any(here.start in (other.start, *other.states) for other in earlier):
         return
     if any(_shares_noise(here, other) for other in earlier):
-        warnings.warn(
+        warn(
             "an earlier run from another start went over these times with the same noise, since seed=0 by "
             "default, so results depend on one another, and a state that comes from that run on its noise: "
-            "pass another seed=, or first_index= for other samples. seed=0 says that this is meant.",
-            stacklevel=3,
+            "pass another seed=, or first_index= for other samples. seed=0 says that this is meant."
         )
 
 

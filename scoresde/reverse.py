@@ -27,6 +27,7 @@ from torch import Tensor
 from solvers import ODE, SDE, Problem, SemiLinear
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
+from solvers.signatures import checked
 
 from .custom import NonlinearProcess
 from .frames import Frame, Noise, constant_noise
@@ -41,6 +42,7 @@ LEAP = (
 FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
 
 
+@checked
 def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
     r"""Returns the reverse SDE in the time of the process, to be integrated from noise to data.
 
@@ -52,6 +54,7 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
     return Reverse(model, SDE, eta, "t").problem()  # type: ignore[return-value]
 
 
+@checked
 def probability_flow(model: ScoreModel) -> ODE:
     r"""Returns the probability flow in the time of the process, to be integrated either way.
 

@@ -1,7 +1,6 @@
 r"""From noise to data."""
 
 import re
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from solvers import Solution, Solver, get
 from solvers.doors import as_shape, as_whole, is_whole
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from .bitwise import warn_of_other_bits
 from .checks import check_data, check_number, check_shape, model_device, model_dtype
@@ -22,10 +22,12 @@ from .repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .scale import check_last, check_marginal, check_prior, start_of
 from .settings import STEPPING, Settings, check_model, split
 from .transport import make_times, same_time
+from .warning import warn
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
+@checked
 def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> Solution:
     r"""Draws samples.
 
@@ -47,7 +49,7 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     """
 
     check_model(model)
-    shape = _check_sample_shape(model, shape)
+    shape = check_sample_shape(model, shape)
     model, settings, whole = *split(model, options, shape[0]), model
     warn_of_copies("sample", whole, shape, options)
     process = model.process
@@ -74,6 +76,7 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     return solution
 
 
+@checked
 def decode(
     model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
 ) -> Solution:
@@ -142,10 +145,9 @@ def _as_encoded(
             _warn_of_another(model, z)
         return options, defaults, z.companion
     if z.companion is not None:
-        warnings.warn(
+        warn(
             f"{other[0]}= leaves out the companion of these latents, which belongs to their own grid and solver: "
-            "the way back is no longer exact.",
-            stacklevel=4,
+            "the way back is no longer exact."
         )
     if "solver" in other:
         return options, {}, None
@@ -155,9 +157,8 @@ def _as_encoded(
 def _warn_of_another(model: ScoreModel, z: Solution) -> None:
     known, here = str(z.provenance.get("model", "")), model.fingerprint or ""
     if HASH.match(known) and HASH.match(here) and known != here:
-        warnings.warn(
-            f"these latents are of the model {known}, and this one is {here}: the way back is that of an edit.",
-            stacklevel=5,
+        warn(
+            f"these latents are of the model {known}, and this one is {here}: the way back is that of an edit."
         )
 
 
@@ -273,7 +274,9 @@ def reversed_options(solution: Solution, solver: str | Solver | None = None) -> 
     return {**options, "times": solution.times.flip(0)}
 
 
-def _check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+def check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
+
     if is_whole(shape):
         count = as_whole("shape", shape)
         if model.shape is None:

@@ -10,12 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked, with_doors
+
 from .amounts import positive
+from .data import as_times
 
 
 class Schedule(ABC):
@@ -26,6 +29,14 @@ class Schedule(ABC):
         said: The least and the largest noise level where the user named them, else `None`. Sampling goes
             to the least, and grids begin at the largest.
     """
+
+    instead: ClassVar[str] = "; pass ss.Cosine() or another"
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        r"""Gives the functions of a schedule the doors of all."""
+
+        super().__init_subclass__(**keywords)
+        with_doors(cls, {"__call__": {"t": as_times}, "inverse": {"log_snr": as_times}})
 
     @property
     def domain(self) -> tuple[float, float]:
@@ -44,6 +55,7 @@ class Schedule(ABC):
         r"""Returns the :math:`t` of which `log_snr` is :math:`\lambda(t)`."""
 
 
+@checked
 @dataclass(frozen=True)
 class LinearBeta(Schedule):
     r"""Creates the schedule of a linear :math:`\beta`.
@@ -80,6 +92,7 @@ class LinearBeta(Schedule):
         return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
 
 
+@checked
 @dataclass(frozen=True)
 class Cosine(Schedule):
     r"""Creates the cosine schedule.
@@ -122,6 +135,7 @@ class Cosine(Schedule):
         return (t + self.offset) * (math.pi / 2 / (1 + self.offset))
 
 
+@checked
 @dataclass(frozen=True)
 class Geometric(Schedule):
     r"""Creates the schedule of which the ratio of noise to signal grows geometrically.
@@ -159,6 +173,7 @@ class Geometric(Schedule):
         return (-math.log(self.sigma_min) - log_snr) / span
 
 
+@checked
 @dataclass(frozen=True)
 class Karras(Schedule):
     r"""Creates the schedule of which time is the ratio of noise to signal, :math:`\lambda = -\log t`.

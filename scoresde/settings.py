@@ -3,7 +3,6 @@ r"""The options that all verbs share, checked once at the door."""
 import dataclasses
 import math
 import secrets
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from solvers import Brownian, Event, Increments, Solver, get
 from solvers.brownian import Seed
 from solvers.doors import MOST, WORD, as_device, as_tensor
+from solvers.signatures import checked
 from solvers.solver import check_gradients
 
 from .autocast import without_autocast
@@ -26,6 +26,7 @@ from .frames import CONVENTIONS
 from .grids import with_grid
 from .models import ScoreModel
 from .plans import Described, with_plan
+from .warning import warn
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
 STEPPING = (
@@ -50,6 +51,7 @@ REALS = {
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described):
     r"""Creates the options of a verb.
@@ -288,10 +290,9 @@ def split(
     keywords = with_plan(model, keywords)
     for module in model.modules():
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd | _BatchNorm):
-            warnings.warn(
+            warn(
                 f"the model is in training mode, so its {type(module).__name__} makes results random; "
-                "call model.eval().",
-                stacklevel=3,
+                "call model.eval()."
             )
             break
     options = {name: value for name, value in keywords.items() if name in OPTIONS}

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from .data import as_floats
 from .geometry import Trajectory
 
@@ -35,6 +37,7 @@ class Spectrum:
     counts: Tensor
 
 
+@checked
 def spectrum(x: Tensor) -> Spectrum:
     r"""Returns the power spectrum of each image, averaged over its channels.
 
@@ -62,6 +65,7 @@ def spectrum(x: Tensor) -> Spectrum:
     return Spectrum(radii[full] / counts[full], sums[..., full] / counts[full], counts[full])
 
 
+@checked
 def hinge(data: Spectrum, level: float) -> float:
     r"""Returns the frequency at which the power of data falls to that of noise, in cycles per pixel.
 
@@ -87,6 +91,7 @@ def hinge(data: Spectrum, level: float) -> float:
     return math.inf
 
 
+@checked
 def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
     r"""Returns the power of the estimates along sampling, and the noise levels at which rings have half.
 

@@ -1,17 +1,19 @@
 r"""Warnings that point at the line of the user, however deep they are found."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
-HERE = str(Path(__file__).parent / "_")[:-1]  # with the separator
+HERE = Path(__file__).parent
+OURS = tuple(f"{HERE.parent / name}{os.sep}" for name in (HERE.name, "solvers"))
 
 
 def warn(message: str) -> None:
-    r"""Warns at the nearest line outside of this package."""
+    r"""Warns at the nearest line outside of these packages."""
 
     frame, level = sys._getframe(1), 2
-    ours = (HERE, "<string>")  # the second of constructors that dataclasses write
+    ours = (*OURS, "<string>")  # the second of constructors that dataclasses write
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)

@@ -13,6 +13,7 @@ from .problem import SDE, SemiLinear
 from .renoise import Ancestral, Churn, Langevin, Recurrent
 from .reversible import McCallumFoster, ReversibleHeun
 from .runge_kutta import TABLEAUS, RungeKutta, Tableau
+from .signatures import checked
 from .singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
 from .solver import Solver
 from .stochastic import NOISY_TABLEAUS, StochasticRungeKutta
@@ -164,6 +165,7 @@ def available() -> tuple[str, ...]:
     return tuple(CATALOGUE)
 
 
+@checked
 def get(solver: str | Solver) -> Solver:
     r"""Returns the solver of a name; a solver is returned as it is.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .problem import Problem, Sizes
 from .shapes import align, row_rms
+from .signatures import checked
 
 
 class Caution(NamedTuple):
@@ -34,6 +35,7 @@ class Caution(NamedTuple):
         return torch.where(ratio.isfinite(), factor.clamp(0.2, self.growth), 0.1)
 
 
+@checked
 @dataclass(frozen=True)
 class Controller:
     r"""Creates the standard controller of the local error, with a step of its own per sample.

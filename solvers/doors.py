@@ -42,12 +42,12 @@ def as_number(name: str, value: T) -> T:
         return value
     plain = _scalar(value)
     if not is_number(value):
-        raise TypeError(f"{name} must be a number, but is {_shown(value)}.")
+        raise TypeError(f"{name} must be a number, but is {shown(value)}.")
     try:
         real = float(cast(float, plain))
     except OverflowError:
         raise ValueError(f"{name} must be below 1.8e308, but is a number beyond it.") from None
-    return cast(T, plain if isinstance(plain, int) else real)
+    return cast(T, plain if isinstance(plain, int) and abs(plain) < WORD else real)
 
 
 def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | None = None) -> T:
@@ -62,7 +62,7 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
         return value
     plain = _scalar(value)
     if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number, but is {_shown(value)}.")
+        raise TypeError(f"{name} must be a whole number, but is {shown(value)}.")
     whole = int(plain)
     if at_least is not None and whole < at_least:
         raise ValueError(f"{name} must be at least {at_least}, but is {whole}.")
@@ -95,7 +95,8 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
     """
 
     x = value if isinstance(value, Tensor) else _converted(name, value, dtype)
-    for is_so, words in FAULTS:
+    plain = x.dtype in FLOATING and x.layout == torch.strided and not x.is_meta and not x.is_nested
+    for is_so, words in () if plain else FAULTS:
         if is_so(x):
             raise TypeError(f"{name} must be {words.format(x=x)}.")
     return x if dtype is None else x.to(dtype)
@@ -113,7 +114,7 @@ def as_shape(
 
     sizes = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim else value
     if not isinstance(sizes, tuple | list):
-        raise TypeError(f"{name} must be a whole number or (B, *), but is {_shown(value)}.")
+        raise TypeError(f"{name} must be a whole number or (B, *), but is {shown(value)}.")
     shape = tuple(_size(size) for size in sizes)
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"{name} must be (B, *) of positive whole numbers, but is {sizes}.")
@@ -207,7 +208,7 @@ def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
 
 def _no_numbers(name: str, value: object) -> str:
     cure = "; pass its .x" if isinstance(getattr(value, "x", None), Tensor) else ""
-    return f"{name} must be numbers in a tensor, an array or a list, but is {_shown(value)}{cure}."
+    return f"{name} must be numbers in a tensor, an array or a list, but is {shown(value)}{cure}."
 
 
 def _stacked(name: str, entries: list[Tensor]) -> Tensor:
@@ -217,7 +218,7 @@ def _stacked(name: str, entries: list[Tensor]) -> Tensor:
     return torch.stack(entries)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     r"""A value in a sentence: short ones as they are written, others by their type."""
 
     text = repr(value)

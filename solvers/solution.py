@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .doors import as_tensor
+from .signatures import checked
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -45,9 +48,12 @@ class Solution:
         return all(status == "ok" for status in self.status)
 
     @staticmethod
+    @checked
     def stack(parts: list["Solution"]) -> "Solution":
         r"""Returns the solution of all samples from those of consecutive batches."""
 
+        if not parts:
+            raise ValueError("parts must be one solution at least, but are none.")
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -144,8 +150,8 @@ def _numbers(index: object, count: int) -> Tensor:
         found = torch.tensor(range(count)[index], dtype=torch.int64)
     else:
         try:
-            found = torch.as_tensor(index).cpu()
-        except (TypeError, ValueError, RuntimeError):
+            found = as_tensor("rows", index).cpu()
+        except ValueError:
             raise TypeError(f"rows must be numbers of samples, but are {index!r}.") from None
     if found.dtype == torch.bool and found.ndim == 1:
         if len(found) != count:

@@ -15,10 +15,12 @@ from .controller import Controller
 from .doors import as_number, as_tensor
 from .path import Path
 from .problem import Problem
+from .signatures import checked
 from .solution import Solution
 from .solver import Control, Event, Solver, check_gradients
 
 
+@checked
 def solve(
     problem: Problem,
     x: Tensor,

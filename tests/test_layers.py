@@ -7,11 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors shapes calls problem errors solution brownian path controller solver record march adapt
-        stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
+    "solvers": """doors signatures shapes calls problem errors solution brownian path controller solver record
+        march adapt stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
         fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """progress amounts warning stored data running process schedules processes quadrature custom
-        moments models scale conditions checks autocast closures complaints predictions
+    "scoresde": """progress amounts warning autocast stored data running process schedules processes
+        quadrature custom moments models scale conditions checks closures complaints predictions
         network_score derivative known_data oracles quantiles classifiers guidance watched
         frames reverse grids plans settings noises listener transport trial bitwise repeats
         ending sampling geometry spectra weighted latents editing likelihood metrics

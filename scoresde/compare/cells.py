@@ -134,12 +134,12 @@ def check_choice(
             )
 
 
-def check_tolerance(name: str, value: float) -> None:
+def check_tolerance(name: str, value: float, most: float = 1.0) -> None:
     r"""Refuses what is no tolerance."""
 
     check_number(name, value)
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} must lie in (0, 1], but is {value}.")
+    if not 0 < value <= most:
+        raise ValueError(f"{name} must lie in (0, {most:g}], but is {value}.")
 
 
 def by_name(entry: str | Solver) -> Solver:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from solvers import Solver
+from solvers.signatures import checked
 
 from ..checks import check_count, check_data, check_several
 from ..metrics import Distance, check_distances
@@ -24,6 +25,7 @@ BUDGETS = (5, 8, 10, 20, 50)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
+@checked
 def compare(
     model: ScoreModel,
     solvers: Sequence[str | Solver | Plan] | None = None,
@@ -77,7 +79,7 @@ def compare(
     chosen = default_solvers(model) if solvers is None else solvers
     where = default_grids(model) if grids is None else grids
     check_choice(model, chosen, budgets, where, tolerances)
-    check_tolerance("reference_tolerance", reference_tolerance)
+    check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     samples = check_count("samples", samples, at_least=4)
     names, distances = _distances(metrics, data, features)
     if data is not None:

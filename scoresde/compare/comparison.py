@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from solvers.signatures import checked
+
 from ..checks import check_finite
 from ..models import ScoreModel
 from ..plans import Plan
@@ -43,6 +45,7 @@ class Comparison:
     exact: dict[str, tuple[float, float]] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
 
+    @checked
     def points(self, metric: str | None = None) -> list[Point]:
         r"""Returns calls and values of a metric, as in :meth:`metric`, of all runs that succeeded."""
 
@@ -59,6 +62,7 @@ class Comparison:
 
         return float(self.references.get("sde" if row.stochastic else "flow", {}).get("median", 0))
 
+    @checked
     def best(
         self,
         *,
@@ -125,6 +129,7 @@ class Comparison:
             raise ValueError(f"distance= needs metric=, one of {', '.join(names)}.")
         return self.metric(metric or names[0])
 
+    @checked
     def plan(self, row: Row) -> Plan:
         r"""Returns the plan of a row."""
 
@@ -143,6 +148,7 @@ class Comparison:
         }
         return Plan(options, model=self.setup["model"], figures=figures)
 
+    @checked
     def front(self, metric: str | None = None) -> list[Point]:
         r"""Returns the points that nothing beats at as many calls or fewer (the Pareto front)."""
 
@@ -183,6 +189,7 @@ class Comparison:
     def _repr_markdown_(self) -> str:
         return self.markdown()
 
+    @checked
     def plot(self, file: str | Path, metric: str | None = None) -> Path:
         r"""Draws the metric against calls, a curve per solver and grid, and marks the front.
 
@@ -204,6 +211,7 @@ class Comparison:
         plots.work_precision(Path(file), lines, front, label, base)
         return Path(file)
 
+    @checked
     def html(self, file: str | Path, model: ScoreModel | None = None, **condition: Any) -> Path:
         r"""Writes a report that needs nothing but itself.
 
@@ -217,12 +225,14 @@ class Comparison:
 
         return write_report(self, Path(file), model, **condition)
 
+    @checked
     def save(self, file: str | Path) -> Path:
         r"""Writes the comparison as JSON, whole or not at all."""
 
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
+    @checked
     def load(file: str | Path) -> "Comparison":
         r"""Reads a comparison.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solvers.signatures import checked
+
 from ..models import ScoreModel
 from ..process import Process
 
@@ -39,6 +41,7 @@ class Suggestion:
         )
 
 
+@checked
 def suggest(model: ScoreModel | Process, budget: int) -> list[Suggestion]:
     r"""Returns what was best within a budget on each problem that was measured.
 

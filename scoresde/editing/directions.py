@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..data import as_data, as_floats, as_pair
 from .derived import derived
 
 
+@checked
 def direction(source: Tensor, target: Tensor) -> Tensor:
     r"""Returns the difference of the means of two groups of latents, with the shape of one.
 
@@ -48,6 +50,7 @@ class Principal(NamedTuple):
     stds: Tensor
 
 
+@checked
 def principal_directions(latents: Tensor, count: int) -> Principal:
     r"""Returns the principal components of latents.
 
@@ -81,6 +84,7 @@ def move(
 ) -> Solution: ...
 
 
+@checked
 def move(
     latents: Tensor | Solution, direction: Tensor, amounts: Tensor, keep_norm: bool = True
 ) -> Tensor | Solution:

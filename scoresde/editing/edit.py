@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.signatures import checked
 
 from ..checks import check_number
 from ..data import as_state
@@ -56,6 +57,7 @@ IDLE = {
 }
 
 
+@checked
 def edit(
     source: ScoreModel,
     target: ScoreModel,
@@ -125,6 +127,7 @@ def edit(
     return replace(e, provenance={**e.provenance, "edit": method})
 
 
+@checked
 def frames(model: ScoreModel, e: Solution) -> Tensor:
     r"""Returns the path of an edit as pictures of one size, and the edit last, with shape (n, B, \*).
 

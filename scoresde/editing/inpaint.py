@@ -21,6 +21,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors import as_tensor
+from solvers.signatures import checked
 
 from ..checks import check_count, check_data, check_number
 from ..conditions import rows_of
@@ -68,6 +69,7 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
     return known.to(x) * x
 
 
+@checked
 def inpaint(
     model: ScoreModel,
     x: Tensor,
@@ -113,7 +115,8 @@ def inpaint(
     if method == "gradient":
         model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept = Kept(model, x, known)
-    start = model.process.t_max if t_max is None else t_max
+    process = model.process
+    start = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
     z, keyed = noised(kept, known * x if t_max is None else x, start, given)
     e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)

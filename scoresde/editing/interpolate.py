@@ -17,6 +17,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors import is_number
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..data import as_data, as_floats, as_pair
@@ -37,6 +38,7 @@ def interpolate(
 ) -> Solution: ...
 
 
+@checked
 def interpolate(
     a: Tensor | Solution, b: Tensor | Solution, shares: Tensor | int, way: Way = "slerp"
 ) -> Tensor | Solution:
@@ -112,6 +114,7 @@ def along(latents: Tensor, count: int, way: Way = "slerp") -> Tensor: ...
 def along(latents: Solution, count: int, way: Way = "slerp") -> Solution: ...
 
 
+@checked
 def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
     r"""Returns latents on a way through others, with shape (n, \*), the ends included.
 
@@ -143,6 +146,7 @@ def weighted(latents: Tensor, weights: Tensor) -> Tensor: ...
 def weighted(latents: Solution, weights: Tensor) -> Solution: ...
 
 
+@checked
 def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
     r"""Returns sums of independent latents that are as normal as these, with shape (n, \*).
 
@@ -175,6 +179,7 @@ def grid(corners: Tensor, rows: int, columns: int) -> Tensor: ...
 def grid(corners: Solution, rows: int, columns: int) -> Solution: ...
 
 
+@checked
 def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Solution:
     r"""Returns the latents of a grid between four corners, with shape (rows, columns, \*).
 

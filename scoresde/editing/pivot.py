@@ -19,6 +19,7 @@ from torch import Tensor
 from solvers import Solution, counting
 from solvers.problem import StateField
 from solvers.shapes import scalars
+from solvers.signatures import checked
 
 from ..latents import encode
 from ..models import ScoreModel
@@ -67,6 +68,7 @@ class Shifted(ScoreModel):
         return gaps.abs().argmin(1).to(self.offsets.device)
 
 
+@checked
 def fit_null(model: ScoreModel, path: Solution) -> Shifted:
     r"""Returns the model with the offsets by which DDIM's steps follow a path down.
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
+from ..checks import check_count
 from .plane import of_path
 from .trajectory import Trajectory
 
@@ -26,6 +29,7 @@ class Claim(NamedTuple):
     here: float
 
 
+@checked
 def measure(trajectory: Trajectory) -> list[Row]:
     r"""Returns lengths and angles at each state, averaged over the samples.
 
@@ -68,6 +72,7 @@ def measure(trajectory: Trajectory) -> list[Row]:
     ]
 
 
+@checked
 def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0) -> list[Claim]:
     r"""Returns what pictures of two dimensions get wrong about the data's, in numbers.
 
@@ -80,6 +85,7 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
         seed: Their seed.
     """
 
+    draws = check_count("draws", draws, at_least=2)
     if trajectory.dimension < 2:
         raise ValueError("data of one dimension has no angles; follow data of more.")
     draw, push = torch.Generator().manual_seed(seed), trajectory.push

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from solvers import Increments
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from ..models import BASES, OTHERS, ScoreModel
 from ..oracles import Oracle
-from ..sampling import decode, sample
+from ..sampling import check_sample_shape, decode, sample
 from ..scale import scale_of
 from ..settings import Settings, split
 
@@ -89,6 +90,7 @@ class Trajectory:
         return self.states[0, 0].numel()
 
 
+@checked
 def follow(
     model: ScoreModel,
     shape: int | tuple[int, ...],
@@ -115,7 +117,7 @@ def follow(
     """
 
     _check_parts(parts)
-    count = shape if isinstance(shape, int) else shape[0]
+    count = check_sample_shape(model, shape)[0]
     bound, settings = split(model, options, count)
     _check(settings)
     options = {**options, "seed": settings.seed} if settings.seeds is None else options

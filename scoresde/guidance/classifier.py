@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers.shapes import Scalar
+from solvers.signatures import checked
 
 from ..checks import check_finite
 from ..conditions import as_conditions, rows_of
@@ -17,6 +18,7 @@ from .gradients import RowFunction, check_owner
 LogProb = Callable[..., Tensor]
 
 
+@checked
 def classifier(
     model: ScoreModel,
     log_prob: LogProb,

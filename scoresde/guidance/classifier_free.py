@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.doors import as_tensor, is_number
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from ..checks import check_interval, check_number
 from ..models import ScoreModel
@@ -15,6 +16,7 @@ from .combined import Several
 Scale = float | Tensor | Callable[[Tensor], Tensor]
 
 
+@checked
 def classifier_free(
     model: ScoreModel,
     scale: Scale,

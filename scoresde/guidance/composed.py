@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from ..checks import check_interval, check_numbers
 from ..conditions import rows_of
@@ -15,6 +16,7 @@ from .combined import Combined, Noisy, Several
 from .gradients import check_function
 
 
+@checked
 def product(
     model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[float] | None = None
 ) -> ScoreModel:
@@ -38,7 +40,7 @@ def product(
     """
 
     if not parts:
-        raise ValueError("a product needs at least one part.")
+        raise ValueError("parts must be one model at least, but are none.")
     weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
     if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
         raise ValueError(
@@ -63,6 +65,7 @@ class _Product(Combined):
         return _Product(models, self.weights)
 
 
+@checked
 def mixture(
     models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
 ) -> ScoreModel:
@@ -106,6 +109,7 @@ class _Mixture(Combined):
         return _Mixture(models, self.log_weights)
 
 
+@checked
 def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
     r"""Returns the model that asks one of several, by the noise level.
 
@@ -128,6 +132,7 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
     return _Experts(models, tuple(float(level) for level in levels))
 
 
+@checked
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 

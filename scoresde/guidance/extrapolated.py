@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_finite
 from ..models import ScoreModel
 from .combined import Combined, Noisy, row_sum
@@ -33,6 +35,7 @@ class _Extrapolated(Combined):
         return _Extrapolated(models, self.name, self.rule, self.roles)
 
 
+@checked
 def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
     r"""Returns the model guided by its difference from a weaker one.
 
@@ -54,6 +57,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
     )
 
 
+@checked
 def adaptive_projected(
     model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
@@ -85,6 +89,7 @@ def adaptive_projected(
     return _Extrapolated((model, other), name, _Projected(scale, parallel, norm), PAIR)
 
 
+@checked
 def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
     r"""Returns the model guided as in CFG-Zero*: the other velocity is first scaled to fit.
 
@@ -125,6 +130,7 @@ class _ZeroStar(Combined):
         return _ZeroStar(models, self.scale)
 
 
+@checked
 def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> ScoreModel:
     r"""Returns a guided model whose denoised data has, in part, the standard deviation of the plain one's.
 

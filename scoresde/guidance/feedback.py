@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from ..checks import check_finite, check_number
 from ..conditions import check_conditions, rows_of
@@ -17,6 +18,7 @@ from .gradients import check_function, check_owner, one_per_row, title
 LARGEST = 1e300  # a number that 0 may be multiplied with
 
 
+@checked
 def feedback(
     model: ScoreModel,
     log_ratio: Callable[..., Tensor],

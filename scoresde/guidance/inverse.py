@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers.shapes import Scalar
+from solvers.signatures import checked
 
 from ..checks import check_count, check_finite
 from ..conditions import as_conditions, rows_of
@@ -38,6 +39,7 @@ from .operators import (
 from .pulled import Pull, Pulled
 
 
+@checked
 def posterior_sampling(
     model: ScoreModel,
     operator: Operator,
@@ -72,6 +74,7 @@ def posterior_sampling(
     return Pulled(model, _Posterior(*_measured(operator, y, data), strength), max_level)
 
 
+@checked
 def pseudoinverse(
     model: ScoreModel,
     operator: Operator,
@@ -107,6 +110,7 @@ def pseudoinverse(
     return Pulled(model, pull, max_level)
 
 
+@checked
 def moment_matching(
     model: ScoreModel,
     operator: Operator,

@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_finite
 from ..data import as_floats
 from ..running import suspect
@@ -17,6 +19,7 @@ Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to m
 Product = Callable[[Tensor], Tensor]
 
 
+@checked
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:
@@ -33,7 +36,8 @@ def joined(
     counts = (len(operators), len(ys), len(noises))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            f"each operator needs its measurement and its noise, but there are {', '.join(map(str, counts))}."
+            "each of operators needs its measurement in ys and its noise in noises, but there are "
+            f"{', '.join(map(str, counts))}."
         )
     stds = [check_noise(noise) for noise in noises]
     if not min(stds) > 0:

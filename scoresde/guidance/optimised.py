@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_count, check_finite
 from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
@@ -11,6 +13,7 @@ from .combined import Combined, Noisy
 from .gradients import RowFunction, check_owner
 
 
+@checked
 def optimised(
     model: ScoreModel,
     loss: Callable[..., Tensor],

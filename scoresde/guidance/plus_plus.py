@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers import get
+from solvers.signatures import checked
 
 from ..checks import check_finite
 from ..data import as_floats
@@ -16,6 +17,7 @@ from .classifier_free import ClassifierFree
 SOLVER = "ddim"
 
 
+@checked
 def plus_plus(
     model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Tensor
 ) -> ScoreModel:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
+from solvers.signatures import checked
 
 from ..checks import check_finite, check_number
 from ..conditions import Given, as_conditions, rows_of
@@ -160,6 +161,7 @@ class Pulled(Guided):
         return Pulled(self.model.rows(index), self.pull.rows(index), self.max_level)
 
 
+@checked
 def universal(
     model: ScoreModel,
     loss: Callable[..., Tensor],

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_count
 from ..conditions import as_conditions, rows_of
 from ..models import ScoreModel
@@ -11,6 +13,7 @@ from .combined import Combined, Noisy
 from .operators import Measurable, Operator, check_measurement, measure, solve
 
 
+@checked
 def replacement(
     model: ScoreModel, operator: Operator, y: Tensor, *, iterations: int = 20, **data: Tensor
 ) -> ScoreModel:

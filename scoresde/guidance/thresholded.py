@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_finite
 from ..models import ScoreModel
 from .combined import Combined, Noisy
 
 
+@checked
 def thresholded(
     model: ScoreModel, limit: float = 1.0, quantile: float | None = None
 ) -> ScoreModel:

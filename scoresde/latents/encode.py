@@ -1,7 +1,6 @@
 r"""From data to latents."""
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from ..bitwise import environment, settle
 from ..checks import check_data, check_number
@@ -19,12 +19,14 @@ from ..models import ScoreModel
 from ..scale import start_of
 from ..settings import Settings, split
 from ..transport import make_times, same_time
+from ..warning import warn
 
 FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
+@checked
 def encode(
     model: ScoreModel, x: Tensor, *, t_max: float | None = None, **options: Any
 ) -> Solution:
@@ -94,10 +96,9 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     size = z.x.detach().flatten(1).square().mean(1).sqrt().nanmedian().item()
     size /= model.process.prior_std()
     if not size < LARGE:
-        warnings.warn(
+        warn(
             f"the latents are {size:.3g} times as large as the prior: either data is unlike the model's, or "
-            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do: try another solver.",
-            stacklevel=3,
+            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do: try another solver."
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from solvers import Solution
+from solvers.signatures import checked
 
 from ..stored import Entry, check_entries, each, finite, or_none, replacing, text
 
@@ -24,6 +25,7 @@ MADE = {
 }
 
 
+@checked
 def save_latents(file: str | Path, z: Solution) -> None:
     r"""Writes latents with their grid, solver, model and companion, whole or not at all.
 
@@ -57,6 +59,7 @@ def check_latents_file(file: str | Path) -> Path:
     return file
 
 
+@checked
 def load_latents(file: str | Path) -> Solution:
     r"""Returns latents that :func:`save_latents` wrote.
 

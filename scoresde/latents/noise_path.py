@@ -23,6 +23,7 @@ from solvers import ExponentialMultistep, SemiLinear, Solution
 from solvers.brownian import EDITS, keyed_normal
 from solvers.calls import counting
 from solvers.shapes import factors
+from solvers.signatures import checked
 
 from ..checks import check_data, check_number
 from ..data import as_state
@@ -75,6 +76,7 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
+    @checked
     def replay(self, model: ScoreModel, **options: Any) -> Solution:
         r"""Returns where a model goes by this noise, in units of the data.
 
@@ -103,6 +105,7 @@ class NoisePath:
         alpha = model.process.scales(self.times[-1])[0].item()
         return replace(s, x=s.x / alpha)
 
+    @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
         r"""Returns this path, with the noise of another below a noise level.
 
@@ -127,6 +130,7 @@ class NoisePath:
         return replace(self, normals=mixed)
 
 
+@checked
 def encode_noise(
     model: ScoreModel,
     x: Tensor,
@@ -153,14 +157,13 @@ def encode_noise(
     idle = [name for name in IDLE if options.get(name) is not None]
     if idle:
         raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
-    if chain not in ("forward", "independent"):
-        raise ValueError(f"chain must be 'forward' or 'independent', but is {chain!r}.")
     x = as_state("x", x)
     model, settings = split(model, options, len(x), **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
-    times = make_times(model, check_number("t_max", t_max) or process.t_max, start, settings)
+    stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
+    times = make_times(model, stop, start, settings)
     levels = torch.exp(-process.log_snr(times))
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()

@@ -1,6 +1,5 @@
 r"""The round trip from data to latents and back."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +8,13 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.shapes import align
+from solvers.signatures import checked
 
+from ..data import as_state
 from ..models import ScoreModel
 from ..sampling import return_from
 from ..scale import scale_of
+from ..warning import warn
 from .encode import encode
 from .statistics import LatentStatistics, latent_statistics
 
@@ -47,6 +49,7 @@ class Reconstruction:
         )
 
 
+@checked
 def reconstruct(
     model: ScoreModel, x: Tensor, *, one_state: bool = False, **options: Any
 ) -> Reconstruction:
@@ -64,6 +67,7 @@ def reconstruct(
 
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
+    x = as_state("x", x)
     latent = encode(model, x, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
@@ -80,9 +84,8 @@ def reconstruct(
 
 def _warn(model: ScoreModel, rms: float) -> None:
     if model.guided and rms > POOR * scale_of(model):
-        warnings.warn(
+        warn(
             f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
             "there grow on the way back. Encode without guidance, take more steps or a solver of higher "
-            "order, or use 'lattice_heun', which undoes any flow.",
-            stacklevel=3,
+            "order, or use 'lattice_heun', which undoes any flow."
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers.signatures import checked
 
 from ..checks import check_data
 from ..models import ScoreModel
@@ -146,6 +147,7 @@ class LatentStatistics:
         return f"LatentStatistics({len(self.mean)} samples, {self.batch}; {alone})"
 
 
+@checked
 def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
     r"""Returns what tells latents from noise.
 

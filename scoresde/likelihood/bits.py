@@ -7,6 +7,7 @@ from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, keyed_uniform
 from solvers.doors import as_number, as_tensor, as_whole
+from solvers.signatures import checked
 
 from ..data import check_batch_shape, check_rows_finite
 from .result import Likelihood
@@ -22,30 +23,31 @@ def bin_width(levels: int, low: float, high: float) -> float:
     return (high - low) / (levels - 1)
 
 
-def on_levels(x: Tensor, levels: int, low: float, high: float) -> Tensor:
+def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") -> Tensor:
     r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
 
-    width, x = bin_width(levels, low, high), as_tensor("x", x)
-    check_batch_shape("x", x)
-    check_rows_finite("x", x)
+    width, x = bin_width(levels, low, high), as_tensor(name, x)
+    check_batch_shape(name, x)
+    check_rows_finite(name, x)
     values = x.double() if x.is_floating_point() else low + x.double() * width
     steps = (values - low) / width
     if steps.min() < -0.5 or steps.max() > levels - 0.5:
         named = values if x.is_floating_point() else x
         ends = (low, high) if x.is_floating_point() else (0, levels - 1)
         raise ValueError(
-            f"x must lie within {levels} levels from {ends[0]:g} to {ends[1]:g}, but reaches from "
+            f"{name} must lie within {levels} levels from {ends[0]:g} to {ends[1]:g}, but reaches from "
             f"{named.min():.4g} to {named.max():.4g}; pass the levels= and range (low=, high=) of the data."
         )
     off = (steps - steps.round()).abs().max().item()
     if off > 1e-3:
         raise ValueError(
-            f"x must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins off them: pass "
-            "levels= of the data; data that has noise already needs none (log_likelihood, bits_per_dim)."
+            f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins off them: "
+            "pass levels= of the data; data that has noise already needs none (log_likelihood, bits_per_dim)."
         )
     return x if x.is_floating_point() else values
 
 
+@checked
 def dequantize(
     x: Tensor,
     *,
@@ -77,6 +79,7 @@ def dequantize(
     return x + (width * (u - 0.5)).to(x)
 
 
+@checked
 def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
     r"""Returns data on the nearest levels.
 
@@ -90,9 +93,11 @@ def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) ->
     width, x = bin_width(levels, low, high), as_tensor("x", x)
     if not bool(x.isfinite().all()):
         raise ValueError("x must be finite, but has NaN or infinite entries.")
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     return low + width * torch.round((x - low) / width).clamp(0, levels - 1)
 
 
+@checked
 def bits_per_dim(
     likelihood: Likelihood, *, levels: int | None = None, low: float = -1.0, high: float = 1.0
 ) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from solvers.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..grids import grid_times
@@ -82,6 +83,7 @@ class Measure(Protocol):
         r"""Returns all nodes that it takes to know the companion's part, with shape (n, 1)."""
 
 
+@checked
 def elbo(
     model: ScoreModel,
     x: Tensor,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors import as_tensor
+from solvers.signatures import checked
 
 from ..data import as_data, as_floats
 from ..models import ScoreModel
@@ -15,6 +16,7 @@ from .bounds import elbo
 from .verb import log_likelihood
 
 
+@checked
 def classify(
     model: ScoreModel,
     x: Tensor,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import DEQUANTIZE, Seed, keyed_uniform
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..models import ScoreModel
@@ -60,6 +61,7 @@ def truncated_normal_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": truncated_normal_noise}
 
 
+@checked
 def discrete_log_likelihood(
     model: ScoreModel,
     x: Tensor,
@@ -120,9 +122,7 @@ def discrete_log_likelihood(
     found, terms = [], []
     for draw in range(draws):
         u = keyed_uniform(seed, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
-        v, log_q = noise(x, u)
-        if callable(dequantization):
-            _check_noise(v, log_q, x)
+        v, log_q = _inside(noise(x, u), x)
         one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
         if importance:
@@ -134,9 +134,15 @@ def discrete_log_likelihood(
     return whole
 
 
-def _check_noise(v: object, log_q: object, x: Tensor) -> None:
-    r"""Refuses noise of one's own that is none inside the bins, or that has no density."""
+def _inside(drawn: object, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns noise and its log-density, and refuses noise that leaves the bins or has no density."""
 
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(
+            "dequantization must return noise and its log-density, but returned a "
+            f"{type(drawn).__name__}."
+        )
+    v, log_q = drawn
     for name, value, shape in (("noise", v, x.shape), ("log-density", log_q, x.shape[:1])):
         if not isinstance(value, Tensor) or value.shape != shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -148,12 +154,12 @@ def _check_noise(v: object, log_q: object, x: Tensor) -> None:
             raise ValueError(
                 f"dequantization returns a {name} that is not finite for samples {rows}; mend the function."
             )
-    assert isinstance(v, Tensor)
     if float(v.abs().max()) > 0.5:
         raise ValueError(
             f"dequantization must return noise between -1/2 and 1/2, in bins, but it reaches "
             f"{float(v.abs().max()):.4g}: outside the bin no bound holds."
         )
+    return v, log_q
 
 
 def _of_one(one: Likelihood, width: float, v: Tensor, dequantization: str | Noise) -> Tensor:

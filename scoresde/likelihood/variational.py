@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from solvers.signatures import checked
+
+from ..amounts import positive
 from ..checks import check_count
 from ..models import ScoreModel
 from .bits import bin_width, on_levels
 from .bounds import elbo
 
 
+@checked
 class VariationalNoise(nn.Module):
     r"""Creates noise :math:`v = 1 / (1 + e^{-w}) - 1/2` with normal w, for bins of width 1.
 
@@ -40,6 +44,7 @@ class VariationalNoise(nn.Module):
         return torch.sigmoid(w) - 0.5, logs.double().flatten(1).sum(1)
 
 
+@checked
 def fit_noise(
     noise: VariationalNoise,
     model: ScoreModel,
@@ -71,10 +76,12 @@ def fit_noise(
         After each step, the loss in nats per dimension: minus the evidence lower bound.
     """
 
-    steps = check_count("steps", steps, at_least=1)
+    steps, batch = check_count("steps", steps, at_least=1), check_count("batch", batch, at_least=1)
+    if next(noise.parameters(), None) is None:
+        raise ValueError("noise must have weights to teach: its network must be a module.")
     width = bin_width(levels, low, high)
-    data = on_levels(data, levels, low, high)
-    optimizer = torch.optim.Adam(noise.parameters(), lr=lr)
+    data = on_levels(data, levels, low, high, "data")
+    optimizer = torch.optim.Adam(noise.parameters(), lr=positive("lr", lr))
     draw = torch.Generator().manual_seed(seed)
     for step in range(steps):
         rows = torch.randint(len(data), (batch,), generator=draw)

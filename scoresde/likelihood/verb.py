@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers import SolverError
+from solvers.signatures import checked
 
 from ..checks import check_count, check_number
 from ..data import as_state
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
+@checked
 def log_likelihood(
     model: ScoreModel,
     x: Tensor,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers.brownian import STEPS, keyed_normal
+from solvers.signatures import checked
 
 from ..checks import check_count
 from ..latents.encode import signal
@@ -20,6 +21,7 @@ from .verb import log_likelihood
 ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 
+@checked
 def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
     r"""Returns the log-density of data at `t_min` as the flow has it, and three others beside it.
 
@@ -44,6 +46,7 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
     }
 
 
+@checked
 def path_density(
     model: ScoreModel, x: Tensor, *, steps: int = 256, paths: int = 4, **options: Any
 ) -> Bound:

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from solvers.signatures import checked
+
+from ..checks import check_count, check_several
 from ..data import as_floats
 from . import figures
 
+BINS = 10_000  # of a histogram
 MARKERS = "osv^D<>pX*hd"  # with ten colours, sixty curves that can be told apart
 MARKER_SIZES = (4.0, 7.0, 5.5)
 
 
+@checked
 def histogram(
     file: str | Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
 ) -> None:
@@ -26,6 +31,8 @@ def histogram(
         bins: The number of bins over the range of all values.
     """
 
+    bins = check_count("bins", bins, at_least=1, at_most=BINS)
+    figures.titled("groups", groups)
     figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
     known = {
         name: as_floats(name, values).flatten().cpu().numpy()
@@ -41,6 +48,7 @@ def histogram(
     figures.write(figure, Path(file))
 
 
+@checked
 def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     r"""Draws numbers as bars on a logarithmic axis, the largest on top.
 
@@ -50,6 +58,7 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
         label: What the numbers are.
     """
 
+    figures.titled("values", values)
     figure, [axis] = figures.figure(1, 1, (6.0, 0.4 * len(values) + 1.0))
     ranked = sorted(values.items(), key=lambda entry: entry[1])
     found = axis.barh([name for name, _ in ranked], [value for _, value in ranked])
@@ -60,6 +69,7 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     figures.write(figure, Path(file))
 
 
+@checked
 def curves(
     file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float]]],
@@ -86,6 +96,7 @@ def curves(
     figures.write(figure, Path(file))
 
 
+@checked
 def work_precision(
     file: str | Path,
     lines: Mapping[str, Sequence[tuple[float, float, float]]],
@@ -107,8 +118,10 @@ def work_precision(
         base: What the exact flow reaches.
     """
 
+    figures.titled("lines", lines)
+    check_several("front", front)
     figure, [axis] = figures.figure(1, 1, (7.0, 4.6))
-    best = set(front)
+    best = set(map(tuple, front))
     axis.plot(*zip(*front, strict=True), color="0.8", linewidth=6, zorder=0, label="best")
     if base is not None:
         axis.axhline(base, color="black", linewidth=0.8, linestyle=":", label="exact flow")

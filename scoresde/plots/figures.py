@@ -1,12 +1,16 @@
 r"""Figures: made in one style, written whole, without any state of pyplot's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from solvers.signatures import checked
+
 from .ticks import label_axis
 
+ACROSS = 100  # groups in a row, at most
 PICTURES = (".png", ".pdf", ".svg")
 STYLE = {
     "font.size": 9,
@@ -27,6 +31,16 @@ def figure(
     return made, list(axes.flat)
 
 
+def titled(name: str, groups: object) -> Mapping[str, Any]:
+    r"""Returns groups by their titles, of which one alone has none."""
+
+    named = groups if isinstance(groups, Mapping) else {"": groups}
+    if not named:
+        raise ValueError(f"{name} must be one at least, but are none.")
+    return named
+
+
+@checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
     r"""Refuses a file whose ending is that of no picture, nor of others."""
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..checks import check_count, check_finite
 from ..geometry import Density, Plane, Trajectory
 from . import figures
@@ -20,6 +22,7 @@ MOVIES = (".gif", ".html")
 ENTRIES = ("first entry", "second entry", "third entry")
 
 
+@checked
 def geometry(
     file: str | Path,
     trajectory: Trajectory,

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from solvers.signatures import checked
+
 from ..stored import replacing
 
 REST = 1500  # milliseconds at the end
 
 
+@checked
 def check_gif(file: Path) -> None:
     r"""Refuses a file that cannot hold an animation."""
 

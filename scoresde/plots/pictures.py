@@ -8,12 +8,19 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from ..checks import check_count
+from solvers.signatures import checked
+
+from ..amounts import positive
+from ..checks import check_count, check_finite
 from ..data import as_floats
 from . import figures
 from .movie import check_gif, write_gif
 
+LARGEST = 100  # pixels between images, and of each of them
+LONGEST = 3600.0  # seconds of an animation
 
+
+@checked
 def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     r"""Returns images side by side as one picture, with shape (rows H, columns W).
 
@@ -26,6 +33,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     images = as_floats("x", x, least=3).detach().cpu().float()
     images = images[:, 0] if images.ndim == 4 else images
     columns = check_count("columns", columns, at_least=1)
+    gap = check_count("gap", gap, at_least=0, at_most=LARGEST)
     if images.ndim != 3:
         raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
     images = functional.pad(images, (0, gap, 0, gap))
@@ -37,6 +45,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
 
 
+@checked
 def images(
     file: str | Path,
     groups: Mapping[str, Tensor] | Tensor,
@@ -58,8 +67,11 @@ def images(
     """
 
     figures.check_picture(Path(file))
-    named = {"": groups} if isinstance(groups, Tensor) else groups
-    across = across or len(named)
+    named = figures.titled("groups", groups)
+    low, high = check_finite("low", low), check_finite("high", high)
+    if not low < high:
+        raise ValueError(f"low must be below high, but they are {low:g} and {high:g}.")
+    across = check_count("across", across, at_least=1, at_most=figures.ACROSS) or len(named)
     down = math.ceil(len(named) / across)
     known = {title: as_floats(title or "groups", x, least=3) for title, x in named.items()}
     pictures = {
@@ -76,6 +88,7 @@ def images(
     figures.write(figure, Path(file))
 
 
+@checked
 def animate(
     file: str | Path,
     path: Tensor,
@@ -96,6 +109,8 @@ def animate(
 
     file = Path(file)
     check_gif(file)
+    zoom = check_count("zoom", zoom, at_least=1, at_most=LARGEST)
+    seconds = positive("seconds", seconds, most=LONGEST)
     pictures = []
     for x in as_floats("path", path, least=4):
         grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.doors import as_tensor
+from solvers.signatures import checked
+
+from ..checks import check_count
 from . import figures
 from .backdrop import limits, square
 
@@ -16,6 +20,7 @@ SIZE = (3.2, 3.4)
 FULL = 200  # points that are drawn large and dark; more are smaller and fainter
 
 
+@checked
 def scatter(
     file: str | Path,
     groups: Mapping[str, Tensor] | Tensor,
@@ -38,14 +43,15 @@ def scatter(
     """
 
     figures.check_picture(Path(file))
-    named = {"": groups} if isinstance(groups, Tensor) else groups
-    points = {title: _checked(x) for title, x in named.items()}
-    grey = None if behind is None else _checked(behind)
+    named = figures.titled("groups", groups)
+    points = {title: _checked(title or "groups", x) for title, x in named.items()}
+    grey = None if behind is None else _checked("behind", behind)
+    across = check_count("across", across, at_least=1, at_most=figures.ACROSS)
     every = [*points.values(), *([] if grey is None else [grey])]
-    if not points or len({x.shape[1] for x in every}) > 1:
+    if len({x.shape[1] for x in every}) > 1:
         shapes = ", ".join(str(tuple(x.shape)) for x in every)
         raise ValueError(
-            f"a scatter is of groups with as many entries each, not {shapes or 'none'}."
+            f"a scatter is of groups, and what is behind, with as many entries each, not {shapes}."
         )
     box = _box(every)
     across = across or min(4, len(points))
@@ -65,12 +71,12 @@ def scatter(
     figures.write(figure, Path(file))
 
 
-def _checked(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+def _checked(name: str, value: object) -> Tensor:
+    x = as_tensor(name, value)
+    if x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
         raise ValueError(
-            f"a scatter is of samples with shape (B, 2) or (B, 3), not {shape}; plots.images draws "
-            "images, plots.histogram numbers."
+            f"a scatter is of samples with shape (B, 2) or (B, 3), but {name} has {tuple(x.shape)}; plots.images "
+            "draws images, plots.histogram numbers."
         )
     return x.detach().cpu().double()
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.signatures import checked
+
 from ..geometry import Trajectory
 from ..spectra import coarse_to_fine, hinge
 from ..spectra import spectrum as power_spectrum
@@ -17,6 +19,7 @@ LEVELS = (0.1, 0.3, 1.0, 3.0)
 CURVES, HIGHEST = 6, 10.0  # of estimates, from how many sizes of the data on
 
 
+@checked
 def spectrum(
     file: str | Path,
     x: Tensor,

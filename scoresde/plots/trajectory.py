@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from solvers.signatures import checked
+
 from ..checks import check_count
 from ..geometry import Trajectory, measure
 from . import figures
@@ -30,6 +32,7 @@ GROUPS = {
 }
 
 
+@checked
 def trajectory(file: str | Path, followed: Trajectory) -> None:
     r"""Draws lengths, angles and shares against the noise level, averaged over the samples.
 
@@ -65,6 +68,7 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
     figures.write(made, Path(file))
 
 
+@checked
 def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: int = 12) -> None:
     r"""Draws the noisy image and its estimates along a trajectory, one column for a step.
 

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 import solvers as catalogue
 from solvers import SemiLinear, Solver
+from solvers.signatures import checked
 
 from ..checks import check_count, check_data
 from ..compare.bench import Bench, bind, sample_shape, spread
-from ..compare.cells import Cell, by_name, cells, check_choice
+from ..compare.cells import Cell, by_name, cells, check_choice, check_tolerance
 from ..compare.reference import rms
 from ..custom import NonlinearProcess
 from ..grids import model_grid
@@ -35,6 +36,7 @@ SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
 SMALL = 16  # samples of the first look
 
 
+@checked
 def tune(
     model: ScoreModel,
     budget: int,
@@ -84,6 +86,7 @@ def tune(
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
+    check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     check_choice(model, chosen, [budget], grids, [reference_tolerance])
     samples = check_count("samples", samples, at_least=4)
     held_out = check_count("held_out", held_out, at_least=4)

@@ -10,6 +10,7 @@ from torch import Tensor
 from solvers import Failure, SolverError
 from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from ..checks import check_count, check_number, model_device, model_dtype
 from ..grids import model_grid
@@ -103,6 +104,7 @@ class Weighted:
             f"{self.steps} steps)"
         )
 
+    @checked
     def mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         r"""Returns the weighted mean of a function of the samples.
 
@@ -110,7 +112,13 @@ class Weighted:
             function: From samples, with shape (n, \*), to values, with shape (n, ...).
         """
 
-        return torch.einsum("n,n...->...", self.log_weights.exp(), function(self.x).double())
+        values = function(self.x)
+        if not isinstance(values, Tensor) or values.shape[:1] != self.x.shape[:1]:
+            raise TypeError(
+                f"function must return a tensor with leading size {len(self.x)}, but returned "
+                f"{tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__}."
+            )
+        return torch.einsum("n,n...->...", self.log_weights.exp(), values.double())
 
 
 @dataclass(frozen=True)

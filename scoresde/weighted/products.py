@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from solvers import counting
+from solvers.signatures import checked
 
 from ..models import ScoreModel
 from ..progress import bar
@@ -35,6 +36,7 @@ SLACK = 0.02  # by which bad luck may make it negative
 BALANCED = (0.5, 2.0)  # outside of which the law of samples is plainly another
 
 
+@checked
 def weighted_sample(
     models: Sequence[ScoreModel],
     exponents: Sequence[float],

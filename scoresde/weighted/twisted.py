@@ -26,6 +26,7 @@ from torch import Tensor
 
 from solvers import counting
 from solvers.problem import StateField
+from solvers.signatures import checked
 
 from ..conditions import as_conditions
 from ..derivative import check_derivative
@@ -39,6 +40,7 @@ from .particles import Weighted, check_shared, make_steps, square, start
 Twist = Callable[..., Tensor]
 
 
+@checked
 def twisted_sample(
     model: ScoreModel,
     log_prob: Twist,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from solvers.doors import as_device
+from solvers.signatures import checked
 
 from ..classifiers import Classifier
 from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
@@ -27,6 +28,7 @@ class CardClassifier(Classifier):
     fingerprint: str
 
 
+@checked
 def load_classifier(
     name: str | Path, *, device: torch.device | str | None = None
 ) -> CardClassifier:
@@ -57,6 +59,7 @@ def load_classifier(
     return found.requires_grad_(False).to(device or "cpu")
 
 
+@checked
 def save_classifier(
     classifier: Classifier,
     file: str | Path,

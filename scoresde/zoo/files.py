@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solvers.doors import as_device
+from solvers.signatures import checked
 
 from ..network_score import NetworkScore
 from ..oracles import check_labels
@@ -50,6 +51,7 @@ class CardScore(NetworkScore):
             check_labels(value, self.classes)
 
 
+@checked
 def load(name: str | Path, *, device: torch.device | str | None = None) -> CardScore:
     r"""Returns an embedded model, or the model in a file.
 

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from solvers.signatures import checked
+
 from .. import networks
 from ..network_score import NetworkScore
 from ..stored import Entry, replacing
@@ -27,6 +29,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOST = 0.01  # of a weight's norm: what float16 may lose of it unasked
 
 
+@checked
 def save(
     model: NetworkScore,
     file: str | Path,

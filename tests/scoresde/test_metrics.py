@@ -53,7 +53,7 @@ def test_features_that_overflow_do_not_end_a_comparison() -> None:
 @pytest.mark.parametrize(("name", "least"), [("energy", 2), ("fid", 2), ("kid", 2), ("c2st", 5)])
 def test_too_few_samples_are_refused_in_words(name: str, least: int) -> None:
     y = torch.randn(30, 2)
-    with pytest.raises(ValueError, match=f"needs at least {least} samples, but has {least - 1}"):
+    with pytest.raises(ValueError, match=f"needs at least {least} samples, but x has {least - 1}"):
         ALL[name](y[: least - 1], y)
     with pytest.raises(ValueError, match=f"needs at least {least} data, but has {least - 1}"):
         ALL[name](y, y[: least - 1])

@@ -80,9 +80,9 @@ def test_constant_rates_are_numbers() -> None:
     (lambda: ss.LinearProcess(lambda t: -1 / (0.7003 - t).abs(), 1.0), "f has no integral .* near t=0.700"),
     (lambda: ss.LinearProcess(lambda t: -torch.rand_like(t), 1.0), "f has no integral"),
     (lambda: ss.LinearProcess(-1.0, lambda t: -torch.ones_like(t)), "g must be positive and finite, but is -1"),
-    (lambda: ss.LinearProcess(-1.0, math.nan), "g must be positive and finite, but is nan"),
+    (lambda: ss.LinearProcess(-1.0, math.nan), "g must be a function or a number, but is nan"),
     (lambda: ss.LinearProcess(lambda t: -torch.ones(3), 1.0), "f must return a number, or one for each time"),
-    (lambda: ss.LinearProcess(-1.0, "1"), "g must be a function of t, or a number"),
+    (lambda: ss.LinearProcess(-1.0, "1"), "g must be a function or a number, but is"),
     (lambda: ss.CustomProcess(lambda t: torch.cos(t.detach()), torch.sin), "derivative of alpha"),
     (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t).detach()), "derivative of sigma"),
     (lambda: ss.CustomProcess(torch.cos, lambda t: torch.sin(t) + torch.rand(()) / 100), "two calls differ"),
@@ -92,8 +92,8 @@ def test_constant_rates_are_numbers() -> None:
     (lambda: ss.VP(ss.Cosine(1e9)), "offset must be"),
     (lambda: ss.VP(t_max="1"), "t_max must be a number"),
     (lambda: ss.NonlinearProcess(lambda x, t: -x, 1.0, std=-1.0), "std must be positive"),
-    (lambda: ss.NonlinearProcess(lambda x, t: -x, None), "g must be a function of t, or a number"),
-    (lambda: ss.NonlinearProcess("f", 1.0), "f must be a function of x and t"),
+    (lambda: ss.NonlinearProcess(lambda x, t: -x, None), "g must be a function or a number, but is"),
+    (lambda: ss.NonlinearProcess("f", 1.0), "f must be a function, but is 'f'"),
 ])  # fmt: skip
 def test_what_is_no_process_is_refused(make: object, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
@@ -141,7 +141,7 @@ def test_exact_models_refuse_what_is_no_law() -> None:
         (lambda: ss.GaussianOracle(two, torch.zeros(2, 2)), "must be positive"),
         (lambda: ss.GaussianOracle(two, -1.0), "must be positive standard deviations"),
         (lambda: ss.GaussianOracle(two, torch.eye(2) * 1j), "must be real"),
-        (lambda: ss.GaussianOracle(two, 1.0, process="VP"), "process must be a process"),
+        (lambda: ss.GaussianOracle(two, 1.0, process="VP"), "process must be a Process"),
         (lambda: ss.MixtureOracle(torch.zeros(0, 2), 1.0), "B >= 1"),
         (lambda: ss.MixtureOracle(torch.tensor([[0.0, math.nan]]), 1.0), "must be finite"),
         (lambda: ss.KernelOracle(torch.zeros(0, 2), 0.1), "B >= 1"),

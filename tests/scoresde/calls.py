@@ -1,0 +1,423 @@
+r"""One valid call of every public function, and things that are no valid argument of most."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import scoresde as ss
+import solvers
+from scoresde import editing, geometry, guidance, metrics, plots, spectra
+
+
+class Flat(nn.Module):
+    r"""A network of images and noise levels that sees three classes."""
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        return x.flatten(1).sum(1, keepdim=True) * torch.ones(3).to(x)
+
+
+class Shift(nn.Module):
+    r"""A network that teaches noise its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean + 0 * x, 0 * x
+
+
+PROCESS = ss.EDM()
+LINEAR = ss.LinearProcess(0.0, 1.0)
+OWN = ss.CustomProcess(lambda t: 1 - t / 2, lambda t: t)
+NETWORK = ss.NetworkScore(
+    lambda x, t, label=None: 0.1 * x, PROCESS, "data", conditions=["label"], shape=(2,)
+)
+TABLE = ss.MixtureOracle(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 0.3)
+GAUSS = ss.GaussianOracle(torch.zeros(2), 0.5)
+KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1]))
+QUANTILE = ss.QuantileOracle(torch.zeros(2, 1), torch.ones(2, 1))
+PICTURES = ss.GaussianOracle(torch.zeros(1, 4, 4), 0.5)
+CLASSIFIER = ss.Classifier(
+    Flat(),
+    PROCESS,
+    data_std=1.0,
+    levels=(0.1, 1.0),
+    classes=3,
+)
+X = torch.tensor([[0.0, 0.5], [1.0, -0.5], [0.25, 0.75], [-1.0, -0.25]])
+ON = torch.tensor([[0.0, 1.0], [1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])
+DIGITS, SEES = ss.load("digits"), ss.load_classifier("digits")
+IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
+ONE = torch.tensor(1.0)
+SOLUTION = ss.sample(GAUSS, 4, steps=3)
+WAY = ss.encode(NETWORK.given(label=1), X, solver="ddim", steps=2, path=True)
+LIKELIHOOD = ss.log_likelihood(GAUSS, X, solver="heun", steps=4, nodes=8)
+COMPARISON = ss.compare(
+    GAUSS, ["ddim"], [3, 5], samples=8, reference_tolerance=0.01, progress=False
+)
+FOLLOWED = geometry.follow(PICTURES, 2, steps=3)
+FEW = {"solver": "heun", "steps": 2}
+FIELD = solvers.ODE(lambda t, x: -x)
+
+
+def operator(x: Tensor) -> Tensor:
+    return x[:, :1]
+
+
+def loss(x: Tensor, target: Tensor) -> Tensor:
+    return (x[:, 0] - target).square()
+
+
+def ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    return x[:, 0] * label
+
+
+def log_prob(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    return -x.square().sum(1) * label
+
+
+def likely(D: Tensor, level: Tensor, target: Tensor) -> Tensor:
+    return -(D[:, 0] - target).square()
+
+
+def fit_noise(noise: Any, **others: Any) -> float:
+    r"""The first step of noise that others have not taught."""
+
+    return next(
+        ss.fit_noise(copy.deepcopy(noise) if isinstance(noise, nn.Module) else noise, **others)
+    )
+
+
+Call = tuple[Callable[..., object], dict[str, Any]]
+
+
+def of_processes() -> dict[str, Call]:
+    found: dict[str, Call] = {
+        "EDM": (ss.EDM, {"schedule": ss.Karras(), "t_min": 0.01, "t_max": 50.0}),
+        "VE": (ss.VE, {"schedule": ss.Geometric(), "t_min": 0.01, "t_max": 1.0}),
+        "VP": (ss.VP, {"schedule": ss.Cosine(), "t_min": 0.01, "t_max": 0.99}),
+        "SubVP": (ss.SubVP, {"schedule": ss.LinearBeta(), "t_min": 0.01, "t_max": 1.0}),
+        "Interpolant": (ss.Interpolant, {"schedule": ss.Logit(), "t_min": 0.01, "t_max": 0.99}),
+        "Cosine": (ss.Cosine, {"offset": 0.01}),
+        "Geometric": (ss.Geometric, {"sigma_min": 0.01, "sigma_max": 10.0}),
+        "Karras": (ss.Karras, {"sigma_min": 0.01, "sigma_max": 10.0}),
+        "LinearBeta": (ss.LinearBeta, {"beta_min": 0.1, "beta_max": 10.0}),
+        "LinearProcess": (ss.LinearProcess, {"f": 0.0, "g": 1.0, "t_min": 0.001, "t_max": 1.0}),
+        "NonlinearProcess": (ss.NonlinearProcess, {
+            "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0}),
+        "CustomProcess": (ss.CustomProcess, {
+            "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0,
+            "g": lambda t: (2 * t).sqrt()}),
+    }  # fmt: skip
+    for process in (ss.VP(), ss.SubVP(), ss.VE(), ss.EDM(), ss.Interpolant(), LINEAR, OWN):
+        name = type(process).__name__
+        for method in ("log_scales", "scales", "log_snr", "rates", "diffusion"):
+            found[f"{name}.{method}"] = (getattr(process, method), {"t": 0.5})
+        found[f"{name}.time"] = (process.time, {"log_snr": 0.0})
+        found[f"{name}.drift"] = (process.drift, {"x": X, "t": 0.5})
+    for schedule in (ss.Cosine(), ss.Geometric(), ss.Karras(), ss.LinearBeta(), ss.Logit()):
+        name = type(schedule).__name__
+        found[f"{name}.__call__"] = (schedule, {"t": 0.5})
+        found[f"{name}.inverse"] = (schedule.inverse, {"log_snr": 0.0})
+    any_drift = ss.NonlinearProcess(lambda x, t: -x, 1.0)
+    found |= {
+        "NonlinearProcess.drift": (any_drift.drift, {"x": X, "t": 0.5}),
+        "NonlinearProcess.diffusion": (any_drift.diffusion, {"t": 0.5}),
+        "NonlinearProcess.describe": (any_drift.describe, {"t": 0.5}),
+        "Process.perturb": (PROCESS.perturb, {"x": X, "t": ONE, "z": X}),
+        "Process.prior_sample": (PROCESS.prior_sample, {
+            "shape": (4, 2), "seed": 0, "first_index": 0, "dtype": None, "device": None}),
+        "Process.prior_log_prob": (PROCESS.prior_log_prob, {"z": X}),
+        "Process.prior_gap": (PROCESS.prior_gap, {"data_std": 1.0}),
+        "Process.noise_level": (PROCESS.noise_level, {"t": 1.0}),
+        "Process.at_noise_level": (PROCESS.at_noise_level, {"level": 1.0}),
+        "Process.start_of": (PROCESS.start_of, {"use": "sampling"}),
+        "Process.describe": (PROCESS.describe, {"t": 1.0}),
+    }  # fmt: skip
+    return found
+
+
+def of_models() -> dict[str, Call]:
+    found: dict[str, Call] = {
+        "GaussianOracle": (ss.GaussianOracle, {"mean": X[0], "covariance": 0.5, "process": PROCESS}),
+        "MixtureOracle": (ss.MixtureOracle, {
+            "means": X, "covariances": 0.5, "weights": torch.ones(4), "process": PROCESS}),
+        "KernelOracle": (ss.KernelOracle, {
+            "data": X, "width": 0.5, "process": PROCESS, "labels": torch.arange(4)}),
+        "QuantileOracle": (ss.QuantileOracle, {
+            "means": X.T, "stds": X.T.abs() + 1, "weights": torch.ones(2, 4), "rotation": torch.eye(2),
+            "process": PROCESS}),
+        "Moments": (ss.Moments, {
+            "mean": X[0], "basis": torch.eye(2), "variances": torch.ones(2), "rest": None}),
+        "moments": (ss.moments, {"data": X, "kind": "full", "basis": None, "rank": None}),
+        "moments, low rank": (ss.moments, {"data": X, "kind": "low_rank", "rank": 1}),
+        "NetworkScore": (ss.NetworkScore, {
+            "network": nn.Identity(), "process": PROCESS, "predicts": "data", "conditions": [], "shape": (2,),
+            "data_std": 1.0, "data_scale": 1.0}),
+        "Classifier": (ss.Classifier, {
+            "network": nn.Identity(), "process": PROCESS, "data_std": 1.0, "levels": (0.1, 1.0), "classes": 0}),
+        "Classifier.log_prob": (CLASSIFIER.log_prob, {"x": X, "t": ONE, "label": torch.zeros(4).long()}),
+        "Classifier.log_ratio": (CLASSIFIER.log_ratio, {"x": X, "t": ONE, "label": torch.zeros(4).long()}),
+        "reverse_sde": (ss.reverse_sde, {"model": GAUSS, "eta": 1.0}),
+        "probability_flow": (ss.probability_flow, {"model": GAUSS}),
+        "Given": (ss.Given, {"model": NETWORK, "bound": {"label": torch.tensor([1])}}),
+        "ScoreModel.given": (NETWORK.given, {"label": 1}),
+        "ScoreModel.rows": (NETWORK.given(label=[0, 1, 2, 3]).rows, {"index": torch.tensor([0, 1])}),
+    }  # fmt: skip
+    oracles = {
+        "GaussianOracle": GAUSS,
+        "MixtureOracle": TABLE,
+        "KernelOracle": KERNEL,
+        "QuantileOracle": QUANTILE,
+    }
+    for name, model in {**oracles, "NetworkScore": NETWORK}.items():
+        for method in ("denoise", "noise", "score", "velocity", "raw"):
+            label = {"label": torch.zeros(4).long()} if model.conditions else {}
+            found[f"{name}.{method}"] = (getattr(model, method), {"x": X, "t": 1.0, **label})
+    for name, oracle in oracles.items():
+        found[f"{name}.log_prob"] = (oracle.log_prob, {"x": X, "t": 1.0})
+        found[f"{name}.log_density"] = (oracle.log_density, {"x": X, "t_min": 0.01})
+        found[f"{name}.data"] = (oracle.data, {"count": 4, "seed": 0})
+    for name, known in (("GaussianOracle", GAUSS), ("QuantileOracle", QUANTILE)):
+        found[f"{name}.flow"] = (known.flow, {"x": X, "start": 1.0, "stop": 0.1})
+    return found
+
+
+OPTIONS: dict[str, Any] = {
+    "solver": "em", "steps": 2, "grid": "rho", "clock": "t", "eta": 0.5, "eta_convention": "canonical",
+    "noise": "increments", "seed": 0, "first_index": 0, "batch_size": 4, "dtype": None, "device": None,
+    "path": False, "callback": None, "progress": False, "max_calls": 100, "on_failure": "raise", "grad": "none",
+    "t_min": 0.01, "denoise": True,
+}  # fmt: skip
+
+
+def of_verbs() -> dict[str, Call]:
+    return {
+        "Settings": (ss.Settings, OPTIONS),
+        "Settings, tolerances": (ss.Settings, {
+            "rtol": 0.1, "atol": 0.1, "max_step": 1.0, "first_step": 0.1, "noise": "path"}),
+        "Settings, seeds": (ss.Settings, {"seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
+        "sample": (ss.sample, {"model": GAUSS, "shape": (4, 2), **OPTIONS}),
+        "sample, a condition": (ss.sample, {"model": NETWORK, "shape": 4, "steps": 2, "label": 1}),
+        "sample, seeds": (ss.sample, {
+            "model": GAUSS, "shape": 2, "seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
+        "decode": (ss.decode, {"model": GAUSS, "z": X, "t_max": 80.0, **FEW}),
+        "encode": (ss.encode, {"model": GAUSS, "x": X, "t_max": 80.0, **FEW}),
+        "encode_noise": (ss.encode_noise, {
+            "model": GAUSS, "x": X, "t_max": 80.0, "chain": "forward", "solver": "ancestral", "steps": 2}),
+        "reconstruct": (ss.reconstruct, {"model": GAUSS, "x": X, "one_state": False, **FEW}),
+        "edit": (ss.edit, {
+            "source": NETWORK.given(label=0), "target": NETWORK.given(label=1), "x": X, "noise_level": 1.0,
+            "strength": None, "method": "encode", **FEW}),
+        "edit, strength": (ss.edit, {
+            "source": NETWORK.given(label=0), "target": NETWORK.given(label=1), "x": X, "strength": 0.5, **FEW}),
+        "inpaint": (ss.inpaint, {
+            "model": GAUSS, "x": X, "known": torch.tensor([True, False]), "method": "resampling", "repeats": 1,
+            "t_max": 80.0, "steps": 2}),
+        "latent_statistics": (ss.latent_statistics, {"model": GAUSS, "z": X}),
+        "log_likelihood": (ss.log_likelihood, {
+            "model": GAUSS, "x": X, "divergence": "auto", "probes": 1, "nodes": 8, "target_stderr": None, **FEW}),
+        "log_likelihood, target": (ss.log_likelihood, {
+            "model": GAUSS, "x": X, "nodes": 8, "target_stderr": 0.1, **FEW}),
+        "discrete_log_likelihood": (ss.discrete_log_likelihood, {
+            "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
+            "draws": 1, "importance": False, "nodes": 8, **FEW}),
+        "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
+        "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
+        "views": (ss.views, {"model": GAUSS, "x": X}),
+        "classify": (ss.classify, {
+            "model": TABLE, "x": X, "classes": [0, 1], "condition": "label", "prior": torch.ones(2), "by": "elbo",
+            "draws": 1, "nodes": 2}),
+        "bits_per_dim": (ss.bits_per_dim, {"likelihood": LIKELIHOOD, "levels": 9, "low": -1.0, "high": 1.0}),
+        "dequantize": (ss.dequantize, {
+            "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "seed": 0, "first_index": 0}),
+        "quantize": (ss.quantize, {"x": X, "levels": 3, "low": -1.0, "high": 1.0}),
+        "interpolate": (ss.interpolate, {"a": X, "b": X + 1, "shares": 3, "way": "slerp"}),
+        "compare": (ss.compare, {
+            "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
+            "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
+            "reference_tolerance": 0.1, "file": None, "progress": False}),
+        "suggest": (ss.suggest, {"model": GAUSS, "budget": 5}),
+        "tune": (ss.tune, {
+            "model": GAUSS, "budget": 3, "solvers": ["ddim"], "grids": ["rho"], "metric": "energy", "data": X,
+            "samples": 4, "seed": 0, "held_out": 4, "learned": False, "reference_tolerance": 0.1, "file": None,
+            "progress": False}),
+        "weighted_sample": (ss.weighted_sample, {
+            "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 40,
+            "grid": "log_snr", "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False}),
+        "twisted_sample": (ss.twisted_sample, {
+            "model": GAUSS, "log_prob": likely, "count": 4, "shape": (2,), "steps": 3, "grid": "log_snr",
+            "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False, "target": 0.5}),
+        "fit_null": (ss.fit_null, {"model": NETWORK, "path": WAY}),
+        "fit_noise": (fit_noise, {
+            "noise": ss.VariationalNoise(Shift()), "model": GAUSS, "data": ON, "levels": 3,
+            "low": -1.0, "high": 1.0, "steps": 1, "batch": 2, "lr": 0.01, "seed": 0}),
+        "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
+        "load": (ss.load, {"name": "digits", "device": None}),
+        "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
+        "load_latents": (ss.load_latents, {"file": "never.npz"}),
+        "save_latents": (ss.save_latents, {"file": "never.npz", "z": SOLUTION}),
+        "save": (ss.save, {"model": DIGITS, "file": "never", "card": None, "dtype": None}),
+        "save_classifier": (ss.save_classifier, {
+            "classifier": SEES, "file": "never", "card": SEES.card, "dtype": None}),
+        "Plan": (ss.Plan, {"options": {"solver": "ddim", "steps": 3}}),
+        "Plan.load": (ss.Plan.load, {"file": "never.json"}),
+        "Comparison.best": (COMPARISON.best, {"budget": 5, "metric": "error"}),
+        "Comparison.best, error": (COMPARISON.best, {"error": 10.0}),
+        "Comparison.points": (COMPARISON.points, {"metric": None}),
+        "Comparison.front": (COMPARISON.front, {"metric": None}),
+        "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
+        "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
+        "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
+        "Weighted.mean": (
+            ss.weighted_sample([GAUSS], [1.0], 4, steps=2).mean, {"function": lambda x: x[:, 0]}),
+    }  # fmt: skip
+
+
+def of_guidances() -> dict[str, Call]:
+    G = guidance
+    inverse = {"model": GAUSS, "operator": operator, "y": torch.zeros(1, 1), "max_level": 1.0}
+    return {
+        "classifier_free": (ss.classifier_free, {
+            "model": NETWORK, "scale": 2.0, "interval": (0.1, 1.0), "negative": None, "label": 1}),
+        "adaptive_projected": (G.adaptive_projected, {
+            "model": NETWORK, "other": NETWORK, "scale": 2.0, "parallel": 0.0, "norm": 1.0}),
+        "autoguidance": (G.autoguidance, {"model": NETWORK, "weak": NETWORK, "scale": 2.0}),
+        "classifier": (G.classifier, {"model": GAUSS, "log_prob": log_prob, "scale": 1.0, "label": 1}),
+        "experts": (G.experts, {"models": [GAUSS, GAUSS], "levels": [1.0]}),
+        "feedback": (G.feedback, {"model": NETWORK, "log_ratio": ratio, "share": 0.5, "limit": 10.0, "label": 1}),
+        "joined": (G.joined, {"operators": [operator], "ys": [torch.zeros(1, 1)], "noises": [1.0]}),
+        "mixture": (G.mixture, {"models": [GAUSS, GAUSS], "log_weights": lambda x, t: torch.zeros(len(x), 2)}),
+        "moment_matching": (G.moment_matching, {**inverse, "noise": 0.1, "iterations": 2}),
+        "optimised": (G.optimised, {"model": GAUSS, "loss": loss, "rate": 0.1, "iterations": 2, "target": 1.0}),
+        "plus_plus": (G.plus_plus, {"model": NETWORK, "scale": 0.5, "times": [80.0, 1.0, 0.1], "label": 1}),
+        "posterior_sampling": (G.posterior_sampling, {**inverse, "strength": 1.0}),
+        "product": (G.product, {"model": GAUSS, "parts": [GAUSS, GAUSS], "weights": [1.0, 1.0]}),
+        "pseudoinverse": (G.pseudoinverse, {**inverse, "noise": 0.1, "iterations": 2}),
+        "replacement": (G.replacement, {
+            "model": GAUSS, "operator": operator, "y": torch.zeros(1, 1), "iterations": 2}),
+        "rescaled": (G.rescaled, {"guided": NETWORK, "model": NETWORK, "share": 0.5}),
+        "thresholded": (G.thresholded, {"model": GAUSS, "limit": 1.0, "quantile": 0.9}),
+        "universal": (G.universal, {"model": GAUSS, "loss": loss, "scale": 1.0, "max_level": 1.0, "target": 1.0}),
+        "within": (G.within, {"guided": NETWORK, "model": NETWORK, "interval": (0.1, 1.0)}),
+        "zero_star": (G.zero_star, {"model": NETWORK, "other": NETWORK, "scale": 2.0}),
+    }  # fmt: skip
+
+
+def of_pictures() -> dict[str, Call]:
+    file = "never.png"
+    return {
+        "animate": (plots.animate, {
+            "file": "never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0,
+            "zoom": 1}),
+        "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
+        "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
+        "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
+        "geometry": (plots.geometry, {
+            "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,
+            "density": None, "seconds": 1.0}),
+        "histogram": (plots.histogram, {"file": file, "groups": {"a": (X, "red")}, "label": "x", "bins": 4}),
+        "images": (plots.images, {
+            "file": file, "groups": {"a": IMAGES}, "columns": 2, "across": 1, "low": -1.0, "high": 1.0}),
+        "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
+        "plots.spectrum": (plots.spectrum, {
+            "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
+        "tile": (plots.tile, {"x": IMAGES, "columns": 2, "gap": 0}),
+        "trajectory": (plots.trajectory, {"file": file, "followed": FOLLOWED}),
+        "work_precision": (plots.work_precision, {
+            "file": file, "lines": {"a": [(1.0, 2.0, 0.1)]}, "front": [(1.0, 2.0)], "label": "x", "base": None}),
+    }  # fmt: skip
+
+
+def of_measures() -> dict[str, Call]:
+    pair = {"x": X, "y": X + 0.1}
+    six = {"x": torch.randn(8, 2), "y": torch.randn(8, 2)}
+    fid, kid = metrics.fid(nn.Identity()), metrics.kid(nn.Identity())
+    return {
+        "energy_distance": (metrics.energy_distance, pair),
+        "sliced_wasserstein": (metrics.sliced_wasserstein, {**pair, "projections": 4}),
+        "c2st": (metrics.c2st, {**six, "trees": 2}),
+        "fid": (metrics.fid, {"network": nn.Identity()}),
+        "kid": (metrics.kid, {"network": nn.Identity()}),
+        "fid, distance": (lambda x, y: fid(x, y), six),
+        "kid, distance": (lambda x, y: kid(x, y), six),
+        "metrics.get": (metrics.get, {"name": "energy", "features": None}),
+        "with_error": (metrics.with_error, {"distance": metrics.energy_distance, **six}),
+        "floor": (metrics.floor, {
+            "data": X, "size": 2, "distance": metrics.energy_distance, "repeats": 2, "seed": 0}),
+        "nearest": (metrics.nearest, {"x": X, "data": X}),
+        "spectra.spectrum": (spectra.spectrum, {"x": IMAGES}),
+        "hinge": (spectra.hinge, {"data": spectra.spectrum(IMAGES), "level": 1.0}),
+        "coarse_to_fine": (spectra.coarse_to_fine, {"trajectory": FOLLOWED}),
+        "follow": (geometry.follow, {"model": GAUSS, "shape": (2, 2), "parts": None, "steps": 2}),
+        "high_dimensions": (geometry.high_dimensions, {"trajectory": FOLLOWED, "draws": 8, "seed": 0}),
+        "measure": (geometry.measure, {"trajectory": FOLLOWED}),
+    }  # fmt: skip
+
+
+def of_latents() -> dict[str, Call]:
+    return {
+        "along": (editing.along, {"latents": X, "count": 3, "way": "slerp"}),
+        "direction": (editing.direction, {"source": X, "target": X + 1}),
+        "frames": (editing.frames, {"model": GAUSS, "e": ss.sample(GAUSS, 2, steps=2, path=True)}),
+        "grid": (editing.grid, {"corners": X, "rows": 2, "columns": 2}),
+        "move": (editing.move, {
+            "latents": X, "direction": X[1], "amounts": torch.ones(1), "keep_norm": True}),
+        "principal_directions": (editing.principal_directions, {"latents": X, "count": 1}),
+        "weighted": (editing.weighted, {"latents": X, "weights": torch.ones(1, 4)}),
+    }  # fmt: skip
+
+
+def of_solvers() -> dict[str, Call]:
+    return {
+        "solvers.get": (solvers.get, {"solver": "heun"}),
+        "solve": (solvers.solve, {
+            "problem": FIELD, "x": X, "times": torch.tensor([0.0, 1.0]), "solver": "heun", "seed": 0,
+            "path": False, "callback": None, "pause": 0.0, "max_calls": None, "max_steps": 100,
+            "on_failure": "raise", "grad": "none", "parameters": (), "companion": None, "seam": None,
+            "noise": None}),
+        "solve, tolerances": (solvers.solve, {
+            "problem": FIELD, "x": X, "times": [0.0, 1.0], "solver": "dopri5", "rtol": 0.1, "atol": 0.1,
+            "max_step": 1.0, "first_step": 0.1}),
+        "Controller": (solvers.Controller, {
+            "rtol": 0.1, "atol": 0.1, "max_steps": 100, "max_step": 1.0, "first_step": 0.1}),
+        "Solution.rows": (SOLUTION.rows, {"index": [0, 1]}),
+        "Solution.stack": (solvers.Solution.stack, {"parts": [SOLUTION]}),
+        "ODE": (solvers.ODE, {"drift": lambda t, x: -x}),
+        "SDE": (solvers.SDE, {"drift": lambda t, x: -x, "diffusion": lambda t: t}),
+    }  # fmt: skip
+
+
+CALLS: dict[str, Call] = {
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_pictures(), **of_measures(),
+    **of_latents(), **of_solvers(),
+}  # fmt: skip
+
+
+def odd_things() -> dict[str, object]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nested = torch.nested.nested_tensor([torch.randn(2), torch.randn(3)])
+        csr = X.to_sparse_csr()
+        quantised = torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)
+    masked: Any = np.ma.masked_array(X.numpy(), X.numpy() > 0.4)
+    return {
+        "None": None, "text": "a", "an imaginary number": 1j, "NaN": float("nan"), "inf": float("inf"), "-1": -1,
+        "0": 0, "2**70": 2**70, "10**9": 10**9, "an object": object(), "no entries": [], "a dictionary": {},
+        "a bool": True, "a tensor": torch.tensor(1.0), "sparse": X.to_sparse(), "CSR": csr, "nested": nested,
+        "meta": X.to("meta"), "a number on meta": torch.tensor(1.0, device="meta"), "quantised": quantised,
+        "complex": X.to(torch.complex64), "bools": X > 0, "empty": torch.empty(0, 2),
+        "a sparse number": torch.tensor(1.0).to_sparse(), "NaNs": torch.full((4, 2), torch.nan),
+        "masked": masked, "objects": np.array([None, 1], dtype=object), "cuda:9": "cuda:9", "mps": "mps",
+        "an array": np.array(1.0), "a function": lambda *a, **k: None, "path": Path("never"),
+    }  # fmt: skip
+
+
+ODD = odd_things()
