@@ -226,7 +226,7 @@ def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
 
 
 def _beside_neighbours(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
-    r"""The variances of single probes about the cubic through their neighbours, with shape (n - 4, B)."""
+    r"""The variances of single probes beside the cubic through their neighbours, with shape (n - 4, B)."""
 
     found = []
     for j in range(2, len(parts) - 2):

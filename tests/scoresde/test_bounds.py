@@ -435,7 +435,7 @@ def test_companions_with_few_axes_are_those_with_all() -> None:
         (lambda x, u: (u, torch.zeros(len(x))), "between -1/2 and 1/2"),
         (lambda x, u: (torch.nan * u, torch.zeros(len(x))), r"a noise that is not finite for samples \[0, 1"),
         (lambda x, u: (u - 0.5, torch.full((len(x),), math.inf)), "a log-density that is not finite"),
-        (lambda x, u: (u[:, :1] - 0.5, torch.zeros(len(x))), r"a noise with shape \(25, 2\), but"),
+        (lambda x, u: (u[:, :1] - 0.5, torch.zeros(len(x))), r"a noise with shape \(25, 2\), but that is"),
         (lambda x, u: (u - 0.5, 0.0), r"a log-density with shape \(25,\), but that is float"),
     ],
 )  # fmt: skip
