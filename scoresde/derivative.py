@@ -103,7 +103,7 @@ def check_derivative(
         seen: list[Seen] = []
         for _ in range(2):  # what one set of lines finds wrong, two have to
             seen += _lines(model, x, mode, use, len(seen))
-            missed = _missed(seen, _eps(model, x))
+            missed = _missed(seen, coarsest_eps(model, x))
             if not 0 < missed.ratio < CLEAR:
                 break
     if missed.ratio:
@@ -119,7 +119,7 @@ def check_derivative(
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:
     r"""What some lines tell, from the number of the first of them on."""
 
-    t, scale = _where(model, x)
+    t, scale = where_noise_is_data(model, x)
     count = min(LINES, -(-ENTRIES // x.numel()))
     index, size = torch.arange(len(x), device=x.device), x[0].numel()
 
@@ -148,7 +148,7 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
     return found
 
 
-def _where(model: ScoreModel, x: Tensor) -> tuple[Tensor, float]:
+def where_noise_is_data(model: ScoreModel, x: Tensor) -> tuple[Tensor, float]:
     r"""The time at which noise is as large as data, with shape (B,), and the standard deviation of the noise."""
 
     process = model.process
@@ -226,7 +226,7 @@ def _missed(seen: list[Seen], eps: float) -> Missed:
     return Missed(ratio, float(change.norm()) / root, float(gap) / root)
 
 
-def _eps(model: ScoreModel, x: Tensor) -> float:
+def coarsest_eps(model: ScoreModel, x: Tensor) -> float:
     r"""The rounding of the coarsest dtype in which the model may compute."""
 
     kinds = {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}

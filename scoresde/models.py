@@ -89,6 +89,7 @@ class ScoreModel(nn.Module, ABC):
     _data_scale: float | None = None
     _finest: float | None = None
     _asked_at_prior: bool = False
+    _steady: frozenset[tuple[str, ...]] = frozenset()  # names of bound conditions of steady calls
     _checked: frozenset[tuple[str, ...]] = (
         frozenset()
     )  # ways of its derivative, and names of bound conditions

@@ -21,6 +21,7 @@ from .plans import describe_process
 from .repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .scale import check_last, check_marginal, check_prior, start_of
 from .settings import STEPPING, Settings, check_model, split
+from .steady import warn_of_randomness
 from .transport import make_times, same_time
 from .warning import warn
 
@@ -211,6 +212,9 @@ def _decode(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     times = make_times(model, start, stop, settings)
+    if settings.adaptive:
+        use = "steps under tolerances are chosen by that noise and not by their error"
+        warn_of_randomness(model, x, use, settings.batch_size)
     if not settings.denoise or not process.has_scales:
         return carried(model, x, times, settings, companion)
     if settings.t_min is None:

@@ -128,8 +128,10 @@ def kind_of(hint: Any) -> Kind | None:
 
 def _number(name: str, value: object) -> object:
     found = as_number(name, value)
-    if found is None or math.isnan(typing.cast(float, found)):
-        raise TypeError(f"{name} must be a number, but is {shown(value)}.")
+    if found is None:
+        raise TypeError(f"{name} must be a number, but is None.")
+    if math.isnan(typing.cast(float, found)):
+        raise ValueError(f"{name} must be a finite number, but is nan.")
     return found
 
 
@@ -204,7 +206,7 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     if len(kinds) < len(found):
         return None
     several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
-    words = _or([kind.words for kind in several])
+    words = "a path" if Path in hints else _or([kind.words for kind in several])
 
     def take(name: str, value: object) -> object:
         if value is None and len(several) < len(kinds):

@@ -12,7 +12,7 @@ ORDER = {
         fixed_point stochastic renoise divergence backends catalogue solve""",
     "scoresde": """progress amounts warning autocast stored data running process schedules processes
         quadrature custom moments models scale conditions checks closures complaints predictions
-        network_score derivative known_data oracles quantiles classifiers guidance watched
+        network_score derivative steady known_data oracles quantiles classifiers guidance watched
         frames reverse grids plans settings noises listener transport trial bitwise repeats
         ending sampling geometry spectra weighted latents editing likelihood metrics
         networks zoo plots compare tuning training demo cli""",

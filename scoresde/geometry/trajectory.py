@@ -2,7 +2,7 @@ r"""What happens along a run: states, all estimates of the data at each of them,
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Trajectory:
         density: The log-density of noisy data, whatever its condition, if it is known.
         provenance: What made it.
     """
+
+    instead: ClassVar[str] = "; pass what ss.geometry.follow(model, ...) returns"
 
     levels: Tensor
     states: Tensor

@@ -18,6 +18,7 @@ from ..ending import carried
 from ..models import ScoreModel
 from ..scale import start_of
 from ..settings import Settings, split
+from ..steady import check_steady
 from ..transport import make_times, same_time
 from ..warning import warn
 
@@ -77,6 +78,7 @@ def encode(
     for last in times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
+    check_steady(model, x, "the way to latents and back", settings.batch_size)
     alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
     with settings.gradients():
         z = carried(model, x * align(alpha.to(x), x), times, settings)

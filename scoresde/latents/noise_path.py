@@ -33,6 +33,7 @@ from ..plans import describe_process
 from ..sampling import decode
 from ..scale import start_of
 from ..settings import STEPPING, Settings, split
+from ..steady import check_steady
 from ..transport import make_reverse, make_times, provenance
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
@@ -165,6 +166,7 @@ def encode_noise(
     stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     times = make_times(model, stop, start, settings)
     levels = torch.exp(-process.log_snr(times))
+    check_steady(model, x, "the way to a noise path and back", settings.batch_size)
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()
     assert isinstance(problem, SemiLinear)

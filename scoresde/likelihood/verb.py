@@ -15,6 +15,7 @@ from ..checks import check_count, check_number
 from ..data import as_state
 from ..derivative import check_derivative
 from ..models import ScoreModel
+from ..steady import check_steady
 from ..warning import warn
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import Batch, ask, batch_size
@@ -81,9 +82,9 @@ def log_likelihood(
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
-    check_derivative(
-        asked.model, asked.x, "forward", "a divergence", batch_size(settings, asked.x)
-    )
+    rows = batch_size(settings, asked.x)
+    check_steady(asked.model, asked.x, "its density", rows)
+    check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
     def density(batch: Batch) -> Likelihood:

@@ -63,3 +63,29 @@ def test_networks_are_called_in_it(grad: str) -> None:
     assert made.x.dtype == torch.float32
     assert set(seen) == {(True, torch.bfloat16)}
     assert not torch.is_autocast_enabled("cpu")
+
+
+ORACLES: list[ss.Oracle] = [
+    MIXTURE,
+    ss.GaussianOracle(torch.ones(16), torch.eye(16) / 3 + 0.1),
+    ss.KernelOracle(torch.randn(5, 16, generator=torch.Generator().manual_seed(1)), 0.3),
+    ss.QuantileOracle(torch.randn(16, 2), torch.ones(16, 2), None, torch.linalg.qr(torch.randn(16, 16))[0]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("oracle", ORACLES, ids=lambda oracle: type(oracle).__name__)
+def test_oracles_are_exact_inside_an_autocast(oracle: ss.Oracle) -> None:
+    def asked() -> list[Tensor]:
+        found = [
+            getattr(oracle, name)(x, 0.5)
+            for name in ("denoise", "score", "velocity", "noise", "log_prob")
+        ]
+        found += [oracle.log_density(x, 0.01), oracle.data(3)]
+        return [*found, oracle.flow(x, 0.5, 0.1)] if hasattr(oracle, "flow") else found
+
+    x = oracle.data(4)
+    alone = asked()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = asked()
+        assert (x @ x.T).dtype == torch.bfloat16  # the context itself is as it was
+    assert all(torch.equal(a, b) for a, b in zip(alone, inside, strict=True))

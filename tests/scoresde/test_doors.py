@@ -52,6 +52,7 @@ def bad_data() -> dict[str, Callable[[], Any]]:
 
 BAD = bad_data()
 ONE_NUMBER = ("no dimension",)  # a number may stand for all rows
+NONE_OR_ONE = ("no dimension", "an empty batch")  # times of no grid, or of one
 NO_VALUES = ("NaN",)  # where nothing is computed yet, or values are the network's
 
 
@@ -79,9 +80,13 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
         lambda d: ss.QuantileOracle(X, X.abs() + 1, None, d), "rotation", ("None",)),
     "QuantileOracle.flow": (lambda d: Q.flow(d, 1.0, 0.1), "x", ()),
     "GaussianOracle.flow": (lambda d: G.flow(d, 1.0, 0.1), "x", ()),
-    "log_prob": (lambda d: G.log_prob(d, torch.tensor(1.0)), "x", NO_VALUES),
+    "log_prob": (lambda d: G.log_prob(d, torch.tensor(1.0)), "x", ()),
     "log_prob, t": (lambda d: G.log_prob(X, d), "t", ONE_NUMBER),
-    "log_density": (lambda d: G.log_density(d, 0.01), "x", NO_VALUES),
+    "log_density": (lambda d: G.log_density(d, 0.01), "x", ()),
+    "scales": (lambda d: P.scales(d), "t", NONE_OR_ONE),
+    "log_snr": (lambda d: P.log_snr(d), "t", NONE_OR_ONE),
+    "time": (lambda d: P.time(d), "log_snr", NONE_OR_ONE),
+    "a schedule": (lambda d: ss.Cosine()(d), "t", NONE_OR_ONE),
     "moments": (lambda d: ss.moments(d), "data", ()),
     "moments, basis": (lambda d: ss.moments(X, "diagonal", basis=d), "basis", ("None",)),
     "Moments": (lambda d: ss.Moments(d, None, torch.ones(2)), "mean", ()),

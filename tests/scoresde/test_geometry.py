@@ -325,7 +325,7 @@ def test_following_says_what_is_wrong(tmp_path: Path) -> None:
         plots.geometry(tmp_path / "a.png", followed(d=2), step=1, density=lambda x, s: x)
     with pytest.raises(ValueError, match="must end in one of .png"):
         plots.trajectory(tmp_path / "a.gif", followed())
-    with pytest.raises(TypeError, match="parts must be score models by name"):
+    with pytest.raises(TypeError, match="parts must be a dictionary, but is a list"):
         geometry.follow(model, 2, steps=2, parts=[model])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="what ss.geometry.follow"):
         plots.geometry(tmp_path / "a.png", model)  # type: ignore[arg-type]

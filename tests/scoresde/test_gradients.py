@@ -129,7 +129,7 @@ def test_ways_without_effect_are_refused() -> None:
     oracle = gaussian(ss.VP())
     with pytest.raises(ValueError, match="grad='adjoint' is for the methods of torchdiffeq"):
         ss.sample(oracle, 2, steps=2, grad="adjoint")
-    with pytest.raises(ValueError, match="grad must be one of none, backprop"):
+    with pytest.raises(ValueError, match="grad must be 'none', 'backprop'"):
         ss.sample(oracle, 2, steps=2, grad="all")
     with pytest.raises(ValueError, match="has no adjoint"):
         problem = ss.probability_flow(oracle)

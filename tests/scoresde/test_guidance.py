@@ -290,7 +290,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
         ),
         (lambda m: guidance.rescaled(m, m, 2.0), r"share must lie in \[0, 1\]"),
         (lambda m: guidance.thresholded(m, 0.0), "limit must be positive"),
-        (lambda m: guidance.product(m, []), "at least one part"),
+        (lambda m: guidance.product(m, []), "parts must be one model at least"),
         (lambda m: guidance.product(m, [m], [1.0, 2.0]), "weights must be 1 finite numbers"),
         (lambda m: guidance.experts([m, m], [3.0, 1.0]), "levels must be 1 noise levels"),
         (

@@ -55,7 +55,7 @@ def test_too_few_samples_are_refused_in_words(name: str, least: int) -> None:
     y = torch.randn(30, 2)
     with pytest.raises(ValueError, match=f"needs at least {least} samples, but x has {least - 1}"):
         ALL[name](y[: least - 1], y)
-    with pytest.raises(ValueError, match=f"needs at least {least} data, but has {least - 1}"):
+    with pytest.raises(ValueError, match=f"needs at least {least} data, but y has {least - 1}"):
         ALL[name](y, y[: least - 1])
     found = ALL[name](y[:least], y)
     assert math.isfinite(found[0] if isinstance(found, tuple) else found)

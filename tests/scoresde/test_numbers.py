@@ -1,6 +1,7 @@
 r"""Numbers of any library are taken wherever numbers are, and what is too large for anyone is refused."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance
+from scoresde import editing, geometry, guidance, metrics
 from scoresde.conditions import TAKEN
 from scoresde.settings import OPTIONS
 
@@ -303,3 +304,56 @@ def test_guidance_goes_by_numbers_too() -> None:
     y = [[0.5]]
     guided = guidance.pseudoinverse(G, lambda x: x[:, :1], y, noise=np.float32(0.25))
     assert ss.sample(guided, 2, steps=4).ok
+
+
+@pytest.mark.parametrize(
+    "process",
+    [ss.VP(), ss.SubVP(), ss.VE(), ss.EDM(), ss.Interpolant(), ss.LinearProcess(-1.0, 1.5, t_max=4.0),
+     ss.CustomProcess(lambda t: 1 - t / 2, lambda t: t)],
+    ids=lambda process: type(process).__name__,
+)  # fmt: skip
+def test_times_are_numbers_of_any_library(process: ss.Process) -> None:
+    at = 0.5  # which every dtype holds
+    want = process.scales(torch.tensor(at, dtype=torch.float64))
+    rates, diffusion = process.rates(torch.tensor(at, dtype=torch.float64)), process.diffusion(at)
+    for t in (at, np.float32(at), np.array(at)):
+        assert all(
+            float(a) == pytest.approx(float(b))
+            for a, b in zip(process.scales(t), want, strict=True)
+        )
+        assert float(process.log_snr(t)) == pytest.approx(float((want[0] / want[1]).log()))
+        assert float(process.time(process.log_snr(t))) == pytest.approx(at)
+        assert float(process.time(float(process.log_snr(t)))) == pytest.approx(at)
+        assert float(process.diffusion(t)) == pytest.approx(float(diffusion))
+        assert torch.allclose(
+            process.drift([[1.0, 2.0]], t), rates[0] * torch.tensor([[1.0, 2.0]])
+        )
+    assert process.scales([at, 1.0])[0].shape == (2,)
+    assert process.log_snr(at).dtype == torch.float64  # what says no dtype keeps its digits
+    for wrong in (
+        None,
+        "1",
+        1j,
+        True,
+        math.nan,
+        torch.tensor(0.5).to_sparse(),
+        torch.tensor([True]),
+    ):
+        for call in (process.scales, process.log_snr, process.rates, process.diffusion):
+            with pytest.raises((ValueError, TypeError), match="^t must"):
+                call(wrong)
+        with pytest.raises((ValueError, TypeError), match="^log_snr must"):
+            process.time(wrong)
+
+
+def test_samples_of_any_library_have_distances() -> None:
+    x = torch.randn(8, 2, dtype=torch.float64)
+    y = (x + 0.5).numpy()
+    fid = metrics.fid(torch.nn.Identity())
+    assert fid(x.numpy(), y) == pytest.approx(fid(x, torch.from_numpy(y)))
+    # points of a lattice are half a diagonal from those of the shifted one, in whatever dtypes both are
+    lattice = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))
+    for kind in (torch.float16, torch.float32, torch.float64):
+        found = metrics.nearest(lattice.to(kind), (lattice + 0.5).double())
+        assert found.dtype == (torch.promote_types(kind, torch.float64))
+        assert found.tolist() == pytest.approx([0.5**0.5] * 16)

@@ -160,7 +160,7 @@ def test_scatter_shows_points_and_says_how_many_lie_outside(
 
 
 def test_scatter_says_what_it_is_not_of(tmp_path: Path) -> None:
-    for x in (torch.zeros(4, 1, 8, 8), torch.zeros(4, 5), torch.zeros(0, 2), [[1.0, 2.0]]):
+    for x in (torch.zeros(4, 1, 8, 8), torch.zeros(4, 5), torch.zeros(0, 2), [[1.0]]):
         with pytest.raises(ValueError, match="of samples with shape"):
             plots.scatter(tmp_path / "s.png", {"a": x})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"as many entries each, not \(4, 2\), \(4, 3\)"):

@@ -298,5 +298,5 @@ def test_catalogue_is_true() -> None:
         assert solvers.get(solver) is solver
         assert solver.solves in (ODE, SDE, SemiLinear)
         assert solver.fixed or solver.adaptive
-    with pytest.raises(TypeError, match="a name or a Solver, but is a int"):
+    with pytest.raises(TypeError, match="solver must be a text or a Solver, but is 3"):
         solvers.get(3)  # type: ignore[arg-type]
