@@ -48,7 +48,7 @@ class Bound(NamedTuple):
     Arguments:
         nats: Its estimate, with shape (B,), in float64.
         stderr: The standard error of that, with shape (B,), widened for few draws and for skewed ones, so that
-            twice it holds the truth in 95 % of cases; NaN from a single draw.
+            twice it holds the mean of the draws' law in about 95 % of cases; NaN from a single draw.
         calls: The network calls of each sample.
     """
 

@@ -13,15 +13,18 @@ References:
 import math
 
 import torch
-from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
-TWICE = float(stdtr(math.inf, 2.0))  # the chance that a normal number is below twice its deviation
+TWICE = (
+    1 + math.erf(math.sqrt(2))
+) / 2  # the chance that a normal number is below twice its deviation
 SKEWED = 1.5  # of an error, for each unit of skewness over the root of how many numbers there are
 
 
 def widening(freedom: Tensor) -> Tensor:
     r"""Returns the factor of a standard error with some degrees of freedom, of which one is the least."""
+
+    from scipy.special import stdtrit  # which takes long to import
 
     found = stdtrit(freedom.detach().double().clamp(min=1.0).cpu().numpy(), TWICE)
     return torch.as_tensor(found / 2).to(freedom.device)
