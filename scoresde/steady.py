@@ -61,6 +61,9 @@ def _seen(share: float) -> str:
 def _difference(model: ScoreModel, x: Tensor, rows: int | None) -> float:
     r"""The root mean square by which two calls differ, against that of a call; 0 if rounding explains it."""
 
+    parts = model.parts.values()
+    if parts:  # guidance itself may be that of a grid
+        return max(_difference(part, x, rows) for part in parts)
     owner = model
     while isinstance(owner, Given):
         owner = owner.model

@@ -225,11 +225,13 @@ def _either(hints: Iterable[Any]) -> Kind | None:
 
 def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
     types_, words = known
-    several = parts[:1] if parts and (len(parts) == 1 or parts[-1] is ...) else ()
-    inside = kind_of(several[0]) if several else None
+    paired = (
+        len(parts) > 1 and parts[-1] is not ... and tuple in types_
+    )  # of a length that others know
+    inside = kind_of(parts[0]) if parts and not paired else None
 
     def take(name: str, value: object) -> object:
-        if not isinstance(value, types_):
+        if not paired and not isinstance(value, types_):
             cure = f"; write [{value!r}]" if words == "a list" and isinstance(value, str) else ""
             raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
         if isinstance(value, np.ndarray | Tensor):

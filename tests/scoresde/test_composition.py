@@ -274,7 +274,7 @@ def test_scalar_measurements_are_joined_and_moments_of_mixtures_are_not_claimed(
     mixed = guidance.mixture(far, lambda x, t: torch.stack([p.log_prob(x, t) for p in far], 1))
     with pytest.raises(ValueError, match="need the mean and covariance of the data"):
         ss.sample(mixed, (2, 2), solver="moment_2", steps=4)
-    with pytest.raises(TypeError, match="negative must be a condition by name"):
+    with pytest.raises(TypeError, match="negative must be a dictionary"):
         ss.classifier_free(mixture(ss.VP(), [0.5, 0.3, 0.2]), 2.0, label=LABEL, negative=LABEL)  # type: ignore[arg-type]
     assert model.guided is False
 

@@ -233,7 +233,7 @@ def test_eta_conventions_are_translated() -> None:
             assert torch.allclose(runs[0].x, runs[1].x)
     with pytest.raises(ValueError, match="more noise than a step can hold"):
         ss.sample(oracle, 2, solver="ancestral", steps=5, eta=1.5, eta_convention="ddim")
-    with pytest.raises(ValueError, match="eta_convention must be one of"):
+    with pytest.raises(ValueError, match="eta_convention must be 'canonical'"):
         ss.sample(oracle, 2, steps=5, eta_convention="karras")
     with pytest.raises(ValueError, match="eta_convention= has no effect on ddim without eta="):
         ss.sample(oracle, 2, solver="ddim", steps=5, eta_convention="ddim")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde as ss
+from scoresde import guidance
 from scoresde.steady import LEAST, check_steady, warn_of_randomness
 from solvers import counting
 
@@ -80,6 +81,26 @@ def test_the_difference_is_that_of_the_noise_and_calls_are_not_counted() -> None
     assert len(asked) == 2
     assert torch.equal(asked[0], asked[1])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_guided_models_are_asked_by_their_parts() -> None:
+    def network(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return noisy(x, t) if label is None else repeated(x, t)
+
+    free = ss.NetworkScore(
+        network, ss.EDM(), "data", conditions=["label"], shape=(2,), data_scale=0.5
+    )
+    steady = ss.NetworkScore(lambda x, t, label=None: repeated(x, t), ss.EDM(), "data", conditions=["label"],
+                             shape=(2,), data_scale=0.5)  # fmt: skip
+    for guided in (ss.classifier_free(free, 2.0, label=1), guidance.plus_plus(free, 0.5, label=1)):
+        with pytest.raises(ValueError, match="two calls of the network"):
+            ss.encode(guided, X, solver="ddim", steps=4)
+    for guided in (
+        ss.classifier_free(steady, 2.0, label=1),
+        guidance.plus_plus(steady, 0.5, label=1),
+    ):
+        assert ss.encode(guided, X, solver="ddim", steps=4).ok
+    assert ss.encode(free.given(label=1), X, solver="ddim", steps=4).ok  # which is never random
 
 
 @pytest.mark.parametrize("share", [0.1 * LEAST, 10 * LEAST])
