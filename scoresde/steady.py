@@ -85,7 +85,7 @@ def _asked_twice(model: ScoreModel, x: Tensor) -> float:
     state = scale * keyed_normal(0, index, PROBES, 0, x[0].numel()).to(x).reshape(x.shape)
     devices = [x.device] if x.device.type == "cuda" else []
     with uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
-        one, other = (model.raw(state, t).double() for _ in range(2))
+        one, other = (model.raw(state, t).detach().double() for _ in range(2))
     return float(
         (one - other).square().mean().sqrt() / one.square().mean().sqrt().clamp(min=1e-30)
     )

@@ -257,6 +257,8 @@ def _entries(name: str, value: object, rows: bool) -> list[object]:
 def _named(value: object) -> str:
     r"""A value in a sentence on what it is."""
 
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
     plain = value is None or isinstance(value, str | int | float | complex)
     return shown(value) if plain else f"a {type(value).__name__}"
 

@@ -217,7 +217,7 @@ def test_bad_searches_get_a_sentence() -> None:
            ({"metric": "enrgy"}, "metric 'enrgy' is unknown"),
            ({"held_out": 0}, "held_out must be at least 4, but is 0"),
            ({"data": torch.ones(9, 3)}, "for this model, but its samples have shape"),
-           ({"reference_tolerance": -1.0}, "must lie in \\(0, 1\\], but is -1.0")]  # fmt: skip
+           ({"reference_tolerance": -1.0}, "must lie in \\(0, 0.1\\], but is -1.0")]  # fmt: skip
     for options, words in bad:
         with pytest.raises(ValueError, match=words):
             ss.tune(oracle, **{"budget": 5, "progress": False, **options})

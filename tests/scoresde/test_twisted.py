@@ -79,7 +79,7 @@ def test_plain_guidance_is_biased_where_the_twisted_is_not() -> None:
     guided = guidance.posterior_sampling(model, lambda x: x[:, :1], Y[None], strength=1.0)
     plain = ss.sample(guided, 4000, solver="ancestral", steps=150).x.mean(0)
     twisted = ss.twisted_sample(model, log_prob, 4000, steps=150, y=Y).mean(lambda x: x)
-    assert float((plain - mean).norm()) > 0.15
+    assert float((plain - mean).norm()) > 0.1  # of which 0.02 may be chance
     assert float((twisted - mean).norm()) < 0.08
 
 
