@@ -257,7 +257,7 @@ def _entries(name: str, value: object, rows: bool) -> list[object]:
 def _named(value: object) -> str:
     r"""A value in a sentence on what it is."""
 
-    plain = value is None or isinstance(value, str | int | float | complex)
+    plain = value is None or isinstance(value, str | int | float | complex | type)
     return shown(value) if plain else f"a {type(value).__name__}"
 
 

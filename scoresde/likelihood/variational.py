@@ -81,7 +81,7 @@ def fit_noise(
         raise ValueError("noise must have weights to teach: its network must be a module.")
     width = bin_width(levels, low, high)
     data = on_levels(data, levels, low, high, "data")
-    optimizer = torch.optim.Adam(noise.parameters(), lr=positive("lr", lr))
+    optimizer = torch.optim.Adam(noise.parameters(), lr=positive("lr", lr, zero=True))
     draw = torch.Generator().manual_seed(seed)
     for step in range(steps):
         rows = torch.randint(len(data), (batch,), generator=draw)

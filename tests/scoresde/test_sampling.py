@@ -613,16 +613,16 @@ def test_adams_methods_are_right_at_their_defaults(solver: str) -> None:
         (lambda: ss.sample(M, 2, callback=3), TypeError, "callback must be a function"),
         (lambda: ss.sample(M, 2, seed=2**70), ValueError, "seed must fit into 64 bits"),
         (lambda: ss.sample(M.given(label=1), 2, label=2), TypeError, "bound to the model already"),
-        (lambda: ss.VP("cosine"), TypeError, "schedule must be a schedule such as ss.Cosine"),
+        (lambda: ss.VP("cosine"), TypeError, "schedule must be a Schedule, .* pass ss.Cosine"),
         (
             lambda: ss.NetworkScore(torch.nn.Identity(), ss.VP, "data"),
             TypeError,
-            "must be a process such as",
+            "process must be a Process, but is <class",
         ),
         (
             lambda: ss.NetworkScore(None, ss.VP(), "data"),
             TypeError,
-            "network must be a module or a function",
+            "network must be a Module or a function",
         ),
     ],
 )
