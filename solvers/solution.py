@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .doors import as_tensor
+from .doors import as_tensor, shown
 from .signatures import checked
 
 
@@ -151,8 +151,8 @@ def _numbers(index: object, count: int) -> Tensor:
     else:
         try:
             found = as_tensor("rows", index).cpu()
-        except ValueError:
-            raise TypeError(f"rows must be numbers of samples, but are {index!r}.") from None
+        except (TypeError, ValueError):
+            raise TypeError(f"rows must be numbers of samples, but are {shown(index)}.") from None
     if found.dtype == torch.bool and found.ndim == 1:
         if len(found) != count:
             raise ValueError(
