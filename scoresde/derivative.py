@@ -148,14 +148,22 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
     return found
 
 
-def where_noise_is_data(model: ScoreModel, x: Tensor) -> tuple[Tensor, float]:
-    r"""The time at which noise is as large as data, with shape (B,), and the standard deviation of the noise."""
+def where_noise_is_data(
+    model: ScoreModel, x: Tensor, level: float | None = None
+) -> tuple[Tensor, float]:
+    r"""The time at which noise is as large as data, with shape (B,), and the standard deviation of the noise.
+
+    Arguments:
+        model: The model.
+        x: States, of which there is a time each.
+        level: Another noise level.
+    """
 
     process = model.process
     if isinstance(process, NonlinearProcess):
         t = (process.t_min + process.t_max) / 2
         return torch.full((len(x),), t, dtype=torch.float64), process.prior_std()
-    t = min(max(process.at_noise_level(model.data_std), process.t_min), process.t_max)
+    t = min(max(process.at_noise_level(level or model.data_std), process.t_min), process.t_max)
     times = torch.full((len(x),), t, dtype=torch.float64)
     return times, float(process.scales(times)[1][0])
 

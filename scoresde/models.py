@@ -143,6 +143,11 @@ class ScoreModel(nn.Module, ABC):
 
         return {name: value.to(device) for name, value in self.held.items()}
 
+    def part_levels(self, level: float) -> list[float]:
+        r"""Returns the noise levels nearest to one at which this model asks each of its parts."""
+
+        return [level] * len(self.parts)
+
     @property
     def parts(self) -> "dict[str, ScoreModel]":
         r"""What a guided model is made of, by name, for pictures. Others have none."""

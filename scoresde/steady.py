@@ -58,12 +58,16 @@ def _seen(share: float) -> str:
     return f"two calls of the network with the same input differ by {share:.2g} of what it returns"
 
 
-def _difference(model: ScoreModel, x: Tensor, rows: int | None) -> float:
+def _difference(
+    model: ScoreModel, x: Tensor, rows: int | None, level: float | None = None
+) -> float:
     r"""The root mean square by which two calls differ, against that of a call; 0 if rounding explains it."""
 
     parts = model.parts.values()
     if parts:  # guidance itself may be that of a grid
-        return max(_difference(part, x, rows) for part in parts)
+        levels = model.part_levels(level or model.data_std)
+        pairs = zip(parts, levels, strict=True)
+        return max(_difference(part, x, rows, own) for part, own in pairs)
     owner = model
     while isinstance(owner, Given):
         owner = owner.model
@@ -72,15 +76,15 @@ def _difference(model: ScoreModel, x: Tensor, rows: int | None) -> float:
         return 0.0
     if rows is not None and rows < len(x):
         model, x = model.rows(torch.arange(rows)), x[:rows]
-    share = _asked_twice(model, x)
+    share = _asked_twice(model, x, level)
     if share > max(LEAST, ULPS * coarsest_eps(model, x)):
         return share
     owner._steady = owner._steady | {key}
     return 0.0
 
 
-def _asked_twice(model: ScoreModel, x: Tensor) -> float:
-    t, scale = where_noise_is_data(model, x)
+def _asked_twice(model: ScoreModel, x: Tensor, level: float | None) -> float:
+    t, scale = where_noise_is_data(model, x, level)
     index = torch.arange(len(x), device=x.device)
     state = scale * keyed_normal(0, index, PROBES, 0, x[0].numel()).to(x).reshape(x.shape)
     devices = [x.device] if x.device.type == "cuda" else []

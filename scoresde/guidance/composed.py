@@ -2,6 +2,7 @@ r"""Several conditions or models at once: products, negations, mixtures, and one
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -158,6 +159,10 @@ class _Experts(Several):
         self.levels, self.cost = levels, max(model.cost for model in models)
         self.guided = any(model.guided for model in models)
 
+    def part_levels(self, level: float) -> list[float]:
+        edges = [0.0, *self.levels, math.inf]
+        return [min(max(level, low), high) for low, high in pairwise(edges)]
+
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
@@ -218,6 +223,9 @@ class _Within(_Experts):
     @property
     def parts(self) -> dict[str, ScoreModel]:
         return self.each[self.inside].parts
+
+    def part_levels(self, level: float) -> list[float]:
+        return self.each[self.inside].part_levels(super().part_levels(level)[self.inside])
 
     def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
         return _Within(models, self.levels, self.inside)

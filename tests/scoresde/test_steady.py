@@ -122,3 +122,16 @@ def test_networks_in_any_dtype_are_steady(dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 2)).to(dtype)
     check_steady(model(lambda x, t: network(x.to(dtype)).to(x)), X, "this")
     check_steady(ss.load("digits").given(label=3), torch.zeros(2, 1, 8, 8), "this")
+
+
+def test_a_random_expert_is_noticed_where_it_is_asked() -> None:
+    seen = []
+
+    def high(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t.min().item())
+        return noisy(x, t)
+
+    both = guidance.experts([model(repeated), model(high)], [3.0])
+    with pytest.raises(ValueError, match="two calls of the network"):
+        check_steady(both, X, "its density")
+    assert min(seen) == pytest.approx(3.0)  # the noise level of EDM is its time
