@@ -143,7 +143,7 @@ def test_above_the_limit_the_model_is_left_alone_row_by_row() -> None:
         guided.denoise(x, torch.tensor(5.0))
     assert counter.backward == 0
     for wrong in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="max_level must be a positive noise level"):
+        with pytest.raises(ValueError, match="max_level must be a"):
             guidance.universal(model, loss, 0.7, target=1.0, max_level=wrong)
 
 
