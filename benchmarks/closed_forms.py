@@ -11,17 +11,13 @@ import torch
 import scoresde as ss
 import solvers
 
+from . import testbed
 from .report import save
 
 COUNT, STEPS = 4000, 100
 BETA = (lambda t: -(0.1 + 19.9 * t) / 2, lambda t: (0.1 + 19.9 * t).sqrt())
 PROCESSES = {
-    "VP": ss.VP(),
-    "VP cosine": ss.VP(ss.Cosine()),
-    "sub-VP": ss.SubVP(),
-    "VE": ss.VE(ss.Geometric(0.01, 100.0)),
-    "EDM": ss.EDM(),
-    "interpolant": ss.Interpolant(),
+    **testbed.PROCESSES,
     "linear": ss.LinearProcess(*BETA),
     "custom": ss.CustomProcess(lambda t: 1 - t**2, lambda t: t, t_max=0.99),
 }

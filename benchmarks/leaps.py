@@ -21,15 +21,7 @@ from .report import save
 
 COUNT, DIGITS, TIGHT = 12, 64, 1e-5
 MEANS, DEVIATIONS, TOLERANCES = (0.0, 3.0), (1.0, 0.2, 0.02), (1e-1, 1e-2, 1e-3, 1e-4)
-PROCESSES = {
-    "VP": ss.VP(),
-    "VP cosine": ss.VP(ss.Cosine()),
-    "sub-VP": ss.SubVP(),
-    "VE": ss.VE(ss.Geometric(0.01, 100.0)),
-    "EDM": ss.EDM(),
-    "EDM to 1e5": ss.EDM(ss.Karras(0.002, 1e5)),
-    "interpolant": ss.Interpolant(),
-}
+PROCESSES = {**testbed.PROCESSES, "EDM to 1e5": ss.EDM(ss.Karras(0.002, 1e5))}
 SOLVERS = [
     name
     for name in solvers.available()

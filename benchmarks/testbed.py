@@ -7,6 +7,14 @@ from torch import Tensor
 import scoresde as ss
 
 WIDTH, SIGMA_MIN, SIGMA_MAX = 0.1, 0.002, 80.0
+PROCESSES: dict[str, ss.Process] = {
+    "VP": ss.VP(),
+    "VP cosine": ss.VP(ss.Cosine()),
+    "sub-VP": ss.SubVP(),
+    "VE": ss.VE(ss.Geometric(0.01, 100.0)),
+    "EDM": ss.EDM(),
+    "interpolant": ss.Interpolant(),
+}
 
 
 def exact_digits(process: ss.Process, dtype: torch.dtype = torch.float64) -> ss.KernelOracle:

@@ -15,9 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-TWICE = (
-    1 + math.erf(math.sqrt(2))
-) / 2  # the chance that a normal number is below twice its deviation
+TWICE = (1 + math.erf(2**0.5)) / 2  # how often a normal number is below twice its deviation
 SKEWED = 1.5  # of an error, for each unit of skewness over the root of how many numbers there are
 
 
