@@ -204,6 +204,19 @@ def test_one_draw_of_dequantisation_states_its_error(row: int) -> None:
     assert (one.budget["dequantisation"] > 0).all()
 
 
+def test_the_error_of_one_draw_weighs_its_slopes_by_the_stein_kernel() -> None:
+    options = {"levels": 9, "low": -1.0, "high": 1.0, "seed": 4}
+    x = ss.quantize(WIDE.data(5), levels=9).clamp(-1, 1)
+    one = ss.discrete_log_likelihood(WIDE, x, nodes=16, **options)
+    y = ss.dequantize(x, **options)  # the same draw
+    v, slope = (y - x) / 0.25, (y - 0.2) / 0.35**2
+    want = ((0.25 - v.square()) / 2 * (0.25 * slope).square()).sum(1).sqrt()
+    assert torch.allclose(one.budget["dequantisation"], want, rtol=0.02)
+    assert (
+        (want - 0.25 / 12**0.5 * slope.norm(dim=1)).abs() > 0.04 * want
+    ).any()  # not the plain one
+
+
 @pytest.mark.slow
 def test_noise_whose_error_is_not_known_says_so() -> None:
     x = ss.quantize(WIDE.data(2), levels=9).clamp(-1, 1)
