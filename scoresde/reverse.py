@@ -36,9 +36,7 @@ from .moments import Moments
 from .scale import scale_of, smoothness_of
 
 Clock = Literal["t", "log_snr"]
-LEAP = (
-    0.2  # largest step in log-SNR, per order: data of one scale comes out of noise within about 2
-)
+LEAP = 0.25  # largest step in log-SNR per order of the estimate: data of one scale comes out of noise within about 2
 FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
 
 

@@ -69,8 +69,8 @@ class Problem:
             them. By default all are 1.
         pace: A monotone function of times, and its inverse, by which the lengths of steps are bounded. By
             default, time itself.
-        longest: The largest step under tolerances, in this pace and for each order of the method, unless a run
-            says another.
+        longest: The largest step under tolerances, in this pace and for each order of the estimate of the
+            error, which is one below the method's, unless a run says another.
     """
 
     drift: Field

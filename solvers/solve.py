@@ -89,7 +89,7 @@ def solve(
     rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
     max_step, first_step = as_number("max_step", max_step), as_number("first_step", first_step)
     check_problem(problem, solver)
-    longest = problem.longest * solver.order if max_step is None else max_step
+    longest = problem.longest * max(solver.order - 1, 1) if max_step is None else max_step
     controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
     if solver.stochastic and noise is None:
