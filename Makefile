@@ -8,7 +8,7 @@ KATEX := .venv/katex-$(KATEX_VERSION)/node_modules/katex
 
 # The main job on the embedded model: pictures and a table in demo/.
 demo: .venv/installed
-	$(PY) -m scoresde.demo
+	$(PY) -m scoresde.cli.demo
 
 # Everything that must hold: lint, types, tests.
 test: check

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import scoresde as ss
-from solvers.brownian import keyed_uniform
+from solvers.noise.brownian import keyed_uniform
 
 from . import testbed
 from .report import save

@@ -6,8 +6,8 @@ from typing import Any
 
 import solvers
 from scoresde import plots
-from scoresde.compare.cells import steps_within
-from scoresde.compare.suggest import MEASURED
+from scoresde.comparing.cells import steps_within
+from scoresde.comparing.suggestion import MEASURED
 from solvers.catalogue import ALIASES, REFUSED, describe
 
 from . import report

@@ -18,9 +18,9 @@ import torch
 
 import scoresde as ss
 import solvers
-from scoresde.compare.bench import Bench
-from scoresde.compare.cells import options_of, steps_within
-from scoresde.compare.reference import rms
+from scoresde.comparing.bench import Bench
+from scoresde.comparing.cells import options_of, steps_within
+from scoresde.comparing.reference import rms
 from scoresde.metrics import energy_distance
 
 from .distance import PROBLEMS, T_MIN

@@ -1,12 +1,11 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import editing, geometry, guidance, plots, spectra
-from .classifiers import Classifier
-from .compare import Comparison, compare, suggest
-from .conditions import Given
-from .custom import CustomProcess, LinearProcess, NonlinearProcess
+from . import editing, geometry, guidance, plots
+from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
+from .geometry import spectra
 from .guidance import classifier_free
+from .guidance.noisy_classifier import Classifier
 from .latents import (
     LatentStatistics,
     NoisePath,
@@ -33,19 +32,20 @@ from .likelihood import (
     quantize,
     views,
 )
-from .models import ScoreModel
-from .moments import Moments, moments
-from .network_score import NetworkScore
-from .oracles import GaussianOracle, KernelOracle, MixtureOracle, Oracle
-from .plans import Plan
-from .process import Process
-from .processes import EDM, VE, VP, Interpolant, SubVP
-from .quantiles import QuantileOracle
-from .reverse import probability_flow, reverse_sde
+from .models.data_moments import Moments, moments
+from .models.network import NetworkScore
+from .models.score_model import Given, ScoreModel
+from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
+from .oracles.quantile import QuantileOracle
+from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
+from .processes.process import Process
+from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
+from .processes.standard import EDM, VE, VP, Interpolant, SubVP
+from .reverse.reverse import probability_flow, reverse_sde
+from .runs.options import Settings
+from .runs.plan import Plan
 from .sampling import decode, sample
-from .schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
-from .settings import Settings
-from .tuning import tune
+from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, save, save_classifier
 
@@ -126,3 +126,7 @@ __all__ = [
     "views",
     "weighted_sample",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

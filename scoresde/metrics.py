@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.doors import MOST, as_whole, is_number, shown
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.doors.values import MOST, as_whole, is_number, shown
 
-from .data import as_data, as_pair, as_state
+from .doors.data import as_data, as_pair, as_state
 
 # Of samples and data; some know their standard error, and say it beside the distance.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, Solver, get
-from solvers.doors import as_shape, as_whole, is_whole
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_shape, as_whole, is_whole
 from solvers.shapes import align
-from solvers.signatures import checked
 
-from .bitwise import warn_of_other_bits
-from .checks import check_data, check_number, check_shape, model_device, model_dtype
-from .data import as_state
-from .ending import carried, denoised
-from .models import ScoreModel
-from .plans import describe_process
-from .repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .scale import check_last, check_marginal, check_prior, start_of
-from .settings import STEPPING, Settings, check_model, split
-from .steady import warn_of_randomness
-from .transport import make_times, same_time
-from .warning import warn
+from .doors.data import as_state
+from .doors.warning import warn
+from .models.checks import check_data, check_number, check_shape, model_device, model_dtype
+from .models.scale import check_last, check_marginal, check_prior, start_of
+from .models.score_model import ScoreModel
+from .models.steady import warn_of_randomness
+from .runs.bit_exact import warn_of_other_bits
+from .runs.ending import carried, denoised
+from .runs.options import STEPPING, Settings, check_model, split
+from .runs.plan import describe_process
+from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
+from .runs.transport import make_times, same_time
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 

@@ -1,22 +1,22 @@
 r"""Solvers for initial value problems in PyTorch."""
 
-from .adams import AdaptiveAdams
-from .brownian import Brownian, Increments
-from .calls import count_backward, count_call, counting
 from .catalogue import available, get
 from .controller import Controller
 from .errors import Failure, SolverError
-from .exponential import ExponentialMultistep
-from .path import Path
+from .integrate import solve
+from .loops.stepper import Stepper
+from .methods.adams import AdaptiveAdams
+from .methods.exponential import ExponentialMultistep
+from .methods.renoise import Ancestral, Churn, Langevin
+from .methods.runge_kutta import RungeKutta, Tableau
+from .methods.singlestep import ExponentialRungeKutta, Stages
+from .methods.stochastic import NoisyTableau, StochasticRungeKutta
+from .network_calls import count_backward, count_call, counting
+from .noise.brownian import Brownian, Increments
+from .noise.path import Path
 from .problem import ODE, SDE, ConstantRate, Linear, Problem, SemiLinear
-from .renoise import Ancestral, Churn, Langevin
-from .runge_kutta import RungeKutta, Tableau
-from .singlestep import ExponentialRungeKutta, Stages
 from .solution import Solution
-from .solve import solve
 from .solver import Control, Event, Solver, Step
-from .stepper import Stepper
-from .stochastic import NoisyTableau, StochasticRungeKutta
 
 __all__ = [
     "ODE",

@@ -4,21 +4,21 @@ import dataclasses
 import difflib
 from typing import Any
 
-from .adams import AdaptiveAdams
-from .backends import torchdiffeq, torchsde
-from .exponential import ExponentialMultistep
-from .fixed_point import FixedPoint
-from .interaction import Interaction
+from .doors.signatures import checked
+from .methods import torchdiffeq, torchsde
+from .methods.adams import AdaptiveAdams
+from .methods.exponential import ExponentialMultistep
+from .methods.fixed_point import FixedPoint
+from .methods.interaction import Interaction
+from .methods.renoise import Ancestral, Churn, Langevin, Recurrent
+from .methods.reversible import McCallumFoster, ReversibleHeun
+from .methods.runge_kutta import TABLEAUS, RungeKutta, Tableau
+from .methods.singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
+from .methods.stochastic import NOISY_TABLEAUS, StochasticRungeKutta
+from .methods.two_step import Edict, TwoStep, bdia, belm
+from .methods.weights import edge, even, exact, halved, midpoint
 from .problem import SDE, SemiLinear
-from .renoise import Ancestral, Churn, Langevin, Recurrent
-from .reversible import McCallumFoster, ReversibleHeun
-from .runge_kutta import TABLEAUS, RungeKutta, Tableau
-from .signatures import checked
-from .singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
 from .solver import Solver
-from .stochastic import NOISY_TABLEAUS, StochasticRungeKutta
-from .twostep import Edict, TwoStep, bdia, belm
-from .weights import edge, even, exact, halved, midpoint
 
 BH1, BH2 = (exact, edge, exact), (exact, midpoint, exact)  # by the number of values
 PUBLISHED = (exact, midpoint, halved)

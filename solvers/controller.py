@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .doors.signatures import checked
 from .problem import Problem, Sizes
 from .shapes import align, row_rms
-from .signatures import checked
 
 
 class Caution(NamedTuple):

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .brownian import PROBES, Seed, keyed_uniform
+from .noise.brownian import PROBES, Seed, keyed_uniform
 from .problem import StateField
 
 BUDGET = 2**24  # entries of the columns of a Jacobian that are carried at once

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .doors import as_tensor, shown
-from .signatures import checked
+from .doors.signatures import checked
+from .doors.values import as_tensor, shown
 
 
 @dataclass(frozen=True)

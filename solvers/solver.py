@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .brownian import Brownian
 from .controller import Caution, Controller
-from .doors import as_number
+from .doors.values import as_number
+from .noise.brownian import Brownian
 from .problem import Problem
 from .solution import Solution
 

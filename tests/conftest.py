@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from scoresde import repeats
+from scoresde.runs import repeats
 
 
 @pytest.fixture(autouse=True)

@@ -1,55 +1,78 @@
-r"""The order of the modules: each may import only those listed before it."""
+r"""The order of the rooms, folders and loose files: each may import only those listed before it."""
 
 import ast
+import importlib
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors signatures shapes calls problem errors solution brownian path controller solver record
-        march adapt stepper weights runge_kutta exponential singlestep adams reversible interaction twostep
-        fixed_point stochastic renoise divergence backends catalogue solve""",
-    "scoresde": """progress amounts warning autocast stored data running process schedules processes
-        quadrature custom moments models scale conditions checks closures complaints predictions
-        network_score derivative steady known_data oracles quantiles classifiers guidance watched
-        frames reverse grids plans settings noises listener transport trial bitwise repeats
-        ending sampling geometry spectra weighted latents editing likelihood metrics
-        networks zoo plots compare tuning training demo cli""",
+    "solvers": """doors shapes network_calls noise problem solution errors controller solver divergence loops
+        methods catalogue integrate""",
+    "scoresde": """doors files networks metrics processes models oracles reverse runs guidance sampling geometry
+        latents weighted zoo editing likelihood plots comparing training tuning cli""",
 }
-CYCLES = {("models", "conditions"), ("errors", "solution")}  # for `given`, and for types alone
 
 
-def modules(package: str) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+@cache
+def modules(package: str) -> dict[str, Path]:
+    r"""The files of a package by the names of their modules."""
+
+    found = {}
     for file in sorted((ROOT / package).rglob("*.py")):
-        parts = file.relative_to(ROOT / package).with_suffix("").parts
-        if parts != ("__init__",):
-            found.setdefault(parts[0], []).append(file)
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 
 
-def imported(file: Path, package: str) -> set[str]:
-    r"""The modules of the package that a file imports, by the first part of their names."""
+@cache
+def imported(module: str) -> frozenset[str]:
+    r"""The modules of its package that a module imports anywhere, for types alone too."""
 
-    depth, names = len(file.relative_to(ROOT / package).parts), set()
+    package = module.split(".")[0]
+    known, file = modules(package), modules(package)[module]
+    here = module.split(".")[: None if file.name == "__init__.py" else -1]
+    names = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            if node.module:
-                names.add(node.module.split(".")[0])
-            else:
-                names.update(alias.name for alias in node.names)
-    return names
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = here[: len(here) - node.level + 1] + (node.module or "").split(".")
+        base = [part for part in base if part]
+        for alias in node.names:
+            whole = ".".join([*base, alias.name])
+            names.add(whole if whole in known else ".".join(base))
+    return frozenset(names - {module})
 
 
 @pytest.mark.parametrize("package", ORDER)
 def test_imports_go_one_way(package: str) -> None:
-    order, found = ORDER[package].split(), modules(package)
-    assert set(found) == set(order)
-    for i, module in enumerate(order):
-        for file in found[module]:
-            for name in imported(file, package) - {module}:
-                assert name in order[:i] or (module, name) in CYCLES, f"{file} imports {name}"
+    order = ORDER[package].split()
+    rooms = {name: name.split(".")[1] for name in modules(package) if name != package}
+    assert set(rooms.values()) == set(order)
+    for module, room in rooms.items():
+        before = {*order[: order.index(room) + 1]}
+        for name in imported(module):
+            assert rooms.get(name) in before, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_files_import_each_other_one_way(package: str) -> None:
+    try:
+        TopologicalSorter({name: imported(name) for name in modules(package)}).prepare()
+    except CycleError as error:
+        pytest.fail(f"an import circle: {error.args[1]}")
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_function_hides_a_module(package: str) -> None:
+    for name in modules(package):
+        parent, _, last = name.rpartition(".")
+        if parent and name != "scoresde.cli.__main__":
+            module = importlib.import_module(name)
+            assert getattr(importlib.import_module(parent), last) is module, name
 
 
 def test_solvers_know_nothing_of_scores() -> None:
@@ -62,7 +85,7 @@ def test_solvers_know_nothing_of_scores() -> None:
 
 @pytest.mark.parametrize("package", ORDER)
 def test_files_and_functions_fit(package: str) -> None:
-    for file in (ROOT / package).rglob("*.py"):
+    for file in modules(package).values():
         text = file.read_text()
         assert text.count("\n") <= 400, f"{file} has {text.count(chr(10))} lines"
         for node in ast.walk(ast.parse(text)):

@@ -7,8 +7,8 @@ import sys
 import pytest
 from rich.table import Table
 
-from scoresde import progress
 from scoresde.cli.options import print_table, show
+from scoresde.runs import progress
 
 
 @pytest.fixture

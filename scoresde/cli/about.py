@@ -10,7 +10,7 @@ import solvers
 from solvers.catalogue import REFUSED, describe
 
 from .. import zoo
-from ..checks import check_count
+from ..models.checks import check_count
 from .files import check_out
 from .options import AsJson, Debug, Model, report, show
 from .words import stoppable

@@ -12,7 +12,7 @@ from rich.console import Console
 import solvers
 
 from .. import zoo
-from ..checks import check_count
+from ..models.checks import check_count
 from ..sampling import sample as draw
 from . import about, latents, likelihood, measure, plot
 from .files import SUFFIXES, check_out, write_array

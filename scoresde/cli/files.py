@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import ScoreModel
+from ..models.score_model import ScoreModel
 from .tiles import read_picture, write_picture
 
 END = 2**20  # bytes at either end of a file by which it is known

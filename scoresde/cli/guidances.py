@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import guidance
-from ..checks import model_device
-from ..classifiers import Classifier
-from ..models import ScoreModel
+from ..guidance.noisy_classifier import Classifier
+from ..models.checks import model_device
+from ..models.score_model import ScoreModel
 from ..zoo import load_classifier
 
 Given = Mapping[str, Any]  # tensors by name

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .. import plots, zoo
 from ..editing import METHODS, frames
-from ..editing import edit as edit_data
 from ..editing.translate import in_data_units
-from ..latents import encode as encode_data
+from ..editing.verb import edit as edit_data
 from ..latents import latent_statistics, load_latents, save_latents
+from ..latents.encoding import encode as encode_data
 from ..latents.files import check_latents_file
-from ..models import ScoreModel
+from ..models.score_model import ScoreModel
 from ..sampling import decode as decode_latents
 from .files import SUFFIXES, check_out, read_array, write_array
 from .given import check_number_of, conditions, whole

@@ -10,7 +10,6 @@ import torch
 import typer
 
 from .. import zoo
-from ..checks import check_count, check_data
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -19,9 +18,10 @@ from ..likelihood import (
     quantize,
 )
 from ..likelihood.bits import bin_width, check_noise, on_levels
-from ..models import ScoreModel
-from ..plans import describe_process, fingerprint
-from ..progress import bar
+from ..models.checks import check_count, check_data
+from ..models.score_model import ScoreModel
+from ..runs.plan import describe_process, fingerprint
+from ..runs.progress import bar
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import zoo
-from ..checks import check_count
-from ..compare import Comparison, suggest
-from ..compare import compare as compare_solvers
-from ..compare.compare import BUDGETS, TOLERANCES
-from ..tuning import tune as search
+from ..comparing import Comparison
+from ..comparing.suggestion import suggest
+from ..comparing.verb import BUDGETS, TOLERANCES
+from ..comparing.verb import compare as compare_solvers
+from ..models.checks import check_count
+from ..tuning.verb import tune as search
 from .files import check_out, read_array
 from .given import check_number_of, conditions
 from .guidances import guided

@@ -7,8 +7,8 @@ import typer
 from torch import Tensor
 
 from .. import plots, zoo
-from ..checks import check_count
 from ..geometry import Trajectory, follow, high_dimensions, measure
+from ..models.checks import check_count
 from .files import check_out, read_array
 from .given import check_number_of, conditions
 from .guidances import guided

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import ScoreModel
+from ..models.score_model import ScoreModel
 from ..plots import scatter, tile
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description

@@ -1,10 +1,10 @@
 r"""Edits of data, and what can be done with latents."""
 
 from .directions import Principal, direction, move, principal_directions
-from .edit import METHODS, edit, frames
-from .inpaint import inpaint
-from .interpolate import along, grid, interpolate, weighted
+from .inpainting import inpaint
+from .interpolation import along, grid, interpolate, weighted
 from .pivot import fit_null
+from .verb import METHODS, edit, frames
 
 __all__ = [
     "METHODS",

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_count
-from ..data import as_data, as_floats, as_pair
+from ..doors.data import as_data, as_floats, as_pair
+from ..models.checks import check_count
 from .derived import derived
 
 

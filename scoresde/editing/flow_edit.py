@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from solvers import Failure, Solution, SolverError, counting
-from solvers.brownian import EDITS, keyed_normal
+from solvers.noise.brownian import EDITS, keyed_normal
 
-from ..checks import check_count, check_data
-from ..data import as_state
-from ..models import ScoreModel
-from ..noises import keyed_by_rows
-from ..scale import start_of
-from ..settings import split
-from ..transport import make_times, provenance
+from ..doors.data import as_state
+from ..models.checks import check_count, check_data
+from ..models.scale import start_of
+from ..models.score_model import ScoreModel
+from ..runs.noise import keyed_by_rows
+from ..runs.options import split
+from ..runs.transport import make_times, provenance
 
 STEPS = 50
 DIFFERENCE = "flow difference"

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from solvers import Solution, counting
+from solvers.doors.signatures import checked
 from solvers.problem import StateField
 from solvers.shapes import scalars
-from solvers.signatures import checked
 
-from ..latents import encode
-from ..models import ScoreModel
+from ..latents.encoding import encode
+from ..models.score_model import ScoreModel
 from ..sampling import decode
 from .translate import RUNNING, in_data_units
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.brownian import START, keyed_normal
+from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
-from ..checks import check_data
-from ..latents import encode, encode_noise
-from ..latents.encode import signal
-from ..models import ScoreModel
-from ..noises import keyed_by_rows
+from ..latents import encode_noise
+from ..latents.encoding import encode, signal
+from ..models.checks import check_data
+from ..models.score_model import ScoreModel
+from ..runs.noise import keyed_by_rows
+from ..runs.options import Settings
 from ..sampling import decode, return_from
-from ..settings import Settings
 
 RUNNING = ("path", "progress", "callback", "batch_size", "on_failure")
 SEEDING = ("seed", "seeds", "first_index", "dtype", "device")

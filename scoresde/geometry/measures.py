@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_count
+from ..models.checks import check_count
 from .plane import of_path
 from .trajectory import Trajectory
 

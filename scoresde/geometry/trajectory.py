@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from solvers import Increments
+from solvers.doors.signatures import checked
 from solvers.shapes import align
-from solvers.signatures import checked
 
-from ..models import BASES, OTHERS, ScoreModel
-from ..oracles import Oracle
+from ..models.scale import scale_of
+from ..models.score_model import BASES, OTHERS, ScoreModel
+from ..oracles.mixture import Oracle
+from ..runs.options import Settings, split
 from ..sampling import check_sample_shape, decode, sample
-from ..scale import scale_of
-from ..settings import Settings, split
 
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
 RUNNING = ("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")

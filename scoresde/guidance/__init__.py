@@ -1,18 +1,18 @@
 r"""Guidance: functions from score model to score model."""
 
-from .classifier import classifier
-from .classifier_free import classifier_free
+from .by_classifier import classifier
+from .by_loss import optimised
 from .combined import Combined, Noisy
 from .composed import experts, mixture, product, within
+from .conditional import classifier_free
 from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
-from .feedback import feedback
+from .feedback_scale import feedback
 from .inverse import moment_matching, posterior_sampling, pseudoinverse
 from .operators import joined
-from .optimised import optimised
-from .plus_plus import plus_plus
 from .pulled import universal
+from .renoised import plus_plus
 from .replaced import replacement
-from .thresholded import thresholded
+from .thresholds import thresholded
 
 __all__ = [
     "Combined",

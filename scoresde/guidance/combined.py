@@ -10,7 +10,7 @@ from torch import Tensor
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..models import ScoreModel, model_times
+from ..models.score_model import ScoreModel, model_times
 from .guided import Guided
 
 

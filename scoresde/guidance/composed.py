@@ -7,12 +7,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from solvers.doors.signatures import checked
 from solvers.problem import StateField
-from solvers.signatures import checked
 
-from ..checks import check_interval, check_numbers
-from ..conditions import rows_of
-from ..models import ScoreModel
+from ..models.checks import check_interval, check_numbers
+from ..models.conditions import rows_of
+from ..models.score_model import ScoreModel
 from .combined import Combined, Noisy, Several
 from .gradients import check_function
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_finite
-from ..models import ScoreModel
+from ..models.checks import check_finite
+from ..models.score_model import ScoreModel
 from .combined import Combined, Noisy, row_sum
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided one

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..classifiers import Classifier
-from ..models import ScoreModel
-from ..process import Process
-from ..running import suspect
+from ..models.score_model import ScoreModel
+from ..processes.process import Process
+from ..runs.current import suspect
+from .noisy_classifier import Classifier
 
 CURE = "keep roots, norms and logarithms in it away from 0: the network is not at fault"
 

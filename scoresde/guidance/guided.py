@@ -3,7 +3,7 @@ r"""What guided models are: they say what all times at once need, and the denois
 import torch
 from torch import Tensor
 
-from ..models import ScoreModel, check_time
+from ..models.score_model import ScoreModel, check_time
 
 
 class Guided(ScoreModel):

@@ -19,13 +19,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from solvers.doors.signatures import checked
 from solvers.shapes import Scalar
-from solvers.signatures import checked
 
-from ..checks import check_count, check_finite
-from ..conditions import as_conditions, rows_of
-from ..models import ScoreModel
-from ..scale import scale_of
+from ..models.checks import check_count, check_finite
+from ..models.conditions import as_conditions, rows_of
+from ..models.scale import scale_of
+from ..models.score_model import ScoreModel
 from .combined import row_sum
 from .operators import (
     Measurable,

@@ -6,11 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_finite
-from ..data import as_floats
-from ..running import suspect
+from ..doors.data import as_floats
+from ..models.checks import check_finite
+from ..runs.current import suspect
 from .combined import row_sum
 from .gradients import check_function, check_gradients, title
 

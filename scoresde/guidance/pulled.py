@@ -18,14 +18,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from solvers.doors.signatures import checked
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
-from solvers.signatures import checked
 
-from ..checks import check_finite, check_number
-from ..conditions import Given, as_conditions, rows_of
-from ..derivative import check_derivative
-from ..models import ScoreModel
+from ..models.checks import check_finite, check_number
+from ..models.conditions import as_conditions, rows_of
+from ..models.derivative import check_derivative
+from ..models.score_model import Given, ScoreModel
 from .gradients import RowFunction, check_gradients, check_graph, check_owner
 from .guided import Guided
 from .operators import Product

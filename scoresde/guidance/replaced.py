@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_count
-from ..conditions import as_conditions, rows_of
-from ..models import ScoreModel
+from ..models.checks import check_count
+from ..models.conditions import as_conditions, rows_of
+from ..models.score_model import ScoreModel
 from .combined import Combined, Noisy
 from .operators import Measurable, Operator, check_measurement, measure, solve
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.calls import uncounted
+from solvers.network_calls import uncounted
 from solvers.shapes import align
 
-from ..models import ScoreModel
-from ..oracles import Oracle
+from ..models.score_model import ScoreModel
+from ..oracles.mixture import Oracle
 from .gradients import check_graph
 
 EXCESS = 2.0  # times the data's covariance: from there on a derivative is mostly error

@@ -1,9 +1,9 @@
 r"""From data to latents, and the error of the way back."""
 
-from .encode import encode
+from .encoding import encode
 from .files import load_latents, save_latents
 from .noise_path import NoisePath, encode_noise
-from .reconstruct import Reconstruction, reconstruct
+from .round_trip import Reconstruction, reconstruct
 from .statistics import BatchStatistics, LatentStatistics, latent_statistics
 
 __all__ = [

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from solvers import Solution
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..stored import Entry, check_entries, each, finite, or_none, replacing, text
+from ..files import Entry, check_entries, each, finite, or_none, replacing, text
 
 NEEDED = ("x", "times", "calls", "status", "provenance")
 COUNTS = ("calls", "accepted", "rejected")

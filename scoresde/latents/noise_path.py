@@ -20,21 +20,21 @@ import torch
 from torch import Tensor
 
 from solvers import ExponentialMultistep, SemiLinear, Solution
-from solvers.brownian import EDITS, keyed_normal
-from solvers.calls import counting
+from solvers.doors.signatures import checked
+from solvers.network_calls import counting
+from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
-from solvers.signatures import checked
 
-from ..checks import check_data, check_number
-from ..data import as_state
-from ..models import ScoreModel
-from ..noises import keyed_by_rows
-from ..plans import describe_process
+from ..doors.data import as_state
+from ..models.checks import check_data, check_number
+from ..models.scale import start_of
+from ..models.score_model import ScoreModel
+from ..models.steady import check_steady
+from ..runs.noise import keyed_by_rows
+from ..runs.options import STEPPING, Settings, split
+from ..runs.plan import describe_process
+from ..runs.transport import make_reverse, make_times, provenance
 from ..sampling import decode
-from ..scale import start_of
-from ..settings import STEPPING, Settings, split
-from ..steady import check_steady
-from ..transport import make_reverse, make_times, provenance
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
 IDLE = (

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_data
-from ..models import ScoreModel
+from ..models.checks import check_data
+from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like say nothing
 MANY, RARE = 4.0, 1e-4  # standard errors, and a p-value, that noise hardly has

@@ -2,12 +2,12 @@ r"""Likelihoods, with their errors."""
 
 from .bits import bits_per_dim, dequantize, quantize
 from .bounds import Bound, elbo
-from .classify import classify
+from .classification import classify
 from .discrete import discrete_log_likelihood
 from .result import Likelihood
+from .three_views import path_density, views
 from .variational import VariationalNoise, fit_noise
 from .verb import log_likelihood
-from .views import path_density, views
 
 __all__ = [
     "Bound",

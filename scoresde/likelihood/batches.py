@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.brownian import Seed
+from solvers.noise.brownian import Seed
 
-from ..checks import check_data
-from ..custom import NonlinearProcess
-from ..data import as_state
-from ..derivative import check_derivative
-from ..latents.encode import refuse_noise
-from ..models import ScoreModel
-from ..process import SLACK
-from ..settings import OPTIONS, Settings, split
+from ..doors.data import as_state
+from ..latents.encoding import refuse_noise
+from ..models.checks import check_data
+from ..models.derivative import check_derivative
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..processes.process import SLACK
+from ..runs.options import OPTIONS, Settings, split
 from .companion import Companion
 
 FREE = {"t_min", "seed", "seeds", "first_index", "batch_size", "dtype", "device", "grad"}

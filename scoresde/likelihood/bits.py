@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.brownian import DEQUANTIZE, keyed_uniform
-from solvers.doors import as_number, as_tensor, as_whole
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_number, as_tensor, as_whole
+from solvers.noise.brownian import DEQUANTIZE, keyed_uniform
 
-from ..data import check_batch_shape, check_rows_finite
+from ..doors.data import check_batch_shape, check_rows_finite
 from .result import Likelihood
 
 

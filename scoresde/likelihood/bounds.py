@@ -25,14 +25,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.brownian import LEVELS, START, keyed_normal, keyed_uniform
+from solvers.doors.signatures import checked
+from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
-from solvers.signatures import checked
 
-from ..checks import check_count
-from ..grids import grid_times
-from ..latents.encode import signal
-from ..models import ScoreModel
+from ..latents.encoding import signal
+from ..models.checks import check_count
+from ..models.score_model import ScoreModel
+from ..runs.grids import grid_times
 from .batches import Asked, Batch, ask_freely
 from .companion import Companion
 from .integral import denoisers

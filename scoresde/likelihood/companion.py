@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models import ScoreModel
-from ..moments import Moments
-from ..scale import scale_of
+from ..models.data_moments import Moments
+from ..models.scale import scale_of
+from ..models.score_model import ScoreModel
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.brownian import DEQUANTIZE, Seed, keyed_uniform
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
-from ..checks import check_count
-from ..models import ScoreModel
-from ..settings import check_model
-from ..warning import warn
+from ..doors.warning import warn
+from ..models.checks import check_count
+from ..models.score_model import ScoreModel
+from ..runs.options import check_model
 from .batches import with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood

@@ -26,11 +26,11 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
-from ..latents.encode import signal
-from ..models import ScoreModel
-from ..scale import scale_of
-from ..settings import Settings
-from ..transport import make_times, transport
+from ..latents.encoding import signal
+from ..models.scale import scale_of
+from ..models.score_model import ScoreModel
+from ..runs.options import Settings
+from ..runs.transport import make_times, transport
 from .curve import Curve, size
 from .integral import PILOT, Integral, Sums, put
 from .prior import prior_gap

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 
-from ..models import ScoreModel
+from ..models.score_model import ScoreModel
 from .curve import Curve
 from .nodes import Nodes, base_density, place, refined_density, table
 from .prior import Tail

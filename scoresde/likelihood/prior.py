@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..process import Process
+from ..processes.process import Process
 from .companion import Companion
 
 MOST = 0.9  # gain of data whose mean is asked for, since it tells less and less of it

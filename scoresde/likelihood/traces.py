@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.brownian import Seed
 from solvers.divergence import jacobian_columns, jacobian_products, signs
+from solvers.noise.brownian import Seed
 from solvers.problem import StateField
 
 from .companion import Companion

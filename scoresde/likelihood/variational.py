@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..amounts import positive
-from ..checks import check_count
-from ..models import ScoreModel
+from ..doors.amounts import positive
+from ..models.checks import check_count
+from ..models.score_model import ScoreModel
 from .bits import bin_width, on_levels
 from .bounds import elbo
 

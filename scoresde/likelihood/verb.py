@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from solvers import SolverError
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_count, check_number
-from ..data import as_state
-from ..derivative import check_derivative
-from ..models import ScoreModel
-from ..steady import check_steady
-from ..warning import warn
+from ..doors.data import as_state
+from ..doors.warning import warn
+from ..models.checks import check_count, check_number
+from ..models.derivative import check_derivative
+from ..models.score_model import ScoreModel
+from ..models.steady import check_steady
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import Batch, ask, batch_size
 from .flow import EXACT_NODES, PASSES, Flow

@@ -2,12 +2,12 @@ r"""Pictures. They need matplotlib: `pip install 'scoresde[plots]'`."""
 
 from .charts import bars, curves, histogram, work_precision
 from .figures import check_picture
-from .geometry import MOVIES, geometry
+from .frequencies import spectrum
+from .landscapes import MOVIES, geometry
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .points import scatter
-from .spectrum import spectrum
-from .trajectory import film, trajectory
+from .routes import film, trajectory
 
 __all__ = [
     "MOVIES",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..checks import check_count, check_several
-from ..data import as_floats
+from ..doors.data import as_floats
+from ..models.checks import check_count, check_several
 from . import figures
 
 BINS = 10_000  # of a histogram

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
 from .ticks import label_axis
 

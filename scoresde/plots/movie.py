@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..stored import replacing
+from ..files import replacing
 
 REST = 1500  # milliseconds at the end
 

@@ -8,11 +8,11 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..amounts import positive
-from ..checks import check_count, check_finite
-from ..data import as_floats
+from ..doors.amounts import positive
+from ..doors.data import as_floats
+from ..models.checks import check_count, check_finite
 from . import figures
 from .movie import check_gif, write_gif
 

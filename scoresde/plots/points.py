@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.doors import as_tensor
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_tensor
 
-from ..checks import check_count
+from ..models.checks import check_count
 from . import figures
 from .backdrop import limits, square
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_finite
 from ..geometry import Density, Plane, Trajectory
 from ..geometry.plane import of_path, of_step
+from ..models.checks import check_finite
 
 COLOURS = ("tab:red", "tab:green", "tab:blue", "tab:purple", "tab:brown", "tab:pink")
 FEW = 3  # dimensions that are drawn as they are, or nearly

@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..likelihood import dequantize
-from ..moments import moments
-from ..network_score import NetworkScore
+from ..models.data_moments import moments
+from ..models.network import NetworkScore
 from ..networks import UNet
-from ..processes import EDM
-from ..progress import bar
+from ..processes.standard import EDM
+from ..runs.progress import bar
 from ..zoo import load, save
 from .digits_data import CLASSES, LEVELS, digits
 from .evaluate import evaluate

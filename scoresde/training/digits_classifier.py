@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classifiers import Classifier
+from ..guidance.noisy_classifier import Classifier
 from ..likelihood import dequantize
 from ..networks import Encoder
-from ..processes import EDM
-from ..progress import bar
+from ..processes.standard import EDM
+from ..runs.progress import bar
 from ..zoo import load_classifier, save_classifier
 from .digits_data import CLASSES, LEVELS, digits
 from .loop import Progress, train

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..likelihood import bits_per_dim, discrete_log_likelihood
 from ..metrics import energy_distance, floor, nearest
-from ..models import ScoreModel
+from ..models.score_model import ScoreModel
 from ..sampling import sample
 from .digits_data import CLASSES, LEVELS, digits
 

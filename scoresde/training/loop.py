@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..stored import replacing
+from ..files import replacing
 
 
 class Progress(NamedTuple):

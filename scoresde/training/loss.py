@@ -3,10 +3,10 @@ r"""Denoising losses."""
 import torch
 from torch import Tensor
 
-from solvers.doors import as_tensor
+from solvers.doors.values import as_tensor
 
-from ..data import as_state
-from ..models import ScoreModel
+from ..doors.data import as_state
+from ..models.score_model import ScoreModel
 
 
 def denoising_loss(

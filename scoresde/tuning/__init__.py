@@ -1,5 +1,5 @@
 r"""A plan found by search: solver, grid, and on request coefficients."""
 
-from .tune import tune
+from .verb import tune
 
 __all__ = ["tune"]

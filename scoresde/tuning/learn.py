@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from solvers.exponential import ExponentialMultistep
+from solvers.methods.exponential import ExponentialMultistep
 
-from ..compare.bench import Bench
-from ..compare.reference import rms
-from ..plans import Plan
+from ..comparing.bench import Bench
+from ..comparing.reference import rms
+from ..runs.plan import Plan
 
 ITERATIONS, RATE, CLIP = 80, 0.01, 1.0
 

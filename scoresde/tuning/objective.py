@@ -12,10 +12,10 @@ from torch import Tensor
 
 from solvers import SolverError
 
-from ..compare.bench import Bench
-from ..compare.reference import rms
-from ..plans import Plan
-from ..stored import Entry, check_entries, damaged, each, mapping, read_json, real, write_json
+from ..comparing.bench import Bench
+from ..comparing.reference import rms
+from ..files import Entry, check_entries, damaged, each, mapping, read_json, real, write_json
+from ..runs.plan import Plan
 
 KIND = "search of scoresde"
 SAVE_EVERY = 5.0  # seconds

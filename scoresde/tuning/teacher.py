@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from solvers import SemiLinear, Solver
-from solvers.exponential import ExponentialMultistep
+from solvers.methods.exponential import ExponentialMultistep
 
-from ..compare.bench import Bench
-from ..grids import model_grid
-from ..scale import scale_of, start_of
-from ..settings import Settings
-from ..transport import make_reverse
+from ..comparing.bench import Bench
+from ..models.scale import scale_of, start_of
+from ..runs.grids import model_grid
+from ..runs.options import Settings
+from ..runs.transport import make_reverse
 
 NODES, SAMPLES = 30, 8
 # How local errors count: the power of their shrinking on the way to data, and that of themselves.

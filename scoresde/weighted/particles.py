@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from solvers import Failure, SolverError
-from solvers.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
+from solvers.doors.signatures import checked
+from solvers.noise.brownian import EDITS, STEPS, keyed_normal, keyed_uniform
 from solvers.problem import StateField
-from solvers.signatures import checked
 
-from ..checks import check_count, check_number, model_device, model_dtype
-from ..grids import model_grid
-from ..models import ScoreModel
-from ..scale import check_prior, start_of
-from ..warning import warn
+from ..doors.warning import warn
+from ..models.checks import check_count, check_number, model_device, model_dtype
+from ..models.scale import check_prior, start_of
+from ..models.score_model import ScoreModel
+from ..runs.grids import model_grid
 
 FEW = 10.0  # independent samples, of which fewer are worth a warning
 

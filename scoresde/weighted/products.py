@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from solvers import counting
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
-from ..models import ScoreModel
-from ..progress import bar
-from ..settings import check_model
-from ..warning import warn
+from ..doors.warning import warn
+from ..models.score_model import ScoreModel
+from ..runs.options import check_model
+from ..runs.progress import bar
 from .particles import Weighted, check_shared, make_steps, square, start
 
 SLACK = 0.02  # by which bad luck may make it negative

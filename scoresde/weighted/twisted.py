@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 
 from solvers import counting
+from solvers.doors.signatures import checked
 from solvers.problem import StateField
-from solvers.signatures import checked
 
-from ..conditions import as_conditions
-from ..derivative import check_derivative
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..guidance.trust import trusted_level
-from ..models import ScoreModel
-from ..progress import bar
-from ..settings import check_model
+from ..models.conditions import as_conditions
+from ..models.derivative import check_derivative
+from ..models.score_model import ScoreModel
+from ..runs.options import check_model
+from ..runs.progress import bar
 from .particles import Weighted, check_shared, make_steps, square, start
 
 Twist = Callable[..., Tensor]

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .. import networks, processes, schedules
-from ..moments import Moments
-from ..predictions import PREDICTIONS
-from ..process import Process
-from ..stored import Entry, check_entries, each, finite, mapping, or_none, shortened, text, whole
+from .. import networks
+from ..files import Entry, check_entries, each, finite, mapping, or_none, shortened, text, whole
+from ..models.data_moments import Moments
+from ..models.predictions import PREDICTIONS
+from ..processes import schedules
+from ..processes import standard as processes
+from ..processes.process import Process
 
 PREFIX = "moments."  # of the tensors that are no weights
 DATA_STD = (1e-10, 1e10)  # beyond these, squares leave float32 together with those of the noise

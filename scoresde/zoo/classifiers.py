@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from solvers.doors import as_device
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_device
 
-from ..classifiers import Classifier
+from ..guidance.noisy_classifier import Classifier
 from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
 from .files import EMBEDDED, described, open_card, read_weights
 from .write import write_model

@@ -18,19 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from solvers.doors import as_device
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_device
 
-from ..network_score import NetworkScore
-from ..oracles import check_labels
-from ..stored import Entry
-from .build import (
-    MODEL,
-    build_network,
-    build_process,
-    check_card,
-    take_moments,
-)
+from ..files import Entry
+from ..models.network import NetworkScore
+from ..oracles.mixture import check_labels
+from .build import MODEL, build_network, build_process, check_card, take_moments
 
 EMBEDDED = Path(__file__).parent
 

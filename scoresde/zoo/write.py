@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from solvers.signatures import checked
+from solvers.doors.signatures import checked
 
 from .. import networks
-from ..network_score import NetworkScore
-from ..stored import Entry, replacing
+from ..files import Entry, replacing
+from ..models.network import NetworkScore
 from .build import (
     MODEL,
     PREFIX,

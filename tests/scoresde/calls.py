@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, metrics, plots, spectra
+from scoresde import editing, geometry, guidance, metrics, plots
+from scoresde.geometry import spectra
 
 
 class Flat(nn.Module):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 import scoresde as ss
 import solvers
 from scoresde import metrics
-from scoresde.compare.bench import Bench
-from scoresde.compare.cells import steps_within
-from scoresde.compare.reference import flow_reference, noisy_reference
-from scoresde.plans import fingerprint
+from scoresde.comparing.bench import Bench
+from scoresde.comparing.cells import steps_within
+from scoresde.comparing.reference import flow_reference, noisy_reference
+from scoresde.runs.plan import fingerprint
 
 from .cases import gaussian, mixture
 
@@ -264,7 +264,7 @@ def test_a_failure_is_a_row_and_the_rest_goes_on() -> None:
     assert ss.sample(model, 2, solver="ddim", times=times).ok
     bench = Bench(model, (4, 2), 0, 1e-4)
     bench.references[False] = flow_reference(mixture(ss.VP()), (4, 2), 0, 1e-4)
-    from scoresde.compare.cells import Cell
+    from scoresde.comparing.cells import Cell
 
     failed = bench.row(Cell("ddim", "t", 12, {"solver": "ddim", "steps": 11, "grid": "t"}))
     assert "samples failed" in failed.status or "not finite" in failed.status

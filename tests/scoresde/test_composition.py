@@ -377,7 +377,7 @@ def test_any_guidance_may_be_kept_within_an_interval(solver: str) -> None:
 def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> None:
     r"""What is held is said, and only that: a network's own `scale` is none."""
 
-    from scoresde.editing.inpaint import Kept
+    from scoresde.editing.inpainting import Kept
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:

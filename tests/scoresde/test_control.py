@@ -7,7 +7,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.noises import Seen
+from scoresde.runs.noise import Seen
 from solvers import Event
 
 from .cases import PROCESSES, gaussian, mixture

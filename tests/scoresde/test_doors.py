@@ -13,8 +13,9 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde import editing, guidance, metrics, plots, spectra
-from scoresde.classifiers import Classifier
+from scoresde import editing, guidance, metrics, plots
+from scoresde.geometry import spectra
+from scoresde.guidance.noisy_classifier import Classifier
 from scoresde.training import denoising_loss
 
 P = ss.EDM()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import editing
-from scoresde.editing.inpaint import Kept, masked
+from scoresde.editing.inpainting import Kept, masked
 from scoresde.guidance import pseudoinverse
 
 from .cases import MEANS, PROCESSES, mixture

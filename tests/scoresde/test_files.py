@@ -290,7 +290,7 @@ def test_a_comparison_is_refused_by_its_entry(
     (lambda c: c.pop("setup"), "it lacks 'setup'"),
 ])  # fmt: skip
 def test_a_search_is_refused_by_its_entry(tmp_path: Path, change: Change, words: str) -> None:
-    from scoresde.stored import write_json
+    from scoresde.files import write_json
     from scoresde.tuning.objective import KIND, Objective
 
     file = tmp_path / "t.json"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import guidance
-from scoresde import models as score_models
+from scoresde.models import score_model as score_models
 
 from .cases import MEANS, PROCESSES, mixture
 

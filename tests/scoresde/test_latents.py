@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde.bitwise import settle
-from scoresde.settings import Settings
+from scoresde.runs.bit_exact import settle
+from scoresde.runs.options import Settings
 
 from .cases import MEANS, PROCESSES, gaussian, mixture, quantile
 

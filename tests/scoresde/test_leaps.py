@@ -9,8 +9,8 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.process import Process
-from scoresde.reverse import Reverse
+from scoresde.processes.process import Process
+from scoresde.reverse.reverse import Reverse
 from solvers import ODE
 
 from .cases import PROCESSES

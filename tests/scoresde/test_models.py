@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
-from scoresde.network_score import PREDICTIONS
+from scoresde.models.network import PREDICTIONS
 
 from .cases import MEANS, PROCESSES, gaussian, mixture, quantile
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.frames import Frame, constant_noise, er_noise, make_noise, middle_noise, up_step
+from scoresde.reverse.linear_part import (
+    Frame,
+    constant_noise,
+    er_noise,
+    make_noise,
+    middle_noise,
+    up_step,
+)
 from solvers.catalogue import CATALOGUE
 
 from .cases import PROCESSES, gaussian, mixture

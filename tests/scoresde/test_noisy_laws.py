@@ -9,8 +9,8 @@ import torch
 
 import scoresde as ss
 import solvers
+from solvers.methods.weights import exact, weights
 from solvers.problem import ConstantRate
-from solvers.weights import exact, weights
 
 from .cases import PROCESSES, mixture
 

@@ -13,8 +13,8 @@ from torch import Tensor
 import scoresde as ss
 import solvers
 from scoresde import editing, geometry, guidance, metrics
-from scoresde.conditions import TAKEN
-from scoresde.settings import OPTIONS
+from scoresde.models.conditions import TAKEN
+from scoresde.runs.options import OPTIONS
 
 G = ss.GaussianOracle(torch.zeros(2, dtype=torch.float64), 0.5)
 TABLE = ss.MixtureOracle(torch.randn(3, 2), 0.3)

@@ -9,7 +9,7 @@ from torch import Tensor
 import scoresde as ss
 import solvers
 from solvers import ExponentialMultistep, SemiLinear, Solver
-from solvers.path import MESH
+from solvers.noise.path import MESH
 
 from ..families import family_first
 from .cases import MEANS, PROCESSES, mixture, quantile

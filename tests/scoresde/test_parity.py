@@ -23,7 +23,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from solvers.singlestep import ONE, TWO
+from solvers.methods.singlestep import ONE, TWO
 
 PEERS = np.load(Path(__file__).parent.parent / "data" / "peers.npz")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.grids import NAMES, grid_times
+from scoresde.runs.grids import NAMES, grid_times
 
 from ..families import family_first
 from .cases import MEANS, PROCESSES, gaussian, mixture, quantile

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scoresde as ss
-from scoresde.grids import HIGHEST, grid_times
+from scoresde.runs.grids import HIGHEST, grid_times
 
 RIGHT = torch.tensor([1e-3, 0.5], dtype=torch.float64)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.frames import Frame, constant_noise
-from solvers.brownian import key_of_rows, keys_of_steps
+from scoresde.reverse.linear_part import Frame, constant_noise
+from solvers.noise.brownian import key_of_rows, keys_of_steps
 
 from .cases import PROCESSES, mixture
 

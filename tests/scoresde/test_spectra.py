@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import scoresde as ss
-from scoresde import geometry, plots, spectra
+from scoresde import geometry, plots
+from scoresde.geometry import spectra
 
 
 def waves(power: torch.Tensor, count: int) -> torch.Tensor:

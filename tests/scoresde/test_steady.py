@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import guidance
-from scoresde.steady import LEAST, check_steady, warn_of_randomness
+from scoresde.models.steady import LEAST, check_steady, warn_of_randomness
 from solvers import counting
 
 X = torch.tensor([[0.5, -1.0], [0.25, 0.75]])

@@ -9,7 +9,7 @@ import torch
 
 import scoresde as ss
 import solvers
-from scoresde.compare.bench import Bench
+from scoresde.comparing.bench import Bench
 from scoresde.tuning import teacher as teaching
 from scoresde.tuning.refine import refine
 from scoresde.tuning.teacher import Teacher

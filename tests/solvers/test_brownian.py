@@ -8,7 +8,7 @@ from torch import Tensor
 
 import solvers
 from solvers import SDE, Brownian, Increments, solve
-from solvers.brownian import START, STEPS, keyed_normal, keyed_uniform
+from solvers.noise.brownian import START, STEPS, keyed_normal, keyed_uniform
 
 STOCHASTIC = [n for n in solvers.available() if solvers.get(n).stochastic]
 ON_SDES = [n for n in STOCHASTIC if solvers.get(n).solves is SDE]

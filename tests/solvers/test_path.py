@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from solvers import SDE, ConstantRate, Path, SemiLinear, solve
-from solvers.path import LEVELS, MESH, RESOLUTION
+from solvers.noise.path import LEVELS, MESH, RESOLUTION
 
 
 def make(rows: int = 4, seed: int | Tensor = 0, size: int = 3) -> Path:

@@ -9,8 +9,8 @@ from torch import Tensor
 import solvers
 from solvers import ODE, solve
 from solvers.catalogue import INVERTIBLE
-from solvers.reversible import McCallumFoster, ReversibleHeun
-from solvers.runge_kutta import TABLEAUS
+from solvers.methods.reversible import McCallumFoster, ReversibleHeun
+from solvers.methods.runge_kutta import TABLEAUS
 
 from .problems import drift, problem_for, ramped
 

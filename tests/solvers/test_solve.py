@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import solvers
-from solvers import ODE, SDE, Event, SemiLinear, SolverError, Tableau, count_call, solve
+from solvers import (
+    ODE,
+    SDE,
+    Event,
+    SemiLinear,
+    SolverError,
+    Tableau,
+    count_call,
+)
+from solvers import (
+    integrate as solve,
+)
 
 from .problems import PROBLEMS, problem_for, start
 

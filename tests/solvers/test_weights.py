@@ -11,8 +11,8 @@ from torch import Tensor
 
 import solvers
 from solvers import ConstantRate, SemiLinear, solve
-from solvers.interaction import Interaction
-from solvers.weights import Rule, edge, even, exact, halved, midpoint, weights
+from solvers.methods.interaction import Interaction
+from solvers.methods.weights import Rule, edge, even, exact, halved, midpoint, weights
 
 from .problems import Decay
 

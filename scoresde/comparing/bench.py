@@ -1,0 +1,250 @@
+r"""One model, one start and one truth, on which any number of runs is measured."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import solvers
+from solvers import Solution, SolverError, counting
+from solvers.methods.renoise import Langevin
+
+from ..metrics import Distance, floor, with_error
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..runs.options import OPTIONS, split
+from ..runs.plan import Plan
+from ..sampling import sample
+from .cells import TOLERANCE, Cell
+from .costs import measured
+from .reference import Reference, flow_reference, noisy_reference, rms
+from .row import Row
+
+KINDS = {False: "flow", True: "sde"}
+OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
+        "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
+
+
+@dataclass
+class Bench:
+    r"""Creates what all runs of a measurement share.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        shape: The shape of the samples.
+        seed: The seed of their noise.
+        tolerance: The tolerance of the reference.
+        distances: Distances to the data.
+        data: The data, if any.
+        options: Options of every run.
+        errors: Whether to compare samples with exact ones.
+    """
+
+    model: ScoreModel
+    shape: tuple[int, ...]
+    seed: int
+    tolerance: float
+    distances: dict[str, Distance] = field(default_factory=dict)
+    data: Tensor | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    errors: bool = True
+    references: dict[bool, Reference] = field(default_factory=dict)
+    failures: dict[bool, str] = field(default_factory=dict)
+
+    def reference(self, noisy: bool = False) -> Reference:
+        r"""Returns the samples of the flow, or of the SDE, worked out when first asked for."""
+
+        if noisy not in self.references:
+            start = (self.model, self.shape, self.seed)
+            self.references[noisy] = (
+                noisy_reference(*start, **self.options)
+                if noisy
+                else flow_reference(*start, self.tolerance, **self.options)
+            )
+        return self.references[noisy]
+
+    def resized(self, count: int, seed: int | None = None) -> "Bench":
+        r"""Returns the bench for another number of samples; bound conditions are repeated.
+
+        Arguments:
+            count: The number.
+            seed: Another seed of their noise, if any.
+        """
+
+        model = self.model.rows(torch.arange(count) % self.shape[0])
+        shape, seed = (count, *self.shape[1:]), self.seed if seed is None else seed
+        return replace(self, model=model, shape=shape, seed=seed, references={})
+
+    @property
+    def words(self) -> dict[str, Any]:
+        r"""What is known of the references."""
+
+        return {
+            KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
+            for noisy, r in self.references.items()
+        } | {KINDS[noisy]: {"failed": words} for noisy, words in self.failures.items()}
+
+    def run(self, **options: Any) -> Solution:
+        r"""Returns the samples of a solver."""
+
+        plan = options.get("plan")
+        said = plan.options if isinstance(plan, Plan) else {}  # such as t_min, which is the plan's
+        common = {name: value for name, value in self.options.items() if name not in said}
+        return sample(self.model, self.shape, seed=self.seed, **{**common, **options})
+
+    def floors(self) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of data from itself, with standard deviations."""
+
+        if self.data is None:
+            return {}
+        size, data = self.shape[0], self.data
+        return self._each(lambda distance: floor(data, size, distance=distance))
+
+    def distances_of(self, x: Tensor) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of samples from the data, with standard errors."""
+
+        if self.data is None:
+            return {}
+        data = self.data
+        return self._each(lambda distance: with_error(distance, x.to(data), data))
+
+    def _each(
+        self, measure: Callable[[Distance], tuple[float, float]]
+    ) -> dict[str, tuple[float, float]]:
+        r"""Measures by each distance; one that fails, or is not finite, is named."""
+
+        found = {}
+        for name, distance in self.distances.items():
+            try:
+                found[name] = measure(distance)
+            except Exception as reason:  # of the user's own function, perhaps
+                raise ValueError(f"metric {name!r} failed: {reason}") from reason
+            if not math.isfinite(found[name][0]):
+                raise ValueError(f"metric {name!r} is {found[name][0]} for these samples.")
+        return found
+
+    def exact_distances(self) -> dict[str, tuple[float, float]]:
+        r"""Returns the distances of the exact flow's samples, unless it fails."""
+
+        exact = self._exact(Cell("", "", 0, {"solver": "ddim"}))
+        return {} if exact is None else self.distances_of(exact.x)
+
+    def row(self, cell: Cell) -> Row:
+        r"""Measures a cell; what fails is said in its row."""
+
+        empty = Row(cell.solver, cell.grid, cell.budget, _plain(cell.options), cell.stochastic)
+        if cell.refusal:
+            return replace(empty, status=cell.refusal)
+        try:
+            return self._measure(cell, empty)
+        except (SolverError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            return replace(empty, status=str(error).splitlines()[0])
+
+    def _measure(self, cell: Cell, row: Row) -> Row:
+        exact = self._exact(cell) if self.errors else None
+        batches = math.ceil(self.shape[0] / (self.options.get("batch_size") or self.shape[0]))
+        with measured(self._device) as cost, counting() as counter:
+            s = self.run(on_failure="partial", **cell.options)
+        most = int(s.calls.max())
+        row = replace(
+            row,
+            calls=s.calls.double().mean().item(),
+            most_calls=most,
+            backward=counter.backward / batches,
+            rejected=s.rejected.double().mean().item(),
+            seconds=cost.seconds,
+            mebibytes=cost.mebibytes,
+        )
+        bad = [i for i, status in enumerate(s.status) if status != "ok"]
+        bad = bad or (~s.x.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+        if cell.grid not in (TOLERANCE, "plan") and most > cell.budget:
+            return replace(row, status=f"took {most} calls, more than {cell.budget:g}")
+        if bad:
+            words = f"{len(bad)} of {len(s.x)} samples failed ({s.status[bad[0]]}), first {bad[0]}"
+            return replace(row, status=words)
+        if exact is not None:
+            row = replace(row, error=spread(rms(s.x, exact.x)))
+        try:
+            return replace(row, distances=self.distances_of(s.x))
+        except ValueError as reason:
+            return replace(row, status=str(reason).splitlines()[0])
+
+    def _exact(self, cell: Cell) -> Reference | None:
+        r"""What the samples of a cell should be, if that is known; a failure is kept for the notes."""
+
+        if not _has_limit(cell) or cell.stochastic in self.failures:
+            return None
+        try:
+            return self.reference(cell.stochastic)
+        except (SolverError, RuntimeError) as error:
+            self.failures[cell.stochastic] = str(error).splitlines()[0]
+            return None
+
+    @property
+    def _device(self) -> torch.device:
+        parameter = next(self.model.parameters(), None)
+        own = torch.device("cpu") if parameter is None else parameter.device
+        return torch.device(self.options.get("device") or own)
+
+
+def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[int, ...]:
+    r"""Returns the shape of some samples, from the model or else from data."""
+
+    if model.shape is None and data is None:
+        raise ValueError("this model does not know the shape of a sample; pass data=.")
+    known = model.shape if model.shape is not None or data is None else data.shape[1:]
+    return (count, *(known or ()))
+
+
+def bind(
+    model: ScoreModel, options: Mapping[str, Any], count: int
+) -> tuple[ScoreModel, dict[str, Any]]:
+    r"""Returns the model with the conditions among some keywords bound, and the options left.
+
+    Raises:
+        ValueError, TypeError: If one does not fit, or is what is measured or searched.
+    """
+
+    for name in OURS:
+        if name in options:
+            raise TypeError(f"{name}= is what is measured or searched here; leave it out.")
+    bound, settings = split(model, options, count)
+    process = model.process
+    if settings.t_min is not None and not process.t_min <= settings.t_min < process.t_max:
+        raise ValueError(
+            f"t_min must lie in [{process.t_min:.4g}, {process.t_max:.4g}), but is {settings.t_min}."
+        )
+    if isinstance(model.process, NonlinearProcess):  # which has no clean data
+        options = {"denoise": False, **options}
+    return bound, {n: value for n, value in options.items() if n in OPTIONS and n != "seed"}
+
+
+def spread(values: Tensor) -> dict[str, float]:
+    r"""Returns the median, the quantile of 0.9 and the largest of some values."""
+
+    return {
+        "median": values.quantile(0.5).item(),
+        "q90": values.quantile(0.9).item(),
+        "max": values.max().item(),
+    }
+
+
+def _has_limit(cell: Cell) -> bool:
+    r"""Whether more steps lead to the flow, or to the reverse SDE on its Brownian path."""
+
+    plan = cell.options.get("plan")
+    options = plan.options if isinstance(plan, Plan) else cell.options
+    solver = solvers.get(options["solver"])
+    if not cell.stochastic:
+        return True
+    plain = options.get("eta", 1.0) == 1 and options.get("eta_convention") in (None, "canonical")
+    known = solver.takes_eta and solver.profile == "constant" and not isinstance(solver, Langevin)
+    return plain and known and options.get("noise") == "path"
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    plan = options.get("plan")
+    return {"plan": str(plan)} if plan is not None else options

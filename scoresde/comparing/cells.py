@@ -1,0 +1,194 @@
+r"""What is compared: a solver with a grid within a budget, or under a tolerance."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import solvers
+from solvers import SemiLinear, Solver
+
+from ..models.checks import check_count, check_number, check_several
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..runs.grids import NAMES, default_grid
+from ..runs.plan import Plan
+
+DEFAULT = (
+    "ddim", "heun", "dpm_2", "edm_heun", "dpmpp_2m", "dpmpp_3m", "deis_3", "ipndm_2", "ipndm_4", "unipc",
+    "unipc_3", "exponential",
+)  # fmt: skip
+MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4")
+GENERAL = ("euler", "heun", "rk4", "dopri5")  # for any process
+TOLERANCE = "tolerance"  # what stands for a grid where the solver chooses its steps
+
+
+@dataclass(frozen=True)
+class Cell:
+    r"""One entry of a comparison.
+
+    Arguments:
+        solver: The name of the solver, or of the plan.
+        grid: The name of the grid, or :data:`TOLERANCE`.
+        budget: The largest number of calls, or the tolerance.
+        options: The options of :func:`scoresde.sample`.
+        stochastic: Whether the solver adds noise.
+        refusal: Why there is nothing to measure.
+    """
+
+    solver: str
+    grid: str
+    budget: float
+    options: dict[str, Any]
+    stochastic: bool = False
+    refusal: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, float]:
+        r"""What tells cells apart."""
+
+        return self.solver, self.grid, float(self.budget)
+
+
+def default_solvers(model: ScoreModel) -> tuple[str, ...]:
+    r"""Returns the solvers that are worth a look for a model."""
+
+    if isinstance(model.process, NonlinearProcess):
+        return GENERAL
+    return (*DEFAULT, *MOMENTS) if model.moments is not None else DEFAULT
+
+
+def default_grids(model: ScoreModel) -> tuple[str, ...]:
+    r"""Returns the grid to measure on where none is said."""
+
+    return (default_grid(model),)
+
+
+def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:
+    r"""Returns the most steps that a solver takes within some calls, the last denoising among them.
+
+    Arguments:
+        solver: The solver.
+        calls: The budget.
+        cost: The network calls of one evaluation of the model.
+    """
+
+    steps = 0
+    while (solver.calls(steps + 1) + 1) * cost <= calls and steps < calls:
+        steps += 1
+    return steps
+
+
+def cells(
+    model: ScoreModel,
+    chosen: Sequence[str | Solver | Plan],
+    budgets: Sequence[int],
+    grids: Sequence[str],
+    tolerances: Sequence[float],
+) -> list[Cell]:
+    r"""Returns all entries of a comparison.
+
+    Arguments:
+        model: The model.
+        chosen: Solvers and plans.
+        budgets: Budgets of calls, for solvers on grids.
+        grids: The grids.
+        tolerances: Tolerances, for solvers that choose their steps.
+    """
+
+    found: dict[tuple[str, str, float], Cell] = {}
+    for entry in chosen:
+        if isinstance(entry, Plan):
+            several = iter((_planned(entry),))
+        else:
+            several = _cells_of(model, by_name(entry), budgets, grids, tolerances)
+        for cell in several:
+            found.setdefault(cell.key, cell)
+    return list(found.values())
+
+
+def check_choice(
+    model: ScoreModel,
+    chosen: Sequence[str | Solver | Plan],
+    budgets: Sequence[int],
+    grids: Sequence[str],
+    tolerances: Sequence[float],
+) -> None:
+    r"""Refuses solvers, budgets, grids and tolerances that do not fit, before anything is run."""
+
+    lists = {"solvers": chosen, "budgets": budgets, "grids": grids, "tolerances": tolerances}
+    for name, values in lists.items():
+        check_several(name, values)
+    for budget in budgets:
+        check_count("each of budgets", budget, at_least=2)
+    for tolerance in tolerances:
+        check_tolerance("each of tolerances", tolerance)
+    for grid in grids:
+        if grid not in NAMES:
+            raise ValueError(f"grid {grid!r} is unknown; the grids are {', '.join(NAMES)}.")
+    for entry in chosen:
+        solver = entry.solver if isinstance(entry, Plan) else by_name(entry)
+        if solver.form == "moments" and model.moments is None:
+            raise ValueError(
+                f"{solver} needs the mean and covariance of the data: set model.moments = "
+                "ss.moments(data), or leave it out."
+            )
+
+
+def check_tolerance(name: str, value: float, most: float = 1.0) -> None:
+    r"""Refuses what is no tolerance."""
+
+    check_number(name, value)
+    if not 0 < value <= most:
+        raise ValueError(f"{name} must lie in (0, {most:g}], but is {value}.")
+
+
+def by_name(entry: str | Solver) -> Solver:
+    r"""Returns a solver, refused unless its name says all of it, since results are kept by name."""
+
+    solver = solvers.get(entry)
+    if isinstance(entry, Solver) and solvers.get(str(entry)) != entry:
+        raise ValueError(
+            f"the solver {entry} is not the one of this name; name its settings, as in "
+            "'dpmpp_3m:lower_order_final=True', so that results can be told apart."
+        )
+    return solver
+
+
+def options_of(model: ScoreModel, solver: Solver) -> dict[str, Any]:
+    r"""Returns what a solver is run with in every cell."""
+
+    options: dict[str, Any] = {"solver": str(solver)}
+    if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):
+        options["clock"] = "log_snr"
+    if solver.stochastic:
+        options["noise"] = "path"
+    return options
+
+
+def _cells_of(
+    model: ScoreModel,
+    solver: Solver,
+    budgets: Sequence[int],
+    grids: Sequence[str],
+    tolerances: Sequence[float],
+) -> Iterator[Cell]:
+    options, name, noisy = options_of(model, solver), str(solver), solver.stochastic
+    if solver.fixed:
+        even = ("even",) if solver.even else grids
+        for grid in even:
+            where = {} if solver.even else {"grid": grid}
+            for budget in budgets:
+                steps = steps_within(solver, budget, model.cost)
+                refusal = "" if steps else f"no step fits into {budget} calls"
+                yield Cell(
+                    name, grid, budget, {**options, **where, "steps": steps}, noisy, refusal
+                )
+    if solver.adaptive:
+        for tolerance in tolerances:
+            both = {"rtol": tolerance, "atol": tolerance}
+            yield Cell(name, TOLERANCE, tolerance, {**options, **both}, noisy)
+
+
+def _planned(plan: Plan) -> Cell:
+    noisy = plan.solver.stochastic or bool(plan.options.get("eta"))
+    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, noisy)

@@ -1,0 +1,114 @@
+r"""What came out of a comparison: tables, a report, and its file."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solvers.doors.signatures import checked
+
+from ..files import damaged, read_json, write_json
+from ..models.score_model import ScoreModel
+from .content import check_content
+from .measured import Measured
+from .row import Row
+from .tables import entries, notes
+
+KIND = "comparison of scoresde"
+
+
+@dataclass(frozen=True)
+class Comparison(Measured):
+    r"""What came out of a comparison.
+
+    Arguments:
+        setup: Model, process, data, samples, seed, metrics and options.
+        references: How the exact samples were made, and how far a looser run was from them.
+        floors: The distances of data from data, with standard deviations.
+        exact: The distances of the exact flow's samples from the data, with standard errors.
+        rows: What was measured.
+    """
+
+    def table(self) -> Any:
+        r"""Returns the table for a terminal, as rich prints it."""
+
+        from rich.table import Table  # of the extra "cli"
+
+        table = Table(box=None, caption="\n".join(notes(self)), caption_justify="left")
+        for name in entries(self)[0] if self.rows else ():
+            table.add_column(name, no_wrap=name != "note")
+        for entry in entries(self):
+            table.add_row(*entry.values())
+        return table
+
+    def markdown(self) -> str:
+        r"""Returns the table as markdown."""
+
+        head = list(entries(self)[0]) if self.rows else []
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(entry.values()) + " |" for entry in entries(self)]
+        return "\n".join([*lines, "", *(f"- {words}" for words in notes(self))]) + "\n"
+
+    def __repr__(self) -> str:
+        failed = sum(row.status != "ok" for row in self.rows)
+        return (
+            f"Comparison({len(self.rows)} runs{f', {failed} failed' if failed else ''}, of "
+            f"{self.setup.get('samples')} samples, by {', '.join(self.setup.get('metrics', ()))}; "
+            "print(c.markdown()) for the table)"
+        )
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    @checked
+    def html(self, file: str | Path, model: ScoreModel | None = None, **condition: Any) -> Path:
+        r"""Writes a report that needs nothing but itself.
+
+        Arguments:
+            file: The file to write.
+            model: The model, to show samples of each solver: images, or points of two or three entries.
+            condition: Its conditions, each with leading size 1.
+        """
+
+        from .report import write_report  # which asks for matplotlib
+
+        return write_report(self, Path(file), model, **condition)
+
+    @checked
+    def save(self, file: str | Path) -> Path:
+        r"""Writes the comparison as JSON, whole or not at all."""
+
+        return write_json(file, KIND, dataclasses.asdict(self))
+
+    @staticmethod
+    @checked
+    def load(file: str | Path) -> "Comparison":
+        r"""Reads a comparison.
+
+        Raises:
+            ValueError: If the file holds none.
+        """
+
+        content = read_json(file, KIND)
+        with damaged(file, "comparison"):
+            check_content(content)
+            rows = content.pop("rows")
+            return Comparison(**content, rows=tuple(Row(**row) for row in rows))
+
+    @staticmethod
+    def resume(file: str | Path | None, asked: "Comparison") -> "Comparison":
+        r"""Returns what a file holds of a comparison, refused if it holds another one's."""
+
+        if file is None or not Path(file).exists():
+            return asked
+        if Path(file).is_dir():
+            raise ValueError(f"file must be the name of a JSON file, but {file} is a folder.")
+        known = Comparison.load(file)
+        mine, theirs = asked.setup, known.setup
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"{file} holds a comparison with {name}={theirs.get(name)}, not "
+                    f"{mine.get(name)}; pass another file."
+                )
+        return known

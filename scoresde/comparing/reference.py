@@ -1,0 +1,87 @@
+r"""What samples should be: runs close enough to the exact ones, which say how close they are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..sampling import sample
+
+TOLERANCE = 1e-5
+NOISY_STEPS = 256
+
+
+@dataclass(frozen=True)
+class Reference:
+    r"""Samples to compare with.
+
+    Arguments:
+        x: The samples.
+        gap: How far a looser run ends from them, with shape (B,): the error of the looser run, and
+            more than that of `x`.
+        calls: The mean calls of the tighter run.
+        made: How it was made, in words.
+    """
+
+    x: Tensor
+    gap: Tensor
+    calls: float
+    made: str
+
+
+def rms(x: Tensor, y: Tensor) -> Tensor:
+    r"""Returns the root mean square difference of each sample, with shape (B,), in float64."""
+
+    return (x.double() - y.double()).flatten(1).square().mean(1).sqrt().cpu()
+
+
+def flow_reference(
+    model: ScoreModel, shape: tuple[int, ...], seed: int, tolerance: float, **options: Any
+) -> Reference:
+    r"""Returns samples of the probability flow, held against ones of ten times the tolerance."""
+
+    solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
+    options = {**options, **_exactly(model), "solver": solver, "seed": seed}
+    loose, tight = (
+        sample(model, shape, rtol=tol, atol=tol, **options) for tol in (10 * tolerance, tolerance)
+    )
+    return Reference(
+        tight.x,
+        rms(loose.x, tight.x),
+        tight.calls.double().mean().item(),
+        f"{solver} at tolerance {tolerance:g}",
+    )
+
+
+def noisy_reference(
+    model: ScoreModel, shape: tuple[int, ...], seed: int, **options: Any
+) -> Reference:
+    r"""Returns samples of the reverse SDE on one Brownian path, held against half as many steps."""
+
+    options |= {**_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
+    if not isinstance(model.process, NonlinearProcess):
+        options |= {"clock": "log_snr", "grid": "log_snr"}
+    coarse, fine = (
+        sample(model, shape, steps=steps, **options) for steps in (NOISY_STEPS // 2, NOISY_STEPS)
+    )
+    return Reference(
+        fine.x,
+        rms(coarse.x, fine.x),
+        fine.calls.double().mean().item(),
+        f"sra1 in {NOISY_STEPS} steps",
+    )
+
+
+def _exactly(model: ScoreModel) -> dict[str, torch.dtype]:
+    r"""States in float64, unless a network is a function that gets them as they are."""
+
+    for part in model.modules():
+        if isinstance(part, NetworkScore) and not (
+            isinstance(part.network, nn.Module) and any(True for _ in part.network.parameters())
+        ):
+            return {}
+    return {"dtype": torch.float64}

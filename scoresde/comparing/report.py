@@ -1,0 +1,142 @@
+r"""A comparison as one page that opens from disk: tables, curves, pictures, how to repeat it."""
+
+import base64
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import plots
+from ..models.conditions import check_conditions
+from ..models.score_model import ScoreModel
+from ..runs.options import check_model
+from ..runs.plan import describe_conditions, fingerprint
+from ..sampling import sample
+from .measured import Measured
+from .tables import entries, notes
+
+TEMPLATE = Path(__file__).with_name("report.html")
+SHOWN, PICTURES, POINTS = 10, 16, 400  # solvers; images and points of each
+
+
+def write_report(c: Measured, file: Path, model: ScoreModel | None, **condition: Any) -> Path:
+    r"""Writes the page.
+
+    Arguments:
+        c: The comparison.
+        file: The file to write.
+        model: The model, to show samples of each solver, if they are grey images, or have two or three
+            entries.
+        condition: Conditions of the model, each with leading size 1.
+
+    Raises:
+        ImportError: If there is no jinja2 or matplotlib.
+    """
+
+    try:
+        from jinja2 import Environment
+    except ImportError:
+        raise ImportError("a report needs jinja2: pip install jinja2.") from None
+    page = Environment(autoescape=True).from_string(TEMPLATE.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        room = Path(folder)
+        curves = [(name, _embed(c.plot(room / "curves.png", name))) for name in _metrics(c)]
+        budget, groups, missing = _pictures(c, model, condition)
+        if groups:
+            _draw(room / "samples.png", groups)
+        pictures = _embed(room / "samples.png") if groups else None
+    table = entries(c)
+    text = page.render(
+        title=f"Solvers on {c.setup['model']}",
+        notes=[*notes(c), *([f"no pictures of samples: {missing}"] if missing else [])],
+        head=list(table[0]) if table else [],
+        table=[list(row.values()) for row in table],
+        curves=curves,
+        pictures=pictures,
+        budget=budget,
+        best=[
+            (n, p.calls, p.value, p.row.options.get("plan") or str(c.plan(p.row)))
+            for n in _metrics(c)
+            for p in c.front(n)
+        ],
+        call=_call(c),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def _metrics(c: Measured) -> list[str]:
+    return [name for name in c.setup["metrics"] if c.points(name)]
+
+
+def _pictures(
+    c: Measured, model: ScoreModel | None, condition: dict[str, Any]
+) -> tuple[float | None, dict[str, Tensor], str]:
+    r"""Samples of each solver at equal calls, the budget nearest to ten; or why there are none."""
+
+    if model is None:
+        return None, {}, "pass the model, c.html(file, model), to draw some"
+    _check_same(c, model, condition)
+    shape = model.shape
+    if shape is None or not (_points(shape) or (len(shape) == 3 and shape[0] == 1)):
+        return (
+            None,
+            {},
+            f"they have shape {shape}, and no grey images or points can be drawn of them",
+        )
+    rows = [row for row in c.rows if row.status == "ok" and row.grid not in ("plan", "tolerance")]
+    if not rows:
+        return None, {}, "no solver on a grid succeeded"
+    budget = min({row.budget for row in rows}, key=lambda b: abs(b - 10))
+    count = POINTS if _points(shape) else PICTURES
+    groups = {}
+    for row in [row for row in rows if row.budget == budget][:SHOWN]:
+        s = sample(model, count, plan=c.plan(row), seed=c.setup["seed"], **condition)
+        groups[f"{row.curve}: {row.calls:g} calls"] = s.x
+    return budget, groups, ""
+
+
+def _points(shape: tuple[int, ...]) -> bool:
+    return shape in ((2,), (3,))
+
+
+def _draw(file: Path, groups: dict[str, Tensor]) -> None:
+    if _points(tuple(next(iter(groups.values())).shape[1:])):
+        plots.scatter(file, groups)
+    else:
+        plots.images(file, groups, columns=8, across=3)
+
+
+def _check_same(c: Measured, model: ScoreModel, condition: dict[str, Any]) -> None:
+    r"""Refuses to show samples of another model or condition than those that were compared."""
+
+    check_model(model)
+    theirs = {"model": c.setup["model"], "conditions": c.setup["conditions"]}
+    bound = model.given(**check_conditions(model, condition, None))
+    mine = {"model": fingerprint(model), "conditions": describe_conditions(bound)}
+    for name, value in theirs.items():
+        if mine[name] != value:
+            raise ValueError(f"{name} of the comparison: {value}, but of model=: {mine[name]}.")
+
+
+def _embed(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def _call(c: Measured) -> str:
+    solvers = list(dict.fromkeys(row.solver for row in c.rows))
+    budgets = sorted({int(row.budget) for row in c.rows if row.grid not in ("plan", "tolerance")})
+    grids = list(
+        dict.fromkeys(r.grid for r in c.rows if r.grid not in ("plan", "tolerance", "even"))
+    )
+    tolerances = sorted({row.budget for row in c.rows if row.grid == "tolerance"}, reverse=True)
+    metrics = f", metrics={c.setup['metrics']}" + (", data=data" if c.setup["data"] else "")
+    return (
+        f"ss.compare(model, {solvers}, {budgets}, grids={grids}, tolerances={tolerances}{metrics}, "
+        f"samples={c.setup['samples']}, seed={c.setup['seed']}, "
+        f"reference_tolerance={c.setup['reference tolerance']:g})"
+        + "".join(f"  # {name}={value}" for name, value in c.setup["conditions"].items())
+        + "".join("  # with functions or features of your own" for _ in c.setup["functions"][:1])
+    )

@@ -1,0 +1,29 @@
+r"""Numbers that must be positive, checked at the door."""
+
+import math
+
+from solvers.doors.values import as_number
+
+
+def positive(name: str, value: object, *, most: float = math.inf, zero: bool = False) -> float:
+    r"""Returns a positive, finite number as a float.
+
+    Arguments:
+        name: What it is called.
+        value: The number: Python's, NumPy's, or a tensor that holds one.
+        most: The largest that makes sense.
+        zero: Whether it may be 0.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not positive, not finite or too large.
+    """
+
+    if value is None:
+        raise TypeError(f"{name} must be a number, but is None.")
+    number = float(as_number(name, value))  # type: ignore[arg-type]
+    if not (0 < number or (zero and number == 0)) or number > most or math.isinf(number):
+        limit = "" if math.isinf(most) else f", at most {most:.4g}"
+        kind = "not negative" if zero else "positive"
+        raise ValueError(f"{name} must be {kind} and finite{limit}, but is {value}.")
+    return number

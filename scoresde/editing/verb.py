@@ -1,0 +1,175 @@
+r"""Edits: the verb, and the methods it chooses from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+from solvers.doors.signatures import checked
+
+from ..doors.data import as_state
+from ..models.checks import check_number
+from ..models.scale import scale_of, start_of
+from ..models.score_model import ScoreModel
+from ..processes.process import Use
+from ..runs.options import check_model
+from ..runs.repeats import warn_of_copies
+from .flow_edit import DIFFERENCE, by_difference
+from .inpainting import WAYS, inpaint
+from .pivot import by_null
+from .translate import by_flow, by_noise, by_noise_path, with_a_seed, with_said_seeds
+
+Method = Callable[..., Solution]
+
+
+def by_mask(
+    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+) -> Solution:
+    r"""Draws what is not known of the data, by the target; see :func:`scoresde.inpaint`."""
+
+    if options.get("known") is None:
+        raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
+    way = options.pop("way", "replacement")
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
+    return inpaint(target, x, method=way, t_max=t_max, **options)
+
+
+METHODS: dict[str, Method] = {
+    "encode": by_flow,
+    "noise": by_noise,
+    "noise_path": by_noise_path,
+    "flow": by_difference,
+    "null": by_null,
+    "inpaint": by_mask,
+}
+
+
+DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
+IDLE = {
+    "null": ("max_calls", "denoise"),
+    "noise_path": ("max_calls", "denoise"),
+    "flow": ("max_calls",),
+}
+
+
+@checked
+def edit(
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    *,
+    noise_level: float | None = None,
+    strength: float | None = None,
+    method: str = "encode",
+    **options: Any,
+) -> Solution:
+    r"""Edits data: all steps are spent below the noise level to which it goes.
+
+    - "encode": up by the source's flow, down by the target's. What both agree on stays.
+    - "noise": up by fresh noise, down by the target; the source is not asked.
+    - "noise_path": the noise by which the source would make the data, given to the target.
+    - "flow": the difference of both flows, averaged over `averages=` draws of noise; nothing is inverted.
+    - "null": for guided models: up by the flow of `pivot=`, down by the target with what makes the source
+      follow that path.
+    - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being
+      "replacement", "resampling" or "gradient".
+
+    Arguments:
+        source: The model of the data as it is, with its conditions bound.
+        target: The model of the data as it shall be, with its conditions bound.
+        x: Data, with shape (B, *).
+        noise_level: The noise level :math:`\sigma / \alpha` to which it goes.
+        strength: Instead of it, the fraction in (0, 1] of the span of log-SNR.
+        method: One of the above.
+        options: Those of :class:`scoresde.Settings` and of the method. Solvers and steps have defaults
+            for each.
+
+    Returns:
+        The solution of the way down, in units of the data; its calls are those of both ways.
+
+    Raises:
+        ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
+            `strength` is given.
+    """
+
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
+    for name in ("times", "t_max"):
+        if name in options:
+            raise ValueError(
+                f"{name}= has no effect: noise_level= or strength= says where an edit goes."
+            )
+    x = as_state("x", x)
+    check_model(source)
+    check_model(target)
+    if source.process != target.process:
+        raise ValueError(
+            f"source and target must share a process, but have {source.process} and "
+            f"{target.process}."
+        )
+    fresh = method in ("noise", "flow", "inpaint")
+    use: Use = "sampling" if fresh else "encoding"
+    least = check_number("t_min", options.get("t_min"))
+    start = start_of(target, use) if least is None else least
+    t_max = turning_time(target, noise_level, strength, start)
+    idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
+    if idle:
+        raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
+    if method in DRAWING:
+        warn_of_copies("edit", [source, target], (x, method, t_max), options)
+    options = with_a_seed(options)
+    e = with_said_seeds(METHODS[method](source, target, x, t_max, **options), options)
+    return replace(e, provenance={**e.provenance, "edit": method})
+
+
+@checked
+def frames(model: ScoreModel, e: Solution) -> Tensor:
+    r"""Returns the path of an edit as pictures of one size, and the edit last, with shape (n, B, \*).
+
+    Noisy states have the size of the data, :math:`\tfrac{c}{\sqrt{c^2 + s^2}} \, x / \alpha`, with the data's
+    standard deviation c, and the noise level s.
+
+    Arguments:
+        model: The score model.
+        e: What :func:`edit` returned, with `path=True`.
+    """
+
+    if e.path is None or e.times.ndim > 1:
+        raise ValueError("the path was not kept: pass path=True to edit.")
+    path = e.path
+    if e.provenance["solver"] != DIFFERENCE:  # whose path is data all along
+        process, c = model.process, scale_of(model)
+        level = torch.exp(-process.log_snr(e.times))
+        size = c / (c**2 + level**2).sqrt() / process.scales(e.times)[0]
+        path = path * size.to(path).reshape(-1, *(1,) * e.x.ndim)
+    return torch.cat([path, e.x[None]])
+
+
+def turning_time(
+    model: ScoreModel, noise_level: float | None, strength: float | None, start: float
+) -> float:
+    r"""Returns the time to which an edit goes."""
+
+    process = model.process
+    noise_level = check_number("noise_level", noise_level)
+    strength = check_number("strength", strength)
+    if (noise_level is None) == (strength is None):
+        given = "both" if strength is not None else "neither"
+        raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")
+    low, high = process.noise_level(start), process.noise_level(process.t_max)
+    if strength is not None:
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength must lie in (0, 1], but is {strength}.")
+        noise_level = low * (high / low) ** strength
+    assert noise_level is not None
+    if not low < noise_level <= high * (1 + 1e-9) or not math.isfinite(noise_level):
+        raise ValueError(
+            f"noise_level must lie in ({low:.4g}, {high:.4g}], the noise levels of "
+            f"{type(process).__name__}, but is {noise_level}."
+        )
+    return process.at_noise_level(noise_level)

@@ -1,0 +1,131 @@
+r"""Power spectra of images, and which frequencies noise hides.
+
+Natural images have more power at low frequencies, and noise has the same at all. So at the noise level s, in
+units of the data, frequencies whose power is below :math:`s^2` are hidden, and a diffusion model draws images from
+coarse to fine.
+
+References:
+    | Diffusion is Spectral Autoregression (Dieleman, 2024)
+    | https://sander.ai/2024/09/02/spectral-autoregression.html
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+
+from ..doors.data import as_floats
+from . import Trajectory
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    r"""The radially averaged power of images, at which noise of the level s has :math:`s^2` everywhere.
+
+    Arguments:
+        frequencies: The mean frequency of each ring, in cycles per pixel, with shape (k,).
+        power: The mean power of each ring, :math:`|\hat x|^2 / (H W)`, with shape (\*, k).
+        counts: The entries of each ring, with shape (k,). Their products with the power sum to :math:`\sum x^2`
+            of a channel.
+    """
+
+    frequencies: Tensor
+    power: Tensor
+    counts: Tensor
+
+
+@checked
+def spectrum(x: Tensor) -> Spectrum:
+    r"""Returns the power spectrum of each image, averaged over its channels.
+
+    Rings are one cycle per image wide, and those beyond the axes reach into the corners.
+
+    Arguments:
+        x: Images, with shape (\*, C, H, W).
+    """
+
+    x = as_floats("x", x)
+    if x.ndim < 3 or min(x.shape[-2:]) < 2:
+        raise ValueError(
+            f"spectra are of images, with shape (*, C, H, W), but x has {tuple(x.shape)}."
+        )
+    height, width = x.shape[-2:]
+    power = torch.fft.fft2(x.double()).abs().square().mean(-3) / (height * width)
+    axes = (torch.fft.fftfreq(n, dtype=torch.float64, device=x.device) for n in (height, width))
+    radius = torch.hypot(*torch.meshgrid(*axes, indexing="ij")).flatten()
+    ring = (radius * max(height, width)).round().long()
+    counts = torch.bincount(ring).double()
+    full = counts > 0
+    sums = torch.zeros(*power.shape[:-2], len(counts), dtype=torch.float64, device=x.device)
+    sums.index_add_(-1, ring, power.flatten(-2))
+    radii = torch.bincount(ring, weights=radius)
+    return Spectrum(radii[full] / counts[full], sums[..., full] / counts[full], counts[full])
+
+
+@checked
+def hinge(data: Spectrum, level: float) -> float:
+    r"""Returns the frequency at which the power of data falls to that of noise, in cycles per pixel.
+
+    Below it the data shows, above it the noise. It is interpolated between rings on logarithmic power; `inf` if
+    data shows everywhere, and 0 if nowhere.
+
+    Arguments:
+        data: The spectrum of data, averaged over all its leading axes.
+        level: The noise level :math:`s = \sigma / \alpha`.
+    """
+
+    if not level > 0:
+        raise ValueError(f"level must be positive, but is {level}.")
+    excess = (_mean_power(data).log() - 2 * math.log(level)).tolist()
+    above = [i for i, value in enumerate(excess) if value >= 0]
+    if not above:
+        return 0.0
+    for i in range(above[0] + 1, len(excess)):
+        if excess[i] < 0:
+            share = excess[i - 1] / (excess[i - 1] - excess[i])
+            low, high = data.frequencies[i - 1 : i + 1].tolist()
+            return float(low + share * (high - low))
+    return math.inf
+
+
+@checked
+def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
+    r"""Returns the power of the estimates along sampling, and the noise levels at which rings have half.
+
+    The power is that of what tells samples apart, the estimates less their mean over the samples. Of normal data
+    with the power P in a ring, half is there at the level :math:`\sqrt P`, as the estimates have the power
+    :math:`P^2 / (P + s^2)`: where the power falls with the frequency, images are drawn from coarse to fine.
+
+    Arguments:
+        trajectory: The trajectory of at least two images of :func:`scoresde.geometry.follow`.
+
+    Returns:
+        The spectrum, averaged over samples, with power of shape (n + 1, k), and the noise levels, with shape (k,),
+        NaN where a ring never has less than half.
+    """
+
+    D = trajectory.guided
+    if D.ndim != 5:
+        raise ValueError(f"spectra are of images, with shape (C, H, W), not {tuple(D.shape[2:])}.")
+    if D.shape[1] < 2:
+        raise ValueError("coarse to fine is told by at least two samples; follow more.")
+    each = spectrum(D - D.mean(1, keepdim=True))
+    power = each.power.sum(1).cpu() / (D.shape[1] - 1)
+    share, levels = power / power[-1], trajectory.levels.log()
+    settled = []
+    for ring in share.T:
+        below = (ring < 0.5).nonzero()[:, 0]
+        if not len(below) or below[-1] + 1 == len(ring):
+            settled.append(math.nan)
+            continue
+        i = int(below[-1])
+        weight = float((0.5 - ring[i]) / (ring[i + 1] - ring[i]))
+        settled.append(math.exp(float(torch.lerp(levels[i], levels[i + 1], weight))))
+    return Spectrum(each.frequencies.cpu(), power, each.counts.cpu()), torch.tensor(settled)
+
+
+def _mean_power(data: Spectrum) -> Tensor:
+    return data.power.reshape(-1, data.power.shape[-1]).mean(0)

@@ -1,0 +1,104 @@
+r"""CFG++: the guided estimate with the noise of the model without condition."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from solvers import get
+from solvers.doors.signatures import checked
+
+from ..doors.data import as_floats
+from ..models.checks import check_finite
+from ..models.score_model import ScoreModel
+from ..runs.current import Run, current_run
+from .conditional import ClassifierFree
+
+SOLVER = "ddim"
+
+
+@checked
+def plus_plus(
+    model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Tensor
+) -> ScoreModel:
+    r"""Returns the model whose steps of DDIM are those of CFG++, on whatever grid it is used.
+
+    From the noise level s to s', in units of the data, these are
+
+    .. math:: X' = D_u + \lambda (D_c - D_u) + s' \, \frac{X - D_u}{s} ,
+
+    which is plain guidance of the scale :math:`w = \lambda / (1 - s' / s)`. So the scale is that of a grid: in a
+    run it is worked out from the grid of the run, whose solver must be "ddim" without noise. The last
+    denoising has the scale :math:`\lambda`.
+
+    Arguments:
+        model: A score model that also answers without the condition.
+        scale: The :math:`\lambda` in [0, 1].
+        times: The grid outside of runs, where the model is asked by hand, from noise to data, with shape (n + 1,).
+        condition: The condition, with leading size B or 1.
+
+    Raises:
+        ValueError: If the scale or the grid does not fit, or a run has another solver, noise or tolerances.
+
+    References:
+        | CFG++: Manifold-Constrained Classifier Free Guidance (Chung et al., 2024), algorithm 2
+        | https://arxiv.org/abs/2406.08070
+    """
+
+    scale = check_finite("scale", scale)
+    if not 0 <= scale <= 1:
+        raise ValueError(f"scale must lie in [0, 1], but is {scale}.")
+    if not condition:
+        raise ValueError("plus_plus needs a condition, such as label=.")
+    if times is not None:
+        times = as_floats("times", times, least=1).detach().double().cpu()
+        falls = torch.exp(-model.process.log_snr(times)).diff() < 0
+        if times.ndim != 1 or len(times) < 2 or not bool(falls.all()):
+            raise ValueError(
+                "times must be one grid from noise to data, with shape (n + 1,), n >= 1."
+            )
+    return _PlusPlus((model, model.given(**condition)), float(scale), times)
+
+
+class _PlusPlus(ClassifierFree):
+    title = "plus_plus"
+
+    def __init__(self, models: Sequence[ScoreModel], share: float, own: Tensor | None) -> None:
+        self.own = own
+        super().__init__(models, share, None, ("unconditional", "conditional"))
+        free = models[0]
+        self.fingerprint = f"{free.fingerprint or type(free).__name__} guided by {self.name}"
+
+    def weights(self, times: Tensor) -> Tensor:
+        run = current_run()
+        grid = self.own if run is None else _grid_of(run)
+        if grid is None:
+            raise ValueError(
+                "the scale of CFG++ is that of a grid: pass times= to plus_plus to ask it outside of a run."
+            )
+        assert isinstance(self.scale, float)
+        levels = torch.exp(-self.process.log_snr(grid)).reshape(len(grid), -1).T  # (1 or B, n + 1)
+        ends = torch.full_like(levels[:, :1], self.scale)
+        scales = torch.cat([self.scale / (1 - levels[:, 1:] / levels[:, :-1]), ends], 1)
+        asked = torch.exp(-self.process.log_snr(times)).reshape(len(times), -1)  # (k, 1 or B)
+        nearest = (asked.log()[..., None] - levels.log()).abs().argmin(-1)
+        found = scales.expand(nearest.shape[1], -1)[torch.arange(nearest.shape[1]), nearest]
+        return found.reshape(times.shape) if found.numel() == times.numel() else found
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        assert isinstance(self.scale, float)
+        return _PlusPlus(models, self.scale, self.own)
+
+
+def _grid_of(run: Run) -> Tensor:
+    r"""The grid of a run, refused unless its steps are those of DDIM."""
+
+    if run.solver is not get(SOLVER):
+        raise ValueError(
+            f"CFG++ is made of the steps of DDIM, so {run.solver} has no place for it; use solver={SOLVER!r}, or "
+            "plain guidance, ss.classifier_free."
+        )
+    if run.eta:
+        raise ValueError(f"CFG++ is made of the steps of DDIM without noise, but eta={run.eta:g}.")
+    assert run.times is not None
+    return run.times

@@ -1,0 +1,59 @@
+r"""Denoised data that is kept inside a range."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+
+from ..models.checks import check_finite
+from ..models.score_model import ScoreModel
+from .combined import Combined, Noisy
+
+
+@checked
+def thresholded(
+    model: ScoreModel, limit: float = 1.0, quantile: float | None = None
+) -> ScoreModel:
+    r"""Returns the model whose denoised data is clipped, each sample by itself.
+
+    A static threshold clips to [-limit, limit]. A dynamic one clips to a quantile q of the absolute values
+    of the sample, if that is larger, and divides by it, :math:`\operatorname{clip}(D, -q, q) \, limit / q`.
+
+    A clipped flow has no way back, and its density is not that of a diffusion.
+
+    Arguments:
+        model: The model.
+        limit: The largest absolute value of the data.
+        quantile: The quantile in (0, 1], for a dynamic threshold; 0.995 is the paper's.
+
+    References:
+        | Photorealistic Text-to-Image Diffusion Models (Saharia et al., 2022), section 2.3
+        | https://arxiv.org/abs/2205.11487
+    """
+
+    limit, quantile = check_finite("limit", limit), check_finite("quantile", quantile)
+    if not limit > 0:
+        raise ValueError(f"limit must be positive, but is {limit}.")
+    if quantile is not None and not 0 < quantile <= 1:
+        raise ValueError(f"quantile must lie in (0, 1], but is {quantile}.")
+    return _Thresholded((model,), limit, quantile)
+
+
+class _Thresholded(Combined):
+    def __init__(self, models: Sequence[ScoreModel], limit: float, quantile: float | None) -> None:
+        words = f"threshold {limit:g}" + ("" if quantile is None else f" at {quantile:g}")
+        super().__init__(models, words)
+        self.limit, self.quantile = limit, quantile
+
+    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+        [D] = denoised
+        if self.quantile is None:
+            return D.clamp(-self.limit, self.limit)
+        size = torch.quantile(D.abs().flatten(1), self.quantile, dim=1)
+        size = size.clamp(min=self.limit).reshape(-1, *(1,) * (D.ndim - 1))
+        return D.maximum(-size).minimum(size) * (self.limit / size)
+
+    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
+        return _Thresholded(models, self.limit, self.quantile)

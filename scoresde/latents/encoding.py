@@ -1,0 +1,121 @@
+r"""From data to latents."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+from solvers.doors.signatures import checked
+from solvers.shapes import align
+
+from ..doors.data import as_state
+from ..doors.warning import warn
+from ..models.checks import check_data, check_number
+from ..models.scale import start_of
+from ..models.score_model import ScoreModel
+from ..models.steady import check_steady
+from ..runs.bit_exact import environment, settle
+from ..runs.ending import carried
+from ..runs.options import Settings, split
+from ..runs.transport import make_times, same_time
+
+FIXED = {"solver": "exponential_3"}  # where the user says steps
+LARGE = 2.0  # times the prior
+DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
+
+
+@checked
+def encode(
+    model: ScoreModel, x: Tensor, *, t_max: float | None = None, **options: Any
+) -> Solution:
+    r"""Turns data into the latents that :func:`scoresde.decode` turns back.
+
+    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        t_max: The time of the latents. By default, the last of the process.
+        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
+            solver is "exponential" with tolerances of 1e-5, or "exponential_3" if there are steps.
+
+    Returns:
+        The solution, of which `x` holds the latents.
+
+    Raises:
+        ValueError, TypeError: If an option or condition does not fit, such as a stochastic solver.
+        SolverError: If the run fails.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 4.3
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    clipping = [name for name in options if "clip" in name or "threshold" in name]
+    if clipping:
+        raise ValueError(
+            f"{clipping[0]}= has no place in encode: a clipped flow has no way back; encode as it "
+            "is, and clamp the data after decoding."
+        )
+    if options.get("plan") is not None:
+        raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
+    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
+    model, settings = split(model, options, len(x), **(FIXED if stepped else DEFAULTS))
+    refuse_noise(settings)
+    x = check_data(model, x, "x", settings.dtype, settings.device)
+    process = model.process
+    start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
+    stop = process.t_max if t_max is None else t_max
+    if start >= stop:
+        raise ValueError(
+            f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
+        )
+    times = make_times(model, start, stop, settings)
+    for last in times[-1].flatten().tolist():
+        if t_max is not None and not same_time(last, t_max):
+            raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
+    check_steady(model, x, "the way to latents and back", settings.batch_size)
+    alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
+    with settings.gradients():
+        z = carried(model, x * align(alpha.to(x), x), times, settings)
+    _warn_of_growth(model, z, settings)
+    if settings.method.exact:
+        return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
+    return z
+
+
+def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
+    r"""Warns of latents by methods for inversion that are far larger than the prior."""
+
+    solver, last = settings.method, float(z.times[-1].max())
+    special = solver.reversible or solver.undone_by is not solver
+    if not special or not math.isclose(last, model.process.t_max, rel_tol=1e-6):
+        return
+    size = z.x.detach().flatten(1).square().mean(1).sqrt().nanmedian().item()
+    size /= model.process.prior_std()
+    if not size < LARGE:
+        warn(
+            f"the latents are {size:.3g} times as large as the prior: either data is unlike the model's, or "
+            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do: try another solver."
+        )
+
+
+def signal(model: ScoreModel, t: float) -> float:
+    r"""Returns :math:`\alpha_t`, by which data is scaled where it enters."""
+
+    return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
+
+
+def refuse_noise(settings: Settings) -> None:
+    r"""Refuses solvers and options whose path cannot be run backwards."""
+
+    if settings.method.stochastic or settings.eta:
+        raise ValueError(
+            f"latents and likelihoods need the probability flow, but {settings.method} with "
+            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without, such as 'exponential' "
+            "or 'ddim'."
+        )

@@ -1,0 +1,91 @@
+r"""The round trip from data to latents and back."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution
+from solvers.doors.signatures import checked
+from solvers.shapes import align
+
+from ..doors.data import as_state
+from ..doors.warning import warn
+from ..models.scale import scale_of
+from ..models.score_model import ScoreModel
+from ..sampling import return_from
+from .encoding import encode
+from .statistics import LatentStatistics, latent_statistics
+
+POOR = 0.1  # of the data: a round trip that is worth a warning
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    r"""The outcome of a round trip.
+
+    Arguments:
+        x: The data that came back, with shape (B, *).
+        rms: The root mean square error of each sample, with shape (B,).
+        max: The largest error of each sample, with shape (B,).
+        latent: The solution of the way there.
+        statistics: What tells the latents from noise; none if the way did not end at the prior.
+        calls: The network calls of both ways, with shape (B,).
+    """
+
+    x: Tensor
+    rms: Tensor
+    max: Tensor
+    latent: Solution
+    statistics: LatentStatistics | None
+    calls: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"Reconstruction({len(self.x)} samples, {self.latent.provenance['solver']}, calls "
+            f"{int(self.calls.min())}-{int(self.calls.max())}, rms error {self.rms.nanmean():.2g}, largest "
+            f"{self.max.nan_to_num().max():.2g}; {self.statistics})"
+        )
+
+
+@checked
+def reconstruct(
+    model: ScoreModel, x: Tensor, *, one_state: bool = False, **options: Any
+) -> Reconstruction:
+    r"""Encodes data and decodes it again with the same solver, on the same grid backwards.
+
+    There is no last denoising, which would hide or add an error.
+
+    Arguments:
+        model: The score model.
+        x: Data, with shape (B, *).
+        one_state: Whether to forget the companion of a reversible solver's latents, as if the latents
+            alone had been kept.
+        options: Those of :func:`scoresde.encode`.
+    """
+
+    if options.pop("denoise", False):
+        raise ValueError("denoise=True has no place in a round trip: it would not be one.")
+    x = as_state("x", x)
+    latent = encode(model, x, **options)
+    kept = replace(latent, companion=None) if one_state else latent
+    back = return_from(model, kept, options, denoise=False)
+    y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
+    error = (y - x.to(y)).flatten(1)
+    ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
+    error[ended] = torch.nan  # a trip that ended on the way has no error
+    rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)
+    _warn(model, float(rms.nanmedian()))
+    whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
+    known = latent_statistics(model, latent.x) if whole and latent.ok else None
+    return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
+
+
+def _warn(model: ScoreModel, rms: float) -> None:
+    if model.guided and rms > POOR * scale_of(model):
+        warn(
+            f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
+            "there grow on the way back. Encode without guidance, take more steps or a solver of higher "
+            "order, or use 'lattice_heun', which undoes any flow."
+        )

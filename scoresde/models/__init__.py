@@ -1,0 +1,1 @@
+r"""Score models, and what is known and checked of them."""

@@ -1,0 +1,153 @@
+r"""Checks of data and numbers at the door."""
+
+import contextlib
+import inspect
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
+
+from ..doors.data import as_data, as_floats, check_rows_finite
+from .score_model import ScoreModel
+
+T = TypeVar("T")
+
+
+def model_device(model: ScoreModel) -> torch.device | None:
+    r"""Returns the device of the model's tensors, or `None` if it has none.
+
+    Weights that were moved elsewhere, and lie on "meta", do not tell where the network computes.
+    """
+
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), None)
+
+
+def model_dtype(model: ScoreModel) -> torch.dtype:
+    r"""Returns the dtype for states: float64 if the model's is, else float32."""
+
+    for parameter in model.parameters():
+        return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def check_transforms() -> None:
+    r"""Refuses a call from inside torch.func.grad, jvp, vmap and their like, which see nothing of a run."""
+
+    dual = (
+        forward_ad._current_level >= 0
+    )  # where derivatives inside would be taken for those outside
+    if dual or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError(
+            "this cannot be called inside torch.func.grad, vjp, jvp, vmap or another transform of torch.func, nor "
+            "under forward_ad.dual_level(); for gradients, pass grad='backprop' and use torch.autograd; for many "
+            "samples, pass one batch."
+        )
+
+
+def check_data(
+    model: ScoreModel,
+    x: Tensor,
+    name: str = "x",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""Returns states in float32 or float64, on the model's device.
+
+    Raises:
+        TypeError: If `x` is no tensor, or holds integers.
+        ValueError: If its shape, device or values do not fit.
+    """
+
+    x = as_data(name, x, finite=False)
+    check_shape(model, tuple(x.shape[1:]), name)
+    if device is not None:
+        x = x.to(as_device("device", device))
+    home = model_device(model)
+    if home is not None and home.type != x.device.type:
+        raise ValueError(f"{name} is on {x.device} but the model on {home}; move one of them.")
+    check_rows_finite(name, x)
+    if dtype is None:
+        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    return x.to(dtype)
+
+
+def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
+    r"""Refuses a shape of one sample that is not the model's."""
+
+    if model.shape is not None and shape != tuple(model.shape):
+        raise ValueError(
+            f"{name} must be (B, {', '.join(map(str, model.shape))}) for this model, but its "
+            f"samples have shape {shape}."
+        )
+
+
+def check_number(name: str, value: T, low: float = -math.inf, high: float = math.inf) -> T:
+    r"""Returns a number as Python's, refused if it is none, or out of range."""
+
+    value = as_number(name, value)
+    if isinstance(value, int | float) and (value < low or value > high):
+        most = f", at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"{name} must be a finite number >= {low:g}{most}, but is {value:g}.")
+    return value
+
+
+def check_numbers(name: str, values: object) -> list[float]:
+    r"""Returns finite numbers as a list of Python's."""
+
+    found: list[float] = as_floats(name, values, least=1, dtype=torch.float64).flatten().tolist()
+    return found
+
+
+def check_finite(name: str, value: T) -> T:
+    r"""Returns a number as Python's, refused if it is none or not finite."""
+
+    value = as_number(name, value)
+    if isinstance(value, int | float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, but is {value}.")
+    return value
+
+
+def check_interval(interval: object) -> None:
+    r"""Refuses what is no interval of noise levels, the lower first; 0 and `inf` are no limits."""
+
+    pair = list(interval) if isinstance(interval, Sequence | np.ndarray | Tensor) else []
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1]:
+        raise ValueError(
+            f"interval must be two noise levels, the lower first, but is {interval}; (0, inf) is everywhere."
+        )
+
+
+def check_count(name: str, value: T, at_least: int | None, at_most: int | None = MOST) -> T:
+    r"""Returns a whole number as Python's, refused if it is none, or out of range."""
+
+    return as_whole(name, value, at_least, at_most)
+
+
+def check_callback(callback: object) -> None:
+    r"""Refuses what cannot be called with one argument, as far as its signature tells."""
+
+    fits = callback is None or callable(callback)
+    with contextlib.suppress(ValueError):  # built-in functions may have none
+        try:
+            inspect.signature(callback).bind(None) if callable(callback) else None
+        except TypeError:
+            fits = False
+    if not fits:
+        raise TypeError(f"callback must be a function of one event, but is {callback!r}.")
+
+
+def check_several(name: str, values: object) -> None:
+    r"""Refuses what is no list of things, or an empty one."""
+
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, but is {values!r}; write [{values!r}].")
+    if not values:
+        raise ValueError(f"{name} must not be empty; leave it out for the default.")

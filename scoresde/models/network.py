@@ -1,0 +1,292 @@
+r"""Networks as score models: what a network predicts, and how it is called."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_tensor
+from solvers.network_calls import count_backward, count_call
+from solvers.problem import StateField
+from solvers.shapes import Scalar, scalars
+
+from ..processes.process import Process, check_process
+from .autocast import Asked as Autocast
+from .autocast import autocast, hidden_autocast
+from .closures import held_by
+from .complaints import Asked, check_answer, explained
+from .conditions import check_names, floats_like
+from .predictions import PREDICTIONS, Preconditioning
+from .score_model import ScoreModel, check_time, model_times
+
+SILENT = 1e6  # noise level from which on float32 has no digit of the data left
+
+
+class Kind(NamedTuple):
+    r"""The dtypes of the state and of the time that a network gets."""
+
+    state: torch.dtype
+    time: torch.dtype
+
+
+HALVES = (torch.bfloat16, torch.float16)
+DTYPES = re.compile(r"dtype|(?:scalar|data|same|input|bias) type", re.IGNORECASE)
+
+
+def _with_times(states: Sequence[torch.dtype]) -> list[Kind]:
+    r"""The same with times, first those that are finer."""
+
+    found = []
+    for state in dict.fromkeys(states):
+        found += [Kind(state, torch.float32 if state in HALVES else state), Kind(state, state)]
+    return list(dict.fromkeys(found))
+
+
+@dataclass
+class Seen:
+    r"""What earlier calls of a network have shown.
+
+    Attributes:
+        kinds: The dtypes in which it works, by those of the state and of its weights, if it is a module.
+        rows: The rows of the last call that succeeded.
+    """
+
+    kinds: dict[tuple[torch.dtype, torch.dtype | None], Kind]
+    rows: int | None
+
+
+def _check_signal(process: Process, predicts: str) -> None:
+    r"""Refuses predictions from which data does not follow where no signal is left."""
+
+    if predicts in ("noise", "score") and process.has_scales:
+        level = process.noise_level(process.t_max)
+        if level > SILENT:
+            raise ValueError(
+                f"predicts={predicts!r} tells nothing of the data at t_max={process.t_max:.9g}, where no "
+                f"signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a network "
+                "of 'v', 'velocity' or 'data'."
+            )
+
+
+@checked
+class NetworkScore(ScoreModel):
+    r"""Creates the score model of a network.
+
+    What the network predicts has no default, since nothing in it tells:
+
+    - "data": the clean data :math:`\mathbb{E}[x_0 \mid x_t]`.
+    - "noise": :math:`\mathbb{E}[z \mid x_t]`, with :math:`x_t = \alpha x_0 + \sigma z`.
+    - "score": :math:`\nabla \log p_t(x_t)`.
+    - "v": :math:`\mathbb{E}[\alpha z - \sigma x_0 \mid x_t]`.
+    - "velocity": dx/dt of the probability flow, with t towards noise.
+    - "edm": F in :math:`D = c_{skip} x + c_{out} F(c_{in} x, \log (\sigma / \alpha) / 4)`.
+
+    References:
+        | Progressive Distillation (Salimans and Ho, 2022), section 4, for "v"
+        | https://arxiv.org/abs/2202.00512
+        | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+        | equation (7), for "edm"
+        | https://arxiv.org/abs/2206.00364
+
+    Arguments:
+        network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,): a module
+            in the dtype of its weights, a function in that of the state, or else in the one it works in. Times
+            are in float32 at least. What it gets are copies. For the unconditional prediction of
+            classifier-free guidance it is called without the conditions.
+        process: The process whose noise it removes.
+        predicts: What it predicts.
+        conditions: The names of the conditions it takes.
+        shape: The shape of one sample, if known.
+        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", 0.5 unless said.
+        data_scale: The root mean square of the data, where `model.moments` does not tell it and `data_std` is
+            another.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[..., Tensor],
+        process: Process,
+        predicts: str = "",
+        *,
+        conditions: Sequence[str] = (),
+        shape: tuple[int, ...] | None = None,
+        data_std: float | None = None,
+        data_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        if predicts not in PREDICTIONS:
+            said = f"is {predicts!r}" if predicts else "is missing"
+            choices = ", ".join(map(repr, PREDICTIONS))
+            raise ValueError(f"predicts {said}; say what the network returns: {choices}.")
+        if not callable(network):
+            raise TypeError(f"network must be a module or a function, but is {network!r}.")
+        check_process(process)
+        self.network, self.process, self.predicts = network, process, predicts
+        self.conditions, self.shape = check_names(conditions), shape
+        self.data_scale = data_scale
+        if data_std is not None or predicts == "edm":
+            self.data_std = self.data_std if data_std is None else data_std
+        _check_signal(process, predicts)
+        self._seen = Seen({}, None)
+
+    def __repr__(self) -> str:
+        network = type(self.network).__name__
+        return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r})"
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        t = check_time(self.process, t, x)
+        self.process.scales(t)  # refused by processes that have no clean data
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        if self.predicts != "score":
+            return super().score(x, t, **condition)
+        return self.raw(x, t, **condition)  # as it comes, so that it needs no scales
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        r"""Returns the parts; a function's are the modules that it was written around."""
+
+        yield from super().named_children()
+        yield from self._within()
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        r"""Returns all parts of parts, so that weights, device and training mode of a function's are known."""
+
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        for name, module in self._within():
+            yield from module.named_modules(
+                memo, f"{prefix}.{name}" if prefix else name, remove_duplicate
+            )
+
+    def _within(self) -> Iterator[tuple[str, nn.Module]]:
+        if isinstance(self.network, nn.Module):
+            return
+        for number, thing in enumerate(held_by(self.network)):
+            if isinstance(thing, ScoreModel):  # which answers for itself, but not for its networks
+                parts = [part for part in thing.children() if not isinstance(part, ScoreModel)]
+            else:
+                parts = [thing] if isinstance(thing, nn.Module) else []
+            for part in parts:
+                yield f"function.{number}", part
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> list[StateField]:
+        form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
+        columns = (
+            self._labels(times, form, x),
+            scalars((a + b * form.skip) * scale, x),
+            scalars(b * form.out, x),
+            scalars(form.scale * scale, x),
+        )
+        asked = hidden_autocast()
+        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        times, form = check_time(self.process, t, x)[None], None
+        scale: Scalar = 1.0
+        if self.predicts == "edm":
+            form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
+            [scale] = scalars(form.scale, x)
+        with autocast(hidden_autocast()):
+            return self._call(scale * x, self._labels(times, form, x)[0], condition)
+
+    def _labels(self, times: Tensor, form: Preconditioning | None, x: Tensor) -> list[Tensor]:
+        r"""The times as the network gets them, each with shape (B,)."""
+
+        like = x.new_empty((len(x), 0), dtype=self._kind(x).time)
+        if form is None or form.label is None:
+            return model_times(self.process, times, like)
+        return list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
+
+    def _bind(
+        self,
+        t: Tensor,
+        a: Scalar,
+        b: Scalar,
+        scale: Scalar,
+        condition: dict[str, Tensor],
+        asked: Autocast,
+    ) -> StateField:
+        def combined(X: Tensor) -> Tensor:
+            x = X if isinstance(scale, float) and scale == 1 else scale * X
+            with autocast(asked):
+                F = self._call(x, t, condition)
+            if not isinstance(b, float) or not isinstance(a, float):
+                return a * X + b * F
+            F = F if b == 1 else b * F
+            return F if a == 0 else torch.add(F, X, alpha=a)
+
+        return combined
+
+    def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        condition = {name: as_tensor(name, value) for name, value in condition.items()}
+        count_call()
+        kind = self._kind(x)
+        try:
+            F = self._ask(kind, x, t, condition)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            F, kind = self._ask_again(error, kind, x, t, condition)
+        if isinstance(F, Tensor):
+            count_backward(F)
+        check_answer(F, x)
+        self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
+        return F.to(x.dtype)
+
+    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        r"""Calls the network with copies, which it may change, in some dtypes."""
+
+        if t.dtype != kind.time and self.predicts != "edm":
+            t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
+        x = x.to(kind.state, copy=True)
+        own = {name: value.clone() for name, value in floats_like(condition, x).items()}
+        return self.network(x, t.to(kind.time, copy=True), **own)
+
+    def _ask_again(
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]
+    ) -> tuple[Tensor, Kind]:
+        r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
+
+        asked = Asked(self.network, self.conditions, x, condition, self._seen.rows)
+        clear = explained(error, asked)
+        if clear is not None:
+            raise clear from error
+        if DTYPES.search(str(error)) or self._key(x) not in self._seen.kinds:
+            for other in [one for one in self._kinds(x) if one != kind]:
+                try:
+                    return self._ask(other, x, t, condition), other
+                except Exception:  # the first error tells most
+                    continue
+        raise error
+
+    def _kind(self, x: Tensor) -> Kind:
+        known = self._seen.kinds.get(self._key(x))
+        return self._kinds(x)[0] if known is None else known
+
+    def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
+        r"""The dtypes of the state and of a module's weights."""
+
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return x.dtype, next((p.dtype for p in weights if p.is_floating_point()), None)
+
+    def _kinds(self, x: Tensor) -> list[Kind]:
+        r"""The dtypes in which the network may be meant to be called, the likeliest first.
+
+        A module is called in the dtype of its weights, a function in that of the state. Times
+        come in float32 at least, which has room for all labels.
+        """
+
+        _, own = self._key(x)
+        if own is not None:
+            return _with_times([own])
+        weights = [p.dtype for p in self.parameters() if p.is_floating_point()]
+        return _with_times([x.dtype, *weights, torch.float32, *HALVES])

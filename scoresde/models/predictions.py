@@ -1,0 +1,73 @@
+r"""What networks predict, and how the denoised data follows from it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..processes.process import Process
+
+
+class Preconditioning(NamedTuple):
+    r"""How the denoised data follows from a network: :math:`D = skip \, x + out \, F(scale \, x)`.
+
+    Arguments:
+        skip: The coefficient of the noisy data.
+        out: The coefficient of the network.
+        scale: What the noisy data is multiplied with before the network sees it.
+        label: What the network gets as its time, or `None` for t itself.
+    """
+
+    skip: Tensor
+    out: Tensor
+    scale: Tensor
+    label: Tensor | None = None
+
+
+def _data(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    return Preconditioning(torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t))
+
+
+def _noise(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    alpha, sigma = process.scales(t)
+    return Preconditioning(1 / alpha, -sigma / alpha, torch.ones_like(t))
+
+
+def _score(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    alpha, sigma = process.scales(t)
+    return Preconditioning(1 / alpha, sigma**2 / alpha, torch.ones_like(t))
+
+
+def _v(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    alpha, sigma = process.scales(t)  # v = alpha z - sigma x0
+    total = alpha**2 + sigma**2
+    return Preconditioning(alpha / total, -sigma / total, torch.ones_like(t))
+
+
+def _velocity(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    f, slope = process.rates(t)  # u = (f - slope) x + slope alpha D
+    alpha, _ = process.scales(t)
+    return Preconditioning((slope - f) / (slope * alpha), 1 / (slope * alpha), torch.ones_like(t))
+
+
+def _edm(process: Process, t: Tensor, data_std: float) -> Preconditioning:
+    alpha, sigma = process.scales(t)
+    level = sigma / alpha
+    total = level**2 + data_std**2
+    return Preconditioning(
+        skip=data_std**2 / total / alpha,
+        out=level * data_std / total.sqrt(),
+        scale=1 / total.sqrt() / alpha,
+        label=level.log() / 4,
+    )
+
+
+PREDICTIONS: dict[str, Callable[[Process, Tensor, float], Preconditioning]] = {
+    "data": _data,
+    "noise": _noise,
+    "score": _score,
+    "v": _v,
+    "velocity": _velocity,
+    "edm": _edm,
+}

@@ -1,0 +1,134 @@
+r"""What is known of the size of data, and whether noise begins above it and ends below.
+
+A process takes data of standard deviation l along some direction, from its prior of noise level s and back,
+to :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior has no data in it. The last denoising at the level s
+returns :math:`l / \sqrt{1 + s^2 / l^2}`, the deviation of :math:`\mathbb{E}[x_0 \mid x]`. Both are 95 % of it
+where one is a third of the other.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..doors.warning import warn
+from ..processes.process import NOISE_LEVELS, PRIOR_GAP, Use
+from .data_moments import Moments
+from .score_model import UNSAID, ScoreModel
+
+THIRD = 1 / 3  # of the one, where the other takes 5 % of a deviation
+TENTH = 1 / 10  # where it takes half a percent
+UNLIKE = 0.2  # the share by which scores differ that belong to other laws
+
+
+def scale_of(model: ScoreModel) -> float:
+    r"""Returns the root mean square of the data, or what is taken for it where nothing was said."""
+
+    return UNSAID if model.data_scale is None else model.data_scale
+
+
+def smoothness_of(model: ScoreModel) -> float:
+    r"""Returns the deviation of Gaussian noise that the data has in it for sure, which may be 0.
+
+    What moments tell is none: modes far apart have large moments, and may be points.
+    """
+
+    return model._finest or 0.0
+
+
+def ask_scale(model: ScoreModel, what: str) -> None:
+    r"""Warns that something rests on the scale of the data, where nothing was said of it."""
+
+    if model.data_scale is None:
+        warn(
+            f"{what} rests on the scale of the data, of which nothing was said: its root mean square is taken "
+            f"for {UNSAID}; set model.data_scale, or model.moments = ss.moments(data)."
+        )
+
+
+def start_of(model: ScoreModel, use: Use) -> float:
+    r"""Returns the default of `t_min`: that of the process, or lower where the data is finer than that."""
+
+    process, finest = model.process, model.finest
+    start = process.start_of(use)
+    if finest is None or not process.has_scales or process.noise_level(start) <= THIRD * finest:
+        return start
+    return process.at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
+
+
+def check_prior(model: ScoreModel, first: Tensor) -> None:
+    r"""Warns where a run starts from noise that does not cover the data.
+
+    Arguments:
+        model: The score model.
+        first: The first time, with shape () or (B,).
+    """
+
+    process, scale, t = model.process, model.data_scale, first.min()
+    if scale is None or not process.has_scales:
+        return
+    level = math.exp(-float(process.log_snr(t)))
+    gap = scale**2 / level**2 / 2
+    if gap > PRIOR_GAP:
+        warn(
+            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised data, "
+            f"whose root mean square is {scale:.4g}: samples are biased; start at more noise, at a level of "
+            f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
+        )
+    elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
+        widest = model.moments.widest
+        warn(
+            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has the "
+            f"deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start at more noise, or "
+            "scale the data down."
+        )
+
+
+def check_marginal(model: ScoreModel, z: Tensor) -> None:
+    r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
+
+    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is asked once, and the call is not counted.
+
+    Arguments:
+        model: The score model.
+        z: Draws of the prior, with shape (B, *).
+    """
+
+    process = model.process
+    if process.has_scales or vars(model).get("_asked_at_prior"):
+        return
+    std = process.prior_std()
+    with torch.no_grad():
+        score = model.score(z, torch.tensor(process.t_max, dtype=torch.float64))
+    model._asked_at_prior = True
+    off = (score * std + z / std).square().mean().sqrt().item()
+    if off > UNLIKE:
+        warn(
+            f"at t_max={process.t_max:.4g}, the score differs from that of the prior N(0, {std:.4g}^2) by "
+            f"{off:.0%}: the process has not forgotten the data there, or std= is another; raise t_max, or set "
+            "std=."
+        )
+
+
+def check_last(model: ScoreModel, last: Tensor) -> None:
+    r"""Warns where the last denoising takes away what the data has in its finest direction.
+
+    Arguments:
+        model: The score model.
+        last: The last time, with shape () or (B,).
+    """
+
+    process, finest, t = model.process, model.finest, last.max()
+    if finest is None or not process.has_scales:
+        return
+    level = math.exp(-float(process.log_snr(t)))
+    if level > (1 + 1e-6) * THIRD * finest:
+        end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
+        warn(
+            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} of the "
+            f"smallest deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
+        )
+
+
+def _kept(ratio: float) -> float:
+    return ratio / math.sqrt(1 + ratio**2)

@@ -1,0 +1,363 @@
+r"""Score models.
+
+Noise, score and velocity are linear in the denoised data :math:`D = \mathbb{E}[x_0 \mid x_t]`,
+
+.. math:: \mathbb{E}[z \mid x_t] = (x - \alpha D) / \sigma , \qquad
+    \nabla \log p_t(x) = (\alpha D - x) / \sigma^2 , \qquad
+    dx/dt = f x + \dot \lambda (\alpha D - x) ,
+
+so a model has one operation, :math:`s \mapsto a \, x + b \, D(x)` at given times, with
+coefficients worked out in float64, for all times at once, before any network is called. What a
+network predicts is linear in D too, and is folded into the same coefficients: nothing cancels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from solvers.doors.signatures import Door, checked, with_doors
+from solvers.problem import StateField
+from solvers.shapes import align, scalars
+
+from ..doors.amounts import positive
+from ..doors.data import as_index, as_state, as_times
+from ..processes.process import Process
+from .conditions import check_conditions, rows_of
+from .data_moments import Moments
+
+Pair = tuple[Tensor, Tensor]
+BASES = ("conditional", "strong", "model")  # names of parts from which guidance starts
+UNSAID = 0.5  # what is taken for the root mean square of data where nothing is known of it
+OTHERS = ("unconditional", "negative", "weak", "other")  # and of those from which it leads away
+
+
+def _noise(process: Process, t: Tensor) -> Pair:
+    alpha, sigma = process.scales(t)
+    return 1 / sigma, -alpha / sigma
+
+
+def _score(process: Process, t: Tensor) -> Pair:
+    alpha, sigma = process.scales(t)
+    return -1 / sigma**2, alpha / sigma**2
+
+
+def _velocity(process: Process, t: Tensor) -> Pair:
+    f, slope = process.rates(t)
+    return f - slope, slope * process.scales(t)[0]
+
+
+OF_STATE: dict[str, dict[str, Door]] = {
+    **{name: {"x": as_state} for name in ("denoise", "raw", "noise", "score", "velocity")},
+    "rows": {"index": as_index},
+}  # the functions of a state of a model, and the doors of their arguments
+
+
+class ScoreModel(nn.Module, ABC):
+    r"""Abstract score model. A subclass says :meth:`denoise`; the rest is derived.
+
+    Attributes:
+        process: The process whose noise it removes.
+        shape: The shape of one sample, if known.
+        conditions: The names of the conditions it takes.
+        fingerprint: What identifies it in files, if known.
+        data_std: The constant by which a network of "edm" is preconditioned, 0.5 unless said.
+        data_scale: The root mean square of the data, or `None` where nothing is known of it. Grids, solvers
+            and the prior are held against it.
+        finest: The smallest standard deviation of the data in any direction, or `None`.
+        moments: The mean and covariance of the data, for the solvers that ask for them.
+        cost: The network calls of one denoising.
+        bound_names: The names of the conditions that are bound.
+        guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
+        differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
+    """
+
+    instead: ClassVar[str] = "; wrap a network in ss.NetworkScore(network, process, predicts=...)"
+
+    process: Process
+    shape: tuple[int, ...] | None = None
+    conditions: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    moments: Moments | None = None
+    cost: int = 1
+    bound_names: tuple[str, ...] = ()
+    guided: bool = False
+    differentiable: bool = True
+
+    _data_std: float | None = None
+    _data_scale: float | None = None
+    _finest: float | None = None
+    _asked_at_prior: bool = False
+    _steady: frozenset[tuple[str, ...]] = frozenset()  # names of bound conditions of steady calls
+    _checked: frozenset[tuple[str, ...]] = (
+        frozenset()
+    )  # ways of its derivative, and names of bound conditions
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        r"""Gives the functions of a state that a model defines the doors of all."""
+
+        super().__init_subclass__(**keywords)
+        with_doors(cls, OF_STATE)
+
+    @property
+    def data_std(self) -> float:
+        return UNSAID if self._data_std is None else self._data_std
+
+    @data_std.setter
+    def data_std(self, value: float) -> None:
+        self._data_std = positive("data_std", value)
+
+    @property
+    def data_scale(self) -> float | None:
+        if self._data_scale is not None:
+            return self._data_scale
+        if isinstance(self.moments, Moments):
+            return self.moments.scale
+        return _said(self, "data_std")
+
+    @data_scale.setter
+    def data_scale(self, value: float | None) -> None:
+        self._data_scale = None if value is None else positive("data_scale", value)
+
+    @property
+    def finest(self) -> float | None:
+        if self._finest is not None:
+            return self._finest
+        if isinstance(self.moments, Moments):
+            return self.moments.finest
+        return self.data_scale
+
+    @finest.setter
+    def finest(self, value: float | None) -> None:
+        self._finest = None if value is None else positive("finest", value)
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        r"""The tensors by sample that it holds itself, each with leading size B or 1."""
+
+        return {}
+
+    def held_on(self, device: torch.device) -> dict[str, Tensor]:
+        r"""Returns what it holds, on a device."""
+
+        return {name: value.to(device) for name, value in self.held.items()}
+
+    def part_levels(self, level: float) -> list[float]:
+        r"""Returns the noise levels nearest to one at which this model asks each of its parts."""
+
+        return [level] * len(self.parts)
+
+    @property
+    def parts(self) -> "dict[str, ScoreModel]":
+        r"""What a guided model is made of, by name, for pictures. Others have none."""
+
+        return {}
+
+    @abstractmethod
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\mathbb{E}[x_0 \mid x_t = x]`, with shape (B, *).
+
+        Arguments:
+            x: Noisy data, with shape (B, *).
+            t: The time, with shape () or (B,).
+            condition: What the data is conditioned on, each with leading size B or 1.
+        """
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns what the model is made of, with shape (B, *): a network's own answer, if it has one."""
+
+        return self.denoise(x, t, **condition)
+
+    def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""
+
+        return self._combined(_noise, x, t, condition)
+
+    def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns :math:`\nabla \log p_t(x)`, with shape (B, *)."""
+
+        return self._combined(_score, x, t, condition)
+
+    def velocity(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""Returns the velocity dx/dt of the probability flow, with shape (B, *).
+
+        Time runs towards noise. Flow libraries flip the sign.
+        """
+
+        return self._combined(_velocity, x, t, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        r"""Returns the functions :math:`X \mapsto a \, x + b \, D(x)` of :math:`X = x / scale`.
+
+        Arguments:
+            times: The times, with shape (n,), or (n, B) for one per row, in float64 on the CPU.
+            a: The coefficients of the noisy data, with the shape of `times`.
+            b: The coefficients of the denoised data, with the shape of `times`.
+            scale: The scales of the state, with the shape of `times`.
+            x: A state, which gives shape, dtype and device.
+            condition: The conditions.
+        """
+
+        def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
+            def combined(X: Tensor) -> Tensor:
+                noisy = scale * X
+                return a * noisy + b * self.denoise(noisy, t, **condition)
+
+            return combined
+
+        columns = (model_times(self.process, times, x), *(scalars(c, x) for c in (a, b, scale)))
+        return [bind(*column) for column in zip(*columns, strict=True)]
+
+    def resemble(self, model: "ScoreModel") -> None:
+        r"""Takes over what a wrapped model says of itself."""
+
+        self.process, self.shape = model.process, model.shape
+        for name in ("data_std", "data_scale", "finest"):
+            setattr(self, f"_{name}", _said(model, name))
+        self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
+        self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
+        self.guided, self.differentiable = model.guided, model.differentiable
+
+    def given(self, **condition: Tensor) -> "ScoreModel":
+        r"""Returns the model with its conditions bound, each with leading size B or 1."""
+
+        return Given(self, check_conditions(self, condition, None)) if condition else self
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        r"""Refuses a value that the model does not know, such as a label out of range."""
+
+    def rows(self, index: Tensor) -> "ScoreModel":
+        r"""Returns the model for some rows of the batch."""
+
+        return self
+
+    def _combined(
+        self,
+        form: Callable[[Process, Tensor], Pair],
+        x: Tensor,
+        t: Tensor,
+        condition: dict[str, Tensor],
+    ) -> Tensor:
+        t = check_time(self.process, t, x)
+        a, b = form(self.process, t)
+        return self._at(t, a, b, x, condition)
+
+    def _at(
+        self, t: Tensor, a: Tensor, b: Tensor, x: Tensor, condition: dict[str, Tensor]
+    ) -> Tensor:
+        t, a, b = (value[None] for value in (t, a, b))
+        return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
+
+
+with_doors(ScoreModel, OF_STATE)
+
+
+@checked
+class Given(ScoreModel):
+    r"""Creates the model of which some conditions are bound.
+
+    Arguments:
+        model: The model.
+        bound: The conditions, each with leading size B or 1.
+    """
+
+    def __init__(self, model: ScoreModel, bound: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.model, self.bound = model, dict(bound)
+        self.resemble(model)
+        self.conditions = tuple(name for name in model.conditions if name not in bound)
+        self.bound_names = (*model.bound_names, *bound)
+
+    def __repr__(self) -> str:
+        return f"{self.model!r}.given({', '.join(self.bound)})"
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.model.denoise(x, t, **self._rows_of(x), **condition)
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.model.raw(x, t, **self._rows_of(x), **condition)
+
+    def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.model.score(x, t, **self._rows_of(x), **condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        return self.model.combine(times, a, b, scale, x, **self._rows_of(x), **condition)
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.bound
+
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return {name: _bound(part, self.bound) for name, part in self.model.parts.items()}
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        self.model.check_condition(name, value)
+
+    def rows(self, index: Tensor) -> ScoreModel:
+        return Given(self.model.rows(index), rows_of(self.bound, index))
+
+    def _rows_of(self, x: Tensor) -> dict[str, Tensor]:
+        for name, value in self.bound.items():
+            if len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"{name} must have leading size {len(x)} or 1, but has {len(value)}."
+                )
+        return {
+            name: value.to(x.device).expand(len(x), *value.shape[1:])
+            for name, value in self.bound.items()
+        }
+
+
+def _bound(model: ScoreModel, bound: Mapping[str, Tensor]) -> ScoreModel:
+    mine = {name: value for name, value in bound.items() if name in model.conditions}
+    return Given(model, mine) if mine else model
+
+
+def _said(model: ScoreModel, name: str) -> float | None:
+    r"""What was said of a model's data, by an attribute or by its class."""
+
+    by_class = getattr(type(model), name)
+    said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class
+    return said
+
+
+def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
+    r"""Returns times as models get them: of shape (B,), like the state, inside the domain.
+
+    Rounding to the dtype of the state may leave the domain by a little: then the next number
+    inside is taken.
+    """
+
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in (process.t_min, process.t_max))
+    rounded = times.to(x.dtype)
+    rounded = torch.where(rounded.double() > high, _toward(rounded, -1), rounded)
+    rounded = torch.where(rounded.double() < low, _toward(rounded, +1), rounded)
+    return list(rounded.to(x.device).reshape(len(times), -1).expand(-1, len(x)))
+
+
+def _toward(t: Tensor, direction: int) -> Tensor:
+    return torch.nextafter(t, torch.full_like(t, direction * torch.inf))
+
+
+def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
+    r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
+
+    as_state("x", x)
+    t = as_times("t", t).detach().cpu()
+    slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
+    t = t.double()
+    align(t, x)
+    outside = ~((t >= process.t_min - slack) & (t <= process.t_max + slack))
+    if bool(outside.any()):
+        raise ValueError(
+            f"t must lie in [{process.t_min:.4g}, {process.t_max:.4g}], but is "
+            f"{t[outside].flatten()[0]:.4g}."
+        )
+    return t.clamp(process.t_min, process.t_max)

@@ -1,0 +1,1 @@
+r"""Exact score models, to test solvers on."""

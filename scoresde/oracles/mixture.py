@@ -1,0 +1,345 @@
+r"""Exact score models: data of which everything is known, to test solvers on.
+
+Every oracle knows its denoised data and its log-density at any time in closed form.
+"""
+
+import math
+from abc import abstractmethod
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import Door, checked, with_doors
+from solvers.doors.values import as_number
+from solvers.network_calls import count_call
+from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
+
+from ..doors.data import as_data, as_floats, as_seed, as_size, as_state, as_times, labels_of
+from ..models.autocast import exempt
+from ..models.checks import check_shape
+from ..models.conditions import as_condition
+from ..models.data_moments import Moments, from_covariance, moments
+from ..models.score_model import ScoreModel, check_time
+from ..processes.process import Process
+from .known_data import axes_of, check_points, known_process
+
+EXACT: dict[str, dict[str, Door]] = {
+    "denoise": {"x": as_state, "t": as_times},
+    "log_prob": {"x": as_data, "t": as_times},
+    "data": {"count": as_size, "seed": as_seed},
+    "flow": {"x": as_data},
+}  # the functions of an oracle, and the doors of their arguments
+
+
+class Oracle(ScoreModel):
+    r"""Abstract exact score model.
+
+    What a subclass defines of its functions takes arguments at the doors of all, and is worked out in the dtype of
+    the state, whatever autocast says around it.
+    """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        with_doors(cls, EXACT)
+        for name in EXACT:
+            if name in vars(cls):
+                setattr(cls, name, exempt(vars(cls)[name]))
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns :math:`\log p_t(x)` in nats, with shape (B,).
+
+        Arguments:
+            x: Noisy data, with shape (B, *).
+            t: The time, with shape () or (B,).
+        """
+
+    @abstractmethod
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        r"""Draws clean data, with shape (count, *)."""
+
+    def log_density(self, x: Tensor, t_min: float) -> Tensor:
+        r"""Returns the log-density of :math:`x_0 + (\sigma / \alpha) z` in nats, with shape (B,).
+
+        Arguments:
+            x: Data, with shape (B, *).
+            t_min: The time that gives the noise level.
+        """
+
+        x, t_min = as_data("x", x), self.process.check_inside("t_min", t_min)
+        t = torch.tensor(t_min, dtype=torch.float64)
+        alpha = self.process.scales(t)[0]
+        return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
+
+    def _know(self, square: Tensor, least: Tensor | float) -> None:
+        r"""Says the mean square of the data, and the least variance of its parts."""
+
+        self.data_std = self.data_scale = math.sqrt(square)
+        self.finest = math.sqrt(least)
+
+    def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The scales of the rows, with shape (B, 1), in the state's dtype."""
+
+        check_shape(self, tuple(x.shape[1:]), "x")
+        t = check_time(self.process, t, x).expand(len(x))
+        alpha, sigma = self.process.scales(t)
+        return alpha.to(x)[:, None], sigma.to(x)[:, None]
+
+    def _label(self, label: Tensor, x: Tensor) -> Tensor:
+        r"""The labels of the rows, with shape (B, 1)."""
+
+        label = as_condition("label", label)
+        if len(label) not in (1, len(x)):
+            raise ValueError(f"label must have leading size {len(x)} or 1, but has {len(label)}.")
+        if label.device.type == "cpu":  # others would be waited for
+            self.check_condition("label", label)
+        return label.to(x.device)[:, None]
+
+    def _span(self, start: float, stop: float) -> Tensor:
+        r"""Two times, inside the domain, in float64."""
+
+        inside = self.process.check_inside
+        return torch.tensor([inside("start", start), inside("stop", stop)], dtype=torch.float64)
+
+
+@checked
+class MixtureOracle(Oracle):
+    r"""Creates the exact score model of a mixture of Gaussians.
+
+    With responsibilities :math:`r_k(x)` at time t, and covariances
+    :math:`\Sigma_k = U_k \operatorname{diag}(l_k) U_k^T`,
+
+    .. math:: D(x) = \sum_k r_k \Big( m_k + U_k \frac{\alpha \, l_k}{\alpha^2 l_k + \sigma^2}
+        U_k^T (x - \alpha m_k) \Big) .
+
+    Arguments:
+        means: The means, with shape (K, *).
+        covariances: The covariances, with shape (K, D, D), or standard deviations of isotropic
+            components, with shape () or (K,).
+        weights: The probabilities of the components, with shape (K,). By default, they are equal.
+        process: The process. By default, EDM's.
+
+    Condition:
+        label: The component that data is from, with shape (B,).
+    """
+
+    conditions: tuple[str, ...] = ("label",)
+
+    def __init__(
+        self,
+        means: Tensor,
+        covariances: Tensor | float,
+        weights: Tensor | None = None,
+        process: Process | None = None,
+    ) -> None:
+        means = as_data("means", means)
+        covariances = as_floats("covariances", covariances, dtype=means.dtype)
+        weights = None if weights is None else as_floats("weights", weights, least=1)
+        super().__init__()
+        check_points("means", means, least=2)
+        self.process, self.shape = known_process(process), tuple(means.shape[1:])
+        flat = means.flatten(1)
+        values, vectors = axes_of(flat, covariances)
+        weights = torch.ones(len(flat)).to(flat) if weights is None else weights.to(flat)
+        if weights.shape != flat.shape[:1] or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {len(flat)} positive numbers.")
+        self.means, self.values, self.vectors = map(torch.nn.Buffer, (flat, values, vectors))
+        self.log_weights = torch.nn.Buffer((weights / weights.sum()).log())
+        share = (weights / weights.sum()).double()
+        self._know(share @ (flat.double().square() + values.double()).mean(1), values.min())
+
+    def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        count_call()
+        alpha, sigma = self._scales(x, t)
+        z, log_joint = self._project(x, alpha, sigma)
+        if label is not None:
+            other = torch.arange(len(self.means), device=x.device) != self._label(label, x)
+            log_joint = log_joint.masked_fill(other, -math.inf)
+        values = self.values.to(x)
+        gain = alpha[..., None] * values / (alpha[..., None] ** 2 * values + sigma[..., None] ** 2)
+        means = self.means.to(x) + torch.einsum("kde,bke->bkd", self.vectors.to(x), gain * z)
+        return torch.einsum("bk,bkd->bd", log_joint.softmax(1), means).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._project(x, *self._scales(x, t))[1].logsumexp(1)
+
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        index = torch.arange(count, device=self.means.device)
+        u = keyed_uniform(seed, index, DATA, 0, 1)[:, 0]
+        k = torch.searchsorted(self.log_weights.double().exp().cumsum(0), u).clamp(
+            max=len(self.means) - 1
+        )
+        z = keyed_normal(seed, index, DATA_NOISE, 0, self.means.shape[1]).to(self.means)
+        x = self.means[k]
+        for j in k.unique().tolist():  # one by one, since axes of every sample take much memory
+            rows = k == j
+            x[rows] += (self.values[j].sqrt() * z[rows]) @ self.vectors[j].T
+        return x.reshape(count, *(self.shape or ()))
+
+    @cached_property
+    def moments(self) -> Moments:  # type: ignore[override]
+        r"""The mean and covariance of the data."""
+
+        weights = self.log_weights.double().exp()
+        means, vectors = self.means.double(), self.vectors.double()
+        mean = weights @ means
+        inside = torch.einsum("k,kde,ke,kfe->df", weights, vectors, self.values.double(), vectors)
+        between = (weights * (means - mean).T) @ (means - mean)
+        return from_covariance(mean.reshape(self.shape or (-1,)), inside + between)
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        check_labels(value, len(self.means))
+
+    def _project(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Each component's axes of the deviation, (B, K, D), and its joint log-density, (B, K)."""
+
+        alpha, sigma = alpha[..., None], sigma[..., None]
+        deviation = x.flatten(1)[:, None] - alpha * self.means.to(x)
+        z = torch.einsum("kde,bkd->bke", self.vectors.to(x), deviation)
+        variance = alpha**2 * self.values.to(x) + sigma**2
+        log_prob = -(z**2 / variance + torch.log(2 * math.pi * variance)).sum(-1) / 2
+        return z, log_prob + self.log_weights.to(x)
+
+
+@checked
+class GaussianOracle(MixtureOracle):
+    r"""Creates the exact score model of a Gaussian.
+
+    Its flow is :math:`x_s = \alpha_s m + U \sqrt{(\alpha_s^2 l + \sigma_s^2) / (\alpha_t^2 l +
+    \sigma_t^2)} \, U^T (x_t - \alpha_t m)`.
+
+    Arguments:
+        mean: The mean, with shape (*).
+        covariance: The covariance, with shape (D, D), or the standard deviation.
+        process: The process. By default, EDM's.
+    """
+
+    conditions = ()
+
+    def __init__(
+        self,
+        mean: Tensor,
+        covariance: Tensor | float,
+        process: Process | None = None,
+    ) -> None:
+        mean = as_floats("mean", mean, least=1)
+        covariance = as_floats("covariance", covariance, dtype=mean.dtype)
+        check_points("mean", mean, least=1)
+        super().__init__(
+            mean[None], covariance[None] if covariance.ndim else covariance, None, process
+        )
+
+    def flow(self, x: Tensor, start: float, stop: float) -> Tensor:
+        r"""Returns where the probability flow carries states from one time to another.
+
+        Arguments:
+            x: States at `start`, with shape (B, *).
+            start: The first time.
+            stop: The last time.
+        """
+
+        check_shape(self, tuple(x.shape[1:]), "x")
+        times = self._span(start, stop)
+        alpha, sigma = (scale.to(x) for scale in self.process.scales(times))
+        mean, values, vectors = (b[0].to(x) for b in (self.means, self.values, self.vectors))
+        variance = alpha[:, None] ** 2 * values + sigma[:, None] ** 2
+        z = (x.flatten(1) - alpha[0] * mean) @ vectors * (variance[1] / variance[0]).sqrt()
+        return (alpha[1] * mean + z @ vectors.T).reshape(x.shape)
+
+
+@checked
+class KernelOracle(Oracle):
+    r"""Creates the exact score model of data under a Gaussian kernel: a mixture of as many parts.
+
+    .. math:: D(x) = \sum_i r_i \Big( y_i + \frac{\alpha h^2}{\alpha^2 h^2 + \sigma^2}
+        (x - \alpha y_i) \Big)
+
+    Arguments:
+        data: The data :math:`y`, with shape (N, *).
+        width: The standard deviation h of the kernel.
+        process: The process. By default, EDM's.
+        labels: The classes of the data, with shape (N,), if the label shall be a condition.
+
+    Condition:
+        label: The class that data is from, with shape (B,).
+    """
+
+    def __init__(
+        self,
+        data: Tensor,
+        width: float,
+        process: Process | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
+        data, width = as_data("data", data), as_number("width", width)
+        labels = None if labels is None else labels_of(labels, len(data))
+        super().__init__()
+        if not 0 < width < math.inf:
+            raise ValueError(f"width must be a positive number, but is {width}.")
+        check_points("data", data, least=1)
+        self.process, self.width = known_process(process), width
+        self.shape = tuple(data.shape[1:])
+        self.points = torch.nn.Buffer(data.flatten(1))
+        self.squares = torch.nn.Buffer(self.points.square().sum(1))
+        self.labels = None if labels is None else torch.nn.Buffer(labels)
+        self.conditions = () if labels is None else ("label",)
+        self._know(self.points.double().square().mean() + width**2, width**2)
+
+    def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        count_call()
+        alpha, sigma = self._scales(x, t)
+        variance = alpha**2 * self.width**2 + sigma**2
+        log_joint = self._log_joint(x, alpha, variance)
+        if label is not None and self.labels is not None:
+            log_joint = log_joint.masked_fill(self.labels != self._label(label, x), -math.inf)
+        mean = log_joint.softmax(1) @ self.points.to(x)
+        gain = alpha * self.width**2 / variance
+        return (mean + gain * (x.flatten(1) - alpha * mean)).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        wide = x.double()  # squares that nearly cancel are divided by the square of the width
+        alpha, sigma = self._scales(wide, t)
+        variance = alpha**2 * self.width**2 + sigma**2
+        d = self.points.shape[1]
+        square = wide.flatten(1).square().sum(1) / variance[:, 0]
+        points = self.points.double()
+        products = (alpha * wide.flatten(1)) @ points.T - alpha**2 * points.square().sum(1) / 2
+        joint = (products / variance).logsumexp(1) - math.log(len(points))
+        found = joint - square / 2 - d / 2 * torch.log(2 * math.pi * variance[:, 0])
+        return found.to(x.dtype)
+
+    def data(self, count: int, *, seed: int = 0) -> Tensor:
+        index = torch.arange(count, device=self.points.device)
+        i = (keyed_uniform(seed, index, DATA, 0, 1)[:, 0] * len(self.points)).long()
+        z = keyed_normal(seed, index, DATA_NOISE, 0, self.points.shape[1]).to(self.points)
+        return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
+
+    @cached_property
+    def moments(self) -> Moments:  # type: ignore[override]
+        r"""The mean and covariance of the data."""
+
+        known = moments(self.points)
+        mean = known.mean.reshape(self.shape or (-1,))
+        return Moments(mean, known.basis, known.variances + self.width**2)
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        if self.labels is not None:
+            check_labels(value, int(self.labels.max()) + 1)
+
+    def _log_joint(self, x: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
+        r"""The log-densities of the parts up to what they share, with shape (B, N)."""
+
+        products = (alpha * x.flatten(1)) @ self.points.to(x).T
+        return (products - alpha**2 * self.squares.to(x) / 2) / variance
+
+
+def check_labels(label: Tensor, classes: int) -> None:
+    r"""Refuses labels that are not whole numbers below a number of classes."""
+
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
+    if not bool(((label >= 0) & (label < classes)).all()):
+        wrong = label[(label < 0) | (label >= classes)][0].item()
+        raise ValueError(f"label must lie in [0, {classes - 1}], but one is {wrong}.")

@@ -1,0 +1,1 @@
+r"""Forward processes and their schedules."""

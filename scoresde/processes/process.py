@@ -1,0 +1,317 @@
+r"""Forward processes: how signal and noise are scaled.
+
+A process turns data into noise through the linear SDE :math:`dx = f(t) x \, dt + g(t) \, dw`,
+whose transition kernel is
+
+.. math:: p(x_t \mid x_0) = \mathcal{N}(x_t \mid \alpha_t x_0, \sigma_t^2 I) .
+
+A subclass only says what :math:`\log \alpha` and :math:`\log \sigma` are. With
+:math:`\lambda = \log (\alpha / \sigma)`, the rest follows: :math:`f = \partial_t \log \alpha_t` and
+:math:`g^2 = \partial_t \sigma_t^2 - 2 f \sigma_t^2 = -2 \sigma_t^2 \, \partial_t \lambda`.
+
+References:
+    | Variational Diffusion Models (Kingma et al., 2021), appendix L
+    | https://arxiv.org/abs/2107.00630
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import Door, checked, with_doors
+from solvers.doors.values import WORD, as_device, as_shape, as_whole
+from solvers.noise.brownian import START, keyed_normal
+from solvers.shapes import align
+
+from ..doors.amounts import positive
+from ..doors.data import as_seeds, as_state, as_times
+from ..doors.warning import warn
+
+CHECKED = 1025  # times at which a process is looked at
+PRIOR_GAP = 1e-2  # nats per dimension from which on a warning is due
+NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
+SLACK, ROUNDING = (
+    1e-6,
+    2.0**-23,
+)  # of times in float32: of their own, and of what they are differences of
+Use = Literal["sampling", "likelihood", "encoding"]
+
+
+OF_TIME: dict[str, dict[str, Door]] = {
+    **{
+        name: {"t": as_times} for name in ("log_scales", "scales", "log_snr", "rates", "diffusion")
+    },
+    "time": {"log_snr": as_times},
+    "drift": {"x": as_state, "t": as_times},
+}  # the functions of time of a process, and the doors of their arguments
+
+
+class Process(ABC):
+    r"""Abstract forward process, with domain [`t_min`, `t_max`].
+
+    Attributes:
+        t_min: The first time, of data.
+        t_max: The last time, of noise.
+        has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
+        grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
+    """
+
+    instead: ClassVar[str] = "; pass ss.VP() or another"
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        r"""Gives the functions of time that a process defines the doors of all."""
+
+        super().__init_subclass__(**keywords)
+        with_doors(cls, OF_TIME)
+
+    t_min: float
+    t_max: float
+    has_scales: ClassVar[bool] = True
+    grid: ClassVar[str] = "logistic"
+
+    @property
+    def said_levels(self) -> tuple[float | None, float | None]:
+        r"""The least and the largest noise level where the user named them."""
+
+        return None, None
+
+    @abstractmethod
+    def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\log \alpha_t` and :math:`\log \sigma_t`, with the shape of `t`."""
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\alpha_t` and :math:`\sigma_t`, with the shape of `t`."""
+
+        log_alpha, log_sigma = self.log_scales(t)
+        return log_alpha.exp(), log_sigma.exp()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""Returns :math:`\lambda_t = \log (\alpha_t / \sigma_t)`, with the shape of `t`."""
+
+        log_alpha, log_sigma = self.log_scales(t)
+        return log_alpha - log_sigma
+
+    @abstractmethod
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""Returns the inverse of :meth:`log_snr`, inside the domain."""
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, like `t`."""
+
+        # backwards, which for a handful of small operations is 5 times faster than forwards
+        pull = torch.func.vjp(self.log_scales, t.detach())[1]
+        one, zero = torch.ones_like(t), torch.zeros_like(t)
+        return pull((one, zero))[0], pull((one, -one))[0]
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the drift :math:`f(t) x`, with shape (B, *)."""
+
+        return align(self.rates(t)[0].to(x), x) * x
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        r"""Returns the diffusion :math:`g(t)`, with the shape of `t`."""
+
+        return self.scales(t)[1] * torch.sqrt(-2 * self.rates(t)[1])
+
+    def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`.
+
+        Arguments:
+            x: Clean data, with shape (B, *).
+            t: The time, with shape () or (B,).
+            z: Standard noise, with shape (B, *).
+        """
+
+        x, z = as_state("x", x), as_state("z", z)
+        alpha, sigma = (align(scale, x) for scale in self.scales(t))
+        return alpha * x + sigma * z
+
+    def prior_std(self) -> float:
+        r"""Returns the standard deviation :math:`\sigma` of the prior, at `t_max`."""
+
+        return float(self.scales(torch.tensor(self.t_max, dtype=torch.float64))[1])
+
+    @checked
+    def prior_sample(
+        self,
+        shape: tuple[int, ...],
+        *,
+        seed: int | Tensor = 0,
+        first_index: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        r"""Draws from the prior :math:`\mathcal{N}(0, \sigma_{t_{max}}^2 I)`.
+
+        Arguments:
+            shape: The shape (B, *).
+            seed: The seed, or one per sample. Row i depends on it and on `first_index + i` alone, or
+                on its own seed.
+            first_index: The index of the first sample.
+            dtype: The dtype. By default, PyTorch's.
+            device: The device. By default, the CPU.
+        """
+
+        device = as_device("device", device)
+        shape = as_shape("shape", shape, device)
+        first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
+        seed = as_seeds("seed", seed, shape[0])
+        index = torch.arange(first_index, first_index + shape[0], device=device)
+        if isinstance(seed, Tensor):
+            index, seed = torch.zeros_like(index), seed.to(index.device)
+        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
+        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        r"""Returns the log-density of the prior in nats, with shape (B,), in float64."""
+
+        z, std = as_state("z", z), self.prior_std()
+        square = (z.flatten(1).double() / std).square().sum(1)
+        return -square / 2 - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
+
+    @checked
+    def prior_gap(self, data_std: float = 1.0) -> float:
+        r"""Returns the KL divergence from the prior to :math:`p(x_{t_{max}} \mid x_0)`.
+
+        It is :math:`\alpha^2 s^2 / (2 \sigma^2)` nats per dimension, for data of root mean square s.
+        """
+
+        return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
+
+    @checked
+    def noise_level(self, t: float) -> float:
+        r"""Returns :math:`\sigma_t / \alpha_t`."""
+
+        return math.exp(-float(self.log_snr(_time(t))))
+
+    @checked
+    def at_noise_level(self, level: float) -> float:
+        r"""Returns the time at which :math:`\sigma_t / \alpha_t` is `level`, inside the domain."""
+
+        return float(self.time(-_time(positive("level", level)).log()))
+
+    @checked
+    def start_of(self, use: Use) -> float:
+        r"""Returns the default of `t_min` for a use, by its noise level.
+
+        Sampling goes down to the least noise level that the user named.
+        """
+
+        level, least = NOISE_LEVELS[use], self.said_levels[0]
+        named = use == "sampling" and least is not None and least < level
+        if named or self.noise_level(self.t_max) <= level:
+            return self.t_min
+        return self.at_noise_level(level)
+
+    @checked
+    def describe(self, t: float) -> str:
+        r"""Returns a time in words."""
+
+        return f"t={t:.4g} (sigma/alpha={self.noise_level(t):.3g})"
+
+    def inside(self, name: str, times: Tensor) -> Tensor:
+        r"""Returns times inside the domain: beyond its ends by no more than float32 rounds, the ends.
+
+        The first and the last of a grid are the ends already if they are so in float32.
+
+        Arguments:
+            name: What they are called.
+            times: The times, with shape (), or those of a grid, with shape (n, \*).
+
+        Raises:
+            ValueError: If one is outside by more.
+        """
+
+        low, high = times.min().item(), times.max().item()
+        slack = max(SLACK * self.t_min, min(ROUNDING * self.t_max, 0.01 * self.t_min))
+        if low >= self.t_min - slack and high <= self.t_max * (1 + SLACK):
+            times = times.clamp(self.t_min, self.t_max)
+            for i in (0, -1) if times.ndim else ():
+                for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
+                    times[i] = torch.where((times[i] - end).abs() <= near, end, times[i])
+            return times
+        found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
+        cure = ""
+        if low == 0 < self.t_min:
+            cure = "; leave out the final 0 of other libraries' grids, for which the last denoising stands"
+        raise ValueError(
+            f"{name} must lie in [{self.t_min:.9g}, {self.t_max:.9g}], the domain of "
+            f"{type(self).__name__}, but {found}{cure}."
+        )
+
+    def check_inside(self, name: str, t: float) -> float:
+        r"""Returns a time inside the domain, as :meth:`inside` does."""
+
+        return float(self.inside(name, _time(positive(name, t, zero=True))))
+
+    def _check(self) -> None:
+        self._check_ends()
+        t = torch.linspace(self.t_min, self.t_max, CHECKED, dtype=torch.float64)
+        log_snr = self.log_snr(t)
+        if not bool(log_snr.isfinite().all()):
+            where = float(t[~log_snr.isfinite()][0])
+            near = "; 1 - 2**-30 is as near to 1 as it needs" if where == self.t_max == 1 else ""
+            raise ValueError(
+                f"{type(self).__name__} has no finite log-SNR at t={where:.4g}; choose t_min and "
+                f"t_max so that signal and noise are positive between them{near}."
+            )
+        if not bool((log_snr.diff() < 0).all()):
+            where = float(t[:-1][log_snr.diff() >= 0][0])
+            raise ValueError(
+                f"log-SNR must decrease in time, but it does not at t={where:.4g}; data is at "
+                "t_min and noise at t_max."
+            )
+        rising = self.rates(t)[1] >= 0
+        if bool(rising.any()):
+            raise ValueError(
+                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; between the ends it must "
+                "not turn."
+            )
+        few = t[:: (CHECKED - 1) // 32]
+        f = self.drift(torch.ones_like(few)[:, None], few)[:, 0]
+        self.check_rates(f, self.diffusion(few), few)
+        gap = self.prior_gap()
+        if gap > PRIOR_GAP:
+            warn(
+                f"at t_max={self.t_max:.4g}, the prior is {gap:.3g} nats per dimension from the "
+                "noised data (of unit variance): samples and likelihoods will be biased; add more "
+                "noise or raise t_max."
+            )
+
+    def _check_ends(self) -> None:
+        for name in ("t_min", "t_max"):
+            positive(name, getattr(self, name), zero=True)
+        if not self.t_min < self.t_max:
+            raise ValueError(f"need 0 <= t_min < t_max, but got {self.t_min} and {self.t_max}.")
+
+    def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
+        r"""Refuses a drift f(t) and a diffusion g(t) that are not those of the scales."""
+
+        sigma = self.scales(t)[1]
+        log_alpha_rate, log_snr_rate = Process.rates(self, t)
+        want = {"drift": log_alpha_rate, "diffusion": sigma * torch.sqrt(-2 * log_snr_rate)}
+        for (name, right), given in zip(want.items(), (f, g), strict=True):
+            wrong = (given - right).abs() > 1e-4 * right.abs() + 1e-8
+            if bool(wrong.any()):
+                i = int(wrong.nonzero()[0])
+                raise ValueError(
+                    f"the {name} at t={t[i]:.4g} is {given[i]:.6g}, but alpha and sigma imply "
+                    f"{right[i]:.6g}: f = d log alpha/dt and g^2 = d sigma^2/dt - 2 f sigma^2."
+                )
+
+
+with_doors(Process, OF_TIME)
+
+
+def _time(t: float) -> Tensor:
+    return torch.tensor(t, dtype=torch.float64)
+
+
+def check_process(process: object) -> None:
+    r"""Refuses what is not a process."""
+
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")

@@ -1,0 +1,143 @@
+r"""The processes of the field: each says how signal and noise are scaled for a schedule."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+
+from .process import Process, Use
+from .schedules import Geometric, Karras, LinearBeta, Logit, Schedule, softplus
+
+
+@dataclass(frozen=True, repr=False)
+class Scheduled(Process):
+    r"""Abstract process of a noise schedule.
+
+    Arguments:
+        schedule: The noise schedule.
+        t_min: The first time. By default, the schedule's.
+        t_max: The last time. By default, the schedule's.
+    """
+
+    schedule: Schedule
+    t_min: float = field(default=math.nan)
+    t_max: float = field(default=math.nan)
+    grid: ClassVar[str] = "rho"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise TypeError(
+                f"schedule must be a schedule such as ss.Cosine(), but is {self.schedule!r}."
+            )
+        for name, default in zip(("t_min", "t_max"), self.schedule.domain, strict=True):
+            said = getattr(self, name)
+            if isinstance(said, float) and math.isnan(said):
+                object.__setattr__(self, name, default)
+        self._check()
+
+    @property
+    def said_levels(self) -> tuple[float | None, float | None]:
+        return self.schedule.said
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self.schedule.inverse(log_snr).clamp(self.t_min, self.t_max)
+
+    def __repr__(self) -> str:
+        uses = ", ".join(f"{use} from {self.start_of(use):.3g}" for use in get_args(Use)[:2])
+        span = f"t in [{self.t_min:.3g}, {self.t_max:.3g}]"
+        return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class VP(Scheduled):
+    r"""Creates a variance preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    schedule: Schedule = field(default_factory=LinearBeta)
+
+    def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_snr = self.schedule(t)
+        return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr) / 2
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class SubVP(Scheduled):
+    r"""Creates a sub-VP process, with the :math:`\alpha` of VP and its :math:`\sigma` squared.
+
+    The schedule is the one of VP.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (29)
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    schedule: Schedule = field(default_factory=LinearBeta)
+
+    def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_snr = self.schedule(t)
+        return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        # With r = alpha / sigma and sigma = 1 - alpha^2, 1 / alpha - alpha = 1 / r = 2 sinh(s) for
+        # alpha = exp(-s), and the log-SNR of VP is -log(exp(2 s) - 1) / 2.
+        s = torch.asinh(torch.exp(-log_snr) / 2)
+        return self.schedule.inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class VE(Scheduled):
+    r"""Creates a variance exploding process, :math:`\alpha = 1`.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
+        | https://arxiv.org/abs/2011.13456
+    """
+
+    schedule: Schedule = field(default_factory=Geometric)
+
+    def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), -self.schedule(t)
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class EDM(VE):
+    r"""Creates the process :math:`\alpha = 1, \sigma = t`, with t in [0.002, 80] by default.
+
+    References:
+        | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
+        | https://arxiv.org/abs/2206.00364
+    """
+
+    schedule: Schedule = field(default_factory=Karras)
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class Interpolant(Scheduled):
+    r"""Creates a linear interpolant, :math:`\alpha + \sigma = 1`, as in rectified flow.
+
+    Flow libraries count time the other way: data is at t = 0 here.
+
+    References:
+        | Flow Straight and Fast (Liu et al., 2023), equation (1)
+        | https://arxiv.org/abs/2209.03003
+    """
+
+    schedule: Schedule = field(default_factory=Logit)
+    grid: ClassVar[str] = "logistic"
+
+    def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_snr = self.schedule(t)
+        return -softplus(-log_snr), -softplus(log_snr)

@@ -1,0 +1,1 @@
+r"""Reverse processes as problems that a solver solves."""

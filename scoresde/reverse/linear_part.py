@@ -1,0 +1,198 @@
+r"""The linear parts in which reverse processes are solved.
+
+With data of mean m and variances l along some axes, and :math:`z = X - m`, the denoised data is
+:math:`m + \rho z` plus a remainder, :math:`\rho = l / (l + s^2)`, at the noise level
+:math:`s = \sigma / \alpha = e^{-\lambda}`. So the equation of :mod:`scoresde.reverse.reverse` is
+
+.. math:: dz = -(1 + \eta^2) \frac{s^2}{l + s^2} z \, d\lambda
+    + (1 + \eta^2) \frac{s}{\sqrt{l + s^2}} N \, d\lambda + \eta \sqrt 2 \, s \, dw , \qquad
+    N = \frac{\sqrt{l + s^2}}{s} (D - m - \rho z) ,
+
+along each axis, and its linear part is solved exactly,
+
+.. math:: \Phi = \Big( \frac{l + s'^2}{l + s^2} \Big)^{(1 + \eta^2) / 2} , \qquad
+    \mathrm{std}^2 = (l + s'^2) \Big( 1 - \Big( \frac{l + s'^2}{l + s^2} \Big)^{\eta^2} \Big) .
+
+The variance l is a choice. At l = 0, N is the denoised data: the form of DPM-Solver++. At
+:math:`l = \infty`, up to a constant factor, N is minus the noise: that of DDIM's
+:math:`\epsilon` and DPM-Solver. At the variance of the data, Gaussian data leave N = 0, and steps of
+any size are exact.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from solvers.problem import Linear
+
+from ..processes.process import Process
+
+Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
+QUIET = 18.0  # log-SNR by which a time is quieter than another, all of whose variance is then fresh in float64
+CONVENTIONS = ("canonical", "ddim", "k_diffusion")
+
+
+@dataclass(frozen=True)
+class Frame(Linear):
+    r"""The linear part for some variances, in the clock :math:`\lambda`.
+
+    Arguments:
+        process: The process.
+        variances: The variances l, with shape (c,), in [0, inf].
+        noise: The integral of :math:`\eta^2` over steps.
+    """
+
+    process: Process
+    variances: Tensor
+    noise: Noise
+
+    def total(self, t: Tensor) -> Tensor:
+        r"""Returns :math:`l + s^2`, with shape (\*, c); 1 where l is infinite."""
+
+        total = self.variances + torch.exp(-2 * t)[..., None]
+        return torch.where(self._flat, 1.0, total) if self._any_flat else total
+
+    @cached_property
+    def _flat(self) -> Tensor:
+        return self.variances.isinf()
+
+    @cached_property
+    def _any_flat(self) -> bool:
+        return bool(self._flat.any())
+
+    def decay(self, s: Tensor, t: Tensor) -> Tensor:
+        return self._decay(s, t, (1 + self._eta2(s, t))[..., None])
+
+    def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        rate = (1 + self._eta2(s, t))[..., None]
+        level = torch.exp(-u)[..., None]
+        return rate * level / self.total(u).sqrt() * self._decay(u, t, rate)
+
+    def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
+        eta2 = self._eta2(s, t)[..., None]
+        gained = -torch.expm1(eta2 * (self.total(t) / self.total(s)).log()) * self.total(t)
+        if self._any_flat:
+            flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
+            gained = torch.where(self._flat, flat, gained)
+        return gained.clamp(min=0).sqrt()
+
+    @property
+    def quiet(self) -> "Frame":
+        return replace(self, noise=constant_noise(0.0))
+
+    def level(self, t: Tensor) -> Tensor:
+        return torch.exp(-t)
+
+    def time_of(self, level: Tensor) -> Tensor:
+        ends = self.process.log_snr(
+            torch.tensor([self.process.t_max, self.process.t_min], dtype=torch.float64)
+        )
+        return (-level.log()).clamp(*ends.tolist())
+
+    def beyond(self, s: Tensor, t: Tensor) -> Tensor:
+        return t + self.noise(s, t).clamp(max=QUIET)
+
+    def variable(self, name: str, t: Tensor) -> Tensor:
+        variables = {"clock": lambda: t, "noise_level": lambda: torch.exp(-t),
+                     "time": lambda: self.process.time(t)}  # fmt: skip
+        return variables[name]()
+
+    def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the a and b of :math:`N = a z + b (D - m)`, with shape (\*, c)."""
+
+        level, total = torch.exp(-t)[..., None], self.total(t)
+        b = total.sqrt() / level  # the total is 1 where the variance is infinite
+        ratio = torch.where(self._flat, 1, self.variances / total)
+        return -b * ratio, b
+
+    def _eta2(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""The mean of :math:`\eta^2` over steps."""
+
+        return self.noise(s, t) / torch.where(t == s, 1.0, t - s)
+
+    def _decay(self, s: Tensor, t: Tensor, rate: Tensor) -> Tensor:
+        # a power by logarithm: that of PyTorch takes another routine for the last entries of a tensor
+        return torch.exp(rate / 2 * (self.total(t) / self.total(s)).log())
+
+
+def constant_noise(eta: float) -> Noise:
+    r"""Returns the noise of a constant :math:`\eta`."""
+
+    return lambda s, t: eta**2 * (t - s)
+
+
+def up_step(eta: float) -> Noise:
+    r"""Returns the noise of DDIM's convention.
+
+    The noise that a step adds is `eta` times that which it adds for :math:`\eta = 1`,
+    :math:`\sigma_u = \eta \, s' \sqrt{1 - s'^2 / s^2}`.
+
+    References:
+        | Denoising Diffusion Implicit Models (Song et al., 2021), equation (16)
+        | https://arxiv.org/abs/2010.02502
+    """
+
+    def noise(s: Tensor, t: Tensor) -> Tensor:
+        added = -torch.expm1(-2 * (t - s)) * eta**2
+        if not bool((added < 1).all()):
+            raise ValueError(
+                f"eta={eta} by the convention of DDIM asks for more noise than a step can hold; "
+                "pass at most 1, or use the canonical convention."
+            )
+        return -torch.log1p(-added) / 2
+
+    return noise
+
+
+def er_noise(eta: float) -> Noise:
+    r"""Returns the noise of ER-SDE-Solver: a step multiplies the state by a ratio of
+
+    .. math:: \phi(s) = s \, (\exp(s^{0.3}) + 10) .
+
+    References:
+        | Elucidating the Solution Space of Extended Reverse-Time SDE (Cui et al., 2023), section 4
+        | https://arxiv.org/abs/2309.06169
+    """
+
+    def rest(t: Tensor) -> Tensor:  # log phi - log s
+        power = torch.exp(-0.3 * t)
+        return power + torch.log1p(10 * torch.exp(-power))
+
+    return lambda s, t: eta**2 * (rest(s) - rest(t))
+
+
+def middle_noise(eta: float, low: float = 0.05, high: float = 1.0) -> Noise:
+    r"""Returns the noise of SA-Solver: a constant :math:`\eta` between two noise levels, else none.
+
+    References:
+        | SA-Solver: Stochastic Adams Solver (Xue et al., 2023), appendix E.1
+        | https://arxiv.org/abs/2309.05019
+    """
+
+    start, stop = -math.log(high), -math.log(low)
+    return lambda s, t: eta**2 * (t.clamp(start, stop) - s.clamp(start, stop))
+
+
+PROFILES: dict[str, Callable[[float], Noise]] = {
+    "constant": constant_noise,
+    "er_sde": er_noise,
+    "sa": middle_noise,
+}
+
+
+def make_noise(profile: str, eta: float, convention: str) -> Noise:
+    r"""Returns the noise of a solver's profile, by the user's convention of eta.
+
+    "canonical" is the :math:`\eta` of the equation; "ddim" scales the noise of a step, also in
+    k-diffusion's ancestral samplers; "k_diffusion" is its square, in that library's SDE samplers.
+    """
+
+    if convention == "ddim":
+        if profile != "constant":
+            raise ValueError(f"eta_convention='ddim' has no meaning for the noise of {profile!r}.")
+        return up_step(eta)
+    return PROFILES[profile](math.sqrt(eta) if convention == "k_diffusion" else eta)

@@ -1,0 +1,295 @@
+r"""Reverse processes as problems: the bridge from :mod:`scoresde` to :mod:`solvers`.
+
+For any :math:`\eta \geq 0`, the marginals of a process are those of the equation
+
+.. math:: dx = \Big( f x - \frac{1 + \eta^2}{2} g^2 \nabla \log p_t(x) \Big) dt + \eta \, g \, dw ,
+
+which runs back in time: the probability flow for :math:`\eta = 0` and the reverse SDE for
+:math:`\eta = 1`. With :math:`D = \mathbb{E}[x_0 \mid x_t]`, and in any clock, it is
+
+.. math:: dx = \big( \dot{(\log \alpha)} \, x + (1 + \eta^2) \, \dot \lambda \, (\alpha D - x) \big)
+    + \eta \, \sigma \sqrt{2 |\dot \lambda|} \, dw .
+
+In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log (\alpha / \sigma)` it is one
+and the same semi-linear equation for all processes,
+
+.. math:: dX = (1 + \eta^2) \, (D - X) \, d\lambda + \eta \sqrt{2} \, e^{-\lambda} dw .
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from solvers import ODE, SDE, Problem, SemiLinear
+from solvers.doors.signatures import checked
+from solvers.problem import Sizes, StateField
+from solvers.shapes import Scalar, align, factors
+
+from ..models.data_moments import Moments
+from ..models.scale import scale_of, smoothness_of
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from .linear_part import Frame, Noise, constant_noise
+
+Clock = Literal["t", "log_snr"]
+LEAP = 0.25  # largest step in log-SNR, per order of the estimate: data of one scale takes about 2
+FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
+
+
+@checked
+def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
+    r"""Returns the reverse SDE in the time of the process, to be integrated from noise to data.
+
+    Arguments:
+        model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
+        eta: The amount of noise :math:`\eta`.
+    """
+
+    return Reverse(model, SDE, eta, "t").problem()  # type: ignore[return-value]
+
+
+@checked
+def probability_flow(model: ScoreModel) -> ODE:
+    r"""Returns the probability flow in the time of the process, to be integrated either way.
+
+    Arguments:
+        model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
+    """
+
+    return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Reverse:
+    r"""The reverse process in the form that a solver solves.
+
+    Arguments:
+        model: The score model.
+        kind: The kind of problem: ODE, SDE or SemiLinear.
+        eta: The amount of noise :math:`\eta`.
+        clock: The time of the problem, "t" or "log_snr".
+        form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root
+            mean square of the data, or "moments" with what the model knows of it. "floored" is the
+            same with no variance far below the others, and "isotropic" if nothing is known.
+        noise: The noise of a semi-linear problem, if it is not that of a constant eta.
+    """
+
+    model: ScoreModel
+    kind: type[Problem]
+    eta: float
+    clock: Clock
+    form: str = "data"
+    noise: Noise | None = None
+
+    def problem(self) -> Problem:
+        r"""Returns the problem."""
+
+        if isinstance(self.model.process, NonlinearProcess):
+            return self._nonlinear(self.model.process)
+        common: dict[str, Any] = {
+            "rows": self._rows,
+            "describe": self._describe,
+            "cost": self.model.cost,
+            "sizes": self._sizes,
+            "pace": (self.model.process.log_snr, self.model.process.time)
+            if self.clock == "t"
+            else None,
+            "longest": LEAP,
+        }
+        if self.kind is SemiLinear:
+            return SemiLinear(
+                partial(_at, self._remainder),
+                self.frame,
+                tabulate=self._remainder,
+                guess=self._guess if self.moments is None else None,
+                **common,
+            )
+        drift = partial(_at, self._linear)
+        if self.kind is SDE:
+            return SDE(drift, self._diffusion, tabulate=self._linear, **common)
+        return ODE(drift, tabulate=self._linear, **common)
+
+    @cached_property
+    def moments(self) -> Moments | None:
+        r"""What is known of the data, if the solver asks for it."""
+
+        if self.kind is not SemiLinear or self.form not in ("moments", "floored"):
+            return None
+        if self.model.moments is None and self.form == "floored":
+            return None
+        if self.model.moments is None:
+            raise ValueError(
+                "moment-matched solvers need the mean and covariance of the data: set "
+                "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
+            )
+        known = self.model.moments
+        if not isinstance(known, Moments):
+            raise TypeError(
+                f"model.moments must be what ss.moments(data) returns, not a {type(known).__name__}."
+            )
+        if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
+            raise ValueError(
+                f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
+                f"have shape {tuple(self.model.shape)}."
+            )
+        return known
+
+    @cached_property
+    def frame(self) -> Frame:
+        r"""The linear part of a semi-linear problem."""
+
+        if self.moments is not None:
+            variances = self.moments.coordinates
+            if self.form == "floored":
+                variances = variances.clamp(min=FLOOR * variances.mean().item())
+        else:
+            known = {"data": 0.0, "noise": torch.inf}.get(self.form, scale_of(self.model) ** 2)
+            variances = torch.tensor([known], dtype=torch.float64)
+        return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
+
+    def to_clock(self, t: Tensor) -> Tensor:
+        r"""Returns the times of the problem from those of the process."""
+
+        return self.model.process.log_snr(t) if self.clock == "log_snr" else t
+
+    def to_time(self, clock: Tensor) -> Tensor:
+        r"""Returns the times of the process from those of the problem."""
+
+        return self.model.process.time(clock) if self.clock == "log_snr" else clock
+
+    def scale(self, t: Tensor) -> Tensor:
+        r"""Returns what states of the problem are multiplied with to have the size of x."""
+
+        return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+
+    def _sizes(self, clock: Tensor) -> Sizes:
+        r"""The sizes of noisy data in units of x.
+
+        With :math:`X = x / \alpha`, the rate of an error is :math:`\partial D / \partial X - 1` in log-SNR, and
+        :math:`\partial D / \partial X` is a covariance over :math:`s^2`: towards noise an error grows at most
+        as the noise level s does. Where the data has Gaussian noise of variance l in it, that covariance
+        is at least :math:`l s^2 / (l + s^2)`, and the error grows at most as :math:`\sqrt{l + s^2}` does.
+        """
+
+        alpha, sigma = self.model.process.scales(self.to_time(clock))
+        fine, coarse = (
+            torch.sqrt(alpha**2 * size**2 + sigma**2)
+            for size in (smoothness_of(self.model), scale_of(self.model))
+        )
+        unit = alpha if self.kind is SemiLinear else torch.ones_like(alpha)
+        return Sizes(unit, alpha, fine, coarse)
+
+    def enter(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the state of the problem from the state x of the process.
+
+        It is x, or :math:`x / \alpha` if semi-linear, or the coordinates of the latter.
+        """
+
+        return self._enter(x, self.scale(t).to(x))
+
+    def leave(self, X: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the state of the process from that of the problem."""
+
+        return self._leave(X, self.scale(t).to(X))
+
+    def seam(self, times: Tensor, x: Tensor) -> Callable[[int, Tensor], Tensor] | None:
+        r"""Returns the way of a state at the i-th of some times to the process and back, if it rounds.
+
+        A run that ends there and one that goes on from it take this way. Noisy runs in one piece take it
+        between their steps, so that they have the same bits.
+        """
+
+        scales = self.scale(times)
+        if self.moments is None and bool((scales == 1).all()):
+            return None
+        scales = scales.to(x)
+        return lambda i, X: self._enter(self._leave(X, scales[i]), scales[i])
+
+    def _enter(self, x: Tensor, scale: Tensor) -> Tensor:
+        X = x / align(scale, x)
+        if self.moments is None:
+            return X
+        known = self.moments.like(x)
+        return known.split(X - known.mean)
+
+    def _leave(self, X: Tensor, scale: Tensor) -> Tensor:
+        if self.moments is not None:
+            known = self.moments.like(X)
+            X = known.join(X) + known.mean
+        return X * align(scale, X)
+
+    def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        process, t = self.model.process, self.to_time(clock)
+        f, slope = process.rates(t)
+        if self.clock == "log_snr":
+            f, slope = f / slope, torch.ones_like(slope)
+        pull = (1 + self.eta**2) * slope
+        return self.model.combine(t, f - pull, pull * process.scales(t)[0], torch.ones_like(t), x)
+
+    def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        t = self.to_time(clock)
+        a, b = self.frame.remainder(clock)
+        alpha = self.scale(t)
+        if self.moments is None:
+            return self.model.combine(t, a[..., 0] / alpha, b[..., 0], alpha, x)
+        known, zeros = self.moments.like(x), torch.zeros_like(t)
+        fields = self.model.combine(t, zeros, zeros + 1, alpha, known.join(x))
+
+        def bind(field: StateField, a: Scalar, b: Scalar) -> StateField:
+            def remainder(z: Tensor) -> Tensor:
+                denoised = field(known.join(z) + known.mean)
+                return a * z + b * known.split(denoised - known.mean)
+
+            return remainder
+
+        columns = zip(fields, factors(a, x), factors(b, x), strict=True)
+        return [bind(*column) for column in columns]
+
+    def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        a, b = self.frame.remainder(clock)
+        variance = scale_of(self.model) ** 2
+        factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]
+        return [lambda X, c=c: c * X for c in factors(factor, x)]  # type: ignore[misc]
+
+    def _diffusion(self, clock: Tensor) -> Tensor:
+        process, t = self.model.process, self.to_time(clock)
+        if self.clock == "log_snr":
+            return self.eta * 2**0.5 * process.scales(t)[1]
+        return self.eta * process.diffusion(t)
+
+    def _rows(self, index: Tensor) -> Problem:
+        return replace(self, model=self.model.rows(index)).problem()
+
+    def _describe(self, clock: float) -> str:
+        time = self.to_time(torch.tensor(clock, dtype=torch.float64))
+        return self.model.process.describe(float(time))
+
+    def _nonlinear(self, process: NonlinearProcess) -> Problem:
+        if self.kind is SemiLinear or self.clock != "t":
+            process.log_scales(torch.zeros(()))  # raises: there are none
+
+        def drift(t: Tensor, x: Tensor) -> Tensor:
+            pull = (1 + self.eta**2) / 2 * process.diffusion(t.double()) ** 2
+            flat = t.reshape(-1) if t.ndim else t
+            score = self.model.score(x, flat)
+            return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
+
+        common: dict[str, Any] = {
+            "rows": self._rows,
+            "describe": self._describe,
+            "longest": LEAP / 10 * (process.t_max - process.t_min),
+        }
+        if self.kind is SDE:
+            return SDE(drift, self._diffusion, **common)
+        return ODE(drift, **common)
+
+
+def _at(
+    tabulate: Callable[[Tensor, Tensor], Sequence[StateField]], clock: Tensor, x: Tensor
+) -> Tensor:
+    clock = clock.reshape(-1)[: len(x)] if clock.ndim > 1 else clock
+    return tabulate(clock[None], x)[0](x)

@@ -1,0 +1,1 @@
+r"""Runs: from the options of a verb to the solution."""

@@ -1,0 +1,140 @@
+r"""How decoding ends: one denoising, and a look at what came out.
+
+A state of the process has about the root mean square :math:`\sqrt{\alpha^2 c^2 + \sigma^2}`, for data of
+root mean square c. By Markov's inequality, no law with this second moment has a share of more than
+:math:`1 / k^2` of samples that are k times as large: so samples that are far larger are no rare ones, but have
+come out of a run that diverged. Where nothing is known of the data, c is the noise level at `t_max`, beyond which
+noise would not cover it.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from solvers import Failure, Solution, SolverError, counting
+from solvers.shapes import row_where
+
+from ..doors.warning import warn
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..processes.process import Process
+from .current import Run, running
+from .options import Settings
+from .transport import transport
+from .trial import warn_of_gain
+
+FAR = 30.0  # times the size due, for all samples at once: a warning
+DIVERGED = 1e4  # and for one sample: a failure
+LAST = "raise t_min, or check the network there"
+
+
+def carried(
+    model: ScoreModel,
+    x: Tensor,
+    times: Tensor,
+    settings: Settings,
+    companion: Tensor | None = None,
+) -> Solution:
+    r"""Carries states to the last of some times, and looks at their size; see :func:`transport`."""
+
+    warn_of_gain(model, times, settings)
+    solution = transport(model, x, times, settings, companion)
+    return _judged(model, x, solution, settings, clean=False)
+
+
+def denoised(
+    model: ScoreModel,
+    x: Tensor,
+    times: Tensor,
+    settings: Settings,
+    companion: Tensor | None = None,
+) -> Solution:
+    r"""Carries states to the last of some times, ended by one denoising; see :func:`transport`."""
+
+    warn_of_gain(model, times, settings)
+    solution = transport(model, x, times, settings, companion)
+    t, whole = solution.times[-1], len(x)
+    clean, failure = [], Failure("nonfinite", (), "")
+    grid = None if settings.adaptive else solution.times
+    with counting() as counter:
+        for rows in torch.arange(whole).split(settings.batch_size or whole):
+            own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
+            with running(Run(settings.method, own, settings.eta or 0.0)) as run:
+                part = model.rows(rows) if len(rows) < whole else model
+                state = solution.x[rows.to(x.device)]
+                clean.append(part.denoise(state, t if t.ndim == 0 else t[rows]))
+            failure = failure if failure.cause else run.blame(failure)
+    calls = max(counter.total // len(clean), 1)
+    ok = torch.tensor([status == "ok" for status in solution.status])
+    found = torch.cat(clean)
+    fine = found.detach().flatten(1).isfinite().all(1).cpu()
+    kept = row_where(ok & fine, found, solution.x)
+    solution = replace(solution, x=kept, calls=solution.calls + calls * ok)
+    if bool((ok & ~fine).any()):
+        words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
+        failure = replace(failure, time=words, cure=failure.cure or LAST)
+        solution = _failed(solution, ok & ~fine, failure, settings)
+    return _judged(model, x, solution, settings, clean=True)
+
+
+def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:
+    r"""The solution of which some samples have failed.
+
+    Raises:
+        SolverError: If the run is not content with a part.
+    """
+
+    if not bool(bad.any()):
+        return solution
+    status = tuple(
+        failure.kind if wrong else known
+        for known, wrong in zip(solution.status, bad.tolist(), strict=True)
+    )
+    solution = replace(solution, status=status)
+    if settings.on_failure == "raise":
+        samples = tuple(bad.nonzero()[:, 0].tolist())
+        raise SolverError(replace(failure, samples=samples), solution)
+    return solution
+
+
+def _judged(
+    model: ScoreModel, start: Tensor, solution: Solution, settings: Settings, *, clean: bool
+) -> Solution:
+    r"""The solution, with samples failed that are absurdly far from prior and data."""
+
+    if isinstance(model.process, NonlinearProcess):  # whose states have no size that is known
+        return solution
+    process, times, c = model.process, solution.times, model.data_scale
+    size = process.noise_level(process.t_max) if c is None else c
+    ends = ((start, times[0], False), (solution.x, times[-1], clean))
+    before, after = (_ratio(process, x, t, size, clean=data) for x, t, data in ends)
+    ok = torch.tensor([status == "ok" for status in solution.status], device=start.device)
+    excess = torch.where(
+        ok, after / before.clamp(min=1), 0.0
+    )  # what starts far away may end there
+    far = (excess.square().sum() / ok.sum().clamp(min=1)).sqrt()
+    overall, worst = torch.stack([far, excess.max()]).tolist()
+    if not (worst > DIVERGED or overall > FAR):
+        return solution
+    where = process.describe(times[-1].flatten()[0].item())
+    if worst > DIVERGED:
+        bad = (excess > DIVERGED).cpu()
+        return _failed(solution, bad, Failure("diverged", (), where), settings)
+    known = (
+        "of the noise at t_max, since nothing is known of the data" if c is None else "of the data"
+    )
+    warn(
+        f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
+        f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller "
+        "steps, less guidance, or another solver."
+    )
+    return solution
+
+
+def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) -> Tensor:
+    r"""The root mean square of each row over that which is due, with shape (B,)."""
+
+    alpha, sigma = process.scales(t)
+    due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
+    return x.detach().flatten(1).square().mean(1).sqrt() / due.to(x)

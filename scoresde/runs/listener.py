@@ -1,0 +1,60 @@
+r"""What happens at each step of a run beside the step: the progress bar, and the user's callback."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Event
+
+from ..processes.custom import NonlinearProcess
+from ..reverse.reverse import Reverse
+from .options import Settings
+from .watched import Watched
+
+REFRESH = 0.1  # seconds between updates of a progress bar without a callback
+
+
+def listener(
+    reverse: Reverse,
+    watch: Watched | None,
+    times: Tensor,
+    samples: range,
+    settings: Settings,
+    progress: Any,
+) -> Callable[[Event], object] | None:
+    r"""What moves the progress bar, and tells the user's callback in terms of the process."""
+
+    if not settings.progress and settings.callback is None:
+        return None
+
+    def told(event: Event) -> object:
+        if settings.progress:
+            share = len(samples) * _done(reverse, times, event)
+            progress.update(samples.start + share - progress.n)
+        if settings.callback is None:
+            return None
+        at, denoised = reverse.to_time(event.time), watch.latest if watch else None
+        rows, x = event.rows, reverse.leave(event.x, at)
+        if rows is None and len(x) > len(samples):  # others fill up a block
+            known = slice(len(samples))
+            x = x[known]
+            denoised = None if denoised is None else denoised[known]
+            event = event._replace(calls=None if event.calls is None else event.calls[known])
+        if settings.batch_size is not None or settings.method.block:  # name those of the whole run
+            rows = (torch.arange(len(x)) if rows is None else rows) + samples.start
+        return settings.callback(event._replace(time=at, x=x, rows=rows, denoised=denoised))
+
+    return told
+
+
+def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
+    r"""The share of the span of log-SNR that is done, averaged over the samples."""
+
+    process = reverse.model.process
+    if isinstance(process, NonlinearProcess) or event.rows is not None:
+        return event.fraction
+    start, stop = process.log_snr(times[[0, -1]])
+    now = process.log_snr(reverse.to_time(event.time))
+    return float(((now - start) / (stop - start)).mean())

@@ -1,0 +1,165 @@
+r"""The noise of a run: one Brownian motion of the process, as its solver sees it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from solvers import ODE, Brownian, Increments, Path
+from solvers.noise.brownian import seeds_of_rows
+from solvers.shapes import align
+
+from ..processes.custom import NonlinearProcess
+from ..reverse.reverse import Reverse
+from .options import Settings
+
+
+@dataclass(frozen=True)
+class Seen(Brownian):
+    r"""Creates a Brownian motion in the clock and the coordinates of a solver.
+
+    Arguments:
+        motion: The motion in the state of the process.
+        clock: The time of the motion from that of the solver.
+        split: The coordinates of a state.
+    """
+
+    motion: Brownian
+    clock: Callable[[Tensor], Tensor]
+    split: Callable[[Tensor], Tensor]
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        w = self.motion.increment(step, self.clock(t0), self.clock(t1))
+        return self.split(w) * self._speed(t0, t1, w).abs().sqrt()
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        found = self.motion.increments(step, self.clock(t0), self.clock(t1), inside)
+        return [self.split(w) * self._speed(t0, t1, w).abs().sqrt() for w in found]
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        w, area = self.motion.increment_and_integral(step, self.clock(t0), self.clock(t1))
+        speed = self._speed(t0, t1, w)
+        root = speed.abs().sqrt()
+        return self.split(w) * root, self.split(area) * root * speed
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        return self.split(self.motion.fresh(step, k))
+
+    def check(self, times: Tensor) -> None:
+        self.motion.check(self.clock(times))
+
+    def rows(self, index: Tensor) -> "Seen":
+        return replace(self, motion=self.motion.rows(index))
+
+    def _speed(self, t0: Tensor, t1: Tensor, w: Tensor) -> Tensor:
+        r"""How fast the clock of the solver runs, averaged over a step."""
+
+        return align(((t1 - t0) / (self.clock(t1) - self.clock(t0))).to(w), w)
+
+
+@dataclass(frozen=True)
+class Normals(Brownian):
+    r"""Creates the motion of given standard normals, of which each step takes the next.
+
+    Arguments:
+        normals: The normals, with shape (n, B, *).
+    """
+
+    normals: Tensor
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        if step >= len(self.normals):
+            raise ValueError(
+                f"noise has {len(self.normals)} rows, but step {step + 1} wants one more."
+            )
+        z = self.normals[step]
+        return z * align((t1 - t0).abs().sqrt().to(z), z)
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        raise ValueError("this solver wants noise inside its steps; pass noise='path'.")
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        raise ValueError("this solver wants integrals of its noise; pass noise='path'.")
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        raise ValueError("this solver wants noise between its steps; pass noise='path'.")
+
+    def rows(self, index: Tensor) -> "Normals":
+        return Normals(self.normals[:, index.to(self.normals.device)])
+
+
+def see_noise(
+    reverse: Reverse, x: Tensor, rows: Tensor, times: Tensor, settings: Settings
+) -> Brownian | None:
+    r"""Returns the noise of some samples, or `None` where there is none.
+
+    Arguments:
+        reverse: The problem.
+        x: The states of these samples, with shape (B, *).
+        rows: Which samples of the run they are.
+        times: The times of the process, by which steps are known, so that part of a run sees what the
+            whole sees.
+        settings: The options.
+    """
+
+    if not settings.method.stochastic and not reverse.eta:
+        given = {"noise": settings.noise is not None,
+                 "eta_convention": settings.eta_convention != "canonical" and settings.eta is None}  # fmt: skip
+        for name in (name for name, is_given in given.items() if is_given):
+            cure = "" if settings.method.solves is ODE else " without eta="
+            raise ValueError(
+                f"{name}= has no effect on {settings.method}{cure}, which adds none; leave it out, or "
+                "use a stochastic solver, such as 'ancestral'."
+            )
+        return None
+    motion = _motion(x, rows, settings)
+    motion = motion if settings.adaptive else motion.on(times)
+    split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
+    process = reverse.model.process
+    free = isinstance(motion, Increments | Normals) or isinstance(process, NonlinearProcess)
+    if free or reverse.clock == "log_snr":  # no clock to translate
+        return motion if reverse.moments is None else Seen(motion, lambda t: t, split)
+    return Seen(motion, process.log_snr, split)
+
+
+def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
+    noise = settings.noise
+    if isinstance(noise, Brownian):
+        return noise.rows(rows) if settings.batch_size else noise
+    if isinstance(noise, Tensor):
+        if noise.shape[2:] != x.shape[1:]:
+            raise ValueError(
+                f"noise must have shape (steps, B, *) with samples of shape {tuple(x.shape[1:])}, but "
+                f"has {tuple(noise.shape)}."
+            )
+        return Normals(noise.to(x)[:, rows.to(x.device)])
+    seed, index = settings.keys(rows)
+    kind = Path if noise_kind(settings) == "path" else Increments
+    return kind(seed, index.to(x.device), x)
+
+
+def keyed_by_rows(settings: Settings, x: Tensor) -> Settings:
+    r"""Returns options whose seeds are of what each row of data holds, beside its own seed and index.
+
+    It is for noise that is added to data: what is edited again then meets noise of which it is
+    independent, while the same row meets the same noise.
+    """
+
+    settings.check_batch(len(x), 0)
+    seeds = seeds_of_rows(*settings.keys(torch.arange(len(x))), x).tolist()
+    return replace(settings, seed=0, first_index=0, seeds=seeds)
+
+
+def noise_kind(settings: Settings) -> str:
+    r"""Returns what the noise of a run is, in a word."""
+
+    if isinstance(settings.noise, str):
+        return settings.noise
+    if settings.noise is None:
+        return "path" if settings.adaptive else "increments"
+    return "given normals" if isinstance(settings.noise, Tensor) else "given motion"

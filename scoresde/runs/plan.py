@@ -1,0 +1,300 @@
+r"""Plans: a solver, its grid and settings, chosen by measurement for one model."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import solvers
+from solvers import Solver
+from solvers.doors.signatures import checked
+from solvers.methods.exponential import ExponentialMultistep
+
+from ..doors.warning import warn
+from ..files import (
+    Entry,
+    check_entries,
+    damaged,
+    each,
+    finite,
+    mapping,
+    read_json,
+    text,
+    write_json,
+)
+from ..models.score_model import ScoreModel
+
+KIND = "plan of scoresde"
+PROBES = 64  # numbers of a tensor that go into a fingerprint
+ENTRIES = {
+    "options": Entry("options by name", mapping),
+    "noise_levels": Entry(
+        "noise levels that are positive and fall, two at least, or none",
+        lambda levels: levels is None or _falling(levels),
+    ),
+    "scales": Entry("lists of finite numbers", each(each(finite))),
+    "model": Entry("the fingerprint of a model", text),
+    "figures": Entry("figures by name", mapping),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    r"""A choice of how to sample, with what it rests on.
+
+    Arguments:
+        options: The options of :func:`scoresde.sample` that it stands for, as plain data.
+        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, where it has
+            no name.
+        scales: What the weights of each step are multiplied with, if they were learned.
+        model: The fingerprint of the model that it was measured on.
+        figures: What was measured, with units in the names.
+
+    Raises:
+        ValueError: If the options name no solver, or noise levels do not fall.
+    """
+
+    options: dict[str, Any]
+    noise_levels: tuple[float, ...] | None = None
+    scales: tuple[tuple[float, ...], ...] = ()
+    model: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_entries(dict(vars(self)), ENTRIES, "the plan: ")
+        if not isinstance(self.options.get("solver"), str):
+            raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
+        solvers.get(self.options["solver"])
+
+    @checked
+    def save(self, file: str | Path) -> Path:
+        r"""Writes the plan as JSON."""
+
+        return write_json(file, KIND, dataclasses.asdict(self))
+
+    @staticmethod
+    @checked
+    def load(file: str | Path) -> "Plan":
+        r"""Reads a plan.
+
+        Raises:
+            ValueError: If the file is no plan.
+        """
+
+        content = read_json(file, KIND)
+        with damaged(file, "plan"):
+            check_entries(content, ENTRIES)
+            levels = content.pop("noise_levels")
+            scales = tuple(tuple(row) for row in content.pop("scales"))
+            plan = Plan(
+                **content, noise_levels=None if levels is None else tuple(levels), scales=scales
+            )
+            solver = plan.solver
+            if scales and levels and isinstance(solver, ExponentialMultistep):
+                wanted = solver.known(len(levels) - 1).tolist()
+                if [len(row) for row in scales] != wanted:
+                    raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}")
+            return plan
+
+    @checked
+    def options_for(self, model: ScoreModel) -> dict[str, Any]:
+        r"""Returns the options for a model, with a warning unless it is the one of the plan."""
+
+        mine = fingerprint(model)
+        if self.model and mine != self.model:
+            warn(
+                f"the plan was measured on the model {self.model}, but this is {mine}; what it "
+                "promises need not hold, so measure again by ss.compare or ss.tune."
+            )
+        options = dict(self.options)
+        if self.noise_levels is not None:
+            options["times"] = self._times(model)
+        if self.scales:
+            options["solver"] = self.solver
+        return options
+
+    @property
+    def solver(self) -> Solver:
+        r"""The solver, with what was learned of it."""
+
+        solver = solvers.get(self.options["solver"])
+        if not self.scales:
+            return solver
+        if not isinstance(solver, ExponentialMultistep):
+            raise ValueError(f"the plan has learned weights, of which {solver} has none.")
+        return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
+
+    def _times(self, model: ScoreModel) -> Tensor:
+        process = model.process
+        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
+        most, least = torch.exp(-process.log_snr(ends)).tolist()
+        levels = torch.tensor(self.noise_levels, dtype=torch.float64)
+        first, last = levels[0].item(), levels[-1].item()
+        if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
+            raise ValueError(
+                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has those from "
+                f"{most:.4g} to {least:.4g}; make a plan for this model."
+            )
+        times = process.time(-levels.log())
+        if abs(first - most) < 1e-6 * most:
+            times[0] = process.t_max
+        return times
+
+    @property
+    def name(self) -> str:
+        r"""What tells the plan from others in tables."""
+
+        content = json.dumps([self.options, self.noise_levels, self.scales])
+        return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
+    def __repr__(self) -> str:
+        return f"Plan({self}{f', measured on {self.model}' if self.model else ''})"
+
+    def _repr_markdown_(self) -> str:
+        figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
+        error = self.figures.get("error")
+        if isinstance(error, dict):
+            figures |= {f"error, {name}": value for name, value in error.items()}
+        rows = {"plan": str(self), "model": self.model, **figures}
+        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
+        return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
+    def __str__(self) -> str:
+        words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
+        if self.noise_levels is not None:
+            words.append(f"{len(self.noise_levels) - 1} steps of its own")
+        if self.scales:
+            words.append("learned weights")
+        return f"{self.options['solver']} ({', '.join(words)})"
+
+
+def _falling(levels: object) -> bool:
+    r"""Whether these are positive numbers, each smaller than the one before."""
+
+    if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
+        return False
+    return levels[-1] > 0 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Returns keywords of which `plan` is replaced by the options it stands for.
+
+    Raises:
+        TypeError: If it is neither a plan nor the name of a file.
+        ValueError: If an option that it stands for is said beside it.
+    """
+
+    keywords = dict(keywords)
+    plan = keywords.pop("plan", None)
+    if plan is None:
+        return keywords
+    if not isinstance(plan, Plan | str | Path):
+        raise TypeError(f"plan must be a Plan or a file, but is a {type(plan).__name__}.")
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
+    for name in fixed & keywords.keys():
+        if keywords[name] is not None:
+            raise ValueError(f"{name}= is what plan= says; pass one of the two.")
+    return {**keywords, **plan.options_for(model)}
+
+
+class Described:
+    r"""Shows of a dataclass of options those that are not the default, each in few words."""
+
+    def __repr__(self) -> str:
+        said = []
+        for option in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if isinstance(value, Tensor):
+                said.append(f"{option.name} of shape {tuple(value.shape)}")
+            elif option.name == "solver" or value is not option.default:
+                words = getattr(value, "__qualname__", None) or str(value)
+                said.append(f"{option.name}={words if len(words) <= 60 else words[:57] + '...'}")
+        return f"{type(self).__name__}({', '.join(said)})"
+
+
+def fingerprint(model: ScoreModel) -> str:
+    r"""Returns what identifies a model: that of its file, or of its process and some of its numbers."""
+
+    if model.fingerprint is not None:
+        return model.fingerprint
+    words = [describe_process(model), str(model.data_std)]
+    hashed = hashlib.sha256()
+    for module in model.modules():
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, Tensor):
+                words.append(_sketch(value))
+            elif callable(value) or name == "predicts":
+                words.append(describe_function(value))
+    words += [_sketch(value) for value in model.state_dict().values()]
+    hashed.update(" ".join(words).encode())
+    return hashed.hexdigest()[:16]
+
+
+def _sketch(value: Tensor) -> str:
+    r"""Some numbers of a tensor, and the sums of all and of their squares."""
+
+    flat = value.detach().flatten().double()
+    some = flat[torch.linspace(0, max(len(flat) - 1, 0), PROBES).long()] if len(flat) else flat
+    numbers = torch.cat([some, flat.sum()[None], flat.square().sum()[None]])
+    return f"{tuple(value.shape)} {numbers.tolist()}"
+
+
+def describe_function(function: object) -> str:
+    r"""Returns what tells a function from others: its name and code, as far as they are known."""
+
+    code = getattr(function, "__code__", None)
+    text = "" if code is None else f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
+    name = getattr(function, "__qualname__", None) or str(function)
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{name} {text}")
+
+
+def describe_process(model: ScoreModel) -> str:
+    r"""Returns the process of a model in words that are the same in every run."""
+
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # where functions happen to be
+
+
+def describe_setup(
+    model: ScoreModel, data: Tensor | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    r"""Returns what two measurements must agree in, for one to go on with the other."""
+
+    known = model.moments
+    return {
+        "model": fingerprint(model),
+        "process": describe_process(model),
+        "moments": None
+        if known is None
+        else digest(torch.cat([known.mean.flatten(), known.variances])),
+        "conditions": describe_conditions(model),
+        "data": None if data is None else f"{len(data)} samples, {digest(data)}",
+        **{name: str(value) for name, value in options.items() if name != "device"},
+    }
+
+
+def describe_conditions(model: ScoreModel) -> dict[str, str]:
+    r"""Returns the conditions that are bound to a model: one value as it is, more by what tells them apart."""
+
+    known: dict[str, str] = {}
+    for module in model.modules():
+        for name, value in getattr(module, "bound", {}).items():
+            known[name] = str(value.item()) if value.numel() == 1 else digest(value)
+    return known
+
+
+def digest(value: Tensor) -> str:
+    r"""Returns what tells a tensor from others."""
+
+    return hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]

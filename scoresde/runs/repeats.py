@@ -1,0 +1,166 @@
+r"""What the default seed has drawn in this process, to say where it draws the same again.
+
+It is the one thing that outlives a run, and changes no result: the seed is the same in every call, so
+that results can be had again, and a loop would draw copies, and a second way over the same times noise that
+is not independent of the first, without a word. Calls that say their seed are not looked at.
+"""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from solvers import Solution
+from solvers.noise.brownian import key_of_rows, keys_of_steps
+
+from ..doors.warning import warn
+from ..models.score_model import ScoreModel
+from .noise import noise_kind
+from .options import Settings
+
+LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
+WATCHING = ("callback", "progress")  # options that change nothing
+_calls: dict[int, None] = {}
+_passes: "deque[_Pass]" = deque(maxlen=PASSES)
+_numbers: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
+_next, _lock = count(), threading.Lock()
+
+
+class _Pass(NamedTuple):
+    r"""A noisy run under the default seed: what its noise was, where it started, and what it came to."""
+
+    noise: tuple[str, int, str]
+    ends: tuple[float, float]
+    steps: frozenset[int]
+    start: int
+    states: frozenset[int]
+
+
+def says_seed(options: Mapping[str, Any]) -> bool:
+    r"""Returns whether the user said a seed."""
+
+    return "seed" in options or options.get("seeds") is not None
+
+
+def is_keyed(solution: Solution) -> bool:
+    r"""Returns whether a run had noise, and not of the user's own."""
+
+    return solution.provenance["noise"] in ("increments", "path")
+
+
+def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, Any]) -> None:
+    r"""Warns if a call without a seed equals an earlier one, and so draws the same.
+
+    Arguments:
+        verb: The name of the verb.
+        model: The model, or models.
+        given: What else it was given: a shape, or data.
+        options: The options.
+    """
+
+    if says_seed(options):
+        return
+    said = {name: value for name, value in options.items() if name not in WATCHING}
+    call = hash((verb, _told(model), _told(given), _told(said)))
+    if not _is_new(call):
+        warn(
+            f"this call of {verb} equals an earlier one, and so does what it draws, since seed=0 by default: "
+            "pass first_index= for the next samples (i * B in the i-th batch), or a seed=. seed=0 says that "
+            "the same is meant, and seed=None draws a seed."
+        )
+
+
+def warn_of_second_pass(
+    z: Tensor, solution: Solution, settings: Settings, *, drawn: bool = False
+) -> None:
+    r"""Warns if a run without a seed goes over times whose noise an earlier one has seen, from elsewhere.
+
+    A run from a state of an earlier one goes on with it, and one from its start is compared with it.
+
+    Arguments:
+        z: Where it started, with shape (B, *).
+        solution: What it came to.
+        settings: Its options.
+        drawn: Whether its start was drawn, and not given, so that nothing can depend on earlier noise.
+    """
+
+    if not is_keyed(solution):
+        return
+    times = solution.times if solution.times.ndim == 1 else solution.times[:, 0]
+    states = [solution.x[:1], *(() if solution.path is None else solution.path[:, :1])]
+    here = _Pass(
+        (noise_kind(settings), settings.first_index, solution.provenance["process"]),
+        (float(times[0]), float(times[-1])),
+        frozenset(keys_of_steps(times).tolist()),
+        int(key_of_rows(z[:1])),
+        frozenset(key_of_rows(torch.cat(states)).tolist()),
+    )
+    with _lock:
+        earlier = list(_passes)
+        _passes.append(here)
+    if drawn or any(here.start in (other.start, *other.states) for other in earlier):
+        return
+    if any(_shares_noise(here, other) for other in earlier):
+        warn(
+            "an earlier run from another start went over these times with the same noise, since seed=0 by "
+            "default, so results depend on one another, and a state that comes from that run on its noise: "
+            "pass another seed=, or first_index= for other samples. seed=0 says that this is meant."
+        )
+
+
+def forget() -> None:
+    r"""Forgets all calls."""
+
+    with _lock:
+        _calls.clear()
+        _passes.clear()
+
+
+def _shares_noise(here: _Pass, other: _Pass) -> bool:
+    if here.noise != other.noise:
+        return False
+    if here.noise[0] == "path":
+        return max(here.ends[1], other.ends[1]) < min(here.ends[0], other.ends[0])
+    return not here.steps.isdisjoint(other.steps)
+
+
+def _is_new(call: int) -> bool:
+    with _lock:
+        known = call in _calls
+        _calls[call] = None
+        while len(_calls) > LIMIT:
+            del _calls[next(iter(_calls))]
+    return not known
+
+
+def _told(value: object) -> object:
+    r"""What tells a value from others, and can be hashed: what it holds, or which object it is."""
+
+    if isinstance(value, ScoreModel | nn.ModuleList | nn.ModuleDict):
+        own = {name: held for name, held in vars(value).items() if not name.startswith("_")}
+        parts = [dict(f(recurse=False)) for f in (value.named_parameters, value.named_buffers)]
+        children = dict(value.named_children())
+        return type(value).__qualname__, _told(own), _told(parts), _told(children)
+    if isinstance(value, nn.Module):  # its weights may be changed by training
+        return _number(value), sum(weight._version for weight in value.parameters())
+    if isinstance(value, Tensor) and not value.is_complex():
+        return tuple(value.shape), int(key_of_rows(value.reshape(1, -1))) if value.numel() else 0
+    if isinstance(value, Mapping):
+        return tuple((name, _told(held)) for name, held in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(map(_told, value))
+    return _number(value) if callable(value) else repr(value)
+
+
+def _number(value: object) -> object:
+    r"""The number of an object, which no other gets when it is gone."""
+
+    try:
+        return _numbers.setdefault(value, next(_next))
+    except TypeError:  # it can have no weak reference, or no hash
+        return id(value)

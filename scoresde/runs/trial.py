@@ -1,0 +1,108 @@
+r"""A trial of noise: what a solver makes of known data on its grid, before the network is called.
+
+Noise that a step puts in is what its method does not expect of the values it remembers: with few steps
+it may be multiplied in place of being forgotten. How much depends on the solver, the grid and the amount of
+noise, and little on the data. For data of two modes and the same size the law is known at all times, and
+solving for some hundred numbers costs no network call.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers import Brownian, Solver
+from solvers.network_calls import uncounted
+
+from ..doors.warning import warn
+from ..models.scale import scale_of
+from ..models.score_model import ScoreModel
+from ..oracles.mixture import MixtureOracle
+from ..processes.custom import NonlinearProcess
+from ..processes.process import Process
+from .options import Settings
+from .transport import make_reverse, transport
+
+MOST = 1.5  # times as large as it should be
+ROWS = 512
+LONGEST = 200  # steps of a trial; more of them are short
+MODES = 0.95  # where they are, as a share of the scale of the data
+EXACT = ("moments", "floored")  # forms that know more of the data than its scale
+
+
+class _Trial(NamedTuple):
+    process: Process
+    scale: float
+    method: Solver
+    times: tuple[float, ...]
+    clock: Any
+    eta: float | None
+    eta_convention: Any
+    noise: Any
+
+
+def warn_of_gain(model: ScoreModel, times: Tensor, settings: Settings) -> None:
+    r"""Warns if a noisy run on some times makes data of the size of a model's too large.
+
+    Arguments:
+        model: The score model.
+        times: The times of the run, with shape (n + 1,), or (n + 1, B), of which the first sample's are tried.
+        settings: The options.
+    """
+
+    method, steps = settings.method, len(times) - 1
+    if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
+        return
+    if not (method.stochastic or make_reverse(model, settings).eta) or method.form in EXACT:
+        return
+    trial = _Trial(
+        model.process,
+        scale_of(model),
+        method,
+        tuple((times if times.ndim == 1 else times[:, 0]).tolist()),
+        settings.clock,
+        settings.eta,
+        settings.eta_convention,
+        "path" if settings.noise == "path" or isinstance(settings.noise, Brownian) else None,
+    )
+    try:
+        found = _known_gain(trial)
+    except TypeError:  # a process or a solver of one's own that cannot be hashed
+        found = _gain(trial)
+    if found > MOST:
+        warn(
+            f"in {steps} noisy steps, {method} makes data of two modes of the size {trial.scale:.3g} come out "
+            f"{found:.3g} times as large as it is, so samples are likely to be too large; take more steps, less "
+            "noise, or a solver meant for few noisy steps, such as 'ancestral' or 'er_sde'."
+        )
+
+
+def _gain(trial: _Trial) -> float:
+    r"""How many times too large data of two modes comes out."""
+
+    alpha, sigma = trial.process.scales(torch.tensor(trial.times, dtype=torch.float64)[[0, -1]])
+    place = torch.tensor([[MODES], [-MODES]], dtype=torch.float64) * trial.scale
+    model = MixtureOracle(place, trial.scale * (1 - MODES**2) ** 0.5, process=trial.process)
+    settings = Settings(
+        trial.method,
+        times=torch.tensor(trial.times, dtype=torch.float64),
+        clock=trial.clock,
+        eta=trial.eta,
+        eta_convention=trial.eta_convention,
+        noise=trial.noise,
+        on_failure="partial",
+    )
+    assert settings.times is not None
+    with torch.no_grad(), uncounted():
+        x = alpha[0] * model.data(ROWS) + model.process.prior_sample(
+            (ROWS, 1), dtype=torch.float64
+        ) * (sigma[0] / model.process.prior_std())
+        x = transport(model, x, settings.times, settings).x
+    size = float(
+        x.square().mean().sqrt() / (alpha[1] ** 2 * trial.scale**2 + sigma[1] ** 2).sqrt()
+    )
+    return size if size == size else float("inf")
+
+
+_known_gain = lru_cache(maxsize=1024)(_gain)

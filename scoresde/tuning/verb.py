@@ -1,0 +1,271 @@
+r"""The search for a plan: solver, order and grid."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import solvers as catalogue
+from solvers import SemiLinear, Solver
+from solvers.doors.signatures import checked
+
+from ..comparing.bench import Bench, bind, sample_shape, spread
+from ..comparing.cells import Cell, by_name, cells, check_choice, check_tolerance
+from ..comparing.reference import rms
+from ..metrics import Distance, check_distances, energy_distance
+from ..models.checks import check_count, check_data
+from ..models.scale import start_of
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..runs.grids import model_grid
+from ..runs.options import check_model
+from ..runs.plan import Plan, describe_setup
+from ..runs.progress import bar as progress_bar
+from .learn import learn
+from .objective import Objective
+from .refine import refine
+from .teacher import Teacher
+
+GRIDS = ("rho", "log_snr", "tan", "asinh", "logistic")
+SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
+SMALL = 16  # samples of the first look
+
+
+@checked
+def tune(
+    model: ScoreModel,
+    budget: int,
+    *,
+    solvers: Sequence[str | Solver] | None = None,
+    grids: Sequence[str] = GRIDS,
+    metric: str = "error",
+    data: Tensor | None = None,
+    samples: int = 64,
+    seed: int = 0,
+    held_out: int = 256,
+    learned: bool = False,
+    reference_tolerance: float = 1e-4,
+    file: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Plan:
+    r"""Searches for the best way to spend some calls on a sample.
+
+    First every solver is tried on every grid, with few samples and then with more. The best ones
+    get grids of their own: dynamic programming over a teacher's path (see :mod:`.teacher`), and
+    then each time is moved as long as that helps. The plan says what it reaches with noise that
+    chose nothing, beside the best of what was there before.
+
+    Arguments:
+        model: The score model.
+        budget: The most calls per sample, the last denoising included.
+        solvers: The solvers to choose from. By default, all deterministic ones for diffusions.
+        grids: The grids to start from.
+        metric: What is made small: "error", the mean root mean square difference of samples from
+            the exact flow's; or a distance to data, as in :func:`scoresde.compare`.
+        data: Data, with shape (M, *): for a distance, of which one half chooses and the other judges,
+            and to report the energy distance.
+        samples: The samples that choose.
+        seed: The seed of their noise; the next one is held out.
+        held_out: The samples that judge.
+        learned: Whether to learn the weights too, by gradients of the error through the solver.
+        reference_tolerance: The tolerance of the exact flow's samples.
+        file: A JSON file of what was found, by which a search that was stopped goes on.
+        progress: Whether to show a progress bar.
+        options: As in :func:`scoresde.compare`.
+
+    Raises:
+        ValueError: If nothing fits into the budget, or something does not fit together.
+    """
+
+    check_model(model)
+    chosen = default_solvers(model) if solvers is None else solvers
+    budget = check_count("budget", budget, at_least=2)
+    check_tolerance("reference_tolerance", reference_tolerance, 0.1)
+    check_choice(model, chosen, [budget], grids, [reference_tolerance])
+    samples = check_count("samples", samples, at_least=4)
+    held_out = check_count("held_out", held_out, at_least=4)
+    data, distances = _distances(model, metric, data)
+    model, options = bind(model, {"seed": seed, **options}, samples)
+    shape = sample_shape(model, data, samples)
+    chooses, judges = _halves(data) if metric != "error" else (data, data)
+    bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
+    start = time.perf_counter()
+    todo = _starts(model, chosen, budget, grids)
+    if not todo:
+        raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
+    setup = {
+        **describe_setup(model, data, options),
+        "budget": budget,
+        "metric": metric,
+        "samples": samples,
+        "seed": seed,
+        "reference tolerance": reference_tolerance,
+        "solvers": [str(name) for name in chosen],
+        "grids": list(grids),
+    }
+    where = None if file is None else Path(file)
+    with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
+        objective = Objective(bench, metric, where, setup, bar.update)
+        best, others = _search(objective, todo, bar, learned)
+    judge = replace(bench.resized(held_out, seed + 1), data=judges)
+    figures = _judge(judge, best, others)
+    figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
+                "plans measured": objective.measured}  # fmt: skip
+    return replace(best, model=setup["model"], figures=figures)
+
+
+def _distances(
+    model: ScoreModel, metric: str, data: Tensor | None
+) -> tuple[Tensor | None, dict[str, Distance]]:
+    r"""The data and the distances, refused unless they fit the model and the metric."""
+
+    if isinstance(model.process, NonlinearProcess):
+        raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
+    distances = check_distances([metric] if metric != "error" else [], None)
+    if distances and data is None:
+        raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
+    if data is None:
+        return None, {}
+    return check_data(model, data, "data"), {"energy": energy_distance, **distances}
+
+
+def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Data that chooses and data that judges."""
+
+    assert data is not None
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    return data[order[::2].to(data.device)], data[order[1::2].to(data.device)]
+
+
+def _starts(
+    model: ScoreModel, chosen: Sequence[str | Solver], budget: int, grids: Sequence[str]
+) -> list[Cell]:
+    r"""The solvers and grids that a search starts from."""
+
+    for name in chosen:
+        solver = by_name(name)
+        if solver.stochastic or solver.even or not solver.fixed:
+            raise ValueError(
+                f"a search is for solvers without noise that take any steps, but {solver} is none; "
+                "compare it by ss.compare."
+            )
+    return [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
+
+
+def _search(
+    objective: Objective, todo: Sequence[Cell], bar: tqdm, learned: bool
+) -> tuple[Plan, list[Plan]]:
+    r"""The best plan, and the best ones of those that it started from."""
+
+    try:
+        ranked = _screen(objective, todo, bar)
+        teacher = Teacher.of(objective.bench)
+        finalists = _finalists(objective, teacher, ranked, bar)
+        best = min((_own_grid(objective, p, bar) for p in finalists), key=lambda found: found[0])[
+            1
+        ]
+    finally:  # also when the user interrupts it
+        objective.save()
+    others = [plan for _, plan in ranked[:5]]
+    if not learned:
+        return best, others
+    return learn(objective.bench, best, bar), [*others, best]
+
+
+def default_solvers(model: ScoreModel) -> list[str]:
+    r"""Returns the deterministic solvers for diffusions that a model can be sampled with."""
+
+    found = []
+    for name in catalogue.available():
+        solver = catalogue.get(name)
+        usable = model.moments is not None or solver.form != "moments"
+        if solver.solves is SemiLinear and solver.fixed and not solver.stochastic and usable:
+            found.append(name)
+    return found
+
+
+def _screen(objective: Objective, todo: Sequence[Cell], bar: tqdm) -> list[tuple[float, Plan]]:
+    r"""All solvers on all grids, the best ones first, with their values."""
+
+    plans = [Plan(cell.options) for cell in todo]
+    if objective.metric == "error":  # which few samples tell well enough
+        plans.sort(key=lambda plan: objective(plan, SMALL))
+        plans = plans[:SCREENED]
+        bar.total += len(plans)
+    found = [(objective(plan), plan) for plan in plans]
+    return sorted(found, key=lambda entry: entry[0])
+
+
+def _finalists(
+    objective: Objective, teacher: Teacher, ranked: Sequence[tuple[float, Plan]], bar: tqdm
+) -> list[Plan]:
+    r"""The best plans of different solvers, on named grids or the teacher's."""
+
+    best: dict[str, Plan] = {}
+    for _, plan in ranked:
+        best.setdefault(plan.options["solver"], plan)
+    found = []
+    for name, plan in list(best.items())[:TAUGHT]:
+        solver, steps = catalogue.get(name), plan.options["steps"]
+        grids = [_named(objective.bench, plan), *teacher.grids(solver, steps)]
+        bar.total += len(grids)
+        found.append(min((_on(plan, times, objective.bench) for times in grids), key=objective))
+    return sorted(found, key=objective)[:FINALISTS]
+
+
+def _own_grid(objective: Objective, plan: Plan, bar: tqdm) -> tuple[float, Plan]:
+    r"""The plan with its grid refined, after its value."""
+
+    levels = torch.tensor(plan.noise_levels, dtype=torch.float64)
+    bar.total += 2 * SWEEPS * (len(levels) - 2)
+
+    def on(some: Tensor) -> Plan:
+        return replace(plan, noise_levels=tuple(some.tolist()))
+
+    found, value = refine(lambda some: objective(on(some)), levels, sweeps=SWEEPS)
+    return value, on(found)
+
+
+def _named(bench: Bench, plan: Plan) -> Tensor:
+    r"""The times of a grid that has a name."""
+
+    process = bench.model.process
+    stop = bench.options.get("t_min") or start_of(bench.model, "sampling")
+    grid, steps = plan.options["grid"], plan.options["steps"]
+    return model_grid(bench.model, grid, process.t_max, stop, steps)
+
+
+def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
+    r"""The plan on other times."""
+
+    options = {k: v for k, v in plan.options.items() if k not in ("grid", "steps")}
+    levels = torch.exp(-bench.model.process.log_snr(times))
+    return Plan(options, tuple(levels.tolist()))
+
+
+def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
+    r"""What a plan and others reach with noise that chose nothing."""
+
+    def reach(plan: Plan) -> dict[str, Any]:
+        s = bench.run(plan=plan)
+        error = rms(s.x, bench.reference().x)
+        return {"plan": str(plan), "options": plan.options, "calls": s.calls.double().mean().item(),
+                "error": {"mean": error.mean().item(), **spread(error)},
+                "distances": bench.distances_of(s.x)}  # fmt: skip
+
+    mine = reach(best)
+    return {
+        "calls": mine["calls"],
+        "error": mine["error"],
+        "distances": mine["distances"],
+        "samples": bench.shape[0],
+        "seed": bench.seed,
+        "of the exact flow": bench.distances_of(bench.reference().x),
+        "best before": [reach(plan) for plan in others],
+    }

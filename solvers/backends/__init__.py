@@ -1,1 +1,0 @@
-r"""Methods of other libraries as solvers."""

@@ -1,0 +1,1 @@
+r"""The doors of all public functions: values and signatures."""

@@ -1,0 +1,267 @@
+r"""What signatures say of arguments, held against what comes.
+
+A public function says by its annotations what each argument is. :func:`checked` refuses whatever else comes
+in one sentence, before any work is done, and takes numbers of any library. What holds data has doors of its own
+(:func:`solvers.doors.as_tensor`), so tensors pass here unlooked.
+"""
+
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .values import as_device, as_number, as_tensor, as_whole, shown
+
+C = TypeVar("C", bound=Callable[..., Any])
+OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
+CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
+    Sequence: ((list, tuple, range, np.ndarray, Tensor), "a list"),
+    tuple: ((list, tuple, np.ndarray, Tensor), "a tuple"),
+    list: ((list,), "a list"),
+    Mapping: ((Mapping,), "a dictionary"),
+    dict: ((dict,), "a dictionary"),
+}
+
+
+Door = Callable[[str, Any], Any]  # from the name and value of an argument to what is used
+WORDS: dict[type, str] = {str: "a text", Path: "a path"}
+
+
+class Kind(NamedTuple):
+    r"""What an argument may be.
+
+    Arguments:
+        words: It in words.
+        take: A function from the argument's name and value to the value that is used.
+    """
+
+    words: str
+    take: Door
+
+
+def checked(function: C) -> C:
+    r"""Returns a function, or a class, whose arguments are refused unless they are what its signature says."""
+
+    if inspect.isclass(function):
+        function.__init__ = checked(function.__init__)  # type: ignore[method-assign]
+        return function
+    parameters = inspect.signature(function).parameters.values()
+    named = {
+        p.name: p.default for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    order = tuple(named)
+
+    @functools.cache
+    def kinds() -> dict[str, Kind]:
+        hints = typing.get_type_hints(function)
+        found = {name: kind_of(hints[name]) for name in order if name in hints}
+        return {name: kind for name, kind in found.items() if kind is not None}
+
+    def taken(name: str, value: object) -> object:
+        known = kinds().get(name)
+        return value if known is None or value is named[name] else known.take(name, value)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        head = [taken(name, value) for name, value in zip(order, arguments, strict=False)]
+        rest = {name: taken(name, value) for name, value in keywords.items()}
+        return function(*head, *arguments[len(head) :], **rest)
+
+    return typing.cast(C, call)
+
+
+def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
+    r"""Gives methods that a class itself defines doors for some of their arguments.
+
+    Arguments:
+        owner: The class.
+        doors: The doors by the names of methods and arguments.
+    """
+
+    for name, known in doors.items():
+        method = vars(owner).get(name)
+        if inspect.isfunction(method) and not getattr(method, "__isabstractmethod__", False):
+            setattr(owner, name, _through(method, known))
+
+
+def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[..., Any]:
+    order = tuple(inspect.signature(method).parameters)
+    places = [(order.index(name), name, door) for name, door in doors.items() if name in order]
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        taken = list(arguments)
+        for place, name, door in places:
+            if place < len(taken):
+                taken[place] = door(name, taken[place])
+            elif name in keywords:
+                keywords[name] = door(name, keywords[name])
+        return method(*taken, **keywords)
+
+    return call
+
+
+def kind_of(hint: Any) -> Kind | None:
+    r"""Returns what an annotation allows, or `None` where that is left to others."""
+
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint in OPEN or isinstance(hint, TypeVar):
+        return None
+    if origin in (typing.Union, types.UnionType):
+        return _either(parts)
+    if origin is Literal:
+        return _choice(parts)
+    if origin is Callable:
+        return Kind("a function", _callable)
+    if origin in CONTAINERS:
+        return _container(CONTAINERS[origin], parts)
+    return PLAIN.get(hint) or (_instance(hint) if inspect.isclass(hint) else None)
+
+
+def _number(name: str, value: object) -> object:
+    found = as_number(name, value)
+    if found is None:
+        raise TypeError(f"{name} must be a number, but is None.")
+    if math.isnan(typing.cast(float, found)):
+        raise ValueError(f"{name} must be a finite number, but is nan.")
+    return found
+
+
+def _whole(name: str, value: object) -> object:
+    if value is None:
+        raise TypeError(f"{name} must be a whole number, but is None.")
+    return as_whole(name, value)
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, but is {shown(value)}.")
+    return bool(value)
+
+
+def _callable(name: str, value: object) -> object:
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, but is {shown(value)}.")
+    return value
+
+
+def _nothing(name: str, value: object) -> None:
+    if value is not None:
+        raise TypeError(f"{name} must be None, but is {shown(value)}.")
+
+
+def _device(name: str, value: object) -> object:
+    return as_device(name, value)
+
+
+PLAIN: dict[object, Kind] = {
+    float: Kind("a number", _number),
+    int: Kind("a whole number", _whole),
+    bool: Kind("True or False", _truth),
+    type(None): Kind("None", _nothing),
+    Callable: Kind("a function", _callable),
+    torch.device: Kind("a device, such as 'cpu' or 'cuda'", _device),
+}  # fmt: skip
+
+
+def _instance(wanted: type) -> Kind:
+    words = WORDS.get(wanted, f"a {wanted.__name__}")
+
+    def take(name: str, value: object) -> object:
+        if not isinstance(value, wanted):
+            cure = getattr(wanted, "instead", "")
+            raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
+        return value
+
+    return Kind(words, take)
+
+
+def _choice(choices: Iterable[object]) -> Kind:
+    known = tuple(choices)
+    words = _or([repr(choice) for choice in known])
+
+    def take(name: str, value: object) -> object:
+        if not any(type(value) is type(choice) and value == choice for choice in known):
+            kind = ValueError if isinstance(value, str) else TypeError
+            raise kind(f"{name} must be {words}, but is {shown(value)}.")
+        return value
+
+    return Kind(words, take)
+
+
+def _either(hints: Iterable[Any]) -> Kind | None:
+    hints = list(hints)
+    if torch.device in hints:  # which texts and numbers name
+        hints = [hint for hint in hints if hint is not str]
+    found = [kind_of(hint) for hint in hints]
+    kinds = [kind for kind in found if kind is not None]
+    if len(kinds) < len(found):
+        return None
+    several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
+    words = "a path" if Path in hints else _or([kind.words for kind in several])
+
+    def take(name: str, value: object) -> object:
+        if value is None and len(several) < len(kinds):
+            return None
+        if len(several) == 1:
+            return several[0].take(name, value)
+        for kind in several:
+            try:
+                return kind.take(name, value)
+            except TypeError:
+                continue
+        raise TypeError(f"{name} must be {words}, but is {_named(value)}.")
+
+    return Kind(words, take)
+
+
+def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
+    types_, words = known
+    paired = (
+        len(parts) > 1 and parts[-1] is not ... and tuple in types_
+    )  # of a length that others know
+    inside = kind_of(parts[0]) if parts and not paired else None
+
+    def take(name: str, value: object) -> object:
+        if not paired and not isinstance(value, types_):
+            cure = f"; write [{value!r}]" if words == "a list" and isinstance(value, str) else ""
+            raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
+        if isinstance(value, np.ndarray | Tensor):
+            value = _entries(name, value, inside is None)
+        if isinstance(value, Mapping) or inside is None:
+            return value
+        entries: Iterable[object] = typing.cast(Any, value)
+        found = [inside.take(f"each of {name}", entry) for entry in entries]
+        return tuple(found) if isinstance(value, tuple) else found
+
+    return Kind(words, take)
+
+
+def _entries(name: str, value: object, rows: bool) -> list[object]:
+    r"""The rows of an array, or its numbers."""
+
+    entries = as_tensor(name, value)
+    if entries.ndim == 0:
+        raise TypeError(f"{name} must hold several entries, but has no dimension.")
+    return list(entries) if rows and entries.ndim > 1 else entries.tolist()
+
+
+def _named(value: object) -> str:
+    r"""A value in a sentence on what it is."""
+
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
+    plain = value is None or isinstance(value, str | int | float | complex)
+    return shown(value) if plain else f"a {type(value).__name__}"
+
+
+def _or(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

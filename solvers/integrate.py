@@ -1,0 +1,217 @@
+r"""The door of the package: integrate a problem along a grid, after all checks."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .catalogue import get
+from .controller import Controller
+from .doors.signatures import checked
+from .doors.values import as_number, as_tensor
+from .noise.brownian import Brownian, Increments
+from .noise.path import Path
+from .problem import Problem
+from .solution import Solution
+from .solver import Control, Event, Solver, check_gradients
+
+
+@checked
+def solve(
+    problem: Problem,
+    x: Tensor,
+    times: Tensor,
+    solver: str | Solver,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    noise: Brownian | None = None,
+    seed: int = 0,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    pause: float = 0.0,
+    max_calls: int | None = None,
+    max_steps: int = 10_000,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    on_failure: Literal["raise", "partial"] = "raise",
+    grad: Literal["none", "backprop", "checkpoint", "adjoint"] = "none",
+    parameters: Sequence[Tensor] = (),
+    companion: Tensor | None = None,
+    seam: Callable[[int, Tensor], Tensor] | None = None,
+) -> Solution:
+    r"""Integrates a problem from the first to the last of some times.
+
+    Without tolerances there is one step per interval of the grid. With them, the solver chooses
+    its steps, for each sample its own if it is native, and the times between are where the path is
+    kept.
+
+    Arguments:
+        problem: The problem.
+        x: The state at `times[0]`, with shape (B, *).
+        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1, or
+            (n + 1, B) when samples differ.
+        solver: A solver, or its name.
+        rtol: The relative tolerance of each step. With `atol` alone it is 0.
+        atol: The absolute tolerance of each step, in units of the state. With `rtol` alone it is
+            the same number.
+        noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
+        seed: The seed of the noise.
+        path: Whether to keep the states at all `times`.
+        callback: A function that is told about each accepted step, and ends the run if it returns
+            `True`.
+        pause: The least number of seconds between two calls of it, but for the last step.
+        max_calls: The largest number of network calls of a sample.
+        max_steps: The largest number of steps of a sample under tolerances.
+        max_step: The largest step under tolerances, in the pace of the problem. By default, that of the
+            problem, times the order of the solver.
+        first_step: The first step under tolerances, in the pace of the problem. By default, the solver
+            chooses it.
+        on_failure: "raise", or "partial" to end the samples concerned and go on.
+        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
+            in place of keeping what is inside it; or "adjoint".
+        parameters: What the adjoint is asked for beside the start.
+        companion: That of the solution of a reversible solver, to go back from its end.
+        seam: What becomes of the state between two steps on a grid, given the number of steps done: the
+            rounding of other coordinates, if a run in parts shall have the bits of the whole.
+
+    Raises:
+        ValueError: If times, problem, tolerances or options do not fit.
+        SolverError: If the run fails.
+    """
+
+    solver, x = get(solver), check_start(x)
+    times = check_times(times, len(x))
+    rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
+    max_step, first_step = as_number("max_step", max_step), as_number("first_step", first_step)
+    check_problem(problem, solver)
+    longest = problem.longest * max(solver.order - 1, 1) if max_step is None else max_step
+    controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
+    check_even(solver, times)
+    if solver.stochastic and noise is None:
+        form = Increments if controller is None else Path
+        noise = form(seed, torch.arange(len(x), device=x.device), x)
+    if controller is not None:
+        check_tries(solver, noise, path)
+    elif noise is not None:
+        noise.check(times)
+        noise = noise.on(times)
+    check_gradients(solver, grad)
+    if companion is not None and not solver.reversible:
+        raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
+    control = Control(
+        controller,
+        noise,
+        path,
+        callback,
+        pause,
+        max_calls,
+        on_failure,
+        grad,
+        tuple(parameters),
+        companion,
+        seam,
+    )
+    if grad == "checkpoint":
+        problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
+    with torch.set_grad_enabled(grad != "none"):
+        return solver.integrate(problem, x, times, control)
+
+
+def check_start(x: Tensor) -> Tensor:
+    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
+
+    x = (
+        x
+        if isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided
+        else as_tensor("x", x)
+    )
+    if not x.is_floating_point() and not x.is_complex():
+        raise TypeError(f"x must hold floating-point numbers, but holds {x.dtype}.")
+    if not x.ndim or not x.numel():
+        raise ValueError(f"x must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
+    if not bool(x.detach().isfinite().all()):
+        raise ValueError("x must be finite, but has NaN or infinite entries.")
+    return x
+
+
+def check_times(times: Tensor, batch: int | None = None) -> Tensor:
+    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
+
+    times = as_tensor("times", times, torch.float64).detach().cpu()
+    if times.ndim not in (1, 2) or len(times) < 2:
+        shape = tuple(times.shape)
+        raise ValueError(
+            f"times must have shape (n + 1,) or (n + 1, B) with n >= 1, but has {shape}."
+        )
+    if not bool(times.isfinite().all()):
+        where = int((~times.isfinite()).nonzero()[0, 0])
+        bad = times[where].flatten()[~times[where].flatten().isfinite()][0]
+        raise ValueError(f"times must be finite, but times[{where}] is {bad:.4g}.")
+    forward = times.diff(dim=0) * (times[-1] - times[0]).sum().sign() > 0
+    if not bool(forward.all()):
+        where, *row = (~forward).nonzero()[0].tolist()
+        a, b = (times[(k, *row)].item() for k in (where, where + 1))
+        raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")
+    if batch is not None and times.ndim > 1 and times.shape[1] != batch:
+        raise ValueError(f"times of shape (n + 1, B) must have B = {batch}, not {times.shape[1]}.")
+    return times
+
+
+def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
+    r"""Refuses what steps of any size, which may be taken back, cannot have noise with."""
+
+    if not solver.stochastic:
+        return
+    if isinstance(noise, Increments):
+        raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
+    if path:
+        raise ValueError(f"{solver} has no path between its steps; leave path= out.")
+
+
+def check_problem(problem: Problem, solver: Solver) -> None:
+    r"""Refuses a problem of another kind than the solver's."""
+
+    if not isinstance(problem, solver.solves):
+        given, wanted = type(problem).__name__, solver.solves.__name__
+        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
+
+
+def make_controller(
+    solver: Solver,
+    rtol: float | None,
+    atol: float | None,
+    max_steps: int = 10_000,
+    max_step: float = math.inf,
+    first_step: float | None = None,
+) -> Controller | None:
+    r"""Returns the controller of the tolerances, or `None` if there are none."""
+
+    if rtol is None and atol is None:
+        if not solver.fixed:
+            raise ValueError(f"{solver} chooses its own steps: pass rtol= and atol=.")
+        return None
+    if not solver.adaptive:
+        raise ValueError(
+            f"{solver} does not estimate its error, so rtol= and atol= have no effect; "
+            "pass steps=, or use an adaptive solver such as 'dopri5'."
+        )
+    if rtol is None:
+        rtol = 0.0
+    return Controller(rtol, rtol if atol is None else atol, max_steps, max_step, first_step)
+
+
+def check_even(solver: Solver, times: Tensor) -> None:
+    r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
+
+    steps = times.diff(dim=0)
+    if solver.even and not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
+        raise ValueError(
+            f"{solver} holds for steps of equal size only, but they range from "
+            f"{steps.abs().min():.4g} to {steps.abs().max():.4g}; use a grid that is even in the "
+            "solver's clock, or another solver."
+        )

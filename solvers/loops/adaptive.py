@@ -1,0 +1,208 @@
+r"""The loop under tolerances: every sample has its own time, step, order and end.
+
+A sample that is done leaves the batch, so that the others do not wait for it and it does not
+cost calls. Row i of a batch takes the steps it takes alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..controller import Controller
+from ..network_calls import counting
+from ..noise.brownian import Brownian
+from ..problem import Problem, Sizes
+from ..shapes import align, row_rms, row_where
+from ..solution import Solution
+from ..solver import Control, Method, Step
+from .record import Record
+
+SMALLEST = 1e-10  # of the span: a step below it means that no step will do
+PATIENCE = 10  # attempts without a finite error: steps that creep up to where a model breaks
+
+
+@dataclass
+class _Front:
+    r"""The samples under way: their rows, times, ends, step sizes, states and memories."""
+
+    problem: Problem
+    rows: Tensor
+    t: Tensor
+    stop: Tensor
+    last: Sizes  # of states at the end
+    h: Tensor
+    x: Tensor
+    memory: Any
+    noise: Brownian | None
+    broken: Tensor  # how many attempts gave no finite error
+
+    def keep(self, mask: Tensor) -> None:
+        index = mask.nonzero()[:, 0]
+        self.problem = self.problem.subset(index)
+        for name in ("rows", "t", "stop", "last", "h", "x", "memory", "broken"):
+            setattr(self, name, _rows(getattr(self, name), index))
+        self.noise = None if self.noise is None else self.noise.rows(index)
+
+
+@dataclass
+class _Attempt:
+    r"""What one attempt at a step of each sample gave."""
+
+    step: Step
+    t1: Tensor
+    last: Tensor
+    accept: Tensor
+
+
+def adapt(
+    method: Method, problem: Problem, x: Tensor, times: Tensor, control: Control
+) -> Solution:
+    r"""Integrates from the first to the last time in steps that meet the tolerances.
+
+    The path at the times between comes from interpolation, not from shorter steps.
+    """
+
+    controller = control.controller or Controller()
+    record, result = Record(problem, x, times, control), x.clone()
+    nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
+    t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
+    span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
+    with counting() as counter:
+        watched = problem.map(counter.watch)
+        if record.spent(method.calls_at_start * problem.cost):
+            record.fail("max_calls", rows, x, t)
+            return record.finish(x)
+        h, memory = method.begin(watched, controller, t, stop, x)
+        if controller.first_step is not None:
+            h = (watched.ahead(t, stop, controller.first_step) - t).abs()
+        record.calls += counter.total
+        price = method.calls_per_step * problem.cost
+        broken = torch.zeros(len(x))
+        front = _Front(
+            watched, rows, t, stop, watched.sizes(stop), h, x, memory, control.noise, broken
+        )
+        while len(front.rows) and not ended:
+            if record.spent(int(record.calls.max()) + price):
+                record.fail("max_calls", front.rows, front.x, front.t)
+                break
+            cost = counter.total
+            done = _attempt(method, front, controller, record)
+            record.calls[front.rows] += counter.total - cost
+            _fill(record, nodes, front, done)
+            _advance(front, done)
+            ended = _tell(record, front, done.accept, times, span)
+            finished = done.accept & done.last
+            result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
+            failed = _retire(record, front, finished, span)
+            if bool((finished | failed).any()):
+                front.keep(~(finished | failed))
+    if ended:
+        record.stop(front.rows, front.x, front.t)
+    if record.path is not None:
+        ok = record.alive.to(x.device)
+        record.path[-1, ok] = result[ok]
+    return record.finish(result)
+
+
+def _attempt(method: Method, front: _Front, controller: Controller, record: Record) -> _Attempt:
+    left = front.stop - front.t
+    reach = front.problem.ahead(front.t, front.stop, controller.max_step) - front.t
+    front.h = front.h.minimum(reach.abs())
+    last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
+    t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
+    [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
+    step = method.step(plan, front.x, front.memory, front.noise)
+    assert step.error is not None
+    ends = front.problem.sizes(torch.stack([front.t, t1]))
+    allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
+    ratio = row_rms(step.error.detach() / allowed)
+    accept = ratio <= method.caution.accept  # not where it is NaN
+    front.broken = front.broken + ~ratio.isfinite()
+    order = torch.as_tensor(method.order if step.order is None else step.order)
+    factor = method.caution.factor(ratio, order)
+    for error, rival in step.rivals:
+        other = method.caution.factor(row_rms(error.detach() / allowed), rival.clamp(min=1))
+        possible = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
+        better = possible & (other > factor)
+        factor, order = torch.where(better, other, factor), torch.where(better, rival, order)
+    front.h = (t1 - front.t).abs() * factor
+    if step.order is not None:
+        step = step._replace(memory=method.choose(step.memory, order))
+        front.memory = method.choose(front.memory, order)
+    record.accepted[front.rows] += accept
+    record.rejected[front.rows] += ~accept
+    return _Attempt(step, t1, last, accept)
+
+
+def _advance(front: _Front, done: _Attempt) -> None:
+    front.t = torch.where(done.accept, done.t1, front.t)
+    front.x = row_where(done.accept, done.step.x, front.x)
+    if done.step.memory is None:
+        front.memory = None
+    else:
+        front.memory = _where(done.accept, done.step.memory, front.memory)
+
+
+def _rows(value: Any, index: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)]
+    return value and type(value)(*(_rows(v, index) for v in value))
+
+
+def _where(condition: Tensor, new: Any, old: Any) -> Any:
+    if isinstance(new, Tensor):
+        return row_where(condition, new, old)
+    return type(new)(*(_where(condition, a, b) for a, b in zip(new, old, strict=True)))
+
+
+def _tell(record: Record, front: _Front, accept: Tensor, times: Tensor, span: Tensor) -> bool:
+    if record.control.callback is None or not bool(accept.any()):
+        return False
+    left = (front.stop - front.t).abs() / span[front.rows]
+    fraction = 1 - left.sum().item() / len(record.status)
+    return record.tell(fraction, front.t, front.x, front.rows)
+
+
+def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:
+    r"""Writes the path at the times that the accepted steps went past."""
+
+    step, t1 = done.step, done.t1
+    if record.path is None or step.interpolate is None:
+        return
+    times, device = record.times, front.x.device
+    times = times if times.ndim > 1 else times[:, None].expand(-1, len(record.status))
+    sign = (front.stop - front.t).sign()
+    while True:
+        node = nodes[front.rows].clamp(max=len(times) - 1)
+        due_times = times[node, front.rows]
+        due = done.accept & (nodes[front.rows] < len(times)) & (sign * (due_times - t1) <= 0)
+        if not bool(due.any()):
+            return
+        theta = ((due_times - front.t) / (t1 - front.t)).to(device, front.x.dtype)
+        states = step.interpolate(align(theta, front.x))
+        record.path[node[due].to(device), front.rows[due].to(device)] = states[due.to(device)]
+        nodes[front.rows[due]] += 1
+
+
+def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor:
+    r"""Ends samples that cannot go on, and returns which."""
+
+    limit = (record.control.controller or Controller()).max_steps
+    taken = (record.accepted + record.rejected)[front.rows]
+    stuck = front.h < SMALLEST * span[front.rows]
+    kinds = {
+        "nonfinite": (front.broken >= PATIENCE) | (stuck & (front.broken > 0)),
+        "min_step": stuck,
+        "max_steps": taken >= limit,
+    }
+    failed = torch.zeros_like(done)
+    for kind, where in kinds.items():
+        where = where & ~done & ~failed
+        if not bool(where.any()):
+            continue
+        failed |= where
+        index = where.to(front.x.device)
+        record.fail(kind, front.rows[where], front.x[index], front.t[where])
+    return failed

@@ -1,0 +1,83 @@
+r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..network_calls import counting
+from ..problem import Problem
+from ..shapes import row_finite
+from ..solution import Solution
+from ..solver import Control, Method
+from .record import Record
+
+CHECK_EVERY = 8  # steps between looks at the state, each of which waits for a device
+
+
+def march(
+    method: Method, problem: Problem, x: Tensor, times: Tensor, control: Control
+) -> Solution:
+    r"""Takes one step per interval of the grid.
+
+    The state is checked every few steps and at the end. If it is no longer finite, the steps
+    since the last check are taken again one by one, to find which samples failed, and when.
+    """
+
+    dtype = x.dtype
+    x, memory = method.resume(x, control.companion)
+    record = Record(problem, x, times, control)
+    with counting() as counter:
+        plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
+        i, every = 0, CHECK_EVERY
+        saved, told, before, known = (i, x, memory), 0, 0, 0
+        while i < len(plan) and record.any_alive:
+            price = method.calls_per_step if i else max(method.calls(1), method.calls_per_step)
+            cost = max(price * problem.cost, counter.total - before)
+            if record.spent(counter.total + cost):
+                _stop(record, x, i, counter.total)
+                break
+            before = counter.total
+            start = control.seam(i, x) if control.seam and i else x
+            x, memory = method.step(plan[i], start, memory, control.noise)[:2]
+            i += 1
+            if i % every == 0 or i == len(plan):
+                bad = record.alive & ~row_finite(x)
+                if bool(bad.any()) and every > 1:
+                    (i, x, memory), every = saved, 1
+                    counter.total = before = known  # what is taken again costs nobody twice
+                    continue
+                _fail(record, bad, saved[1], i, counter.total, method.limit)
+                saved, known = (i, x, memory), counter.total
+                every = CHECK_EVERY if bool(bad.any()) else every
+            if i > told:
+                told = i
+                if record.keep(i, x, counter.total):
+                    break
+        record.count(counter.total, i)
+    if i < len(plan) and record.any_alive:
+        rows = record.alive.nonzero()[:, 0]
+        record.stop(rows, x[rows.to(x.device)], _at(times[i], rows))
+    solution = record.finish(x)
+    path = solution.path if solution.path is None else solution.path.to(dtype)
+    companion = method.carry(x, memory)
+    return replace(solution, x=solution.x.to(dtype), path=path, companion=companion)
+
+
+def _at(time: Tensor, rows: Tensor) -> Tensor:
+    return time if time.ndim == 0 else time[rows]
+
+
+def _stop(record: Record, x: Tensor, i: int, calls: int) -> None:
+    record.count(calls, i)
+    rows = record.alive.nonzero()[:, 0]
+    record.fail("max_calls", rows, x[rows.to(x.device)], _at(record.times[i], rows))
+
+
+def _fail(record: Record, bad: Tensor, x: Tensor, i: int, calls: int, limit: str) -> None:
+    rows = bad.nonzero()[:, 0]
+    if len(rows):
+        record.count(calls, i - 1)
+        ends = [_at(times, rows).flatten()[0].item() for times in record.times[i - 1 : i + 1]]
+        start, stop = (record.problem.describe(t) for t in ends)
+        words = f"the step from {start} to {stop}{limit}"
+        record.fail("nonfinite", rows, x[rows.to(x.device)], _at(record.times[i - 1], rows), words)

@@ -1,0 +1,150 @@
+r"""The mutable record of one run, from which its solution is made."""
+
+import math
+from time import monotonic
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import Failure, SolverError
+from ..problem import Problem
+from ..shapes import align
+from ..solution import Solution
+from ..solver import Control, Event
+
+
+def _says_stop(answer: object) -> bool:
+    r"""Whether a callback returned a truth value, and it is true; other answers mean nothing."""
+
+    if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.numel() > 1:
+        raise TypeError(
+            f"callback must return one truth value or nothing, but returned {answer.numel()}; "
+            "reduce them by .any() or .all()."
+        )
+    truths = isinstance(answer, bool | np.bool_)
+    return bool(answer) if truths or getattr(answer, "dtype", None) == torch.bool else False
+
+
+class Record:
+    r"""What is known of each sample of a run so far."""
+
+    def __init__(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> None:
+        self.problem, self.x, self.times, self.control = problem, x, times, control
+        self.calls, self.accepted, self.rejected = torch.zeros(3, len(x), dtype=torch.int64)
+        self.reached = times[-1].expand(len(x)).clone()
+        self.status = ["ok"] * len(x)
+        self.alive = torch.ones(len(x), dtype=torch.bool)
+        self.any_alive = self.all_alive = True
+        self.told = -math.inf
+        self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
+        if self.path is not None:
+            self.path[0] = x
+
+    def tell(
+        self,
+        fraction: float,
+        time: Tensor,
+        x: Tensor,
+        rows: Tensor | None = None,
+        counts: tuple[int, int] | None = None,
+    ) -> bool:
+        r"""Tells the callback, if there is one and it is due, about accepted steps.
+
+        Arguments:
+            fraction: The share of the run that is done.
+            time: The times of the states.
+            x: The states.
+            rows: The samples that they belong to. By default, all.
+            counts: The calls and steps of all samples that are still under way, to be written down.
+
+        Returns:
+            Whether to stop.
+        """
+
+        callback, now = self.control.callback, monotonic()
+        if callback is None or (fraction < 1 and now < self.told + self.control.pause):
+            return False
+        self.told = now
+        if counts is not None:
+            self.count(*counts)
+        calls = self.calls if rows is None else self.calls[rows]
+        return _says_stop(callback(Event(fraction, time, x, rows, calls.clone())))
+
+    def keep(self, step: int, x: Tensor, calls: int) -> bool:
+        r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""
+
+        if self.path is not None:
+            self.path[step] = x
+            if not self.all_alive:  # a sample that failed has no path from there on
+                self.path[step, ~self.alive.to(x.device)] = torch.nan
+        fraction = step / (len(self.times) - 1)
+        return self.tell(fraction, self.times[step], x, counts=(calls, step))
+
+    def count(self, calls: int, steps: int) -> None:
+        r"""Writes down the calls and steps of all samples that are still under way."""
+
+        if self.all_alive:
+            self.calls.fill_(calls)
+            self.accepted.fill_(steps)
+        else:
+            self.calls[self.alive], self.accepted[self.alive] = calls, steps
+
+    def spent(self, calls: int) -> bool:
+        r"""Whether some number of calls would exceed the budget."""
+
+        limit = self.control.max_calls
+        return limit is not None and calls > limit
+
+    def fail(self, kind: str, rows: Tensor, x: Tensor, time: Tensor, words: str = "") -> None:
+        r"""Ends samples before their time, with the states they had.
+
+        Raises:
+            SolverError: If the run is not content with a part.
+        """
+
+        if not len(rows):
+            return
+        self.stop(rows, x, time, kind)
+        words = words or self.problem.describe(time.flatten()[0].item())
+        if self.control.on_failure == "raise":
+            raise SolverError(Failure(kind, tuple(rows.tolist()), words), self.solution())
+
+    def stop(self, rows: Tensor, x: Tensor, time: Tensor, status: str = "stopped") -> None:
+        r"""Ends samples with the states they have, because the callback says so or they fail.
+
+        Arguments:
+            rows: The samples.
+            x: Their states.
+            time: The times of these, with shape () or one per sample concerned.
+            status: Why.
+        """
+
+        self.reached[rows] = time
+        self.x = self.x.clone()
+        self.x[rows.to(x.device)] = x
+        self.alive[rows] = False
+        self.any_alive, self.all_alive = bool(self.alive.any()), not len(rows) and self.all_alive
+        for row in rows.tolist():
+            self.status[row] = status
+
+    def finish(self, x: Tensor) -> Solution:
+        r"""Returns the solution, given the final states of all rows; failed ones keep theirs."""
+
+        alive = self.alive.to(x.device)
+        self.x = x if bool(self.alive.all()) else torch.where(align(alive, x), x, self.x)
+        return self.solution()
+
+    def solution(self) -> Solution:
+        r"""Returns the solution so far."""
+
+        return Solution(
+            x=self.x,
+            times=self.times,
+            reached=self.reached,
+            calls=self.calls,
+            accepted=self.accepted,
+            rejected=self.rejected,
+            status=tuple(self.status),
+            path=self.path,
+        )

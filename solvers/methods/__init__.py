@@ -1,0 +1,1 @@
+r"""The methods: each file a family, each method data."""

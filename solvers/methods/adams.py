@@ -1,0 +1,184 @@
+r"""The adaptive exponential Adams method: one call per step, variable step and order.
+
+The predictor of order k integrates the polynomial through the last k values of :math:`N`,
+written with divided differences,
+
+.. math:: x_p = \Phi(s, t) \, x + \sum_{i < k} \gamma_i \, N[s, s_1, ..., s_i] , \qquad
+    \gamma_i = \int_s^t \Phi(u, t) B(u) \prod_{j < i} (u - s_j) \, du .
+
+The value at its end is called once. It gives the corrector of order k + 1,
+:math:`x = x_p + \gamma_k \, N[t, s, ..., s_{k-1}]`, whose last term is the local error of the
+predictor; the same term at k - 1 and k + 1 says which order allows the largest step. The
+value is not called again at x, but serves the next step as it is.
+
+With noise the order is 1, and the error that of the trapezoidal rule beside Euler's.
+
+References:
+    | Solving Ordinary Differential Equations I (Hairer et al., 1993), section III.5
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..controller import Caution, Controller
+from ..loops.stepper import Stepper
+from ..noise.brownian import Brownian
+from ..problem import Linear, SemiLinear, StateField
+from ..shapes import align
+from ..solver import Step
+from .weights import quadrature
+
+FIRST = 0.05  # of the span: the first step, which is refused where it is too large
+
+
+class _Plan(NamedTuple):
+    linear: Linear
+    t0: Tensor
+    t1: Tensor
+    field: StateField
+
+
+class _Memory(NamedTuple):
+    differences: Tensor  # (B, K, *)
+    times: Tensor  # (B, K), the newest first
+    order: Tensor  # of the next step, (B,)
+    known: Tensor  # how many values there are, (B,)
+
+
+@dataclass(frozen=True)
+class AdaptiveAdams(Stepper):
+    r"""Creates the adaptive exponential Adams method.
+
+    Arguments:
+        name: The name of the method.
+        highest: The highest order of the predictor.
+        form: The linear part of the equation.
+        stochastic: Whether the problem is meant to have noise. All attempts at a step then see
+            the same Brownian path, so that refusing some of them does not favour any noise.
+    """
+
+    name: str = "exponential"
+    highest: int = 6
+    form: str = "isotropic"
+    stochastic: bool = False
+    solves = SemiLinear
+    adaptive = True
+    fixed = False
+    calls_per_step = 1
+    calls_at_start = 1
+    caution = Caution(safety=0.7, growth=2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form == "moments":
+            raise ValueError(
+                "form='moments' has weights per coordinate, which error control here does not know; "
+                "use 'isotropic', 'data' or 'noise'."
+            )
+
+    @property
+    def takes_eta(self) -> bool:  # type: ignore[override]
+        return self.stochastic
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return 1 if self.stochastic else self.highest
+
+    def begin(
+        self, problem: SemiLinear, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
+    ) -> tuple[Tensor, _Memory]:
+        value = problem.at(t0[None], x)[0](x)
+        differences = value.new_zeros(len(x), self.highest, *x.shape[1:])
+        differences[:, 0] = value
+        times = t0[:, None].repeat(1, self.highest)
+        ones = torch.ones(len(x), dtype=torch.int64)
+        return FIRST * (stop - t0).abs(), _Memory(differences, times, ones, ones)
+
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+        fields = problem.at(t1, x)
+        return [_Plan(problem.linear, *ends) for ends in zip(t0, t1, fields, strict=True)]
+
+    def step(self, plan: _Plan, x: Tensor, memory: _Memory, noise: Brownian | None) -> Step:
+        linear, t0, t1, field = plan
+        order, orders = memory.order, torch.arange(self.highest + 1)
+        gamma = _integrals(linear, t0, t1, t1, memory.times)
+        decay = linear.decay(t0, t1)[..., 0]
+        used = torch.where(orders < order[:, None], gamma, 0)[:, :-1]
+        base = align(decay.to(x), x) * x
+        if noise is not None and self.stochastic:
+            std = linear.noise_std(t0, t1)[..., 0] / (t1 - t0).abs().sqrt()
+            base = base + align(std.to(x), x) * noise.increment(0, t0, t1)
+        predicted = base + _combine(used, memory.differences)
+        gaps = t1[:, None] - memory.times
+        known = torch.arange(self.highest) < memory.known[:, None]
+        inverse = torch.where(known & (gaps != 0), 1 / gaps, 0)
+        new = _differences(field(predicted), memory.differences, inverse)
+
+        def term(k: Tensor) -> Tensor:
+            row, here = torch.arange(len(x)), k.clamp(max=self.highest)
+            factor = align(gamma[row, here].to(x), x)
+            return factor * new[row.to(x.device), here.to(x.device)]
+
+        error = term(order)
+        lower = torch.where(order > 1, order, 0)
+        higher = torch.where(order < memory.known.clamp(max=self.highest), order + 2, 0)
+        return Step(
+            predicted + error,
+            _Memory(
+                new[:, :-1],
+                torch.cat([t1[:, None], memory.times[:, :-1]], dim=1),
+                order,
+                (memory.known + 1).clamp(max=self.highest + 1),
+            ),
+            error,
+            None if self.stochastic else partial(_between, linear, t0, t1, x, new, memory),
+            order + (0.5 if self.stochastic else 1),
+            ((term(order - 1), lower), (term(order + 1), higher)),
+        )
+
+    def choose(self, memory: _Memory, order: Tensor) -> _Memory:
+        if self.highest == 1:
+            return memory
+        chosen = order - 1  # a predictor of order k has errors of order k + 1
+        warming = (memory.known == memory.order + 1) & (chosen >= memory.order)
+        chosen = torch.where(warming, memory.order + 1, chosen)
+        return memory._replace(order=chosen.clamp(max=self.highest))
+
+
+def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor) -> Tensor:
+    r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
+
+    h = (t - s)[:, None]
+    points, gauss = quadrature(linear, s, t)
+    u = s[:, None] + h * points
+    weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
+    products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)
+    return torch.cat([weight.sum(1, keepdim=True), (weight[..., None] * products).sum(1)], dim=1)
+
+
+def _combine(coefficients: Tensor, values: Tensor) -> Tensor:
+    factors = coefficients.to(values).reshape(*coefficients.shape, *(1,) * (values.ndim - 2))
+    return (factors * values).sum(1)
+
+
+def _differences(value: Tensor, old: Tensor, inverse: Tensor) -> Tensor:
+    new = [value]
+    for i in range(old.shape[1]):
+        new.append((new[-1] - old[:, i]) * align(inverse[:, i].to(value), value))
+    return torch.stack(new, dim=1)
+
+
+def _between(
+    linear: Linear, t0: Tensor, t1: Tensor, x: Tensor, new: Tensor, memory: _Memory, theta: Tensor
+) -> Tensor:
+    r"""Returns the state inside the step, from the polynomial through both its ends."""
+
+    s = torch.lerp(t0, t1, theta.reshape(-1).double().cpu())
+    nodes = torch.cat([t1[:, None], memory.times[:, :-1]], dim=1)
+    gamma = _integrals(linear, t0, s, s, nodes)
+    used = torch.where(torch.arange(gamma.shape[1]) <= memory.order[:, None], gamma, 0)
+    return align(linear.decay(t0, s)[..., 0].to(x), x) * x + _combine(used, new)

@@ -1,0 +1,195 @@
+r"""Exponential multistep methods, which know the values of :math:`N` at their last steps.
+
+With the polynomial through the last k values integrated exactly, this is the exponential Adams
+method of order k; order 1 is DDIM. The equation comes in a form of choice: its linear part may hold
+the noise that the state still has ("data"), nothing ("noise"), or what is known of the data's
+moments. A corrector takes the last step again once the value at its end is known, at no cost.
+
+References:
+    | Denoising Diffusion Implicit Models (Song et al., 2021), equation (12)
+    | https://arxiv.org/abs/2010.02502
+    | Fast Sampling of Diffusion Models with Exponential Integrator (Zhang and Chen, 2023), section 3
+    | https://arxiv.org/abs/2204.13902
+    | UniPC: A Unified Predictor-Corrector Framework (Zhao et al., 2023), algorithms 1 and 2
+    | https://arxiv.org/abs/2302.04867
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..loops.stepper import Stepper
+from ..noise.brownian import Brownian
+from ..problem import SemiLinear, StateField
+from ..shapes import Scalar, add_product, factors
+from ..solver import Step
+from .weights import Rule, exact, weights
+
+MOST = 4  # values: more of them are never better on the grids of use
+
+
+class _Plan(NamedTuple):
+    decay: Scalar
+    weights: list[Scalar]
+    correction: list[Scalar]  # the weights by which the step before is taken again
+    noise_std: Scalar  # per square root of time
+    number: int
+    t0: Tensor
+    t1: Tensor
+    field: StateField
+
+
+class _Memory(NamedTuple):
+    values: tuple[Tensor, ...]
+    base: Tensor | None  # the last step but for its values
+
+
+@dataclass(frozen=True)
+class ExponentialMultistep(Stepper):
+    r"""Creates the exponential multistep method of some rules.
+
+    Its first steps have fewer values. The global error is of the stated order once these steps are
+    short enough; on an even grid the first of them caps it at 2, or at 3 with a corrector.
+
+    Arguments:
+        name: The name of the method.
+        values: The number of past values, in [1, 4].
+        form: The linear part: "data", "noise", "isotropic" or "moments".
+        rules: How one value, two, ... are weighted; the last rule serves for more.
+        corrector: The same for the corrector, which has one value more. By default there is none.
+        variable: The variable in which N is taken to be a polynomial.
+        stochastic: Whether the problem is meant to have noise.
+        known_order: The order, if it is not the number of values, plus 1 with a corrector.
+        profile: How the amount of noise depends on the noise level, by name.
+        lower_order_final: Whether the last steps have fewer values.
+        analytic_first: Whether the first value is that of Gaussian data, instead of a call.
+        scales: Numbers that multiply the weights of each step, the newest value first, for grids of as
+            many steps: what is learned of a method.
+
+    Raises:
+        ValueError: If the number of values is out of range.
+    """
+
+    name: str
+    values: int = 2
+    form: str = "data"
+    rules: tuple[Rule, ...] = (exact,)
+    corrector: tuple[Rule, ...] = ()
+    variable: str = "clock"
+    stochastic: bool = False
+    known_order: int | None = None
+    profile: str = "constant"
+    lower_order_final: bool = False
+    analytic_first: bool = False
+    scales: tuple[Sequence[Scalar], ...] = ()
+    solves = SemiLinear
+    calls_per_step = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.values <= MOST:
+            raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
+        if self.analytic_first and self.form == "moments":
+            raise ValueError(
+                "analytic_first has no effect on moment-matched solvers, which are exact on Gaussian "
+                "data from the first step; leave it out."
+            )
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        if self.stochastic:
+            return 1
+        return self.known_order or self.values + bool(self.corrector)
+
+    @property
+    def cold_order(self) -> int:
+        r"""The order on an even grid, which the first steps cap."""
+
+        return min(self.order, 3 if self.corrector else 2)
+
+    def calls(self, steps: int) -> int:
+        return steps * self.calls_per_step - self.analytic_first
+
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+        fields = list(problem.at(t0, x))
+        if self.analytic_first and problem.guess is not None:
+            fields[0] = problem.guess(t0[:1], x)[0]
+        std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
+        predictor = self._weights(problem, t0, t1, x, ahead=0)
+        corrector: list[list[Scalar]] = [[] for _ in fields]
+        if self.corrector:
+            corrector[1:] = self._weights(problem, t0, t1, x, ahead=1)[:-1]
+        columns = (
+            factors(problem.linear.decay(t0, t1), x),
+            predictor,
+            corrector,
+            factors(std, x),
+            range(len(t0)),
+            t0,
+            t1,
+            fields,
+        )
+        return [_Plan(*column) for column in zip(*columns, strict=True)]
+
+    def _weights(
+        self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor, ahead: int
+    ) -> list[list[Scalar]]:
+        r"""Returns the weights of the values in each step, the newest first.
+
+        With `ahead` = 1, the value at the end of the step is the newest.
+        """
+
+        steps, all_times = len(t0), torch.cat([t0, t1[-1:]])
+        known = self.known(steps)
+        rows: list[list[Scalar]] = [[] for _ in range(steps)]
+        rules = self.corrector if ahead else self.rules
+        for k in known.unique().tolist():
+            number = (known == k).nonzero()[:, 0]
+            nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
+            rule = rules[min(k + ahead, len(rules)) - 1]
+            w = weights(problem.linear, t0[number], t1[number], nodes, rule, self.variable)
+            by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
+            for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
+                rows[i] = list(row)
+        return rows if ahead or not self.scales else self._scaled(rows)
+
+    def known(self, steps: int) -> Tensor:
+        r"""Returns how many values each of some steps knows."""
+
+        known = torch.arange(1, steps + 1).clamp(max=self.values)
+        return known.minimum(torch.arange(steps, 0, -1)) if self.lower_order_final else known
+
+    def _scaled(self, rows: list[list[Scalar]]) -> list[list[Scalar]]:
+        if [len(row) for row in rows] != [len(row) for row in self.scales]:
+            raise ValueError(
+                f"the scales of {self} are those of {len(self.scales)} steps with their numbers of values, "
+                f"so they do not serve {len(rows)} steps."
+            )
+        return [
+            [a * b for a, b in zip(*two, strict=True)]
+            for two in zip(rows, self.scales, strict=True)
+        ]
+
+    def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
+        past = memory.values if memory else ()
+        values = (plan.field(x), *past)[: self.values + bool(self.corrector)]
+        if memory is not None and memory.base is not None:
+            x = _combine(memory.base.clone(), plan.correction, values)
+        x = x * plan.decay
+        if noise is not None and not _is_zero(plan.noise_std):
+            add_product(x, noise.increment(plan.number, plan.t0, plan.t1), plan.noise_std)
+        base = x.clone() if self.corrector else None
+        return Step(_combine(x, plan.weights, values), _Memory(values, base))
+
+
+def _combine(x: Tensor, coefficients: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:
+    for weight, value in zip(coefficients, values, strict=False):
+        add_product(x, value, weight)
+    return x
+
+
+def _is_zero(factor: Scalar) -> bool:
+    return isinstance(factor, float) and factor == 0

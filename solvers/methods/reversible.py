@@ -1,0 +1,205 @@
+r"""Methods whose every step can be undone, for they carry a second state beside the first.
+
+A run begins with one state and ends with a pair. Given that pair, a run over the same times
+backwards ends where the first began, up to round-off; on a lattice of numbers, to the last bit.
+
+References:
+    | Reversible Heun: Efficient and Accurate Gradients for Neural SDEs (Kidger et al., 2021),
+    | algorithm 1
+    | https://arxiv.org/abs/2105.13493
+    | Efficient, Accurate and Stable Gradients for Neural ODEs (McCallum and Foster, 2024),
+    | definition 2
+    | https://arxiv.org/abs/2410.11648
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..loops.stepper import Stepper
+from ..noise.brownian import Brownian
+from ..problem import ODE, StateField
+from ..shapes import Scalar, row_where, scalars
+from ..solver import Step
+from .runge_kutta import RungeKutta, Tableau
+
+CHANGED = 1e-5  # relative: more than rounding does to a state
+
+
+class Reversible(Stepper):
+    r"""Abstract solver whose steps can be undone. Its memory starts with the second state."""
+
+    reversible = True
+    takes_eta = False
+
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+        if companion is None:
+            return x, None
+        if companion.shape != (len(x), 2, *x.shape[1:]):
+            wanted = (len(x), 2, *x.shape[1:])
+            raise ValueError(
+                f"the companion must have shape {wanted}, but has {tuple(companion.shape)}."
+            )
+        known, other = companion.unbind(1)
+        slack = CHANGED * known.flatten(1).abs().amax(1)
+        if known.shape != x.shape or bool(((x - known).flatten(1).abs().amax(1) > slack).any()):
+            raise ValueError(
+                "the states are not those at the end of the run that is to be undone, whose companion "
+                "this is; leave the companion out, if they were changed on purpose."
+            )
+        return known.clone(), (other.clone(),)
+
+    def carry(self, x: Tensor, memory: Any) -> Tensor:
+        return torch.stack([x, memory[0]], dim=1)
+
+
+class _Ends(NamedTuple):
+    h: Scalar
+    first: StateField
+    last: StateField
+
+
+@dataclass(frozen=True)
+class ReversibleHeun(Reversible):
+    r"""Creates the reversible Heun method: order 2 at one call per step.
+
+    .. math:: \hat x' = 2 x - \hat x + h f(\hat x) , \qquad
+        x' = x + \tfrac h 2 \big( f(\hat x) + f(\hat x') \big)
+
+    A step of size -h undoes it. On a lattice of multiples of :math:`2^{-bits}`, each
+    :math:`\tfrac h 2 f` is rounded to a multiple once; sums of such numbers are exact below
+    :math:`2^{53 - bits}`, and so is the way back, if f gives the same bits for the same bits.
+
+    Arguments:
+        name: The name of the method.
+        bits: The lattice, if any. States are then in float64.
+    """
+
+    name: str = "reversible_heun"
+    bits: int | None = None
+    solves = ODE
+    order = 2
+    calls_per_step = 1
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        return self.bits is not None
+
+    @property
+    def limit(self) -> str:  # type: ignore[override]
+        if self.bits is None:
+            return ""
+        return (
+            f" (or beyond the {2.0 ** (51 - self.bits):.2g} that the lattice holds; 'lattice_heun_isotropic' and "
+            "'reversible_heun' reach further)"
+        )
+
+    @property
+    def severed(self) -> str:  # type: ignore[override]
+        if self.bits is None:
+            return ""
+        return (
+            "which rounds each step to a lattice, and a rounded number has the derivative 0; use "
+            "'reversible_heun', the same without the lattice, or 'heun'"
+        )
+
+    def calls(self, steps: int) -> int:
+        return steps + 1
+
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+        if self.bits is None:
+            return super().resume(x, companion)
+        return super().resume(self._rounded(x.double()), companion)
+
+    def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Ends]:
+        times = torch.cat([t0, t1[-1:]])
+        falls = bool((t1 < t0).any())
+        rising = (
+            times.flip(0) if falls else times
+        )  # in one order, so that both ways have equal bits
+        fields, h = list(problem.at(rising, x)), rising.diff(dim=0)
+        if falls:
+            fields, h = fields[::-1], -h.flip(0)
+        columns = scalars(h / 2, x), fields[:-1], fields[1:]
+        return [_Ends(*column) for column in zip(*columns, strict=True)]
+
+    def step(self, plan: _Ends, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+        other = x if memory is None else memory[0]
+        known = memory is not None and len(memory) == 2
+        force = memory[1] if known else plan.first(other)
+        rise = self._rounded(plan.h * force)
+        other = 2 * x - other + 2 * rise
+        force = plan.last(other)
+        x = x + (rise + self._rounded(plan.h * force))
+        return Step(self._inside(x, other), (other, force))
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if self.bits is None:
+            return x
+        return torch.round(x * 2.0**self.bits) * 2.0**-self.bits
+
+    def _inside(self, x: Tensor, other: Tensor) -> Tensor:
+        r"""The states, or infinity in rows where sums on the lattice are no longer exact."""
+
+        if self.bits is None:
+            return x
+        largest = torch.maximum(x.abs(), other.abs()).flatten(1).amax(1)
+        inside = largest < 2.0 ** (51 - self.bits)
+        return row_where(inside, x, torch.full_like(x, torch.inf))
+
+
+class _Coupled(NamedTuple):
+    rises: bool
+    there: Any  # the plan of the step from its start
+    back: Any  # that of the step from its end
+
+
+@dataclass(frozen=True)
+class McCallumFoster(Reversible):
+    r"""Creates the reversible form of a Runge-Kutta method, by McCallum and Foster.
+
+    .. math:: x' = \kappa x + (1 - \kappa) \hat x + \Psi_h(\hat x) , \qquad
+        \hat x' = \hat x - \Psi_{-h}(x')
+
+    for increments :math:`\Psi`, in rising time; falling time undoes it.
+
+    Arguments:
+        name: The name of the method.
+        tableau: The Runge-Kutta method.
+        coupling: The :math:`\kappa` in (0, 1], which holds the two states together.
+    """
+
+    name: str
+    tableau: Tableau
+    coupling: float = 0.999
+    solves = ODE
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.tableau.order
+
+    @property
+    def calls_per_step(self) -> int:  # type: ignore[override]
+        return 2 * len(self.tableau.b)
+
+    def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Coupled]:
+        method, rises = RungeKutta(self.tableau), not bool((t1 < t0).any())
+        low, high = (t0, t1) if rises else (t1, t0)
+        there, back = method.plan(problem, low, high, x), method.plan(problem, high, low, x)
+        return [_Coupled(rises, *ends) for ends in zip(there, back, strict=True)]
+
+    def step(self, plan: _Coupled, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+        method, kappa = RungeKutta(self.tableau), self.coupling
+        other = x if memory is None else memory[0]
+
+        def moved(part: Any, state: Tensor) -> Tensor:
+            return method.step(part, state, None, None).x - state
+
+        if plan.rises:
+            x = kappa * x + (1 - kappa) * other + moved(plan.there, other)
+            return Step(x, (other - moved(plan.back, x),))
+        other = other + moved(plan.back, x)
+        x = (x - (1 - kappa) * other - moved(plan.there, other)) / kappa
+        return Step(x, (other,))

@@ -1,0 +1,150 @@
+r"""The weights by which exponential methods combine the values of :math:`N`.
+
+Variation of constants solves a semi-linear problem over a step from s to t as
+
+.. math:: x(t) = \Phi(s, t) \, x(s) + \int_s^t \Phi(u, t) B(u) \, N(u, x(u)) \, du + \xi .
+
+A method replaces :math:`N` by a polynomial through values it knows, in a variable of its choice. Its
+weights then follow from the moments of :math:`\Phi B` and the places of the values; published
+methods differ in the variable, and in moments that they take to be simpler than they are. The
+moments are Gauss-Legendre sums in float64, exact to round-off.
+
+References:
+    | Exponential Integrators (Hochbruck and Ostermann, 2010), sections 2.1 and 2.5
+    | https://doi.org/10.1017/S0962492910000048
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..problem import Linear
+
+POINTS, GAUSS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(24))
+POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
+STIFF = math.exp(-30)  # the least decay over a piece of a step whose weight these points resolve
+
+
+def quadrature(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
+
+    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end: pieces
+    are halved towards it until the last one resolves it.
+    """
+
+    halvings = 0
+    while halvings < 60 and bool((linear.decay(torch.lerp(t, s, 0.5**halvings), t) < STIFF).any()):
+        halvings += 1
+    if not halvings:
+        return POINTS, GAUSS
+    edges = [0.0] + [1 - 0.5**k for k in range(1, halvings + 1)] + [1.0]
+    places = torch.tensor(edges, dtype=torch.float64)
+    lows, lengths = places[:-1], places.diff()
+    points = lows[:, None] + lengths[:, None] * POINTS
+    return points.flatten(), (lengths[:, None] * GAUSS).flatten()
+
+
+class Moments(NamedTuple):
+    r"""What the weights of a step follow from.
+
+    Arguments:
+        nodes: The places of the k values, as fractions of the step, with shape (\*, k).
+        powers: The integrals of the weight times :math:`\theta^i`, i < k, with shape (\*, k, c).
+        edge: The length of the step times the weight at its end, with shape (\*, c).
+    """
+
+    nodes: Tensor
+    powers: Tensor
+    edge: Tensor
+
+
+Rule = Callable[[Moments], Moments]
+
+
+def exact(m: Moments) -> Moments:
+    r"""The polynomial is integrated exactly: exponential Adams methods."""
+
+    return m
+
+
+def midpoint(m: Moments) -> Moments:
+    r"""The polynomial's value half-way counts for all of the step: DPM-Solver++ 2M, UniP-2 (bh2).
+
+    References:
+        | DPM-Solver++ (Lu et al., 2022), algorithm 2
+        | https://arxiv.org/abs/2211.01095
+    """
+
+    half = torch.pow(0.5, torch.arange(m.powers.shape[-2], dtype=torch.float64))
+    return m._replace(powers=m.powers[..., :1, :] * half[:, None])
+
+
+def edge(m: Moments) -> Moments:
+    r"""The slope is weighted as if the weight were that at the end: UniP-2 (bh1), SA-Solver-2.
+
+    References:
+        | UniPC (Zhao et al., 2023), section 3.2
+        | https://arxiv.org/abs/2302.04867
+    """
+
+    return m._replace(powers=torch.stack([m.powers[..., 0, :], m.edge / 2], dim=-2))
+
+
+def halved(m: Moments) -> Moments:
+    r"""The curvature counts half: DPM-Solver++ 3M as published, without its factor of 2."""
+
+    powers = m.powers.clone()
+    powers[..., 2, :] /= 2
+    return m._replace(powers=powers)
+
+
+def even(m: Moments) -> Moments:
+    r"""Steps and weight are taken to be constant: the coefficients of Adams and Bashforth.
+
+    References:
+        | Pseudo Numerical Methods for Diffusion Models on Manifolds (Liu et al., 2022), equation (12)
+        | https://arxiv.org/abs/2202.09778
+    """
+
+    k = torch.arange(m.powers.shape[-2], dtype=torch.float64)
+    return m._replace(
+        nodes=(-k).expand_as(m.nodes), powers=m.powers[..., :1, :] / (1 + k)[:, None]
+    )
+
+
+def weights(
+    linear: Linear,
+    s: Tensor,
+    t: Tensor,
+    nodes: Tensor,
+    rule: Rule = exact,
+    variable: str = "clock",
+) -> Tensor:
+    r"""Returns the weights of k values in steps from s to t, with shape (\*, k, c).
+
+    Arguments:
+        linear: The linear part of the problem.
+        s: The times at which the steps start, with shape (\*).
+        t: The times at which they end, with shape (\*).
+        nodes: The times of the values, with shape (\*, k).
+        rule: What is made of the moments.
+        variable: The variable in which the polynomial is one.
+    """
+
+    h = (t - s)[..., None]
+    points, gauss = quadrature(linear, s, t)
+    u = s[..., None] + h * points
+    weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
+    first, last, inside, known = (
+        linear.variable(variable, times) for times in (s[..., None], t[..., None], u, nodes)
+    )
+    theta, places = ((v - first) / (last - first) for v in (inside, known))
+    powers = [(weight * theta[..., None] ** i).sum(-2) for i in range(nodes.shape[-1])]
+    end = h * linear.weight(t, s, t)
+    m = rule(Moments(places, torch.stack(powers, dim=-2), end))
+    vandermonde = torch.stack([m.nodes**i for i in range(nodes.shape[-1])], dim=-2)
+    return torch.linalg.solve(vandermonde, m.powers)

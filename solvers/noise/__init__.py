@@ -1,0 +1,1 @@
+r"""Brownian motion that is keyed, and its paths."""

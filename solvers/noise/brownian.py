@@ -1,0 +1,308 @@
+r"""Brownian motion keyed by (seed, sample): the noise of a sample does not depend on its batch.
+
+Every random number is a function of the seed, the index of the sample, a stream (what it is for)
+and a counter. The k-th word of a row is the k-th output of SplitMix64 started at a hash of
+the others, and the halves of a word become two normals by the transform of Box and Muller. All
+rows are computed at once.
+
+References:
+    | Fast Splittable Pseudorandom Number Generators (Steele et al., 2014), figure 17
+    | https://doi.org/10.1145/2660193.2660195
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..shapes import factors
+
+VERSION = 4  # of the noise: it changes when the same seed gives other numbers
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
+    1, 11
+)  # the streams
+AT_ONCE = 2**22  # entries of which keys are made at once
+TOGETHER = 2**15  # normals up to which more blocks are drawn at once: more of them fill caches
+Seed = int | Tensor  # one for all, or one per sample
+
+
+def _signed(word: int) -> int:
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >= 1 << 63 else word
+
+
+GAMMA, FIRST, SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _shift_xor(z: Tensor, bits: int) -> Tensor:
+    shifted = z >> bits
+    shifted &= (1 << (64 - bits)) - 1  # int64 shifts copy the sign
+    return shifted.bitwise_xor_(z)
+
+
+def _mix(z: Tensor) -> Tensor:  # the finaliser of SplitMix64
+    z = _shift_xor(z, 30).mul_(FIRST)
+    z = _shift_xor(z, 27).mul_(SECOND)
+    return _shift_xor(z, 31)
+
+
+def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
+    r"""Returns what the words of each sample start from, with shape (B,)."""
+
+    seed = torch.as_tensor(seed, dtype=torch.int64, device=index.device)
+    key = seed * GAMMA + stream
+    for _ in range(3):  # in turn with the index: a sum would not tell who is who
+        key = _mix(key)
+    return _mix(key + index * GAMMA)
+
+
+def key_of_rows(x: Tensor) -> Tensor:
+    r"""Returns a key of the values of each row, with shape (B,), the same in float32 and float64.
+
+    It is a sum, without carry, of one mixed word per entry, in which its place has a part: so neither
+    batch nor device changes it.
+    """
+
+    x = x.detach().flatten(1)
+    x = (x if x.device.type != "mps" else x.cpu()).double() + 0.0  # there is one zero
+    place = torch.arange(1, x.shape[1] + 1, device=x.device) * GAMMA
+    rows = x.split(max(AT_ONCE // len(place), 1))
+    return torch.cat([_mix(_mix(row.view(torch.int64) + place).sum(1)) for row in rows])
+
+
+def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
+    r"""Returns a seed for each row of data, of what it holds and its own seed and index, with shape (B,).
+
+    Noise that is added to data which was made with noise of the same seed is independent of it.
+    """
+
+    own = keys(seed, index.to(x.device), EDITS)
+    return _mix(own + _mix(key_of_rows(x).to(own.device)) * GAMMA)
+
+
+def keys_of_steps(times: Tensor) -> Tensor:
+    r"""Returns a key of each step of a grid, with shape (n,) or (n, B) for n + 1 times.
+
+    It is of the time at which the step starts, as float32 has it: a grid and its copy in float32 have the
+    same keys. Only where float32 does not tell both ends of a step apart, so that a copy is no grid, all digits
+    count. Neighbours have no part in it, so it is the same in part of a grid.
+    """
+
+    times = times.double() + 0.0  # there is one zero
+    rounded = times.float().double()
+    told = rounded[:-1] != rounded[1:]
+    starts = torch.where(told, rounded[:-1], times[:-1]).contiguous()
+    return _mix(_mix(starts.view(torch.int64) * GAMMA) + ~told)
+
+
+def _words(key: Tensor, first: int | Tensor, count: int) -> Tensor:
+    start = _signed(first * GAMMA) if isinstance(first, int) else first.to(key.device) * GAMMA
+    number = torch.arange(1, count + 1, device=key.device)
+    return _mix((key + start)[:, None] + number * GAMMA)
+
+
+def _normal(key: Tensor, first: int | Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    pairs = _pairs(size)
+    first, second = _words(key, first, pairs).view(torch.int32).chunk(2, dim=1)
+    radius = (first & (2**31 - 1)).to(dtype).add_(0.5).mul_(2.0**-31)
+    radius = radius.log_().mul_(-2).sqrt_()
+    angle = second.to(dtype).mul_(math.pi * 2.0**-31)
+    return torch.cat([radius * angle.cos(), radius * angle.sin_()], dim=1)[:, :size]
+
+
+def keyed_uniform(seed: Seed, index: Tensor, stream: int, counter: int, size: int) -> Tensor:
+    r"""Returns uniform numbers in (0, 1), with shape (B, size), in float64.
+
+    Arguments:
+        seed: The seed, or one per sample.
+        index: The indices of the samples, with shape (B,).
+        stream: What the numbers are for.
+        counter: Which block of `size` numbers of the stream.
+        size: How many numbers each sample gets.
+    """
+
+    words = (_words(keys(seed, index, stream), counter * size, size) >> 11) & ((1 << 53) - 1)
+    return words.double().add_(0.5).mul_(2.0**-53)
+
+
+def keyed_normal(
+    seed: Seed,
+    index: Tensor,
+    stream: int,
+    counter: int,
+    size: int,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    r"""Returns standard normal numbers, with shape (B, size).
+
+    Arguments are those of :func:`keyed_uniform`.
+    """
+
+    return _normal(keys(seed, index, stream), counter * _pairs(size), size, dtype)
+
+
+def _pairs(size: int) -> int:
+    return (size + 1) // 2
+
+
+class Brownian(ABC):
+    r"""Abstract Brownian motion, as a solver with `n` steps sees it.
+
+    Times have shape (), or (B,) when samples differ.
+    """
+
+    @abstractmethod
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        r"""Returns :math:`w(t_1) - w(t_0)` over a step, like the state."""
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        r"""Returns the increments from the start of a step to some fractions of it."""
+
+        return [self.increment(step, t0, torch.lerp(t0, t1, theta)) for theta in inside]
+
+    @abstractmethod
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the increment, and :math:`\int_{t_0}^{t_1} (w(s) - w(t_0)) \, ds`."""
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        r"""Returns the k-th of the standard normals of a step that have no part in the path."""
+
+        raise NotImplementedError(
+            f"{type(self).__name__} has increments only; this solver needs the noise of a Keyed "
+            "path: pass seed= instead of a path."
+        )
+
+    def on(self, times: Tensor) -> Self:
+        r"""Returns the noise of a grid, with shape (n + 1,) or (n + 1, B), unless it has one."""
+
+        return self
+
+    def check(self, times: Tensor) -> None:
+        r"""Refuses a grid, in the clock of this motion, whose steps are too short to have its law."""
+
+        return None
+
+    def rows(self, index: Tensor) -> Self:
+        r"""Returns the noise of some rows."""
+
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be split into rows; pass seed=, whose noise can."
+        )
+
+
+@dataclass(frozen=True)
+class Keyed(Brownian):
+    r"""Abstract Brownian motion from keyed numbers.
+
+    Arguments:
+        seed: The seed, or one per sample.
+        index: The indices of the samples, with shape (B,).
+        like: A state of shape (B, *), which gives shape, dtype and device.
+        times: The times by which steps are known, with shape (n + 1,), or (n + 1, B) when samples
+            differ, in any clock: a step has the same numbers in part of a grid as in the whole, and
+            in a copy of it in float32. By default, :func:`solvers.solve` takes those of its grid;
+            elsewhere steps have numbers.
+    """
+
+    seed: Seed
+    index: Tensor
+    like: Tensor
+    times: Tensor | None = None
+
+    def on(self, times: Tensor) -> Self:
+        return replace(self, times=times) if self.times is None else self
+
+    def rows(self, index: Tensor) -> Self:
+        seed, times, here = self.seed, self.times, index.to(self.like.device)
+        if isinstance(seed, Tensor) and seed.ndim:
+            seed = seed[index.to(seed.device)]
+        if times is not None and times.ndim > 1:
+            times = times[:, index.to(times.device)]
+        own = self.index[index.to(self.index.device)]
+        return replace(self, seed=seed, index=own, like=self.like[here], times=times)
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        return self.normal(FRESH, k, self.place(step))
+
+    def place(self, step: int) -> int | Tensor:
+        r"""Returns the word of a stream at which the numbers of a step start, () or one per sample."""
+
+        return step << 32 if self._places is None else self._places[step]
+
+    def normal(self, stream: int, counter: int | Tensor, place: int | Tensor = 0) -> Tensor:
+        r"""Returns standard normal numbers like the state.
+
+        Arguments:
+            stream: What they are for.
+            counter: Which block of numbers, () or one per sample, counted from the place.
+            place: The word of the stream at which the first block starts.
+        """
+
+        return next(self.normals(stream, [counter], place))
+
+    def normals(
+        self, stream: int, counters: Sequence[int | Tensor], place: int | Tensor = 0
+    ) -> Iterator[Tensor]:
+        r"""Yields what :meth:`normal` returns for each of some counters. Small states are drawn together."""
+
+        size, rows, key = self.like[0].numel(), len(self.like), self._keys[stream]
+        together = max(TOGETHER // self.like.numel(), 1)
+        for i in range(0, len(counters), together):
+            firsts = [
+                torch.as_tensor(counter * _pairs(size) + place).to(key.device).expand(rows)
+                for counter in counters[i : i + together]
+            ]
+            z = _normal(key.repeat(len(firsts)), torch.cat(firsts), size, self.like.dtype)
+            yield from z.reshape(len(firsts), *self.like.shape).unbind()
+
+    @cached_property
+    def _keys(self) -> dict[int, Tensor]:
+        index = self.index.to(self.like.device)
+        return {stream: keys(self.seed, index, stream) for stream in (STEPS, TREE, FRESH)}
+
+    @cached_property
+    def _places(self) -> list[int] | Tensor | None:
+        if self.times is None:
+            return None
+        places = keys_of_steps(self.times.cpu())
+        return places.tolist() if places.ndim == 1 else places.to(self.like.device)
+
+
+class Increments(Keyed):
+    r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts, in float32.
+
+    It serves a grid known beforehand. Other grids see other paths.
+    """
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        return _times(self.normal(STEPS, 0, self.place(step)), (t1 - t0).abs().sqrt())
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        whole = self.increment(step, t0, t1)
+        between = [theta for theta in inside if theta < 1]
+        if len(between) > 1:
+            raise ValueError("increments have one time between grid times; use noise='path'.")
+        bridge = _times(self._bridge(step), (t1 - t0).abs().sqrt())
+        return [theta * whole + math.sqrt(theta * (1 - theta)) * bridge for theta in inside]
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        h, w = t1 - t0, self.increment(step, t0, t1)
+        bridge = _times(self._bridge(step), (h.abs() / 12).sqrt())
+        return w, _times(w / 2 + bridge, h)
+
+    def _bridge(self, step: int) -> Tensor:
+        return self.normal(STEPS, 1, self.place(step))
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    [number] = factors(factor[None, ..., None], x)
+    return x * number

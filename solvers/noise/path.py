@@ -1,0 +1,149 @@
+r"""One Brownian path, the same at any step count and in any order of queries.
+
+The path is refined by halves: its value in the middle of an interval follows from those at both
+ends and one normal number keyed by the interval, down to the time that is asked for, or to intervals of
+length :data:`RESOLUTION`. On these the path is the line between both ends, plus one keyed normal
+times the deviation of a Brownian bridge. So values at times that are at least as far apart have the law of
+Brownian motion, and a grid with shorter steps is refused.
+
+References:
+    | Scalable Gradients for Stochastic Differential Equations (Li et al., 2020), section 4
+    | https://arxiv.org/abs/2001.01328
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..shapes import add_product, align, scalars
+from .brownian import TREE, Keyed
+
+SPAN, LEVELS = 64.0, 33  # from -32 to 32: more than the log-SNR of any process
+RESOLUTION = SPAN / 2**LEVELS  # shorter increments are rounded away in float32
+KEPT = 16  # levels that are kept from one query to the next, which shares them
+MESH = 2.0**-7  # pieces of integrals, and an eighth of shorter steps
+
+
+@dataclass
+class _Interval:
+    r"""An interval of a level: its number there, and the path at its ends and in the middle."""
+
+    number: int
+    left: Tensor
+    right: Tensor
+    middle: Tensor | None = None
+
+
+class Path(Keyed):
+    r"""Creates the path. Queries near the last one are cheap, since both share their intervals."""
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        start = self.at(t0)  # first, since it is the end of the last step
+        return self.at(t1) - start
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        if t0.ndim:
+            raise ValueError(
+                "the integral of a path is known only if all samples share their times."
+            )
+        low, high = sorted((t0.item(), t1.item()))
+        mesh = min(MESH, 2.0 ** math.floor(math.log2(high - low)) / 8)
+        inner = range(math.floor(low / mesh) + 1, math.ceil(high / mesh))
+        first = value = self.at(torch.tensor(low, dtype=torch.float64))
+        total, before = torch.zeros_like(first), low
+        for t in (*(mesh * k for k in inner), high):
+            old, value = value, self.at(torch.tensor(t, dtype=torch.float64))
+            total.add_(old + value, alpha=(t - before) / 2)
+            before = t
+        h, start, w = high - low, first, value - first
+        if t1 < t0:
+            start, w = value, -w
+        return w, math.copysign(1, t1 - t0) * (total - h * start)
+
+    def check(self, times: Tensor) -> None:
+        shortest = times.diff(dim=0).abs().min().item()
+        if shortest < RESOLUTION:
+            raise ValueError(
+                f"a path tells times apart that differ by {RESOLUTION:.2g} or more in its clock, the log-SNR "
+                f"of a process, but a step is {shortest:.2g} long; pass noise='increments'."
+            )
+
+    def at(self, t: Tensor) -> Tensor:
+        r"""Returns the path at a time, of shape () or (B,), like the state; it is 0 at -32."""
+
+        known = self.__dict__.get("_recent")
+        if known is not None and torch.equal(known[0], t):
+            return known[1]  # type: ignore[no-any-return]
+        self.__dict__["_recent"] = (t, self._at(t))
+        return self.__dict__["_recent"][1]  # type: ignore[no-any-return]
+
+    def _at(self, t: Tensor) -> Tensor:
+        place = ((t + SPAN / 2) / SPAN * 2**LEVELS).cpu()
+        if not bool(((place >= 0) & (place < 2**LEVELS)).all()):
+            raise ValueError(f"a path reaches from {-SPAN / 2:g} to {SPAN / 2:g}, but t is {t}.")
+        leaf = place.floor().long()
+        rest = (place - leaf).double()
+        left, right = self._shared(int(leaf), float(rest)) if t.ndim == 0 else self._each(leaf)
+        if t.ndim == 0 and not rest:
+            return left
+        [theta] = scalars(rest[None], left)
+        [deviation] = scalars((rest * (1 - rest) * RESOLUTION).sqrt()[None], left)
+        x = torch.lerp(left, right, theta)
+        return add_product(x, self.normal(TREE, 2**LEVELS + leaf), deviation)
+
+    def _shared(self, leaf: int, rest: float) -> tuple[Tensor, Tensor]:
+        r"""The path at both ends of the shortest interval that is wanted for a time of all samples.
+
+        It is the first that starts at this time, or one of the last level.
+        """
+
+        known = self._last
+        while known and leaf >> (LEVELS - len(known) + 1) != known[-1].number:
+            known.pop()
+        if not known:
+            end = self.normal(TREE, 0).mul_(math.sqrt(SPAN))
+            known.append(_Interval(0, torch.zeros_like(end), end))
+        here, top = known[-1], len(known) - 1
+        zeros = LEVELS if not leaf else (leaf & -leaf).bit_length() - 1
+        levels = range(top + 1, LEVELS + 1 if rest else LEVELS + 1 - zeros)
+        numbers = [leaf >> (LEVELS - level + 1) for level in levels]
+        skip = 0 if here.middle is None else 1
+        wanted = [(1 << (k - 1)) + n for k, n in zip(levels, numbers, strict=True)][skip:]
+        normals = self.normals(TREE, wanted)
+        for level in levels:
+            if here.middle is None:
+                here.middle = _middle(here.left, here.right, level, next(normals))
+            number = leaf >> (LEVELS - level)
+            ends = (here.middle, here.right) if number % 2 else (here.left, here.middle)
+            here = _Interval(number, *ends)
+            if level < KEPT:
+                known.append(here)
+        return here.left, here.right
+
+    def _each(self, leaf: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The path at both ends of the intervals of the samples."""
+
+        levels = range(1, LEVELS + 1)
+        wanted: list[int | Tensor] = [
+            0,
+            *((1 << (k - 1)) + (leaf >> (LEVELS - k + 1)) for k in levels),
+        ]
+        normals = self.normals(TREE, wanted)
+        right = next(normals) * math.sqrt(SPAN)
+        left = torch.zeros_like(right)
+        for level, z in zip(levels, normals, strict=True):
+            middle = _middle(left, right, level, z)
+            upper = align(((leaf >> (LEVELS - level)) % 2 == 1).to(left.device), left)
+            left, right = torch.where(upper, middle, left), torch.where(upper, right, middle)
+        return left, right
+
+    @property
+    def _last(self) -> list[_Interval]:
+        return self.__dict__.setdefault("_intervals", [])  # a cache: it changes no result
+
+
+def _middle(left: Tensor, right: Tensor, level: int, z: Tensor) -> Tensor:
+    length = SPAN / 2 ** (level - 1)
+    return torch.lerp(left, right, 0.5).add_(z, alpha=math.sqrt(length) / 2)
