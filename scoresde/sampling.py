@@ -1,7 +1,7 @@
 r"""From noise to data."""
 
 import re
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -138,7 +138,7 @@ def _as_encoded(
     defaults = reversed_options(z)
     solver: Solver = defaults["solver"]
     asked = options.get("solver")
-    if asked is not None and str(get(asked)).split(":block")[0] == str(solver).split(":block")[0]:
+    if asked is not None and _same(get(asked), solver):
         options = {name: value for name, value in options.items() if name != "solver"}
     other = [name for name in (*STEPPING, "solver") if options.get(name) is not None]
     if not other:
@@ -153,6 +153,14 @@ def _as_encoded(
     if "solver" in other:
         return options, {}, None
     return options, {"solver": solver}, None
+
+
+def _same(asked: Solver, known: Solver) -> bool:
+    r"""Whether two solvers are the same, but for blocks, which encoding finds."""
+
+    if asked == known or not (asked.exact and known.exact and is_dataclass(asked)):
+        return asked == known
+    return replace(asked, name=known.name, block=known.block) == known
 
 
 def _warn_of_another(model: ScoreModel, z: Solution) -> None:
@@ -181,7 +189,7 @@ def return_from(
     back = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(z.calls.max())
-    back = {**back, **reversed_options(z, options.get("solver")), "denoise": denoise}
+    back = {**back, **reversed_options(z), "denoise": denoise}
     model, settings = split(model, back, len(z.x))
     x, end = check_data(model, z.x, "z", settings.dtype, settings.device), _end(z)
     start = model.process.t_max if end is None else end
@@ -254,19 +262,16 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
         warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
 
 
-def reversed_options(solution: Solution, solver: str | Solver | None = None) -> dict[str, Any]:
-    r"""Returns the options by which a solution is run backwards.
-
-    Arguments:
-        solution: The solution.
-        solver: The solver that made it, if not the catalogue's of its name.
-    """
+def reversed_options(solution: Solution) -> dict[str, Any]:
+    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
-    # the name of an exact one tells its block
-    own = solver if isinstance(solver, Solver) and not solver.exact else made["solver"]
+    if not isinstance(solution.solver, Solver):
+        raise ValueError(
+            f"this solution, of {made.get('solver', 'no solver')}, cannot be run backwards: pass the tensor z.x."
+        )
     options: dict[str, Any] = {
-        "solver": get(own).undone_by,
+        "solver": solution.solver.undone_by,
         "clock": made["clock"],
     }
     if made["rtol"] is not None or made["atol"] is not None:

@@ -195,6 +195,32 @@ def get(solver: str | Solver) -> Solver:
     return CATALOGUE[name]
 
 
+def name_of(solver: Solver) -> str | None:
+    r"""Returns the name by which :func:`get` returns an equal solver, with its settings, or `None`."""
+
+    name = str(solver)
+    try:
+        known = get(name)
+        if known == solver:
+            return name
+        fields = [f.name for f in dataclasses.fields(known) if f.name in SETTABLE]  # type: ignore[arg-type]
+        changed = [n for n in fields if getattr(known, n) != getattr(solver, n, None)]
+        name = ":".join([name, *(f"{n}={getattr(solver, n)}" for n in changed)])
+        return name if dataclasses.replace(get(name), name=str(solver)) == solver else None  # type: ignore[type-var]
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def label(solver: Solver) -> str:
+    r"""Returns what tells a solver from others in tables and records: one of the user's own says so."""
+
+    known = name_of(solver)
+    if known is not None:
+        return known
+    named = _spelled(str(solver).split(":")[0]) in CATALOGUE
+    return f"{solver} (own)" if named else str(solver)
+
+
 def _spelled(name: str) -> str:
     r"""A name as the catalogue has it: "DPM++ 2M" and "dpmsolver++-2m" are "dpmpp_2m"."""
 

@@ -2,6 +2,7 @@ r"""The door of the package: integrate a problem along a grid, after all checks.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -119,7 +120,7 @@ def solve(
     if grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
     with torch.set_grad_enabled(grad != "none"):
-        return solver.integrate(problem, x, times, control)
+        return replace(solver.integrate(problem, x, times, control), solver=solver)
 
 
 def check_start(x: Tensor) -> Tensor:

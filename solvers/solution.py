@@ -28,6 +28,7 @@ class Solution:
         provenance: What made it: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method leads back, in its own
             coordinates, with shape (B, 2, *).
+        solver: The :class:`solvers.Solver` that made it, by which the way back goes.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Solution:
     path: Tensor | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     companion: Tensor | None = None
+    solver: object = None
 
     @property
     def ok(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import solvers
 from solvers import SemiLinear, Solver
+from solvers.catalogue import label, name_of
 
 from ..models.checks import check_count, check_number, check_several
 from ..models.score_model import ScoreModel
@@ -100,7 +101,7 @@ def cells(
         if isinstance(entry, Plan):
             several = iter((_planned(entry),))
         else:
-            several = _cells_of(model, by_name(entry), budgets, grids, tolerances)
+            several = _cells_of(model, solvers.get(entry), budgets, grids, tolerances)
         for cell in several:
             found.setdefault(cell.key, cell)
     return list(found.values())
@@ -112,6 +113,7 @@ def check_choice(
     budgets: Sequence[int],
     grids: Sequence[str],
     tolerances: Sequence[float],
+    file: object = None,
 ) -> None:
     r"""Refuses solvers, budgets, grids and tolerances that do not fit, before anything is run."""
 
@@ -125,8 +127,9 @@ def check_choice(
     for grid in grids:
         if grid not in NAMES:
             raise ValueError(f"grid {grid!r} is unknown; the grids are {', '.join(NAMES)}.")
+    check_labels(chosen, file)
     for entry in chosen:
-        solver = entry.solver if isinstance(entry, Plan) else by_name(entry)
+        solver = entry.solver if isinstance(entry, Plan) else solvers.get(entry)
         if solver.form == "moments" and model.moments is None:
             raise ValueError(
                 f"{solver} needs the mean and covariance of the data: set model.moments = "
@@ -142,22 +145,26 @@ def check_tolerance(name: str, value: float, most: float = 1.0) -> None:
         raise ValueError(f"{name} must lie in (0, {most:g}], but is {value}.")
 
 
-def by_name(entry: str | Solver) -> Solver:
-    r"""Returns a solver, refused unless its name says all of it, since results are kept by name."""
+def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
+    r"""Refuses solvers that tables would not tell apart, and those that a file cannot hold."""
 
-    solver = solvers.get(entry)
-    if isinstance(entry, Solver) and solvers.get(str(entry)) != entry:
-        raise ValueError(
-            f"the solver {entry} is not the one of this name; name its settings, as in "
-            "'dpmpp_3m:lower_order_final=True', so that results can be told apart."
-        )
-    return solver
+    known: dict[str, Solver] = {}
+    for solver in (solvers.get(entry) for entry in chosen if not isinstance(entry, Plan)):
+        if known.setdefault(label(solver), solver) != solver:
+            raise ValueError(
+                f"two solvers are called {label(solver)!r}; give one of them another name."
+            )
+        if file is not None and name_of(solver) is None:
+            raise ValueError(
+                f"file= holds names of solvers, and {solver} is not the catalogue's of its name, so that what is "
+                "kept could be another's; leave file= out, or the solver."
+            )
 
 
 def options_of(model: ScoreModel, solver: Solver) -> dict[str, Any]:
     r"""Returns what a solver is run with in every cell."""
 
-    options: dict[str, Any] = {"solver": str(solver)}
+    options: dict[str, Any] = {"solver": name_of(solver) or solver}
     if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):
         options["clock"] = "log_snr"
     if solver.stochastic:
@@ -172,7 +179,7 @@ def _cells_of(
     grids: Sequence[str],
     tolerances: Sequence[float],
 ) -> Iterator[Cell]:
-    options, name, noisy = options_of(model, solver), str(solver), solver.stochastic
+    options, name, noisy = options_of(model, solver), label(solver), solver.stochastic
     if solver.fixed:
         even = ("even",) if solver.even else grids
         for grid in even:

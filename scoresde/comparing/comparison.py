@@ -78,6 +78,14 @@ class Comparison(Measured):
     def save(self, file: str | Path) -> Path:
         r"""Writes the comparison as JSON, whole or not at all."""
 
+        own = {
+            row.solver for row in self.rows if not isinstance(row.options.get("solver", ""), str)
+        }
+        if own:
+            raise ValueError(
+                f"a file holds names of solvers, and {', '.join(sorted(own))} is not the catalogue's of its name; "
+                "leave its rows out, or keep markdown()."
+            )
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod

@@ -78,7 +78,7 @@ def compare(
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
     where = default_grids(model) if grids is None else grids
-    check_choice(model, chosen, budgets, where, tolerances)
+    check_choice(model, chosen, budgets, where, tolerances, file)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     samples = check_count("samples", samples, at_least=4)
     names, distances = _distances(metrics, data, features)

@@ -37,6 +37,11 @@ def derived(x: Tensor, *origins: Solution) -> Solution:
                     f"latents of one way must be encoded alike, but their {name} is {mine} and {theirs}; of "
                     "others, pass the tensors z.x."
                 )
+        if other.solver != first.solver:
+            raise ValueError(
+                f"latents of one way must be encoded alike, but by two solvers called {first.solver}; of others, "
+                "pass the tensors z.x."
+            )
         if not torch.equal(_grid(other), _grid(first)):
             raise ValueError(
                 "latents of one way must be encoded on one grid of times; of others, pass the tensors z.x."

@@ -4,12 +4,13 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from solvers import Solution
+from solvers import Solution, Solver, get
+from solvers.catalogue import name_of
 from solvers.doors.signatures import checked
 
 from ..files import Entry, check_entries, each, finite, or_none, replacing, text
@@ -37,12 +38,18 @@ def save_latents(file: str | Path, z: Solution) -> None:
     file = check_latents_file(file)
     if not isinstance(z, Solution):
         raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
+    name = None if z.solver is None else name_of(cast(Solver, z.solver))
+    if name is None:
+        raise ValueError(
+            f"a file holds the name of a solver, and {z.solver} is not the catalogue's of its name, so the way "
+            "back would be another: keep z itself, or save the tensor z.x."
+        )
     arrays: dict[str, Any] = {
         "x": z.x.cpu().numpy(),
         "times": z.times.numpy(),
         **{name: getattr(z, name).numpy() for name in COUNTS},
         "status": np.array(z.status),
-        "provenance": json.dumps(z.provenance),
+        "provenance": json.dumps({**z.provenance, "solver": name}),
     }
     if z.companion is not None:
         arrays["companion"] = z.companion.cpu().numpy()
@@ -83,6 +90,7 @@ def load_latents(file: str | Path) -> Solution:
         _check_arrays(arrays)
         provenance = json.loads(str(arrays["provenance"]))
         check_entries({name: provenance[name] for name in MADE if name in provenance}, MADE)
+        solver = get(provenance["solver"])
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         words = str(error).removesuffix(".")
         raise ValueError(
@@ -100,6 +108,7 @@ def load_latents(file: str | Path) -> Solution:
         status=tuple(str(status) for status in arrays["status"]),
         provenance=provenance,
         companion=None if pair is None else torch.from_numpy(pair),
+        solver=solver,
     )
 
 

@@ -117,7 +117,7 @@ class NoisePath:
             other: Another path over the same times.
         """
 
-        alike = str(self.options["solver"]) == str(other.options["solver"])
+        alike = self.options["solver"] == other.options["solver"]
         alike = alike and torch.equal(self.times, other.times)
         if not alike or self.normals.shape != other.normals.shape:
             raise ValueError("both noise paths must have the same solver, times and shapes.")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import solvers
 from solvers import Solver
+from solvers.catalogue import label
 from solvers.doors.signatures import checked
 from solvers.methods.exponential import ExponentialMultistep
 
@@ -69,7 +70,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_entries(dict(vars(self)), ENTRIES, "the plan: ")
-        if not isinstance(self.options.get("solver"), str):
+        if not isinstance(self.options.get("solver"), str | Solver):
             raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
 
@@ -77,6 +78,11 @@ class Plan:
     def save(self, file: str | Path) -> Path:
         r"""Writes the plan as JSON."""
 
+        if not isinstance(self.options["solver"], str):
+            raise ValueError(
+                f"a file holds the name of a solver, and {self.options['solver']} is not the catalogue's of its "
+                "name; pass the plan itself."
+            )
         return write_json(file, KIND, dataclasses.asdict(self))
 
     @staticmethod
@@ -131,6 +137,12 @@ class Plan:
             raise ValueError(f"the plan has learned weights, of which {solver} has none.")
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        r"""The options, with the solver in words."""
+
+        return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
+
     def _times(self, model: ScoreModel) -> Tensor:
         process = model.process
         ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
@@ -151,8 +163,8 @@ class Plan:
     def name(self) -> str:
         r"""What tells the plan from others in tables."""
 
-        content = json.dumps([self.options, self.noise_levels, self.scales])
-        return f"{self.options['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+        content = json.dumps([self.plain, self.noise_levels, self.scales])
+        return f"{self.plain['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
     def __repr__(self) -> str:
         return f"Plan({self}{f', measured on {self.model}' if self.model else ''})"
@@ -172,7 +184,7 @@ class Plan:
             words.append(f"{len(self.noise_levels) - 1} steps of its own")
         if self.scales:
             words.append("learned weights")
-        return f"{self.options['solver']} ({', '.join(words)})"
+        return f"{self.plain['solver']} ({', '.join(words)})"
 
 
 def _falling(levels: object) -> bool:

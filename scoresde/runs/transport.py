@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers import ODE, Brownian, SemiLinear, Solution, SolverError
+from solvers.catalogue import label
 from solvers.integrate import check_times, solve
 from solvers.noise.brownian import VERSION
 
@@ -83,7 +84,13 @@ def transport(
                 raise SolverError(failure, Solution.stack(kept)) from None
     whole = Solution.stack(parts)
     path = whole.path if whole.path is None else whole.path.to(dtype)
-    return replace(whole, x=whole.x.to(dtype), path=path, provenance=provenance(model, settings))
+    return replace(
+        whole,
+        x=whole.x.to(dtype),
+        path=path,
+        provenance=provenance(model, settings),
+        solver=settings.method,
+    )
 
 
 def _check_resolution(x: Tensor, settings: Settings, largest: float) -> None:
@@ -285,7 +292,7 @@ def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
     times = None if settings.times is None else settings.times.tolist()
     gridded = times is None and not settings.adaptive
     return {
-        "solver": str(settings.method),
+        "solver": label(settings.method),
         "steps": (settings.steps or STEPS) if gridded else None,
         "grid": _grid(model, settings) if gridded else None,
         "times": times,

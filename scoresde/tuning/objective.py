@@ -62,7 +62,7 @@ class Objective:
     def __call__(self, plan: Plan, count: int | None = None) -> float:
         r"""Returns the value of a plan for some of the samples; infinity if it fails."""
 
-        key = json.dumps([count, plan.options, plan.noise_levels])
+        key = json.dumps([count, plan.plain, plan.noise_levels])
         if key not in self.known:
             self.known[key] = self._measure(plan, count)
             self.measured += 1

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 import solvers as catalogue
 from solvers import SemiLinear, Solver
+from solvers.catalogue import label
 from solvers.doors.signatures import checked
 
 from ..comparing.bench import Bench, bind, sample_shape, spread
-from ..comparing.cells import Cell, by_name, cells, check_choice, check_tolerance
+from ..comparing.cells import Cell, cells, check_choice, check_tolerance
 from ..comparing.reference import rms
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
@@ -87,7 +88,7 @@ def tune(
     chosen = default_solvers(model) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
-    check_choice(model, chosen, [budget], grids, [reference_tolerance])
+    check_choice(model, chosen, [budget], grids, [reference_tolerance], file)
     samples = check_count("samples", samples, at_least=4)
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
@@ -106,7 +107,7 @@ def tune(
         "samples": samples,
         "seed": seed,
         "reference tolerance": reference_tolerance,
-        "solvers": [str(name) for name in chosen],
+        "solvers": [label(catalogue.get(entry)) for entry in chosen],
         "grids": list(grids),
     }
     where = None if file is None else Path(file)
@@ -149,7 +150,7 @@ def _starts(
     r"""The solvers and grids that a search starts from."""
 
     for name in chosen:
-        solver = by_name(name)
+        solver = catalogue.get(name)
         if solver.stochastic or solver.even or not solver.fixed:
             raise ValueError(
                 f"a search is for solvers without noise that take any steps, but {solver} is none; "
@@ -209,10 +210,10 @@ def _finalists(
 
     best: dict[str, Plan] = {}
     for _, plan in ranked:
-        best.setdefault(plan.options["solver"], plan)
+        best.setdefault(label(plan.solver), plan)
     found = []
-    for name, plan in list(best.items())[:TAUGHT]:
-        solver, steps = catalogue.get(name), plan.options["steps"]
+    for plan in list(best.values())[:TAUGHT]:
+        solver, steps = plan.solver, plan.options["steps"]
         grids = [_named(objective.bench, plan), *teacher.grids(solver, steps)]
         bar.total += len(grids)
         found.append(min((_on(plan, times, objective.bench) for times in grids), key=objective))
@@ -255,7 +256,7 @@ def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
     def reach(plan: Plan) -> dict[str, Any]:
         s = bench.run(plan=plan)
         error = rms(s.x, bench.reference().x)
-        return {"plan": str(plan), "options": plan.options, "calls": s.calls.double().mean().item(),
+        return {"plan": str(plan), "options": plan.plain, "calls": s.calls.double().mean().item(),
                 "error": {"mean": error.mean().item(), **spread(error)},
                 "distances": bench.distances_of(s.x)}  # fmt: skip
 
