@@ -23,7 +23,7 @@ from .runs.ending import carried, denoised
 from .runs.options import STEPPING, Settings, check_model, split
 from .runs.plan import describe_process
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .runs.transport import make_times, same_time
+from .runs.run import Run, make_times, same_time
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
@@ -219,22 +219,22 @@ def _decode(
         raise ValueError(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
-    times = make_times(model, start, stop, settings)
+    run = Run.between(model, settings, start, stop)
     if settings.adaptive:
         use = "steps under tolerances are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
     if not settings.denoise or not process.has_scales:
-        return carried(model, x, times, settings, companion)
+        return carried(run, x, companion)
     if settings.t_min is None:
-        check_last(model, times[-1])
+        check_last(model, run.times[-1])
     if settings.max_calls is not None:  # what the last denoising takes is kept back
         if settings.max_calls <= model.cost:
             raise ValueError(
                 f"max_calls must be more than the {model.cost} of the last denoising, but is "
                 f"{settings.max_calls}."
             )
-        settings = replace(settings, max_calls=settings.max_calls - model.cost)
-    return denoised(model, x, times, settings, companion)
+        run = replace(run, settings=replace(settings, max_calls=settings.max_calls - model.cost))
+    return denoised(run, x, companion)
 
 
 def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:

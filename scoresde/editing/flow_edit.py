@@ -29,7 +29,7 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
 from ..runs.options import split
-from ..runs.transport import make_times, provenance
+from ..runs.run import Run
 
 STEPS = 50
 DIFFERENCE = "flow difference"
@@ -67,7 +67,8 @@ def by_difference(
     target, settings = split(target, {"solver": "ddim", **stepping, **options}, len(x))
     x, process = check_data(target, x, "x", settings.dtype, settings.device), target.process
     start = start_of(target, "sampling") if settings.t_min is None else settings.t_min
-    times = make_times(target, t_max, start, settings)
+    run = Run.between(target, settings, t_max, start)
+    times = run.times
     levels, alphas = torch.exp(-process.log_snr(times)), process.scales(times)[0]
     keys = keyed_by_rows(settings, x).keys(torch.arange(len(x)))
     edit, path = torch.zeros_like(x), [x]
@@ -85,7 +86,7 @@ def by_difference(
             edit = ratio * edit + (1 - ratio) * gap
             path.append(x + edit)
     kept = torch.stack(path[: len(times)]) if settings.path else None
-    made = {**provenance(target, settings), "solver": DIFFERENCE}
+    made = {**run.provenance, "solver": DIFFERENCE}
     solution = _solution(x + edit, times, counter.total, kept, made)
     _check_finite(solution, path, target)
     return solution

@@ -11,7 +11,7 @@ from solvers.doors.signatures import checked
 from ..doors.data import as_floats
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
-from ..runs.current import Run, current_run
+from ..runs.current import Current, current_run
 from .conditional import ClassifierFree
 
 SOLVER = "ddim"
@@ -90,7 +90,7 @@ class _PlusPlus(ClassifierFree):
         return _PlusPlus(models, self.scale, self.own)
 
 
-def _grid_of(run: Run) -> Tensor:
+def _grid_of(run: Current) -> Tensor:
     r"""The grid of a run, refused unless its steps are those of DDIM."""
 
     if run.solver is not get(SOLVER):

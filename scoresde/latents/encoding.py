@@ -20,7 +20,7 @@ from ..models.steady import check_steady
 from ..runs.bit_exact import environment, settle
 from ..runs.ending import carried
 from ..runs.options import Settings, split
-from ..runs.transport import make_times, same_time
+from ..runs.run import Run, same_time
 
 FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
@@ -74,16 +74,16 @@ def encode(
         raise ValueError(
             f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
         )
-    times = make_times(model, start, stop, settings)
-    for last in times[-1].flatten().tolist():
+    run = Run.between(model, settings, start, stop)
+    for last in run.times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
     check_steady(model, x, "the way to latents and back", settings.batch_size)
-    alpha, settings = process.scales(times[0])[0], settle(model, x, times, settings)
+    alpha, run = process.scales(run.times[0])[0], settle(run, x)
     with settings.gradients():
-        z = carried(model, x * align(alpha.to(x), x), times, settings)
+        z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
-    if settings.method.exact:
+    if run.solver.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
 

@@ -33,7 +33,7 @@ from ..models.steady import check_steady
 from ..runs.noise import keyed_by_rows
 from ..runs.options import STEPPING, Settings, split
 from ..runs.plan import describe_process
-from ..runs.transport import make_reverse, make_times, provenance
+from ..runs.run import Run
 from ..sampling import decode
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
@@ -164,33 +164,40 @@ def encode_noise(
     x = check_data(model, x, "x", settings.dtype, settings.device)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
     stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
-    times = make_times(model, stop, start, settings)
-    levels = torch.exp(-process.log_snr(times))
+    run = Run.between(model, settings, stop, start)
+    levels = torch.exp(-process.log_snr(run.times))
     check_steady(model, x, "the way to a noise path and back", settings.batch_size)
     states = _chain(x, levels, settings, chain)
-    problem = make_reverse(model, settings).problem()
-    assert isinstance(problem, SemiLinear)
-    clock = process.log_snr(times)
-    stds = factors(problem.linear.noise_std(clock[:-1], clock[1:]), x)
-    normals, memory = [], None
-    with counting() as counter, settings.gradients():
-        plan = solver.plan(problem.map(counter.watch), clock[:-1], clock[1:], x)
-        for i, std in enumerate(stds):
-            mean, memory = solver.step(plan[i], states[i].clone(), memory, None)[:2]
-            normals.append((states[i + 1] - mean) / std)
+    normals, calls = _normals(run, solver, states)
     return NoisePath(
-        latent=process.scales(times[0])[0].item() * states[0],
-        normals=torch.stack(normals),
-        times=times,
-        calls=torch.full((len(x),), counter.total),
+        latent=process.scales(run.times[0])[0].item() * states[0],
+        normals=normals,
+        times=run.times,
+        calls=torch.full((len(x),), calls),
         options={"solver": solver, **{n: options[n] for n in REPLAYED if n in options}},
         provenance={
-            **provenance(model, settings),
+            **run.provenance,
             "process": describe_process(model),
             "noise levels": levels.tolist(),
             "chain": chain,
         },
     )
+
+
+def _normals(run: Run, solver: ExponentialMultistep, states: list[Tensor]) -> tuple[Tensor, int]:
+    r"""The normal numbers that lead from each state to the next, and the network calls."""
+
+    problem, x = run.reverse.problem(), states[0]
+    assert isinstance(problem, SemiLinear)
+    clock = run.model.process.log_snr(run.times)
+    stds = factors(problem.linear.noise_std(clock[:-1], clock[1:]), x)
+    normals, memory = [], None
+    with counting() as counter, run.settings.gradients():
+        plan = solver.plan(problem.map(counter.watch), clock[:-1], clock[1:], x)
+        for i, std in enumerate(stds):
+            mean, memory = solver.step(plan[i], states[i].clone(), memory, None)[:2]
+            normals.append((states[i + 1] - mean) / std)
+    return torch.stack(normals), counter.total
 
 
 def _checked(settings: Settings) -> ExponentialMultistep:

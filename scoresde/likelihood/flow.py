@@ -30,7 +30,8 @@ from ..latents.encoding import signal
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..runs.options import Settings
-from ..runs.transport import make_times, transport
+from ..runs.run import Run
+from ..runs.transport import transport
 from .curve import Curve, size
 from .integral import PILOT, Integral, Sums, put
 from .prior import prior_gap
@@ -122,10 +123,11 @@ class Flow:
         if settings.adaptive:
             times = process.time(-torch.linspace(*self.ends, KNOTS, dtype=torch.float64))
             times[0], times[-1] = self.start, process.t_max
+            run = Run(self.model, settings, times)
         else:
-            times = make_times(self.model, self.start, process.t_max, settings)
-        alpha = process.scales(times[0])[0]
-        return transport(self.model, align(alpha.to(self.x), self.x) * self.x, times, settings)
+            run = Run.between(self.model, settings, self.start, process.t_max)
+        alpha = process.scales(run.times[0])[0]
+        return transport(run, align(alpha.to(self.x), self.x) * self.x)
 
     def _curve(self, path: Solution) -> Curve:
         assert path.path is not None

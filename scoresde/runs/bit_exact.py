@@ -14,58 +14,51 @@ from solvers.noise.brownian import FRESH, keyed_normal
 from solvers.problem import Problem
 
 from ..doors.warning import warn
-from ..models.score_model import ScoreModel
-from .options import Settings
-from .transport import make_reverse
+from .run import Run
 
 MOST = 64  # rows of a block
 
 
-def settle(model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> Settings:
-    r"""Returns settings whose exact solver has a block that the network allows; others are not changed.
+def settle(run: Run, x: Tensor) -> Run:
+    r"""Returns a run whose exact solver has a block that the network allows; others are not changed.
 
     Arguments:
-        model: The score model, with its conditions bound.
+        run: The run.
         x: Data, with shape (B, *).
-        times: The times of the run.
-        settings: The options.
 
     Raises:
         ValueError: If the network gives different bits for the same input.
     """
 
-    solver: Any = settings.method
+    solver: Any = run.solver
+    settings = run.settings
     if not solver.exact:
-        return settings
+        return run
     if settings.batch_size is not None:
         raise ValueError(
             f"batch_size= has no effect on {solver}, which takes blocks of a size of its own; say it as "
             f"'{str(solver).split(':')[0]}:block={settings.batch_size}'."
         )
-    fits = _Check(model, x, times, settings)
+    fits = _Check(run, x)
     if solver.block:
         if not fits(solver.block):
             raise ValueError(
                 f"in blocks of {solver.block}, the network's bits for a row depend on other rows: pass "
                 "block=1, or leave it to be found."
             )
-        return settings
+        return run
     block = min(MOST, 1 << (len(x) - 1).bit_length())
     while not fits(block) and block > 1:
         block //= 2
-    return replace(
-        settings,
-        solver=replace(
-            solver, block=block, name=f"{str(solver).split(':block')[0]}:block={block}"
-        ),
-    )
+    name = f"{str(solver).split(':block')[0]}:block={block}"
+    return replace(run, settings=replace(settings, solver=replace(solver, block=block, name=name)))
 
 
 class _Check:
     r"""Whether blocks of some size give the bits of each row whatever the other rows are."""
 
-    def __init__(self, model: ScoreModel, x: Tensor, times: Tensor, settings: Settings) -> None:
-        reverse = make_reverse(model, settings)
+    def __init__(self, run: Run, x: Tensor) -> None:
+        reverse, times = run.reverse, run.times
         self.problem: Problem = reverse.problem()
         some = times[[0, len(times) // 2, -1]]
         some = some if some.ndim == 1 else some[:, 0]

@@ -13,7 +13,7 @@ from solvers.errors import Failure
 
 
 @dataclass
-class Run:
+class Current:
     r"""Creates the record of one run.
 
     Arguments:
@@ -40,11 +40,11 @@ class Run:
         return failure
 
 
-_current: ContextVar[Run | None] = ContextVar("run", default=None)
+_current: ContextVar[Current | None] = ContextVar("run", default=None)
 
 
 @contextmanager
-def running(run: Run) -> Iterator[Run]:
+def running(run: Current) -> Iterator[Current]:
     r"""Makes a run the current one in its block, for this thread."""
 
     token = _current.set(run)
@@ -54,7 +54,7 @@ def running(run: Run) -> Iterator[Run]:
         _current.reset(token)
 
 
-def current_run() -> Run | None:
+def current_run() -> Current | None:
     r"""Returns the current run, if there is one."""
 
     return _current.get()

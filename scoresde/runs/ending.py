@@ -16,11 +16,11 @@ from solvers import Failure, Solution, SolverError, counting
 from solvers.shapes import row_where
 
 from ..doors.warning import warn
-from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
-from .current import Run, running
+from .current import Current, running
 from .options import Settings
+from .run import Run
 from .transport import transport
 from .trial import warn_of_gain
 
@@ -29,42 +29,30 @@ DIVERGED = 1e4  # and for one sample: a failure
 LAST = "raise t_min, or check the network there"
 
 
-def carried(
-    model: ScoreModel,
-    x: Tensor,
-    times: Tensor,
-    settings: Settings,
-    companion: Tensor | None = None,
-) -> Solution:
-    r"""Carries states to the last of some times, and looks at their size; see :func:`transport`."""
+def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
+    r"""Carries states to the end of a run, and looks at their size; see :func:`transport`."""
 
-    warn_of_gain(model, times, settings)
-    solution = transport(model, x, times, settings, companion)
-    return _judged(model, x, solution, settings, clean=False)
+    warn_of_gain(run)
+    solution = transport(run, x, companion)
+    return _judged(run, x, solution, clean=False)
 
 
-def denoised(
-    model: ScoreModel,
-    x: Tensor,
-    times: Tensor,
-    settings: Settings,
-    companion: Tensor | None = None,
-) -> Solution:
-    r"""Carries states to the last of some times, ended by one denoising; see :func:`transport`."""
+def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
+    r"""Carries states to the end of a run, and denoises them once; see :func:`transport`."""
 
-    warn_of_gain(model, times, settings)
-    solution = transport(model, x, times, settings, companion)
-    t, whole = solution.times[-1], len(x)
+    warn_of_gain(run)
+    solution = transport(run, x, companion)
+    model, settings, t, whole = run.model, run.settings, solution.times[-1], len(x)
     clean, failure = [], Failure("nonfinite", (), "")
-    grid = None if settings.adaptive else solution.times
+    grid = run.grid
     with counting() as counter:
         for rows in torch.arange(whole).split(settings.batch_size or whole):
             own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
-            with running(Run(settings.method, own, settings.eta or 0.0)) as run:
+            with running(Current(run.solver, own, run.eta)) as current:
                 part = model.rows(rows) if len(rows) < whole else model
                 state = solution.x[rows.to(x.device)]
                 clean.append(part.denoise(state, t if t.ndim == 0 else t[rows]))
-            failure = failure if failure.cause else run.blame(failure)
+            failure = failure if failure.cause else current.blame(failure)
     calls = max(counter.total // len(clean), 1)
     ok = torch.tensor([status == "ok" for status in solution.status])
     found = torch.cat(clean)
@@ -75,7 +63,7 @@ def denoised(
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
         failure = replace(failure, time=words, cure=failure.cure or LAST)
         solution = _failed(solution, ok & ~fine, failure, settings)
-    return _judged(model, x, solution, settings, clean=True)
+    return _judged(run, x, solution, clean=True)
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:
@@ -98,11 +86,10 @@ def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Setting
     return solution
 
 
-def _judged(
-    model: ScoreModel, start: Tensor, solution: Solution, settings: Settings, *, clean: bool
-) -> Solution:
+def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solution:
     r"""The solution, with samples failed that are absurdly far from prior and data."""
 
+    model, settings = run.model, run.settings
     if isinstance(model.process, NonlinearProcess):  # whose states have no size that is known
         return solution
     process, times, c = model.process, solution.times, model.data_scale

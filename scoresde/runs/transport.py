@@ -1,54 +1,37 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
-import functools
-import importlib.metadata
-import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solvers import ODE, Brownian, SemiLinear, Solution, SolverError
-from solvers.catalogue import label
-from solvers.integrate import check_times, solve
-from solvers.noise.brownian import VERSION
+from solvers import Brownian, Solution, SolverError
+from solvers.integrate import solve
 
 from ..models.derivative import check_derivative
-from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
-from ..processes.process import SLACK
-from ..reverse.linear_part import make_noise
-from ..reverse.reverse import Clock, Reverse
-from .current import Run, running
-from .grids import default_grid, grid_times, model_grid
+from ..reverse.reverse import Reverse
+from .current import Current, running
 from .listener import REFRESH, listener
-from .noise import noise_kind, see_noise
-from .options import LENGTHS, STEPS, Settings
+from .noise import see_noise
+from .options import Settings
 from .progress import bar
+from .run import Run
 from .watched import Watched
 
 
-def transport(
-    model: ScoreModel,
-    x: Tensor,
-    times: Tensor,
-    settings: Settings,
-    companion: Tensor | None = None,
-) -> Solution:
-    r"""Carries states from the first to the last of some times along the reverse process.
+def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
+    r"""Carries states from the first to the last time of a run along the reverse process.
 
     Arguments:
-        model: The score model, with its conditions bound.
+        run: The run.
         x: The states at the first time, with shape (B, *).
-        times: The times, with shape (n + 1,), in float64. Under tolerances, those between are
-            where the path is kept.
-        settings: The options.
         companion: What a reversible solver is to go back from.
     """
 
-    reverse, block, dtype = make_reverse(model, settings), settings.method.block, x.dtype
+    model, settings, times, reverse = run.model, run.settings, run.times, run.reverse
+    block, dtype = run.solver.block, x.dtype
     x = x.double() if settings.method.exact else x  # changes of coordinates round too
     size = block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(times) - 1)
@@ -69,14 +52,14 @@ def transport(
             part = replace(reverse, model=model.rows(rows)) if size != len(x) else reverse
             here = rows.to(x.device)
             grid = times if times.ndim == 1 else times[:, rows]
-            run = _Run(part, x[here], range(first, first + count), grid,
+            some = _Some(part, x[here], range(first, first + count), grid,
                        see_noise(part, x[here], rows, grid, settings),
                        None if companion is None else companion.to(x.device)[here])  # fmt: skip
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
-                parts.append(_untouched(run.x, run.times))
+                parts.append(_untouched(some.x, some.times))
                 continue
             try:
-                parts.append(_solve(run, settings, progress))
+                parts.append(_solve(some, settings, progress))
             except SolverError as error:  # name the sample of the whole run, keep what is done
                 samples = tuple(row + first for row in error.failure.samples if row < count)
                 kept = [*parts, *([error.solution] if error.solution else [])]
@@ -88,8 +71,8 @@ def transport(
         whole,
         x=whole.x.to(dtype),
         path=path,
-        provenance=provenance(model, settings),
-        solver=settings.method,
+        provenance=run.provenance,
+        solver=run.solver,
     )
 
 
@@ -109,21 +92,7 @@ def _check_resolution(x: Tensor, settings: Settings, largest: float) -> None:
         )
 
 
-def make_reverse(model: ScoreModel, settings: Settings) -> Reverse:
-    r"""Returns the reverse process in the form that the solver of some options wants."""
-
-    solver, eta, noise = settings.method, _eta(settings), None
-    if solver.solves is SemiLinear:
-        noise = make_noise(solver.profile, eta, settings.eta_convention)
-    elif settings.eta_convention != "canonical":
-        raise ValueError(
-            f"eta_convention={settings.eta_convention!r} is meant for semi-linear solvers, such as "
-            f"'ancestral', but {solver} is none; pass the canonical eta."
-        )
-    return Reverse(model, solver.solves, eta, _clock(model, settings), solver.form, noise)
-
-
-class _Run(NamedTuple):
+class _Some(NamedTuple):
     r"""Some rows that are integrated at once. The last may stand several times, to fill a block."""
 
     reverse: Reverse
@@ -134,8 +103,8 @@ class _Run(NamedTuple):
     companion: Tensor | None
 
 
-def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
-    reverse, x, samples, times, noise, companion = run
+def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
+    reverse, x, samples, times, noise, companion = some
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)
 
@@ -143,7 +112,7 @@ def _solve(run: _Run, settings: Settings, progress: Any) -> Solution:
         solution = _in_process(solution, reverse, times)
         return solution if len(x) == len(samples) else solution.rows(torch.arange(len(samples)))
 
-    made = Run(settings.method, None if settings.adaptive else times, reverse.eta)
+    made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
         with running(made):
             solution = solve(
@@ -197,117 +166,3 @@ def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution
     reached = torch.where(ok, times[-1], reverse.to_time(solution.reached))
     x = reverse.leave(solution.x, reached)
     return replace(solution, x=x, times=times, reached=reached, path=path)
-
-
-def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
-    r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
-
-    process, up = model.process, start < stop
-    start, stop = (
-        process.check_inside("t_min" if low else "t_max", t)
-        for low, t in ((up, start), (not up, stop))
-    )
-    ends = torch.tensor([start, stop], dtype=torch.float64)
-    if start == stop:
-        raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
-    if settings.times is not None:
-        times = process.inside("times", check_times(settings.times))
-        low = times.min().item()
-        if settings.t_min is not None and not same_time(low, settings.t_min):
-            raise ValueError(
-                f"t_min={settings.t_min:.9g} does not agree with the grid, which reaches down to "
-                f"{low:.9g}; pass steps= or a grid of your own."
-            )
-        if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
-            first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
-            raise ValueError(
-                f"times must go from {start:.4g} towards {stop:.4g}, but go from "
-                f"{first:.4g} to {last:.4g}; pass times.flip(0)."
-            )
-        return times
-    if settings.adaptive:
-        kept = settings.path
-        return grid_times(process, "rho", start, stop, STEPS, scale_of(model)) if kept else ends
-    method = settings.method
-    if method.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
-        ask_scale(model, f"solver={str(method)!r} on a grid")
-    grid, steps = _grid(model, settings), settings.steps or STEPS
-    near = method.even or method.reversible  # whose steps must be alike
-    return model_grid(model, grid, start, stop, steps, whole=near)
-
-
-def same_time(one: float, other: float) -> bool:
-    r"""Whether two times are the same, as far as float32 tells."""
-
-    return math.isclose(one, other, rel_tol=SLACK)
-
-
-def _grid(model: ScoreModel, settings: Settings) -> str:
-    if settings.grid is not None:
-        return settings.grid
-    if isinstance(model.process, NonlinearProcess) or not settings.method.even:
-        return default_grid(model)
-    return _clock(model, settings)
-
-
-def _eta(settings: Settings) -> float:
-    if settings.method.solves is ODE:
-        if settings.eta:
-            raise ValueError(
-                f"eta={settings.eta} has no effect on {settings.method}, which solves the "
-                "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
-            )
-        return 0.0
-    noisy = settings.method.stochastic
-    if settings.eta is not None and not settings.method.takes_eta and (noisy or settings.eta):
-        cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
-        if not noisy:
-            cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
-        raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
-    if settings.eta is None:
-        return 1.0 if settings.method.stochastic else 0.0
-    return float(settings.eta)
-
-
-def _clock(model: ScoreModel, settings: Settings) -> Clock:
-    if settings.method.solves is SemiLinear:
-        if settings.clock == "t":
-            raise ValueError(
-                f"clock='t' has no effect on {settings.method}: its clock is log_snr."
-            )
-        return "log_snr"
-    if settings.clock is None and isinstance(model.process, NonlinearProcess):
-        return "t"
-    return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("torch", "scoresde")}
-
-
-def provenance(model: ScoreModel, settings: Settings) -> dict[str, Any]:
-    r"""Returns what made a solution."""
-
-    times = None if settings.times is None else settings.times.tolist()
-    gridded = times is None and not settings.adaptive
-    return {
-        "solver": label(settings.method),
-        "steps": (settings.steps or STEPS) if gridded else None,
-        "grid": _grid(model, settings) if gridded else None,
-        "times": times,
-        "conditions": list(model.bound_names),
-        **settings.tolerances,
-        **{name: getattr(settings, name) for name in LENGTHS},
-        "eta": _eta(settings),
-        "eta_convention": settings.eta_convention,
-        "clock": _clock(model, settings),
-        "seed": settings.seed,
-        "first_index": settings.first_index,
-        "seeds": None if settings.seeds is None else list(settings.seeds),
-        "noise": noise_kind(settings) if settings.method.stochastic or _eta(settings) else None,
-        "noise_version": VERSION,
-        "process": repr(model.process),
-        "model": model.fingerprint or type(model).__name__,
-        "versions": _versions(),
-    }

@@ -10,19 +10,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from solvers import Brownian, Solver
 from solvers.network_calls import uncounted
 
 from ..doors.warning import warn
 from ..models.scale import scale_of
-from ..models.score_model import ScoreModel
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .options import Settings
-from .transport import make_reverse, transport
+from .run import Run
+from .transport import transport
 
 MOST = 1.5  # times as large as it should be
 ROWS = 512
@@ -42,19 +41,14 @@ class _Trial(NamedTuple):
     noise: Any
 
 
-def warn_of_gain(model: ScoreModel, times: Tensor, settings: Settings) -> None:
-    r"""Warns if a noisy run on some times makes data of the size of a model's too large.
+def warn_of_gain(run: Run) -> None:
+    r"""Warns if a noisy run makes data of the model's size too large; of several grids, the first is tried."""
 
-    Arguments:
-        model: The score model.
-        times: The times of the run, with shape (n + 1,), or (n + 1, B), of which the first sample's are tried.
-        settings: The options.
-    """
-
-    method, steps = settings.method, len(times) - 1
+    model, times, settings = run.model, run.times, run.settings
+    method, steps = run.solver, len(times) - 1
     if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
         return
-    if not (method.stochastic or make_reverse(model, settings).eta) or method.form in EXACT:
+    if not (method.stochastic or run.eta) or method.form in EXACT:
         return
     trial = _Trial(
         model.process,
@@ -98,7 +92,7 @@ def _gain(trial: _Trial) -> float:
         x = alpha[0] * model.data(ROWS) + model.process.prior_sample(
             (ROWS, 1), dtype=torch.float64
         ) * (sigma[0] / model.process.prior_std())
-        x = transport(model, x, settings.times, settings).x
+        x = transport(Run(model, settings, settings.times), x).x
     size = float(
         x.square().mean().sqrt() / (alpha[1] ** 2 * trial.scale**2 + sigma[1] ** 2).sqrt()
     )

@@ -25,7 +25,7 @@ from ..comparing.bench import Bench
 from ..models.scale import scale_of, start_of
 from ..runs.grids import model_grid
 from ..runs.options import Settings
-from ..runs.transport import make_reverse
+from ..runs.run import Run
 
 NODES, SAMPLES = 30, 8
 # How local errors count: the power of their shrinking on the way to data, and that of themselves.
@@ -78,7 +78,7 @@ class Teacher:
 
         # of a corrector, its predictor; and each step by itself, wherever it will be in the grid
         solver = replace(solver, lower_order_final=False, analytic_first=False, corrector=())
-        reverse = make_reverse(self.bench.model, Settings(solver=solver))
+        reverse = Run(self.bench.model, Settings(solver=solver), self.times).reverse
         clock, problem = reverse.to_clock(self.times), reverse.problem()
         assert isinstance(problem, SemiLinear)
         states = torch.stack(

@@ -1,0 +1,202 @@
+r"""A run: all that is decided before its first step."""
+
+import functools
+import importlib.metadata
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import ODE, SemiLinear, Solver
+from solvers.catalogue import label
+from solvers.integrate import check_times
+from solvers.noise.brownian import VERSION
+
+from ..models.scale import ask_scale, scale_of
+from ..models.score_model import ScoreModel
+from ..processes.custom import NonlinearProcess
+from ..processes.process import SLACK
+from ..reverse.linear_part import make_noise
+from ..reverse.reverse import Clock, Reverse
+from .grids import default_grid, grid_times, model_grid
+from .noise import noise_kind
+from .options import LENGTHS, STEPS, Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    r"""Creates a run, of any states.
+
+    Arguments:
+        model: The score model, with its conditions bound.
+        settings: The options.
+        times: The times of the process from the first to the last, with shape (n + 1,), or (n + 1, B), in
+            float64. Under tolerances, those between are where the path is kept.
+    """
+
+    model: ScoreModel
+    settings: Settings
+    times: Tensor
+
+    @staticmethod
+    def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
+        r"""Returns the run from one time to another, unless the options say other times."""
+
+        return Run(model, settings, make_times(model, start, stop, settings))
+
+    @property
+    def solver(self) -> Solver:
+        r"""The solver."""
+
+        return self.settings.method
+
+    @property
+    def grid(self) -> Tensor | None:
+        r"""The times of the steps, or `None` where the solver chooses them."""
+
+        return None if self.settings.adaptive else self.times
+
+    @cached_property
+    def eta(self) -> float:
+        r"""The amount of noise."""
+
+        return _eta(self.settings)
+
+    @cached_property
+    def clock(self) -> Clock:
+        r"""The time that the solver sees."""
+
+        return _clock(self.model, self.settings)
+
+    @cached_property
+    def reverse(self) -> Reverse:
+        r"""The reverse process in the form that the solver wants."""
+
+        solver, convention, noise = self.solver, self.settings.eta_convention, None
+        if solver.solves is SemiLinear:
+            noise = make_noise(solver.profile, self.eta, convention)
+        elif convention != "canonical":
+            raise ValueError(
+                f"eta_convention={convention!r} is meant for semi-linear solvers, such as "
+                f"'ancestral', but {solver} is none; pass the canonical eta."
+            )
+        return Reverse(self.model, solver.solves, self.eta, self.clock, solver.form, noise)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        r"""What made the solution, as plain data."""
+
+        settings, model = self.settings, self.model
+        times = None if settings.times is None else settings.times.tolist()
+        gridded = times is None and not settings.adaptive
+        noisy = self.solver.stochastic or self.eta
+        return {
+            "solver": label(self.solver),
+            "steps": (settings.steps or STEPS) if gridded else None,
+            "grid": _grid(model, settings) if gridded else None,
+            "times": times,
+            "conditions": list(model.bound_names),
+            **settings.tolerances,
+            **{name: getattr(settings, name) for name in LENGTHS},
+            "eta": self.eta,
+            "eta_convention": settings.eta_convention,
+            "clock": self.clock,
+            "seed": settings.seed,
+            "first_index": settings.first_index,
+            "seeds": None if settings.seeds is None else list(settings.seeds),
+            "noise": noise_kind(settings) if noisy else None,
+            "noise_version": VERSION,
+            "process": repr(model.process),
+            "model": model.fingerprint or type(model).__name__,
+            "versions": _versions(),
+        }
+
+
+def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
+    r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
+
+    process, up = model.process, start < stop
+    start, stop = (
+        process.check_inside("t_min" if low else "t_max", t)
+        for low, t in ((up, start), (not up, stop))
+    )
+    ends = torch.tensor([start, stop], dtype=torch.float64)
+    if start == stop:
+        raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
+    if settings.times is not None:
+        times = process.inside("times", check_times(settings.times))
+        low = times.min().item()
+        if settings.t_min is not None and not same_time(low, settings.t_min):
+            raise ValueError(
+                f"t_min={settings.t_min:.9g} does not agree with the grid, which reaches down to "
+                f"{low:.9g}; pass steps= or a grid of your own."
+            )
+        if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
+            first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
+            raise ValueError(
+                f"times must go from {start:.4g} towards {stop:.4g}, but go from "
+                f"{first:.4g} to {last:.4g}; pass times.flip(0)."
+            )
+        return times
+    if settings.adaptive:
+        kept = settings.path
+        return grid_times(process, "rho", start, stop, STEPS, scale_of(model)) if kept else ends
+    method = settings.method
+    if method.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
+        ask_scale(model, f"solver={str(method)!r} on a grid")
+    grid, steps = _grid(model, settings), settings.steps or STEPS
+    near = method.even or method.reversible  # whose steps must be alike
+    return model_grid(model, grid, start, stop, steps, whole=near)
+
+
+def same_time(one: float, other: float) -> bool:
+    r"""Whether two times are the same, as far as float32 tells."""
+
+    return math.isclose(one, other, rel_tol=SLACK)
+
+
+def _grid(model: ScoreModel, settings: Settings) -> str:
+    if settings.grid is not None:
+        return settings.grid
+    if isinstance(model.process, NonlinearProcess) or not settings.method.even:
+        return default_grid(model)
+    return _clock(model, settings)
+
+
+def _eta(settings: Settings) -> float:
+    if settings.method.solves is ODE:
+        if settings.eta:
+            raise ValueError(
+                f"eta={settings.eta} has no effect on {settings.method}, which solves the "
+                "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
+            )
+        return 0.0
+    noisy = settings.method.stochastic
+    if settings.eta is not None and not settings.method.takes_eta and (noisy or settings.eta):
+        cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
+        if not noisy:
+            cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
+        raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
+    if settings.eta is None:
+        return 1.0 if settings.method.stochastic else 0.0
+    return float(settings.eta)
+
+
+def _clock(model: ScoreModel, settings: Settings) -> Clock:
+    if settings.method.solves is SemiLinear:
+        if settings.clock == "t":
+            raise ValueError(
+                f"clock='t' has no effect on {settings.method}: its clock is log_snr."
+            )
+        return "log_snr"
+    if settings.clock is None and isinstance(model.process, NonlinearProcess):
+        return "t"
+    return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "scoresde")}
