@@ -1,5 +1,6 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,50 +31,57 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         companion: What a reversible solver is to go back from.
     """
 
-    model, settings, times, reverse = run.model, run.settings, run.times, run.reverse
-    block, dtype = run.solver.block, x.dtype
-    x = x.double() if settings.method.exact else x  # changes of coordinates round too
-    size = block or settings.batch_size or len(x)
-    settings.check_batch(len(x), len(times) - 1)
-    _check_resolution(x, settings, model.process.prior_std())
+    settings, dtype = run.settings, x.dtype
+    x = x.double() if run.solver.exact else x  # changes of coordinates round too
+    size = run.solver.block or settings.batch_size or len(x)
+    settings.check_batch(len(x), len(run.times) - 1)
+    _check_resolution(x, settings, run.model.process.prior_std())
     if settings.grad != "none":
-        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", size)
+        check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
     progress = bar(
         total=len(x),
-        desc=str(settings.method),
+        desc=str(run.solver),
         shown=settings.progress,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
     )
     parts: list[Solution] = []
     with progress:
-        for first in range(0, len(x), size):
-            count = min(size, len(x) - first)
-            rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
-            part = replace(reverse, model=model.rows(rows)) if size != len(x) else reverse
-            here = rows.to(x.device)
-            grid = times if times.ndim == 1 else times[:, rows]
-            some = _Some(part, x[here], range(first, first + count), grid,
-                       see_noise(part, x[here], rows, grid, settings),
-                       None if companion is None else companion.to(x.device)[here])  # fmt: skip
+        for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times))
                 continue
             try:
                 parts.append(_solve(some, settings, progress))
             except SolverError as error:  # name the sample of the whole run, keep what is done
-                samples = tuple(row + first for row in error.failure.samples if row < count)
+                here = [row for row in error.failure.samples if row < len(some.samples)]
+                samples = tuple(row + some.samples.start for row in here)
                 kept = [*parts, *([error.solution] if error.solution else [])]
                 failure = replace(error.failure, samples=samples)
                 raise SolverError(failure, Solution.stack(kept)) from None
     whole = Solution.stack(parts)
     path = whole.path if whole.path is None else whole.path.to(dtype)
-    return replace(
-        whole,
-        x=whole.x.to(dtype),
-        path=path,
-        provenance=run.provenance,
-        solver=run.solver,
-    )
+    x, made = whole.x.to(dtype), run.provenance
+    return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
+
+
+def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
+    r"""The samples, so many at once; the last of them fill up a block."""
+
+    block, reverse, times = run.solver.block, run.reverse, run.times
+    for first in range(0, len(x), size):
+        count = min(size, len(x) - first)
+        rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
+        part = replace(reverse, model=run.model.rows(rows)) if size != len(x) else reverse
+        here = rows.to(x.device)
+        grid = times if times.ndim == 1 else times[:, rows]
+        yield _Some(
+            part,
+            x[here],
+            range(first, first + count),
+            grid,
+            see_noise(part, x[here], rows, grid, run.settings),
+            None if companion is None else companion.to(x.device)[here],
+        )
 
 
 def _check_resolution(x: Tensor, settings: Settings, largest: float) -> None:

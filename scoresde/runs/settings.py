@@ -1,0 +1,187 @@
+r"""The options of one run, checked once at the door and held against each other."""
+
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Brownian, Increments, Solver, get
+from solvers.doors.signatures import checked
+from solvers.doors.values import MOST, WORD, as_device, as_tensor
+from solvers.noise.brownian import Seed
+from solvers.solver import check_gradients
+
+from ..doors.data import as_floats
+from ..models.autocast import without_autocast
+from ..models.checks import check_callback, check_count, check_number
+from ..reverse.linear_part import CONVENTIONS
+from .grids import with_grid
+from .options import Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
+from .plan import Described
+
+LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
+STEPS, TOLERANCE = 20, 1e-5
+COUNTS = {"steps": (1, MOST), "batch_size": (1, None), "max_calls": (1, None), "seed": (None, None),
+          "first_index": (0, WORD // 2)}  # and their ranges  # fmt: skip
+REALS = {
+    "rtol": 1.0,
+    "atol": math.inf,
+    **dict.fromkeys(LENGTHS, math.inf),
+    "eta": 1e15,
+    "t_min": math.inf,
+}  # and what is most
+FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
+    r"""Creates the options of a run, whose meaning stands with their groups.
+
+    They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
+    `Start` and `Ending`. The solver becomes the object, an absent seed is drawn.
+    """
+
+    def __post_init__(self) -> None:
+        default = FIXED if self.rtol is None and self.atol is None else ADAPTIVE
+        name, grid = with_grid(default if self.solver is None else self.solver, self.grid)
+        object.__setattr__(self, "solver", get(name))
+        object.__setattr__(self, "grid", grid)
+        for name, (least, most) in COUNTS.items():
+            object.__setattr__(self, name, check_count(name, getattr(self, name), least, most))
+        object.__setattr__(self, "device", as_device("device", self.device))
+        self._check_kinds()
+        if self.on_failure not in ("raise", "partial"):
+            raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
+        check_gradients(self.method, self.grad)
+        self._check_steps()
+        if self.seed is None:
+            object.__setattr__(self, "seed", secrets.randbits(31))
+
+    @property
+    def adaptive(self) -> bool:
+        r"""Whether the solver chooses its own steps."""
+
+        if self.rtol is not None or self.atol is not None:
+            return True
+        gridless = self.steps is None and self.times is None and self.grid is None
+        return self.method.adaptive and (gridless or not self.method.fixed)
+
+    @property
+    def method(self) -> Solver:
+        r"""The solver."""
+
+        assert isinstance(self.solver, Solver)
+        return self.solver
+
+    @property
+    def tolerances(self) -> dict[str, float | None]:
+        r"""The tolerances, for the solver."""
+
+        if self.adaptive and self.rtol is None and self.atol is None:
+            return {"rtol": TOLERANCE, "atol": TOLERANCE}
+        return {"rtol": self.rtol, "atol": self.atol}
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        r"""The context in which a run is made."""
+
+        with torch.set_grad_enabled(self.grad != "none"), without_autocast():
+            yield
+
+    def _check_kinds(self) -> None:
+        for name, most in REALS.items():
+            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, most))
+        if self.times is not None:
+            object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
+        if self.eta_convention not in CONVENTIONS:
+            raise ValueError(
+                f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
+            )
+        if self.clock not in (None, "t", "log_snr"):
+            raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
+        self._check_noise()
+        if self.seeds is not None:
+            self._check_seeds()
+        check_callback(self.callback)
+
+    def _check_noise(self) -> None:
+        if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
+            raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
+        if self.noise is not None and not isinstance(self.noise, str | Brownian):
+            object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
+        if isinstance(self.noise, Tensor) and not self.method.one_normal:
+            raise ValueError(
+                f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
+                "one normal per step; pass noise='path' or 'increments'."
+            )
+
+    def _check_seeds(self) -> None:
+        seeds: Any = self.seeds  # arrays and tensors too
+        seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        if not isinstance(seeds, list | tuple | range):
+            raise TypeError(f"seeds must be whole numbers, one per sample, but is {self.seeds!r}.")
+        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in seeds)
+        object.__setattr__(self, "seeds", seeds)
+        if self.seed != 0 or self.first_index:
+            raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
+
+    def keys(self, rows: Tensor) -> tuple[Seed, Tensor]:
+        r"""Returns the seed of some samples, or one for each, and their indices."""
+
+        if self.seeds is None:
+            return self.seed or 0, rows + self.first_index
+        return torch.tensor(list(self.seeds), dtype=torch.int64)[rows], torch.zeros_like(rows)
+
+    def check_batch(self, batch: int, steps: int) -> None:
+        r"""Refuses options that have entries for another number of samples or steps."""
+
+        if isinstance(self.noise, Tensor) and self.noise.shape[:2] != (steps, batch):
+            raise ValueError(
+                f"noise must have shape (steps, B, *), which starts with ({steps}, {batch}), but has "
+                f"shape {tuple(self.noise.shape)}."
+            )
+        if self.seeds is not None and len(self.seeds) != batch:
+            raise ValueError(
+                f"seeds must have {batch} entries, one per sample, not {len(self.seeds)}."
+            )
+        if self.times is not None and self.times.ndim > 1 and self.times.shape[1] != batch:
+            shape = tuple(self.times.shape)
+            raise ValueError(
+                f"times must have shape (n + 1,) or (n + 1, {batch}), but has {shape}."
+            )
+
+    def _check_steps(self) -> None:
+        given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
+        choices = [n for n in given if n != "times"]
+        tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
+        if choices and tolerances:
+            raise ValueError(
+                f"{choices[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
+                f"its own steps; pass one of the two."
+            )
+        if choices and not self.method.fixed:
+            raise ValueError(
+                f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
+                "rtol= and atol=, or use a solver with fixed steps."
+            )
+        lengths = [n for n in LENGTHS if getattr(self, n) is not None]
+        if lengths and not self.adaptive:
+            raise ValueError(
+                f"{lengths[0]}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
+            )
+        stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
+        if self.adaptive and self.method.stochastic and stepwise:
+            noise = "'increments'" if isinstance(self.noise, str) else type(self.noise).__name__
+            raise ValueError(
+                f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
+            )
+        if self.times is not None and len(given) > 1:
+            raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")

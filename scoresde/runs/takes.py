@@ -1,0 +1,106 @@
+r"""What a verb takes: its groups of options, and what it refuses by their names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..doors.warning import warn
+from ..models.checks import check_transforms
+from ..models.conditions import check_conditions, check_names
+from ..models.score_model import ScoreModel
+from .options import OPTIONS, SEED, STEPPING, Planned, names
+from .plan import with_plan
+from .settings import Settings
+
+
+class Takes:
+    r"""Creates what a verb takes beside its own arguments and the conditions of its model.
+
+    Arguments:
+        verb: What it is called where an option is refused.
+        groups: Groups of options, or names of single ones.
+        words: What is wrong with the others.
+    """
+
+    def __init__(self, verb: str, *groups: type | str, words: str = "has no effect on") -> None:
+        self.verb, self.names, self.words = verb, names(*groups), words
+
+    def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Returns those of some options that the verb takes."""
+
+        return {name: value for name, value in options.items() if name in self.names}
+
+    def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Returns the options that a call of the verb says, given its arguments, and its conditions."""
+
+        said = {
+            name: value
+            for name, value in self.of(scope).items()
+            if value is not None and value is not DEFAULTS[name]
+        }
+        return {**said, **scope["condition"]}
+
+    def refuse(self, options: Mapping[str, Any]) -> None:
+        r"""Refuses options that are others' and are said."""
+
+        for name, value in options.items():
+            if name in OPTIONS and name not in self.names and value is not None:
+                raise ValueError(f"{name}= {self.words} {self.verb}; leave it.")
+
+
+DEFAULTS = {**{f: None for f in OPTIONS}, **{n: getattr(Settings, n) for n in names() }}
+
+
+def split(
+    model: ScoreModel,
+    keywords: Mapping[str, Any],
+    batch: int | None,
+    takes: Takes,
+    **defaults: Any,
+) -> tuple[ScoreModel, Settings]:
+    r"""Returns the model with the conditions among some keywords bound, and the options.
+
+    Arguments:
+        model: The model.
+        keywords: What the user wrote.
+        batch: The number of samples, if known.
+        takes: What the verb takes.
+        defaults: The options of the verb, where the user says nothing.
+    """
+
+    check_model(model)
+    takes.refuse(keywords)
+    keywords = with_plan(model, keywords)
+    for module in model.modules():
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | _BatchNorm):
+            warn(
+                f"the model is in training mode, so its {type(module).__name__} makes results random; "
+                "call model.eval()."
+            )
+            break
+    options = {name: value for name, value in keywords.items() if name in OPTIONS}
+    condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
+    bound = check_conditions(model, condition, batch, takes.names)
+    if set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
+        defaults = {n: v for n, v in defaults.items() if n not in STEPPING or n == "solver"}
+    settings = Settings(**{**defaults, **options})
+    if settings.grad != "none" and not model.differentiable:
+        raise ValueError(
+            f"grad={settings.grad!r} has no way through guidance by gradients (of classifiers or losses), "
+            "whose own derivatives are not known; leave it."
+        )
+    return model.given(**bound), settings
+
+
+def check_model(model: object) -> None:
+    r"""Refuses what is not a score model, and a call from inside a transform of torch.func."""
+
+    check_transforms()
+    if not isinstance(model, ScoreModel):
+        raise TypeError(
+            f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
+            "ss.NetworkScore(network, process, predicts=...)."
+        )
+    check_names(model.conditions)
