@@ -42,8 +42,8 @@ from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .processes.standard import EDM, VE, VP, Interpolant, SubVP
 from .reverse.reverse import probability_flow, reverse_sde
-from .runs.options import Settings
 from .runs.plan import Plan
+from .runs.settings import Settings
 from .sampling import decode, sample
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample

@@ -1,35 +1,85 @@
 r"""From noise to data."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution, Solver, get
-from solvers.doors.signatures import checked
+from solvers import Event, Solution, Solver, get
 from solvers.doors.values import as_shape, as_whole, is_whole
 from solvers.shapes import align
 
 from .doors.data import as_state
 from .doors.warning import warn
 from .models.checks import check_data, check_number, check_shape, model_device, model_dtype
+from .models.conditions import Condition, verb
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.steady import warn_of_randomness
+from .reverse.linear_part import Convention
+from .reverse.reverse import Clock
 from .runs.bit_exact import warn_of_other_bits
 from .runs.ending import carried, denoised
-from .runs.options import STEPPING, Settings, check_model, split
-from .runs.plan import describe_process
+from .runs.options import (
+    GROUPS,
+    SEED,
+    STEPPING,
+    Ending,
+    Failures,
+    Gradients,
+    Motion,
+    Start,
+    Stepping,
+    names,
+)
+from .runs.plan import Plan, describe_process
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .runs.run import Run, make_times, same_time
+from .runs.settings import Settings
+from .runs.takes import Takes, check_model, split
 
+SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
-@checked
-def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> Solution:
+@verb
+def sample(  # noqa: D417
+    model: ScoreModel,
+    shape: int | tuple[int, ...],
+    *,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    noise: Motion | None = None,
+    seed: int | None = SEED,
+    seeds: Sequence[int] | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    plan: Plan | str | Path | None = None,
+    **condition: Condition,
+) -> Solution:
     r"""Draws samples.
 
     The start is drawn from the prior; see :func:`decode` for the rest.
@@ -37,8 +87,8 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     Arguments:
         model: The score model.
         shape: The shape (B, *), or the number B for a model that knows the rest.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model; or `plan`, a
-            :class:`scoresde.Plan` or its file, in place of solver and steps.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`; or `plan`,
+            a :class:`scoresde.Plan` or its file, in place of solver and steps.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
@@ -49,9 +99,10 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
         | https://arxiv.org/abs/2011.13456
     """
 
+    options = SAMPLE.said(locals())
     check_model(model)
     shape = check_sample_shape(model, shape)
-    model, settings, whole = *split(model, options, shape[0]), model
+    model, settings, whole = *split(model, options, shape[0], SAMPLE), model
     warn_of_copies("sample", whole, shape, options)
     process = model.process
     if settings.seeds is not None and len(settings.seeds) != shape[0]:
@@ -77,9 +128,40 @@ def sample(model: ScoreModel, shape: int | tuple[int, ...], **options: Any) -> S
     return solution
 
 
-@checked
-def decode(
-    model: ScoreModel, z: Tensor | Solution, *, t_max: float | None = None, **options: Any
+@verb
+def decode(  # noqa: D417
+    model: ScoreModel,
+    z: Tensor | Solution,
+    *,
+    t_max: float | None = None,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    noise: Motion | None = None,
+    seed: int | None = SEED,
+    seeds: Sequence[int] | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    plan: Plan | str | Path | None = None,
+    **condition: Condition,
 ) -> Solution:
     r"""Turns latents into data along the reverse process, ended by one denoising.
 
@@ -88,15 +170,14 @@ def decode(
         z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
             solver, grid and companion are then used backwards where no other is said.
         t_max: The time of the latents. By default, the last of the process.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model.
-            `denoise=False` leaves out the last denoising, for a round trip: what comes back then is the state
-            :math:`\\alpha x` at `t_min`.
+        condition: The conditions of the model. The options are those of :func:`scoresde.sample`.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
     """
 
+    options = DECODE.said(locals())
     defaults: dict[str, Any] = {}
     known, companion = [], None
     if isinstance(z, Solution):
@@ -109,7 +190,7 @@ def decode(
         options, defaults, companion = _as_encoded(model, z, options)
         t_max, z = end, z.x
     z, t_max = as_state("z", z), check_number("t_max", t_max)
-    model, settings = split(model, options, len(z), **defaults)
+    model, settings = split(model, options, len(z), DECODE, **defaults)
     z = check_data(model, z, "z", settings.dtype, settings.device)
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
@@ -140,7 +221,7 @@ def _as_encoded(
     asked = options.get("solver")
     if asked is not None and _same(get(asked), solver):
         options = {name: value for name, value in options.items() if name != "solver"}
-    other = [name for name in (*STEPPING, "solver") if options.get(name) is not None]
+    other = [name for name in STEPPING if options.get(name) is not None]
     if not other:
         if z.companion is not None:
             _warn_of_another(model, z)
@@ -185,12 +266,12 @@ def return_from(
         denoise: Whether to end with one denoising.
     """
 
-    ours = (*STEPPING, "solver", "t_min", "t_max", "denoise")
+    ours = names(Stepping, Start, Ending)
     back = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}
-    model, settings = split(model, back, len(z.x))
+    model, settings = split(model, back, len(z.x), DECODE)
     x, end = check_data(model, z.x, "z", settings.dtype, settings.device), _end(z)
     start = model.process.t_max if end is None else end
     with settings.gradients():

@@ -15,8 +15,9 @@ from solvers.methods.renoise import Langevin
 from ..metrics import Distance, floor, with_error
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
-from ..runs.options import OPTIONS, split
+from ..runs.options import Ending
 from ..runs.plan import Plan
+from ..runs.takes import Takes, split
 from ..sampling import sample
 from .cells import TOLERANCE, Cell
 from .costs import measured
@@ -24,8 +25,8 @@ from .reference import Reference, flow_reference, noisy_reference, rms
 from .row import Row
 
 KINDS = {False: "flow", True: "sde"}
-OURS = ("solver", "steps", "grid", "times", "rtol", "atol", "clock", "noise", "plan", "path",
-        "callback", "on_failure", "grad", "eta", "eta_convention", "progress", "seeds")  # fmt: skip
+BENCH = Takes("here", "t_min", "seed", "first_index", "batch_size", "max_calls", "dtype", "device", "max_step",
+              "first_step", Ending, words="is what is measured or searched")  # fmt: skip
 
 
 @dataclass
@@ -208,10 +209,7 @@ def bind(
         ValueError, TypeError: If one does not fit, or is what is measured or searched.
     """
 
-    for name in OURS:
-        if name in options:
-            raise TypeError(f"{name}= is what is measured or searched here; leave it out.")
-    bound, settings = split(model, options, count)
+    bound, settings = split(model, options, count, BENCH)
     process = model.process
     if settings.t_min is not None and not process.t_min <= settings.t_min < process.t_max:
         raise ValueError(
@@ -219,7 +217,7 @@ def bind(
         )
     if isinstance(model.process, NonlinearProcess):  # which has no clean data
         options = {"denoise": False, **options}
-    return bound, {n: value for n, value in options.items() if n in OPTIONS and n != "seed"}
+    return bound, {n: value for n, value in options.items() if n in BENCH.names and n != "seed"}
 
 
 def spread(values: Tensor) -> dict[str, float]:

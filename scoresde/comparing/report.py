@@ -10,8 +10,8 @@ from torch import Tensor
 from .. import plots
 from ..models.conditions import check_conditions
 from ..models.score_model import ScoreModel
-from ..runs.options import check_model
 from ..runs.plan import describe_conditions, fingerprint
+from ..runs.takes import check_model
 from ..sampling import sample
 from .measured import Measured
 from .tables import entries, notes

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from solvers import Solver
-from solvers.doors.signatures import checked
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
-from ..runs.options import check_model
 from ..runs.plan import Plan, describe_function, describe_setup, digest
 from ..runs.progress import bar
+from ..runs.takes import check_model
 from .bench import Bench, bind, sample_shape
 from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
 from .comparison import Comparison
@@ -25,7 +25,7 @@ BUDGETS = (5, 8, 10, 20, 50)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
-@checked
+@verb
 def compare(
     model: ScoreModel,
     solvers: Sequence[str | Solver | Plan] | None = None,

@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent  # the package
 OURS = tuple(f"{HERE.parent / name}{os.sep}" for name in (HERE.name, "solvers"))
 
 

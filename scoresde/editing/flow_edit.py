@@ -28,13 +28,14 @@ from ..models.checks import check_count, check_data
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
-from ..runs.options import split
+from ..runs.options import Ending, Keys, Start
 from ..runs.run import Run
+from ..runs.takes import ANYTHING, Takes, split
 
 STEPS = 50
 DIFFERENCE = "flow difference"
-TAKEN = {"steps", "grid", "times", "t_min", "seed", "seeds", "first_index", "dtype", "device",
-         "path", "denoise"}  # fmt: skip
+FLOW = Takes("method='flow', which has steps of its own", "steps", "grid", "times", Start, Keys, "dtype",
+             "device", "path", Ending)  # fmt: skip
 
 
 def by_difference(
@@ -60,11 +61,9 @@ def by_difference(
 
     x = as_state("x", x)
     averages = check_count("averages", averages, at_least=1)
-    idle = [name for name in options if name not in TAKEN]
-    if idle:
-        raise ValueError(f"{idle[0]}= has no effect on method='flow', which has steps of its own.")
+    FLOW.refuse(options)
     stepping = {"steps": STEPS} if "times" not in options else {}
-    target, settings = split(target, {"solver": "ddim", **stepping, **options}, len(x))
+    target, settings = split(target, {"solver": "ddim", **stepping, **options}, len(x), ANYTHING)
     x, process = check_data(target, x, "x", settings.dtype, settings.device), target.process
     start = start_of(target, "sampling") if settings.t_min is None else settings.t_min
     run = Run.between(target, settings, t_max, start)

@@ -20,17 +20,16 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from ..doors.data import as_state
 from ..guidance import pseudoinverse
 from ..guidance.combined import Combined, Noisy
 from ..models.checks import check_count, check_data, check_number
-from ..models.conditions import rows_of
+from ..models.conditions import rows_of, verb
 from ..models.score_model import ScoreModel
-from ..runs.options import split
 from ..runs.repeats import warn_of_copies
+from ..runs.takes import ANYTHING, split
 from ..sampling import decode
 from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
@@ -69,7 +68,7 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
     return known.to(x) * x
 
 
-@checked
+@verb
 def inpaint(
     model: ScoreModel,
     x: Tensor,
@@ -108,7 +107,7 @@ def inpaint(
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
     t_max = check_number("t_max", t_max)
-    model, settings = split(model, options, len(x))
+    model, settings = split(model, options, len(x), ANYTHING)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)

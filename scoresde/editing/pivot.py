@@ -21,7 +21,7 @@ from solvers.doors.signatures import checked
 from solvers.problem import StateField
 from solvers.shapes import scalars
 
-from ..latents.encoding import encode
+from ..latents.encoding import ENCODE, encode
 from ..models.score_model import ScoreModel
 from ..sampling import decode
 from .translate import RUNNING, in_data_units
@@ -112,7 +112,7 @@ def by_null(
     """
 
     options = {"solver": "ddim", "steps": STEPS, **options}
-    kept = {name: value for name, value in options.items() if name != "denoise"}
+    kept = ENCODE.with_conditions(options)
     up = encode(source if pivot is None else pivot, x, t_max=t_max, **{**kept, "path": True})
     with counting() as counter, torch.no_grad():
         fitted = fit_null(source, up)

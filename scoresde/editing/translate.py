@@ -16,15 +16,16 @@ from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
 from ..latents import encode_noise
-from ..latents.encoding import encode, signal
+from ..latents.encoding import ENCODE, encode, signal
 from ..models.checks import check_data
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
-from ..runs.options import Settings
+from ..runs.options import Keys, Watching, names
+from ..runs.settings import Settings
 from ..sampling import decode, return_from
 
-RUNNING = ("path", "progress", "callback", "batch_size", "on_failure")
-SEEDING = ("seed", "seeds", "first_index", "dtype", "device")
+RUNNING = names(Watching, "progress", "batch_size", "on_failure")
+SEEDING = names(Keys, "dtype", "device")
 
 
 def by_flow(
@@ -37,7 +38,7 @@ def by_flow(
         | https://arxiv.org/abs/2203.08382
     """
 
-    up = encode(source, x, t_max=t_max, **{k: v for k, v in options.items() if k != "denoise"})
+    up = encode(source, x, t_max=t_max, **ENCODE.with_conditions(options))
     denoise = options.get("denoise", True)
     down = return_from(target, up, options, denoise=denoise)
     down = down if denoise else in_data_units(target, down)

@@ -3,7 +3,7 @@ r"""Edits: the verb, and the methods it chooses from."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,12 +13,24 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_state
 from ..models.checks import check_number
+from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
 from ..processes.process import Use
-from ..runs.options import check_model
+from ..runs.options import (
+    Ending,
+    Keys,
+    Limits,
+    Noise,
+    Numbers,
+    RunOptions,
+    Start,
+    Stepping,
+    Watching,
+)
 from ..runs.repeats import warn_of_copies
-from .flow_edit import DIFFERENCE, by_difference
+from ..runs.takes import Takes, check_model
+from .flow_edit import DIFFERENCE, FLOW, by_difference
 from .inpainting import WAYS, inpaint
 from .pivot import by_null
 from .translate import by_flow, by_noise, by_noise_path, with_a_seed, with_said_seeds
@@ -47,17 +59,33 @@ METHODS: dict[str, Method] = {
     "null": by_null,
     "inpaint": by_mask,
 }
-
-
-DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
-IDLE = {
-    "null": ("max_calls", "denoise"),
-    "noise_path": ("max_calls", "denoise"),
-    "flow": ("max_calls",),
+SEEN = ("batch_size", "on_failure", "progress", Watching)
+TAKES = {
+    "encode": Takes("method='encode'", Stepping, Keys, Numbers, Limits, Watching, Start, Ending),
+    "noise": Takes(
+        "method='noise'", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending
+    ),
+    "noise_path": Takes("method='noise_path'", Stepping, Noise, Keys, Numbers, *SEEN, Start),
+    "flow": FLOW,
+    "null": Takes("method='null'", Stepping, Keys, Numbers, *SEEN, Start),
+    "inpaint": Takes(
+        "method='inpaint'", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending
+    ),
 }
+DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
 
 
-@checked
+class EditOptions(RunOptions, total=False):
+    r"""The options of edits: those of runs, and of single methods."""
+
+    known: Tensor
+    way: str
+    repeats: int | None
+    averages: int
+    pivot: ScoreModel | None
+
+
+@verb
 def edit(
     source: ScoreModel,
     target: ScoreModel,
@@ -66,7 +94,7 @@ def edit(
     noise_level: float | None = None,
     strength: float | None = None,
     method: str = "encode",
-    **options: Any,
+    **options: Unpack[EditOptions],
 ) -> Solution:
     r"""Edits data: all steps are spent below the noise level to which it goes.
 
@@ -99,8 +127,9 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
+    said: dict[str, Any] = dict(options)
     for name in ("times", "t_max"):
-        if name in options:
+        if name in said:
             raise ValueError(
                 f"{name}= has no effect: noise_level= or strength= says where an edit goes."
             )
@@ -114,16 +143,14 @@ def edit(
         )
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
-    least = check_number("t_min", options.get("t_min"))
+    least = check_number("t_min", said.get("t_min"))
     start = start_of(target, use) if least is None else least
     t_max = turning_time(target, noise_level, strength, start)
-    idle = [name for name in IDLE.get(method, ()) if options.get(name) is not None]
-    if idle:
-        raise ValueError(f"{idle[0]}= has no effect on method={method!r}; leave it.")
+    TAKES[method].refuse(said)
     if method in DRAWING:
-        warn_of_copies("edit", [source, target], (x, method, t_max), options)
-    options = with_a_seed(options)
-    e = with_said_seeds(METHODS[method](source, target, x, t_max, **options), options)
+        warn_of_copies("edit", [source, target], (x, method, t_max), said)
+    said = with_a_seed(said)
+    e = with_said_seeds(METHODS[method](source, target, x, t_max, **said), said)
     return replace(e, provenance={**e.provenance, "edit": method})
 
 

@@ -8,17 +8,21 @@ import torch
 from torch import Tensor
 
 from solvers import Increments
-from solvers.doors.signatures import checked
 from solvers.shapes import align
 
+from ..models.conditions import verb
 from ..models.scale import scale_of
 from ..models.score_model import BASES, OTHERS, ScoreModel
 from ..oracles.mixture import Oracle
-from ..runs.options import Settings, split
+from ..runs.options import Keys, Planned, Start, Stepping, names
+from ..runs.settings import Settings
+from ..runs.takes import Takes, split
 from ..sampling import check_sample_shape, decode, sample
 
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
-RUNNING = ("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
+RUNNING = names("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
+FOLLOW = Takes("a trajectory", Stepping, "eta", "eta_convention", Keys, "dtype", "device", "batch_size",
+               "progress", Start, Planned, words="has no meaning for")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Trajectory:
         return self.states[0, 0].numel()
 
 
-@checked
+@verb
 def follow(
     model: ScoreModel,
     shape: int | tuple[int, ...],
@@ -120,7 +124,7 @@ def follow(
 
     _check_parts(parts)
     count = check_sample_shape(model, shape)[0]
-    bound, settings = split(model, options, count)
+    bound, settings = split(model, options, count, FOLLOW)
     _check(settings)
     options = {**options, "seed": settings.seed} if settings.seeds is None else options
     if settings.method.stochastic and settings.method.one_normal:
@@ -192,10 +196,6 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
         )
-    for name, due in (("noise", None), ("callback", None), ("on_failure", "raise"), ("path", False),
-                      ("max_calls", None), ("grad", "none"), ("denoise", True)):  # fmt: skip
-        if getattr(settings, name) is not due and getattr(settings, name) != due:
-            raise ValueError(f"{name}= has no meaning for a trajectory; leave it.")
 
 
 def _density(model: ScoreModel) -> Density | None:

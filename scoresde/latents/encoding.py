@@ -1,35 +1,73 @@
 r"""From data to latents."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution
-from solvers.doors.signatures import checked
+from solvers import Event, Solution, Solver
 from solvers.shapes import align
 
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.checks import check_data, check_number
+from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
+from ..reverse.reverse import Clock
 from ..runs.bit_exact import environment, settle
 from ..runs.ending import carried
-from ..runs.options import Settings, split
+from ..runs.options import (
+    Failures,
+    Gradients,
+    Limits,
+    Numbers,
+    Start,
+    Stepping,
+    Watching,
+)
 from ..runs.run import Run, same_time
+from ..runs.settings import Settings
+from ..runs.takes import Takes, split
 
+ENCODE = Takes(
+    "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
+)
 FIXED = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
 DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
-@checked
-def encode(
-    model: ScoreModel, x: Tensor, *, t_max: float | None = None, **options: Any
+@verb
+def encode(  # noqa: D417
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    t_max: float | None = None,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Solution:
     r"""Turns data into the latents that :func:`scoresde.decode` turns back.
 
@@ -39,8 +77,9 @@ def encode(
         model: The score model.
         x: Data, with shape (B, *).
         t_max: The time of the latents. By default, the last of the process.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
-            solver is "exponential" with tolerances of 1e-5, or "exponential_3" if there are steps.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
+            without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3"
+            if there are steps.
 
     Returns:
         The solution, of which `x` holds the latents.
@@ -54,6 +93,7 @@ def encode(
         | https://arxiv.org/abs/2011.13456
     """
 
+    options = ENCODE.said(locals())
     clipping = [name for name in options if "clip" in name or "threshold" in name]
     if clipping:
         raise ValueError(
@@ -64,7 +104,7 @@ def encode(
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
     x, t_max = as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
-    model, settings = split(model, options, len(x), **(FIXED if stepped else DEFAULTS))
+    model, settings = split(model, options, len(x), ENCODE, **(FIXED if stepped else DEFAULTS))
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process

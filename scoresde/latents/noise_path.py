@@ -27,28 +27,22 @@ from solvers.shapes import factors
 
 from ..doors.data import as_state
 from ..models.checks import check_data, check_number
+from ..models.conditions import verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
 from ..runs.noise import keyed_by_rows
-from ..runs.options import STEPPING, Settings, split
+from ..runs.options import Keys, Limits, Numbers, Start, Stepping, Watching, names
 from ..runs.plan import describe_process
 from ..runs.run import Run
+from ..runs.settings import Settings
+from ..runs.takes import Takes, split
 from ..sampling import decode
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
-IDLE = (
-    "path",
-    "noise",
-    "max_calls",
-    "batch_size",
-    "callback",
-    "progress",
-    "denoise",
-    "on_failure",
-)
-REPLAYED = ("eta", "eta_convention")  # options that a replay must share
-SETTLED = ("solver", "noise", "seed", "seeds", "t_min", "t_max", "denoise", *REPLAYED)
+REPLAYED = names("eta", "eta_convention")  # options that a replay must share
+PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start)
+REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is settled by")
 
 
 @dataclass(frozen=True)
@@ -97,9 +91,7 @@ class NoisePath:
             raise ValueError(
                 f"the noise path was made with {missing[0]}=, which the replay lacks; pass it."
             )
-        fixed = [name for name in (*STEPPING, *SETTLED) if name in options]
-        if fixed:
-            raise ValueError(f"{fixed[0]}= is settled by the noise path; leave it.")
+        REPLAY.refuse(options)
         keywords = {**options, **self.options, "times": self.times, "noise": self.normals}
         first = float(self.times[0])
         s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
@@ -131,7 +123,7 @@ class NoisePath:
         return replace(self, normals=mixed)
 
 
-@checked
+@verb
 def encode_noise(
     model: ScoreModel,
     x: Tensor,
@@ -155,11 +147,8 @@ def encode_noise(
         ValueError, TypeError: If an option or condition does not fit, such as a solver without noise.
     """
 
-    idle = [name for name in IDLE if options.get(name) is not None]
-    if idle:
-        raise ValueError(f"{idle[0]}= has no effect on a noise path; leave it.")
     x = as_state("x", x)
-    model, settings = split(model, options, len(x), **DEFAULTS)
+    model, settings = split(model, options, len(x), PATH, **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min

@@ -1,21 +1,23 @@
 r"""The round trip from data to latents and back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution
-from solvers.doors.signatures import checked
+from solvers import Event, Solution, Solver
 from solvers.shapes import align
 
 from ..doors.data import as_state
 from ..doors.warning import warn
+from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
+from ..reverse.reverse import Clock
+from ..runs.options import Failures, Gradients
 from ..sampling import return_from
-from .encoding import encode
+from .encoding import ENCODE, encode
 from .statistics import LatentStatistics, latent_statistics
 
 POOR = 0.1  # of the data: a round trip that is worth a warning
@@ -49,9 +51,33 @@ class Reconstruction:
         )
 
 
-@checked
-def reconstruct(
-    model: ScoreModel, x: Tensor, *, one_state: bool = False, **options: Any
+@verb
+def reconstruct(  # noqa: D417
+    model: ScoreModel,
+    x: Tensor,
+    *,
+    one_state: bool = False,
+    t_max: float | None = None,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Reconstruction:
     r"""Encodes data and decodes it again with the same solver, on the same grid backwards.
 
@@ -62,13 +88,15 @@ def reconstruct(
         x: Data, with shape (B, *).
         one_state: Whether to forget the companion of a reversible solver's latents, as if the latents
             alone had been kept.
-        options: Those of :func:`scoresde.encode`.
+        t_max: The time of the latents. By default, the last of the process.
+        condition: The conditions of the model. The options are those of :func:`scoresde.encode`.
     """
 
+    options = ENCODE.said(locals())
     if options.pop("denoise", False):
         raise ValueError("denoise=True has no place in a round trip: it would not be one.")
     x = as_state("x", x)
-    latent = encode(model, x, **options)
+    latent = encode(model, x, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)

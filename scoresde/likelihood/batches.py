@@ -17,11 +17,15 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
-from ..runs.options import OPTIONS, Settings, split
+from ..runs.options import Keys, Limits, Numbers, Start, Stepping
+from ..runs.settings import Settings
+from ..runs.takes import Takes, split
 from .companion import Companion
 
-FREE = {"t_min", "seed", "seeds", "first_index", "batch_size", "dtype", "device", "grad"}
-IDLE = ("plan", "path", "denoise", "noise", "eta_convention", "callback")
+DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start)
+FREE = Takes(
+    "here, since no path is solved", Start, Keys, Numbers, "batch_size", words="has no effect"
+)
 NUMBERS = 2**18  # of the states of a batch
 
 
@@ -92,24 +96,27 @@ class Asked(NamedTuple):
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples, as many at once as were asked for or fit."""
 
-        for rows in torch.arange(len(self.x)).split(batch_size(self.settings, self.x)):
+        for rows in torch.arange(len(self.x)).split(rows_at_once(self.settings, self.x)):
             seed, index = self.settings.keys(rows)
             x = self.x[rows.to(self.x.device)]
             settings = _rows(self.settings, rows)
             yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device), int(rows[0]))
 
 
-def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: Any) -> Asked:
+def ask(
+    model: ScoreModel,
+    x: Tensor,
+    options: Mapping[str, Any],
+    takes: Takes = DENSITY,
+    **defaults: Any,
+) -> Asked:
     r"""Returns what was asked, refused if something does not fit.
 
     States are in float64 unless the user says otherwise; networks compute in their own dtype.
     """
 
-    idle = [name for name in IDLE if options.get(name) is not None]
-    if idle:
-        raise ValueError(f"{idle[0]}= has no effect on a likelihood; leave it.")
     x = as_state("x", x)
-    model, settings = split(model, options, len(x), **defaults)
+    model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
     process = model.process
     if isinstance(process, NonlinearProcess):
@@ -129,11 +136,11 @@ def ask(model: ScoreModel, x: Tensor, options: Mapping[str, Any], **defaults: An
         )
     first, last = (-process.log_snr(ends)).tolist()
     if settings.grad != "none":
-        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", batch_size(settings, x))
+        check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
 
 
-def batch_size(settings: Settings, x: Tensor) -> int:
+def rows_at_once(settings: Settings, x: Tensor) -> int:
     r"""Returns how many samples are taken at once: as many as were asked for or fit."""
 
     return settings.batch_size or max(1, NUMBERS // x[0].numel())
@@ -154,13 +161,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
 def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Asked:
     r"""Returns what was asked of a view that has no path to be solved."""
 
-    idle = [name for name in options if name in OPTIONS and name not in FREE]
-    if idle:
-        raise ValueError(
-            f"{idle[0]}= has no effect here, since no path is solved; leave it, or use "
-            "log_likelihood."
-        )
-    return ask(model, x, options)
+    return ask(model, x, options, FREE)
 
 
 def _rows(settings: Settings, rows: Tensor) -> Settings:

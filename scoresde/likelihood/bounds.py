@@ -25,12 +25,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.doors.signatures import checked
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
 from .batches import Asked, Batch, ask_freely
@@ -83,7 +83,7 @@ class Measure(Protocol):
         r"""Returns all nodes that it takes to know the companion's part, with shape (n, 1)."""
 
 
-@checked
+@verb
 def elbo(
     model: ScoreModel,
     x: Tensor,

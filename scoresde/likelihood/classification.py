@@ -6,17 +6,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from ..doors.data import as_data, as_floats
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from .batches import with_seed
 from .bounds import elbo
 from .verb import log_likelihood
 
 
-@checked
+@verb
 def classify(
     model: ScoreModel,
     x: Tensor,

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.doors.signatures import checked
 from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..doors.warning import warn
 from ..models.checks import check_count
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
-from ..runs.options import check_model
+from ..runs.takes import check_model
 from .batches import with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood
@@ -61,7 +61,7 @@ def truncated_normal_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": truncated_normal_noise}
 
 
-@checked
+@verb
 def discrete_log_likelihood(
     model: ScoreModel,
     x: Tensor,

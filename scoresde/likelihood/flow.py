@@ -29,8 +29,8 @@ from solvers.shapes import align
 from ..latents.encoding import signal
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
-from ..runs.options import Settings
 from ..runs.run import Run
+from ..runs.settings import Settings
 from ..runs.transport import transport
 from .curve import Curve, size
 from .integral import PILOT, Integral, Sums, put

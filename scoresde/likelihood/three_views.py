@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.doors.signatures import checked
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from .batches import Asked, Batch, ask_freely
 from .bounds import Bound, elbo
@@ -21,7 +21,7 @@ from .verb import log_likelihood
 ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 
-@checked
+@verb
 def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
     r"""Returns the log-density of data at `t_min` as the flow has it, and three others beside it.
 
@@ -46,7 +46,7 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
     }
 
 
-@checked
+@verb
 def path_density(
     model: ScoreModel, x: Tensor, *, steps: int = 256, paths: int = 4, **options: Any
 ) -> Bound:

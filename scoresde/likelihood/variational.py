@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..doors.amounts import positive
 from ..models.checks import check_count
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from .bits import bin_width, on_levels
 from .bounds import elbo
@@ -44,7 +45,7 @@ class VariationalNoise(nn.Module):
         return torch.sigmoid(w) - 0.5, logs.double().flatten(1).sum(1)
 
 
-@checked
+@verb
 def fit_noise(
     noise: VariationalNoise,
     model: ScoreModel,

@@ -1,24 +1,26 @@
 r"""The verb: densities of any number of samples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import SolverError
-from solvers.doors.signatures import checked
+from solvers import Solver, SolverError
 
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number
+from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
+from ..reverse.reverse import Clock
+from ..runs.options import SEED, Failures, Gradients
 from .advice import EXACT_UP_TO, LARGE_END
-from .batches import Batch, ask, batch_size
+from .batches import DENSITY, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
 from .result import Likelihood
 from .traces import Kind, Tracer
@@ -34,8 +36,8 @@ DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@checked
-def log_likelihood(
+@verb
+def log_likelihood(  # noqa: D417
     model: ScoreModel,
     x: Tensor,
     *,
@@ -43,7 +45,27 @@ def log_likelihood(
     probes: int | None = None,
     nodes: int | None = None,
     target_stderr: float | None = None,
-    **options: Any,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Tensor | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    seed: int | None = SEED,
+    seeds: Sequence[int] | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Likelihood:
     r"""Returns the log-density of data under the probability flow, with its errors.
 
@@ -59,14 +81,16 @@ def log_likelihood(
         target_stderr: The standard error in nats at which samples get no more probes, after at most 64 times
             the first. "auto" gives those samples an exact divergence, of no standard error, for which that takes
             fewer products. A target that is missed is said.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default
-            solver is "exponential" with tolerances of 1e-3, and the default dtype float64.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
+            density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
+            dtype float64.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
     """
 
+    options = DENSITY.said(locals())
     x = as_state("x", x)
     size = math.prod(x.shape[1:])
     kind = _kind(divergence, probes, target_stderr, size)
@@ -82,7 +106,7 @@ def log_likelihood(
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
-    rows = batch_size(settings, asked.x)
+    rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)
     check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)

@@ -1,22 +1,31 @@
 r"""Conditions: what may be one, checked once."""
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+import numpy as np
 from torch import Tensor
 
+from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
-# what the verbs take beside conditions, whose keywords would be theirs
-TAKEN = frozenset(
-    """self model x z t t_min t_max shape plan solver steps grid times rtol atol max_step first_step clock eta
-    eta_convention noise seed seeds first_index batch_size dtype device path callback progress max_calls
-    on_failure grad denoise source target noise_level strength method known repeats averages chain one_state
-    divergence probes nodes target_stderr levels low high dequantization draws importance paths classes
-    condition prior by parts solvers budgets budget grids tolerances metrics metric data features samples
-    held_out learned reference_tolerance file""".split()
-)
+Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
+Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
+Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
+V = TypeVar("V", bound=Callable[..., Any])
+RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
+
+
+def verb(function: V) -> V:
+    r"""Returns a public function, checked, whose own keywords no condition may be called."""
+
+    kinds = inspect.signature(function).parameters.values()
+    RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
+    return checked(function)
+
+
 ELSEWHERE = {  # what other libraries call what
     **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "num_sampling_steps"), "steps="),
     **dict.fromkeys(("sampler", "scheduler", "sampler_name", "sampling_method"), "solver="),
@@ -42,39 +51,86 @@ class Conditioned(Protocol):
         r"""Refuses a value that is not known."""
 
 
-def rows_of(condition: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+def mapped(value: Bound, change: Callable[[Tensor], Tensor]) -> Bound:
+    r"""Returns a condition of which each tensor is changed."""
+
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(mapped(entry, change) for entry in value)
+    return {name: mapped(entry, change) for name, entry in value.items()}
+
+
+def leaves(value: Bound) -> list[Tensor]:
+    r"""Returns the tensors of a condition."""
+
+    if isinstance(value, Tensor):
+        return [value]
+    entries = value if isinstance(value, tuple) else value.values()
+    return [leaf for entry in entries for leaf in leaves(entry)]
+
+
+def rows_of(condition: Mapping[str, Any], index: Tensor) -> dict[str, Any]:
     r"""Returns conditions for some rows; those of leading size 1 are shared."""
 
-    return {
-        name: value if len(value) == 1 else value[index.to(value.device)]
-        for name, value in condition.items()
-    }
+    def some(value: Tensor) -> Tensor:
+        return value if len(value) == 1 else value[index.to(value.device)]
+
+    return {name: mapped(value, some) for name, value in condition.items()}
 
 
-def floats_like(condition: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-    r"""Returns conditions whose floating-point numbers have the dtype of a state."""
+def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    r"""Returns conditions with leading size B on the device of a state."""
 
     found = {}
     for name, given in condition.items():
-        value = as_tensor(name, given)
-        value = value.expand(len(x)) if value.ndim == 0 else value
-        found[name] = value.to(x.dtype) if value.is_floating_point() else value
+        for value in leaves(given):
+            if len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"{name} must have leading size {len(x)} or 1, but has {len(value)}."
+                )
+        found[name] = mapped(given, lambda v: v.to(x.device).expand(len(x), *v.shape[1:]))
     return found
 
 
-def as_condition(name: str, value: object) -> Tensor:
+def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    r"""Returns conditions whose floating-point numbers have the dtype of a state."""
+
+    def like(value: Tensor) -> Tensor:
+        value = value.expand(len(x)) if value.ndim == 0 else value
+        return value.to(x.dtype) if value.is_floating_point() else value
+
+    return {name: mapped(as_bound(name, value), like) for name, value in condition.items()}
+
+
+def as_bound(name: str, value: object) -> Bound:
+    r"""A condition as tensors: a tuple of anything but numbers, or a mapping, keeps its form."""
+
+    if isinstance(value, Mapping):
+        return {str(key): as_bound(f"{name}[{key!r}]", entry) for key, entry in value.items()}
+    if isinstance(value, tuple) and not all(isinstance(v, int | float) for v in value):
+        return tuple(as_bound(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+    return as_tensor(name, value)
+
+
+def as_condition(name: str, value: object) -> Any:
     r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
 
-    tensor = as_tensor(name, value)
-    tensor = tensor[None] if tensor.ndim == 0 else tensor
-    if not tensor.numel():
-        raise ValueError(f"{name} must not be empty, but has shape {tuple(tensor.shape)}.")
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
-    return tensor
+    def checked_leaf(tensor: Tensor) -> Tensor:
+        tensor = tensor[None] if tensor.ndim == 0 else tensor
+        if not tensor.numel():
+            raise ValueError(f"{name} must not be empty, but has shape {tuple(tensor.shape)}.")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
+        return tensor
+
+    bound = mapped(as_bound(name, value), checked_leaf)
+    if not leaves(bound):
+        raise ValueError(f"{name} must not be empty, but is {value!r}.")
+    return bound
 
 
-def as_conditions(given: Mapping[str, object]) -> dict[str, Tensor]:
+def as_conditions(given: Mapping[str, object]) -> dict[str, Any]:
     r"""Returns what belongs to samples by name, as :func:`as_condition` does."""
 
     return {name: as_condition(name, value) for name, value in given.items()}
@@ -85,12 +141,13 @@ def check_conditions(
     condition: Mapping[str, object],
     batch: int | None,
     options: Iterable[str] = (),
-) -> dict[str, Tensor]:
-    r"""Returns the conditions as tensors.
+) -> dict[str, Any]:
+    r"""Returns the conditions as tensors, or mappings and tuples of these.
 
     Arguments:
         model: The model that gets them.
-        condition: The conditions: numbers, or tensors, arrays or lists of them with leading size B or 1.
+        condition: The conditions: numbers, or tensors, arrays or lists of them with leading size B or 1, and
+            mappings or tuples of these.
         batch: The size B, if known.
         options: The names of options, which a mistyped one may have meant.
 
@@ -99,7 +156,7 @@ def check_conditions(
         ValueError: If a leading size is neither B nor 1, or a value is not finite.
     """
 
-    checked = {}
+    found: dict[str, Any] = {}
     for name, value in condition.items():
         if name in model.bound_names:
             raise TypeError(f"{name}= is bound to the model already; leave it out.")
@@ -110,14 +167,15 @@ def check_conditions(
             hint = f"did you mean {meant}? " if meant else ""
             raise TypeError(f"{name}= is neither an option nor a condition; {hint}the model takes the "
                             f"conditions: {takes}.")  # fmt: skip
-        tensor = as_condition(name, value)
-        if batch is not None and len(tensor) not in (1, batch):
-            raise ValueError(
-                f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
-            )
-        model.check_condition(name, tensor)
-        checked[name] = tensor
-    return checked
+        found[name] = as_condition(name, value)
+        for tensor in leaves(found[name]):
+            if batch is not None and len(tensor) not in (1, batch):
+                raise ValueError(
+                    f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
+                )
+        if isinstance(found[name], Tensor):
+            model.check_condition(name, found[name])
+    return found
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -127,15 +185,15 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(
             f"conditions must be a list of names, but is {names!r}; write [{names!r}]."
         )
-    checked = tuple(names)
-    for name in checked:
+    known = tuple(names)
+    for name in known:
         if not isinstance(name, str) or not name.isidentifier():
             raise TypeError(f"conditions must be names of keywords, but one is {name!r}.")
-        if name in TAKEN:
+        if name in RESERVED:
             raise ValueError(
                 f"a condition cannot be called {name!r}, which is an option or argument here; wrap the network in "
                 f"a function that takes it by another name."
             )
-    if len(set(checked)) < len(checked):
-        raise ValueError(f"conditions must differ, but are {', '.join(checked)}.")
-    return checked
+    if len(set(known)) < len(known):
+        raise ValueError(f"conditions must differ, but are {', '.join(known)}.")
+    return known

@@ -3,13 +3,12 @@ r"""Networks as score models: what a network predicts, and how it is called."""
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_tensor
 from solvers.network_calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
@@ -19,7 +18,7 @@ from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
-from .conditions import check_names, floats_like
+from .conditions import as_bound, check_names, floats_like, mapped
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel, check_time, model_times
 
@@ -212,7 +211,7 @@ class NetworkScore(ScoreModel):
         a: Scalar,
         b: Scalar,
         scale: Scalar,
-        condition: dict[str, Tensor],
+        condition: dict[str, Any],
         asked: Autocast,
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
@@ -226,8 +225,8 @@ class NetworkScore(ScoreModel):
 
         return combined
 
-    def _call(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        condition = {name: as_tensor(name, value) for name, value in condition.items()}
+    def _call(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
+        condition = {name: as_bound(name, value) for name, value in condition.items()}
         count_call()
         kind = self._kind(x)
         try:
@@ -242,21 +241,22 @@ class NetworkScore(ScoreModel):
         self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
 
-    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
         r"""Calls the network with copies, which it may change, in some dtypes."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
         x = x.to(kind.state, copy=True)
-        own = {name: value.clone() for name, value in floats_like(condition, x).items()}
+        own = {n: mapped(v, Tensor.clone) for n, v in floats_like(condition, x).items()}
         return self.network(x, t.to(kind.time, copy=True), **own)
 
     def _ask_again(
-        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Tensor]
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
     ) -> tuple[Tensor, Kind]:
         r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
 
-        asked = Asked(self.network, self.conditions, x, condition, self._seen.rows)
+        plain = {name: value for name, value in condition.items() if isinstance(value, Tensor)}
+        asked = Asked(self.network, self.conditions, x, plain, self._seen.rows)
         clear = explained(error, asked)
         if clear is not None:
             raise clear from error

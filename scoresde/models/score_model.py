@@ -25,7 +25,7 @@ from solvers.shapes import align, scalars
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state, as_times
 from ..processes.process import Process
-from .conditions import check_conditions, rows_of
+from .conditions import Bound, Condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 
 Pair = tuple[Tensor, Tensor]
@@ -222,7 +222,7 @@ class ScoreModel(nn.Module, ABC):
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
 
-    def given(self, **condition: Tensor) -> "ScoreModel":
+    def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with its conditions bound, each with leading size B or 1."""
 
         return Given(self, check_conditions(self, condition, None)) if condition else self
@@ -262,10 +262,10 @@ class Given(ScoreModel):
 
     Arguments:
         model: The model.
-        bound: The conditions, each with leading size B or 1.
+        bound: The conditions, each with leading size B or 1, or mappings and tuples of such.
     """
 
-    def __init__(self, model: ScoreModel, bound: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: ScoreModel, bound: Mapping[str, Bound]) -> None:
         super().__init__()
         self.model, self.bound = model, dict(bound)
         self.resemble(model)
@@ -276,22 +276,25 @@ class Given(ScoreModel):
         return f"{self.model!r}.given({', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.denoise(x, t, **self._rows_of(x), **condition)
+        return self.model.denoise(x, t, **spread(self.bound, x), **condition)
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.raw(x, t, **self._rows_of(x), **condition)
+        return self.model.raw(x, t, **spread(self.bound, x), **condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.score(x, t, **self._rows_of(x), **condition)
+        return self.model.score(x, t, **spread(self.bound, x), **condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.model.combine(times, a, b, scale, x, **self._rows_of(x), **condition)
+        return self.model.combine(times, a, b, scale, x, **spread(self.bound, x), **condition)
 
     @property
     def held(self) -> Mapping[str, Tensor]:
-        return self.bound
+        found = {name: leaves(value) for name, value in self.bound.items()}
+        return {
+            f"{n}[{i}]" if i else n: v for n, held in found.items() for i, v in enumerate(held)
+        }
 
     @property
     def parts(self) -> dict[str, ScoreModel]:
@@ -303,19 +306,8 @@ class Given(ScoreModel):
     def rows(self, index: Tensor) -> ScoreModel:
         return Given(self.model.rows(index), rows_of(self.bound, index))
 
-    def _rows_of(self, x: Tensor) -> dict[str, Tensor]:
-        for name, value in self.bound.items():
-            if len(value) not in (1, len(x)):
-                raise ValueError(
-                    f"{name} must have leading size {len(x)} or 1, but has {len(value)}."
-                )
-        return {
-            name: value.to(x.device).expand(len(x), *value.shape[1:])
-            for name, value in self.bound.items()
-        }
 
-
-def _bound(model: ScoreModel, bound: Mapping[str, Tensor]) -> ScoreModel:
+def _bound(model: ScoreModel, bound: Mapping[str, Bound]) -> ScoreModel:
     mine = {name: value for name, value in bound.items() if name in model.conditions}
     return Given(model, mine) if mine else model
 

@@ -19,8 +19,8 @@ from ..doors.warning import warn
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .current import Current, running
-from .options import Settings
 from .run import Run
+from .settings import Settings
 from .transport import transport
 from .trial import warn_of_gain
 

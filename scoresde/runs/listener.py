@@ -10,7 +10,7 @@ from solvers import Event
 
 from ..processes.custom import NonlinearProcess
 from ..reverse.reverse import Reverse
-from .options import Settings
+from .settings import Settings
 from .watched import Watched
 
 REFRESH = 0.1  # seconds between updates of a progress bar without a callback

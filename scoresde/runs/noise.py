@@ -12,7 +12,7 @@ from solvers.shapes import align
 
 from ..processes.custom import NonlinearProcess
 from ..reverse.reverse import Reverse
-from .options import Settings
+from .settings import Settings
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from ..files import (
     text,
     write_json,
 )
+from ..models.conditions import leaves
 from ..models.score_model import ScoreModel
 
 KIND = "plan of scoresde"
@@ -302,7 +303,8 @@ def describe_conditions(model: ScoreModel) -> dict[str, str]:
     known: dict[str, str] = {}
     for module in model.modules():
         for name, value in getattr(module, "bound", {}).items():
-            known[name] = str(value.item()) if value.numel() == 1 else digest(value)
+            words = [str(v.item()) if v.numel() == 1 else digest(v) for v in leaves(value)]
+            known[name] = ", ".join(words)
     return known
 
 

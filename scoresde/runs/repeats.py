@@ -21,7 +21,7 @@ from solvers.noise.brownian import key_of_rows, keys_of_steps
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
 from .noise import noise_kind
-from .options import Settings
+from .settings import Settings
 
 LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
 WATCHING = ("callback", "progress")  # options that change nothing

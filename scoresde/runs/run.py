@@ -23,7 +23,7 @@ from ..reverse.linear_part import make_noise
 from ..reverse.reverse import Clock, Reverse
 from .grids import default_grid, grid_times, model_grid
 from .noise import noise_kind
-from .options import LENGTHS, STEPS, Settings
+from .settings import LENGTHS, STEPS, Settings
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 r"""What a verb takes: its groups of options, and what it refuses by their names."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import check_conditions, check_names
 from ..models.score_model import ScoreModel
-from .options import OPTIONS, SEED, STEPPING, Planned, names
+from .options import GROUPS, OPTIONS, STEPPING, names
 from .plan import with_plan
 from .settings import Settings
 
@@ -35,22 +36,25 @@ class Takes:
     def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         r"""Returns the options that a call of the verb says, given its arguments, and its conditions."""
 
-        said = {
-            name: value
-            for name, value in self.of(scope).items()
-            if value is not None and value is not DEFAULTS[name]
-        }
+        said = {n: v for n, v in self.of(scope).items() if v is not DEFAULTS[n]}
         return {**said, **scope["condition"]}
+
+    def with_conditions(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Returns those of some options that the verb takes, and what is no option."""
+
+        return {n: v for n, v in options.items() if n in self.names or n not in OPTIONS}
 
     def refuse(self, options: Mapping[str, Any]) -> None:
         r"""Refuses options that are others' and are said."""
 
         for name, value in options.items():
-            if name in OPTIONS and name not in self.names and value is not None:
+            known = name in OPTIONS or name == "t_max"
+            if known and name not in self.names and value is not None:
                 raise ValueError(f"{name}= {self.words} {self.verb}; leave it.")
 
 
-DEFAULTS = {**{f: None for f in OPTIONS}, **{n: getattr(Settings, n) for n in names() }}
+ANYTHING = Takes("a run", *GROUPS)
+DEFAULTS = {field.name: field.default for group in GROUPS for field in fields(group)}
 
 
 def split(

@@ -10,15 +10,16 @@ from torch import Tensor
 from solvers import Brownian, Solution, SolverError
 from solvers.integrate import solve
 
+from ..models.conditions import leaves
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Reverse
 from .current import Current, running
 from .listener import REFRESH, listener
 from .noise import see_noise
-from .options import Settings
 from .progress import bar
 from .run import Run
+from .settings import Settings
 from .watched import Watched
 
 
@@ -160,7 +161,8 @@ def _untouched(x: Tensor, times: Tensor) -> Solution:
 def _parameters(model: ScoreModel) -> list[Tensor]:
     r"""Weights and conditions that ask for gradients."""
 
-    given = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
+    bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
+    given = [tensor for condition in bound for tensor in leaves(condition)]
     return [p for p in (*model.parameters(), *given) if p.requires_grad]
 
 

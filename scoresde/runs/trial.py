@@ -19,8 +19,8 @@ from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
-from .options import Settings
 from .run import Run
+from .settings import Settings
 from .transport import transport
 
 MOST = 1.5  # times as large as it should be

@@ -24,8 +24,8 @@ from solvers.methods.exponential import ExponentialMultistep
 from ..comparing.bench import Bench
 from ..models.scale import scale_of, start_of
 from ..runs.grids import model_grid
-from ..runs.options import Settings
 from ..runs.run import Run
+from ..runs.settings import Settings
 
 NODES, SAMPLES = 30, 8
 # How local errors count: the power of their shrinking on the way to data, and that of themselves.

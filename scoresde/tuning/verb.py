@@ -13,20 +13,20 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 from solvers.catalogue import label
-from solvers.doors.signatures import checked
 
 from ..comparing.bench import Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
 from ..comparing.reference import rms
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
+from ..models.conditions import verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import model_grid
-from ..runs.options import check_model
 from ..runs.plan import Plan, describe_setup
 from ..runs.progress import bar as progress_bar
+from ..runs.takes import check_model
 from .learn import learn
 from .objective import Objective
 from .refine import refine
@@ -37,7 +37,7 @@ SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
 SMALL = 16  # samples of the first look
 
 
-@checked
+@verb
 def tune(
     model: ScoreModel,
     budget: int,

@@ -24,19 +24,19 @@ import torch
 from torch import Tensor
 
 from solvers import counting
-from solvers.doors.signatures import checked
 
 from ..doors.warning import warn
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
-from ..runs.options import check_model
 from ..runs.progress import bar
+from ..runs.takes import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
 
 SLACK = 0.02  # by which bad luck may make it negative
 BALANCED = (0.5, 2.0)  # outside of which the law of samples is plainly another
 
 
-@checked
+@verb
 def weighted_sample(
     models: Sequence[ScoreModel],
     exponents: Sequence[float],

@@ -25,22 +25,21 @@ import torch
 from torch import Tensor
 
 from solvers import counting
-from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
 from ..guidance.gradients import check_function, check_gradients, gradient_of, one_per_row
 from ..guidance.trust import trusted_level
-from ..models.conditions import as_conditions
+from ..models.conditions import as_conditions, verb
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
-from ..runs.options import check_model
 from ..runs.progress import bar
+from ..runs.takes import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
 
 Twist = Callable[..., Tensor]
 
 
-@checked
+@verb
 def twisted_sample(
     model: ScoreModel,
     log_prob: Twist,

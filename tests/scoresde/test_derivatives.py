@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import scoresde as ss
 import solvers
 from scoresde import guidance
+from scoresde.models.derivative import check_derivative
+from solvers.methods.reversible import ReversibleHeun
 
 from .cases import gaussian
 
@@ -138,9 +140,9 @@ def test_rough_and_coarse_networks_pass_and_their_cuts_do_not(
             for mode in ("forward", "reverse"):
                 if cut and size > 1:  # one number may be where all units are dead
                     with pytest.raises(ValueError, match="derivative misses"):
-                        ss.derivative.check_derivative(model, x, mode, "this")
+                        check_derivative(model, x, mode, "this")
                 elif not cut:
-                    ss.derivative.check_derivative(model, x, mode, "this")
+                    check_derivative(model, x, mode, "this")
 
 
 @pytest.mark.filterwarnings("ignore:without the noise at t_min")
@@ -211,7 +213,7 @@ def test_scipy_has_an_adjoint_alone() -> None:
 def test_solve_refuses_as_the_verbs_do() -> None:
     problem = solvers.ODE(lambda t, x: -x)
     ends, x = torch.tensor([0.0, 1.0]), torch.ones(1, 2)
-    rounding = solvers.reversible.ReversibleHeun("lattice", 20)
+    rounding = ReversibleHeun("lattice", 20)
     with pytest.raises(ValueError, match="rounds each step"):
         solvers.solve(problem, x, ends, rounding, grad="backprop")
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):

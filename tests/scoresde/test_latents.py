@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import scoresde as ss
 import solvers
 from scoresde.runs.bit_exact import settle
-from scoresde.runs.options import Settings
 from scoresde.runs.run import Run
+from scoresde.runs.settings import Settings
 
 from .cases import MEANS, PROCESSES, gaussian, mixture, quantile
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import scoresde as ss
 import solvers
 from scoresde import editing, geometry, guidance, metrics
-from scoresde.models.conditions import TAKEN
+from scoresde.models.conditions import RESERVED
 from scoresde.runs.options import OPTIONS
 
 G = ss.GaussianOracle(torch.zeros(2, dtype=torch.float64), 0.5)
@@ -224,13 +224,13 @@ def test_names_of_conditions_are_keywords_of_their_own() -> None:
 
 
 def test_what_verbs_take_is_no_name_of_a_condition() -> None:
-    assert set(OPTIONS) <= TAKEN
+    assert set(OPTIONS) <= RESERVED
     for module in (ss, editing, geometry):
         for verb in vars(module).values():
-            if inspect.isfunction(verb) and "options" in (
+            if inspect.isfunction(verb) and {"options", "condition"} & set(
                 taken := inspect.signature(verb).parameters
             ):
-                assert set(taken) - {"options"} <= TAKEN, verb
+                assert set(taken) - {"options", "condition"} <= RESERVED, verb
 
 
 def test_words_of_other_libraries_are_led_to_ours() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import scoresde as ss
-from scoresde.runs.options import Settings
+from scoresde.runs.settings import Settings
 
 ORACLE = ss.MixtureOracle(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), 0.3, process=ss.VP())
 X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))

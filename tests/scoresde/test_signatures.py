@@ -1,0 +1,119 @@
+r"""Options stand in signatures, as their groups say; conditions are numbers, tensors, and forms of these."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde as ss
+from scoresde.editing.verb import EditOptions
+from scoresde.latents.encoding import ENCODE
+from scoresde.likelihood.batches import DENSITY
+from scoresde.runs.options import GROUPS, OPTIONS, RunOptions
+from scoresde.runs.takes import DEFAULTS, Takes
+from scoresde.sampling import DECODE, SAMPLE
+
+VERBS = {
+    ss.sample: (SAMPLE, {"shape"}),
+    ss.decode: (DECODE, {"z", "t_max"}),
+    ss.encode: (ENCODE, {"x", "t_max"}),
+    ss.reconstruct: (ENCODE, {"x", "t_max", "one_state"}),
+    ss.log_likelihood: (DENSITY, {"x", "divergence", "probes", "nodes", "target_stderr"}),
+}
+KINDS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_signatures_show_the_options_of_their_groups(verb: Callable[..., Any]) -> None:
+    takes, own = VERBS[verb]
+    shown = inspect.signature(verb).parameters
+    assert set(shown) == {"model", "condition", *own, *takes.names}
+    hints = typing.get_type_hints(inspect.unwrap(verb))
+    for name in takes.names:
+        assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert shown[name].default is DEFAULTS[name], name
+        assert hints[name] == KINDS[name], name
+
+
+def test_groups_are_all_there_is() -> None:
+    assert typing.get_type_hints(RunOptions) == KINDS
+    assert set(KINDS) < set(typing.get_type_hints(EditOptions))
+    assert {f.name for f in fields(ss.Settings)} == set(OPTIONS) - {"plan"}
+    assert len(set(OPTIONS)) == len(OPTIONS)
+    text = "\n".join(inspect.getdoc(group) or "" for group in GROUPS)
+    assert all(f"    {name}: " in text for name in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m, x: ss.encode(m, x, denoise=False), "denoise= has no effect on encode"),
+        (lambda m, x: ss.encode(m, x, seed=1), "seed= has no effect on encode"),
+        (lambda m, x: ss.reconstruct(m, x, eta=0.5), "eta= has no effect on encode"),
+        (lambda m, x: ss.log_likelihood(m, x, callback=print), "callback= has no effect on a likelihood"),
+        (lambda m, x: ss.elbo(m, x, rtol=0.1), "rtol= has no effect here, since no path is solved"),
+        (lambda m, x: ss.encode_noise(m, x, path=True), "path= has no effect on a noise path"),
+        (lambda m, x: ss.edit(m, m, x, strength=0.5, eta=1.0), "eta= has no effect on method='encode'"),
+    ],
+)  # fmt: skip
+def test_options_of_other_verbs_are_refused(call: Callable[..., Any], words: str) -> None:
+    model = ss.GaussianOracle(torch.zeros(2), 0.5)
+    with pytest.raises(ValueError, match=words):
+        call(model, model.data(3))
+
+
+def test_a_seed_that_is_said_is_told_from_the_default() -> None:
+    takes = Takes("a test", *GROUPS)
+    default = inspect.signature(ss.sample).parameters["seed"].default
+    assert default == 0
+    assert takes.said({"seed": default, "condition": {}}) == {}
+    assert takes.said({"seed": 0, "condition": {"label": 1}}) == {"seed": 0, "label": 1}
+    assert takes.said({"seed": None, "condition": {}}) == {"seed": None}
+
+
+def shifted(x: Tensor, t: Tensor, where: Any) -> Tensor:
+    r"""The denoised data of a point mass at `where`, given in some form."""
+
+    if isinstance(where, dict):
+        where = where["x"] + where["parts"][1]
+    elif isinstance(where, tuple):
+        where = where[0]
+    return where.reshape(-1, 1).to(x).expand_as(x)
+
+
+@pytest.mark.parametrize(
+    ("condition", "right"),
+    [
+        (0.5, [0.5] * 4),
+        ([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
+        (np.arange(4.0), [0.0, 1.0, 2.0, 3.0]),
+        ((torch.arange(4.0), torch.ones(1, 7)), [0.0, 1.0, 2.0, 3.0]),
+        ({"x": torch.arange(4.0), "parts": (1.0, np.full(4, 10.0))}, [10.0, 11.0, 12.0, 13.0]),
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [{"steps": 4}, {"steps": 4, "batch_size": 3}, {"rtol": 0.01, "solver": "dopri5"}]
+)
+def test_conditions_have_many_forms(condition: Any, right: list[float], options: Any) -> None:
+    model = ss.NetworkScore(shifted, ss.EDM(), "data", conditions=["where"], shape=(2,))
+    model.data_scale = 3.0
+    x = ss.sample(model, 4, where=condition, seed=1, dtype=torch.float64, **options).x
+    torch.testing.assert_close(
+        x, torch.tensor(right).double()[:, None].expand(4, 2), atol=1e-6, rtol=0
+    )
+
+
+def test_forms_of_conditions_are_held_against_the_batch() -> None:
+    model = ss.NetworkScore(shifted, ss.EDM(), "data", conditions=["where"], shape=(2,))
+    with pytest.raises(
+        ValueError, match=r"where must have leading size 4 or 1, but has shape \(3,\)"
+    ):
+        ss.sample(model, 4, where={"x": torch.zeros(3), "parts": (0.0, 1.0)})
+    with pytest.raises(TypeError, match=r"where\['x'\] must be"):
+        ss.sample(model, 4, where={"x": "three"})
