@@ -37,7 +37,7 @@ def write_report(c: Measured, file: Path, model: ScoreModel | None, **condition:
     try:
         from jinja2 import Environment
     except ImportError:
-        raise ImportError("a report needs jinja2: pip install jinja2.") from None
+        raise ImportError("a report needs jinja2: pip install 'scoresde[plots]'.") from None
     page = Environment(autoescape=True).from_string(TEMPLATE.read_text())
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
