@@ -90,7 +90,7 @@ def decode(
         t_max: The time of the latents. By default, the last of the process.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model.
             `denoise=False` leaves out the last denoising, for a round trip: what comes back then is the state
-            :math:`\\alpha x` at `t_min`.
+            :math:`\alpha x` at `t_min`.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
