@@ -2,6 +2,7 @@ r"""Figures: made in one style, written whole, without any state of pyplot's."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -14,6 +15,7 @@ from .ticks import label_axis
 
 ACROSS = 100  # groups in a row, at most
 PICTURES = (".png", ".pdf", ".svg")
+LIBRARIES = ("matplotlib", "PIL", "jinja2")  # of the extra "plots"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -50,6 +52,14 @@ def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
     endings = (*PICTURES, *others)
     if file.suffix not in endings:
         raise ValueError(f"{file} must end in one of {', '.join(endings)}, not {file.suffix!r}.")
+
+
+def check_libraries() -> None:
+    r"""Refuses to draw without the libraries of pictures and reports."""
+
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise ImportError(f"pictures and reports need {name}: pip install 'scoresde[plots]'.")
 
 
 def blank(size: tuple[float, float]) -> Any:
@@ -110,9 +120,8 @@ def _lay_out(made: Any) -> None:
 def styled() -> Iterator[None]:
     r"""Makes our style matplotlib's for a while, one thread at a time, so that the user's comes back."""
 
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'scoresde[plots]'.") from None
+    check_libraries()
+    import matplotlib
+
     with TURN, matplotlib.rc_context(STYLE):
         yield

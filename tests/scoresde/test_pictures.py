@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 import scoresde as ss
 from scoresde import plots
 from scoresde.cli import tiles
+from scoresde.cli.files import check_out
 from scoresde.plots import figures, ticks
 
 from .cases import mixture
@@ -322,6 +323,25 @@ def test_pictures_do_without_pyplot(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "PIL", "jinja2"])
+def test_a_missing_library_is_named_with_its_extra_before_the_work(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "find_spec", lambda name: None if name == missing else name)
+    said = rf"need {missing}: pip install 'scoresde\[plots\]'\."
+    x, c = torch.zeros(2, 1, 8, 8), ss.Comparison({"model": "none"})
+    for draw in (
+        lambda: check_out(tmp_path / "x.png"),
+        lambda: tiles.write_picture(tmp_path / "x.png", x),
+        lambda: plots.images(tmp_path / "x.png", x),
+        lambda: plots.animate(tmp_path / "x.gif", x[None]),
+        lambda: c.html(tmp_path / "x.html"),
+    ):
+        with pytest.raises(ImportError, match=said):
+            draw()
+    check_out(tmp_path / "x.npz")
 
 
 def test_threads_that_draw_leave_the_style_of_the_user() -> None:
