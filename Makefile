@@ -27,7 +27,7 @@ format: .venv/installed
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# Measurements, beside peers: JSON in benchmarks/results, tables in docs.
+# Measurements, beside peers: CSV in benchmarks/results, tables and pictures in docs, and what ss.suggest knows.
 bench: .venv/bench
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.accuracy
@@ -47,6 +47,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.tables
+	$(PY) -m benchmarks.figures
+	$(PY) -m benchmarks.suggestions
 
 # The site, with the KaTeX that renders its formulas beside the pages, so that it works offline.
 docs: .venv/docs $(KATEX)

@@ -1,1 +1,1 @@
-r"""Measurements. Each script writes JSON into `benchmarks/results` and prints a table."""
+r"""Measurements. Each script writes CSV into `benchmarks/results` and prints a table."""

@@ -1,5 +1,7 @@
 r"""The figures of the page on choosing a solver, each a comparison on one model.
 
+The comparisons themselves are kept as `ss.compare` writes them, in JSON: they resume where they stopped.
+
 python -m benchmarks.choosing [families noise grids guidance]
 """
 

@@ -156,7 +156,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = sys.argv[1:] or list(PROBLEMS)
     try:
-        rows = [row for row in load("distance")["rows"] if row["problem"] not in names]
+        rows = [row for row in load("distance") if row["problem"] not in names]
     except FileNotFoundError:
         rows = []
     with torch.no_grad():

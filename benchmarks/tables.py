@@ -1,256 +1,150 @@
-r"""Pages of the docs that come from data: the catalogue, and what the other scripts measured."""
+r"""Fills the tables of the docs from what the benchmarks measured, and from the catalogue.
 
-import json
+A page holds its prose, and marks between which its tables stand:
+
+    <!-- run: grids -->                                 the command and its machine
+    <!-- table: grids | grid != asinh | without error -->
+    <!-- beside: distance | problem = digits -->        what has no budget, in one line
+    <!-- by calls: distance | problem = digits -->      a row for each solver, a column for each budget
+    <!-- catalogue -->                                  every solver, with the notes that stand there
+    <!-- aliases -->
+
+each with `<!-- end -->` after it. Conditions keep rows, `column = this; that`, `column != this`, `with column`
+(which is not empty), or hide columns, `without this; that`; columns that are empty in all rows are hidden, too.
+
+python -m benchmarks.tables
+"""
+
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import solvers
-from scoresde import plots
-from scoresde.comparing.cells import steps_within
-from scoresde.comparing.suggestion import MEASURED
 from solvers.catalogue import ALIASES, REFUSED, describe
 
 from . import report
+from .report import Row
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHOWN = (
-    "exponential", "dpm_adaptive", "dopri5", "ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "dpm_3", "edm_heun",
-    "moment_ipndm_4", "torchdiffeq/dopri5", "torchdiffeq directly: dopri5, VP, clock t",
-    "diffusers directly: EDMDPMSolverMultistepScheduler",
-)  # fmt: skip
-DISTANCES = {
-    "digits": "the exact digits: real data under a kernel of width 0.1, 500 samples",
-    "mixture": "a mixture of 20 Gaussians in 32 dimensions, 1000 samples",
-    "trained": "the network trained on digits, 500 samples against all real digits",
-}
-NOISE = 0.3  # energy distances x 1000 below it are noise of the samples
-CURVES = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "deis_3", "moment_1", "moment_2", "moment_ipndm_4", "dpmpp_2m_sde",
-          "diffusers directly: EDMDPMSolverMultistepScheduler")  # fmt: skip
-NOTES = {
-    "exponential": "variable order up to 6 of its predictor; one call per step",
-    "exponential_sde": "on one Brownian path",
-    "dpmpp_3m_published": "lacks a factor 2, as published",
-    "dpm_3m_published": "lacks a factor 2, as published",
-    "dpm_fast": "its last two steps are of order 2 and 1",
-    "edm_churn": "order of its steps without churn: 2",
-    "er_sde": "noise of ER-SDE-Solver by noise level",
-    "sa": "noise between the noise levels 0.05 and 1",
-    "reversible_heun": "undone from its companion; weakly unstable in stiff clocks",
-    "lattice_heun": "undone to the last bit; in the axes of the data",
-    "lattice_heun_isotropic": "undone to the last bit",
-    "o_belm": "undone from its companion",
-    "moment_belm": "undone from its companion; in the axes of the data",
-    "leapfrog": "undone from its companion; BDIA with gamma 1",
-    "bdia": "undone from its companion; gamma 1/2; unstable from data to noise",
-    "edict": "undone from its companion; unstable from data to noise",
-    "rex_euler": "undone from its companion; McCallum and Foster around Lawson's method, as Rex",
-    "fixed_point_ddim": "the inverse of ddim, by 5 iterations",
-    "anderson_ddim": "the same, accelerated",
-    "renoise_ddim": "the same, the last 3 iterates averaged",
-    "recurrent": "takes each step 5 times, noised back in between",
-    "langevin_corrector": "ancestral steps, each corrected once",
-    "annealed_langevin": "5 Langevin steps at each noise level",
-    "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
-    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock; corrects once",
-    "torchdiffeq/fixed_adams": "the same as implicit_adams",
-    "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
-    "torchsde/srk": "in its form for additive noise",
-    "torchsde/reversible_heun": "unstable on VE and EDM, whose spans are long: see the pairs in benchmarks",
-}
+MARK = re.compile(r"<!-- (?!end -->)(.+?) -->\n(.*?)<!-- end -->", re.DOTALL)
+CONDITION = re.compile(r"(?P<word>with|without) (?P<columns>.+)|(?P<column>.+?) (?P<sign>!?=) (?P<values>.+)")  # fmt: skip
+BUDGETS = (5, 6, 8, 10, 15, 20, 40)
+DISTANCE = "energy distance x 1000"
+WAYS = {(1, 1): "steps or tolerances", (0, 1): "steps", (1, 0): "tolerances"}  # adaptive, fixed
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def filled(page: str) -> str:
+    r"""Returns a page with all its tables written anew."""
+
+    if page.count("<!--") != 2 * len(MARK.findall(page)):
+        raise ValueError("a mark lacks its <!-- end -->, or an end its mark.")
+    return MARK.sub(lambda found: f"<!-- {found[1]} -->\n\n{body(*found.groups())}\n\n<!-- end -->", page)  # fmt: skip
+
+
+def body(mark: str, before: str) -> str:
+    r"""Returns what stands at a mark, given what stood there before."""
+
+    kind, _, of = mark.partition(": ")
+    if kind not in KINDS:
+        raise ValueError(f"the mark {mark!r} must be one of {', '.join(KINDS)}, not {kind!r}.")
+    return KINDS[kind](of, before).strip()
+
+
+def marks(page: str) -> Iterator[tuple[str, str]]:
+    r"""Yields the marks of a page that are of results: their kinds, and names with conditions."""
+
+    for mark, _ in MARK.findall(page):
+        kind, _, of = mark.partition(": ")
+        if of:
+            yield kind, of
+
+
+def known(name: str) -> Row:
+    r"""Returns how a benchmark was run."""
+
+    runs = report.runs()
+    if name not in runs:
+        raise ValueError(f"no result is called {name!r}; there are {', '.join(runs)}.")
+    return runs[name]
+
+
+def chosen(of: str) -> list[Row]:
+    r"""Returns the rows of a benchmark that meet all conditions of a mark, `NAME | CONDITION | ...`."""
+
+    name, *conditions = of.split(" | ")
+    known(name)
+    rows = report.load(name)
+    for condition in conditions:
+        rows = meeting(rows, condition)
+        if not rows:
+            raise ValueError(f"no row of {name} is left by {condition!r}.")
+    filled = [column for column in rows[0] if any(row[column] is not None for row in rows)]
+    return [{column: row[column] for column in filled} for row in rows]
+
+
+def meeting(rows: list[Row], condition: str) -> list[Row]:
+    r"""Returns the rows that meet a condition, without what it hides."""
+
+    found = CONDITION.fullmatch(condition)
+    if found is None:
+        raise ValueError(
+            f"{condition!r} must be of the form 'column = value' or 'without column'."
+        )
+    columns = (found["columns"] or found["column"]).split("; ")
+    for column in columns:
+        if column not in rows[0]:
+            raise ValueError(f"no column is called {column!r}; there are {', '.join(rows[0])}.")
+    if found["word"] == "without":
+        return [{name: row[name] for name in row if name not in columns} for row in rows]
+    if found["word"] == "with":
+        return [row for row in rows if all(row[column] is not None for column in columns)]
+    values, wanted = found["values"].split("; "), found["sign"] == "="
+    there = {report.cell(row[columns[0]]) for row in rows}
+    if not there.issuperset(values):
+        raise ValueError(f"{condition!r} names what no row has; there are {', '.join(there)}.")
+    return [row for row in rows if (report.cell(row[columns[0]]) in values) == wanted]
+
+
+def table(rows: list[Row]) -> str:
     head = list(rows[0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(report.text(row[name]) for name in head) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def _order(row: dict[str, Any]) -> str:
-    order, cold = row["order"], row["order on an even grid"]
-    return f"{order:g}" if cold == order else f"{order:g} ({cold:g})"
+def run(name: str) -> str:
+    r"""Returns the command of a benchmark, and the machine it ran on."""
+
+    found = known(name)
+    threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
+    return f"`{found['command']}` (torch {found['torch']}, {threads}):"
 
 
-def catalogue() -> str:
-    rows = []
-    for name in solvers.available():
-        row = describe(solvers.get(name))
-        way = {
-            (True, True): "steps or tolerances",
-            (False, True): "steps",
-            (True, False): "tolerances",
-        }
-        rows.append({
-            "solver": f"`{name}`", "solves": row["solves"], "order": _order(row),
-            "noise": "yes" if row["stochastic"] else "", "takes": way[row["adaptive"], row["fixed"]],
-            "calls per step": row["calls per step"], "note": NOTES.get(name, ""),
-        })  # fmt: skip
-    rows += [{"solver": f"`{name}`", "solves": "", "order": "", "noise": "", "takes": "refused",
-              "calls per step": "", "note": reason} for name, reason in REFUSED.items()]  # fmt: skip
-    return (
-        "# Every solver\n\n"
-        "All methods of torchdiffeq and torchsde are here, by name. `python -m benchmarks.tables` writes this page "
-        "from the catalogue.\n\nOrders of stochastic solvers are strong orders for additive noise. In brackets is the order on an even grid, from which the first steps of multistep "
-        "methods, which have fewer values, or the last of `dpm_fast`, keep the whole: grids with short steps at both ends "
-        "have the full one. Native adaptive "
-        "solvers control each sample by itself; those of torchdiffeq share steps that meet the tolerance for the "
-        "worst sample.\n\n"
-        + table(rows)
-        + "\nOther names: "
-        + ", ".join(f"`{alias}` is `{name}`" for alias, name in ALIASES.items())
-        + ".\n"
-    )
+def beside(rows: list[Row]) -> str:
+    r"""Returns the distances that no solver has part in."""
+
+    floors = [row for row in rows if row["calls"] is None]
+    return "Beside: " + ", ".join(f"{row['solver']} {row[DISTANCE]:.2f}" for row in floors) + "."
 
 
-def section(name: str, title: str, words: str, keep: Any = None) -> str:
-    if not (report.RESULTS / f"{name}.json").exists():
-        return ""
-    found = report.load(name)
-    rows = [row for row in found["rows"] if keep is None or keep(row)]
-    threads = found["machine"]["threads"]
-    machine = f"torch {found['machine']['torch']}, {threads} thread{'s' * (threads != 1)}"
-    return f"## {title}\n\n{words}\n\n`{found['command']}` ({machine}):\n\n{table(rows)}\n"
+def by_solver(rows: list[Row]) -> dict[str, dict[int, float]]:
+    r"""Returns the distances of each solver by its network calls."""
+
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["calls"]:
+            found.setdefault(row["solver"], {})[row["calls"]] = row[DISTANCE]
+    return found
 
 
-def distances() -> str:
-    r"""Energy distances by solver and budget, a table and a figure for each problem."""
+def by_calls(rows: list[Row]) -> str:
+    r"""Returns a table of the distances, with a row for each solver and a column for each budget that some meet."""
 
-    if not (report.RESULTS / "distance.json").exists():
-        return ""
-    found = report.load("distance")
-    page = (
-        "## Distance from data\n\nEnergy distance times 1000, the mean over two seeds that did not choose the grid: for each solver and "
-        "budget, the best of `rho`, `log_snr`, `tan` and `asinh` on another seed. Calls include the last denoising; a solver of several calls per step "
-        "stands at the largest number within the budget. Figures draw values below 0.3, which are noise of the samples, at 0.3.\n\n`python -m benchmarks.distance`\n\n"
-    )
-    for problem, words in DISTANCES.items():
-        rows = [row for row in found["rows"] if row["problem"] == problem]
-        if not rows:
-            continue
-        floors = {
-            row["solver"]: row["energy distance x 1000"] for row in rows if row["calls"] is None
-        }
-        budgets = sorted(
-            {row["calls"] for row in rows if row["calls"]} & {5, 6, 8, 10, 15, 20, 40}
-        )
-        lines: dict[str, dict[int, float]] = {}
-        for row in rows:
-            if row["calls"]:
-                lines.setdefault(row["solver"], {})[row["calls"]] = row["energy distance x 1000"]
-        curves = {
-            name: sorted((calls, max(d, NOISE)) for calls, d in lines[name].items())
-            for name in CURVES
-            if name in lines
-        }
-        figure = f"distance_{problem}.png"
-        plots.curves(
-            DOCS / "pictures" / figure,
-            curves,
-            "network calls per sample",
-            "energy distance x 1000",
-        )
-        beside = ", ".join(f"{name} {value:.2f}" for name, value in floors.items())
-        page += f"### {words[0].upper()}{words[1:]}\n\nBeside: {beside}.\n\n![{words}](pictures/{figure})\n\n"
-        page += table([
-            {"solver": name, **{str(b): nearest(calls, b) for b in budgets}} for name, calls in lines.items()
-        ]) + "\n"  # fmt: skip
-    return page
-
-
-def measured() -> dict[str, Any]:
-    r"""What `ss.suggest` knows: the best of the catalogue by problem and budget."""
-
-    found, problems = report.load("distance"), []
-    for problem, words in DISTANCES.items():
-        rows = [row for row in found["rows"] if row["problem"] == problem]
-        exact = next(r for r in rows if r["solver"] == "the flow itself")["energy distance x 1000"]
-        mine = [row for row in rows if row["calls"] and row["solver"] in solvers.available()]
-        best = []
-        for budget in (5, 6, 8, 10, 15, 20, 40):
-            for moments in (False, True):
-                fit = [r for r in mine if 0.7 * budget <= r["calls"] <= budget
-                       and (solvers.get(r["solver"]).form == "moments") == moments]  # fmt: skip
-                if fit:
-                    row = min(fit, key=lambda row: row["energy distance x 1000"])
-                    best.append(suggestion(row, budget, moments))
-        problems.append({"words": words, "exact": round(exact, 2), "rows": best})
-    return {"command": found["command"], "problems": problems}
-
-
-def suggestion(row: dict[str, Any], budget: int, moments: bool) -> dict[str, Any]:
-    solver = solvers.get(row["solver"])
-    return {
-        "budget": budget,
-        "moments": moments,
-        "solver": row["solver"],
-        "grid": row["grid"],
-        "steps": steps_within(solver, row["calls"]),
-        "clock": None if solver.solves is solvers.SemiLinear else "log_snr",
-        "calls": row["calls"],
-        "value": round(row["energy distance x 1000"], 2),
-    }
-
-
-def digits_likelihood() -> str:
-    r"""The held-out digits, three tables and a figure of the budget."""
-
-    if not (report.RESULTS / "digits_likelihood.json").exists():
-        return ""
-    found = report.load("digits_likelihood")
-    rows = found["rows"]
-    scored = [row for row in rows if "bits/dim" in row]
-    parts = list(rows[0])[4:]
-    plots.bars(
-        DOCS / "pictures" / "budget.png", {part: rows[0][part] for part in parts}, "bits/dim"
-    )
-    names = list(rows[0])
-    page = table([{name: row.get(name) for name in names} for row in scored])
-    page += "\n" + table([row for row in rows if "accuracy" in row])
-    words = (
-        "The embedded network on 360 held-out digits, uniformly dequantised unless said otherwise, beside density models of scikit-learn; what is no digit, 60 images each; and the "
-        "classes that Bayes' rule finds.\n\n![The budget](pictures/budget.png)"
-    )
-    return f"## Likelihood of digits\n\n{words}\n\n`{found['command']}`:\n\n{page}\n"
-
-
-def inversion() -> str:
-    r"""Round trips, for each problem and by the number of steps."""
-
-    if not (report.RESULTS / "inversion.json").exists():
-        return ""
-    found = report.load("inversion")
-    page = (
-        "## There and back\n\nEncoding and decoding on one grid, EDM's process, sigma 0.002 to 80: as many steps as fit into 100 calls on the way there. The "
-        "round trip is the largest error of 32 samples, of data on a range of about 2; the distance to the exact latent is the mean RMS, over 80. Float32 is that of state and model.\n\n"
-        f"`{found['command']}`\n\n"
-    )
-    for name in dict.fromkeys((row["table"], row["problem"]) for row in found["rows"]):
-        rows = [row for row in found["rows"] if (row["table"], row["problem"]) == name]
-        hidden = ("table", "problem")
-        page += f"### {name[1][0].upper()}{name[1][1:]}{', by steps' if name[0] == 'steps' else ''}\n\n"
-        page += table([{k: v for k, v in row.items() if k not in hidden} for row in rows]) + "\n"
-    return page
-
-
-def geometry() -> str:
-    r"""What the pictures of geometry show, in numbers."""
-
-    if not (report.RESULTS / "geometry.json").exists():
-        return ""
-    found = report.load("geometry")
-    page = (
-        "## Geometry of guidance\n\nThe embedded digits at a scale of 3, 32 threes by 24 ancestral steps; and the variance of data given its noisy state by the derivatives of the network, "
-        "averaged over the entries, of 8 digits with noise, beside that of the data.\n\n"
-        f"`{found['command']}`\n\n"
-    )
-    for name in dict.fromkeys(row["table"] for row in found["rows"]):
-        rows = [
-            {k: v for k, v in row.items() if k != "table"}
-            for row in found["rows"]
-            if row["table"] == name
-        ]
-        page += f"### {name[0].upper()}{name[1:]}\n\n{table(rows)}\n"
-    return page
+    lines = by_solver(rows)
+    budgets = [b for b in BUDGETS if any(b in calls for calls in lines.values())]
+    return table([
+        {"solver": name, **{str(b): nearest(calls, b) for b in budgets}} for name, calls in lines.items()
+    ])  # fmt: skip
 
 
 def nearest(calls: dict[int, float], budget: int) -> float | None:
@@ -260,103 +154,48 @@ def nearest(calls: dict[int, float], budget: int) -> float | None:
     return calls[max(within)] if within else None
 
 
-def benchmarks() -> str:
-    page = (
-        "# Benchmarks\n\nEach table is written by the command above it; `make bench` runs all. Times depend on "
-        "the machine, so compare ratios within a table. The rows in full are in `benchmarks/results`.\n\n"
+def catalogue(before: str) -> str:
+    r"""Returns a table of every solver, with the notes of the one that stood there."""
+
+    cells = [line.strip("| ").split(" | ") for line in before.splitlines()[2:]]
+    notes = {row[0]: row[-1] for row in cells if len(row) == 7}
+    rows = []
+    for name in solvers.available():
+        row = describe(solvers.get(name))
+        order, cold = row["order"], row["order on an even grid"]
+        rows.append({
+            "solver": f"`{name}`", "solves": row["solves"],
+            "order": f"{order:g}" + (f" ({cold:g})" if cold != order else ""),
+            "noise": "yes" if row["stochastic"] else "", "takes": WAYS[row["adaptive"], row["fixed"]],
+            "calls per step": row["calls per step"], "note": notes.get(f"`{name}`", ""),
+        })  # fmt: skip
+    rows += [{**dict.fromkeys(rows[0], ""), "solver": f"`{name}`", "takes": "refused", "note": reason}
+             for name, reason in REFUSED.items()]  # fmt: skip
+    return table(rows)
+
+
+def aliases() -> str:
+    return (
+        f"Other names: {', '.join(f'`{alias}` is `{name}`' for alias, name in ALIASES.items())}."
     )
-    accuracy = report.RESULTS / "accuracy.json"
-    if accuracy.exists():
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for row in report.load("accuracy")["rows"]:
-            if row["solver"] in SHOWN:
-                both = solvers.get(row["solver"]) if row["solver"] in solvers.available() else None
-                way = ""
-                if both is not None and both.adaptive and both.fixed:
-                    way = ", steps" if "steps" in row["setting"] else ", tolerances"
-                lines.setdefault(row["solver"] + way, []).append((row["calls"], row["rms"]))
-        plots.curves(
-            DOCS / "pictures" / "accuracy.png", lines, "network calls per sample", "RMS error"
-        )
-    page += section(
-        "accuracy", "Error against calls",
-        "The exact digits: real data under a kernel, with a known answer. The probability flow from sigma 80 to 0.002, "
-        "64 samples in float64, against a reference at 1e-10.\n\n![Error against calls](pictures/accuracy.png)",
-        lambda row: row["solver"] in SHOWN,
-    )  # fmt: skip
-    page += distances()
-    page += section(
-        "grids", "Grids",
-        "5,000 samples of a flow, of the same flow up to 1 - 2^-30 and of DDPM's table, by exact digits, small networks trained on each process, and the embedded network. "
-        "\"Above the best\" is the energy distance to data less that of the best named grid, with the error of paired samples. "
-        "The two constants of `logistic` were chosen among a dozen by exact models and small networks such as these, on the same seed, with `dpmpp_2m`; "
-        "the embedded network and `ddim` had no part in that. With `ddim`, `tan` and `t` are better; at 20 steps of the networks trained here, `rho` or `t` is.",
-        lambda row: row["grid"] != "asinh",
-    )  # fmt: skip
-    page += section(
-        "tuning", "Searched plans",
-        "Two seeds of 500 samples (1000 of the mixture) that chose nothing. The catalogue enters with its five best by error on the seed of the search and its three best by "
-        "energy distance; the one that does best on the held-out seeds is shown. The error is the mean over samples, to the exact flow.",
-    )  # fmt: skip
-    page += section(
-        "likelihood", "Likelihood",
-        "64 points of the same data; the error is that of each point against the exact density. Every Jacobian product is one more call. The "
-        "stated error is the mean of `l.total`, and within it lies the true one of this share of points.",
-    )  # fmt: skip
-    page += section(
-        "coverage", "Coverage of stated errors",
-        "The share of points whose true error lies within `l.total`.",
-    )  # fmt: skip
-    page += section(
-        "likelihood_errors", "What stated errors rest on",
-        "The noise of probes against the spread of 60 repeats with other seeds, on 30 points; and what a coarse path of the trained network leaves of the defect "
-        "that was taken out, on 6 held-out digits with exact divergences. A quarter of it is stated.",
-    )  # fmt: skip
-    page += section(
-        "likelihood_memory", "Memory of likelihoods",
-        "The memory above the process, beside that of one vector-Jacobian product at equal batch: 16 images of a U-Net, 64 digits of the embedded network.",
-    )  # fmt: skip
-    page += digits_likelihood()
-    page += inversion()
-    page += section(
-        "editing", "Edits of digits",
-        "200 held-out digits become the digit five further on, 12 steps each way. A classifier says what they show; the distance is that to the source per pixel, of "
-        "a range of 2; \"held\" is that of an edit towards the label that the digit has already. At a scale of 3, guidance is that of the target, and of both where two flows are compared.",
-    )  # fmt: skip
-    page += section(
-        "guidance", "Guidance by scale",
-        "200 digits of the embedded network, ten labels, 12 steps of `dpmpp_2m` unless said otherwise. A support vector machine says what they show. Coverage is the share of held-out digits "
-        "with a sample nearer than their 5th neighbour among the held-out ones, entropy that over 40 clusters of the training digits: both fall where samples are alike. The energy distance is to the held-out digits, "
-        "and uncertain by what real digits have among themselves, in the first rows. Calls are those of the network, not of the classifier.\n\n![Samples](pictures/guidance.png)",
-    )  # fmt: skip
-    page += geometry()
-    page += section(
-        "gradients", "Memory of gradients",
-        "The peak of a process that decodes 64 digits in 10 steps by the embedded network, and how much more that is than without gradients.",
-    )  # fmt: skip
-    page += section(
-        "overhead", "Cost of a step",
-        "States of shape (16, 3, 32, 32) in float32 and a network that returns its input; the noise alone; and 20 steps of the "
-        "embedded network, where the hand's loop is its calls alone. The ratio is to the loop written by hand.",
-    )  # fmt: skip
-    page += section(
-        "leaps", "Largest errors under tolerances",
-        "The largest error of 12 samples, relative to `atol + rtol |x|` at the end, on the flow of Gaussian data of deviations 1, 0.2 and 0.02 and of some mean, from noise to data "
-        "(down) and back (up), at tolerances of 0.1 to 1e-4 (to 1e-3 for order 2); and on 64 exact digits, with the calls.",
-    )  # fmt: skip
-    page += section(
-        "closed_forms", "All pairs",
-        "Every solver on every process, 100 steps even in log-SNR or tolerances of 1e-5 (3e-3 with noise), on Gaussian data: for flows "
-        "the largest distance of a sample from where the exact flow carries it; for stochastic solvers the largest error of the covariance, "
-        "relative to the largest variance.",
-    )  # fmt: skip
-    return page
+
+
+KINDS: dict[str, Callable[[str, str], str]] = {
+    "run": lambda of, _: run(of),
+    "table": lambda of, _: table(chosen(of)),
+    "beside": lambda of, _: beside(chosen(of)),
+    "by calls": lambda of, _: by_calls(chosen(of)),
+    "catalogue": lambda _, before: catalogue(before),
+    "aliases": lambda _, __: aliases(),
+}
 
 
 def main() -> None:
-    (DOCS / "solvers.md").write_text(catalogue())
-    (DOCS / "benchmarks.md").write_text(benchmarks())
-    MEASURED.write_text(json.dumps(measured(), indent=1) + "\n")
+    for page in sorted(DOCS.glob("*.md")):
+        before = page.read_text()
+        if before != (after := filled(before)):
+            page.write_text(after)
+            print(f"{page.name} is written anew.")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ DTYPE = {"trained": torch.float32, "mixture": torch.float64}
 def by_distance(problem: str, budget: int) -> list[ss.Plan]:
     r"""The catalogue's best by energy distance."""
 
-    rows = [r for r in load("distance")["rows"]
+    rows = [r for r in load("distance")
             if (r["problem"], r["calls"]) == (problem, budget) and "directly" not in r["solver"]]  # fmt: skip
     rows.sort(key=lambda row: row["energy distance x 1000"])
     plans = []
@@ -106,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(2)
     names = sys.argv[1:] or ["trained", "mixture"]
     try:
-        rows = [row for row in load("tuning")["rows"] if row["problem"] not in names]
+        rows = [row for row in load("tuning") if row["problem"] not in names]
     except FileNotFoundError:
         rows = []
     for name in names:

@@ -19,6 +19,18 @@ from solvers.doors.values import MOST, as_whole, is_number, shown
 
 from .doors.data import as_data, as_pair, as_state
 
+__all__ = [
+    "c2st",
+    "energy_distance",
+    "fid",
+    "floor",
+    "get",
+    "kid",
+    "nearest",
+    "sliced_wasserstein",
+    "with_error",
+]
+
 # Of samples and data; some know their standard error, and say it beside the distance.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife

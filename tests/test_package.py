@@ -1,9 +1,16 @@
 r"""Importing needs no extra and little time; the contract's names are there."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import scoresde as ss
+
+ROOT = Path(__file__).parent.parent
+IMPORTED_AS = {"scikit-learn": "sklearn", "pot": "ot", "pillow": "pil"}
 
 EXTRAS = (
     "matplotlib",
@@ -32,3 +39,22 @@ def test_import_takes_no_extra() -> None:
     code = f"import sys, scoresde; print([m for m in {EXTRAS} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lists = [
+        project["dependencies"],
+        *(extras[name] for name in ("cli", "plots", "metrics", "train")),
+    ]
+    names = {re.split(r"[^\w-]", entry)[0].lower() for entries in lists for entry in entries}
+    declared = {IMPORTED_AS.get(name, name) for name in names}
+    for file in [*ROOT.glob("scoresde/**/*.py"), *ROOT.glob("solvers/**/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            used = {module.split(".")[0].lower() for module in modules}
+            used -= sys.stdlib_module_names | {"scoresde", "solvers"}
+            assert used <= declared, f"{file} imports {used - declared}"

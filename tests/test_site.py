@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from .pages import PAGES, ROOT, formulas
+from .test_reference import PAGE as REFERENCE
+from .test_reference import SHOWN, shown_formulas
 
 pytestmark = pytest.mark.site
 SITE = ROOT / "site"
 SOURCES = [page for page in PAGES if page.parent.name == "docs"]
+WRITTEN = [page for page in SOURCES if page != REFERENCE]  # whose formulas are their own
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -30,12 +33,14 @@ class Page(HTMLParser):
         self.formulas: list[str] = []
         self.prose: list[str] = []
         self.loads: list[str] = []
+        self.places: list[str] = []
         self.feed(file.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = {name: value or "" for name, value in attrs}
         if tag == "link" and said["rel"] in ("stylesheet", "icon", "preconnect"):
             self.loads.append(said["href"])
+        self.places += [said["id"]] if "id" in said else []
         if "src" in said:
             self.loads.append(said["src"])
         if tag not in self.EMPTY:
@@ -66,11 +71,31 @@ def source(request: pytest.FixtureRequest) -> Path:
     return found
 
 
+def shown(page: Page) -> list[str]:
+    r"""The formulas of a built page, without the signs around them."""
+
+    return [formula.strip()[2:-2].strip() for formula in page.formulas]  # of \( \) or \[ \]
+
+
+@pytest.mark.parametrize("source", WRITTEN, ids=lambda page: page.name)
 def test_every_formula_of_the_source_is_one_of_the_page(source: Path) -> None:
-    page = Page(built(source))
-    inside = [formula.strip()[2:-2].strip() for formula in page.formulas]  # of \( \) or \[ \]
-    assert inside == formulas(source.read_text())
-    assert not re.findall(r".*(?:\$|\\[(\[]).*", "".join(page.prose))
+    assert shown(Page(built(source))) == formulas(source.read_text())
+
+
+def test_every_formula_of_public_docstrings_is_one_of_the_reference() -> None:
+    of_page = set(shown(Page(built(REFERENCE))))
+    of_docstrings = {formula for name in SHOWN for formula in shown_formulas(name)}
+    assert len(of_docstrings) > 60
+    assert of_docstrings <= of_page
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    assert set(SHOWN) <= set(Page(built(REFERENCE)).places)
+
+
+def test_no_formula_or_role_is_left_in_prose(source: Path) -> None:
+    prose = "".join(Page(built(source)).prose)
+    assert not re.findall(r".*(?:\$|\\[(\[]|:[a-z]+:`|\.\. [a-z]+::).*", prose)
 
 
 def test_pages_load_the_local_katex_and_nothing_from_elsewhere(source: Path) -> None:
@@ -90,7 +115,7 @@ def test_fonts_of_katex_lie_beside_it() -> None:
 
 
 def test_katex_takes_every_formula() -> None:
-    every = [formula for source in SOURCES for formula in formulas(source.read_text())]
+    every = [formula for source in SOURCES for formula in shown(Page(built(source)))]
     script = """
         const katex = require(process.argv[1]);
         for (const formula of JSON.parse(process.argv[2]))
@@ -110,5 +135,5 @@ def test_browser_without_a_network_renders_every_formula(source: Path) -> None:
         built(source).as_uri(),
     ]  # fmt: skip
     page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert page.count('<span class="katex">') == len(formulas(source.read_text()))
+    assert page.count('<span class="katex">') == len(Page(built(source)).formulas)
     assert "katex-error" not in page

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from ..models.score_model import ScoreModel
+from ..plots import MOVIES
+from ..plots.figures import PICTURES, check_libraries
 from .tiles import read_picture, write_picture
 
 END = 2**20  # bytes at either end of a file by which it is known
 SUFFIXES = (".npz", ".npy", ".png")
+DRAWN = (*PICTURES, *MOVIES)  # which take more libraries than the command line
 
 
 def check_suffix(file: Path) -> None:
@@ -37,6 +40,8 @@ def check_out(*files: Path | None, suffixes: tuple[str, ...] = ()) -> None:
             raise ValueError(
                 f"{file} must end in one of {', '.join(suffixes)}, not {file.suffix!r}."
             )
+        if file.suffix in DRAWN:
+            check_libraries()
         if file.is_dir():
             raise ValueError(f"{file} is a folder; pass the name of a file in it.")
         above = next(parent for parent in file.absolute().parents if parent.exists())

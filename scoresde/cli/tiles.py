@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..models.score_model import ScoreModel
 from ..plots import scatter, tile
+from ..plots.figures import check_libraries
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description
 GAP = 1  # pixels between images
@@ -30,6 +31,7 @@ def write_picture(file: Path, x: Tensor) -> None:
     if x.ndim == 2 and x.shape[1] in (2, 3):
         scatter(file, x)
         return
+    check_libraries()
     from PIL import Image, PngImagePlugin
 
     picture = tile(x.nan_to_num(-1.0).clamp(-1, 1), gap=GAP)
@@ -76,6 +78,7 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
 def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
     r"""Returns the pixels of a picture on [0, 1], and what it says of its tiles, if it does."""
 
+    check_libraries()
     import matplotlib.image
     from PIL import Image
 

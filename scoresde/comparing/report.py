@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import plots
 from ..models.conditions import check_conditions
 from ..models.score_model import ScoreModel
+from ..plots.figures import check_libraries
 from ..runs.plan import describe_conditions, fingerprint
 from ..runs.takes import check_model
 from ..sampling import sample
@@ -34,10 +35,9 @@ def write_report(c: Measured, file: Path, model: ScoreModel | None, **condition:
         ImportError: If there is no jinja2 or matplotlib.
     """
 
-    try:
-        from jinja2 import Environment
-    except ImportError:
-        raise ImportError("a report needs jinja2: pip install jinja2.") from None
+    check_libraries()
+    from jinja2 import Environment
+
     page = Environment(autoescape=True).from_string(TEMPLATE.read_text())
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)

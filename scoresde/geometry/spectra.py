@@ -20,6 +20,8 @@ from solvers.doors.signatures import checked
 from ..doors.data import as_floats
 from . import Trajectory
 
+__all__ = ["Spectrum", "coarse_to_fine", "hinge", "spectrum"]
+
 
 @dataclass(frozen=True)
 class Spectrum:

@@ -74,7 +74,7 @@ def fit_noise(
         seed: The seed of batches and noise.
 
     Returns:
-        After each step, the loss in nats per dimension: minus the evidence lower bound.
+        After each step, the loss in nats per dimension, minus the evidence lower bound.
     """
 
     steps, batch = check_count("steps", steps, at_least=1), check_count("batch", batch, at_least=1)

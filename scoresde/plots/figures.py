@@ -1,7 +1,10 @@
 r"""Figures: made in one style, written whole, without any state of pyplot's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,13 @@ from .ticks import label_axis
 
 ACROSS = 100  # groups in a row, at most
 PICTURES = (".png", ".pdf", ".svg")
+LIBRARIES = ("matplotlib", "PIL", "jinja2")  # of the extra "plots"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+TURN = RLock()  # of the thread that draws
 
 
 def figure(
@@ -25,7 +30,7 @@ def figure(
     r"""Returns a figure, and its axes by rows; the size is that of one, in inches."""
 
     made = blank((size[0] * columns, size[1] * rows))
-    with _style():
+    with styled():
         kind = {"projection": projection}
         axes = made.subplots(rows, columns, squeeze=False, subplot_kw=kind)
     return made, list(axes.flat)
@@ -49,10 +54,18 @@ def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
         raise ValueError(f"{file} must end in one of {', '.join(endings)}, not {file.suffix!r}.")
 
 
+def check_libraries() -> None:
+    r"""Refuses to draw without the libraries of pictures and reports."""
+
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise ImportError(f"pictures and reports need {name}: pip install 'scoresde[plots]'.")
+
+
 def blank(size: tuple[float, float]) -> Any:
     r"""Returns a figure without axes, of some size in inches, which no window will show."""
 
-    with _style():
+    with styled():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -74,7 +87,7 @@ def pixels(made: Any) -> np.ndarray:
     r"""Returns the picture of a figure, with shape (H, W, 3)."""
 
     made.set_dpi(100)
-    with _style():
+    with styled():
         made.canvas.draw()
     return np.asarray(made.canvas.buffer_rgba())[..., :3].copy()
 
@@ -83,7 +96,7 @@ def write(made: Any, file: Path) -> None:
     r"""Writes a figure, with labels on every logarithmic axis."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _style():
+    with styled():
         for axes in made.axes:
             label_axis(axes.xaxis)
             label_axis(axes.yaxis)
@@ -103,9 +116,12 @@ def _lay_out(made: Any) -> None:
         beside.set_in_layout(True)
 
 
-def _style() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'scoresde[plots]'.") from None
-    return matplotlib.rc_context(STYLE)
+@contextmanager
+def styled() -> Iterator[None]:
+    r"""Makes our style matplotlib's for a while, one thread at a time, so that the user's comes back."""
+
+    check_libraries()
+    import matplotlib
+
+    with TURN, matplotlib.rc_context(STYLE):
+        yield

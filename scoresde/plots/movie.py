@@ -10,6 +10,7 @@ import numpy as np
 from solvers.doors.signatures import checked
 
 from ..files import replacing
+from .figures import check_libraries
 
 REST = 1500  # milliseconds at the end
 
@@ -31,6 +32,7 @@ def write_gif(file: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
         seconds: How long it takes, without the rest.
     """
 
+    check_libraries()
     from PIL import Image
 
     images = [Image.fromarray(picture) for picture in pictures]
@@ -46,6 +48,7 @@ def write_page(file: Path, pictures: Sequence[np.ndarray], seconds: float, title
     Arguments are those of :func:`write_gif`, and the title of the page.
     """
 
+    check_libraries()
     from PIL import Image
 
     frames = []

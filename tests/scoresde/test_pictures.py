@@ -2,6 +2,10 @@ r"""Pictures show what they are of: numbers on axes, gaps between images, points
 
 import json
 import math
+import subprocess
+import sys
+import textwrap
+import threading
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +20,7 @@ from PIL import Image, PngImagePlugin
 import scoresde as ss
 from scoresde import plots
 from scoresde.cli import tiles
+from scoresde.cli.files import check_out
 from scoresde.plots import figures, ticks
 
 from .cases import mixture
@@ -260,6 +265,28 @@ def test_images_are_taken_alone_and_on_any_range(written: Written, tmp_path: Pat
 # ---- matplotlib's own state
 
 
+def draw_all(folder: Path) -> None:
+    r"""Writes a picture by each of the public functions."""
+
+    t = ss.geometry.follow(mixture(ss.EDM()), 2, solver="ddim", steps=4)
+    grey = ss.geometry.follow(
+        ss.GaussianOracle(torch.zeros(1, 6, 6), 1.0, ss.EDM()), 2, solver="ddim", steps=4
+    )
+    x, points = torch.randn(3, 1, 6, 6), [(1.0, 2.0, 0.1), (2.0, 1.0, 0.1)]
+    plots.scatter(folder / "points.pdf", torch.randn(9, 3))
+    plots.images(folder / "images.svg", x)
+    plots.animate(folder / "images.gif", torch.stack([x, -x]))
+    plots.curves(folder / "curves.png", {"a": [(1.0, 2.0), (2.0, 3.0)]}, "x", "y")
+    plots.bars(folder / "bars.png", {"a": 1.0, "b": 2.0}, "x")
+    plots.histogram(folder / "histogram.png", {"a": (torch.randn(9), "of nine")}, "x")
+    plots.work_precision(folder / "work.png", {"a": points}, [points[-1][:2]], "error")
+    plots.spectrum(folder / "spectrum.png", x, followed=grey)
+    plots.trajectory(folder / "trajectory.png", t)
+    plots.film(folder / "film.png", grey)
+    for ending in ("png", "gif", "html"):
+        plots.geometry(folder / f"geometry.{ending}", t)
+
+
 @pytest.mark.slow
 def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) -> None:
     from matplotlib import pyplot
@@ -268,11 +295,8 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     pyplot.switch_backend("svg")
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
-        plots.scatter(tmp_path / "a.pdf", torch.randn(9, 3))
-        plots.images(tmp_path / "b.svg", torch.zeros(2, 1, 8, 8))
-        plots.curves(tmp_path / "c.png", {"a": [(1.0, 2.0), (2.0, 3.0)]}, "x", "y")
-        t = ss.geometry.follow(mixture(ss.EDM()), 2, solver="ddim", steps=4)
-        plots.geometry(tmp_path / "d.gif", t)
+        draw_all(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 13
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine
@@ -280,3 +304,63 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     finally:
         pyplot.close("all")
         pyplot.switch_backend(before)
+
+
+def test_every_public_picture_is_drawn_by_that_test() -> None:
+    drawn = set(draw_all.__code__.co_names)
+    assert set(plots.__all__) - drawn == {"MOVIES", "check_gif", "check_picture", "tile"}
+
+
+def test_pictures_do_without_pyplot(tmp_path: Path) -> None:
+    code = f"""
+        import sys, torch
+        from pathlib import Path
+        from tests.scoresde.test_pictures import draw_all
+        draw_all(Path({str(tmp_path)!r}))
+        print("matplotlib.pyplot" in sys.modules)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "PIL", "jinja2"])
+def test_a_missing_library_is_named_with_its_extra_before_the_work(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "find_spec", lambda name: None if name == missing else name)
+    said = rf"need {missing}: pip install 'scoresde\[plots\]'\."
+    x, c = torch.zeros(2, 1, 8, 8), ss.Comparison({"model": "none"})
+    for draw in (
+        lambda: check_out(tmp_path / "x.png"),
+        lambda: tiles.write_picture(tmp_path / "x.png", x),
+        lambda: plots.images(tmp_path / "x.png", x),
+        lambda: plots.animate(tmp_path / "x.gif", x[None]),
+        lambda: c.html(tmp_path / "x.html"),
+    ):
+        with pytest.raises(ImportError, match=said):
+            draw()
+    check_out(tmp_path / "x.npz")
+
+
+def test_threads_that_draw_leave_the_style_of_the_user() -> None:
+    style, entered, left = dict(matplotlib.rcParams), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with figures.styled():
+            entered.set()
+            left.wait(0.2)  # in which the other would enter
+
+    def second() -> None:
+        entered.wait()
+        with figures.styled():
+            left.set()
+            threads[0].join(1.0)  # the first would leave before
+
+    threads = [threading.Thread(target=act) for act in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dict(matplotlib.rcParams) == style

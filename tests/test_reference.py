@@ -1,0 +1,124 @@
+r"""The page of reference: every public name stands on it, and its docstrings become Markdown."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from types import ModuleType
+
+import pytest
+
+import scoresde as ss
+import solvers
+from scoresde import metrics, networks
+
+from .pages import ROOT
+
+PAGE = ROOT / "docs" / "api.md"
+SPACES = {
+    "scoresde": ss,
+    "scoresde.editing": ss.editing,
+    "scoresde.geometry": ss.geometry,
+    "scoresde.guidance": ss.guidance,
+    "scoresde.plots": ss.plots,
+    "scoresde.spectra": ss.spectra,
+    "scoresde.metrics": metrics,
+    "scoresde.networks": networks,
+    "solvers": solvers,
+}
+INLINE = re.compile(r":math:`([^`]+)`")
+ALONE = re.compile(r"^( *)\.\. math:: *(.*(?:\n\1 +.+)*(?:\n\n\1 +.+)*)", re.MULTILINE)
+
+
+def module() -> ModuleType:
+    r"""Returns what the site puts docstrings into Markdown with."""
+
+    pytest.importorskip("griffe", reason="is of the extra docs")
+    file = ROOT / "docs" / "scripts" / "docstrings.py"
+    found = importlib.util.spec_from_file_location("docstrings", file)
+    assert found is not None
+    assert found.loader is not None
+    made = importlib.util.module_from_spec(found)
+    found.loader.exec_module(made)
+    return made
+
+
+SHOWN = re.findall(r"^::: (\S+)$", PAGE.read_text(), re.MULTILINE)
+
+
+def named(name: str) -> object:
+    if name in SPACES:
+        return SPACES[name]
+    space, _, last = name.rpartition(".")
+    return getattr(SPACES[space], last)
+
+
+def shown_formulas(name: str) -> set[str]:
+    r"""The formulas of the docstring of something by name."""
+
+    text = inspect.getdoc(named(name)) or ""
+    every = INLINE.findall(text) + [formula for _, formula in ALONE.findall(text)]
+    return {" ".join(formula.split()) for formula in every}
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_public_name_stands_in_the_reference(space: str) -> None:
+    there = [named(name) for name in SHOWN]
+    for name in SPACES[space].__all__:
+        value = getattr(SPACES[space], name)
+        assert any(value is other for other in there), f"docs/api.md lacks {space}.{name}"
+
+
+def test_reference_shows_public_names_once() -> None:
+    assert len(set(SHOWN)) == len(SHOWN)
+    for name in SHOWN:
+        space, _, last = name.rpartition(".")
+        assert name in SPACES or last in SPACES[space].__all__, f"{name} is not public"
+
+
+# ---- docstrings
+
+
+def test_docstrings_become_markdown() -> None:
+    text = r"""Returns :math:`a
+of b`, as of :func:`sample`, :func:`hidden` and :func:`scoresde.x.other`.
+
+.. math:: x = 1 ,
+    \qquad y = 2
+
+as said.
+
+    .. math::
+
+        z = 3
+
+    Indented.
+
+References:
+    | A paper (One and Two, 2020),
+    | section 4
+    | https://a.org/1
+    | Another (Three, 2021)
+    | https://a.org/2
+"""
+    assert module().markdown(text, ["scoresde.sample", "scoresde.other"]) == (
+        "Returns $a of b$, as of [`sample`][scoresde.sample], `hidden` and `scoresde.x.other`.\n\n"
+        "\n$$ x = 1 , \\qquad y = 2 $$\n\nas said.\n\n"
+        "\n    $$ z = 3 $$\n\n    Indented.\n\n"
+        "**References:**\n\nA paper (One and Two, 2020), section 4, <https://a.org/1>\n\n"
+        "Another (Three, 2021), <https://a.org/2>"
+    )
+
+
+def test_every_docstring_of_the_packages_becomes_markdown() -> None:
+    docstrings, count = module(), 0
+    for package in ("scoresde", "solvers"):
+        for file in (ROOT / package).rglob("*.py"):
+            for text in re.findall(r'r"""(.*?)"""', file.read_text(), re.DOTALL):
+                made = docstrings.markdown(inspect.cleandoc(text), SHOWN)
+                assert not re.search(r":\w+:`|^ *\.\. \w+|^ *\| ", made, re.MULTILINE), made
+                count += made.count("$$") // 2
+    assert count > 50
