@@ -1,0 +1,209 @@
+r"""Runs that are owned from outside: they ask for network outputs, or show their steps, one at a time.
+
+The run is the ordinary one. It waits in a thread of its own while its owner has the word, so any verb, solver and
+guidance can be owned, results are the same to the last bit, and runs that nobody owns pay nothing.
+"""
+
+import contextvars
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from solvers import Event, Solution
+from solvers.doors.signatures import checked
+
+from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
+from ..processes.process import Process
+
+R = TypeVar("R")
+
+
+class _Closed(BaseException):
+    r"""Ends a run whose owner is gone."""
+
+
+class _Message(NamedTuple):
+    kind: str  # "says", "done" or "failed"
+    value: Any
+
+
+class _Suspended(Generic[R]):
+    r"""A function that waits in a thread whenever it says something, until it is answered."""
+
+    def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
+        said: SimpleQueue[_Message] = SimpleQueue()
+        answers: SimpleQueue[Any] = SimpleQueue()
+
+        def say(value: Any) -> Any:
+            said.put(_Message("says", value))
+            answer = answers.get()
+            if answer is _Closed:
+                raise _Closed
+            return answer
+
+        def work() -> None:
+            try:
+                said.put(_Message("done", function(say)))
+            except _Closed:
+                pass
+            except BaseException as error:  # it belongs to the owner's thread
+                said.put(_Message("failed", error))
+
+        self._said, self._answers, self._waits = said, answers, False
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(work,), daemon=True)
+        self._close = weakref.finalize(self, answers.put, _Closed)
+        self.result: R | None = None
+        self.done = False
+
+    def send(self, answer: Any) -> Any:
+        r"""Answers what was said last, and returns what is said next, or `None` at the end."""
+
+        if self.done:
+            return None
+        if self._waits:
+            self._answers.put(answer)
+        else:
+            self._thread.start()
+        self._waits = True
+        message = self._said.get()
+        if message.kind == "says":
+            return message.value
+        self.done = True
+        self._close.detach()
+        if message.kind == "failed":
+            raise message.value
+        self.result = message.value
+        return None
+
+    def close(self) -> None:
+        r"""Ends the function where it waits."""
+
+        self.done = True
+        self._close()
+
+
+class Question(NamedTuple):
+    r"""What a run wants to know of its network.
+
+    Arguments:
+        x: The noisy data, with shape (B, \*).
+        t: The time as the network gets it, with shape (B,).
+        condition: The conditions by name.
+    """
+
+    x: Tensor
+    t: Tensor
+    condition: dict[str, Any]
+
+
+@checked
+class Stepwise(Generic[R]):
+    r"""Creates a run that is asked for its next network input, and told the output, until it is done.
+
+    .. code-block:: python
+
+        run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=10), process, "noise", shape=(2,))
+        while run.question is not None:
+            run.tell(network(run.question.x, run.question.t))
+        run.result.x
+
+    Arguments:
+        verb: A function of a model that makes the run, such as the one above. It may wrap the model in a guidance.
+        process: The process of the network.
+        predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
+        options: The other arguments of :class:`scoresde.NetworkScore`, such as `shape` and `conditions`.
+
+    Attributes:
+        question: The next network input, or `None` at the end.
+        result: What the verb returned, at the end.
+
+    Raises:
+        ValueError, TypeError, SolverError: As the verb does, when the run is told what leads to it.
+    """
+
+    def __init__(
+        self, verb: Callable[[ScoreModel], R], process: Process, predicts: str, **options: Any
+    ) -> None:
+        def made(say: Callable[[Any], Any]) -> R:
+            def network(x: Tensor, t: Tensor, **condition: Any) -> Any:
+                return say(Question(x, t, condition))
+
+            return verb(NetworkScore(network, process, predicts, **options))
+
+        self._run: _Suspended[R] = _Suspended(made)
+        self.question: Question | None = self._run.send(None)
+
+    def tell(self, output: Tensor) -> Question | None:
+        r"""Tells the output of the network for the current question, and returns the next."""
+
+        if self.question is None:
+            raise ValueError("this run is done, and asks no more; its result is .result.")
+        self.question = None  # a run that fails asks no more
+        self.question = self._run.send(output)
+        return self.question
+
+    @property
+    def result(self) -> R:
+        r"""What the verb returned."""
+
+        if not self._run.done or self._run.result is None:
+            raise ValueError("this run is not done: tell it the outputs that it asks for.")
+        return self._run.result
+
+    def close(self) -> None:
+        r"""Ends the run before its time."""
+
+        self.question = None
+        self._run.close()
+
+
+@checked
+class Steps(Iterator[Event]):
+    r"""Creates an iterator over the steps of a run, which goes on when the next one is asked for.
+
+    .. code-block:: python
+
+        steps = ss.Steps(lambda callback: ss.sample(model, 4, steps=10, callback=callback))
+        for event in steps:
+            if event.fraction > 0.5:
+                steps.stop()
+        steps.solution.x
+
+    Arguments:
+        verb: A function of a callback that makes the run, such as the one above.
+
+    Attributes:
+        solution: What the verb returned, at the end.
+    """
+
+    def __init__(self, verb: Callable[[Callable[[Event], object]], Solution]) -> None:
+        self._run: _Suspended[Solution] = _Suspended(verb)
+        self._stopped = False
+
+    def __next__(self) -> Event:
+        event: Event | None = self._run.send(self._stopped)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def stop(self) -> None:
+        r"""Ends the run after the current step; the solution holds what there is."""
+
+        self._stopped = True
+
+    @property
+    def solution(self) -> Solution:
+        r"""What the verb returned, once the run has ended."""
+
+        if self._stopped:
+            while not self._run.done:
+                self._run.send(True)
+        if self._run.result is None:
+            raise ValueError("this run is not done: iterate to its end, or call stop().")
+        return self._run.result
