@@ -17,15 +17,16 @@ References:
     | https://doi.org/10.1137/10078356X
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
-from ..problem import Problem, SemiLinear
+from ..problem import SemiLinear
 from ..shapes import Scalar, factors
 from ..solver import Solver, Step
 
@@ -39,7 +40,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FixedPoint(Stepper):
+class FixedPoint(Solver):
     r"""Creates the inverse of a method whose steps need no memory.
 
     Arguments:
@@ -51,11 +52,10 @@ class FixedPoint(Stepper):
     """
 
     name: str
-    method: Stepper
+    method: Solver
     iterations: int = 5
     depth: int = 0
     average: int = 1
-    takes_eta = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,21 +66,10 @@ class FixedPoint(Stepper):
                     f"{self.iterations}, but is {getattr(self, name)}."
                 )
 
-    @property
-    def solves(self) -> type[Problem]:  # type: ignore[override]
-        return self.method.solves
-
-    @property
-    def form(self) -> str:  # type: ignore[override]
-        return self.method.form
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.method.order
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.method.calls_per_step * (1 + self.iterations)
+    @cached_property
+    def can(self) -> Abilities:
+        cost = self.method.calls_per_step * (1 + self.iterations)
+        return replace(self.method.can, calls_per_step=cost, takes_eta=False, adaptive=False)
 
     @property
     def undone_by(self) -> Solver:

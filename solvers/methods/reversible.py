@@ -12,27 +12,25 @@ References:
     | https://arxiv.org/abs/2410.11648
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import ODE, StateField
 from ..shapes import Scalar, row_where, scalars
-from ..solver import Step
+from ..solver import Solver, Step
 from .runge_kutta import RungeKutta, Tableau
 
 CHANGED = 1e-5  # relative: more than rounding does to a state
 
 
-class Reversible(Stepper):
+class Reversible(Solver):
     r"""Abstract solver whose steps can be undone. Its memory starts with the second state."""
-
-    reversible = True
-    takes_eta = False
 
     def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
         if companion is None:
@@ -79,31 +77,21 @@ class ReversibleHeun(Reversible):
 
     name: str = "reversible_heun"
     bits: int | None = None
-    solves = ODE
-    order = 2
-    calls_per_step = 1
 
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.bits is not None
-
-    @property
-    def limit(self) -> str:  # type: ignore[override]
+    @cached_property
+    def can(self) -> Abilities:
+        smooth = Abilities(ODE, order=2, calls_per_step=1, takes_eta=False, reversible=True)
         if self.bits is None:
-            return ""
-        return (
+            return smooth
+        limit = (
             f" (or beyond the {2.0 ** (51 - self.bits):.2g} that the lattice holds; 'lattice_heun_isotropic' and "
             "'reversible_heun' reach further)"
         )
-
-    @property
-    def severed(self) -> str:  # type: ignore[override]
-        if self.bits is None:
-            return ""
-        return (
+        severed = (
             "which rounds each step to a lattice, and a rounded number has the derivative 0; use "
             "'reversible_heun', the same without the lattice, or 'heun'"
         )
+        return replace(smooth, exact=True, limit=limit, severed=severed)
 
     def calls(self, steps: int) -> int:
         return steps + 1
@@ -174,15 +162,11 @@ class McCallumFoster(Reversible):
     name: str
     tableau: Tableau
     coupling: float = 0.999
-    solves = ODE
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.tableau.order
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return 2 * len(self.tableau.b)
+    @cached_property
+    def can(self) -> Abilities:
+        order, cost = self.tableau.order, 2 * len(self.tableau.b)
+        return Abilities(ODE, order=order, calls_per_step=cost, takes_eta=False, reversible=True)
 
     def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Coupled]:
         method, rises = RungeKutta(self.tableau), not bool((t1 < t0).any())

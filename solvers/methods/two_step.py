@@ -15,11 +15,13 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, factors, scalars
@@ -82,6 +84,17 @@ def bdia(gamma: float) -> Rule:
     return rule
 
 
+def _reversible(order: float, cost: int, form: str) -> Abilities:
+    return Abilities(
+        SemiLinear,
+        order=order,
+        calls_per_step=cost,
+        takes_eta=False,
+        form=form,
+        reversible=True,
+    )
+
+
 class _Line(NamedTuple):
     p: Scalar | None  # none at the first step
     q: Scalar
@@ -103,9 +116,11 @@ class TwoStep(Reversible):
     name: str
     rule: Rule
     form: str = "noise"
-    order: float = 2  # type: ignore[misc]
-    solves = SemiLinear
-    calls_per_step = 1
+    order: float = 2
+
+    @cached_property
+    def can(self) -> Abilities:
+        return _reversible(self.order, 1, self.form)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Line]:
         linear, fields = problem.linear, problem.at(t0, x)
@@ -155,9 +170,10 @@ class Edict(Reversible):
     name: str = "edict"
     mix: float = 0.93
     form: str = "noise"
-    solves = SemiLinear
-    order = 1
-    calls_per_step = 2
+
+    @cached_property
+    def can(self) -> Abilities:
+        return _reversible(1, 2, self.form)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Mix]:
         rises = not bool((t1 < t0).any())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import scoresde as ss
 import solvers
 from scoresde import guidance
+from solvers.methods.reversible import ReversibleHeun
 
 from .cases import gaussian
 
@@ -211,7 +212,7 @@ def test_scipy_has_an_adjoint_alone() -> None:
 def test_solve_refuses_as_the_verbs_do() -> None:
     problem = solvers.ODE(lambda t, x: -x)
     ends, x = torch.tensor([0.0, 1.0]), torch.ones(1, 2)
-    rounding = solvers.reversible.ReversibleHeun("lattice", 20)
+    rounding = ReversibleHeun("lattice", 20)
     with pytest.raises(ValueError, match="rounds each step"):
         solvers.solve(problem, x, ends, rounding, grad="backprop")
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):

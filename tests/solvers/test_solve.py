@@ -17,9 +17,7 @@ from solvers import (
     SolverError,
     Tableau,
     count_call,
-)
-from solvers import (
-    integrate as solve,
+    solve,
 )
 
 from .problems import PROBLEMS, problem_for, start
