@@ -39,10 +39,10 @@ class Chart(ABC):
     def leave(self, y: Tensor, time: Tensor) -> Tensor:
         r"""Returns the states of coordinates at a time, () or one per row."""
 
-    def noise(self, motion: Brownian) -> Brownian:
+    def motion(self, outside: Brownian) -> Brownian:
         r"""Returns a Brownian motion as it is seen in the chart."""
 
-        return motion
+        return outside
 
     def event(self, event: Event) -> Event:
         r"""Returns what is told of a step in the chart, in times and states."""
