@@ -26,37 +26,6 @@ DISTANCES = {
 NOISE = 0.3  # energy distances x 1000 below it are noise of the samples
 CURVES = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "deis_3", "moment_1", "moment_2", "moment_ipndm_4", "dpmpp_2m_sde",
           "diffusers directly: EDMDPMSolverMultistepScheduler")  # fmt: skip
-NOTES = {
-    "exponential": "variable order up to 6 of its predictor; one call per step",
-    "exponential_sde": "on one Brownian path",
-    "dpmpp_3m_published": "lacks a factor 2, as published",
-    "dpm_3m_published": "lacks a factor 2, as published",
-    "dpm_fast": "its last two steps are of order 2 and 1",
-    "edm_churn": "order of its steps without churn: 2",
-    "er_sde": "noise of ER-SDE-Solver by noise level",
-    "sa": "noise between the noise levels 0.05 and 1",
-    "reversible_heun": "undone from its companion; weakly unstable in stiff clocks",
-    "lattice_heun": "undone to the last bit; in the axes of the data",
-    "lattice_heun_isotropic": "undone to the last bit",
-    "o_belm": "undone from its companion",
-    "moment_belm": "undone from its companion; in the axes of the data",
-    "leapfrog": "undone from its companion; BDIA with gamma 1",
-    "bdia": "undone from its companion; gamma 1/2; unstable from data to noise",
-    "edict": "undone from its companion; unstable from data to noise",
-    "rex_euler": "undone from its companion; McCallum and Foster around Lawson's method, as Rex",
-    "fixed_point_ddim": "the inverse of ddim, by 5 iterations",
-    "anderson_ddim": "the same, accelerated",
-    "renoise_ddim": "the same, the last 3 iterates averaged",
-    "recurrent": "takes each step 5 times, noised back in between",
-    "langevin_corrector": "ancestral steps, each corrected once",
-    "annealed_langevin": "5 Langevin steps at each noise level",
-    "torchdiffeq/explicit_adams": "order 4; steps of equal size in its clock",
-    "torchdiffeq/implicit_adams": "order 4; steps of equal size in its clock; corrects once",
-    "torchdiffeq/fixed_adams": "the same as implicit_adams",
-    "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
-    "torchsde/srk": "in its form for additive noise",
-    "torchsde/reversible_heun": "unstable on VE and EDM, whose spans are long: see the pairs in benchmarks",
-}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -83,7 +52,7 @@ def catalogue() -> str:
         rows.append({
             "solver": f"`{name}`", "solves": row["solves"], "order": _order(row),
             "noise": "yes" if row["stochastic"] else "", "takes": way[row["adaptive"], row["fixed"]],
-            "calls per step": row["calls per step"], "note": NOTES.get(name, ""),
+            "calls per step": row["calls per step"], "note": row["note"],
         })  # fmt: skip
     rows += [{"solver": f"`{name}`", "solves": "", "order": "", "noise": "", "takes": "refused",
               "calls per step": "", "note": reason} for name, reason in REFUSED.items()]  # fmt: skip
@@ -94,7 +63,7 @@ def catalogue() -> str:
         "methods, which have fewer values, or the last of `dpm_fast`, keep the whole: grids with short steps at both ends "
         "have the full one. Native adaptive "
         "solvers control each sample by itself; those of torchdiffeq share steps that meet the tolerance for the "
-        "worst sample.\n\n"
+        "worst sample. Clocks in log-SNR fall from data to noise.\n\n"
         + table(rows)
         + "\nOther names: "
         + ", ".join(f"`{alias}` is `{name}`" for alias, name in ALIASES.items())

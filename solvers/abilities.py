@@ -2,9 +2,12 @@ r"""What a solver can do, as one value that doors, loops and tables read."""
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from .controller import Caution
 from .problem import Problem
+
+Instability = Literal["", "as the clock falls", "over long spans", "in stiff clocks"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class Abilities:
             for additive noise.
         calls_per_step: The evaluations of the drift in a step; :meth:`solvers.Solver.calls` knows of the start.
         cap: The highest order that its first or last steps leave it on an even grid.
+        one_step: Whether a step knows nothing of those before it, so that a run in parts is one in one piece.
+        unstable: Where its own errors grow from step to step, in words; empty if they do not.
         stochastic: Whether it adds noise.
         one_normal: Whether one normal number per entry and step is all the noise it takes.
         takes_eta: Whether the amount of noise is that of the problem.
+        own_noise: Whether it adds noise where the equation has none, and so follows no path of it.
         profile: How the noise that it wants depends on the noise level.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
@@ -43,9 +49,12 @@ class Abilities:
     order: float
     calls_per_step: int
     cap: float = math.inf
+    one_step: bool = True
+    unstable: Instability = ""
     stochastic: bool = False
     one_normal: bool = True
     takes_eta: bool = True
+    own_noise: bool = False
     profile: str = "constant"
     adaptive: bool = False
     fixed: bool = True

@@ -54,9 +54,12 @@ class Solver(ABC):
     order: float
     cold_order: float
     calls_per_step: int
+    one_step: bool
+    unstable: str
     stochastic: bool
     one_normal: bool
     takes_eta: bool
+    own_noise: bool
     profile: str
     adaptive: bool
     fixed: bool

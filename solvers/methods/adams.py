@@ -80,6 +80,7 @@ class AdaptiveAdams(Solver):
             SemiLinear,
             order=1 if self.stochastic else self.highest,
             calls_per_step=1,
+            one_step=False,
             stochastic=self.stochastic,
             takes_eta=self.stochastic,
             adaptive=True,

@@ -105,6 +105,7 @@ class ExponentialMultistep(Solver):
             order=1 if self.stochastic else order,
             calls_per_step=1,
             cap=3 if self.corrector else 2,
+            one_step=self.values == 1 and not self.corrector,
             stochastic=self.stochastic,
             profile=self.profile,
             form=self.form,

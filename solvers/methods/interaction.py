@@ -80,6 +80,7 @@ class Interaction(Solver):
         return replace(
             self.method.can,
             solves=SemiLinear,
+            unstable="",  # its clock is not stiff without the linear part
             takes_eta=False,
             adaptive=False,
             form=self.form,

@@ -56,14 +56,13 @@ class Renoised(Solver):
     def can(self) -> Abilities:
         return self._abilities(self.inner.calls_per_step)
 
-    def _abilities(self, cost: int, one_normal: bool = True, takes_eta: bool = True) -> Abilities:
+    def _abilities(self, cost: int, own_noise: bool = False) -> Abilities:
         return Abilities(
             SemiLinear,
             order=1,
             calls_per_step=cost,
             stochastic=True,
-            one_normal=one_normal,
-            takes_eta=takes_eta,
+            own_noise=own_noise,
             form=self.inner.form,
         )
 
@@ -117,7 +116,8 @@ class Recurrent(Ancestral):
 
     @cached_property
     def can(self) -> Abilities:
-        return self._abilities(self.repeats * self.inner.calls_per_step, one_normal=False)
+        known = self._abilities(self.repeats * self.inner.calls_per_step, own_noise=True)
+        return replace(known, one_normal=False)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear = problem.linear
@@ -156,7 +156,8 @@ class Churn(Renoised):
 
     @cached_property
     def can(self) -> Abilities:
-        return self._abilities(self.inner.calls_per_step, takes_eta=False)
+        known = self._abilities(self.inner.calls_per_step, own_noise=True)
+        return replace(known, takes_eta=False)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear, gamma = problem.linear, min(self.amount / (len(t0) + 1), math.sqrt(2) - 1)
@@ -225,6 +226,7 @@ class Langevin(Solver):
             stochastic=True,
             one_normal=False,
             takes_eta=self.inner is not None,
+            own_noise=True,
         )
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_LangevinPlan]:

@@ -80,7 +80,15 @@ class ReversibleHeun(Reversible):
 
     @cached_property
     def can(self) -> Abilities:
-        smooth = Abilities(ODE, order=2, calls_per_step=1, takes_eta=False, reversible=True)
+        smooth = Abilities(
+            ODE,
+            order=2,
+            calls_per_step=1,
+            one_step=False,
+            unstable="in stiff clocks",
+            takes_eta=False,
+            reversible=True,
+        )
         if self.bits is None:
             return smooth
         limit = (
@@ -165,8 +173,14 @@ class McCallumFoster(Reversible):
 
     @cached_property
     def can(self) -> Abilities:
-        order, cost = self.tableau.order, 2 * len(self.tableau.b)
-        return Abilities(ODE, order=order, calls_per_step=cost, takes_eta=False, reversible=True)
+        return Abilities(
+            ODE,
+            order=self.tableau.order,
+            calls_per_step=2 * len(self.tableau.b),
+            one_step=False,
+            takes_eta=False,
+            reversible=True,
+        )
 
     def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Coupled]:
         method, rises = RungeKutta(self.tableau), not bool((t1 < t0).any())

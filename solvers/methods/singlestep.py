@@ -109,7 +109,7 @@ class ExponentialRungeKutta(Solver):
             SemiLinear,
             order=1 if self.stochastic else self.stages.order,
             calls_per_step=len(self.stages.places),
-            cap=2 if self.ending else math.inf,
+            cap=min((1 + stages.order for stages in self.ending), default=math.inf),
             stochastic=self.stochastic,
             one_normal=False,
             takes_eta=not self.adaptive,  # its error estimate knows of no noise

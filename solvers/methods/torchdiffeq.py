@@ -33,6 +33,7 @@ from ..solver import Loop, Solver
 
 ONCE = 1e30  # tolerance of implicit ones' iteration, whose end would be that of the whole batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
+FIRST = 2  # steps of rk4, with four calls each, that Adams methods start with
 
 
 class _Stop(RuntimeError):
@@ -170,6 +171,7 @@ class Torchdiffeq(Solver):
             ODE,
             order=self.order,
             calls_per_step=self.calls_per_step,
+            one_step=not self.even,
             adaptive=self.adaptive,
             fixed=not self.adaptive,
             even=self.even,
@@ -181,6 +183,10 @@ class Torchdiffeq(Solver):
     @property
     def name(self) -> str:
         return f"torchdiffeq/{self.method}"
+
+    def calls(self, steps: int) -> int:
+        first = min(steps, FIRST) if self.even else 0
+        return 4 * first + (steps - first) * self.calls_per_step
 
     def integrate(
         self, problem: Problem, x: Tensor, times: Tensor, control: Control, loop: Loop
@@ -307,8 +313,8 @@ METHODS = (
     Torchdiffeq("heun3", order=3, calls_per_step=3),
     Torchdiffeq("rk4", order=4, calls_per_step=4),
     Torchdiffeq("explicit_adams", order=4, calls_per_step=1, even=True),
-    Torchdiffeq("implicit_adams", order=4, calls_per_step=2, even=True),
-    Torchdiffeq("fixed_adams", order=4, calls_per_step=2, even=True),
+    Torchdiffeq("implicit_adams", order=5, calls_per_step=2, even=True),
+    Torchdiffeq("fixed_adams", order=5, calls_per_step=2, even=True),
     Torchdiffeq("adaptive_heun", order=2, calls_per_step=1, adaptive=True),
     Torchdiffeq("bosh3", order=3, calls_per_step=3, adaptive=True),
     Torchdiffeq("dopri5", order=5, calls_per_step=6, adaptive=True),

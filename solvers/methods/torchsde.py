@@ -115,10 +115,13 @@ class Torchsde(Solver):
 
     @cached_property
     def can(self) -> Abilities:
+        linked = self.method == "reversible_heun"  # it carries a second state
         return Abilities(
             SDE,
             order=self.order,
             calls_per_step=self.calls_per_step,
+            one_step=not linked,
+            unstable="over long spans" if linked else "",
             stochastic=True,
             one_normal=self.levy_area != "space-time",
         )

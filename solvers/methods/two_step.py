@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..abilities import Abilities
+from ..abilities import Abilities, Instability
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, factors, scalars
@@ -84,11 +84,13 @@ def bdia(gamma: float) -> Rule:
     return rule
 
 
-def _reversible(order: float, cost: int, form: str) -> Abilities:
+def _reversible(order: float, cost: int, form: str, unstable: Instability) -> Abilities:
     return Abilities(
         SemiLinear,
         order=order,
         calls_per_step=cost,
+        one_step=False,
+        unstable=unstable,
         takes_eta=False,
         form=form,
         reversible=True,
@@ -111,16 +113,18 @@ class TwoStep(Reversible):
         rule: Its coefficients.
         form: The linear part of the equation.
         order: The order of the method.
+        unstable: Where its own errors grow, if they do.
     """
 
     name: str
     rule: Rule
     form: str = "noise"
     order: float = 2
+    unstable: Instability = ""
 
     @cached_property
     def can(self) -> Abilities:
-        return _reversible(self.order, 1, self.form)
+        return _reversible(self.order, 1, self.form, self.unstable)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Line]:
         linear, fields = problem.linear, problem.at(t0, x)
@@ -173,7 +177,7 @@ class Edict(Reversible):
 
     @cached_property
     def can(self) -> Abilities:
-        return _reversible(1, 2, self.form)
+        return _reversible(1, 2, self.form, "as the clock falls")
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Mix]:
         rises = not bool((t1 < t0).any())

@@ -183,5 +183,5 @@ def test_what_a_solver_is_made_of_keeps_its_abilities() -> None:
     lattice = ReversibleHeun("lattice", 20)
     made = Interaction("made", lattice, "noise", block=4)
     assert made.can == dataclasses.replace(
-        lattice.can, solves=solvers.SemiLinear, form="noise", block=4
+        lattice.can, solves=solvers.SemiLinear, form="noise", block=4, unstable=""
     )
