@@ -42,7 +42,8 @@ class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
     It says what it :attr:`can` do, plans the coefficients of its steps, and takes one of them when a loop
-    asks for it. Its abilities are its own attributes, too: `solver.order` is `solver.can.order`.
+    asks for it. What a plan and a memory hold is its own affair. Its abilities are attributes, too:
+    `solver.order` is `solver.can.order`.
 
     Attributes:
         name: What users call it.
@@ -98,7 +99,7 @@ class Solver(ABC):
 
         return steps * self.calls_per_step
 
-    def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[Any]:
+    def plan(self, problem: Problem, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[object]:
         r"""Returns the coefficients of n steps, worked out at once before any is taken.
 
         Arguments:
@@ -110,29 +111,29 @@ class Solver(ABC):
 
         raise NotImplementedError(f"{self} has no steps that a loop or another solver could take.")
 
-    def step(self, plan: Any, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: object, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         r"""Takes the step of some coefficients."""
 
         raise NotImplementedError(f"{self} has no steps that a loop or another solver could take.")
 
-    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, object]:
         r"""Returns the state and the memory at the start of a grid."""
 
         return x, None
 
-    def carry(self, x: Tensor, memory: Any) -> Tensor | None:
+    def carry(self, x: Tensor, memory: object) -> Tensor | None:
         r"""Returns what the run is undone from, with shape (B, 2, *), of reversible methods."""
 
         return None
 
     def begin(
-        self, problem: Any, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
-    ) -> tuple[Tensor, Any]:
+        self, problem: Problem, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
+    ) -> tuple[Tensor, object]:
         r"""Returns the sizes of the first steps under tolerances, and the memory at the start."""
 
         return controller.first(problem, self.order, t0, stop, x)
 
-    def choose(self, memory: Any, order: Tensor) -> Any:
+    def choose(self, memory: object, order: Tensor) -> object:
         r"""Returns the memory with the order of the next step of each row."""
 
         return memory

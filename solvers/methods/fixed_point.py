@@ -19,14 +19,14 @@ References:
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..abilities import Abilities
 from ..noise.brownian import Brownian
-from ..problem import SemiLinear
+from ..problem import Problem, SemiLinear
 from ..shapes import Scalar, factors
 from ..solver import Solver, Step
 
@@ -34,8 +34,8 @@ RIDGE = 1e-12  # relative to the squares of the residuals, where they are linear
 
 
 class _Plan(NamedTuple):
-    there: Any
-    back: Any
+    there: object
+    back: object
     decay: Scalar
 
 
@@ -75,14 +75,14 @@ class FixedPoint(Solver):
     def undone_by(self) -> Solver:
         return self.method
 
-    def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+    def plan(self, problem: Problem, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         there, back = self.method.plan(problem, t0, t1, x), self.method.plan(problem, t1, t0, x)
         decay: list[Scalar] = [1.0] * len(there)
         if isinstance(problem, SemiLinear):
             decay = factors(problem.linear.decay(t1, t0), x)
         return [_Plan(*column) for column in zip(there, back, decay, strict=True)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Plan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         z = self.method.step(plan.there, x, None, None).x
         iterates: list[Tensor] = []
         residuals: list[Tensor] = []

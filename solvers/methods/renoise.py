@@ -17,7 +17,7 @@ References:
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ RARE = 4.0  # standard noise is longer than the root of its dimension and this w
 
 
 class _Plan(NamedTuple):
-    inner: Any
+    inner: object
     noise_std: Scalar
     number: int
     t0: Tensor
@@ -181,7 +181,7 @@ def _noised(x: Tensor, plan: _Plan, noise: Brownian | None) -> Tensor:
 
 
 class _LangevinPlan(NamedTuple):
-    inner: Any
+    inner: object
     field: StateField
     level: Scalar
     number: int
@@ -235,7 +235,7 @@ class Langevin(Solver):
         columns = zip(inner, problem.at(t1, x), levels, range(len(t0)), strict=True)
         return [_LangevinPlan(*column) for column in columns]
 
-    def step(self, plan: _LangevinPlan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _LangevinPlan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         if self.inner is not None:
             x, memory = self.inner.step(plan.inner, x, memory, noise)[:2]
         for k in range(self.corrections):

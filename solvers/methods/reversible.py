@@ -14,7 +14,7 @@ References:
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,12 +27,15 @@ from ..solver import Solver, Step
 from .runge_kutta import RungeKutta, Tableau
 
 CHANGED = 1e-5  # relative: more than rounding does to a state
+Pair = (
+    tuple[Tensor, ...] | None
+)  # the second state and what else is known of it; none at the start
 
 
 class Reversible(Solver):
     r"""Abstract solver whose steps can be undone. Its memory starts with the second state."""
 
-    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Pair]:
         if companion is None:
             return x, None
         if companion.shape != (len(x), 2, *x.shape[1:]):
@@ -49,8 +52,8 @@ class Reversible(Solver):
             )
         return known.clone(), (other.clone(),)
 
-    def carry(self, x: Tensor, memory: Any) -> Tensor:
-        return torch.stack([x, memory[0]], dim=1)
+    def carry(self, x: Tensor, memory: Pair) -> Tensor:
+        return torch.stack([x, x if memory is None else memory[0]], dim=1)
 
 
 class _Ends(NamedTuple):
@@ -104,7 +107,7 @@ class ReversibleHeun(Reversible):
     def calls(self, steps: int) -> int:
         return steps + 1
 
-    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Pair]:
         if self.bits is None:
             return super().resume(x, companion)
         return super().resume(self._rounded(x.double()), companion)
@@ -121,10 +124,9 @@ class ReversibleHeun(Reversible):
         columns = scalars(h / 2, x), fields[:-1], fields[1:]
         return [_Ends(*column) for column in zip(*columns, strict=True)]
 
-    def step(self, plan: _Ends, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Ends, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         other = x if memory is None else memory[0]
-        known = memory is not None and len(memory) == 2
-        force = memory[1] if known else plan.first(other)
+        force = memory[1] if memory is not None and len(memory) == 2 else plan.first(other)
         rise = self._rounded(plan.h * force)
         other = 2 * x - other + 2 * rise
         force = plan.last(other)
@@ -148,8 +150,8 @@ class ReversibleHeun(Reversible):
 
 class _Coupled(NamedTuple):
     rises: bool
-    there: Any  # the plan of the step from its start
-    back: Any  # that of the step from its end
+    there: object  # the plan of the step from its start
+    back: object  # that of the step from its end
 
 
 @dataclass(frozen=True)
@@ -188,11 +190,12 @@ class McCallumFoster(Reversible):
         there, back = method.plan(problem, low, high, x), method.plan(problem, high, low, x)
         return [_Coupled(rises, *ends) for ends in zip(there, back, strict=True)]
 
-    def step(self, plan: _Coupled, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
-        method, kappa = RungeKutta(self.tableau), self.coupling
+    def step(self, plan: _Coupled, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
+        method: Solver = RungeKutta(self.tableau)
+        kappa = self.coupling
         other = x if memory is None else memory[0]
 
-        def moved(part: Any, state: Tensor) -> Tensor:
+        def moved(part: object, state: Tensor) -> Tensor:
             return method.step(part, state, None, None).x - state
 
         if plan.rises:

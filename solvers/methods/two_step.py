@@ -16,7 +16,7 @@ References:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, factors, scalars
 from ..solver import Step
 from .interaction import VARIABLES
-from .reversible import Reversible
+from .reversible import Pair, Reversible
 from .weights import weights
 
 # The coefficients p, q and w of steps through three times, each with shape (n, c) or (n, B, c)
@@ -136,11 +136,11 @@ class TwoStep(Reversible):
             plans += [_Line(*column) for column in rest]
         return plans
 
-    def step(self, plan: _Line, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Line, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         if plan.p is None and memory is not None:  # the state after the first step is known
             return Step(memory[0], (x,))
         new = plan.q * x + plan.w * plan.field(x)
-        if plan.p is not None:
+        if plan.p is not None and memory is not None:
             new = new + plan.p * memory[0]
         return Step(new, (x,))
 
@@ -187,7 +187,7 @@ class Edict(Reversible):
         columns = zip(decay, weight, ratio, problem.at(low, x), strict=True)
         return [_Mix(rises, *column) for column in columns]
 
-    def step(self, plan: _Mix, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Mix, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         y, rho = x if memory is None else memory[0], self.mix
         rises, a, b, ratio, N = plan
         if rises:
