@@ -6,7 +6,7 @@ A page holds its prose, and marks between which its tables stand:
     <!-- table: grids | grid != asinh | without error -->
     <!-- beside: distance | problem = digits -->        what has no budget, in one line
     <!-- by calls: distance | problem = digits -->      a row for each solver, a column for each budget
-    <!-- catalogue -->                                  every solver, with the notes that stand there
+    <!-- catalogue -->                                  every solver
     <!-- aliases -->
 
 each with `<!-- end -->` after it. Conditions keep rows, `column = this; that`, `column != this`, `with column`
@@ -38,16 +38,16 @@ def filled(page: str) -> str:
 
     if page.count("<!--") != 2 * len(MARK.findall(page)):
         raise ValueError("a mark lacks its <!-- end -->, or an end its mark.")
-    return MARK.sub(lambda found: f"<!-- {found[1]} -->\n\n{body(*found.groups())}\n\n<!-- end -->", page)  # fmt: skip
+    return MARK.sub(lambda found: f"<!-- {found[1]} -->\n\n{body(found[1])}\n\n<!-- end -->", page)
 
 
-def body(mark: str, before: str) -> str:
-    r"""Returns what stands at a mark, given what stood there before."""
+def body(mark: str) -> str:
+    r"""Returns what stands at a mark."""
 
     kind, _, of = mark.partition(": ")
     if kind not in KINDS:
         raise ValueError(f"the mark {mark!r} must be one of {', '.join(KINDS)}, not {kind!r}.")
-    return KINDS[kind](of, before).strip()
+    return KINDS[kind](of).strip()
 
 
 def marks(page: str) -> Iterator[tuple[str, str]]:
@@ -154,11 +154,9 @@ def nearest(calls: dict[int, float], budget: int) -> float | None:
     return calls[max(within)] if within else None
 
 
-def catalogue(before: str) -> str:
-    r"""Returns a table of every solver, with the notes of the one that stood there."""
+def catalogue() -> str:
+    r"""Returns a table of every solver."""
 
-    cells = [line.strip("| ").split(" | ") for line in before.splitlines()[2:]]
-    notes = {row[0]: row[-1] for row in cells if len(row) == 7}
     rows = []
     for name in solvers.available():
         row = describe(solvers.get(name))
@@ -167,7 +165,7 @@ def catalogue(before: str) -> str:
             "solver": f"`{name}`", "solves": row["solves"],
             "order": f"{order:g}" + (f" ({cold:g})" if cold != order else ""),
             "noise": "yes" if row["stochastic"] else "", "takes": WAYS[row["adaptive"], row["fixed"]],
-            "calls per step": row["calls per step"], "note": notes.get(f"`{name}`", ""),
+            "calls per step": row["calls per step"], "note": row["note"],
         })  # fmt: skip
     rows += [{**dict.fromkeys(rows[0], ""), "solver": f"`{name}`", "takes": "refused", "note": reason}
              for name, reason in REFUSED.items()]  # fmt: skip
@@ -180,13 +178,13 @@ def aliases() -> str:
     )
 
 
-KINDS: dict[str, Callable[[str, str], str]] = {
-    "run": lambda of, _: run(of),
-    "table": lambda of, _: table(chosen(of)),
-    "beside": lambda of, _: beside(chosen(of)),
-    "by calls": lambda of, _: by_calls(chosen(of)),
-    "catalogue": lambda _, before: catalogue(before),
-    "aliases": lambda _, __: aliases(),
+KINDS: dict[str, Callable[[str], str]] = {
+    "run": run,
+    "table": lambda of: table(chosen(of)),
+    "beside": lambda of: beside(chosen(of)),
+    "by calls": lambda of: by_calls(chosen(of)),
+    "catalogue": lambda _: catalogue(),
+    "aliases": lambda _: aliases(),
 }
 
 

@@ -44,7 +44,7 @@ from .processes.standard import EDM, VE, VP, Interpolant, SubVP
 from .reverse.reverse import probability_flow, reverse_sde
 from .runs.plan import Plan
 from .runs.settings import Settings
-from .runs.stepwise import Steps, Stepwise
+from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
@@ -83,7 +83,7 @@ __all__ = [
     "Schedule",
     "ScoreModel",
     "Settings",
-    "Steps",
+    "StepByStep",
     "Stepwise",
     "SubVP",
     "VariationalNoise",

@@ -1,10 +1,13 @@
 r"""Solvers for initial value problems in PyTorch."""
 
+from .abilities import Abilities
 from .catalogue import available, get
+from .chart import Chart
+from .control import Control, Event
 from .controller import Controller
 from .errors import Failure, SolverError
-from .integrate import solve
-from .loops.stepper import Stepper
+from .integrate import solve, steps
+from .loops.steps import Steps
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
 from .methods.renoise import Ancestral, Churn, Langevin
@@ -16,14 +19,16 @@ from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import ODE, SDE, ConstantRate, Linear, Problem, SemiLinear
 from .solution import Solution
-from .solver import Control, Event, Solver, Step
+from .solver import Solver, Step
 
 __all__ = [
     "ODE",
     "SDE",
+    "Abilities",
     "AdaptiveAdams",
     "Ancestral",
     "Brownian",
+    "Chart",
     "Churn",
     "ConstantRate",
     "Control",
@@ -45,7 +50,7 @@ __all__ = [
     "SolverError",
     "Stages",
     "Step",
-    "Stepper",
+    "Steps",
     "StochasticRungeKutta",
     "Tableau",
     "available",
@@ -54,4 +59,5 @@ __all__ = [
     "counting",
     "get",
     "solve",
+    "steps",
 ]

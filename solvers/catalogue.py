@@ -101,7 +101,7 @@ INVERTIBLE: tuple[Solver, ...] = (
     TwoStep("o_belm", belm("noise_level")),
     TwoStep("moment_belm", belm("clock"), "floored"),
     TwoStep("leapfrog", bdia(1.0)),
-    TwoStep("bdia", bdia(0.5), order=1),
+    TwoStep("bdia", bdia(0.5), order=1, unstable="as the clock falls"),
     Edict(),
     *(_rex(tableau) for tableau in REX),
     *(_rex(tableau, noise=True) for tableau in REX),
@@ -130,6 +130,31 @@ SETTABLE = (
     "mix",
     "block",
 )
+NOTES = {
+    "exponential": "variable order up to 6 of its predictor",
+    "exponential_sde": "on one Brownian path",
+    "dpmpp_3m_published": "lacks a factor 2, as published",
+    "dpm_3m_published": "lacks a factor 2, as published",
+    "dpm_fast": "its last two steps are of order 2 and 1",
+    "edm_churn": "order of its steps without churn: 2",
+    "er_sde": "noise of ER-SDE-Solver by noise level",
+    "sa": "noise between the noise levels 0.05 and 1",
+    "lattice_heun": "in the axes of the data",
+    "moment_belm": "in the axes of the data",
+    "leapfrog": "BDIA with gamma 1",
+    "bdia": "gamma 1/2",
+    "rex_euler": "McCallum and Foster around Lawson's method, as Rex",
+    "fixed_point_ddim": "the inverse of ddim, by 5 iterations",
+    "anderson_ddim": "the same, accelerated",
+    "renoise_ddim": "the same, the last 3 iterates averaged",
+    "recurrent": "takes each step 5 times, noised back in between",
+    "langevin_corrector": "ancestral steps, each corrected once",
+    "annealed_langevin": "5 Langevin steps at each noise level",
+    "torchdiffeq/implicit_adams": "corrects once",
+    "torchdiffeq/fixed_adams": "the same as implicit_adams",
+    "torchdiffeq/scipy_solver": "LSODA, one sample at a time",
+    "torchsde/srk": "in its form for additive noise",
+}
 REFUSED: dict[str, str] = {**torchdiffeq.REFUSED, **torchsde.REFUSED}
 ALIASES = {
     "deis_1": "ddim",
@@ -275,4 +300,20 @@ def describe(solver: Solver) -> dict[str, str | float | bool]:
         "adaptive": solver.adaptive,
         "fixed": solver.fixed,
         "calls per step": solver.calls_per_step,
+        "note": note(solver),
     }
+
+
+def note(solver: Solver) -> str:
+    r"""Returns what is to be known of a solver beside its order and cost, in words."""
+
+    can = solver.can
+    undone = "undone to the last bit" if can.exact else "undone from its companion"
+    words = (
+        NOTES.get(str(solver)),
+        can.reversible and undone,
+        can.unstable and f"unstable {can.unstable}",
+        can.own_noise and "adds noise where the equation has none",
+        can.even and "steps of equal size in its clock",
+    )
+    return "; ".join(word for word in words if word)

@@ -1,4 +1,4 @@
-r"""The door of the package: integrate a problem along a grid, after all checks."""
+r"""The doors of the package: integrate a problem along a grid, after all checks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +11,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .catalogue import get
+from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
 from .doors.values import as_number, as_tensor
+from .loops.adaptive import adapt
+from .loops.fixed_grid import march
+from .loops.steps import Steps
+from .network_calls import new_counter
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
 from .solution import Solution
-from .solver import Control, Event, Solver, check_gradients
+from .solver import Solver, check_gradients
 
 
 @checked
@@ -69,7 +74,7 @@ def solve(
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
         max_step: The largest step under tolerances, in the pace of the problem. By default, that of the
-            problem, times the order of the solver.
+            problem, times the order of the estimate of the error, one below the solver's.
         first_step: The first step under tolerances, in the pace of the problem. By default, the solver
             chooses it.
         on_failure: "raise", or "partial" to end the samples concerned and go on.
@@ -85,7 +90,81 @@ def solve(
         SolverError: If the run fails.
     """
 
-    solver, x = get(solver), check_start(x)
+    control = Control(
+        None, noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
+        new_counter(),
+    )  # fmt: skip
+    tolerances = rtol, atol, max_steps, max_step, first_step
+    return _begin(problem, x, times, get(solver), control, seed, *tolerances).finish(callback)
+
+
+@checked
+def steps(
+    problem: Problem,
+    x: Tensor,
+    times: Tensor,
+    solver: str | Solver,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    noise: Brownian | None = None,
+    seed: int = 0,
+    path: bool = False,
+    max_calls: int | None = None,
+    max_steps: int = 10_000,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    on_failure: Literal["raise", "partial"] = "raise",
+    grad: Literal["none", "backprop", "checkpoint"] = "none",
+    companion: Tensor | None = None,
+    seam: Callable[[int, Tensor], Tensor] | None = None,
+) -> Steps:
+    r"""Integrates a problem one step at a time, whenever it is asked for the next.
+
+    It yields an :class:`Event` after each accepted step. At the end its `solution` is that of :func:`solve`, to
+    the last bit; :meth:`Steps.stop` ends it before.
+
+    Arguments are those of :func:`solve`.
+
+    Raises:
+        ValueError: If times, problem, tolerances or options do not fit, or the solver takes all its steps
+            by itself, as the methods of torchdiffeq do.
+        SolverError: If the run fails, when it does.
+    """
+
+    solver = get(solver)
+    if not solver.stepwise:
+        raise ValueError(
+            f"{solver} takes all its steps by itself, so there is nothing to iterate over; pass callback= to "
+            "solvers.solve, or use a native solver, such as 'dopri5'."
+        )
+    control = Control(
+        None, noise, path, _listens, 0.0, max_calls, on_failure, grad, (), companion, seam, new_counter()
+    )  # fmt: skip
+    tolerances = rtol, atol, max_steps, max_step, first_step
+    return _begin(problem, x, times, solver, control, seed, *tolerances)
+
+
+def _listens(event: Event) -> None:
+    r"""Stands for whoever iterates, so that loops yield their events."""
+
+
+def _begin(
+    problem: Problem,
+    x: Tensor,
+    times: Tensor,
+    solver: Solver,
+    control: Control,
+    seed: int,
+    rtol: float | None,
+    atol: float | None,
+    max_steps: int,
+    max_step: float | None,
+    first_step: float | None,
+) -> Steps:
+    r"""Returns the run of :func:`solve`, of which no step is taken yet, after all checks."""
+
+    x = check_start(x)
     times = check_times(times, len(x))
     rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
     max_step, first_step = as_number("max_step", max_step), as_number("first_step", first_step)
@@ -93,34 +172,24 @@ def solve(
     longest = problem.longest * max(solver.order - 1, 1) if max_step is None else max_step
     controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
+    noise = control.noise
     if solver.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
     if controller is not None:
-        check_tries(solver, noise, path)
+        check_tries(solver, noise, control.path)
     elif noise is not None:
         noise.check(times)
         noise = noise.on(times)
-    check_gradients(solver, grad)
-    if companion is not None and not solver.reversible:
+    check_gradients(solver, control.grad)
+    if control.companion is not None and not solver.reversible:
         raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
-    control = Control(
-        controller,
-        noise,
-        path,
-        callback,
-        pause,
-        max_calls,
-        on_failure,
-        grad,
-        tuple(parameters),
-        companion,
-        seam,
-    )
-    if grad == "checkpoint":
+    control = replace(control, controller=controller, noise=noise)
+    if control.grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
-    with torch.set_grad_enabled(grad != "none"):
-        return replace(solver.integrate(problem, x, times, control), solver=solver)
+    loop = march if controller is None else adapt
+    run = solver.integrate(problem, x, times, control, loop)
+    return Steps(solver, run, control.counter, control.grad != "none")
 
 
 def check_start(x: Tensor) -> Tensor:

@@ -76,12 +76,18 @@ def uncounted() -> Iterator[None]:
 
 
 @contextmanager
-def counting() -> Iterator[Counter]:
-    r"""Opens a counter for the calls made in its block."""
+def counting(counter: Counter | None = None) -> Iterator[Counter]:
+    r"""Opens a counter for the calls made in its block, or goes on with one."""
 
-    counter = Counter(_current.get())
+    counter = Counter(_current.get()) if counter is None else counter
     token = _current.set(counter)
     try:
         yield counter
     finally:
         _current.reset(token)
+
+
+def new_counter() -> Counter:
+    r"""Returns a counter inside the current one, for blocks to come."""
+
+    return Counter(_current.get())

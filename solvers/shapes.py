@@ -25,7 +25,7 @@ def scalars(values: Tensor, x: Tensor) -> list[Scalar]:
     """
 
     if values.ndim == 1:
-        return values.tolist()  # type: ignore[no-any-return]
+        return values.tolist()
     return list(values.to(x.device, x.dtype).reshape(*values.shape, *(1,) * (x.ndim - 1)))
 
 

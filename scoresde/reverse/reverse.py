@@ -24,8 +24,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers import ODE, SDE, Problem, SemiLinear
+from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
 from solvers.doors.signatures import checked
+from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
@@ -64,8 +65,8 @@ def probability_flow(model: ScoreModel) -> ODE:
 
 
 @dataclass(frozen=True)
-class Reverse:
-    r"""The reverse process in the form that a solver solves.
+class Reverse(Chart):
+    r"""The reverse process in the form that a solver solves: a chart of the states of the process.
 
     Arguments:
         model: The score model.
@@ -151,10 +152,10 @@ class Reverse:
             variances = torch.tensor([known], dtype=torch.float64)
         return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 
-    def to_clock(self, t: Tensor) -> Tensor:
+    def to_clock(self, time: Tensor) -> Tensor:
         r"""Returns the times of the problem from those of the process."""
 
-        return self.model.process.log_snr(t) if self.clock == "log_snr" else t
+        return self.model.process.log_snr(time) if self.clock == "log_snr" else time
 
     def to_time(self, clock: Tensor) -> Tensor:
         r"""Returns the times of the process from those of the problem."""
@@ -183,18 +184,28 @@ class Reverse:
         unit = alpha if self.kind is SemiLinear else torch.ones_like(alpha)
         return Sizes(unit, alpha, fine, coarse)
 
-    def enter(self, x: Tensor, t: Tensor) -> Tensor:
+    def enter(self, x: Tensor, time: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.
 
         It is x, or :math:`x / \alpha` if semi-linear, or the coordinates of the latter.
         """
 
-        return self._enter(x, self.scale(t).to(x))
+        return self._enter(x, self.scale(time).to(x))
 
-    def leave(self, X: Tensor, t: Tensor) -> Tensor:
+    def leave(self, X: Tensor, time: Tensor) -> Tensor:
         r"""Returns the state of the process from that of the problem."""
 
-        return self._leave(X, self.scale(t).to(X))
+        return self._leave(X, self.scale(time).to(X))
+
+    def motion(self, outside: Brownian) -> Brownian:
+        r"""Returns a motion in log-SNR, or in no clock of its own, as the problem sees it."""
+
+        process, known = self.model.process, self.moments
+        same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
+        if known is None:
+            free = same or not outside.clocked
+            return outside if free else Translated(outside, process.log_snr, _itself)
+        return Translated(outside, _itself, lambda w: known.like(w).split(w))
 
     def seam(self, times: Tensor, x: Tensor) -> Callable[[int, Tensor], Tensor] | None:
         r"""Returns the way of a state at the i-th of some times to the process and back, if it rounds.
@@ -286,6 +297,10 @@ class Reverse:
         if self.kind is SDE:
             return SDE(drift, self._diffusion, **common)
         return ODE(drift, **common)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
 
 
 def _at(

@@ -30,13 +30,13 @@ def listener(
         return None
 
     def told(event: Event) -> object:
+        event = reverse.event(event)
         if settings.progress:
             share = len(samples) * _done(reverse, times, event)
             progress.update(samples.start + share - progress.n)
         if settings.callback is None:
             return None
-        at, denoised = reverse.to_time(event.time), watch.latest if watch else None
-        rows, x = event.rows, reverse.leave(event.x, at)
+        rows, x, denoised = event.rows, event.x, watch.latest if watch else None
         if rows is None and len(x) > len(samples):  # others fill up a block
             known = slice(len(samples))
             x = x[known]
@@ -44,7 +44,7 @@ def listener(
             event = event._replace(calls=None if event.calls is None else event.calls[known])
         if settings.batch_size is not None or settings.method.block:  # name those of the whole run
             rows = (torch.arange(len(x)) if rows is None else rows) + samples.start
-        return settings.callback(event._replace(time=at, x=x, rows=rows, denoised=denoised))
+        return settings.callback(event._replace(x=x, rows=rows, denoised=denoised))
 
     return told
 
@@ -56,5 +56,4 @@ def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
     if isinstance(process, NonlinearProcess) or event.rows is not None:
         return event.fraction
     start, stop = process.log_snr(times[[0, -1]])
-    now = process.log_snr(reverse.to_time(event.time))
-    return float(((now - start) / (stop - start)).mean())
+    return float(((process.log_snr(event.time) - start) / (stop - start)).mean())

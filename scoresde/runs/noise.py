@@ -1,6 +1,6 @@
 r"""The noise of a run: one Brownian motion of the process, as its solver sees it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,54 +10,8 @@ from solvers import ODE, Brownian, Increments, Path
 from solvers.noise.brownian import seeds_of_rows
 from solvers.shapes import align
 
-from ..processes.custom import NonlinearProcess
 from ..reverse.reverse import Reverse
 from .settings import Settings
-
-
-@dataclass(frozen=True)
-class Seen(Brownian):
-    r"""Creates a Brownian motion in the clock and the coordinates of a solver.
-
-    Arguments:
-        motion: The motion in the state of the process.
-        clock: The time of the motion from that of the solver.
-        split: The coordinates of a state.
-    """
-
-    motion: Brownian
-    clock: Callable[[Tensor], Tensor]
-    split: Callable[[Tensor], Tensor]
-
-    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
-        w = self.motion.increment(step, self.clock(t0), self.clock(t1))
-        return self.split(w) * self._speed(t0, t1, w).abs().sqrt()
-
-    def increments(
-        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
-    ) -> list[Tensor]:
-        found = self.motion.increments(step, self.clock(t0), self.clock(t1), inside)
-        return [self.split(w) * self._speed(t0, t1, w).abs().sqrt() for w in found]
-
-    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
-        w, area = self.motion.increment_and_integral(step, self.clock(t0), self.clock(t1))
-        speed = self._speed(t0, t1, w)
-        root = speed.abs().sqrt()
-        return self.split(w) * root, self.split(area) * root * speed
-
-    def fresh(self, step: int, k: int) -> Tensor:
-        return self.split(self.motion.fresh(step, k))
-
-    def check(self, times: Tensor) -> None:
-        self.motion.check(self.clock(times))
-
-    def rows(self, index: Tensor) -> "Seen":
-        return replace(self, motion=self.motion.rows(index))
-
-    def _speed(self, t0: Tensor, t1: Tensor, w: Tensor) -> Tensor:
-        r"""How fast the clock of the solver runs, averaged over a step."""
-
-        return align(((t1 - t0) / (self.clock(t1) - self.clock(t0))).to(w), w)
 
 
 @dataclass(frozen=True)
@@ -69,6 +23,7 @@ class Normals(Brownian):
     """
 
     normals: Tensor
+    clocked = False
 
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
         if step >= len(self.normals):
@@ -119,12 +74,7 @@ def see_noise(
         return None
     motion = _motion(x, rows, settings)
     motion = motion if settings.adaptive else motion.on(times)
-    split = (lambda w: w) if reverse.moments is None else reverse.moments.like(x).split
-    process = reverse.model.process
-    free = isinstance(motion, Increments | Normals) or isinstance(process, NonlinearProcess)
-    if free or reverse.clock == "log_snr":  # no clock to translate
-        return motion if reverse.moments is None else Seen(motion, lambda t: t, split)
-    return Seen(motion, process.log_snr, split)
+    return reverse.motion(motion)
 
 
 def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:

@@ -164,12 +164,12 @@ class Stepwise(Generic[R]):
 
 
 @checked
-class Steps(Iterator[Event]):
+class StepByStep(Iterator[Event]):
     r"""Creates an iterator over the steps of a run, which goes on when the next one is asked for.
 
     .. code-block:: python
 
-        steps = ss.Steps(lambda callback: ss.sample(model, 4, steps=10, callback=callback))
+        steps = ss.StepByStep(lambda callback: ss.sample(model, 4, steps=10, callback=callback))
         for event in steps:
             if event.fraction > 0.5:
                 steps.stop()

@@ -118,7 +118,7 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
     reverse = reverse if watch is None else replace(reverse, model=watch)
 
     def finish(solution: Solution) -> Solution:
-        solution = _in_process(solution, reverse, times)
+        solution = reverse.solution(solution, times)
         return solution if len(x) == len(samples) else solution.rows(torch.arange(len(samples)))
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
@@ -164,15 +164,3 @@ def _parameters(model: ScoreModel) -> list[Tensor]:
     bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
     given = [tensor for condition in bound for tensor in leaves(condition)]
     return [p for p in (*model.parameters(), *given) if p.requires_grad]
-
-
-def _in_process(solution: Solution, reverse: Reverse, times: Tensor) -> Solution:
-    r"""A solution in the state and the time of the process; failed rows stopped on the way."""
-
-    path = solution.path
-    if path is not None:
-        path = torch.stack([reverse.leave(X, t) for X, t in zip(path, times, strict=True)])
-    ok = torch.tensor([status == "ok" for status in solution.status])
-    reached = torch.where(ok, times[-1], reverse.to_time(solution.reached))
-    x = reverse.leave(solution.x, reached)
-    return replace(solution, x=x, times=times, reached=reached, path=path)

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..control import Control, Run
 from ..controller import Controller
-from ..network_calls import counting
 from ..noise.brownian import Brownian
 from ..problem import Problem, Sizes
 from ..shapes import align, row_rms, row_where
-from ..solution import Solution
-from ..solver import Control, Method, Step
-from .record import Record
+from ..solver import Solver, Step
+from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step will do
 PATIENCE = 10  # attempts without a finite error: steps that creep up to where a model breaks
@@ -56,48 +55,46 @@ class _Attempt:
     accept: Tensor
 
 
-def adapt(
-    method: Method, problem: Problem, x: Tensor, times: Tensor, control: Control
-) -> Solution:
+def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Run:
     r"""Integrates from the first to the last time in steps that meet the tolerances.
 
     The path at the times between comes from interpolation, not from shorter steps.
     """
 
-    controller = control.controller or Controller()
+    controller, counter, can = control.controller or Controller(), control.counter, method.can
     record, result = Record(problem, x, times, control), x.clone()
     nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
     t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
     span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
-    with counting() as counter:
-        watched = problem.map(counter.watch)
-        if record.spent(method.calls_at_start * problem.cost):
-            record.fail("max_calls", rows, x, t)
-            return record.finish(x)
-        h, memory = method.begin(watched, controller, t, stop, x)
-        if controller.first_step is not None:
-            h = (watched.ahead(t, stop, controller.first_step) - t).abs()
-        record.calls += counter.total
-        price = method.calls_per_step * problem.cost
-        broken = torch.zeros(len(x))
-        front = _Front(
-            watched, rows, t, stop, watched.sizes(stop), h, x, memory, control.noise, broken
-        )
-        while len(front.rows) and not ended:
-            if record.spent(int(record.calls.max()) + price):
-                record.fail("max_calls", front.rows, front.x, front.t)
-                break
-            cost = counter.total
-            done = _attempt(method, front, controller, record)
-            record.calls[front.rows] += counter.total - cost
-            _fill(record, nodes, front, done)
-            _advance(front, done)
-            ended = _tell(record, front, done.accept, times, span)
-            finished = done.accept & done.last
-            result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
-            failed = _retire(record, front, finished, span)
-            if bool((finished | failed).any()):
-                front.keep(~(finished | failed))
+    watched = problem.map(counter.watch)
+    if record.spent(can.calls_at_start * problem.cost):
+        record.fail("max_calls", rows, x, t)
+        return record.finish(x)
+    h, memory = method.begin(watched, controller, t, stop, x)
+    if controller.first_step is not None:
+        h = (watched.ahead(t, stop, controller.first_step) - t).abs()
+    record.calls += counter.total
+    price = can.calls_per_step * problem.cost
+    last, broken = watched.sizes(stop), torch.zeros(len(x))
+    front = _Front(watched, rows, t, stop, last, h, x, memory, control.noise, broken)
+    while len(front.rows) and not ended:
+        if record.spent(int(record.calls.max()) + price):
+            record.fail("max_calls", front.rows, front.x, front.t)
+            break
+        cost = counter.total
+        done = _attempt(method, front, controller, record)
+        record.calls[front.rows] += counter.total - cost
+        _fill(record, nodes, front, done)
+        _advance(front, done)
+        told = control.callback is not None and bool(done.accept.any())
+        if told and record.due(fraction := _fraction(front, span)):
+            event = record.event(fraction, front.t, front.x, front.rows)
+            ended = says_stop((yield event))
+        finished = done.accept & done.last
+        result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
+        failed = _retire(record, front, finished, span)
+        if bool((finished | failed).any()):
+            front.keep(~(finished | failed))
     if ended:
         record.stop(front.rows, front.x, front.t)
     if record.path is not None:
@@ -106,8 +103,8 @@ def adapt(
     return record.finish(result)
 
 
-def _attempt(method: Method, front: _Front, controller: Controller, record: Record) -> _Attempt:
-    left = front.stop - front.t
+def _attempt(method: Solver, front: _Front, controller: Controller, record: Record) -> _Attempt:
+    can, left = method.can, front.stop - front.t
     reach = front.problem.ahead(front.t, front.stop, controller.max_step) - front.t
     front.h = front.h.minimum(reach.abs())
     last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
@@ -118,12 +115,12 @@ def _attempt(method: Method, front: _Front, controller: Controller, record: Reco
     ends = front.problem.sizes(torch.stack([front.t, t1]))
     allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
     ratio = row_rms(step.error.detach() / allowed)
-    accept = ratio <= method.caution.accept  # not where it is NaN
+    accept = ratio <= can.caution.accept  # not where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
-    order = torch.as_tensor(method.order if step.order is None else step.order)
-    factor = method.caution.factor(ratio, order)
+    order = torch.as_tensor(can.order if step.order is None else step.order)
+    factor = can.caution.factor(ratio, order)
     for error, rival in step.rivals:
-        other = method.caution.factor(row_rms(error.detach() / allowed), rival.clamp(min=1))
+        other = can.caution.factor(row_rms(error.detach() / allowed), rival.clamp(min=1))
         possible = (rival > 0) & ratio.isfinite() & (accept | (rival <= order))
         better = possible & (other > factor)
         factor, order = torch.where(better, other, factor), torch.where(better, rival, order)
@@ -157,12 +154,9 @@ def _where(condition: Tensor, new: Any, old: Any) -> Any:
     return type(new)(*(_where(condition, a, b) for a, b in zip(new, old, strict=True)))
 
 
-def _tell(record: Record, front: _Front, accept: Tensor, times: Tensor, span: Tensor) -> bool:
-    if record.control.callback is None or not bool(accept.any()):
-        return False
+def _fraction(front: _Front, span: Tensor) -> float:
     left = (front.stop - front.t).abs() / span[front.rows]
-    fraction = 1 - left.sum().item() / len(record.status)
-    return record.tell(fraction, front.t, front.x, front.rows)
+    return 1 - left.sum().item() / len(span)
 
 
 def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:

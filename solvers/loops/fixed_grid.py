@@ -4,56 +4,54 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..network_calls import counting
+from ..control import Control, Run
 from ..problem import Problem
 from ..shapes import row_finite
-from ..solution import Solution
-from ..solver import Control, Method
-from .record import Record
+from ..solver import Solver
+from .record import Record, says_stop
 
 CHECK_EVERY = 8  # steps between looks at the state, each of which waits for a device
 
 
-def march(
-    method: Method, problem: Problem, x: Tensor, times: Tensor, control: Control
-) -> Solution:
+def march(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Run:
     r"""Takes one step per interval of the grid.
 
     The state is checked every few steps and at the end. If it is no longer finite, the steps
     since the last check are taken again one by one, to find which samples failed, and when.
     """
 
-    dtype = x.dtype
+    dtype, counter, can = x.dtype, control.counter, method.can
     x, memory = method.resume(x, control.companion)
     record = Record(problem, x, times, control)
-    with counting() as counter:
-        plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
-        i, every = 0, CHECK_EVERY
-        saved, told, before, known = (i, x, memory), 0, 0, 0
-        while i < len(plan) and record.any_alive:
-            price = method.calls_per_step if i else max(method.calls(1), method.calls_per_step)
-            cost = max(price * problem.cost, counter.total - before)
-            if record.spent(counter.total + cost):
-                _stop(record, x, i, counter.total)
-                break
-            before = counter.total
-            start = control.seam(i, x) if control.seam and i else x
-            x, memory = method.step(plan[i], start, memory, control.noise)[:2]
-            i += 1
-            if i % every == 0 or i == len(plan):
-                bad = record.alive & ~row_finite(x)
-                if bool(bad.any()) and every > 1:
-                    (i, x, memory), every = saved, 1
-                    counter.total = before = known  # what is taken again costs nobody twice
-                    continue
-                _fail(record, bad, saved[1], i, counter.total, method.limit)
-                saved, known = (i, x, memory), counter.total
-                every = CHECK_EVERY if bool(bad.any()) else every
-            if i > told:
-                told = i
-                if record.keep(i, x, counter.total):
+    plan = method.plan(problem.map(counter.watch), times[:-1], times[1:], x)
+    price, i, every = max(method.calls(1), can.calls_per_step), 0, CHECK_EVERY
+    saved, told, before, known = (i, x, memory), 0, 0, 0
+    while i < len(plan) and record.any_alive:
+        cost = max(price * problem.cost, counter.total - before)
+        if record.spent(counter.total + cost):
+            _stop(record, x, i, counter.total)
+            break
+        before, price = counter.total, can.calls_per_step
+        start = control.seam(i, x) if control.seam and i else x
+        x, memory = method.step(plan[i], start, memory, control.noise)[:2]
+        i += 1
+        if i % every == 0 or i == len(plan):
+            bad = record.alive & ~row_finite(x)
+            if bool(bad.any()) and every > 1:
+                (i, x, memory), every = saved, 1
+                counter.total = before = known  # what is taken again costs nobody twice
+                continue
+            _fail(record, bad, saved[1], i, counter.total, can.limit)
+            saved, known = (i, x, memory), counter.total
+            every = CHECK_EVERY if bool(bad.any()) else every
+        if i > told:
+            told = i
+            record.keep(i, x)
+            if record.due(i / len(plan)):
+                record.count(counter.total, i)
+                if says_stop((yield record.event(i / len(plan), times[i], x))):
                     break
-        record.count(counter.total, i)
+    record.count(counter.total, i)
     if i < len(plan) and record.any_alive:
         rows = record.alive.nonzero()[:, 0]
         record.stop(rows, x[rows.to(x.device)], _at(times[i], rows))

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..control import Control, Event
 from ..errors import Failure, SolverError
 from ..problem import Problem
 from ..shapes import align
 from ..solution import Solution
-from ..solver import Control, Event
 
 
-def _says_stop(answer: object) -> bool:
+def says_stop(answer: object) -> bool:
     r"""Whether a callback returned a truth value, and it is true; other answers mean nothing."""
 
     if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.numel() > 1:
@@ -41,45 +41,35 @@ class Record:
         if self.path is not None:
             self.path[0] = x
 
-    def tell(
-        self,
-        fraction: float,
-        time: Tensor,
-        x: Tensor,
-        rows: Tensor | None = None,
-        counts: tuple[int, int] | None = None,
-    ) -> bool:
-        r"""Tells the callback, if there is one and it is due, about accepted steps.
+    def due(self, fraction: float) -> bool:
+        r"""Whether somebody is to be told that a share of the run is done."""
+
+        control, now = self.control, monotonic()
+        if control.callback is None or (fraction < 1 and now < self.told + control.pause):
+            return False
+        self.told = now
+        return True
+
+    def event(self, fraction: float, time: Tensor, x: Tensor, rows: Tensor | None = None) -> Event:
+        r"""Returns what is told about accepted steps.
 
         Arguments:
             fraction: The share of the run that is done.
             time: The times of the states.
             x: The states.
             rows: The samples that they belong to. By default, all.
-            counts: The calls and steps of all samples that are still under way, to be written down.
-
-        Returns:
-            Whether to stop.
         """
 
-        callback, now = self.control.callback, monotonic()
-        if callback is None or (fraction < 1 and now < self.told + self.control.pause):
-            return False
-        self.told = now
-        if counts is not None:
-            self.count(*counts)
         calls = self.calls if rows is None else self.calls[rows]
-        return _says_stop(callback(Event(fraction, time, x, rows, calls.clone())))
+        return Event(fraction, time, x, rows, calls.clone())
 
-    def keep(self, step: int, x: Tensor, calls: int) -> bool:
-        r"""Keeps the state after a step of the grid, if asked for, and tells the callback."""
+    def keep(self, step: int, x: Tensor) -> None:
+        r"""Keeps the state after a step of the grid, if asked for."""
 
         if self.path is not None:
             self.path[step] = x
             if not self.all_alive:  # a sample that failed has no path from there on
                 self.path[step, ~self.alive.to(x.device)] = torch.nan
-        fraction = step / (len(self.times) - 1)
-        return self.tell(fraction, self.times[step], x, counts=(calls, step))
 
     def count(self, calls: int, steps: int) -> None:
         r"""Writes down the calls and steps of all samples that are still under way."""

@@ -18,18 +18,18 @@ References:
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..abilities import Abilities
 from ..controller import Caution, Controller
-from ..loops.stepper import Stepper
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import align
-from ..solver import Step
+from ..solver import Solver, Step
 from .weights import quadrature
 
 FIRST = 0.05  # of the span: the first step, which is refused where it is too large
@@ -50,7 +50,7 @@ class _Memory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdaptiveAdams(Stepper):
+class AdaptiveAdams(Solver):
     r"""Creates the adaptive exponential Adams method.
 
     Arguments:
@@ -65,12 +65,6 @@ class AdaptiveAdams(Stepper):
     highest: int = 6
     form: str = "isotropic"
     stochastic: bool = False
-    solves = SemiLinear
-    adaptive = True
-    fixed = False
-    calls_per_step = 1
-    calls_at_start = 1
-    caution = Caution(safety=0.7, growth=2.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,13 +74,21 @@ class AdaptiveAdams(Stepper):
                 "use 'isotropic', 'data' or 'noise'."
             )
 
-    @property
-    def takes_eta(self) -> bool:  # type: ignore[override]
-        return self.stochastic
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return 1 if self.stochastic else self.highest
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            SemiLinear,
+            order=1 if self.stochastic else self.highest,
+            calls_per_step=1,
+            one_step=False,
+            stochastic=self.stochastic,
+            takes_eta=self.stochastic,
+            adaptive=True,
+            fixed=False,
+            form=self.form,
+            caution=Caution(safety=0.7, growth=2.0),
+            calls_at_start=1,
+        )
 
     def begin(
         self, problem: SemiLinear, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor

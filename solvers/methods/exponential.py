@@ -16,16 +16,17 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, factors
-from ..solver import Step
+from ..solver import Solver, Step
 from .weights import Rule, exact, weights
 
 MOST = 4  # values: more of them are never better on the grids of use
@@ -48,7 +49,7 @@ class _Memory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExponentialMultistep(Stepper):
+class ExponentialMultistep(Solver):
     r"""Creates the exponential multistep method of some rules.
 
     Its first steps have fewer values. The global error is of the stated order once these steps are
@@ -85,8 +86,6 @@ class ExponentialMultistep(Stepper):
     lower_order_final: bool = False
     analytic_first: bool = False
     scales: tuple[Sequence[Scalar], ...] = ()
-    solves = SemiLinear
-    calls_per_step = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,17 +97,19 @@ class ExponentialMultistep(Stepper):
                 "data from the first step; leave it out."
             )
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        if self.stochastic:
-            return 1
-        return self.known_order or self.values + bool(self.corrector)
-
-    @property
-    def cold_order(self) -> int:
-        r"""The order on an even grid, which the first steps cap."""
-
-        return min(self.order, 3 if self.corrector else 2)
+    @cached_property
+    def can(self) -> Abilities:
+        order = self.known_order or self.values + bool(self.corrector)
+        return Abilities(
+            SemiLinear,
+            order=1 if self.stochastic else order,
+            calls_per_step=1,
+            cap=3 if self.corrector else 2,
+            one_step=self.values == 1 and not self.corrector,
+            stochastic=self.stochastic,
+            profile=self.profile,
+            form=self.form,
+        )
 
     def calls(self, steps: int) -> int:
         return steps * self.calls_per_step - self.analytic_first

@@ -17,13 +17,14 @@ References:
     | https://doi.org/10.1137/10078356X
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import Problem, SemiLinear
 from ..shapes import Scalar, factors
@@ -33,13 +34,13 @@ RIDGE = 1e-12  # relative to the squares of the residuals, where they are linear
 
 
 class _Plan(NamedTuple):
-    there: Any
-    back: Any
+    there: object
+    back: object
     decay: Scalar
 
 
 @dataclass(frozen=True)
-class FixedPoint(Stepper):
+class FixedPoint(Solver):
     r"""Creates the inverse of a method whose steps need no memory.
 
     Arguments:
@@ -51,11 +52,10 @@ class FixedPoint(Stepper):
     """
 
     name: str
-    method: Stepper
+    method: Solver
     iterations: int = 5
     depth: int = 0
     average: int = 1
-    takes_eta = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,34 +66,23 @@ class FixedPoint(Stepper):
                     f"{self.iterations}, but is {getattr(self, name)}."
                 )
 
-    @property
-    def solves(self) -> type[Problem]:  # type: ignore[override]
-        return self.method.solves
-
-    @property
-    def form(self) -> str:  # type: ignore[override]
-        return self.method.form
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.method.order
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.method.calls_per_step * (1 + self.iterations)
+    @cached_property
+    def can(self) -> Abilities:
+        cost = self.method.calls_per_step * (1 + self.iterations)
+        return replace(self.method.can, calls_per_step=cost, takes_eta=False, adaptive=False)
 
     @property
     def undone_by(self) -> Solver:
         return self.method
 
-    def plan(self, problem: Any, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+    def plan(self, problem: Problem, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         there, back = self.method.plan(problem, t0, t1, x), self.method.plan(problem, t1, t0, x)
         decay: list[Scalar] = [1.0] * len(there)
         if isinstance(problem, SemiLinear):
             decay = factors(problem.linear.decay(t1, t0), x)
         return [_Plan(*column) for column in zip(there, back, decay, strict=True)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Plan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         z = self.method.step(plan.there, x, None, None).x
         iterates: list[Tensor] = []
         residuals: list[Tensor] = []

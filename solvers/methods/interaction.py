@@ -15,16 +15,17 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..errors import SolverError
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
+from ..chart import Chart
+from ..control import Control, Run
 from ..problem import ODE, Linear, Problem, SemiLinear, StateField
 from ..shapes import Scalar, factors
-from ..solution import Solution
-from ..solver import Control, Event, Solver
+from ..solver import Loop, Solver
 
 # The variables: a function of the linear part and the clock that rises with it, its inverse, and the
 # change of the clock with it.
@@ -62,12 +63,10 @@ class Interaction(Solver):
     """
 
     name: str
-    method: Stepper
+    method: Solver
     form: str = "data"
     variable: str = "clock"
     block: int = 0
-    solves = SemiLinear
-    takes_eta = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.block, int) or not 0 <= self.block <= LARGEST_BLOCK:
@@ -76,100 +75,87 @@ class Interaction(Solver):
                 f"but is {self.block}."
             )
 
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.method.order
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.method.calls_per_step
-
-    @property
-    def reversible(self) -> bool:  # type: ignore[override]
-        return self.method.reversible
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.method.exact
-
-    @property
-    def severed(self) -> str:  # type: ignore[override]
-        return self.method.severed
+    @cached_property
+    def can(self) -> Abilities:
+        return replace(
+            self.method.can,
+            solves=SemiLinear,
+            unstable="",  # its clock is not stiff without the linear part
+            takes_eta=False,
+            adaptive=False,
+            form=self.form,
+            block=self.block,
+        )
 
     def calls(self, steps: int) -> int:
         return self.method.calls(steps)
 
-    def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
+    def integrate(
+        self, problem: Problem, x: Tensor, times: Tensor, control: Control, loop: Loop
+    ) -> Run:
         assert isinstance(problem, SemiLinear)
-        picture = _Picture(problem, self.variable, times.amin(0), times.amax(0))
-        callback = control.callback
-        if callback is not None:
-            told = callback
-            control = replace(control, callback=lambda event: told(picture.event(event)))
-        y, v = picture.enter(x, times[0]), picture.to_variable(times)
-        try:
-            solution = self.method.integrate(picture.ode(), y, v, control)
-        except SolverError as error:
-            known = error.solution and picture.solution(error.solution, times)
-            raise SolverError(error.failure, known) from None
-        return picture.solution(solution, times)
+        chart = Lawson(problem, self.variable, times.amin(0), times.amax(0))
+        y, v = chart.enter(x, times[0]), chart.to_clock(times)
+        inside = self.method.integrate(chart.problem(), y, v, control, loop)
+        return (yield from chart.run(inside, times))
 
 
 @dataclass(frozen=True)
-class _Picture:
-    r"""The coordinates and the variable of one run."""
+class Lawson(Chart):
+    r"""Creates the coordinates :math:`y = \Phi(t, r) \, x` and the variable v(t) of one run.
 
-    problem: SemiLinear
+    .. math:: dy = \Phi(t, r) B(t) \, N(t, x) \, \frac{dt}{dv} \, dv
+
+    Arguments:
+        semi_linear: The problem.
+        variable: The name of the variable.
+        reference: The least of its times, r, with shape () or (B,).
+        last: The greatest.
+    """
+
+    semi_linear: SemiLinear
     variable: str
-    reference: Tensor  # the first time, r, with shape () or (B,)
+    reference: Tensor
     last: Tensor
 
-    def ode(self) -> ODE:
-        problem = self.problem
+    def problem(self) -> ODE:
+        known = self.semi_linear
         return ODE(
             lambda v, y: self._fields(v.reshape(1, *v.shape[:1]), y)[0](y),
             tabulate=self._fields,
-            rows=lambda index: replace(self, problem=problem.subset(index)).ode(),  # type: ignore[arg-type]
-            describe=lambda v: problem.describe(float(self.to_clock(torch.tensor(v).double()))),
-            cost=problem.cost,
+            rows=self._rows,
+            describe=lambda v: known.describe(float(self.to_time(torch.tensor(v).double()))),
+            cost=known.cost,
         )
 
-    def to_variable(self, clock: Tensor) -> Tensor:
-        return VARIABLES[self.variable][0](self.problem.linear, clock)
+    def to_clock(self, time: Tensor) -> Tensor:
+        return VARIABLES[self.variable][0](self.semi_linear.linear, time)
 
-    def to_clock(self, v: Tensor) -> Tensor:
-        clock = VARIABLES[self.variable][1](self.problem.linear, v)
-        return clock.clamp(self.reference, self.last)
+    def to_time(self, clock: Tensor) -> Tensor:
+        time = VARIABLES[self.variable][1](self.semi_linear.linear, clock)
+        return time.clamp(self.reference, self.last)
 
-    def enter(self, x: Tensor, clock: Tensor) -> Tensor:
-        [factor] = factors(self.problem.linear.decay(clock, self.reference)[None], x)
+    def enter(self, x: Tensor, time: Tensor) -> Tensor:
+        [factor] = factors(self.semi_linear.linear.decay(time, self.reference)[None], x)
         return x * factor
 
-    def leave(self, y: Tensor, clock: Tensor) -> Tensor:
-        [factor] = factors(self.problem.linear.decay(self.reference, clock)[None], y)
+    def leave(self, y: Tensor, time: Tensor) -> Tensor:
+        [factor] = factors(self.semi_linear.linear.decay(self.reference, time)[None], y)
         return y * factor
 
-    def event(self, event: Event) -> Event:
-        clock = self.to_clock(event.time)
-        return event._replace(time=clock, x=self.leave(event.x, clock))
+    def _rows(self, index: Tensor) -> ODE:
+        some = self.semi_linear.subset(index)
+        assert isinstance(some, SemiLinear)
+        return replace(self, semi_linear=some).problem()
 
-    def solution(self, solution: Solution, times: Tensor) -> Solution:
-        path = solution.path
-        if path is not None:
-            path = torch.stack([self.leave(y, t) for y, t in zip(path, times, strict=True)])
-        ok = torch.tensor([status == "ok" for status in solution.status])
-        reached = torch.where(ok, times[-1], self.to_clock(solution.reached))
-        x = self.leave(solution.x, reached)
-        return replace(solution, x=x, times=times, reached=reached, path=path)
-
-    def _fields(self, v: Tensor, y: Tensor) -> Sequence[StateField]:
-        linear, r, clock = self.problem.linear, self.reference, self.to_clock(v)
-        pace = VARIABLES[self.variable][2](linear, clock)[..., None]
-        rise = factors(linear.weight(clock, r, r) * pace, y)
-        out = factors(linear.decay(r, clock), y)
+    def _fields(self, clock: Tensor, y: Tensor) -> Sequence[StateField]:
+        linear, r, time = self.semi_linear.linear, self.reference, self.to_time(clock)
+        pace = VARIABLES[self.variable][2](linear, time)[..., None]
+        rise = factors(linear.weight(time, r, r) * pace, y)
+        out = factors(linear.decay(r, time), y)
 
         def bind(field: StateField, rise: Scalar, out: Scalar) -> StateField:
             return lambda y: rise * field(y * out)
 
-        columns = zip(self.problem.at(clock, y), rise, out, strict=True)
+        columns = zip(self.semi_linear.at(time, y), rise, out, strict=True)
         return [bind(*column) for column in columns]

@@ -16,22 +16,23 @@ References:
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, align, scalars
-from ..solver import Step
+from ..solver import Solver, Step
 
 RARE = 4.0  # standard noise is longer than the root of its dimension and this with a probability below exp(-8)
 
 
 class _Plan(NamedTuple):
-    inner: Any
+    inner: object
     noise_std: Scalar
     number: int
     t0: Tensor
@@ -40,7 +41,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Renoised(Stepper):
+class Renoised(Solver):
     r"""Abstract method that adds noise to the steps of another, which has none.
 
     Arguments:
@@ -49,18 +50,21 @@ class Renoised(Stepper):
     """
 
     name: str
-    inner: Stepper
-    solves = SemiLinear
-    stochastic = True
-    order = 1
+    inner: Solver
 
-    @property
-    def form(self) -> str:  # type: ignore[override]
-        return self.inner.form
+    @cached_property
+    def can(self) -> Abilities:
+        return self._abilities(self.inner.calls_per_step)
 
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.inner.calls_per_step
+    def _abilities(self, cost: int, own_noise: bool = False) -> Abilities:
+        return Abilities(
+            SemiLinear,
+            order=1,
+            calls_per_step=cost,
+            stochastic=True,
+            own_noise=own_noise,
+            form=self.inner.form,
+        )
 
     def _plans(
         self, problem: SemiLinear, ends: tuple[Tensor, Tensor], inner: tuple[Tensor, Tensor],
@@ -109,11 +113,11 @@ class Recurrent(Ancestral):
     """
 
     repeats: int = 5
-    one_normal = False
 
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.repeats * self.inner.calls_per_step
+    @cached_property
+    def can(self) -> Abilities:
+        known = self._abilities(self.repeats * self.inner.calls_per_step, own_noise=True)
+        return replace(known, one_normal=False)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear = problem.linear
@@ -149,7 +153,11 @@ class Churn(Renoised):
     low: float = 0.05
     high: float = 50.0
     noise: float = 1.003
-    takes_eta = False
+
+    @cached_property
+    def can(self) -> Abilities:
+        known = self._abilities(self.inner.calls_per_step, own_noise=True)
+        return replace(known, takes_eta=False)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear, gamma = problem.linear, min(self.amount / (len(t0) + 1), math.sqrt(2) - 1)
@@ -173,14 +181,14 @@ def _noised(x: Tensor, plan: _Plan, noise: Brownian | None) -> Tensor:
 
 
 class _LangevinPlan(NamedTuple):
-    inner: Any
+    inner: object
     field: StateField
     level: Scalar
     number: int
 
 
 @dataclass(frozen=True)
-class Langevin(Stepper):
+class Langevin(Solver):
     r"""Creates steps of Langevin dynamics at the end of each step of another method.
 
     They leave the law at a time as it is, but for the error of a step of finite size,
@@ -204,22 +212,22 @@ class Langevin(Stepper):
     """
 
     name: str
-    inner: Stepper | None
+    inner: Solver | None
     corrections: int = 1
     ratio: float = 0.16
     tau: float | None = None
-    solves = SemiLinear
-    stochastic = True
-    order = 1
-    one_normal = False
 
-    @property
-    def takes_eta(self) -> bool:  # type: ignore[override]
-        return self.inner is not None
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return self.corrections + (self.inner.calls_per_step if self.inner else 0)
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            SemiLinear,
+            order=1,
+            calls_per_step=self.corrections + (self.inner.calls_per_step if self.inner else 0),
+            stochastic=True,
+            one_normal=False,
+            takes_eta=self.inner is not None,
+            own_noise=True,
+        )
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_LangevinPlan]:
         inner = self.inner.plan(problem, t0, t1, x) if self.inner else [None] * len(t0)
@@ -227,7 +235,7 @@ class Langevin(Stepper):
         columns = zip(inner, problem.at(t1, x), levels, range(len(t0)), strict=True)
         return [_LangevinPlan(*column) for column in columns]
 
-    def step(self, plan: _LangevinPlan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _LangevinPlan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         if self.inner is not None:
             x, memory = self.inner.step(plan.inner, x, memory, noise)[:2]
         for k in range(self.corrections):

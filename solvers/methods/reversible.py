@@ -12,29 +12,30 @@ References:
     | https://arxiv.org/abs/2410.11648
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import ODE, StateField
 from ..shapes import Scalar, row_where, scalars
-from ..solver import Step
+from ..solver import Solver, Step
 from .runge_kutta import RungeKutta, Tableau
 
 CHANGED = 1e-5  # relative: more than rounding does to a state
+Pair = (
+    tuple[Tensor, ...] | None
+)  # the second state and what else is known of it; none at the start
 
 
-class Reversible(Stepper):
+class Reversible(Solver):
     r"""Abstract solver whose steps can be undone. Its memory starts with the second state."""
 
-    reversible = True
-    takes_eta = False
-
-    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Pair]:
         if companion is None:
             return x, None
         if companion.shape != (len(x), 2, *x.shape[1:]):
@@ -51,8 +52,8 @@ class Reversible(Stepper):
             )
         return known.clone(), (other.clone(),)
 
-    def carry(self, x: Tensor, memory: Any) -> Tensor:
-        return torch.stack([x, memory[0]], dim=1)
+    def carry(self, x: Tensor, memory: Pair) -> Tensor:
+        return torch.stack([x, x if memory is None else memory[0]], dim=1)
 
 
 class _Ends(NamedTuple):
@@ -79,36 +80,34 @@ class ReversibleHeun(Reversible):
 
     name: str = "reversible_heun"
     bits: int | None = None
-    solves = ODE
-    order = 2
-    calls_per_step = 1
 
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        return self.bits is not None
-
-    @property
-    def limit(self) -> str:  # type: ignore[override]
+    @cached_property
+    def can(self) -> Abilities:
+        smooth = Abilities(
+            ODE,
+            order=2,
+            calls_per_step=1,
+            one_step=False,
+            unstable="in stiff clocks",
+            takes_eta=False,
+            reversible=True,
+        )
         if self.bits is None:
-            return ""
-        return (
+            return smooth
+        limit = (
             f" (or beyond the {2.0 ** (51 - self.bits):.2g} that the lattice holds; 'lattice_heun_isotropic' and "
             "'reversible_heun' reach further)"
         )
-
-    @property
-    def severed(self) -> str:  # type: ignore[override]
-        if self.bits is None:
-            return ""
-        return (
+        severed = (
             "which rounds each step to a lattice, and a rounded number has the derivative 0; use "
             "'reversible_heun', the same without the lattice, or 'heun'"
         )
+        return replace(smooth, exact=True, limit=limit, severed=severed)
 
     def calls(self, steps: int) -> int:
         return steps + 1
 
-    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Any]:
+    def resume(self, x: Tensor, companion: Tensor | None) -> tuple[Tensor, Pair]:
         if self.bits is None:
             return super().resume(x, companion)
         return super().resume(self._rounded(x.double()), companion)
@@ -125,10 +124,9 @@ class ReversibleHeun(Reversible):
         columns = scalars(h / 2, x), fields[:-1], fields[1:]
         return [_Ends(*column) for column in zip(*columns, strict=True)]
 
-    def step(self, plan: _Ends, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Ends, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         other = x if memory is None else memory[0]
-        known = memory is not None and len(memory) == 2
-        force = memory[1] if known else plan.first(other)
+        force = memory[1] if memory is not None and len(memory) == 2 else plan.first(other)
         rise = self._rounded(plan.h * force)
         other = 2 * x - other + 2 * rise
         force = plan.last(other)
@@ -152,8 +150,8 @@ class ReversibleHeun(Reversible):
 
 class _Coupled(NamedTuple):
     rises: bool
-    there: Any  # the plan of the step from its start
-    back: Any  # that of the step from its end
+    there: object  # the plan of the step from its start
+    back: object  # that of the step from its end
 
 
 @dataclass(frozen=True)
@@ -174,15 +172,17 @@ class McCallumFoster(Reversible):
     name: str
     tableau: Tableau
     coupling: float = 0.999
-    solves = ODE
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.tableau.order
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return 2 * len(self.tableau.b)
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            ODE,
+            order=self.tableau.order,
+            calls_per_step=2 * len(self.tableau.b),
+            one_step=False,
+            takes_eta=False,
+            reversible=True,
+        )
 
     def plan(self, problem: ODE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Coupled]:
         method, rises = RungeKutta(self.tableau), not bool((t1 < t0).any())
@@ -190,11 +190,12 @@ class McCallumFoster(Reversible):
         there, back = method.plan(problem, low, high, x), method.plan(problem, high, low, x)
         return [_Coupled(rises, *ends) for ends in zip(there, back, strict=True)]
 
-    def step(self, plan: _Coupled, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
-        method, kappa = RungeKutta(self.tableau), self.coupling
+    def step(self, plan: _Coupled, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
+        method: Solver = RungeKutta(self.tableau)
+        kappa = self.coupling
         other = x if memory is None else memory[0]
 
-        def moved(part: Any, state: Tensor) -> Tensor:
+        def moved(part: object, state: Tensor) -> Tensor:
             return method.step(part, state, None, None).x - state
 
         if plan.rises:

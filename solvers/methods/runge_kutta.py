@@ -2,16 +2,17 @@ r"""Explicit Runge-Kutta methods: a method is a tableau, and one step serves the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import ODE, StateField
 from ..shapes import Scalar, scalars
-from ..solver import Step
+from ..solver import Solver, Step
 
 
 @dataclass(frozen=True)
@@ -65,30 +66,27 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RungeKutta(Stepper):
+class RungeKutta(Solver):
     r"""Creates the explicit Runge-Kutta method of a tableau.
 
     It follows a grid, or meets tolerances if the tableau has an embedded method.
     """
 
     tableau: Tableau
-    solves = ODE
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return self.tableau.name
 
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return self.tableau.order
-
-    @property
-    def adaptive(self) -> bool:  # type: ignore[override]
-        return self.tableau.b_low is not None
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return len(self.tableau.b) - self.tableau.first_same_as_last
+    @cached_property
+    def can(self) -> Abilities:
+        tableau = self.tableau
+        return Abilities(
+            ODE,
+            order=tableau.order,
+            calls_per_step=len(tableau.b) - tableau.first_same_as_last,
+            adaptive=tableau.b_low is not None,
+        )
 
     def calls(self, steps: int) -> int:
         return steps * self.calls_per_step + self.tableau.first_same_as_last

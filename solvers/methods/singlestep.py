@@ -10,20 +10,21 @@ References:
     | https://arxiv.org/abs/2206.00927
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..abilities import Abilities
 from ..controller import Caution, Controller
-from ..loops.stepper import Stepper
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, add_product, factors
-from ..solver import Step
+from ..solver import Solver, Step
 from .weights import Rule, exact, midpoint, weights
 
 
@@ -81,7 +82,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExponentialRungeKutta(Stepper):
+class ExponentialRungeKutta(Solver):
     r"""Creates the exponential Runge-Kutta method of some stages.
 
     Arguments:
@@ -101,30 +102,23 @@ class ExponentialRungeKutta(Stepper):
     stochastic: bool = False
     ending: tuple[Stages, ...] = ()
     adaptive: bool = False
-    solves = SemiLinear
-    one_normal = False
-    calls_at_start = 0
-    caution = Caution(accept=1.9, smooth=True)
 
-    @property
-    def cold_order(self) -> float:
-        return min(self.order, 2) if self.ending else self.order  # which the last steps cap
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return 1 if self.stochastic else self.stages.order
-
-    @property
-    def takes_eta(self) -> bool:  # type: ignore[override]
-        return not self.adaptive  # its error estimate knows of no noise
-
-    @property
-    def fixed(self) -> bool:  # type: ignore[override]
-        return not self.adaptive
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return len(self.stages.places)
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            SemiLinear,
+            order=1 if self.stochastic else self.stages.order,
+            calls_per_step=len(self.stages.places),
+            cap=min((1 + stages.order for stages in self.ending), default=math.inf),
+            stochastic=self.stochastic,
+            one_normal=False,
+            takes_eta=not self.adaptive,  # its error estimate knows of no noise
+            adaptive=self.adaptive,
+            fixed=not self.adaptive,
+            form=self.form,
+            caution=Caution(accept=1.9, smooth=True),
+            calls_at_start=0,
+        )
 
     def calls(self, steps: int) -> int:
         return sum(len(stages.places) for stages in self._each(steps))

@@ -8,16 +8,17 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SDE, StateField
 from ..shapes import Scalar, add_product, scalars
-from ..solver import Step
+from ..solver import Solver, Step
 from .runge_kutta import Tableau
 
 Noise = tuple[tuple[float, float, float], ...]
@@ -70,28 +71,24 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StochasticRungeKutta(Stepper):
+class StochasticRungeKutta(Solver):
     r"""Creates the Runge-Kutta method of a tableau with noise."""
 
     tableau: NoisyTableau
-    solves = SDE
-    stochastic = True
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return self.tableau.drift.name
 
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.tableau.order
-
-    @property
-    def one_normal(self) -> bool:  # type: ignore[override]
-        return not self.tableau.integral
-
-    @property
-    def calls_per_step(self) -> int:  # type: ignore[override]
-        return len(self.tableau.drift.b)
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            SDE,
+            order=self.tableau.order,
+            calls_per_step=len(self.tableau.drift.b),
+            stochastic=True,
+            one_normal=not self.tableau.integral,
+        )
 
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         def at(c: float) -> Tensor:

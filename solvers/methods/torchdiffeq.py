@@ -14,23 +14,26 @@ References:
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..abilities import Abilities
+from ..control import Control, Run
 from ..controller import Controller
 from ..errors import SolverError
-from ..loops.record import Record
+from ..loops.record import Record, says_stop
 from ..network_calls import Counter, counting
 from ..problem import ODE, Problem, Sizes
 from ..shapes import row_finite, row_rms
 from ..solution import Solution
-from ..solver import Control, Solver
+from ..solver import Loop, Solver
 
 ONCE = 1e30  # tolerance of implicit ones' iteration, whose end would be that of the whole batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
+FIRST = 2  # steps of rk4, with four calls each, that Adams methods start with
 
 
 class _Stop(RuntimeError):
@@ -49,7 +52,7 @@ class _Once(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # as under create_graph=True
             raise ValueError(
                 "grad='adjoint' has first derivatives alone, so create_graph=True has no effect on them; for "
@@ -128,7 +131,10 @@ class _Field:
         self.told, time = self.time, torch.tensor(self.time, dtype=torch.float64)
         fraction = (self.time - self.first) / (self.last - self.first)
         self.record.calls[:] = self.counter.total
-        if self.record.tell(fraction, time, x):
+        callback = self.record.control.callback
+        if callback is None or not self.record.due(fraction):
+            return
+        if says_stop(callback(self.record.event(fraction, time, x))):
             raise _Stop("stopped", self.time)
 
     def _callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
@@ -157,44 +163,56 @@ class Torchdiffeq(Solver):
     adaptive: bool = False
     even: bool = False
     solo: bool = False
-    solves = ODE
-    adjoint = True
 
-    @property
-    def severed(self) -> str:  # type: ignore[override]
-        return (
-            "which leaves torch for scipy; use grad='adjoint', or 'torchdiffeq/dopri5'"
-            if self.solo
-            else ""
+    @cached_property
+    def can(self) -> Abilities:
+        leaves = "which leaves torch for scipy; use grad='adjoint', or 'torchdiffeq/dopri5'"
+        return Abilities(
+            ODE,
+            order=self.order,
+            calls_per_step=self.calls_per_step,
+            one_step=not self.even,
+            adaptive=self.adaptive,
+            fixed=not self.adaptive,
+            even=self.even,
+            stepwise=False,
+            adjoint=True,
+            severed=leaves if self.solo else "",
         )
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"torchdiffeq/{self.method}"
 
-    @property
-    def fixed(self) -> bool:  # type: ignore[override]
-        return not self.adaptive
+    def calls(self, steps: int) -> int:
+        first = min(steps, FIRST) if self.even else 0
+        return 4 * first + (steps - first) * self.calls_per_step
 
-    def integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
+    def integrate(
+        self, problem: Problem, x: Tensor, times: Tensor, control: Control, loop: Loop
+    ) -> Run:
+        yield from ()  # its steps are not ours to wait between
+        return self._integrate(problem, x, times, control)
+
+    def _integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         if times.ndim > 1:
             raise ValueError(
                 f"{self} has one time for all samples; pass times of shape (n + 1,), or use a native "
                 "solver, such as 'dopri5'."
             )
         if not self.solo:
-            return self._integrate(problem, x, times, control)
+            return self._at_once(problem, x, times, control)
         parts = []
         for row in torch.arange(len(x))[:, None]:
             part = problem.subset(row), x[row.to(x.device)]
             try:
-                parts.append(self._integrate(*part, times, control))
+                parts.append(self._at_once(*part, times, control))
             except SolverError as error:
                 failure = replace(error.failure, samples=(int(row),))
                 raise SolverError(failure, error.solution) from None
         return Solution.stack(parts)
 
-    def _integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
+    def _at_once(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
         from torchdiffeq import odeint, odeint_adjoint
         from torchdiffeq._impl.odeint import SOLVERS
 
@@ -295,8 +313,8 @@ METHODS = (
     Torchdiffeq("heun3", order=3, calls_per_step=3),
     Torchdiffeq("rk4", order=4, calls_per_step=4),
     Torchdiffeq("explicit_adams", order=4, calls_per_step=1, even=True),
-    Torchdiffeq("implicit_adams", order=4, calls_per_step=2, even=True),
-    Torchdiffeq("fixed_adams", order=4, calls_per_step=2, even=True),
+    Torchdiffeq("implicit_adams", order=5, calls_per_step=2, even=True),
+    Torchdiffeq("fixed_adams", order=5, calls_per_step=2, even=True),
     Torchdiffeq("adaptive_heun", order=2, calls_per_step=1, adaptive=True),
     Torchdiffeq("bosh3", order=3, calls_per_step=3, adaptive=True),
     Torchdiffeq("dopri5", order=5, calls_per_step=6, adaptive=True),

@@ -12,15 +12,16 @@ References:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..loops.stepper import Stepper
+from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SDE
-from ..solver import Step
+from ..solver import Solver, Step
 
 
 class _Equation:
@@ -95,7 +96,7 @@ class _Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Torchsde(Stepper):
+class Torchsde(Solver):
     r"""Creates a method of torchsde.
 
     Arguments:
@@ -111,15 +112,22 @@ class Torchsde(Stepper):
     order: float
     calls_per_step: int
     levy_area: str = "none"
-    solves = SDE
-    stochastic = True
+
+    @cached_property
+    def can(self) -> Abilities:
+        linked = self.method == "reversible_heun"  # it carries a second state
+        return Abilities(
+            SDE,
+            order=self.order,
+            calls_per_step=self.calls_per_step,
+            one_step=not linked,
+            unstable="over long spans" if linked else "",
+            stochastic=True,
+            one_normal=self.levy_area != "space-time",
+        )
 
     @property
-    def one_normal(self) -> bool:  # type: ignore[override]
-        return self.levy_area != "space-time"
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"torchsde/{self.method}"
 
     def calls(self, steps: int) -> int:

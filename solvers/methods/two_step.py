@@ -15,17 +15,19 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..abilities import Abilities, Instability
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, factors, scalars
 from ..solver import Step
 from .interaction import VARIABLES
-from .reversible import Reversible
+from .reversible import Pair, Reversible
 from .weights import weights
 
 # The coefficients p, q and w of steps through three times, each with shape (n, c) or (n, B, c)
@@ -82,6 +84,19 @@ def bdia(gamma: float) -> Rule:
     return rule
 
 
+def _reversible(order: float, cost: int, form: str, unstable: Instability) -> Abilities:
+    return Abilities(
+        SemiLinear,
+        order=order,
+        calls_per_step=cost,
+        one_step=False,
+        unstable=unstable,
+        takes_eta=False,
+        form=form,
+        reversible=True,
+    )
+
+
 class _Line(NamedTuple):
     p: Scalar | None  # none at the first step
     q: Scalar
@@ -98,14 +113,18 @@ class TwoStep(Reversible):
         rule: Its coefficients.
         form: The linear part of the equation.
         order: The order of the method.
+        unstable: Where its own errors grow, if they do.
     """
 
     name: str
     rule: Rule
     form: str = "noise"
-    order: float = 2  # type: ignore[misc]
-    solves = SemiLinear
-    calls_per_step = 1
+    order: float = 2
+    unstable: Instability = ""
+
+    @cached_property
+    def can(self) -> Abilities:
+        return _reversible(self.order, 1, self.form, self.unstable)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Line]:
         linear, fields = problem.linear, problem.at(t0, x)
@@ -117,11 +136,11 @@ class TwoStep(Reversible):
             plans += [_Line(*column) for column in rest]
         return plans
 
-    def step(self, plan: _Line, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Line, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         if plan.p is None and memory is not None:  # the state after the first step is known
             return Step(memory[0], (x,))
         new = plan.q * x + plan.w * plan.field(x)
-        if plan.p is not None:
+        if plan.p is not None and memory is not None:
             new = new + plan.p * memory[0]
         return Step(new, (x,))
 
@@ -155,9 +174,10 @@ class Edict(Reversible):
     name: str = "edict"
     mix: float = 0.93
     form: str = "noise"
-    solves = SemiLinear
-    order = 1
-    calls_per_step = 2
+
+    @cached_property
+    def can(self) -> Abilities:
+        return _reversible(1, 2, self.form, "as the clock falls")
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Mix]:
         rises = not bool((t1 < t0).any())
@@ -167,7 +187,7 @@ class Edict(Reversible):
         columns = zip(decay, weight, ratio, problem.at(low, x), strict=True)
         return [_Mix(rises, *column) for column in columns]
 
-    def step(self, plan: _Mix, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Mix, x: Tensor, memory: Pair, noise: Brownian | None) -> Step:
         y, rho = x if memory is None else memory[0], self.mix
         rises, a, b, ratio, N = plan
         if rises:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -154,7 +154,13 @@ class Brownian(ABC):
     r"""Abstract Brownian motion, as a solver with `n` steps sees it.
 
     Times have shape (), or (B,) when samples differ.
+
+    Attributes:
+        clocked: Whether its times are of one clock, into which those of a solver are translated. Else it
+            takes steps in any clock.
     """
+
+    clocked: ClassVar[bool] = True
 
     @abstractmethod
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
@@ -280,6 +286,8 @@ class Increments(Keyed):
 
     It serves a grid known beforehand. Other grids see other paths.
     """
+
+    clocked = False
 
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
         return _times(self.normal(STEPS, 0, self.place(step)), (t1 - t0).abs().sqrt())

@@ -13,6 +13,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,11 +74,12 @@ class Path(Keyed):
     def at(self, t: Tensor) -> Tensor:
         r"""Returns the path at a time, of shape () or (B,), like the state; it is 0 at -32."""
 
-        known = self.__dict__.get("_recent")
-        if known is not None and torch.equal(known[0], t):
-            return known[1]  # type: ignore[no-any-return]
-        self.__dict__["_recent"] = (t, self._at(t))
-        return self.__dict__["_recent"][1]  # type: ignore[no-any-return]
+        for time, value in self._recent:
+            if torch.equal(time, t):
+                return value
+        value = self._at(t)
+        self._recent[:] = [(t, value)]
+        return value
 
     def _at(self, t: Tensor) -> Tensor:
         place = ((t + SPAN / 2) / SPAN * 2**LEVELS).cpu()
@@ -99,7 +101,7 @@ class Path(Keyed):
         It is the first that starts at this time, or one of the last level.
         """
 
-        known = self._last
+        known = self._intervals
         while known and leaf >> (LEVELS - len(known) + 1) != known[-1].number:
             known.pop()
         if not known:
@@ -139,9 +141,13 @@ class Path(Keyed):
             left, right = torch.where(upper, middle, left), torch.where(upper, right, middle)
         return left, right
 
-    @property
-    def _last(self) -> list[_Interval]:
-        return self.__dict__.setdefault("_intervals", [])  # a cache: it changes no result
+    @cached_property
+    def _recent(self) -> list[tuple[Tensor, Tensor]]:  # the last query: it changes no result
+        return []
+
+    @cached_property
+    def _intervals(self) -> list[_Interval]:  # those around it: they change no result
+        return []
 
 
 def _middle(left: Tensor, right: Tensor, level: int, z: Tensor) -> Tensor:

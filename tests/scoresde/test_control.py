@@ -7,8 +7,8 @@ from torch import Tensor
 
 import scoresde as ss
 import solvers
-from scoresde.runs.noise import Seen
 from solvers import Event
+from solvers.noise.translated import Translated
 
 from .cases import PROCESSES, gaussian, mixture
 
@@ -55,7 +55,7 @@ def test_more_steps_on_one_path_come_nearer_to_its_solution(solver: str) -> None
 def test_a_path_keeps_its_law_in_the_clock_of_a_solver(start: float, stop: float) -> None:
     rows, process = 40_000, ss.VP()
     path = solvers.Path(0, torch.arange(rows), torch.zeros(rows, 1))
-    seen = Seen(path, process.log_snr, lambda w: w)
+    seen = Translated(path, process.log_snr, lambda w: w)
     t0, t1 = torch.tensor(start, dtype=torch.float64), torch.tensor(stop, dtype=torch.float64)
     w, area = (part[:, 0] for part in seen.increment_and_integral(0, t0, t1))
     h = stop - start

@@ -19,10 +19,12 @@ FIXED = [name for name in ALL if solvers.get(name).fixed]
 STOCHASTIC = [name for name in ALL if solvers.get(name).stochastic]
 FLOWS = [name for name in ALL if not solvers.get(name).stochastic]
 # One process for each solver in the tests; benchmarks hold the full product.
-STABLE = {"torchsde/reversible_heun": "SubVP"}  # not on the long spans of VE and EDM
-PAIRS = [(s, STABLE.get(s, list(PROCESSES)[i % len(PROCESSES)])) for i, s in enumerate(ALL)]
+PAIRS = [
+    (s, "SubVP" if solvers.get(s).unstable == "over long spans" else list(PROCESSES)[i % len(PROCESSES)])
+    for i, s in enumerate(ALL)
+]  # fmt: skip
 LOOSE = ("reversible_heun", "edict", "rex_noise_euler")  # weakly unstable, or first order twice
-ONE_WAY = ("bdia", "edict")  # whose errors grow on the way up
+BOTH_WAYS = [n for n in FLOWS if solvers.get(n).unstable != "as the clock falls"]
 PAIRS.remove(("torchdiffeq/scipy_solver", dict(PAIRS)["torchdiffeq/scipy_solver"]))  # one by one
 
 
@@ -193,7 +195,7 @@ def test_karras_grid_is_its_formula() -> None:
     assert torch.allclose(grid_times(ss.EDM(), "rho", 80.0, 0.002, 9), want)
 
 
-@pytest.mark.parametrize("solver", family_first(n for n in FLOWS if n not in ONE_WAY))
+@pytest.mark.parametrize("solver", family_first(BOTH_WAYS))
 def test_round_trip_converges(solver: str) -> None:
     oracle = mixture(ss.VP())
     x, options = (

@@ -16,12 +16,10 @@ from solvers.noise.brownian import key_of_rows, keys_of_steps
 
 from .cases import PROCESSES, mixture
 
-MULTISTEP = {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "er_sde", "sa",
-             "torchsde/reversible_heun"}  # fmt: skip
 ONE_STEP = [
     name
     for name in solvers.available()
-    if solvers.get(name).stochastic and solvers.get(name).fixed and name not in MULTISTEP
+    if solvers.get(name).stochastic and solvers.get(name).fixed and solvers.get(name).one_step
 ]
 
 

@@ -70,12 +70,12 @@ def test_plans_encodings_and_guidance_too(tmp_path: Path) -> None:
 
 def test_steps_are_iterated() -> None:
     right = ss.sample(ORACLE, 4, steps=8, seed=2, path=True)
-    steps = ss.Steps(lambda tell: ss.sample(ORACLE, 4, steps=8, seed=2, callback=tell))
+    steps = ss.StepByStep(lambda tell: ss.sample(ORACLE, 4, steps=8, seed=2, callback=tell))
     states = [event.x for event in steps]
     assert right.path is not None
     assert all(torch.equal(x, y) for x, y in zip(states, right.path[1:], strict=True))
     assert torch.equal(steps.solution.x, right.x)
-    short = ss.Steps(
+    short = ss.StepByStep(
         lambda tell: ss.sample(ORACLE, 4, steps=8, seed=2, callback=tell, denoise=False)
     )
     for event in short:

@@ -12,7 +12,7 @@ from solvers.catalogue import INVERTIBLE
 from solvers.methods.reversible import McCallumFoster, ReversibleHeun
 from solvers.methods.runge_kutta import TABLEAUS
 
-from .problems import drift, problem_for, ramped
+from .problems import drift, problem_for, ramped, start
 
 REVERSIBLE = [str(s) for s in INVERTIBLE if s.reversible]
 SPANS = {"rising": (0.3, 2.0), "falling": (2.0, 0.3)}
@@ -96,3 +96,20 @@ def test_rows_of_a_solution_are_undone_alone() -> None:
     there = solve(ODE(drift), starts(), times, "reversible_heun").rows(torch.tensor([3, 1]))
     back = solve(ODE(drift), there.x, times.flip(0), "reversible_heun", companion=there.companion)
     assert (back.x - starts()[[3, 1]]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["edict", "reversible_heun", "rex_rk4", "lattice_heun"])
+def test_a_run_that_has_no_calls_ends_where_it_began(name: str) -> None:
+    solver, x = solvers.get(name), start(0.3)
+    s = solve(
+        problem_for(solver),
+        x,
+        torch.linspace(0.3, 2.0, 4),
+        solver,
+        max_calls=1,
+        on_failure="partial",
+    )
+    assert s.status == ("max_calls",)
+    assert torch.allclose(s.x, x, atol=1e-9)  # the lattice rounds
+    assert s.companion is not None
+    assert torch.equal(s.companion[:, 0], s.companion[:, 1])

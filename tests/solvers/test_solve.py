@@ -71,8 +71,7 @@ def test_calls_are_those_of_the_catalogue(name: str, steps: int) -> None:
     )
     s = solve(counted, start(0.3, rows=2), torch.linspace(0.3, 2.0, steps + 1), solver)
     assert s.calls.tolist() == [len(calls)] * 2
-    if "adams" not in name:  # which start by Runge-Kutta steps, and iterate
-        assert len(calls) == solver.calls(steps)
+    assert len(calls) == solver.calls(steps)
 
 
 def test_network_calls_count_where_they_happen() -> None:
@@ -307,5 +306,6 @@ def test_catalogue_is_true() -> None:
         assert solvers.get(solver) is solver
         assert solver.solves in (ODE, SDE, SemiLinear)
         assert solver.fixed or solver.adaptive
+    assert set(solvers.catalogue.NOTES) <= set(ALL)
     with pytest.raises(TypeError, match="solver must be a text or a Solver, but is 3"):
         solvers.get(3)  # type: ignore[arg-type]

@@ -12,16 +12,16 @@ from torch import Tensor
 import solvers
 from solvers import ConstantRate, SemiLinear, solve
 from solvers.methods.interaction import Interaction
+from solvers.methods.two_step import TwoStep
 from solvers.methods.weights import Rule, edge, even, exact, halved, midpoint, weights
 
 from .problems import Decay
 
-SUMS = ("o_belm", "moment_belm", "leapfrog", "bdia")  # which differ, and amplify where N is stiff
 EXPONENTIAL = [
     n
     for n in solvers.available()
     if solvers.get(n).solves is SemiLinear and not solvers.get(n).stochastic
-    if not isinstance(solvers.get(n), Interaction) and n not in SUMS
+    if not isinstance(solvers.get(n), Interaction | TwoStep)  # whose sums amplify where N is stiff
 ]
 rates = st.floats(-4, 4).filter(lambda a: abs(a) > 1e-3)
 

@@ -1,0 +1,75 @@
+r"""One change of clock and coordinates, through which all parts of a run pass."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .control import Event, Run
+from .errors import SolverError
+from .noise.brownian import Brownian
+from .problem import Problem
+from .solution import Solution
+
+
+class Chart(ABC):
+    r"""Abstract change of clock and coordinates, :math:`(t, x) \mapsto (v, y)`.
+
+    Times have shape (), (n,), (B,) or (n, B), and states (B, \*).
+    """
+
+    @abstractmethod
+    def problem(self) -> Problem:
+        r"""Returns the problem in the chart."""
+
+    @abstractmethod
+    def to_clock(self, time: Tensor) -> Tensor:
+        r"""Returns the clock :math:`v(t)` of the chart."""
+
+    @abstractmethod
+    def to_time(self, clock: Tensor) -> Tensor:
+        r"""Returns the times :math:`t(v)`."""
+
+    @abstractmethod
+    def enter(self, x: Tensor, time: Tensor) -> Tensor:
+        r"""Returns the coordinates y of states at a time, () or one per row."""
+
+    @abstractmethod
+    def leave(self, y: Tensor, time: Tensor) -> Tensor:
+        r"""Returns the states of coordinates at a time, () or one per row."""
+
+    def motion(self, outside: Brownian) -> Brownian:
+        r"""Returns a Brownian motion as it is seen in the chart."""
+
+        return outside
+
+    def event(self, event: Event) -> Event:
+        r"""Returns what is told of a step in the chart, in times and states."""
+
+        time = self.to_time(event.time)
+        return event._replace(time=time, x=self.leave(event.x, time))
+
+    def solution(self, solution: Solution, times: Tensor) -> Solution:
+        r"""Returns a solution in the chart as one in states, at times; failed rows stopped on the way."""
+
+        path = solution.path
+        if path is not None:
+            path = torch.stack([self.leave(y, t) for y, t in zip(path, times, strict=True)])
+        ok = torch.tensor([status == "ok" for status in solution.status])
+        reached = torch.where(ok, times[-1], self.to_time(solution.reached))
+        x = self.leave(solution.x, reached)
+        return replace(solution, x=x, times=times, reached=reached, path=path)
+
+    def run(self, inside: Run, times: Tensor) -> Run:
+        r"""Returns a run in the chart as one whose events and solution are in states, at times."""
+
+        try:
+            event = next(inside)
+            while True:
+                event = inside.send((yield self.event(event)))
+        except StopIteration as end:
+            return self.solution(end.value, times)
+        except SolverError as error:
+            known = error.solution and self.solution(error.solution, times)
+            raise SolverError(error.failure, known) from None

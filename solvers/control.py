@@ -1,0 +1,79 @@
+r"""What a run is asked for beside its problem and grid, and what it tells of its steps."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from .controller import Controller
+from .network_calls import Counter
+from .noise.brownian import Brownian
+from .solution import Solution
+
+
+class Event(NamedTuple):
+    r"""What is told after each accepted step.
+
+    Arguments:
+        fraction: The share of the span that is done, averaged over the samples, in [0, 1].
+        time: The times reached, with shape () or one per row.
+        x: The states there.
+        rows: The rows they belong to, those still under way, or `None` for all.
+        calls: The network calls so far, of each of these rows.
+        denoised: The last estimate of the clean data that the solver saw, where there is one.
+    """
+
+    fraction: float
+    time: Tensor
+    x: Tensor
+    rows: Tensor | None = None
+    calls: Tensor | None = None
+    denoised: Tensor | None = None
+
+
+Run = Generator[
+    Event, object, Solution
+]  # is sent what a callback answers, and returns its solution
+
+
+@dataclass(frozen=True)
+class Control:
+    r"""What a run is asked for beside its problem and grid.
+
+    Arguments:
+        controller: What chooses the steps. By default, the grid does.
+        noise: The Brownian motion of a stochastic method.
+        path: Whether to keep the states at all times of the grid.
+        callback: A function that is told about each accepted step, and ends the run if it returns
+            a truth value that is true. Without one, loops yield no events.
+        pause: The least number of seconds between two calls of it, but for the last step.
+        max_calls: The largest number of network calls of a sample.
+        on_failure: Whether a failure raises, or ends the samples concerned.
+        grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
+        parameters: What an adjoint is asked for beside the start.
+        companion: What a reversible method carried at the end of the run that is to be undone.
+        seam: What becomes of the state between two steps on a grid, given the number of steps done.
+        counter: What counts the network calls of the run.
+    """
+
+    controller: Controller | None = None
+    noise: Brownian | None = None
+    path: bool = False
+    callback: Callable[[Event], object] | None = None
+    pause: float = 0.0
+    max_calls: int | None = None
+    on_failure: Literal["raise", "partial"] = "raise"
+    grad: str = "none"
+    parameters: tuple[Tensor, ...] = ()
+    companion: Tensor | None = None
+    seam: Callable[[int, Tensor], Tensor] | None = None
+    counter: Counter = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if self.max_calls is not None and self.max_calls < 1:
+            raise ValueError(f"max_calls must be at least 1, but is {self.max_calls}.")
+        if self.on_failure not in ("raise", "partial"):
+            raise ValueError(
+                f"on_failure must be 'raise' or 'partial', but is {self.on_failure!r}."
+            )

@@ -1,0 +1,86 @@
+r"""A run as something to iterate over, one accepted step at a time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from ..control import Event, Run
+from ..errors import SolverError
+from ..network_calls import Counter, counting
+from ..solution import Solution
+from ..solver import Solver
+
+
+class Steps(Iterator[Event]):
+    r"""Creates the steps of a run, which takes one whenever it is asked for the next.
+
+    Between them nothing of the run is in force: neither its way with gradients, nor its count of calls. The
+    solution is also what `yield from` returns.
+
+    Arguments:
+        solver: The solver.
+        run: The run.
+        counter: What counts its network calls.
+        grad: Whether it keeps gradients.
+
+    Attributes:
+        solution: The solution, once there are no more steps; until then `None`.
+    """
+
+    def __init__(self, solver: Solver, run: Run, counter: Counter, grad: bool = False) -> None:
+        self.solution: Solution | None = None
+        self._solver, self._run, self._counter, self._grad = solver, run, counter, grad
+        self._begun = False
+        self._answer: object = None  # to the event that was told last
+
+    def __next__(self) -> Event:
+        with self._inside():
+            event = self._send()
+        if event is None:
+            raise StopIteration(self.solution)
+        return event
+
+    def stop(self) -> Solution:
+        r"""Ends the run where it is, and returns its solution, in which samples under way are "stopped".
+
+        A run that has not begun takes its first step.
+        """
+
+        self._answer = True
+        return self.finish()
+
+    def finish(self, callback: Callable[[Event], object] | None = None) -> Solution:
+        r"""Takes all steps that are left, and returns the solution.
+
+        Arguments:
+            callback: A function that is told about each, and ends the run if it returns `True`.
+        """
+
+        with self._inside():
+            while (event := self._send()) is not None:
+                if callback is not None:
+                    self._answer = callback(event)
+        assert self.solution is not None
+        return self.solution
+
+    def _send(self) -> Event | None:
+        r"""The next event, or `None` at the end."""
+
+        if self.solution is not None:
+            return None
+        answer, self._begun = self._answer if self._begun else None, True
+        try:
+            return self._run.send(answer)
+        except StopIteration as end:
+            self.solution = replace(end.value, solver=self._solver)
+        except SolverError as error:
+            self.solution = error.solution
+            raise
+        return None
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        with torch.set_grad_enabled(self._grad), counting(self._counter):
+            yield
