@@ -139,11 +139,6 @@ class ScoreModel(nn.Module, ABC):
 
         return {}
 
-    def held_on(self, device: torch.device) -> dict[str, Tensor]:
-        r"""Returns what it holds, on a device."""
-
-        return {name: value.to(device) for name, value in self.held.items()}
-
     def part_levels(self, level: float) -> list[float]:
         r"""Returns the noise levels nearest to one at which this model asks each of its parts."""
 
