@@ -1,6 +1,7 @@
 r"""Guidance: functions from score model to score model."""
 
 from .affine import Affine, autoguidance, product
+from .asked import Noisy
 from .conditional import classifier_free
 from .guided import Guided
 from .inverse import moment_matching, posterior_sampling, pseudoinverse, replacement
@@ -11,7 +12,7 @@ from .projected import adaptive_projected, rescaled, zero_star
 from .pulled import Known, Pull
 from .ranges import experts, within
 from .renoised import plus_plus
-from .rule import Noisy, Rule
+from .rule import Rule
 from .thresholds import thresholded
 
 __all__ = [

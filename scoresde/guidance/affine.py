@@ -14,8 +14,9 @@ from solvers.problem import StateField
 
 from ..models.checks import check_finite, check_numbers
 from ..models.score_model import ScoreModel
+from .asked import Asked
 from .guided import Guided
-from .rule import Asked, Guidance
+from .rule import Guidance
 
 
 class Affine(Guidance):

@@ -9,7 +9,8 @@ from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
 from ..models.score_model import ScoreModel, check_time
-from .rule import Asked, Guidance
+from .asked import Asked
+from .rule import Guidance
 
 
 @checked

@@ -25,10 +25,11 @@ from solvers.shapes import row_sum
 from ..models.checks import check_count, check_finite
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
+from .asked import Noisy
 from .guided import Guided
 from .operators import Measurement, Operator, check_noise, solve
 from .pulled import Known, Pull
-from .rule import Noisy, Rule
+from .rule import Rule
 
 
 @checked

@@ -12,11 +12,12 @@ from solvers.shapes import Scalar
 from ..models.checks import check_count, check_finite
 from ..models.conditions import as_conditions
 from ..models.score_model import ScoreModel
+from .asked import Noisy
 from .conditional import scales_at
 from .gradients import RowFunction, check_owner
 from .guided import Guided
 from .pulled import Known, Pull
-from .rule import Noisy, Rule
+from .rule import Rule
 
 LogProb = Callable[..., Tensor]
 

@@ -13,9 +13,10 @@ from ..models.checks import check_finite, check_number
 from ..models.conditions import check_conditions
 from ..models.score_model import ScoreModel
 from ..runs.current import suspect
+from .asked import Noisy
 from .gradients import check_function, check_owner, one_per_row
 from .guided import Guided
-from .rule import Noisy, Rule
+from .rule import Rule
 from .words import title
 
 LARGEST = 1e300  # a number that 0 may be multiplied with

@@ -16,8 +16,9 @@ from solvers.shapes import align, row_sum
 
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
+from .asked import Noisy
 from .guided import Guided
-from .rule import Noisy, Rule
+from .rule import Rule
 
 TINY = torch.finfo(torch.float64).tiny
 PAIR = ("conditional", "unconditional")

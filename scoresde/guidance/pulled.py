@@ -24,8 +24,9 @@ from solvers.shapes import Scalar, scalars
 from ..models.checks import check_number
 from ..models.derivative import check_derivative
 from ..models.score_model import Given, ScoreModel
+from .asked import Asked, Place
 from .gradients import check_gradients, check_graph
-from .rule import Asked, Guidance, Place
+from .rule import Guidance
 from .trust import trusted_level
 
 

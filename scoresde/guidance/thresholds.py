@@ -11,8 +11,9 @@ from solvers.shapes import align
 
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
+from .asked import Noisy
 from .guided import Guided
-from .rule import Noisy, Rule
+from .rule import Rule
 
 
 @checked
