@@ -15,6 +15,7 @@ from solvers.shapes import align
 from .doors.data import as_state
 from .doors.warning import warn
 from .models.checks import check_data, check_number, check_shape, model_device, model_dtype
+from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.steady import warn_of_randomness
@@ -212,6 +213,8 @@ def _decode(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     times = make_times(model, start, stop, settings)
+    if settings.takes_apart(len(x)):
+        check_rows(model, x)
     if settings.adaptive:
         use = "steps under tolerances are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)

@@ -29,12 +29,12 @@ from ..doors.data import as_state
 from ..models.checks import check_data, check_number
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
-from ..models.steady import check_steady
 from ..runs.noise import keyed_by_rows
 from ..runs.options import STEPPING, Settings, split
 from ..runs.plan import describe_process
 from ..runs.transport import make_reverse, make_times, provenance
 from ..sampling import decode
+from .encoding import check_way
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
 IDLE = (
@@ -166,7 +166,7 @@ def encode_noise(
     stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     times = make_times(model, stop, start, settings)
     levels = torch.exp(-process.log_snr(times))
-    check_steady(model, x, "the way to a noise path and back", settings.batch_size)
+    check_way(model, x, settings, "the way to a noise path and back")
     states = _chain(x, levels, settings, chain)
     problem = make_reverse(model, settings).problem()
     assert isinstance(problem, SemiLinear)

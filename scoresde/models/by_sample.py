@@ -1,9 +1,10 @@
 r"""What belongs to samples: tensors of leading size B or 1, wherever they are held."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 Change = Callable[[Tensor], Tensor]
@@ -45,3 +46,28 @@ def of_rows(index: Tensor) -> Change:
     r"""Returns the function that takes some rows of a tensor; one of leading size 1 is shared by all."""
 
     return lambda value: value if len(value) == 1 else value[index.to(value.device)]
+
+
+def with_parts(value: Any, kind: type, index: Tensor) -> Any:
+    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
+
+    Arguments:
+        value: The value, which is returned itself where nothing in it is by sample.
+        kind: The class of what has `rows`.
+        index: The rows.
+    """
+
+    if isinstance(value, kind):
+        return value.rows(index)  # type: ignore[attr-defined]
+    if isinstance(value, dict | nn.ModuleDict):
+        old = list(value.values())
+    elif isinstance(value, list | tuple | nn.ModuleList):
+        old = list(value)
+    else:
+        return value
+    new = [with_parts(one, kind, index) for one in old]
+    if all(map(operator.is_, old, new)):
+        return value
+    if isinstance(value, dict | nn.ModuleDict):
+        return type(value)(dict(zip(value.keys(), new, strict=True)))
+    return getattr(value, "_make", type(value))(new)
