@@ -17,6 +17,7 @@ from .doors.data import as_state
 from .doors.warning import warn
 from .models.checks import check_data, check_number, check_shape, model_device, model_dtype
 from .models.conditions import Condition, verb
+from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.steady import warn_of_randomness
@@ -301,6 +302,8 @@ def _decode(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     run = Run.between(model, settings, start, stop)
+    if settings.takes_apart(len(x)):
+        check_rows(model, x)
     if settings.adaptive:
         use = "steps under tolerances are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from typing import Any
 
+from .doors.settings import Setting, parsed
 from .doors.signatures import checked
 from .methods import torchdiffeq, torchsde
 from .methods.adams import AdaptiveAdams
@@ -205,9 +206,9 @@ def get(solver: str | Solver) -> Solver:
         return solver
     if not isinstance(solver, str):
         raise TypeError(f"solver must be a name or a Solver, but is a {type(solver).__name__}.")
-    name, *options = solver.split(":")
-    if options:
-        return _changed(get(name), options)
+    name, settings = parsed(solver)
+    if settings:
+        return _changed(get(name), settings)
     name = _spelled(name)
     if name in REFUSED:
         raise ValueError(f"solver {name!r} cannot serve: {REFUSED[name]}.")
@@ -255,33 +256,33 @@ def _spelled(name: str) -> str:
     return {**ALIASES, **WRITTEN}.get(plain, plain)
 
 
-def _changed(solver: Solver, options: list[str]) -> Solver:
-    r"""A solver with other settings, from words such as "lower_order_final=True"."""
+def _changed(solver: Solver, settings: list[Setting]) -> Solver:
+    r"""A solver with other settings, such as "lower_order_final=True"."""
 
     changes: dict[str, Any] = {}
-    for option in options:
-        name, sign, value = option.partition("=")
+    for setting in settings:
         known = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
         mine = [n for n in SETTABLE if n in known]
-        if not sign or name not in mine:
+        if setting.text is None or setting.key not in mine:
             raise ValueError(
-                f"{solver} has no setting {option!r}; it has {', '.join(mine) or 'none'}."
+                f"{solver} has no setting {str(setting)!r}; it has {', '.join(mine) or 'none'}."
             )
-        changes[name] = _value(name, value, known[name])
-    return dataclasses.replace(solver, name=":".join([solver.name, *options]), **changes)  # type: ignore[type-var]
+        changes[setting.key] = _value(setting, known[setting.key])
+    name = ":".join([solver.name, *map(str, settings)])
+    return dataclasses.replace(solver, name=name, **changes)  # type: ignore[type-var]
 
 
-def _value(name: str, text: str, now: object) -> bool | int | float:
+def _value(setting: Setting, now: object) -> bool | int | float:
+    name, text = setting
     if isinstance(now, bool):
-        if text.lower() not in ("true", "false"):
+        if str(text).lower() not in ("true", "false"):
             raise ValueError(f"{name} must be True or False, but is {text!r}.")
-        return text.lower() == "true"
-    try:
-        value = int(text) if isinstance(now, int) else float(text)
-    except ValueError:
+        return str(text).lower() == "true"
+    value = setting.number(int if isinstance(now, int) else float)
+    if value is None:
         raise ValueError(
             f"{name} must be a {'whole ' * isinstance(now, int)}number, but is {text!r}; ':' separates settings."
-        ) from None
+        )
     if value != value:
         raise ValueError(f"{name} must be a number, but is {text}.")
     return value

@@ -50,6 +50,12 @@ def add_product(x: Tensor, y: Tensor, factor: Scalar) -> Tensor:
     return x.addcmul_(y, factor)
 
 
+def row_sum(x: Tensor) -> Tensor:
+    r"""Returns the sum of each row, in a shape that broadcasts with it, in float64."""
+
+    return align(x.double().flatten(1).sum(1), x)
+
+
 def row_rms(x: Tensor) -> Tensor:
     r"""Returns the root mean square of each row, with shape (B,), in float64 on the CPU."""
 

@@ -265,7 +265,9 @@ def test_guidance_by_name(tmp_path: Path) -> None:
         "classifier_free:scale=2:negative=1.5": "wants a whole number for negative",
         "classifier_free:scale=2:negative=12": "label must lie in [0, 9]",
         "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
-        "projected:scale=big": "wants key=number after each ':'",
+        "projected:scale=big": "wants key=number after each ':', not 'scale=big'",
+        "projected:scale": "wants key=number after each ':', not 'scale'",
+        "projected:scale=3:scale=5": "says 'scale' twice; say it once",
     }.items():
         assert said in refusal(*sample, words, folder=tmp_path)
     assert answer(*sample, "projected:scale=3", folder=tmp_path)["calls"] == 6

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.doors.settings import Setting, parsed
+
 from .. import guidance
 from ..guidance.noisy_classifier import Classifier
 from ..models.checks import model_device
@@ -142,26 +144,19 @@ def guided(model: ScoreModel, given: Given, words: str | None) -> ScoreModel:
 
 
 def _parsed(words: str) -> tuple[str, dict[str, float]]:
-    name, *options = words.split(":")
-    if not options and _number(name) is not None:
-        name, options = "classifier_free", [f"scale={name}"]
+    name, settings = parsed(words)
+    scale = Setting("scale", name)
+    if not settings and scale.number() is not None:
+        name, settings = "classifier_free", [scale]
     if name not in NAMES:
         raise ValueError(
             f"--guidance must be a number or one of {', '.join(NAMES)} with its numbers, as in "
             f"'projected:scale=5', but is {words!r}."
         )
     numbers = {}
-    for option in options:
-        key, _, text = option.partition("=")
-        value = _number(text)
+    for setting in settings:
+        value = setting.number()
         if value is None:
-            raise ValueError(f"--guidance wants key=number after each ':', not {option!r}.")
-        numbers[key] = value
+            raise ValueError(f"--guidance wants key=number after each ':', not {str(setting)!r}.")
+        numbers[setting.key] = value
     return name, numbers
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -13,7 +13,8 @@ References:
     | https://arxiv.org/abs/2201.09865
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,10 +24,9 @@ from solvers import Solution
 from solvers.doors.values import as_tensor
 
 from ..doors.data import as_state
-from ..guidance import pseudoinverse
-from ..guidance.combined import Combined, Noisy
+from ..guidance import Guided, Noisy, Rule, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
-from ..models.conditions import rows_of, verb
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from ..runs.repeats import warn_of_copies
 from ..runs.takes import ANYTHING, split
@@ -37,29 +37,20 @@ WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
 
 
-class Kept(Combined):
-    r"""Creates the model of which some entries of the estimate are known: a replacement by entries.
+@dataclass(frozen=True)
+class Kept(Rule):
+    r"""A replacement by entries: those of the estimate that are known are.
 
     Arguments:
-        model: The model.
         x: The data, with shape (B, *).
         known: 1 where it is known, 0 elsewhere, like the data.
     """
 
-    def __init__(self, model: ScoreModel, x: Tensor, known: Tensor) -> None:
-        super().__init__((model,), "kept")
-        self.x, self.known = x, known
+    x: Tensor
+    known: Tensor
 
-    @property
-    def held(self) -> Mapping[str, Tensor]:
-        return {"x": self.x, "known": self.known}
-
-    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
-        held = noisy.held
-        return torch.lerp(denoised[0], held["x"].to(noisy.x), held["known"].to(noisy.x))
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return Kept(models[0], **rows_of(self.held, index))
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        return torch.lerp(denoised[0], self.x.to(noisy.x), self.known.to(noisy.x))
 
 
 def masked(x: Tensor, known: Tensor) -> Tensor:
@@ -113,7 +104,7 @@ def inpaint(
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
     if method == "gradient":
         model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
-    kept = Kept(model, x, known)
+    kept = Guided((model,), Kept(x, known))
     process = model.process
     start = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     given = {name: value for name, value in options.items() if hasattr(settings, name)}

@@ -1,22 +1,27 @@
 r"""Guidance: functions from score model to score model."""
 
-from .by_classifier import classifier
-from .by_loss import optimised
-from .combined import Combined, Noisy
-from .composed import experts, mixture, product, within
+from .affine import Affine, autoguidance, product
+from .asked import Noisy
 from .conditional import classifier_free
-from .extrapolated import adaptive_projected, autoguidance, rescaled, zero_star
-from .feedback_scale import feedback
-from .inverse import moment_matching, posterior_sampling, pseudoinverse
+from .guided import Guided
+from .inverse import moment_matching, posterior_sampling, pseudoinverse, replacement
+from .losses import classifier, optimised, universal
+from .mixtures import feedback, mixture
 from .operators import joined
-from .pulled import universal
+from .projected import adaptive_projected, rescaled, zero_star
+from .pulled import Known, Pull
+from .ranges import experts, within
 from .renoised import plus_plus
-from .replaced import replacement
+from .rule import Rule
 from .thresholds import thresholded
 
 __all__ = [
-    "Combined",
+    "Affine",
+    "Guided",
+    "Known",
     "Noisy",
+    "Pull",
+    "Rule",
     "adaptive_projected",
     "autoguidance",
     "classifier",

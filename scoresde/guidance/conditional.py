@@ -1,17 +1,18 @@
 r"""Classifier-free guidance."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor, is_number
-from solvers.problem import StateField
 
 from ..models.checks import check_interval, check_number
 from ..models.score_model import ScoreModel
-from .combined import Several
+from .affine import Affine
+from .guided import Guided
 
 Scale = float | Tensor | Callable[[Tensor], Tensor]
 
@@ -66,18 +67,19 @@ def classifier_free(
         )
     if interval is not None:
         check_interval(interval)
+        interval = (float(interval[0]), float(interval[1]))
     if negative is not None and not isinstance(negative, Mapping):
         raise TypeError(
             f"negative must be a condition by name, as {{'label': label}}, not {negative!r}."
         )
-    towards, away = model.given(**condition), model.given(**(negative or {}))
+    bound, away = model.given(**condition), model.given(**(negative or {}))
     if isinstance(scale, float | int) and scale == 1:
-        return towards
+        return bound
     if isinstance(scale, float | int) and scale == 0 and interval is None:
         return away
     known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
-    role = "negative" if negative else "unconditional"
-    return ClassifierFree((away, towards), known, interval, (role, "conditional"))
+    rule = ClassifierFreeFrom if negative else ClassifierFree
+    return Guided((away, bound), rule(known, interval))
 
 
 def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
@@ -101,80 +103,35 @@ def _check_real(numbers: Tensor, verb: str, scale: object) -> None:
         raise TypeError(f"scale must {verb} real numbers, not {numbers.dtype}: {scale!r}.")
 
 
-class ClassifierFree(Several):
-    r"""The model that is guided from one of two models towards the other; see :func:`classifier_free`."""
+@dataclass(frozen=True)
+class ClassifierFree(Affine):
+    r"""See :func:`classifier_free`."""
 
-    title = "classifier_free"
+    scale: Scale
+    interval: tuple[float, float] | None = None
+    roles = ("unconditional", "conditional")
 
-    def __init__(
-        self,
-        models: Sequence[ScoreModel],
-        scale: Scale,
-        interval: tuple[float, float] | None,
-        roles: Sequence[str],
-    ) -> None:
-        self.scale, self.interval, self.roles = scale, interval, roles
-        super().__init__(models, f"{self.title} {self._words()}")
-        away, _ = models
-        self.fingerprint = f"{away.fingerprint or type(away).__name__} guided by {self._words()}"
-
-    def combine(
-        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
-    ) -> Sequence[StateField]:
-        w = self.weights(times)
-        if w.ndim > times.ndim:  # one per sample
-            if w.shape[1] not in (1, len(x)):
-                raise ValueError(f"scale must be one number or {len(x)}, not {w.shape[1]}.")
-            w = w.expand(-1, len(x))
-            times, a, b, scale = (value[:, None].expand_as(w) for value in (times, a, b, scale))
-        away, towards = self.each
-        free = away.combine(times, a, (1 - w) * b, scale, x, **condition)
-        bound = towards.combine(times, 0 * a, w * b, scale, x, **condition)
-        alone = towards.combine(times, a, b, scale, x, **condition)
-        rows = w.reshape(len(w), -1)
-        plain, none = (rows == 1).all(1).tolist(), (rows == 0).all(1).tolist()
-        return [
-            alone[i] if plain[i] else free[i] if none[i] else _sum(free[i], bound[i])
-            for i in range(len(w))
-        ]
-
-    def weights(self, times: Tensor) -> Tensor:
-        r"""Returns the scales at some times, with their shape, or (n, B) if samples have their own."""
-
-        level = torch.exp(-self.process.log_snr(times))
+    def weights(self, levels: Tensor) -> Tensor:
         if callable(self.scale):
-            w = scales_at(self.scale, level)
+            w = scales_at(self.scale, levels)
         else:
             w = torch.as_tensor(self.scale).detach().double().cpu()
-            own = w.ndim and times.ndim == 1
-            level = level[:, None] if own else level
-            w = w.expand(len(level), len(w)) if own else w.expand_as(level)
-        if self.interval is None:
-            return w
-        low, high = self.interval
-        return torch.where((level >= low) & (level <= high), w, 1.0)
-
-    @property
-    def held(self) -> Mapping[str, Tensor]:
-        scale = self.scale
-        return {"scale": scale} if isinstance(scale, Tensor) and scale.ndim else {}
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        scale = self.scale
-        if isinstance(scale, Tensor) and scale.numel() > 1:
-            scale = scale[index.to(scale.device)]
-        return ClassifierFree(models, scale, self.interval, self.roles)
-
-    def _words(self) -> str:
-        scale, inside = self.scale, ""
+            own = w.ndim and levels.ndim == 1  # one per sample
+            levels = levels[:, None] if own else levels
+            w = w.expand(len(levels), len(w)) if own else w.expand_as(levels)
         if self.interval is not None:
-            inside = f" within {self.interval[0]:g} to {self.interval[1]:g}"
-        if isinstance(scale, float):
-            return f"{scale:g}{inside}"
-        if isinstance(scale, Tensor):
-            return f"{scale.tolist()}{inside}"
-        return f"{getattr(scale, '__qualname__', type(scale).__name__)}{inside}"
+            low, high = self.interval
+            w = torch.where((levels >= low) & (levels <= high), w, 1.0)
+        return towards(w)
 
 
-def _sum(f: StateField, g: StateField) -> StateField:
-    return lambda x: f(x) + g(x)
+class ClassifierFreeFrom(ClassifierFree):
+    r"""The same from a negative condition."""
+
+    roles = ("negative", "conditional")
+
+
+def towards(w: Tensor) -> Tensor:
+    r"""Returns the weights of two models where that of the second is w."""
+
+    return torch.stack([1 - w, w], -1)

@@ -10,14 +10,9 @@ from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..runs.current import suspect
 from .noisy_classifier import Classifier
+from .words import title
 
 CURE = "keep roots, norms and logarithms in it away from 0: the network is not at fault"
-
-
-def title(function: object) -> str:
-    r"""Returns what a function is called."""
-
-    return getattr(function, "__qualname__", type(function).__name__)
 
 
 class RowFunction:

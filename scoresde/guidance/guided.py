@@ -1,14 +1,84 @@
-r"""What guided models are: they say what all times at once need, and the denoised data follows."""
+r"""The guided model: some models, and the rule by which their denoised data becomes one."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from solvers.doors.signatures import checked
+from solvers.problem import StateField
+
 from ..models.score_model import ScoreModel, check_time
+from .asked import Asked
+from .rule import Guidance
 
 
+@checked
 class Guided(ScoreModel):
-    r"""Abstract guided model. A subclass says :meth:`scoresde.ScoreModel.combine`."""
+    r"""Creates the model that a rule makes of some others, which share a process.
+
+    Arguments:
+        models: The models, of which the first is asked for what is known of the data.
+        rule: The rule.
+    """
+
+    def __init__(self, models: Sequence[ScoreModel], rule: Guidance) -> None:
+        super().__init__()
+        first = models[0]
+        for other in models[1:]:
+            if other.process != first.process:
+                raise ValueError(
+                    f"models must share a process, but have {first.process} and {other.process}."
+                )
+        rule.check(models)
+        self.models, self.rule = torch.nn.ModuleList(models), rule
+        self.resemble(first)
+        self.cost = rule.cost([model.cost for model in models])
+        self.guided = rule.changes or any(model.guided for model in models)
+        self.differentiable = rule.smooth and all(model.differentiable for model in models)
+        self.bound_names = tuple(dict.fromkeys(n for model in models for n in model.bound_names))
+        free = dict.fromkeys(n for model in models for n in model.conditions)
+        self.conditions = tuple(name for name in free if name not in self.bound_names)
+        named = dict.fromkeys(model.fingerprint or type(model).__name__ for model in models)
+        base, *others = named
+        beside = f" with {', '.join(others)}" if others else ""
+        self.fingerprint = f"{base} guided by {rule.words}{beside}"
+
+    def __repr__(self) -> str:
+        return f"{self.rule.words}({', '.join(map(repr, self.each))})"
+
+    @property
+    def each(self) -> list[ScoreModel]:
+        r"""The models."""
+
+        return list(self.models)  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        return self.rule.held
+
+    @property
+    def parts(self) -> dict[str, ScoreModel]:
+        return self.rule.parts(self.each)
+
+    def part_levels(self, level: float) -> list[float]:
+        return self.rule.part_levels(self.each, level)
+
+    def rows(self, index: Tensor) -> ScoreModel:
+        part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
+        part.resemble(self)  # what was said of it since
+        return part
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        for model in self.each:
+            if name in model.conditions:
+                model.check_condition(name, value)
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
         return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        return self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))

@@ -1,6 +1,7 @@
 r"""Inverse problems: data of which :math:`y = A(x_0) + \epsilon` is known, with normal noise of deviation s_y.
 
-Each is the gradient of an estimate of :math:`\log p(y \mid x_t)` with respect to the data.
+Most are the gradient of an estimate of :math:`\log p(y \mid x_t)` with respect to the data; one puts what was
+measured in the place of what was estimated.
 
 References:
     | Diffusion Posterior Sampling for General Noisy Inverse Problems (Chung et al., 2023), algorithm 1
@@ -12,31 +13,23 @@ References:
     | https://arxiv.org/abs/2405.13712
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.shapes import Scalar
+from solvers.shapes import row_sum
 
 from ..models.checks import check_count, check_finite
-from ..models.conditions import as_conditions, rows_of
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
-from .combined import row_sum
-from .operators import (
-    Measurable,
-    Operator,
-    Product,
-    check_measurement,
-    check_noise,
-    measure,
-    solve,
-)
-from .pulled import Pull, Pulled
+from .asked import Noisy
+from .guided import Guided
+from .operators import Measurement, Operator, check_noise, solve
+from .pulled import Known, Pull
+from .rule import Rule
 
 
 @checked
@@ -71,7 +64,21 @@ def posterior_sampling(
             "posterior_sampling has no noise=, in whose place it divides by the length of what is left: set "
             "strength=, or use pseudoinverse or moment_matching, which take it."
         )
-    return Pulled(model, _Posterior(*_measured(operator, y, data), strength), max_level)
+    known = Measurement.of(operator, y, data)
+    return Guided((model,), PosteriorSampling(known, strength, max_level=max_level))
+
+
+@dataclass(frozen=True)
+class PosteriorSampling(Pull):
+    r"""See :func:`posterior_sampling`."""
+
+    measured: Measurement
+    strength: float
+
+    def __call__(self, D: Tensor, known: Known) -> Tensor:
+        gap, _, adjoint = self.measured.seen(D)
+        size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
+        return 2 * self.strength * adjoint(gap / size)
 
 
 @checked
@@ -104,10 +111,35 @@ def pseudoinverse(
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
-    pull = _Pseudoinverse(
-        *_measured(operator, y, data), check_noise(noise), iterations, _spread(model)
-    )
-    return Pulled(model, pull, max_level)
+    known, noise = Measurement.of(operator, y, data), check_noise(noise)
+    rule = Pseudoinverse(known, noise, iterations, _spread(model), max_level=max_level)
+    return Guided((model,), rule)
+
+
+def _spread(model: ScoreModel) -> float:
+    r"""The standard deviation of the data; its root mean square where that is all that is known."""
+
+    known = model.moments
+    return scale_of(model) if known is None else float(known.coordinates.mean().sqrt())
+
+
+@dataclass(frozen=True)
+class Pseudoinverse(Pull):
+    r"""See :func:`pseudoinverse`."""
+
+    measured: Measurement
+    noise: float
+    iterations: int
+    std: float
+
+    def __call__(self, D: Tensor, known: Known) -> Tensor:
+        gap, A, adjoint = self.measured.seen(D)
+        variance = known.level**2 * self.std**2 / (known.level**2 + self.std**2)
+
+        def system(v: Tensor) -> Tensor:  # consistent whatever the measurements are
+            return adjoint(A(variance * v)) + self.noise**2 * v
+
+        return solve(system, adjoint(gap), self.iterations)
 
 
 @checked
@@ -143,96 +175,64 @@ def moment_matching(
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for exact data."
         )
-    pull = _Moments(*_measured(operator, y, data), noise, iterations)
-    return Pulled(model, pull, max_level)
-
-
-def _measured(
-    operator: Operator, y: Tensor, data: Mapping[str, Tensor]
-) -> tuple[Tensor, Measurable, dict[str, Tensor]]:
-    rows = as_conditions(data)
-    return check_measurement(y), Measurable(operator, rows), rows
-
-
-def _spread(model: ScoreModel) -> float:
-    r"""The standard deviation of the data; its root mean square where that is all that is known."""
-
-    known = model.moments
-    return scale_of(model) if known is None else float(known.coordinates.mean().sqrt())
+    known = Measurement.of(operator, y, data)
+    return Guided((model,), MomentMatching(known, noise, iterations, max_level=max_level))
 
 
 @dataclass(frozen=True)
-class _Measured(Pull):
-    r"""What was measured of the data."""
+class MomentMatching(Pull):
+    r"""See :func:`moment_matching`."""
 
-    y: Tensor
-    operator: Measurable
-    data: Mapping[str, Tensor]
-
-    @property
-    def held(self) -> Mapping[str, Tensor]:
-        return {"y": self.y, **self.data}
-
-    @property
-    def words(self) -> str:
-        own = [f.name for f in fields(self) if f.name not in ("y", "operator", "data")]
-        return f"{self.name} of {self.operator.title} {' '.join(f'{getattr(self, n):g}' for n in own)}"
-
-    def rows(self, index: Tensor) -> Self:
-        held = rows_of(self.held, index)
-        return replace(self, y=held.pop("y"), data=held)
-
-    def seen(self, D: Tensor, held: Mapping[str, Tensor]) -> tuple[Tensor, Product, Product]:
-        r"""Returns what :func:`scoresde.guidance.operators.measure` says of an estimate."""
-
-        data = {name: value for name, value in held.items() if name != "y"}
-        return measure(self.operator, D, held["y"], data)
-
-
-@dataclass(frozen=True)
-class _Posterior(_Measured):
-    strength: float
-    name = "posterior sampling"
-
-    def __call__(
-        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
-    ) -> Tensor:
-        gap, _, adjoint = self.seen(D, held)
-        size = row_sum(gap**2).sqrt().clamp(min=torch.finfo(gap.dtype).tiny).to(gap)
-        return 2 * self.strength * adjoint(gap / size)
-
-
-@dataclass(frozen=True)
-class _Pseudoinverse(_Measured):
+    measured: Measurement
     noise: float
     iterations: int
-    std: float
-    name = "pseudoinverse"
 
-    def __call__(
-        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
-    ) -> Tensor:
-        gap, A, adjoint = self.seen(D, held)
-        variance = level**2 * self.std**2 / (level**2 + self.std**2)
-
-        def system(v: Tensor) -> Tensor:  # consistent whatever the measurements are
-            return adjoint(A(variance * v)) + self.noise**2 * v
-
-        return solve(system, adjoint(gap), self.iterations)
-
-
-@dataclass(frozen=True)
-class _Moments(_Measured):
-    noise: float
-    iterations: int
-    name = "moment matching"
-
-    def __call__(
-        self, D: Tensor, level: Scalar, covariance: Product, held: Mapping[str, Tensor]
-    ) -> Tensor:
-        gap, A, adjoint = self.seen(D, held)
+    def __call__(self, D: Tensor, known: Known) -> Tensor:
+        gap, A, adjoint = self.measured.seen(D)
 
         def system(v: Tensor) -> Tensor:
-            return A(covariance(adjoint(v))) + self.noise**2 * v
+            return A(known.covariance(adjoint(v))) + self.noise**2 * v
 
         return adjoint(solve(system, gap, self.iterations, floor=self.noise**2))
+
+
+@checked
+def replacement(
+    model: ScoreModel, operator: Operator, y: Tensor, *, iterations: int = 20, **data: Tensor
+) -> ScoreModel:
+    r"""Returns the model whose denoised data agrees with a linear measurement without noise.
+
+    .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
+
+    It needs no gradient through the model. What is not measured is not pulled, so it is biased where that depends
+    on what is: :func:`pseudoinverse` pulls both. The system is solved by conjugate gradients.
+
+    Arguments:
+        model: The model.
+        operator: The linear function A, each row by itself.
+        y: The measurements, with leading size B or 1.
+        iterations: Of conjugate gradients.
+        data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    References:
+        | Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model (Wang et al., 2023), equation (11)
+        | https://arxiv.org/abs/2212.00490
+    """
+
+    iterations = check_count("iterations", iterations, at_least=1)
+    known = Measurement.of(operator, y, data, affine=True)
+    return Guided((model,), Replacement(known, iterations))
+
+
+@dataclass(frozen=True)
+class Replacement(Rule):
+    r"""See :func:`replacement`."""
+
+    measured: Measurement
+    iterations: int
+    smooth = False
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        [D] = denoised
+        gap, A, adjoint = self.measured.seen(D)
+        return D + solve(lambda v: adjoint(A(v)), adjoint(gap), self.iterations)

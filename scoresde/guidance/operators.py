@@ -2,17 +2,20 @@ r"""What is measured of data: operators, measurements, and the systems that link
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.shapes import row_sum
 
 from ..doors.data import as_floats
 from ..models.checks import check_finite
+from ..models.conditions import as_conditions
 from ..runs.current import suspect
-from .combined import row_sum
-from .gradients import check_function, check_gradients, title
+from .gradients import check_function, check_gradients
+from .words import title
 
 ROUNDING = 1e-4  # what float32 and the order of sums may change, by far
 Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
@@ -157,34 +160,55 @@ class Links:
         return probe, back
 
 
-def measure(
-    operator: Measurable, D: Tensor, y: Tensor, data: Mapping[str, Tensor]
-) -> tuple[Tensor, Product, Product]:
-    r"""Returns the gap y - A(D), and the products with the derivative of A at D and with its transpose."""
+class Measurement(NamedTuple):
+    r"""What was measured of data, :math:`y = A(x_0) + \epsilon`.
 
-    check_gradients()
-    with torch.enable_grad():
-        leaf = D.detach().requires_grad_()
-        seen = operator.operator(leaf, **data)
-    if len(y) not in (1, len(D)):
-        raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
-    known = y.to(D).expand(len(D), *y.shape[1:])
-    if not isinstance(seen, Tensor) or seen.shape != known.shape:
-        shape = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ValueError(
-            f"y must have the shape of what the operator returns, {shape}, but has {tuple(known.shape)}."
-        )
-    if not seen.requires_grad:
-        raise ValueError(
-            "the operator has no gradient: leave out .detach(), rounding and no_grad."
-        )
-    cause = f"what the operator {operator.title!r} returns is NaN or infinite"
-    suspect(cause, "keep it finite for all data: the network is not at fault", seen, D)
-    links, gap = Links(leaf, seen), known - seen.detach()
-    if not operator.looked:
-        operator.look(D.detach(), seen.detach(), gap, data, links)
-        operator.looked = True
-    return gap, links.forward, links.adjoint
+    Arguments:
+        operator: The function A.
+        y: The measurements, with leading size B or 1.
+        data: What else the operator takes, each with leading size B or 1.
+    """
+
+    operator: Measurable
+    y: Tensor
+    data: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls, operator: Operator, y: Tensor, data: Mapping[str, Tensor], *, affine: bool = False
+    ) -> "Measurement":
+        r"""Returns what was measured, refused unless it is finite, by a function that takes the data."""
+
+        rows, known = as_conditions(data), check_measurement(y)
+        return cls(Measurable(operator, rows, affine=affine), known, rows)
+
+    def seen(self, D: Tensor) -> tuple[Tensor, Product, Product]:
+        r"""Returns the gap y - A(D), and the products with the derivative of A at D and with its transpose."""
+
+        check_gradients()
+        operator, y = self.operator, self.y
+        with torch.enable_grad():
+            leaf = D.detach().requires_grad_()
+            found = operator.operator(leaf, **self.data)
+        if len(y) not in (1, len(D)):
+            raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
+        known = y.to(D).expand(len(D), *y.shape[1:])
+        if not isinstance(found, Tensor) or found.shape != known.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"y must have the shape of what the operator returns, {shape}, but has {tuple(known.shape)}."
+            )
+        if not found.requires_grad:
+            raise ValueError(
+                "the operator has no gradient: leave out .detach(), rounding and no_grad."
+            )
+        cause = f"what the operator {operator.title!r} returns is NaN or infinite"
+        suspect(cause, "keep it finite for all data: the network is not at fault", found, D)
+        links, gap = Links(leaf, found), known - found.detach()
+        if not operator.looked:
+            operator.look(D.detach(), found.detach(), gap, self.data, links)
+            operator.looked = True
+        return gap, links.forward, links.adjoint
 
 
 def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -> Tensor:

@@ -1,6 +1,6 @@
 r"""CFG++: the guided estimate with the noise of the model without condition."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,8 +11,11 @@ from solvers.doors.signatures import checked
 from ..doors.data import as_floats
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
+from ..processes.process import Process
 from ..runs.current import Current, current_run
-from .conditional import ClassifierFree
+from .affine import Affine
+from .conditional import towards
+from .guided import Guided
 
 SOLVER = "ddim"
 
@@ -57,37 +60,38 @@ def plus_plus(
             raise ValueError(
                 "times must be one grid from noise to data, with shape (n + 1,), n >= 1."
             )
-    return _PlusPlus((model, model.given(**condition)), float(scale), times)
+    grid = None if times is None else tuple(times.tolist())
+    rule = PlusPlus(float(scale), model.process, grid)
+    return Guided((model, model.given(**condition)), rule)
 
 
-class _PlusPlus(ClassifierFree):
-    title = "plus_plus"
+@dataclass(frozen=True)
+class PlusPlus(Affine):
+    r"""See :func:`plus_plus`."""
 
-    def __init__(self, models: Sequence[ScoreModel], share: float, own: Tensor | None) -> None:
-        self.own = own
-        super().__init__(models, share, None, ("unconditional", "conditional"))
-        free = models[0]
-        self.fingerprint = f"{free.fingerprint or type(free).__name__} guided by {self.name}"
+    scale: float
+    process: Process = field(repr=False)
+    times: tuple[float, ...] | None = field(repr=False)
+    roles = ("unconditional", "conditional")
 
-    def weights(self, times: Tensor) -> Tensor:
+    def weights(self, levels: Tensor) -> Tensor:
         run = current_run()
-        grid = self.own if run is None else _grid_of(run)
+        grid = self._grid if run is None else _grid_of(run)
         if grid is None:
             raise ValueError(
                 "the scale of CFG++ is that of a grid: pass times= to plus_plus to ask it outside of a run."
             )
-        assert isinstance(self.scale, float)
-        levels = torch.exp(-self.process.log_snr(grid)).reshape(len(grid), -1).T  # (1 or B, n + 1)
-        ends = torch.full_like(levels[:, :1], self.scale)
-        scales = torch.cat([self.scale / (1 - levels[:, 1:] / levels[:, :-1]), ends], 1)
-        asked = torch.exp(-self.process.log_snr(times)).reshape(len(times), -1)  # (k, 1 or B)
-        nearest = (asked.log()[..., None] - levels.log()).abs().argmin(-1)
+        known = torch.exp(-self.process.log_snr(grid)).reshape(len(grid), -1).T  # (1 or B, n + 1)
+        ends = torch.full_like(known[:, :1], self.scale)
+        scales = torch.cat([self.scale / (1 - known[:, 1:] / known[:, :-1]), ends], 1)
+        asked = levels.reshape(len(levels), -1)  # (k, 1 or B)
+        nearest = (asked.log()[..., None] - known.log()).abs().argmin(-1)
         found = scales.expand(nearest.shape[1], -1)[torch.arange(nearest.shape[1]), nearest]
-        return found.reshape(times.shape) if found.numel() == times.numel() else found
+        return towards(found.reshape(levels.shape) if found.numel() == levels.numel() else found)
 
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        assert isinstance(self.scale, float)
-        return _PlusPlus(models, self.scale, self.own)
+    @property
+    def _grid(self) -> Tensor | None:
+        return None if self.times is None else torch.tensor(self.times, dtype=torch.float64)
 
 
 def _grid_of(run: Current) -> Tensor:

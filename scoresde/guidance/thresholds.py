@@ -1,15 +1,19 @@
 r"""Denoised data that is kept inside a range."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.shapes import align
 
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
-from .combined import Combined, Noisy
+from .asked import Noisy
+from .guided import Guided
+from .rule import Rule
 
 
 @checked
@@ -38,22 +42,20 @@ def thresholded(
         raise ValueError(f"limit must be positive, but is {limit}.")
     if quantile is not None and not 0 < quantile <= 1:
         raise ValueError(f"quantile must lie in (0, 1], but is {quantile}.")
-    return _Thresholded((model,), limit, quantile)
+    return Guided((model,), Thresholded(limit, quantile))
 
 
-class _Thresholded(Combined):
-    def __init__(self, models: Sequence[ScoreModel], limit: float, quantile: float | None) -> None:
-        words = f"threshold {limit:g}" + ("" if quantile is None else f" at {quantile:g}")
-        super().__init__(models, words)
-        self.limit, self.quantile = limit, quantile
+@dataclass(frozen=True)
+class Thresholded(Rule):
+    r"""See :func:`thresholded`."""
 
-    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+    limit: float
+    quantile: float | None
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         if self.quantile is None:
             return D.clamp(-self.limit, self.limit)
         size = torch.quantile(D.abs().flatten(1), self.quantile, dim=1)
-        size = size.clamp(min=self.limit).reshape(-1, *(1,) * (D.ndim - 1))
+        size = align(size.clamp(min=self.limit), D)
         return D.maximum(-size).minimum(size) * (self.limit / size)
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Thresholded(models, self.limit, self.quantile)

@@ -15,6 +15,7 @@ from torch import Tensor
 from solvers.network_calls import uncounted
 from solvers.shapes import align
 
+from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import Oracle
 from .gradients import check_graph
@@ -78,6 +79,7 @@ def trusted_level(model: ScoreModel, x: Tensor, count: int) -> float:
     known: dict[object, float] = vars(leaves[0]).setdefault("trusted", {})
     key = (repr(model), tuple(x.shape[1:]), _version(model))
     if key not in known:
+        check_rows(model, x)
         known[key] = measured(model, x, count).level
     return known[key]
 

@@ -15,6 +15,7 @@ from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
+from ..models.rows_check import check_rows
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
@@ -118,7 +119,7 @@ def encode(  # noqa: D417
     for last in run.times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
-    check_steady(model, x, "the way to latents and back", settings.batch_size)
+    check_way(model, x, settings, "the way to latents and back")
     alpha, run = process.scales(run.times[0])[0], settle(run, x)
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
@@ -126,6 +127,21 @@ def encode(  # noqa: D417
     if run.solver.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
+
+
+def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
+    r"""Refuses a model that is random, or whose rows are not its own where they are asked apart.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        x: Data, with shape (B, *).
+        settings: The options.
+        use: What is not defined then, in words.
+    """
+
+    if settings.takes_apart(len(x)):
+        check_rows(model, x)
+    check_steady(model, x, use, settings.batch_size)
 
 
 def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:

@@ -30,7 +30,6 @@ from ..models.checks import check_data, check_number
 from ..models.conditions import verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
-from ..models.steady import check_steady
 from ..runs.noise import keyed_by_rows
 from ..runs.options import Keys, Limits, Numbers, Start, Stepping, Watching, names
 from ..runs.plan import describe_process
@@ -38,6 +37,7 @@ from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 from ..sampling import decode
+from .encoding import check_way
 
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
 REPLAYED = names("eta", "eta_convention")  # options that a replay must share
@@ -155,7 +155,7 @@ def encode_noise(
     stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     run = Run.between(model, settings, stop, start)
     levels = torch.exp(-process.log_snr(run.times))
-    check_steady(model, x, "the way to a noise path and back", settings.batch_size)
+    check_way(model, x, settings, "the way to a noise path and back")
     states = _chain(x, levels, settings, chain)
     normals, calls = _normals(run, solver, states)
     return NoisePath(

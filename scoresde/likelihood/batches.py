@@ -14,6 +14,7 @@ from ..doors.data import as_state
 from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
+from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
@@ -124,6 +125,7 @@ def ask(
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
+    check_rows(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
     settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)

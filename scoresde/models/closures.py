@@ -38,6 +38,8 @@ def _inside(thing: object) -> Iterable[object]:
         return _inside_function(thing)
     if isinstance(thing, MethodType):
         return [thing.__func__, thing.__self__]
+    if isinstance(thing, property):
+        return [thing.fget]
     if isinstance(thing, functools.partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
     if isinstance(thing, list | tuple | set):

@@ -11,6 +11,8 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
+from .by_sample import changed, of_rows, tensors_in
+
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
 Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
@@ -51,32 +53,16 @@ class Conditioned(Protocol):
         r"""Refuses a value that is not known."""
 
 
-def mapped(value: Bound, change: Callable[[Tensor], Tensor]) -> Bound:
-    r"""Returns a condition of which each tensor is changed."""
-
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple):
-        return tuple(mapped(entry, change) for entry in value)
-    return {name: mapped(entry, change) for name, entry in value.items()}
-
-
 def leaves(value: Bound) -> list[Tensor]:
     r"""Returns the tensors of a condition."""
 
-    if isinstance(value, Tensor):
-        return [value]
-    entries = value if isinstance(value, tuple) else value.values()
-    return [leaf for entry in entries for leaf in leaves(entry)]
+    return [leaf for _, leaf in tensors_in("", value)]
 
 
 def rows_of(condition: Mapping[str, Any], index: Tensor) -> dict[str, Any]:
     r"""Returns conditions for some rows; those of leading size 1 are shared."""
 
-    def some(value: Tensor) -> Tensor:
-        return value if len(value) == 1 else value[index.to(value.device)]
-
-    return {name: mapped(value, some) for name, value in condition.items()}
+    return {name: changed(value, of_rows(index)) for name, value in condition.items()}
 
 
 def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
@@ -89,45 +75,48 @@ def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
                 raise ValueError(
                     f"{name} must have leading size {len(x)} or 1, but has {len(value)}."
                 )
-        found[name] = mapped(given, lambda v: v.to(x.device).expand(len(x), *v.shape[1:]))
+        found[name] = changed(given, lambda v: v.to(x.device).expand(len(x), *v.shape[1:]))
     return found
+
+
+def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Any:
+    r"""Returns a condition whose parts went through a door; mappings, and tuples of anything but numbers, stay."""
+
+    if isinstance(value, Mapping):
+        return {str(key): as_bound(f"{name}[{key!r}]", one, door) for key, one in value.items()}
+    if isinstance(value, tuple) and not all(isinstance(v, int | float) for v in value):
+        return tuple(as_bound(f"{name}[{i}]", one, door) for i, one in enumerate(value))
+    return door(name, value)
 
 
 def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     r"""Returns conditions whose floating-point numbers have the dtype of a state."""
 
-    def like(value: Tensor) -> Tensor:
+    def like(name: str, given: object) -> Tensor:
+        value = as_tensor(name, given)
         value = value.expand(len(x)) if value.ndim == 0 else value
         return value.to(x.dtype) if value.is_floating_point() else value
 
-    return {name: mapped(as_bound(name, value), like) for name, value in condition.items()}
-
-
-def as_bound(name: str, value: object) -> Bound:
-    r"""A condition as tensors: a tuple of anything but numbers, or a mapping, keeps its form."""
-
-    if isinstance(value, Mapping):
-        return {str(key): as_bound(f"{name}[{key!r}]", entry) for key, entry in value.items()}
-    if isinstance(value, tuple) and not all(isinstance(v, int | float) for v in value):
-        return tuple(as_bound(f"{name}[{i}]", entry) for i, entry in enumerate(value))
-    return as_tensor(name, value)
+    return {name: as_bound(name, value, like) for name, value in condition.items()}
 
 
 def as_condition(name: str, value: object) -> Any:
     r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
 
-    def checked_leaf(tensor: Tensor) -> Tensor:
-        tensor = tensor[None] if tensor.ndim == 0 else tensor
-        if not tensor.numel():
-            raise ValueError(f"{name} must not be empty, but has shape {tuple(tensor.shape)}.")
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
-        return tensor
-
-    bound = mapped(as_bound(name, value), checked_leaf)
+    bound = as_bound(name, value, _checked)
     if not leaves(bound):
         raise ValueError(f"{name} must not be empty, but is {value!r}.")
     return bound
+
+
+def _checked(name: str, value: object) -> Tensor:
+    tensor = as_tensor(name, value)
+    tensor = tensor[None] if tensor.ndim == 0 else tensor
+    if not tensor.numel():
+        raise ValueError(f"{name} must not be empty, but has shape {tuple(tensor.shape)}.")
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite, but has NaN or infinite entries.")
+    return tensor
 
 
 def as_conditions(given: Mapping[str, object]) -> dict[str, Any]:

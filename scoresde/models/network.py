@@ -16,9 +16,10 @@ from solvers.shapes import Scalar, scalars
 from ..processes.process import Process, check_process
 from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
+from .by_sample import changed
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
-from .conditions import as_bound, check_names, floats_like, mapped
+from .conditions import as_bound, check_names, floats_like
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel, check_time, model_times
 
@@ -247,7 +248,7 @@ class NetworkScore(ScoreModel):
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
         x = x.to(kind.state, copy=True)
-        own = {n: mapped(v, Tensor.clone) for n, v in floats_like(condition, x).items()}
+        own = {n: changed(v, Tensor.clone) for n, v in floats_like(condition, x).items()}
         return self.network(x, t.to(kind.time, copy=True), **own)
 
     def _ask_again(

@@ -13,6 +13,8 @@ network predicts is linear in D too, and is folded into the same coefficients: n
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -25,11 +27,13 @@ from solvers.shapes import align, scalars
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state, as_times
 from ..processes.process import Process
+from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 
 Pair = tuple[Tensor, Tensor]
 BASES = ("conditional", "strong", "model")  # names of parts from which guidance starts
+MACHINERY = frozenset(vars(nn.Module()))  # names of what modules keep for themselves
 UNSAID = 0.5  # what is taken for the root mean square of data where nothing is known of it
 OTHERS = ("unconditional", "negative", "weak", "other")  # and of those from which it leads away
 
@@ -72,6 +76,8 @@ class ScoreModel(nn.Module, ABC):
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
         differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
+        by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
+            dictionaries and lists of them.
     """
 
     instead: ClassVar[str] = "; wrap a network in ss.NetworkScore(network, process, predicts=...)"
@@ -85,6 +91,7 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    by_sample: tuple[str, ...] = ()
 
     _data_std: float | None = None
     _data_scale: float | None = None
@@ -137,12 +144,7 @@ class ScoreModel(nn.Module, ABC):
     def held(self) -> Mapping[str, Tensor]:
         r"""The tensors by sample that it holds itself, each with leading size B or 1."""
 
-        return {}
-
-    def held_on(self, device: torch.device) -> dict[str, Tensor]:
-        r"""Returns what it holds, on a device."""
-
-        return {name: value.to(device) for name, value in self.held.items()}
+        return dict(chain(*(tensors_in(name, getattr(self, name)) for name in self.by_sample)))
 
     def part_levels(self, level: float) -> list[float]:
         r"""Returns the noise levels nearest to one at which this model asks each of its parts."""
@@ -231,9 +233,25 @@ class ScoreModel(nn.Module, ABC):
         r"""Refuses a value that the model does not know, such as a label out of range."""
 
     def rows(self, index: Tensor) -> "ScoreModel":
-        r"""Returns the model for some rows of the batch."""
+        r"""Returns the model for some rows of the batch.
 
-        return self
+        By default, it has these rows of what `by_sample` names and of the models that it is made of, as
+        attributes or in lists and dictionaries, and shares all else.
+        """
+
+        pick = of_rows(index)
+        found = {name: changed(getattr(self, name), pick) for name in self.by_sample}
+        for name, value in {**vars(self), **self._modules}.items():
+            part = value if name in MACHINERY else with_parts(value, ScoreModel, index)
+            if part is not value:
+                found[name] = part
+        if not found:
+            return self
+        some = copy(self)
+        vars(some)["_modules"] = dict(self._modules)
+        for name, value in found.items():
+            (some._modules if name in some._modules else vars(some))[name] = value
+        return some
 
     def _combined(
         self,

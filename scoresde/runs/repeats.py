@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -152,6 +153,10 @@ def _told(value: object) -> object:
         return tuple(value.shape), int(key_of_rows(value.reshape(1, -1))) if value.numel() else 0
     if isinstance(value, Mapping):
         return tuple((name, _told(held)) for name, held in sorted(value.items()))
+    if is_dataclass(value) and not isinstance(value, type):  # as rules and solvers are
+        return type(value).__qualname__, _told(
+            {f.name: getattr(value, f.name) for f in fields(value)}
+        )
     if isinstance(value, list | tuple):
         return tuple(map(_told, value))
     return _number(value) if callable(value) else repr(value)

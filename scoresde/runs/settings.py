@@ -79,6 +79,13 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         assert isinstance(self.solver, Solver)
         return self.solver
 
+    def takes_apart(self, batch: int) -> bool:
+        r"""Returns whether a run asks some samples of a batch without the others."""
+
+        method = self.method
+        size = method.block or self.batch_size or batch
+        return self.adaptive or method.exact or size < batch
+
     @property
     def tolerances(self) -> dict[str, float | None]:
         r"""The tolerances, for the solver."""

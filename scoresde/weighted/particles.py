@@ -14,6 +14,7 @@ from solvers.problem import StateField
 
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number, model_device, model_dtype
+from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
 from ..models.score_model import ScoreModel
 from ..runs.grids import model_grid
@@ -140,6 +141,7 @@ class Steps:
     def estimates(self, model: ScoreModel, x: Tensor) -> Sequence[StateField]:
         r"""Returns the functions from x, in units of the data, to its denoised data at each time."""
 
+        check_rows(model, x)
         ones = torch.ones_like(self.times)
         scale = model.process.scales(self.times)[0]
         return model.combine(self.times, 0 * ones, ones, scale, x)

@@ -1,7 +1,8 @@
 r"""Guidance that puts models together: each against a law that knows the answer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -323,18 +324,16 @@ def test_moment_matching_takes_no_derivatives_for_a_covariance_that_are_none() -
 
 
 def test_a_guidance_of_ones_own_is_a_combination() -> None:
-    class Halved(guidance.Combined):
+    @dataclass(frozen=True)
+    class Halved(guidance.Rule):
         roles = ("conditional", "unconditional")
 
-        def combined(self, denoised: list[Tensor], noisy: guidance.Noisy) -> Tensor:
+        def __call__(self, denoised: Sequence[Tensor], noisy: guidance.Noisy) -> Tensor:
             D, other = denoised
             return D + 0.5 * (D - other)
 
-        def of(self, models: list[ss.ScoreModel], index: Tensor) -> ss.ScoreModel:
-            return Halved(models, self.name)
-
     model = mixture(ss.VP(), [0.5, 0.3, 0.2])
-    own = Halved((model.given(label=torch.tensor([0, 2])), model), "halved")
+    own = guidance.Guided((model.given(label=torch.tensor([0, 2])), model), Halved())
     usual = ss.classifier_free(model, 1.5, label=torch.tensor([0, 2]))
     for options in ({"steps": 4, "batch_size": 1}, {"rtol": 1e-4, "atol": 1e-4}):
         found, want = (ss.sample(m, 2, solver="exponential_2" if "steps" in options else "exponential", **options)
@@ -390,7 +389,8 @@ def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> No
     model = ss.NetworkScore(Net(), ss.EDM(), "data", shape=(2,))
     assert len(ss.weighted_sample([model], [1.0], 4, steps=20).x) == 4
     with pytest.raises(ValueError, match="the same for all samples"):
-        ss.weighted_sample([Kept(model, torch.ones(4, 2), torch.ones(4, 2))], [1.0], 4)
+        kept = guidance.Guided([model], Kept(torch.ones(4, 2), torch.ones(4, 2)))
+        ss.weighted_sample([kept], [1.0], 4)
 
 
 class Plain(torch.nn.Module):

@@ -255,6 +255,8 @@ def test_settings_of_a_solver_can_be_part_of_its_name() -> None:
         solvers.get("dpmpp_2m:order=3")
     with pytest.raises(ValueError, match="lower_order_final must be True or False, but is '7'"):
         solvers.get("dpmpp_2m:lower_order_final=7")
+    with pytest.raises(ValueError, match="says 'repeats' twice; say it once"):
+        solvers.get("recurrent:repeats=2:repeats=3")
     with pytest.raises(ValueError, match="amount must be a number, but is nan"):
         solvers.get("edm_churn:amount=nan")
     with pytest.raises(ValueError, match="':' separates settings"):

@@ -384,3 +384,18 @@ def test_fingerprints_tell_guidances_apart() -> None:
         guidance.pseudoinverse(free, measure, torch.zeros(1, 2), noise=0.1),
     ]
     assert len({model.fingerprint for model in named}) == len(named)
+
+
+def test_models_without_weight_are_not_asked() -> None:
+    free, bound = models(ss.VP())
+    x, t, D, other = states(ss.VP())
+    cases = {
+        guidance.autoguidance(bound, free, 1.0): (D, 4),
+        guidance.product(free, [bound], [1.0]): (D, 4),
+        guidance.product(free, [bound, bound], [0.5, 0.5]): (D, 8),
+        guidance.product(free, [bound], [0.0]): (other, 4),
+        guidance.product(free, [bound], [2.0]): (2 * D - other, 8),
+    }
+    for model, (want, calls) in cases.items():
+        assert torch.allclose(model.denoise(x, t), want)
+        assert ss.sample(model, 4, solver="ddim", steps=3).calls.tolist() == [calls] * 4

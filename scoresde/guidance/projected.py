@@ -1,60 +1,27 @@
-r"""Guidance by the difference of two predictions, each row by itself.
+r"""Guidance by the difference of two predictions, each row by itself, that is no sum with fixed weights.
 
 All are functions of the denoised data :math:`D_c` of the model asked for and :math:`D_u` of another: without the
 condition, of a negative condition, or of a weaker model. With :math:`d = D_c - D_u`, plain guidance is
 :math:`D_u + w \, d = D_c + (w - 1) \, d`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.shapes import align, row_sum
 
 from ..models.checks import check_finite
 from ..models.score_model import ScoreModel
-from .combined import Combined, Noisy, row_sum
+from .asked import Noisy
+from .guided import Guided
+from .rule import Rule
 
-Rule = Callable[[Tensor, Tensor], Tensor]  # from both predictions to the guided one
+TINY = torch.finfo(torch.float64).tiny
 PAIR = ("conditional", "unconditional")
-
-
-class _Extrapolated(Combined):
-    def __init__(
-        self, models: Sequence[ScoreModel], name: str, rule: Rule, roles: Sequence[str]
-    ) -> None:
-        super().__init__(models, name)
-        self.rule, self.roles = rule, roles
-
-    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
-        return self.rule(*denoised)
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _Extrapolated(models, self.name, self.rule, self.roles)
-
-
-@checked
-def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
-    r"""Returns the model guided by its difference from a weaker one.
-
-    .. math:: D_{weak} + w \, (D - D_{weak})
-
-    Arguments:
-        model: The model, with its conditions bound.
-        weak: The same less trained, or smaller, under the same conditions.
-        scale: The scale :math:`w`. 1 is the model itself.
-
-    References:
-        | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)
-        | https://arxiv.org/abs/2406.02507
-    """
-
-    scale = check_finite("scale", scale)
-    return _Extrapolated(
-        (model, weak), f"autoguidance {scale:g}", _Plain(scale), ("strong", "weak")
-    )
 
 
 @checked
@@ -85,8 +52,26 @@ def adaptive_projected(
     norm = check_finite("norm", norm)
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
-    name = f"projected guidance {scale:g}, parallel {parallel:g}, norm {norm:g}"
-    return _Extrapolated((model, other), name, _Projected(scale, parallel, norm), PAIR)
+    return Guided((model, other), Projected(scale, parallel, norm))
+
+
+@dataclass(frozen=True)
+class Projected(Rule):
+    r"""See :func:`adaptive_projected`."""
+
+    scale: float
+    parallel: float
+    norm: float
+    roles = PAIR
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        D, other = denoised
+        d, wide = (D - other).double(), D.double()
+        if self.norm:
+            d = d * (self.norm / row_sum(d**2).sqrt().clamp(min=self.norm))
+        along = row_sum(d * wide) / row_sum(wide**2).clamp(min=TINY) * wide
+        change = d - (1 - self.parallel) * along
+        return D + ((self.scale - 1) * change).to(D)
 
 
 @checked
@@ -109,25 +94,22 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
         | https://arxiv.org/abs/2503.18886
     """
 
-    scale = check_finite("scale", scale)
-    return _ZeroStar((model, other), scale)
+    return Guided((model, other), ZeroStar(check_finite("scale", scale)))
 
 
-class _ZeroStar(Combined):
-    def __init__(self, models: Sequence[ScoreModel], scale: float) -> None:
-        super().__init__(models, f"zero-star guidance {scale:g}")
-        self.scale, self.roles = scale, PAIR
+@dataclass(frozen=True)
+class ZeroStar(Rule):
+    r"""See :func:`zero_star`."""
 
-    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+    scale: float
+    roles = PAIR
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x, level = noisy.x, noisy.level
         own, other = ((x - (1 + level) * D) / level for D in denoised)
-        least = torch.finfo(torch.float64).tiny
-        fit = (row_sum(own * other) / row_sum(other**2).clamp(min=least)).to(x)
+        fit = (row_sum(own * other) / row_sum(other**2).clamp(min=TINY)).to(x)
         velocity = (1 - self.scale) * fit * other + self.scale * own
         return (x - level * velocity) / (1 + level)
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        return _ZeroStar(models, self.scale)
 
 
 @checked
@@ -149,43 +131,18 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
     share = check_finite("share", share)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share}.")
-    return _Extrapolated(
-        (guided, model), f"rescaled {share:g}", _Rescaled(share), ("before", "conditional")
-    )
+    return Guided((guided, model), Rescaled(share))
 
 
 @dataclass(frozen=True)
-class _Plain:
-    scale: float
+class Rescaled(Rule):
+    r"""See :func:`rescaled`."""
 
-    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
-        return other + self.scale * (D - other)
-
-
-@dataclass(frozen=True)
-class _Projected:
-    scale: float
-    parallel: float
-    norm: float
-
-    def __call__(self, D: Tensor, other: Tensor) -> Tensor:
-        d = (D - other).double()
-        if self.norm:
-            d = d * (self.norm / row_sum(d**2).sqrt().clamp(min=self.norm))
-        wide = D.double()
-        along = (
-            row_sum(d * wide) / row_sum(wide**2).clamp(min=torch.finfo(torch.float64).tiny) * wide
-        )
-        change = d - (1 - self.parallel) * along
-        return D + ((self.scale - 1) * change).to(D)
-
-
-@dataclass(frozen=True)
-class _Rescaled:
     share: float
+    roles = ("before", "conditional")
 
-    def __call__(self, guided: Tensor, D: Tensor) -> Tensor:
-        spread = [value.double().flatten(1).std(1, correction=0) for value in (D, guided)]
-        ratio = torch.where(spread[1] > 0, spread[0] / spread[1], 1.0)
-        factor = self.share * ratio + 1 - self.share
-        return factor.to(guided).reshape(-1, *(1,) * (guided.ndim - 1)) * guided
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        guided, plain = (D.double().flatten(1).std(1, correction=0) for D in denoised)
+        ratio = torch.where(guided > 0, plain / guided, 1.0)
+        factor = (self.share * ratio + 1 - self.share).to(denoised[0])
+        return align(factor, denoised[0]) * denoised[0]

@@ -1,6 +1,7 @@
-r"""Feedback guidance: as much as the state needs."""
+r"""What noise keeps exactly: mixtures of models, and the mixture that a model has learned."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,13 +10,58 @@ from solvers.doors.signatures import checked
 from solvers.shapes import align
 
 from ..models.checks import check_finite, check_number
-from ..models.conditions import check_conditions, rows_of
+from ..models.conditions import check_conditions
 from ..models.score_model import ScoreModel
 from ..runs.current import suspect
-from .combined import Combined, Noisy
-from .gradients import check_function, check_owner, one_per_row, title
+from .asked import Noisy
+from .gradients import check_function, check_owner, one_per_row
+from .guided import Guided
+from .rule import Rule
+from .words import title
 
 LARGEST = 1e300  # a number that 0 may be multiplied with
+
+
+@checked
+def mixture(
+    models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
+) -> ScoreModel:
+    r"""Returns the model of data that is one of several. Its moments are not known.
+
+    .. math:: \sum_i r_i \, D_i , \qquad r_i \propto \pi_i \, p_i(x_t) ,
+
+    exactly, since noise keeps mixtures. For conditions of one model,
+    :math:`p_i(x_t) \propto p(c_i \mid x_t) / p(c_i)`, which a classifier of noisy data knows.
+
+    Arguments:
+        models: The models, or one model with one condition each.
+        log_weights: A function of noisy data, with shape (B, \*), and its time, with shape (B,), that returns
+            :math:`\log \pi_i + \log p_i(x_t)`, up to what they share, with shape (B, n).
+    """
+
+    if len(models) < 2:
+        raise ValueError(f"a mixture needs at least two models, but got {len(models)}.")
+    check_function("log_weights", log_weights, {}, ("x", "t"))
+    guided = Guided(models, Mixture(log_weights))
+    guided.moments = None
+    return guided
+
+
+@dataclass(frozen=True)
+class Mixture(Rule):
+    r"""See :func:`mixture`."""
+
+    log_weights: Callable[[Tensor, Tensor], Tensor]
+    roles = ()
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        x = noisy.x
+        found, due = self.log_weights(noisy.state, noisy.time), (len(x), len(denoised))
+        if not isinstance(found, Tensor) or found.shape != due:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"log_weights must return shape {due}, one per model, not {shape}.")
+        shares = torch.softmax(found.double(), dim=1).to(x)
+        return torch.einsum("nb,nb...->b...", shares.T, torch.stack(list(denoised)))
 
 
 @checked
@@ -67,31 +113,22 @@ def feedback(
     check_owner("log_ratio", log_ratio, bound, model.process)
     if share == 1:
         return model.given(**bound)
-    return _Feedback((model.given(**bound), model), log_ratio, share, limit, bound)
+    return Guided((model.given(**bound), model), Feedback(share, limit, log_ratio, bound))
 
 
-class _Feedback(Combined):
+@dataclass(frozen=True)
+class Feedback(Rule):
+    r"""See :func:`feedback`."""
+
+    share: float
+    limit: float
+    log_ratio: Callable[..., Tensor]
+    condition: Mapping[str, Tensor]
     roles = ("conditional", "unconditional")
 
-    def __init__(
-        self,
-        models: Sequence[ScoreModel],
-        log_ratio: Callable[..., Tensor],
-        share: float,
-        limit: float,
-        condition: Mapping[str, Tensor],
-    ) -> None:
-        super().__init__(models, f"feedback {share:g} up to {limit:g}")
-        self.log_ratio, self.share, self.limit = log_ratio, share, limit
-        self.condition = dict(condition)
-
-    @property
-    def held(self) -> Mapping[str, Tensor]:
-        return self.condition
-
-    def combined(self, denoised: list[Tensor], noisy: Noisy) -> Tensor:
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x = noisy.x
-        found = self.log_ratio(noisy.state, noisy.time, **noisy.held)
+        found = self.log_ratio(noisy.state, noisy.time, **self.condition)
         found = one_per_row("log_ratio", found, x)
         cause = f"what log_ratio {title(self.log_ratio)!r} returns is NaN or infinite"
         suspect(cause, "take log_softmax in place of the logarithm of probabilities", found, x)
@@ -99,7 +136,3 @@ class _Feedback(Combined):
         scale = torch.where(found.isfinite(), (1 + need).clamp(max=self.limit), torch.nan)
         bound, free = denoised
         return (free + align(scale, x) * (bound - free)).to(x)
-
-    def of(self, models: Sequence[ScoreModel], index: Tensor) -> ScoreModel:
-        condition = rows_of(self.held, index)
-        return _Feedback(models, self.log_ratio, self.share, self.limit, condition)

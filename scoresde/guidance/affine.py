@@ -1,0 +1,193 @@
+r"""Sums of models with weights by noise level, and the guidances that are no more than that."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+from solvers.problem import StateField
+
+from ..models.checks import check_finite, check_numbers
+from ..models.score_model import ScoreModel
+from .asked import Asked
+from .guided import Guided
+from .rule import Guidance
+
+
+class Affine(Guidance):
+    r"""Abstract guidance :math:`\sum_k w_k(s) \, D_k`, whose weights sum to 1.
+
+    Weights are folded into what networks predict, and a model whose weight is 0 for all rows is not asked.
+
+    Attributes:
+        apart: Whether a row at a noise level of its own is asked of the models alone that have a weight there.
+    """
+
+    apart: ClassVar[bool] = False
+
+    @abstractmethod
+    def weights(self, levels: Tensor) -> Tensor:
+        r"""Returns the weight of each of k models at some noise levels.
+
+        Arguments:
+            levels: The noise levels :math:`\sigma / \alpha` in float64, with shape (n,), or (n, B) where rows
+                differ.
+
+        Returns:
+            The weights, with shape (\*levels.shape, k), or (n, B, k) where samples have weights of their own.
+        """
+
+    def bind(self, asked: Asked) -> Sequence[StateField]:
+        w = self.weights(asked.levels)
+        if w.ndim > asked.times.ndim + 1:
+            asked, w = self._by_sample(asked, w)
+        elif self.apart and asked.times.ndim > 1:
+            return [_apart(asked.steps(torch.tensor([i])), w[i]) for i in range(len(w))]
+        found = _summands(asked, w)
+        return [_sum(fields) for fields in found]
+
+    def _by_sample(self, asked: Asked, w: Tensor) -> tuple[Asked, Tensor]:
+        r"""What is asked with times by row, as the weights are."""
+
+        n, batch = len(w), len(asked.x)
+        if w.shape[1] not in (1, batch):
+            name = ", ".join(self.held) or "weights"
+            raise ValueError(f"{name} must be one number or {batch}, not {w.shape[1]}.")
+        times, a, b, scale = (value[:, None].expand(n, batch) for value in asked[1:5])
+        return asked._replace(times=times, a=a, b=b, scale=scale), w.expand(n, batch, -1)
+
+
+def _summands(asked: Asked, w: Tensor) -> list[list[StateField]]:
+    r"""What is to be added at each of the times; the first model that is asked brings the noisy data."""
+
+    needed = (w != 0).reshape(len(w), -1, w.shape[-1]).any(1)
+    needed[:, 0] |= ~needed.any(1)
+    found: list[list[StateField]] = [[] for _ in w]
+    for k in range(w.shape[-1]):
+        steps = needed[:, k].nonzero()[:, 0]
+        if not len(steps):
+            continue
+        part = asked.steps(steps)
+        later = needed[steps, :k].any(1).reshape(-1, *(1,) * (part.a.ndim - 1))
+        part = part._replace(a=torch.where(later, 0.0, part.a), b=w[steps, ..., k] * part.b)
+        for i, field in zip(steps.tolist(), part.of(k), strict=True):
+            found[i].append(field)
+    return found
+
+
+def _sum(fields: Sequence[StateField]) -> StateField:
+    first, *others = fields
+    if not others:
+        return first
+
+    def added(X: Tensor) -> Tensor:
+        total = first(X)
+        for field in others:
+            total = total + field(X)
+        return total
+
+    return added
+
+
+def _apart(asked: Asked, w: Tensor) -> StateField:
+    r"""What is asked at one time by row, of each model for the rows alone where it has a weight."""
+
+    parts = []
+    for k in range(w.shape[-1]):
+        rows = (w[:, k] != 0).nonzero()[:, 0]
+        if len(rows):
+            part = asked.rows(rows)
+            later = (w[rows, :k] != 0).any(1)
+            part = part._replace(a=torch.where(later, 0.0, part.a), b=w[rows, k] * part.b)
+            parts.append((rows.to(asked.x.device), part.of(k)[0]))
+
+    def added(X: Tensor) -> Tensor:
+        total = torch.zeros_like(X)
+        for here, field in parts:
+            total[here] += field(X[here])
+        return total
+
+    return added
+
+
+@checked
+def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
+    r"""Returns the model guided by its difference from a weaker one.
+
+    .. math:: D_{weak} + w \, (D - D_{weak})
+
+    Arguments:
+        model: The model, with its conditions bound.
+        weak: The same less trained, or smaller, under the same conditions.
+        scale: The scale :math:`w`. 1 is the model itself.
+
+    References:
+        | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)
+        | https://arxiv.org/abs/2406.02507
+    """
+
+    return Guided((model, weak), Autoguidance(check_finite("scale", scale)))
+
+
+@dataclass(frozen=True)
+class Autoguidance(Affine):
+    r"""See :func:`autoguidance`."""
+
+    scale: float
+    roles = ("strong", "weak")
+
+    def weights(self, levels: Tensor) -> Tensor:
+        return _everywhere((self.scale, 1 - self.scale), levels)
+
+
+@checked
+def product(
+    model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[float] | None = None
+) -> ScoreModel:
+    r"""Returns the model guided towards several conditions at once, or away from some.
+
+    .. math:: D + \sum_i w_i \, (D_i - D)
+
+    Conditions that are independent given the noisy data would have this score at weights of 1 at every
+    noise level; plain sampling is biased all the same, since noise does not keep them independent. A
+    negative weight is a negation.
+
+    Arguments:
+        model: The model without conditions.
+        parts: Models with one condition each, or other models that share the process.
+        weights: The weights :math:`w_i`. By default, all are 1.
+
+    References:
+        | Compositional Visual Generation with Composable Diffusion Models (Liu et al., 2022),
+        | equations (11) and (12)
+        | https://arxiv.org/abs/2206.01714
+    """
+
+    if not parts:
+        raise ValueError("parts must be one model at least, but are none.")
+    weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
+    if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
+        raise ValueError(
+            f"weights must be {len(parts)} finite numbers, one per part, not {weights}."
+        )
+    return Guided((model, *parts), Product(tuple(weights)))
+
+
+@dataclass(frozen=True)
+class Product(Affine):
+    r"""See :func:`product`."""
+
+    each: tuple[float, ...]
+    roles = ("model",)
+
+    def weights(self, levels: Tensor) -> Tensor:
+        return _everywhere((1 - sum(self.each), *self.each), levels)
+
+
+def _everywhere(numbers: Sequence[float], levels: Tensor) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64).expand(*levels.shape, -1)

@@ -1,0 +1,179 @@
+r"""Guidance by gradients of functions of the data: of classifiers that know noise, and of any loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+from solvers.shapes import Scalar
+
+from ..models.checks import check_count, check_finite
+from ..models.conditions import as_conditions
+from ..models.score_model import ScoreModel
+from .asked import Noisy
+from .conditional import scales_at
+from .gradients import RowFunction, check_owner
+from .guided import Guided
+from .pulled import Known, Pull
+from .rule import Rule
+
+LogProb = Callable[..., Tensor]
+
+
+@checked
+def classifier(
+    model: ScoreModel,
+    log_prob: LogProb,
+    scale: float | Callable[[Tensor], Tensor] = 1.0,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model whose score is that of data and of a classifier on noisy data.
+
+    .. math:: \nabla \log p(x_t) + w \, \nabla \log p(y \mid x_t) , \qquad
+        D' = D + w \, \frac{\sigma^2}{\alpha} \nabla_{x_t} \log p(y \mid x_t)
+
+    At :math:`w = 1`, and with an exact classifier, it is the conditional score.
+
+    Arguments:
+        model: The model.
+        log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
+            shape (B,), that returns the log-probabilities of what is asked for, with shape (B,).
+        scale: The scale :math:`w`, or a function from noise levels to scales of the same shape.
+        data: What is asked for, such as labels, each with leading size B or 1.
+
+    References:
+        | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4
+        | https://arxiv.org/abs/2105.05233
+    """
+
+    data = as_conditions(data)
+    asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
+    check_owner("log_prob", log_prob, data, model.process)
+    if not callable(scale):
+        scale = check_finite("scale", scale)
+    return Guided((model,), Classified(asked, scale, data))
+
+
+@dataclass(frozen=True)
+class Classified(Rule):
+    r"""See :func:`classifier`."""
+
+    log_prob: RowFunction
+    scale: float | Callable[[Tensor], Tensor]
+    data: Mapping[str, Tensor]
+    smooth = False
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        [D] = denoised
+        gradient = self.log_prob.gradient(noisy.state, noisy.time, **self.data)
+        return D + self._scale_at(noisy.level) * noisy.level**2 * noisy.alpha * gradient
+
+    def _scale_at(self, level: Scalar) -> Scalar:
+        if not callable(self.scale):
+            return self.scale
+        found = scales_at(self.scale, torch.as_tensor(level, dtype=torch.float64))
+        return found.to(level) if isinstance(level, Tensor) else float(found)
+
+
+@checked
+def optimised(
+    model: ScoreModel,
+    loss: Callable[..., Tensor],
+    rate: float,
+    *,
+    iterations: int = 5,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model whose denoised data takes some steps down the gradient of a loss.
+
+    .. math:: D \leftarrow D - \eta \, \nabla \ell(D)
+
+    It is the "backward" guidance of the paper, for which the network is not differentiated; use it on
+    :func:`universal` in place of it or around it, and with the solver "recurrent" for its self-recurrence.
+
+    Arguments:
+        model: The model.
+        loss: A function `loss(D, **data)` of the denoised data, with shape (B, \*), that returns one number
+            per sample, with shape (B,).
+        rate: The size :math:`\eta` of the steps.
+        iterations: Their number.
+        data: What the loss compares with, each with leading size B or 1.
+
+    References:
+        | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (8)
+        | https://arxiv.org/abs/2302.07121
+    """
+
+    rate = check_finite("rate", rate)
+    iterations = check_count("iterations", iterations, at_least=1)
+    data = as_conditions(data)
+    check_owner("loss", loss, data)
+    asked = RowFunction("loss", loss, data)
+    return Guided((model,), Optimised(asked, rate, iterations, data))
+
+
+@dataclass(frozen=True)
+class Optimised(Rule):
+    r"""See :func:`optimised`."""
+
+    loss: RowFunction
+    rate: float
+    iterations: int
+    data: Mapping[str, Tensor]
+    smooth = False
+
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        [D] = denoised
+        for _ in range(self.iterations):
+            D = D - self.rate * self.loss.gradient(D, **self.data)
+        return D
+
+
+@checked
+def universal(
+    model: ScoreModel,
+    loss: Callable[..., Tensor],
+    scale: float = 1.0,
+    *,
+    max_level: float | None = None,
+    **data: Tensor,
+) -> ScoreModel:
+    r"""Returns the model guided by any loss of the denoised data, with the gradient through the model.
+
+    .. math:: D' = D - w \, V \, \nabla \ell(D)
+
+    So data is weighted by :math:`\exp(-w \, \ell)`, as far as the loss of an estimate is that of the data.
+
+    Arguments:
+        model: The model.
+        loss: A function `loss(D, **data)` of the denoised data, with shape (B, *), that returns one number
+            per sample, with shape (B,): such as minus the log-probability of a class by any classifier.
+        scale: The scale :math:`w`.
+        max_level: The noise level above which the model is not guided; `inf` for none. By default, networks have
+            one, up to which their derivatives are not mostly errors, and exact models have none.
+        data: What the loss compares with, each with leading size B or 1.
+
+    References:
+        | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (5), "forward"
+        | https://arxiv.org/abs/2302.07121
+    """
+
+    scale = check_finite("scale", scale)
+    data = as_conditions(data)
+    check_owner("loss", loss, data)
+    rule = Universal(RowFunction("loss", loss, data), scale, data, max_level=max_level)
+    return Guided((model,), rule)
+
+
+@dataclass(frozen=True)
+class Universal(Pull):
+    r"""See :func:`universal`."""
+
+    loss: RowFunction
+    scale: float
+    data: Mapping[str, Tensor]
+
+    def __call__(self, D: Tensor, known: Known) -> Tensor:
+        return -self.scale * self.loss.gradient(D, **self.data)

@@ -1,0 +1,91 @@
+r"""One model for each range of noise levels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+
+from ..models.checks import check_interval, check_numbers
+from ..models.score_model import ScoreModel
+from .affine import Affine
+from .guided import Guided
+
+
+@checked
+def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
+    r"""Returns the model that asks one of several, by the noise level.
+
+    Arguments:
+        models: The models, from that of the lowest noise levels on.
+        levels: The noise levels :math:`\sigma / \alpha` at which the next one takes over, which rise.
+
+    References:
+        | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
+        | https://arxiv.org/abs/2211.01324
+    """
+
+    levels = check_numbers("levels", levels)
+    rising = levels == sorted(set(levels))
+    if len(levels) != len(models) - 1 or not rising or min(levels, default=1) <= 0:
+        raise ValueError(
+            f"levels must be {len(models) - 1} noise levels that rise above 0, one between any two models, not "
+            f"{list(levels)}."
+        )
+    return Guided(models, Experts(tuple(float(level) for level in levels)))
+
+
+@checked
+def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
+    r"""Returns the guided model within an interval of noise levels, and the model outside.
+
+    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`: both count.
+
+    Arguments:
+        guided: The guided model.
+        model: The model outside the interval.
+        interval: The noise levels, the lower first; 0 and `inf` are no limits.
+    """
+
+    check_interval(interval)
+    low, high = interval
+    before, after = [model] * (low > 0), [model] * (high < math.inf)
+    levels = tuple(float(level) for level in interval if 0 < level < math.inf)
+    return Guided([*before, guided, *after], Within(levels, len(before)))
+
+
+@dataclass(frozen=True)
+class Experts(Affine):
+    r"""See :func:`experts`."""
+
+    levels: tuple[float, ...]
+    roles, others, changes, apart = (), "expert", False, True
+
+    def weights(self, levels: Tensor) -> Tensor:
+        edges = torch.tensor(self.levels, dtype=torch.float64)
+        number = torch.bucketize(levels, edges, right=True)
+        return torch.nn.functional.one_hot(number, len(edges) + 1).double()
+
+    def cost(self, costs: Sequence[int]) -> int:
+        return max(costs)
+
+    def part_levels(self, models: Sequence[ScoreModel], level: float) -> list[float]:
+        edges = [0.0, *self.levels, math.inf]
+        return [min(max(level, low), high) for low, high in pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Within(Experts):
+    r"""See :func:`within`. Pictures show the guided model, of this number."""
+
+    inside: int
+
+    def parts(self, models: Sequence[ScoreModel]) -> dict[str, ScoreModel]:
+        return models[self.inside].parts
+
+    def part_levels(self, models: Sequence[ScoreModel], level: float) -> list[float]:
+        return models[self.inside].part_levels(super().part_levels(models, level)[self.inside])

@@ -1,0 +1,121 @@
+r"""What a guidance is: a rule by which the denoised data of some models becomes that of one.
+
+A rule is a frozen dataclass. Its fields are all it knows: tensors in them, and those in dictionaries and lists,
+belong to samples, with leading size B or 1, unless their shape is (); numbers and functions are its settings.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain, count
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from solvers.problem import StateField
+
+from ..models.by_sample import changed, of_rows, tensors_in
+from ..models.score_model import ScoreModel
+from .asked import Asked, Noisy, Place
+from .words import told, words_of
+
+
+@dataclass(frozen=True)
+class Guidance(ABC):
+    r"""Abstract guidance: what makes one model of some, each row by itself.
+
+    Attributes:
+        roles: What pictures call the first models: names of :data:`scoresde.models.BASES` are what guidance
+            starts from, those of :data:`scoresde.models.OTHERS` what it leads away from.
+        others: What they call further ones, which are numbered.
+        smooth: Whether derivatives of what it returns are known.
+        changes: Whether the model is no longer the score of noisy data, even where its models are.
+    """
+
+    roles: ClassVar[Sequence[str]] = ("model", "other")
+    others: ClassVar[str] = "part"
+    smooth: ClassVar[bool] = True
+    changes: ClassVar[bool] = True
+
+    @abstractmethod
+    def bind(self, asked: Asked) -> Sequence[StateField]:
+        r"""Returns what is asked for, at each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
+
+    def check(self, models: Sequence[ScoreModel]) -> None:
+        r"""Refuses models that it cannot guide, and a rule that holds what it does not say."""
+
+        known = {f.name for f in fields(self)}
+        unsaid = [n for n in vars(self) if n not in known and not hasattr(type(self), n)]
+        if unsaid:
+            name = type(self).__name__
+            raise TypeError(
+                f"the rule {name} holds {', '.join(unsaid)}, which is no field of it, so samples would not "
+                f"get their own: write @dataclass(frozen=True) above {name}, and name it there with its type."
+            )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        r"""Returns the rule whose tensors are changed."""
+
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return replace(self, **{name: changed(value, change) for name, value in own.items()})
+
+    def rows(self, index: Tensor) -> Self:
+        r"""Returns the rule for some rows."""
+
+        return self.map(of_rows(index))
+
+    def on(self, device: torch.device) -> Self:
+        r"""Returns the rule with its tensors on a device."""
+
+        return self.map(lambda value: value.to(device))
+
+    @property
+    def held(self) -> dict[str, Tensor]:
+        r"""Its tensors by name, each with leading size B or 1."""
+
+        return dict(chain(*(tensors_in(f.name, getattr(self, f.name)) for f in fields(self))))
+
+    @property
+    def words(self) -> str:
+        r"""What tells it from others, but for the data it compares with."""
+
+        own = [(f.name, told(getattr(self, f.name))) for f in fields(self) if f.repr]
+        return words_of(type(self), [(name, text) for name, text in own if text])
+
+    def cost(self, costs: Sequence[int]) -> int:
+        r"""Returns the network calls of one denoising, from those of each model."""
+
+        return sum(costs)
+
+    def parts(self, models: Sequence[ScoreModel]) -> dict[str, ScoreModel]:
+        r"""Returns what it is made of, by name, for pictures."""
+
+        names = chain(self.roles, (f"{self.others} {i}" for i in count(1)))
+        return dict(zip(names, models, strict=False))
+
+    def part_levels(self, models: Sequence[ScoreModel], level: float) -> list[float]:
+        r"""Returns the noise levels nearest to one at which each of these parts is asked."""
+
+        return [level] * len(models)
+
+
+class Rule(Guidance):
+    r"""Abstract guidance that is any function of denoised data."""
+
+    @abstractmethod
+    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
+        r"""Returns the denoised data, with shape (B, \*), each row by itself.
+
+        Arguments:
+            denoised: That of each model, with shape (B, \*).
+            noisy: Of which noisy data.
+        """
+
+    def bind(self, asked: Asked) -> Sequence[StateField]:
+        rule = self.on(asked.x.device)
+
+        def guided(fields: Sequence[StateField], place: Place) -> StateField:
+            return lambda X: place.answer(X, rule([f(X) for f in fields], place.noisy(X)))
+
+        return list(map(guided, asked.denoised(), asked.places))

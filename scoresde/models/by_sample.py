@@ -1,0 +1,73 @@
+r"""What belongs to samples: tensors of leading size B or 1, wherever they are held."""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+
+T = TypeVar("T")
+Change = Callable[[Tensor], Tensor]
+
+
+def changed(value: T, change: Change) -> T:
+    r"""Returns a value whose tensors are changed, in dictionaries, lists and tuples too.
+
+    Numbers, tensors of shape (), and all else stay as they are.
+    """
+
+    found: object = value
+    if isinstance(value, Tensor):
+        found = change(value) if value.ndim else value
+    elif isinstance(value, Mapping):
+        found = {name: changed(one, change) for name, one in value.items()}
+    elif isinstance(value, list | tuple):
+        make = getattr(value, "_make", type(value))  # of a tuple whose entries have names
+        found = make(changed(one, change) for one in value)
+    return cast(T, found)
+
+
+def tensors_in(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+    r"""Returns the tensors that :func:`changed` changes, with what each is called."""
+
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield name, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from tensors_in(str(key), one)
+    elif isinstance(value, list | tuple):
+        names = getattr(value, "_fields", [name] * len(value))
+        for key, one in zip(names, value, strict=True):
+            yield from tensors_in(key, one)
+
+
+def of_rows(index: Tensor) -> Change:
+    r"""Returns the function that takes some rows of a tensor; one of leading size 1 is shared by all."""
+
+    return lambda value: value if len(value) == 1 else value[index.to(value.device)]
+
+
+def with_parts(value: Any, kind: type, index: Tensor) -> Any:
+    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
+
+    Arguments:
+        value: The value, which is returned itself where nothing in it is by sample.
+        kind: The class of what has `rows`.
+        index: The rows.
+    """
+
+    if isinstance(value, kind):
+        return value.rows(index)  # type: ignore[attr-defined]
+    if isinstance(value, dict | nn.ModuleDict):
+        old = list(value.values())
+    elif isinstance(value, list | tuple | nn.ModuleList):
+        old = list(value)
+    else:
+        return value
+    new = [with_parts(one, kind, index) for one in old]
+    if all(map(operator.is_, old, new)):
+        return value
+    if isinstance(value, dict | nn.ModuleDict):
+        return type(value)(dict(zip(value.keys(), new, strict=True)))
+    return getattr(value, "_make", type(value))(new)

@@ -1,0 +1,143 @@
+r"""Whether the rows of a model are those of the model, seen before a batch is taken apart.
+
+A model of one's own may hold what belongs to samples in ways that nothing tells: a tensor, or a function around
+one. Its rows, by :meth:`scoresde.ScoreModel.rows`, must then have theirs,
+
+.. math:: D_{rows(i)}(x_i) = D(x)_i .
+
+What may belong to samples is found by its size: tensors of leading size B that are still so after rows have been
+taken. Weights and buffers never are. What is found may be a table that happens to have as many entries, so the law
+itself is asked, at three noise levels, by calls that are not counted. Usually nothing is found, and none is made.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from solvers.network_calls import uncounted
+from solvers.noise.brownian import PROBES, keyed_normal
+
+from ..processes.process import Process
+from .closures import held_by
+from .data_moments import Moments
+from .derivative import coarsest_eps, where_noise_is_data
+from .score_model import MACHINERY, ScoreModel
+from .steady import LEAST, ULPS
+
+LEVELS = (0.1, 1.0, 10.0)  # times the size of the data
+
+
+def check_rows(model: ScoreModel, x: Tensor) -> None:
+    r"""Refuses a model that would mistake the samples of a part of the batch for others.
+
+    Arguments:
+        model: The model, with its conditions bound.
+        x: A state with shape (B, *), which gives shape, dtype and device.
+
+    Raises:
+        ValueError: If rows of the model are not those of the model, or what it says is by sample has another size.
+    """
+
+    for part in model.modules():
+        if isinstance(part, ScoreModel) and part.by_sample:
+            _check_sizes(part, len(x))
+    if len(x) < 2:
+        return
+    index = torch.arange(1, len(x))  # fewer, and none in its place
+    found = list(dict.fromkeys(_unsaid(model.rows(index), len(x))))
+    if found and not _rows_agree(model, x, index):
+        name = type(model).__name__
+        raise ValueError(
+            f"{name} holds what belongs to samples ({', '.join(found)}), and would take it for that of others "
+            "where rows part ways, as by batch_size=, under tolerances or by weights. Name tensors in the class, "
+            "as by_sample = ('targets',), hold models as attributes and not in functions, and pass what functions "
+            "need by name, as a condition; or say rows(self, index)."
+        )
+
+
+def _check_sizes(part: ScoreModel, batch: int) -> None:
+    for name, value in part.held.items():
+        if len(value) not in (1, batch):
+            raise ValueError(
+                f"{name} must have leading size {batch} or 1, but has {tuple(value.shape)}."
+            )
+
+
+def _unsaid(model: ScoreModel, size: int) -> Iterator[str]:
+    r"""The names of all tensors of some leading size that a model reaches, but for weights and buffers."""
+
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    seen: set[object] = set()
+    while waiting:
+        path, module = waiting.pop()
+        for name, value in _held(module, seen):
+            for thing in held_by(value):
+                if isinstance(thing, nn.Module):
+                    waiting.append((f"{path}{name}.", thing))
+                elif not isinstance(thing, nn.Parameter | nn.Buffer) and _has(thing, size):
+                    yield f"{path}{name}"
+
+
+def _held(module: nn.Module, seen: set[object]) -> Iterator[tuple[str, object]]:
+    r"""What a module and its class hold, by name, unless they have been seen."""
+
+    own = [] if id(module) in seen else [*vars(module).items(), *module._modules.items()]
+    seen.add(id(module))
+    for kind in type(module).__mro__:
+        if kind in (ScoreModel, nn.Module):
+            break
+        own += [] if kind in seen else vars(kind).items()
+        seen.add(kind)
+    for name, value in own:
+        if name not in MACHINERY and not isinstance(value, Process | Moments):
+            yield name, value
+
+
+def _has(value: Tensor, size: int) -> bool:
+    return value.ndim > 0 and len(value) == size
+
+
+def _rows_agree(model: ScoreModel, x: Tensor, index: Tensor) -> bool:
+    r"""Whether the model for some rows says what the model says of these rows."""
+
+    part, number, here = (
+        model.rows(index),
+        torch.arange(len(x), device=x.device),
+        index.to(x.device),
+    )
+    devices = [x.device] if x.device.type == "cuda" else []
+    bound = max(LEAST, ULPS * coarsest_eps(model, x))
+    with uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
+        for level in LEVELS:
+            t, scale = where_noise_is_data(model, x, level * model.data_std)
+            state = scale * keyed_normal(0, number, PROBES, 0, x[0].numel()).to(x).reshape(x.shape)
+            wanted = _answers(model, state, t)
+            try:
+                found = _answers(part, state[here], t[index])
+            except Exception:  # of tensors that do not fit, whatever it is called
+                return False
+            if any(_differ(f, w[here], bound) for f, w in zip(found, wanted, strict=True)):
+                return False
+    return True
+
+
+def _answers(model: ScoreModel, x: Tensor, t: Tensor) -> list[Tensor]:
+    r"""What solvers ask of a model, and what the last denoising does."""
+
+    if not model.process.has_scales:
+        return [model.score(x, t)]
+    asked = (
+        t[None],
+        torch.zeros_like(t)[None],
+        torch.ones_like(t)[None],
+        torch.ones_like(t)[None],
+    )
+    return [model.denoise(x, t), model.combine(*asked, x)[0](x)]
+
+
+def _differ(found: Tensor, wanted: Tensor, bound: float) -> bool:
+    if found.shape != wanted.shape:
+        return True
+    gap = (found - wanted).double().square().mean()
+    return bool(gap > bound**2 * wanted.double().square().mean().clamp(min=1e-60))
