@@ -50,7 +50,7 @@ def named(name: str) -> object:
     if name in SPACES:
         return SPACES[name]
     space, _, last = name.rpartition(".")
-    return getattr(SPACES[space], last)
+    return getattr(SPACES.get(space) or importlib.import_module(space), last)
 
 
 def shown_formulas(name: str) -> set[str]:
