@@ -156,6 +156,16 @@ class Solver(ABC):
 Loop = Callable[[Solver, Problem, Tensor, Tensor, Control], Run]
 
 
+def check_one_step(solver: str, method: Solver) -> None:
+    r"""Refuses a method whose steps know of those before, for a solver that takes them one at a time."""
+
+    if not method.one_step:
+        raise ValueError(
+            f"{solver} takes the steps of a method one at a time, but those of {method} know of those "
+            "before; use a method of one step, such as 'ddim' or 'dpm_2'."
+        )
+
+
 def check_gradients(solver: Solver, grad: str) -> None:
     r"""Refuses a way to gradients that does not exist, for a solver or at all."""
 

@@ -43,7 +43,11 @@ class Affine(Guidance):
         """
 
     def bind(self, asked: Asked) -> Sequence[StateField]:
-        w = self.weights(asked.levels)
+        w = self.map(Tensor.cpu).weights(asked.levels).double()
+        if w.shape[-1] != len(asked.models):
+            raise ValueError(
+                f"weights must have an entry for each of {len(asked.models)} models, but have {tuple(w.shape)}."
+            )
         if w.ndim > asked.times.ndim + 1:
             asked, w = self._by_sample(asked, w)
         elif self.apart and asked.times.ndim > 1:
@@ -65,8 +69,7 @@ class Affine(Guidance):
 def _summands(asked: Asked, w: Tensor) -> list[list[StateField]]:
     r"""What is to be added at each of the times; the first model that is asked brings the noisy data."""
 
-    needed = (w != 0).reshape(len(w), -1, w.shape[-1]).any(1)
-    needed[:, 0] |= ~needed.any(1)
+    needed = _needed(w).reshape(len(w), -1, w.shape[-1]).any(1)
     found: list[list[StateField]] = [[] for _ in w]
     for k in range(w.shape[-1]):
         steps = needed[:, k].nonzero()[:, 0]
@@ -78,6 +81,14 @@ def _summands(asked: Asked, w: Tensor) -> list[list[StateField]]:
         for i, field in zip(steps.tolist(), part.of(k), strict=True):
             found[i].append(field)
     return found
+
+
+def _needed(w: Tensor) -> Tensor:
+    r"""Which models are asked: those with a weight, or the first where none has one."""
+
+    needed = w != 0
+    needed[..., 0] |= ~needed.any(-1)
+    return needed
 
 
 def _sum(fields: Sequence[StateField]) -> StateField:
@@ -97,12 +108,12 @@ def _sum(fields: Sequence[StateField]) -> StateField:
 def _apart(asked: Asked, w: Tensor) -> StateField:
     r"""What is asked at one time by row, of each model for the rows alone where it has a weight."""
 
-    parts = []
+    parts, needed = [], _needed(w)
     for k in range(w.shape[-1]):
-        rows = (w[:, k] != 0).nonzero()[:, 0]
+        rows = needed[:, k].nonzero()[:, 0]
         if len(rows):
             part = asked.rows(rows)
-            later = (w[rows, :k] != 0).any(1)
+            later = needed[rows, :k].any(1)
             part = part._replace(a=torch.where(later, 0.0, part.a), b=w[rows, k] * part.b)
             parts.append((rows.to(asked.x.device), part.of(k)[0]))
 

@@ -54,6 +54,10 @@ class Place(NamedTuple):
     def answer(self, X: Tensor, D: Tensor) -> Tensor:
         r"""Returns what is asked for, from the denoised data."""
 
+        if D.shape != X.shape:
+            raise ValueError(
+                f"a guidance must return the shape of the data, {tuple(X.shape)}, but returned {tuple(D.shape)}."
+            )
         return self.a * self.scale * X + self.b * D
 
 

@@ -51,11 +51,6 @@ class RowFunction:
         """
 
         check_gradients()
-        for key, value in data.items():
-            if len(value) not in (1, len(x)):
-                raise ValueError(
-                    f"{key} must have leading size {len(x)} or 1, but has {tuple(value.shape)}."
-                )
         found, gradient = self._slope(x, times, data)
         cause = f"the gradient of {self.name} {self.title!r} is NaN or infinite"
         suspect(cause, CURE, gradient, x)

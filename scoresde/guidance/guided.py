@@ -24,6 +24,8 @@ class Guided(ScoreModel):
 
     def __init__(self, models: Sequence[ScoreModel], rule: Guidance) -> None:
         super().__init__()
+        if not models:
+            raise ValueError("models must be one at least, but are none.")
         first = models[0]
         for other in models[1:]:
             if other.process != first.process:

@@ -190,8 +190,6 @@ class Measurement(NamedTuple):
         with torch.enable_grad():
             leaf = D.detach().requires_grad_()
             found = operator.operator(leaf, **self.data)
-        if len(y) not in (1, len(D)):
-            raise ValueError(f"y must have leading size {len(D)} or 1, but has {len(y)}.")
         known = y.to(D).expand(len(D), *y.shape[1:])
         if not isinstance(found, Tensor) or found.shape != known.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__

@@ -72,12 +72,15 @@ class Pull(Guidance):
 
     def check(self, models: Sequence[ScoreModel]) -> None:
         super().check(models)
-        for model in models:
-            if not model.differentiable:
-                raise ValueError(
-                    f"{model!r} is guided by gradients, and has no further ones: put this guidance inside, add "
-                    "losses, or join operators by guidance.joined."
-                )
+        if len(models) != 1:
+            raise ValueError(
+                f"a gradient moves the estimates of one model, but there are {len(models)}."
+            )
+        if not models[0].differentiable:
+            raise ValueError(
+                f"{models[0]!r} is guided by gradients, and has no further ones: put this guidance inside, add "
+                "losses, or join operators by guidance.joined."
+            )
 
     def bind(self, asked: Asked) -> Sequence[StateField]:
         check_gradients()
@@ -90,7 +93,7 @@ class Pull(Guidance):
         limit = trusted_level(model, x, len(x)) if self.max_level is None else self.max_level
         force = torch.where(levels <= limit, force, 0.0)  # for rows that differ
         below = (levels <= limit).reshape(len(levels), -1).any(1).tolist()
-        pull = self.on(x.device)
+        pull = self.beside(x)
 
         def guided(
             fields: Sequence[StateField], place: Place, below: bool, force: Scalar

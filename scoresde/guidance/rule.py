@@ -7,10 +7,10 @@ belong to samples, with leading size B or 1, unless their shape is (); numbers a
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import chain, count
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from solvers.problem import StateField
@@ -46,7 +46,8 @@ class Guidance(ABC):
         r"""Refuses models that it cannot guide, and a rule that holds what it does not say."""
 
         known = {f.name for f in fields(self)}
-        unsaid = [n for n in vars(self) if n not in known and not hasattr(type(self), n)]
+        kept = [n for n in dir(type(self)) if isinstance(getattr(type(self), n), cached_property)]
+        unsaid = [n for n in vars(self) if n not in known and n not in kept]
         if unsaid:
             name = type(self).__name__
             raise TypeError(
@@ -65,10 +66,15 @@ class Guidance(ABC):
 
         return self.map(of_rows(index))
 
-    def on(self, device: torch.device) -> Self:
-        r"""Returns the rule with its tensors on a device."""
+    def beside(self, x: Tensor) -> Self:
+        r"""Returns the rule with its tensors on the device of a state, refused unless they are of as many rows."""
 
-        return self.map(lambda value: value.to(device))
+        for name, value in self.held.items():
+            if len(value) not in (1, len(x)):
+                raise ValueError(
+                    f"{name} must have leading size {len(x)} or 1, but has {tuple(value.shape)}."
+                )
+        return self.map(lambda value: value.to(x.device))
 
     @property
     def held(self) -> dict[str, Tensor]:
@@ -113,7 +119,7 @@ class Rule(Guidance):
         """
 
     def bind(self, asked: Asked) -> Sequence[StateField]:
-        rule = self.on(asked.x.device)
+        rule = self.beside(asked.x)
 
         def guided(fields: Sequence[StateField], place: Place) -> StateField:
             return lambda X: place.answer(X, rule([f(X) for f in fields], place.noisy(X)))

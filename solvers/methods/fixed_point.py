@@ -28,7 +28,7 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import Problem, SemiLinear
 from ..shapes import Scalar, factors
-from ..solver import Solver, Step
+from ..solver import Solver, Step, check_one_step
 
 RIDGE = 1e-12  # relative to the squares of the residuals, where they are linearly dependent
 
@@ -59,6 +59,7 @@ class FixedPoint(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_one_step(self.name, self.method)
         for name in ("average", "depth"):
             if getattr(self, name) > self.iterations:
                 raise ValueError(

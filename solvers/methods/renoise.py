@@ -26,7 +26,7 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, align, scalars
-from ..solver import Solver, Step
+from ..solver import Solver, Step, check_one_step
 
 RARE = 4.0  # standard noise is longer than the root of its dimension and this with a probability below exp(-8)
 
@@ -51,6 +51,10 @@ class Renoised(Solver):
 
     name: str
     inner: Solver
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_step(self.name, self.inner)
 
     @cached_property
     def can(self) -> Abilities:

@@ -387,6 +387,10 @@ def of_solvers() -> dict[str, Call]:
         "solve, tolerances": (solvers.solve, {
             "problem": FIELD, "x": X, "times": [0.0, 1.0], "solver": "dopri5", "rtol": 0.1, "atol": 0.1,
             "max_step": 1.0, "first_step": 0.1}),
+        "steps": (lambda **given: list(solvers.steps(**given)), {
+            "problem": FIELD, "x": X, "times": [0.0, 1.0], "solver": "rk4", "seed": 0, "path": False,
+            "max_calls": 99, "max_steps": 100, "on_failure": "raise", "grad": "none", "companion": None,
+            "seam": None, "noise": None}),
         "Controller": (solvers.Controller, {
             "rtol": 0.1, "atol": 0.1, "max_steps": 100, "max_step": 1.0, "first_step": 0.1}),
         "Solution.rows": (SOLUTION.rows, {"index": [0, 1]}),

@@ -328,3 +328,32 @@ def test_a_rule_says_all_that_it_holds() -> None:
     assert list(own.held) == ["target"]
     own.data_scale = 3.0
     assert own.rows(torch.tensor([1])).data_scale == 3.0
+
+
+def test_rules_of_ones_own_are_refused_in_sentences() -> None:
+    free, x = mixture(ss.EDM()), torch.randn(4, 2)
+
+    @dataclass(frozen=True)
+    class Even(guidance.Affine):
+        def weights(self, levels: Tensor) -> Tensor:
+            return torch.full((*levels.shape, 2), 0.5)
+
+    wrong: dict[str, Callable[[], object]] = {
+        "models must be one at least": lambda: guidance.Guided([], Towards(0.3, x)),
+        "target must have leading size 4 or 1, but has": lambda: guidance.Guided(
+            [free], Towards(0.3, x[:3])
+        ).denoise(x, torch.tensor(0.5)),
+        r"shape of the data, \(4, 2\), but returned \(4,\)": lambda: guidance.Guided(
+            [free], Sideways(lambda D: D[:, 0])
+        ).denoise(x, torch.tensor(0.5)),
+        "an entry for each of 3 models, but have": lambda: guidance.Guided(
+            [free, free, free], Even()
+        ).denoise(x, torch.tensor(0.5)),
+        "one model, but there are 2": lambda: guidance.Guided([free, free], Drawn(x, 1.0)),
+        "has no further ones": lambda: guidance.Guided(
+            [guidance.Guided([free], Drawn(x, 1.0))], Drawn(x, 1.0)
+        ),
+    }
+    for words, call in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -10,6 +10,7 @@ import solvers
 from solvers import ODE, SDE, Abilities, Event, Solution, Solver, SolverError, Step, solve, steps
 from solvers.methods.fixed_point import FixedPoint
 from solvers.methods.interaction import Interaction
+from solvers.methods.renoise import Ancestral, Churn, Recurrent
 from solvers.methods.reversible import ReversibleHeun
 from solvers.network_calls import count_call, counting
 
@@ -185,3 +186,10 @@ def test_what_a_solver_is_made_of_keeps_its_abilities() -> None:
     assert made.can == dataclasses.replace(
         lattice.can, solves=solvers.SemiLinear, form="noise", block=4, unstable=""
     )
+
+
+@pytest.mark.parametrize("made", [FixedPoint, Ancestral, Recurrent, Churn])
+def test_steps_that_know_of_others_cannot_be_taken_one_at_a_time(made: type) -> None:
+    assert made("mine", solvers.get("dpm_2")).one_step
+    with pytest.raises(ValueError, match="mine takes the steps .* dpmpp_2m know of those before"):
+        made("mine", solvers.get("dpmpp_2m"))
