@@ -2,6 +2,7 @@ r"""The tables of the docs are those of the results, and the results are those t
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,9 @@ def test_marks_without_an_end_are_refused(results: Path) -> None:
             tables.filled(page)
 
 
-def test_notes_of_the_catalogue_stay(results: Path) -> None:
+def test_the_catalogue_tells_its_notes(results: Path) -> None:
     page = filled("catalogue")
     assert "| `ddim` | semi-linear | 1 |  | steps | 1 |  |" in page
-    noted = page.replace("| steps | 1 |  |\n| `exp", "| steps | 1 | DDIM's own |\n| `exp")
-    assert tables.filled(noted) == noted
+    assert re.search(
+        r"\| `lattice_heun` \| .* \| in the axes of the data; undone to the last bit \|", page
+    )

@@ -106,13 +106,6 @@ class Question(NamedTuple):
 class Stepwise(Generic[R]):
     r"""Creates a run that is asked for its next network input, and told the output, until it is done.
 
-    .. code-block:: python
-
-        run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=10), process, "noise", shape=(2,))
-        while run.question is not None:
-            run.tell(network(run.question.x, run.question.t))
-        run.result.x
-
     Arguments:
         verb: A function of a model that makes the run, such as the one above. It may wrap the model in a guidance.
         process: The process of the network.
@@ -125,6 +118,13 @@ class Stepwise(Generic[R]):
 
     Raises:
         ValueError, TypeError, SolverError: As the verb does, when the run is told what leads to it.
+
+    Examples:
+        >>> run = Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
+        >>> while run.question is not None:
+        ...     question = run.tell(0 * run.question.x)
+        >>> run.result
+        Solution((4, 2) by dpmpp_2m, 3 intervals, 4 calls per sample)
     """
 
     def __init__(
@@ -167,19 +167,19 @@ class Stepwise(Generic[R]):
 class StepByStep(Iterator[Event]):
     r"""Creates an iterator over the steps of a run, which goes on when the next one is asked for.
 
-    .. code-block:: python
-
-        steps = ss.StepByStep(lambda callback: ss.sample(model, 4, steps=10, callback=callback))
-        for event in steps:
-            if event.fraction > 0.5:
-                steps.stop()
-        steps.solution.x
-
     Arguments:
         verb: A function of a callback that makes the run, such as the one above.
 
     Attributes:
         solution: What the verb returned, at the end.
+
+    Examples:
+        >>> model = ss.GaussianOracle(torch.zeros(2), 0.5)
+        >>> steps = StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
+        >>> [round(event.fraction, 2) for event in steps]
+        [0.33, 0.67, 1.0]
+        >>> steps.solution
+        Solution((4, 2) by dpmpp_2m, 3 intervals, 4 calls per sample)
     """
 
     def __init__(self, verb: Callable[[Callable[[Event], object]], Solution]) -> None:
