@@ -41,7 +41,7 @@ class Step(NamedTuple):
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
-    It says what it :attr:`can` do, plans the coefficients of its steps, and takes one of them when a loop
+    It says what it `can` do, plans the coefficients of its steps, and takes one of them when a loop
     asks for it. What a plan and a memory hold is its own affair. Its abilities are attributes, too:
     `solver.order` is `solver.can.order`.
 
