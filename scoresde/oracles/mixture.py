@@ -179,7 +179,7 @@ class MixtureOracle(Oracle):
         return x.reshape(count, *(self.shape or ()))
 
     @cached_property
-    def moments(self) -> Moments:  # type: ignore[override]
+    def moments(self) -> Moments:
         r"""The mean and covariance of the data."""
 
         weights = self.log_weights.double().exp()
@@ -317,7 +317,7 @@ class KernelOracle(Oracle):
         return (self.points[i] + self.width * z).reshape(count, *(self.shape or ()))
 
     @cached_property
-    def moments(self) -> Moments:  # type: ignore[override]
+    def moments(self) -> Moments:
         r"""The mean and covariance of the data."""
 
         known = moments(self.points)

@@ -94,7 +94,7 @@ class QuantileOracle(Oracle):
         return self._log_joint(y, alpha, total).logsumexp(-1).sum(-1)
 
     @cached_property
-    def moments(self) -> Moments:  # type: ignore[override]
+    def moments(self) -> Moments:
         r"""The mean and covariance of the data."""
 
         weights = self.log_weights.double().exp()
