@@ -40,7 +40,7 @@ def check_rows(model: ScoreModel, x: Tensor) -> None:
     """
 
     for part in model.modules():
-        if isinstance(part, ScoreModel) and part.by_sample:
+        if isinstance(part, ScoreModel):
             _check_sizes(part, len(x))
     if len(x) < 2:
         return

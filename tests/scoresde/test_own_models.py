@@ -258,6 +258,10 @@ def test_what_cannot_be_taken_apart_is_refused_at_the_door(name: str) -> None:
 def test_one_size_is_said_of_what_is_named() -> None:
     with pytest.raises(ValueError, match=r"targets must have leading size 3 or 1, but has \(4,\)"):
         ss.sample(Said(TARGETS), 3, steps=3, batch_size=2)
+    for model in (conditioned(), Halved(conditioned())):
+        for options in ({"steps": 3, "batch_size": 2}, {"rtol": 1e-3, "atol": 1e-3}):
+            with pytest.raises(ValueError, match="label must have leading size 3 or 1, but has"):
+                ss.sample(model, 3, **options)
     with pytest.raises(ValueError, match="the same for all samples"):
         ss.weighted_sample([Said(TARGETS)], [1.0], 4, steps=20)
     shared = ss.sample(Said(torch.tensor([2.0])), 3, steps=3, batch_size=2)
