@@ -157,9 +157,9 @@ ON = {"levels": LEVELS, "low": LOW, "high": HIGH}
 @pytest.mark.parametrize("kind", ["uniform", "truncated_normal"])
 def test_probabilities_are_bounded_and_importance_makes_bounds_tight(kind: str) -> None:
     want = probability(GRID)
-    mean = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=kind, draws=16, **ON)
+    mean = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=kind, draws=8, **ON)
     tight = ss.discrete_log_likelihood(
-        GAUSS, GRID, dequantization=kind, draws=16, importance=True, **ON
+        GAUSS, GRID, dequantization=kind, draws=8, importance=True, **ON
     )
     slack = 4 * mean.budget["dequantisation"] + 0.01
     assert (mean.nats < want + slack).all()

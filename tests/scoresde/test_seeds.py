@@ -14,6 +14,7 @@ import solvers
 from scoresde.reverse.linear_part import Frame, constant_noise
 from solvers.noise.brownian import key_of_rows, keys_of_steps
 
+from ..families import family_first
 from .cases import PROCESSES, mixture
 
 ONE_STEP = [
@@ -51,7 +52,7 @@ NOISY = [n for n in solvers.available() if solvers.get(n).stochastic and solvers
 
 
 @pytest.mark.parametrize("noise", ["increments", "path"])
-@pytest.mark.parametrize("solver", NOISY)
+@pytest.mark.parametrize("solver", family_first(NOISY))
 def test_a_grid_and_its_copy_in_float32_have_the_same_noise(solver: str, noise: str) -> None:
     process = "EDM" if len(solver) % 2 else "VP"
     model = mixture(PROCESSES[process])

@@ -54,8 +54,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("case", CASES)
+TRIALS = [
+    pytest.param(case, process, marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
+    for i, case in enumerate(CASES)
+    for j, process in enumerate(PROCESSES)
+]  # each case and each process at every commit, all pairs among the slow ones
+
+
+@pytest.mark.parametrize(("case", "process"), TRIALS)
 def test_products_of_powers_have_their_law_and_normaliser(case: str, process: str) -> None:
     labels, b, within = CASES[case]
     free = mixture(PROCESSES[process])
