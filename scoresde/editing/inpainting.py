@@ -86,6 +86,11 @@ def inpaint(
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> x, known = torch.tensor([[0.3, 0.0]]).expand(4, 2), torch.tensor([1, 0])
+        >>> [round(value, 2) for value in ss.inpaint(model, x, known, steps=4).x[:, 0].tolist()]
+        [0.3, 0.3, 0.3, 0.3]
     """
 
     options = {name: v for name, v in options.items() if name != "solver" or v is not None}

@@ -123,6 +123,13 @@ def edit(
     Raises:
         ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
             `strength` is given.
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> source, target = (pair.given(label=torch.tensor([k])) for k in (0, 1))
+        >>> e = ss.edit(source, target, torch.tensor([[-1.0]]), strength=1.0)
+        >>> round(float(e.x), 2)  # 1 - 2 x 0.5 / 80
+        0.99
     """
 
     if method not in METHODS:
@@ -164,6 +171,11 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
     Arguments:
         model: The score model.
         e: What :func:`edit` returned, with `path=True`.
+
+    Examples:
+        >>> e = ss.edit(model, model, torch.ones(3, 2), noise_level=1.0, steps=4, path=True)
+        >>> ss.editing.frames(model, e).shape
+        torch.Size([6, 3, 2])
     """
 
     if e.path is None or e.times.ndim > 1:

@@ -56,6 +56,12 @@ def posterior_sampling(
         strength: The :math:`\zeta`.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.posterior_sampling(model, first, y)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # 2 V = 0.25
+        tensor([[0.2500, 0.0000]])
     """
 
     strength = check_finite("strength", strength)
@@ -108,6 +114,12 @@ def pseudoinverse(
         iterations: Of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.pseudoinverse(model, first, y)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))
+        tensor([[1., 0.]])
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
@@ -168,6 +180,13 @@ def moment_matching(
         iterations: Of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.moment_matching(model, first, y, noise=0.5)
+        >>> D = guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))
+        >>> [round(value, 4) for value in D[0].tolist()]  # 0.125 / (0.125 + 0.25)
+        [0.3333, 0.0]
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
@@ -217,6 +236,12 @@ def replacement(
     References:
         | Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model (Wang et al., 2023), equation (11)
         | https://arxiv.org/abs/2212.00490
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.full((1, 1), 2.0)
+        >>> guided = ss.guidance.replacement(model, first, y)
+        >>> guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[2.0000, 0.5000]])
     """
 
     iterations = check_count("iterations", iterations, at_least=1)

@@ -82,6 +82,12 @@ def tune(
 
     Raises:
         ValueError: If nothing fits into the budget, or something does not fit together.
+
+    Examples:
+        >>> options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], "samples": 4, "held_out": 4}
+        >>> plan = ss.tune(model, 3, **options, progress=False)
+        >>> ss.sample(model, 2, plan=plan).calls
+        tensor([3, 3])
     """
 
     check_model(model)

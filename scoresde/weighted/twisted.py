@@ -76,6 +76,12 @@ def twisted_sample(
     Raises:
         ValueError, TypeError: If something does not fit.
         SolverError: If a state or weight is not finite.
+
+    Examples:
+        >>> log_prob = lambda D, level, y: -2 * (D[:, 0] - y) ** 2  # a measurement of variance 0.25
+        >>> s = ss.twisted_sample(model, log_prob, 400, steps=50, y=torch.tensor([0.5]))
+        >>> abs(float(s.mean(lambda x: x)[0]) - 0.25) < 0.1
+        True
     """
 
     data = _checked(model, log_prob, data)

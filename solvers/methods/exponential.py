@@ -72,6 +72,13 @@ class ExponentialMultistep(Solver):
 
     Raises:
         ValueError: If the number of values is out of range.
+
+    Examples:
+        >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))
+        >>> solver = solvers.ExponentialMultistep("mine", values=2)
+        >>> s = solvers.solve(linear, torch.zeros(1, 1), torch.tensor([0.0, 0.5, 1.0]), solver)
+        >>> round(float(s.x), 4)  # 1 - exp(-1)
+        0.6321
     """
 
     name: str
