@@ -19,7 +19,7 @@ class Solution:
         x: The final state, with shape (B, *). A row that failed holds its last finite state.
         times: The grid, in float64, with shape (n + 1,), or (n + 1, B) for one per sample.
         reached: The time of the final state of each sample, with shape (B,).
-        calls: The number of network calls of each sample, with shape (B,).
+        calls: The number of network calls of each sample (NFE), with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or

@@ -76,7 +76,7 @@ def inpaint(
         model: The score model.
         x: Data, with shape (B, *), of which only the known entries are used.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
-        method: "replacement", "resampling" or "gradient".
+        method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How often "resampling" takes each step, by default 5.
         t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
             from the data, noised.

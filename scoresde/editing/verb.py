@@ -98,10 +98,11 @@ def edit(
 ) -> Solution:
     r"""Edits data: all steps are spent below the noise level to which it goes.
 
-    - "encode": up by the source's flow, down by the target's. What both agree on stays.
-    - "noise": up by fresh noise, down by the target; the source is not asked.
+    - "encode" (DDIB): up by the source's flow, down by the target's. What both agree on stays.
+    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not asked.
     - "noise_path": the noise by which the source would make the data, given to the target.
-    - "flow": the difference of both flows, averaged over `averages=` draws of noise; nothing is inverted.
+    - "flow" (FlowEdit): the difference of both flows, averaged over `averages=` draws of noise; nothing is
+      inverted.
     - "null": for guided models: up by the flow of `pivot=`, down by the target with what makes the source
       follow that path.
     - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being

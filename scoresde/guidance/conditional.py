@@ -26,7 +26,7 @@ def classifier_free(
     negative: Mapping[str, Tensor] | None = None,
     **condition: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided towards a condition.
+    r"""Returns the model guided towards a condition: classifier-free guidance (CFG).
 
     .. math:: D(x \mid n) + w \, (D(x \mid c) - D(x \mid n))
 

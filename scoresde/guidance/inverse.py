@@ -42,7 +42,7 @@ def posterior_sampling(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a measurement in the manner of DPS, for any differentiable operator.
+    r"""Returns the model guided by a measurement as in diffusion posterior sampling (DPS).
 
     .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
 
@@ -98,7 +98,7 @@ def pseudoinverse(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a linear measurement as in PiGDM.
+    r"""Returns the model guided by a linear measurement: pseudoinverse guidance (PiGDM).
 
     .. math:: D' = D + V \big( r^2 A^T A + \sigma_y^2 \big)^{-1} A^T (y - A D) , \qquad
         r^2 = \frac{s^2 c^2}{s^2 + c^2}
@@ -165,7 +165,7 @@ def moment_matching(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a linear measurement as in MMPS.
+    r"""Returns the model guided by a linear measurement: moment matching posterior sampling (MMPS).
 
     .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
 
@@ -219,7 +219,7 @@ class MomentMatching(Pull):
 def replacement(
     model: ScoreModel, operator: Operator, y: Tensor, *, iterations: int = 20, **data: Tensor
 ) -> ScoreModel:
-    r"""Returns the model whose denoised data agrees with a linear measurement without noise.
+    r"""Returns the model whose denoised data agrees with a linear measurement without noise, as in DDNM.
 
     .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
 

@@ -28,7 +28,7 @@ PAIR = ("conditional", "unconditional")
 def adaptive_projected(
     model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
-    r"""Returns the model guided by that part of the difference which does not only add contrast.
+    r"""Returns the model under adaptive projected guidance (APG), which leaves out what only adds contrast.
 
     .. math:: D_c + (w - 1) \, (d_\perp + \eta \, d_\parallel)
 

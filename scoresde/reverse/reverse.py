@@ -60,7 +60,7 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
 
 @checked
 def probability_flow(model: ScoreModel) -> ODE:
-    r"""Returns the probability flow in the time of the process, to be integrated either way.
+    r"""Returns the probability flow (PF-ODE) in the time of the process, to be integrated either way.
 
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).

@@ -54,7 +54,7 @@ def twisted_sample(
     progress: bool = False,
     **data: Tensor,
 ) -> Weighted:
-    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`.
+    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`: twisted diffusion (TDS).
 
     Arguments:
         model: The model, with its conditions bound.

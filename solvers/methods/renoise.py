@@ -152,10 +152,10 @@ class Churn(Renoised):
     steps and the last denoising, but never beyond the domain.
 
     Arguments:
-        amount: The total :math:`S`.
-        low: The noise level below which there is none.
-        high: The noise level above which there is none.
-        noise: The standard deviation of the noise, relative to what the level asks for.
+        amount: The total :math:`S` (S_churn).
+        low: The noise level below which there is none (S_tmin).
+        high: The noise level above which there is none (S_tmax).
+        noise: The standard deviation of the noise, relative to what the level asks for (S_noise).
 
     Examples:
         >>> solver = solvers.Churn("mine", solvers.get("edm_heun"), amount=10.0)
