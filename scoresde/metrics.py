@@ -54,6 +54,11 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     References:
         | Energy Statistics (Szekely and Rizzo, 2013), equation (5)
         | https://doi.org/10.1016/j.jspi.2013.03.018
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> metrics.energy_distance(torch.zeros(2, 1), torch.ones(2, 1))  # 2 - 0 - 0
+        2.0
     """
 
     x, y = _flat(x, y, at_least=2)
@@ -73,6 +78,11 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
     References:
         | Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015), section 4
         | https://doi.org/10.1007/s10851-014-0506-3
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> round(metrics.sliced_wasserstein(torch.zeros(4, 1), torch.ones(4, 1)), 4)
+        1.0
     """
 
     projections = as_whole("projections", projections, at_least=1, at_most=MOST)
@@ -96,6 +106,12 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017), section 3
         | https://arxiv.org/abs/1610.06545
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> value, error = metrics.c2st(torch.zeros(20, 2), torch.ones(20, 2), trees=5)
+        >>> round(value, 4)
+        0.5
     """
 
     x, y = _flat(x, y, at_least=FOLDS)
@@ -123,6 +139,12 @@ def fid(network: nn.Module) -> Distance:
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), equation (6)
         | https://arxiv.org/abs/1706.08500
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> x, distance = model.data(20), metrics.fid(torch.nn.Identity())
+        >>> round(float(distance(x, x + 1)), 3)  # of the means alone, in two dimensions
+        2.0
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
@@ -145,6 +167,11 @@ def kid(network: nn.Module) -> Distance:
     References:
         | Demystifying MMD GANs (Binkowski et al., 2018), section 4
         | https://arxiv.org/abs/1801.01401
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> metrics.kid(torch.nn.Identity())(torch.zeros(4, 1), torch.ones(4, 1))  # 2^3 + 1 - 2
+        7.0
     """
 
     def distance(x: Tensor, y: Tensor) -> float:
@@ -179,6 +206,11 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 
     Raises:
         ValueError: If there is none of this name, or it wants a network.
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> metrics.get("energy")(torch.zeros(2, 1), torch.ones(2, 1))
+        2.0
     """
 
     if name in OF_FEATURES and features is None:
@@ -208,6 +240,11 @@ def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     References:
         | The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapter 3
         | https://doi.org/10.1137/1.9781611970319
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> metrics.with_error(metrics.energy_distance, torch.zeros(20, 1), torch.ones(20, 1))
+        (2.0, 0.0)
     """
 
     x, y = as_pair(x, y)
@@ -248,6 +285,12 @@ def floor(
         distance: The distance.
         repeats: The number of random splits.
         seed: The seed of the splits.
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> mean, std = metrics.floor(model.data(40), 20, repeats=2)
+        >>> abs(mean) < 0.5
+        True
     """
 
     data, size = as_data("data", data), as_whole("size", size, at_least=1)
@@ -269,6 +312,11 @@ def nearest(x: Tensor, data: Tensor) -> Tensor:
     Arguments:
         x: Samples, with shape (N, *).
         data: Data, with shape (M, *).
+
+    Examples:
+        >>> from scoresde import metrics
+        >>> metrics.nearest(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [5.0]])).tolist()
+        [1.0, 2.0]
     """
 
     x, data = as_pair(x, data, ("x", "data"))

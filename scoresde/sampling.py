@@ -98,6 +98,10 @@ def sample(  # noqa: D417
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 4
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> ss.sample(model, 4, solver="dpmpp_2m", steps=3)
+        Solution((4, 2) by dpmpp_2m, 3 intervals, 4 calls per sample)
     """
 
     options = SAMPLE.said(locals())
@@ -176,6 +180,12 @@ def decode(  # noqa: D417
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> z = ss.encode(model, torch.ones(3, 2))
+        >>> x = ss.decode(model, z, denoise=False).x
+        >>> bool((x - 1).abs().max() < 1e-4)
+        True
     """
 
     options = DECODE.said(locals())

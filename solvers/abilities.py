@@ -42,6 +42,11 @@ class Abilities:
         severed: Why no gradient flows through its steps, and what to use, in words; empty if it does.
         caution: How far its estimate of the error is trusted.
         calls_at_start: The evaluations of the drift before the first step under tolerances.
+
+    Examples:
+        >>> can = solvers.get("heun").can
+        >>> can.order, can.calls_per_step, can.stochastic
+        (2, 2, False)
     """
 
     solves: type[Problem]

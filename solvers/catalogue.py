@@ -186,7 +186,12 @@ WRITTEN = {  # as interfaces write them
 
 
 def available() -> tuple[str, ...]:
-    r"""Returns the names of all solvers."""
+    r"""Returns the names of all solvers.
+
+    Examples:
+        >>> "dpmpp_2m" in solvers.available(), "torchdiffeq/dopri5" in solvers.available()
+        (True, True)
+    """
 
     return tuple(CATALOGUE)
 
@@ -200,6 +205,10 @@ def get(solver: str | Solver) -> Solver:
     Raises:
         ValueError: If there is none of this name. Similar names are offered.
         TypeError: If `solver` is neither a name nor a solver.
+
+    Examples:
+        >>> solvers.get("dpmpp_3m:lower_order_final=True").lower_order_final
+        True
     """
 
     if isinstance(solver, Solver):

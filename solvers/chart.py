@@ -17,6 +17,14 @@ class Chart(ABC):
     r"""Abstract change of clock and coordinates, :math:`(t, x) \mapsto (v, y)`.
 
     Times have shape (), (n,), (B,) or (n, B), and states (B, \*).
+
+    Examples:
+        >>> from solvers.methods.interaction import Lawson  # the chart without the linear part
+        >>> linear = solvers.SemiLinear(lambda t, x: torch.zeros_like(x), solvers.ConstantRate(-1.0))
+        >>> t = torch.tensor([0.0, 1.0])
+        >>> y = Lawson(linear, "clock", t[0], t[1]).enter(torch.ones(1, 1), t[1])
+        >>> round(float(y), 4)  # exp(1)
+        2.7183
     """
 
     @abstractmethod

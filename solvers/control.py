@@ -22,6 +22,11 @@ class Event(NamedTuple):
         rows: The rows they belong to, those still under way, or `None` for all.
         calls: The network calls so far, of each of these rows.
         denoised: The last estimate of the clean data that the solver saw, where there is one.
+
+    Examples:
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 1.0, 2.0])
+        >>> [event.fraction for event in solvers.steps(decay, torch.ones(1, 1), times, "euler")]
+        [0.5, 1.0]
     """
 
     fraction: float
@@ -55,6 +60,11 @@ class Control:
         companion: What a reversible method carried at the end of the run that is to be undone.
         seam: What becomes of the state between two steps on a grid, given the number of steps done.
         counter: What counts the network calls of the run.
+
+    Examples:
+        >>> control = solvers.Control(max_calls=10)
+        >>> control.on_failure
+        'raise'
     """
 
     controller: Controller | None = None

@@ -55,6 +55,11 @@ class Controller:
 
     References:
         | Solving Ordinary Differential Equations I (Hairer et al., 1993), section II.4
+
+    Examples:
+        >>> controller = solvers.Controller(rtol=1e-3, atol=1e-3)
+        >>> controller.max_steps
+        10000
     """
 
     rtol: float = 1e-5

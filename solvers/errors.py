@@ -32,6 +32,11 @@ class Failure:
         time: Where it happened, in words.
         cause: What is at fault, where more is known than the kind tells.
         cure: What to do about it, likewise.
+
+    Examples:
+        >>> failure = solvers.Failure("max_calls", (3,), "t=0.5")
+        >>> str(failure).split(";")[0]
+        'the budget of calls is spent at t=0.5 for samples [3]'
     """
 
     kind: str

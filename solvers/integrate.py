@@ -88,6 +88,12 @@ def solve(
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.linspace(0, 1, 11)
+        >>> s = solvers.solve(decay, torch.ones(1, 1), times, "rk4")
+        >>> round(float(s.x), 4)  # exp(-1)
+        0.3679
     """
 
     control = Control(
@@ -130,6 +136,13 @@ def steps(
         ValueError: If times, problem, tolerances or options do not fit, or the solver takes all its steps
             by itself, as the methods of torchdiffeq do.
         SolverError: If the run fails, when it does.
+
+    Examples:
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
+        >>> for event in solvers.steps(decay, torch.ones(1, 1), times, "euler"):
+        ...     print(event.fraction, float(event.x))
+        0.5 0.5
+        1.0 0.25
     """
 
     solver = get(solver)

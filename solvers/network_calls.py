@@ -41,7 +41,17 @@ _current: ContextVar[Counter | None] = ContextVar("counter", default=None)
 
 
 def count_call(calls: int = 1) -> None:
-    r"""Tells the current counter, if there is one, that a network was called."""
+    r"""Tells the current counter, if there is one, that a network was called.
+
+    Examples:
+        >>> def network(x):
+        ...     solvers.count_call()
+        ...     return 2 * x
+        >>> with solvers.counting() as counter:
+        ...     out = network(torch.ones(1))
+        >>> counter.total
+        1
+    """
 
     counter = _current.get()
     if counter is not None:
@@ -49,7 +59,17 @@ def count_call(calls: int = 1) -> None:
 
 
 def count_backward(out: Tensor) -> None:
-    r"""Counts a backward call as soon as a gradient flows back into a network's output."""
+    r"""Counts a backward call as soon as a gradient flows back into a network's output.
+
+    Examples:
+        >>> x = torch.ones(1, requires_grad=True)
+        >>> with solvers.counting() as counter:
+        ...     out = 2 * x
+        ...     solvers.count_backward(out)
+        ...     out.sum().backward()
+        >>> counter.backward
+        1
+    """
 
     counter = _current.get()
     if counter is None or not out.requires_grad:
@@ -77,7 +97,15 @@ def uncounted() -> Iterator[None]:
 
 @contextmanager
 def counting(counter: Counter | None = None) -> Iterator[Counter]:
-    r"""Opens a counter for the calls made in its block, or goes on with one."""
+    r"""Opens a counter for the network calls (NFE) made in its block, or goes on with one.
+
+    Examples:
+        >>> with solvers.counting() as counter:
+        ...     solvers.count_call()
+        ...     solvers.count_call()
+        >>> counter.total
+        2
+    """
 
     counter = Counter(_current.get()) if counter is None else counter
     token = _current.set(counter)

@@ -19,7 +19,7 @@ class Solution:
         x: The final state, with shape (B, *). A row that failed holds its last finite state.
         times: The grid, in float64, with shape (n + 1,), or (n + 1, B) for one per sample.
         reached: The time of the final state of each sample, with shape (B,).
-        calls: The number of network calls of each sample, with shape (B,).
+        calls: The number of network calls of each sample (NFE), with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
@@ -29,6 +29,12 @@ class Solution:
         companion: The pair of states from which a reversible method leads back, in its own
             coordinates, with shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, by which the way back goes.
+
+    Examples:
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
+        >>> s = solvers.solve(decay, torch.ones(3, 1), times, "euler")
+        >>> s.x.flatten().tolist(), s.calls.tolist(), s.ok
+        ([0.25, 0.25, 0.25], [2, 2, 2], True)
     """
 
     x: Tensor

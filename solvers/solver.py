@@ -28,6 +28,12 @@ class Step(NamedTuple):
         interpolate: The state at a fraction of the step, with shape (B, 1, ...).
         order: The order of the step in each row, where rows differ.
         rivals: Errors of other orders and these orders, which are 0 where there is none.
+
+    Examples:
+        >>> decay, t = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5])
+        >>> solver, x = solvers.get("euler"), torch.ones(1, 1)
+        >>> solver.step(solver.plan(decay, t[:1], t[1:], x)[0], x, None, None).x
+        tensor([[0.5000]])
     """
 
     x: Tensor
@@ -41,12 +47,17 @@ class Step(NamedTuple):
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
-    It says what it `can` do, plans the coefficients of its steps, and takes one of them when a loop
+    It says what it can do, plans the coefficients of its steps, and takes one of them when a loop
     asks for it. What a plan and a memory hold is its own affair. Its abilities are attributes, too:
     `solver.order` is `solver.can.order`.
 
     Attributes:
         name: What users call it.
+
+    Examples:
+        >>> solver = solvers.get("dpm_2")
+        >>> solver.name, solver.order, solver.calls(10)
+        ('dpm_2', 2, 20)
     """
 
     name: str

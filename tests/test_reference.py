@@ -116,6 +116,29 @@ References:
     )
 
 
+def test_examples_stay_sections() -> None:
+    docstrings, griffe = module(), pytest.importorskip("griffe", reason="is of the extra docs")
+    example = ">>> x = 2 * 3  # 2 x 3\n>>> x\n6"
+    indented = "".join(f"    {line}\n" for line in example.splitlines())
+    text = f"Returns :math:`a`.\n\nReferences:\n    | A paper\n    | https://a.org/1\n\nExamples:\n{indented}"
+    made = docstrings.markdown(text, SHOWN)
+    assert made.endswith(f"<https://a.org/1>\n\nExamples:\n{indented.rstrip()}")
+    last = griffe.Docstring(made).parse("google")[-1]
+    assert (last.kind.value, [code for _, code in last.value]) == ("examples", [example])
+
+
+def test_every_example_is_a_section_of_the_site() -> None:
+    docstrings, griffe = module(), pytest.importorskip("griffe", reason="is of the extra docs")
+    count = 0
+    for name in SHOWN:
+        text = inspect.cleandoc(getattr(named(name), "__doc__", None) or "")
+        if "\nExamples:\n" in text:
+            sections = griffe.Docstring(docstrings.markdown(text, SHOWN)).parse("google")
+            assert sections[-1].kind.value == "examples", name
+            count += 1
+    assert count > 170
+
+
 def test_every_docstring_of_the_packages_becomes_markdown() -> None:
     docstrings, count = module(), 0
     for package in ("scoresde", "solvers"):

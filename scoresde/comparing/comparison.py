@@ -27,6 +27,11 @@ class Comparison(Measured):
         floors: The distances of data from data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
         rows: What was measured.
+
+    Examples:
+        >>> c = ss.compare(model, ["ddim", "dpmpp_2m"], [4], samples=4, progress=False)
+        >>> [row.solver for row in c.rows], c.best(budget=4).solver.name
+        (['ddim', 'dpmpp_2m'], 'dpmpp_2m')
     """
 
     def table(self) -> Any:

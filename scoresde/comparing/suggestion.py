@@ -54,6 +54,11 @@ def suggest(model: ScoreModel | Process, budget: int) -> list[Suggestion]:
 
     Raises:
         ValueError: If no measurement is within the budget.
+
+    Examples:
+        >>> suggestions = ss.suggest(model, 10)
+        >>> all(suggestion.calls <= 10 for suggestion in suggestions)
+        True
     """
 
     moments = isinstance(model, ScoreModel) and model.moments is not None

@@ -73,6 +73,11 @@ def compare(
 
     Raises:
         ValueError, TypeError: If something does not fit, before anything is run.
+
+    Examples:
+        >>> c = ss.compare(model, ["ddim", "dpmpp_2m"], [4], samples=4, progress=False)
+        >>> [(row.solver, row.calls) for row in c.rows]
+        [('ddim', 4.0), ('dpmpp_2m', 4.0)]
     """
 
     check_model(model)

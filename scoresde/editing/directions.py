@@ -25,6 +25,10 @@ def direction(source: Tensor, target: Tensor) -> Tensor:
     Arguments:
         source: Latents of the group without, with shape (n, \*).
         target: Latents of the group with it, with shape (m, \*).
+
+    Examples:
+        >>> ss.editing.direction(torch.zeros(3, 2), torch.ones(5, 2))
+        tensor([1., 1.])
     """
 
     source, target = as_pair(source, target, ("source", "target"))
@@ -43,6 +47,11 @@ class Principal(NamedTuple):
         mean: Their mean, with the shape of one latent.
         directions: Unit vectors, the most important first, with shape (k, \*).
         stds: The standard deviations along them, with shape (k,).
+
+    Examples:
+        >>> latents = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+        >>> ss.editing.principal_directions(latents, 1).directions.abs()
+        tensor([[1., 0.]])
     """
 
     mean: Tensor
@@ -57,6 +66,11 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
     Arguments:
         latents: The latents, with shape (n, \*).
         count: How many components, at most n - 1 and the entries of a latent.
+
+    Examples:
+        >>> latents = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+        >>> ss.editing.principal_directions(latents, 1).stds
+        tensor([1.])
     """
 
     latents, count = as_data("latents", latents), check_count("count", count, at_least=1)
@@ -96,6 +110,12 @@ def move(
         direction: The direction, with the shape of one latent.
         amounts: How far, in multiples of it, with shape (n,).
         keep_norm: Whether each latent keeps its norm, as typical latents have it.
+
+    Examples:
+        >>> z, right = torch.zeros(1, 2), torch.tensor([1.0, 0.0])
+        >>> ss.editing.move(z, right, torch.tensor([0.0, 2.0]), keep_norm=False)[:, 0]
+        tensor([[0., 0.],
+                [2., 0.]])
     """
 
     if isinstance(latents, Solution):

@@ -76,7 +76,7 @@ def inpaint(
         model: The score model.
         x: Data, with shape (B, *), of which only the known entries are used.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
-        method: "replacement", "resampling" or "gradient".
+        method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How often "resampling" takes each step, by default 5.
         t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
             from the data, noised.
@@ -86,6 +86,11 @@ def inpaint(
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> x, known = torch.tensor([[0.3, 0.0]]).expand(4, 2), torch.tensor([1, 0])
+        >>> [round(value, 2) for value in ss.inpaint(model, x, known, steps=4).x[:, 0].tolist()]
+        [0.3, 0.3, 0.3, 0.3]
     """
 
     options = {name: v for name, v in options.items() if name != "solver" or v is not None}

@@ -57,6 +57,10 @@ def interpolate(
 
     Raises:
         ValueError: If two latents are opposite, or one is zero, so that there is no arc between them.
+
+    Examples:
+        >>> ss.interpolate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 3)[1]
+        tensor([[0.7071, 0.7071]])
     """
 
     if isinstance(a, Solution) and isinstance(b, Solution):
@@ -122,6 +126,10 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
         latents: The latents to be passed, with shape (K, \*), or the solution of :func:`scoresde.encode`.
         count: The number n of latents on the way, spread evenly over its K - 1 parts.
         way: As in :func:`interpolate`.
+
+    Examples:
+        >>> ss.editing.along(torch.tensor([[0.0], [2.0], [6.0]]), 5, "linear").flatten()
+        tensor([0., 1., 2., 4., 6.])
     """
 
     count = check_count("count", count, at_least=2)
@@ -155,6 +163,11 @@ def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
     Arguments:
         latents: The latents, with shape (K, \*), or the solution of :func:`scoresde.encode`.
         weights: The weights, with shape (n, K), such as barycentric coordinates.
+
+    Examples:
+        >>> z = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+        >>> ss.editing.weighted(z, torch.tensor([[0.5, 0.5]]))  # (1 + 1) / sqrt(2)
+        tensor([[1.4142, 1.4142]])
     """
 
     if isinstance(latents, Solution):
@@ -188,6 +201,10 @@ def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Soluti
             the solution of :func:`scoresde.encode`; of which the grid is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
+
+    Examples:
+        >>> ss.editing.grid(torch.randn(4, 2), rows=3, columns=5).shape
+        torch.Size([3, 5, 2])
     """
 
     rows, columns = check_count("rows", rows, 1), check_count("columns", columns, 1)

@@ -75,6 +75,13 @@ def fit_null(model: ScoreModel, path: Solution) -> Shifted:
     Arguments:
         model: The guided model, with the condition of the data.
         path: The solution of :func:`scoresde.encode` with `path=True`.
+
+    Examples:
+        >>> z = ss.encode(model, torch.ones(3, 2), solver="ddim", steps=8, path=True)
+        >>> fitted = ss.fit_null(model, z)
+        >>> x = ss.decode(fitted, z.x, solver="ddim", times=z.times.flip(0), denoise=False).x
+        >>> bool((x - 1).abs().max() < 1e-4)
+        True
     """
 
     if path.path is None or path.times.ndim > 1:

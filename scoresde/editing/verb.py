@@ -98,10 +98,11 @@ def edit(
 ) -> Solution:
     r"""Edits data: all steps are spent below the noise level to which it goes.
 
-    - "encode": up by the source's flow, down by the target's. What both agree on stays.
-    - "noise": up by fresh noise, down by the target; the source is not asked.
+    - "encode" (DDIB): up by the source's flow, down by the target's. What both agree on stays.
+    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not asked.
     - "noise_path": the noise by which the source would make the data, given to the target.
-    - "flow": the difference of both flows, averaged over `averages=` draws of noise; nothing is inverted.
+    - "flow" (FlowEdit): the difference of both flows, averaged over `averages=` draws of noise; nothing is
+      inverted.
     - "null": for guided models: up by the flow of `pivot=`, down by the target with what makes the source
       follow that path.
     - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being
@@ -123,6 +124,13 @@ def edit(
     Raises:
         ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
             `strength` is given.
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> source, target = (pair.given(label=torch.tensor([k])) for k in (0, 1))
+        >>> e = ss.edit(source, target, torch.tensor([[-1.0]]), strength=1.0)
+        >>> round(float(e.x), 2)  # 1 - 2 x 0.5 / 80
+        0.99
     """
 
     if method not in METHODS:
@@ -164,6 +172,11 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
     Arguments:
         model: The score model.
         e: What :func:`edit` returned, with `path=True`.
+
+    Examples:
+        >>> e = ss.edit(model, model, torch.ones(3, 2), noise_level=1.0, steps=4, path=True)
+        >>> ss.editing.frames(model, e).shape
+        torch.Size([6, 3, 2])
     """
 
     if e.path is None or e.times.ndim > 1:

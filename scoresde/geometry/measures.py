@@ -41,6 +41,11 @@ def measure(trajectory: Trajectory) -> list[Row]:
 
     Arguments:
         trajectory: The trajectory of :func:`follow`.
+
+    Examples:
+        >>> way = ss.geometry.follow(model, 4, steps=3)
+        >>> len(ss.geometry.measure(way))
+        4
     """
 
     x, D = trajectory.states, trajectory.guided
@@ -83,6 +88,11 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
         trajectory: The trajectory of :func:`follow`.
         draws: The number of draws of noise.
         seed: Their seed.
+
+    Examples:
+        >>> way = ss.geometry.follow(model, 4, steps=3)
+        >>> len(ss.geometry.high_dimensions(way, draws=10)) > 0
+        True
     """
 
     draws = check_count("draws", draws, at_least=2)

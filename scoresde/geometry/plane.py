@@ -18,6 +18,13 @@ class Plane:
     Arguments:
         origin: The point, with shape (\*).
         basis: Orthonormal directions, with shape (k, \*).
+
+    Examples:
+        >>> plane = ss.geometry.Plane(torch.zeros(3), torch.eye(3)[:2])
+        >>> plane(torch.tensor([[1.0, 2.0, 2.0]])).tolist()
+        [[1.0, 2.0]]
+        >>> round(float(plane.hidden(torch.tensor([[1.0, 2.0, 2.0]]))), 4)  # 4 / 9
+        0.4444
     """
 
     origin: Tensor

@@ -32,6 +32,11 @@ class Spectrum:
         power: The mean power of each ring, :math:`|\hat x|^2 / (H W)`, with shape (\*, k).
         counts: The entries of each ring, with shape (k,). Their products with the power sum to :math:`\sum x^2`
             of a channel.
+
+    Examples:
+        >>> found = ss.spectra.spectrum(torch.ones(2, 1, 8, 8))
+        >>> round(float((found.counts * found.power[0]).sum()), 4)  # the sum of the squares
+        64.0
     """
 
     frequencies: Tensor
@@ -47,6 +52,11 @@ def spectrum(x: Tensor) -> Spectrum:
 
     Arguments:
         x: Images, with shape (\*, C, H, W).
+
+    Examples:
+        >>> found = ss.spectra.spectrum(torch.ones(2, 1, 8, 8))  # of which all power is constant
+        >>> found.power[0, 0].item(), round(float(found.power[0, 1:].sum()), 4)
+        (64.0, 0.0)
     """
 
     x = as_floats("x", x)
@@ -77,6 +87,12 @@ def hinge(data: Spectrum, level: float) -> float:
     Arguments:
         data: The spectrum of data, averaged over all its leading axes.
         level: The noise level :math:`s = \sigma / \alpha`.
+
+    Examples:
+        >>> frequencies, power = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4.0, 1.0, 0.25])
+        >>> falling = ss.spectra.Spectrum(frequencies, power, torch.ones(3))
+        >>> round(ss.spectra.hinge(falling, 1.0), 4)
+        0.2
     """
 
     if not level > 0:
@@ -107,6 +123,12 @@ def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
     Returns:
         The spectrum, averaged over samples, with power of shape (n + 1, k), and the noise levels, with shape (k,),
         NaN where a ring never has less than half.
+
+    Examples:
+        >>> flat = ss.GaussianOracle(torch.zeros(1, 8, 8), 0.5)
+        >>> found, levels = ss.spectra.coarse_to_fine(ss.geometry.follow(flat, 4, steps=3))
+        >>> found.power.shape[0], levels.shape == found.frequencies.shape
+        (4, True)
     """
 
     D = trajectory.guided

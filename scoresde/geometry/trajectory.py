@@ -39,6 +39,11 @@ class Trajectory:
         data_std: The root mean square of the data.
         density: The log-density of noisy data, whatever its condition, if it is known.
         provenance: What made it.
+
+    Examples:
+        >>> way = ss.geometry.follow(model, 4, steps=3)
+        >>> way.states.shape, list(way.estimates)
+        (torch.Size([4, 4, 2]), ['denoised'])
     """
 
     instead: ClassVar[str] = "; pass what ss.geometry.follow(model, ...) returns"
@@ -120,6 +125,11 @@ def follow(
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> way = ss.geometry.follow(model, 4, solver="ddim", steps=3)
+        >>> way.levels.shape
+        torch.Size([4])
     """
 
     _check_parts(parts)

@@ -26,6 +26,14 @@ class Affine(Guidance):
 
     Attributes:
         apart: Whether a row at a noise level of its own is asked of the models alone that have a weight there.
+
+    Examples:
+        >>> class Half(ss.guidance.Affine):
+        ...     def weights(self, levels):
+        ...         return torch.full((*levels.shape, 2), 0.5)
+        >>> both = ss.guidance.Guided([model, ss.GaussianOracle(torch.ones(2), 0.5)], Half())
+        >>> both.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # (0 + 0.5) / 2
+        tensor([[0.2500, 0.2500]])
     """
 
     apart: ClassVar[bool] = False
@@ -140,6 +148,11 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
     References:
         | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)
         | https://arxiv.org/abs/2406.02507
+
+    Examples:
+        >>> guided = ss.guidance.autoguidance(ss.GaussianOracle(torch.ones(2), 0.5), model, 2.0)
+        >>> guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))  # 0.5 + 2 (1 - 0.5)
+        tensor([[1.5000, 1.5000]])
     """
 
     return Guided((model, weak), Autoguidance(check_finite("scale", scale)))
@@ -177,6 +190,12 @@ def product(
         | Compositional Visual Generation with Composable Diffusion Models (Liu et al., 2022),
         | equations (11) and (12)
         | https://arxiv.org/abs/2206.01714
+
+    Examples:
+        >>> one = ss.GaussianOracle(torch.ones(2), 0.5)
+        >>> guided = ss.guidance.product(model, [one, one])
+        >>> guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))  # 0.5 + 2 (1 - 0.5)
+        tensor([[1.5000, 1.5000]])
     """
 
     if not parts:

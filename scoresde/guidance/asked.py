@@ -23,6 +23,13 @@ class Noisy(NamedTuple):
         alpha: Its scale.
         state: The noisy data :math:`x_t`, with shape (B, \*).
         time: Its time, with shape (B,), as models get it.
+
+    Examples:
+        >>> class Unchanged(ss.guidance.Rule):  # the noisy data in place of the denoised
+        ...     def __call__(self, denoised, noisy):
+        ...         return noisy.x
+        >>> ss.guidance.Guided([model], Unchanged()).denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[1., 1.]])
     """
 
     x: Tensor

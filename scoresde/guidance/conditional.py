@@ -26,7 +26,7 @@ def classifier_free(
     negative: Mapping[str, Tensor] | None = None,
     **condition: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided towards a condition.
+    r"""Returns the model guided towards a condition: classifier-free guidance (CFG).
 
     .. math:: D(x \mid n) + w \, (D(x \mid c) - D(x \mid n))
 
@@ -52,6 +52,12 @@ def classifier_free(
         | Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
         | Models (Kynkaanniemi et al., 2024), equation (5)
         | https://arxiv.org/abs/2404.07724
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> guided = ss.classifier_free(pair, 3.0, label=torch.tensor([1]))
+        >>> guided.denoise(torch.zeros(1, 1), torch.tensor([0.5]))  # 0 + 3 (0.5 - 0)
+        tensor([[1.5000]])
     """
 
     if not condition:

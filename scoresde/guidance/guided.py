@@ -20,6 +20,11 @@ class Guided(ScoreModel):
     Arguments:
         models: The models, of which the first is asked for what is known of the data.
         rule: The rule.
+
+    Examples:
+        >>> clipped = ss.guidance.thresholded(model, 0.25)
+        >>> isinstance(clipped, ss.guidance.Guided), clipped.guided
+        (True, True)
     """
 
     def __init__(self, models: Sequence[ScoreModel], rule: Guidance) -> None:

@@ -42,7 +42,7 @@ def posterior_sampling(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a measurement in the manner of DPS, for any differentiable operator.
+    r"""Returns the model guided by a measurement as in diffusion posterior sampling (DPS).
 
     .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
 
@@ -56,6 +56,12 @@ def posterior_sampling(
         strength: The :math:`\zeta`.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.posterior_sampling(model, first, y)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # 2 V = 0.25
+        tensor([[0.2500, 0.0000]])
     """
 
     strength = check_finite("strength", strength)
@@ -92,7 +98,7 @@ def pseudoinverse(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a linear measurement as in PiGDM.
+    r"""Returns the model guided by a linear measurement: pseudoinverse guidance (PiGDM).
 
     .. math:: D' = D + V \big( r^2 A^T A + \sigma_y^2 \big)^{-1} A^T (y - A D) , \qquad
         r^2 = \frac{s^2 c^2}{s^2 + c^2}
@@ -108,6 +114,12 @@ def pseudoinverse(
         iterations: Of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.pseudoinverse(model, first, y)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))
+        tensor([[1., 0.]])
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
@@ -153,7 +165,7 @@ def moment_matching(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a linear measurement as in MMPS.
+    r"""Returns the model guided by a linear measurement: moment matching posterior sampling (MMPS).
 
     .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
 
@@ -168,6 +180,13 @@ def moment_matching(
         iterations: Of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: What else the operator takes, such as masks, each with leading size B or 1.
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
+        >>> guided = ss.guidance.moment_matching(model, first, y, noise=0.5)
+        >>> D = guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))
+        >>> [round(value, 4) for value in D[0].tolist()]  # 0.125 / (0.125 + 0.25)
+        [0.3333, 0.0]
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
@@ -200,7 +219,7 @@ class MomentMatching(Pull):
 def replacement(
     model: ScoreModel, operator: Operator, y: Tensor, *, iterations: int = 20, **data: Tensor
 ) -> ScoreModel:
-    r"""Returns the model whose denoised data agrees with a linear measurement without noise.
+    r"""Returns the model whose denoised data agrees with a linear measurement without noise, as in DDNM.
 
     .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
 
@@ -217,6 +236,12 @@ def replacement(
     References:
         | Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model (Wang et al., 2023), equation (11)
         | https://arxiv.org/abs/2212.00490
+
+    Examples:
+        >>> first, y = lambda x: x[:, :1], torch.full((1, 1), 2.0)
+        >>> guided = ss.guidance.replacement(model, first, y)
+        >>> guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[2.0000, 0.5000]])
     """
 
     iterations = check_count("iterations", iterations, at_least=1)

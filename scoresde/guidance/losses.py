@@ -46,6 +46,11 @@ def classifier(
     References:
         | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4
         | https://arxiv.org/abs/2105.05233
+
+    Examples:
+        >>> guided = ss.guidance.classifier(model, lambda x, t: x.sum(1), 2.0)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # 0 + 2 sigma^2
+        tensor([[0.5000, 0.5000]])
     """
 
     data = as_conditions(data)
@@ -104,6 +109,11 @@ def optimised(
     References:
         | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (8)
         | https://arxiv.org/abs/2302.07121
+
+    Examples:
+        >>> guided = ss.guidance.optimised(model, lambda D: (D - 1).square().sum(1) / 2, 1.0, iterations=1)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))
+        tensor([[1., 1.]])
     """
 
     rate = check_finite("rate", rate)
@@ -158,6 +168,11 @@ def universal(
     References:
         | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (5), "forward"
         | https://arxiv.org/abs/2302.07121
+
+    Examples:
+        >>> guided = ss.guidance.universal(model, lambda D: -D.sum(1), 2.0)
+        >>> guided.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # 2 V = 0.25
+        tensor([[0.2500, 0.2500]])
     """
 
     scale = check_finite("scale", scale)

@@ -37,6 +37,12 @@ def mixture(
         models: The models, or one model with one condition each.
         log_weights: A function of noisy data, with shape (B, \*), and its time, with shape (B,), that returns
             :math:`\log \pi_i + \log p_i(x_t)`, up to what they share, with shape (B, n).
+
+    Examples:
+        >>> models = [model, ss.GaussianOracle(torch.ones(2), 0.5)]
+        >>> both = ss.guidance.mixture(models, lambda x, t: torch.zeros(len(x), 2))
+        >>> both.denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # (0 + 0.5) / 2
+        tensor([[0.2500, 0.2500]])
     """
 
     if len(models) < 2:
@@ -99,6 +105,13 @@ def feedback(
     References:
         | Feedback Guidance of Diffusion Models (Koulischer et al., 2025), section 3
         | https://arxiv.org/abs/2506.06085
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> ratio = lambda x, t, label: torch.zeros(len(x))
+        >>> guided = ss.guidance.feedback(pair, ratio, 0.5, label=torch.tensor([1]))
+        >>> guided.denoise(torch.zeros(1, 1), torch.tensor([0.5]))  # 0 + 2 (0.5 - 0)
+        tensor([[1.]])
     """
 
     share, limit = check_finite("share", share), check_number("limit", limit)

@@ -30,6 +30,11 @@ class Classifier(nn.Module):
         levels: The least and the largest noise level that it has seen. Others are taken for the nearest, so that
             a classifier of clean data has one.
         classes: The number of labels it knows, or 0 if that is not known.
+
+    Examples:
+        >>> classifier = ss.load_classifier("digits_noisy")
+        >>> classifier.log_prob(torch.zeros(2, 1, 8, 8), torch.ones(2), label=torch.tensor([3, 8])).shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -34,6 +34,12 @@ def joined(
         operators: The functions, each row by itself. All get all data.
         ys: The measurements of each, with leading size B or 1.
         noises: Their standard deviations, which must be positive.
+
+    Examples:
+        >>> operators, ys = [lambda x: x[:, :1], lambda x: x.sum(1)], [torch.ones(1, 1), torch.ones(1)]
+        >>> operator, y = ss.guidance.joined(operators, ys, noises=[0.5, 0.1])
+        >>> y
+        tensor([[ 2., 10.]])
     """
 
     counts = (len(operators), len(ys), len(noises))

@@ -28,7 +28,7 @@ PAIR = ("conditional", "unconditional")
 def adaptive_projected(
     model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
-    r"""Returns the model guided by that part of the difference which does not only add contrast.
+    r"""Returns the model under adaptive projected guidance (APG), which leaves out what only adds contrast.
 
     .. math:: D_c + (w - 1) \, (d_\perp + \eta \, d_\parallel)
 
@@ -46,6 +46,12 @@ def adaptive_projected(
         | Eliminating Oversaturation and Artifacts of High Guidance Scales (Sadat et al., 2024),
         | algorithm 1
         | https://arxiv.org/abs/2410.02416
+
+    Examples:
+        >>> wide = ss.GaussianOracle(torch.zeros(2), 1.0)  # its difference is parallel, and left out
+        >>> guided = ss.guidance.adaptive_projected(model, wide, 3.0)
+        >>> guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[0.5000, 0.5000]])
     """
 
     scale, parallel = check_finite("scale", scale), check_finite("parallel", parallel)
@@ -92,6 +98,12 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
     References:
         | CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025), section 4
         | https://arxiv.org/abs/2503.18886
+
+    Examples:
+        >>> wide = ss.GaussianOracle(torch.zeros(2), 1.0)  # its velocity, fitted, is that of the model
+        >>> guided = ss.guidance.zero_star(model, wide, 3.0)
+        >>> [round(value, 4) for value in guided.denoise(torch.ones(1, 2), torch.tensor([0.5]))[0].tolist()]
+        [0.5, 0.5]
     """
 
     return Guided((model, other), ZeroStar(check_finite("scale", scale)))
@@ -126,6 +138,12 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
     References:
         | Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), equation (15)
         | https://arxiv.org/abs/2305.08891
+
+    Examples:
+        >>> wide = ss.GaussianOracle(torch.zeros(2), 1.0)
+        >>> guided = ss.guidance.rescaled(wide, model, 1.0)
+        >>> guided.denoise(torch.tensor([[1.0, -1.0]]), torch.tensor([0.5]))
+        tensor([[ 0.5000, -0.5000]])
     """
 
     share = check_finite("share", share)

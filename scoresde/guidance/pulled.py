@@ -36,6 +36,11 @@ class Known(NamedTuple):
     Arguments:
         level: Its noise level :math:`s`.
         covariance: The product of V with a tensor like the data.
+
+    Examples:
+        >>> known = ss.guidance.Known(level=0.5, covariance=lambda v: v / 8)
+        >>> known.covariance(torch.ones(1, 2))
+        tensor([[0.1250, 0.1250]])
     """
 
     level: Scalar
@@ -49,6 +54,13 @@ class Pull(Guidance):
     Arguments:
         max_level: The noise level above which estimates are left as they are. By default, what a check of the
             model's derivatives finds: see :mod:`scoresde.guidance.trust`.
+
+    Examples:
+        >>> class Up(ss.guidance.Pull):
+        ...     def __call__(self, D, known):
+        ...         return torch.ones_like(D)
+        >>> ss.guidance.Guided([model], Up()).denoise(torch.zeros(1, 2), torch.tensor([0.5]))  # V = 0.125
+        tensor([[0.1250, 0.1250]])
     """
 
     max_level: float | None = field(default=None, kw_only=True)

@@ -27,6 +27,12 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
     References:
         | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
         | https://arxiv.org/abs/2211.01324
+
+    Examples:
+        >>> both = ss.guidance.experts([model, ss.GaussianOracle(torch.ones(2), 0.5)], [1.0])
+        >>> both.denoise(torch.ones(2, 2), torch.tensor([0.5, 2.0]))
+        tensor([[0.5000, 0.5000],
+                [1.0000, 1.0000]])
     """
 
     levels = check_numbers("levels", levels)
@@ -49,6 +55,13 @@ def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float])
         guided: The guided model.
         model: The model outside the interval.
         interval: The noise levels, the lower first; 0 and `inf` are no limits.
+
+    Examples:
+        >>> wide = ss.GaussianOracle(torch.zeros(2), 1.0)
+        >>> guided = ss.guidance.within(wide, model, (1.0, 5.0))
+        >>> guided.denoise(torch.ones(2, 2), torch.tensor([0.5, 1.0]))
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
     """
 
     check_interval(interval)

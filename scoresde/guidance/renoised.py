@@ -46,6 +46,12 @@ def plus_plus(
     References:
         | CFG++: Manifold-Constrained Classifier Free Guidance (Chung et al., 2024), algorithm 2
         | https://arxiv.org/abs/2406.08070
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> guided = ss.guidance.plus_plus(pair, 0.5, label=torch.tensor([1]))
+        >>> ss.sample(guided, 2, solver="ddim", steps=3).calls
+        tensor([8, 8])
     """
 
     scale = check_finite("scale", scale)

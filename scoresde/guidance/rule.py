@@ -107,7 +107,15 @@ class Guidance(ABC):
 
 
 class Rule(Guidance):
-    r"""Abstract guidance that is any function of denoised data."""
+    r"""Abstract guidance that is any function of denoised data.
+
+    Examples:
+        >>> class Doubled(ss.guidance.Rule):
+        ...     def __call__(self, denoised, noisy):
+        ...         return 2 * denoised[0]
+        >>> ss.guidance.Guided([model], Doubled()).denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[1., 1.]])
+    """
 
     @abstractmethod
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:

@@ -35,6 +35,11 @@ def thresholded(
     References:
         | Photorealistic Text-to-Image Diffusion Models (Saharia et al., 2022), section 2.3
         | https://arxiv.org/abs/2205.11487
+
+    Examples:
+        >>> clipped = ss.guidance.thresholded(model, 0.25)
+        >>> clipped.denoise(torch.ones(1, 2), torch.tensor([0.5]))  # 0.5, clipped
+        tensor([[0.2500, 0.2500]])
     """
 
     limit, quantile = check_finite("limit", limit), check_finite("quantile", quantile)

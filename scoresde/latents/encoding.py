@@ -92,6 +92,11 @@ def encode(  # noqa: D417
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 4.3
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> z = ss.encode(model, torch.ones(1, 2))
+        >>> round(float(z.x[0, 0] / model.process.t_max), 2)  # 1 / 0.5
+        2.0
     """
 
     options = ENCODE.said(locals())

@@ -33,6 +33,11 @@ def save_latents(file: str | Path, z: Solution) -> None:
     Arguments:
         file: An npz file.
         z: The solution of :func:`scoresde.encode`.
+
+    Examples:
+        >>> ss.save_latents(folder / "z.npz", ss.encode(model, torch.ones(3, 2), steps=8))
+        >>> ss.decode(model, ss.load_latents(folder / "z.npz")).x.shape
+        torch.Size([3, 2])
     """
 
     file = check_latents_file(file)
@@ -73,6 +78,12 @@ def load_latents(file: str | Path) -> Solution:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no latents, or is damaged.
+
+    Examples:
+        >>> z = ss.encode(model, torch.ones(3, 2), steps=8)
+        >>> ss.save_latents(folder / "z.npz", z)
+        >>> torch.equal(ss.load_latents(folder / "z.npz").x, z.x)
+        True
     """
 
     file = check_latents_file(file)

@@ -56,6 +56,11 @@ class NoisePath:
         calls: The network calls, with shape (B,).
         options: The solver, and its amount of noise.
         provenance: What made it.
+
+    Examples:
+        >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)
+        >>> path.latent.shape, path.normals.shape
+        (torch.Size([3, 2]), torch.Size([4, 3, 2]))
     """
 
     latent: Tensor
@@ -145,6 +150,11 @@ def encode_noise(
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit, such as a solver without noise.
+
+    Examples:
+        >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)
+        >>> bool((path.replay(model).x - 1).abs().max() < 0.01)
+        True
     """
 
     x = as_state("x", x)

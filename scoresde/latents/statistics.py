@@ -115,6 +115,12 @@ class LatentStatistics:
         pair_correlation: The largest correlation coefficient with another latent, without its sign,
             likewise; NaN for a single latent.
         batch: The statistics of all latents together.
+
+    Examples:
+        >>> z = ss.encode(model, model.data(64), steps=8)
+        >>> statistics = ss.latent_statistics(model, z)
+        >>> statistics.radius.shape
+        torch.Size([64])
     """
 
     mean: Tensor
@@ -158,6 +164,11 @@ def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatisti
 
     Raises:
         ValueError: If the latents are those of another time.
+
+    Examples:
+        >>> z = ss.encode(model, model.data(64), steps=8)
+        >>> bool(ss.latent_statistics(model, z).mean.abs().max() < 5 / 2**0.5)
+        True
     """
 
     process = model.process

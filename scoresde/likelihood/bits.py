@@ -69,6 +69,11 @@ def dequantize(
 
     Raises:
         ValueError: If data is not on the levels.
+
+    Examples:
+        >>> x = torch.tensor([[-1.0, 0.0, 1.0]])
+        >>> ss.quantize(ss.dequantize(x, levels=3), levels=3)
+        tensor([[-1.,  0.,  1.]])
     """
 
     width, x = bin_width(levels, low, high), as_tensor("x", x)
@@ -88,6 +93,10 @@ def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) ->
         levels: The number of levels.
         low: The value of the lowest level.
         high: The value of the highest level.
+
+    Examples:
+        >>> ss.quantize(torch.tensor([-0.9, 0.2, 0.7]), levels=3)
+        tensor([-1.,  0.,  1.])
     """
 
     width, x = bin_width(levels, low, high), as_tensor("x", x)
@@ -121,6 +130,11 @@ def bits_per_dim(
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1
         | https://arxiv.org/abs/1511.01844
+
+    Examples:
+        >>> l = ss.log_likelihood(model, torch.zeros(1, 2))
+        >>> round(float(ss.bits_per_dim(l, levels=3)), 2)  # log(2 pi 0.25) / log 4
+        0.33
     """
 
     d = likelihood.dimension

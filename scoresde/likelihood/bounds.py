@@ -50,6 +50,11 @@ class Bound(NamedTuple):
         stderr: The standard error of that, with shape (B,), widened for few draws and for skewed ones, so that
             twice it holds the mean of the draws' law in about 95 % of cases; NaN from a single draw.
         calls: The network calls of each sample.
+
+    Examples:
+        >>> bound = ss.elbo(model, torch.zeros(3, 2))
+        >>> bound.nats.shape, bound.stderr.shape
+        (torch.Size([3]), torch.Size([3]))
     """
 
     nats: Tensor
@@ -109,6 +114,11 @@ def elbo(
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
+
+    Examples:
+        >>> bound = ss.elbo(model, torch.zeros(1, 2))
+        >>> round(float(bound.nats), 2)  # that of the density for an exact score: - log(2 pi 0.25)
+        -0.45
     """
 
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)

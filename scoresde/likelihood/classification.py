@@ -49,6 +49,11 @@ def classify(
     References:
         | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)
         | https://arxiv.org/abs/2303.16203
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> [round(p, 4) for p in ss.classify(pair, torch.zeros(1, 1), [0, 1])[0].exp().tolist()]
+        [0.5, 0.5]
     """
 
     x, labels = as_data("x", x), as_tensor("classes", classes)

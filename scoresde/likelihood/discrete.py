@@ -96,6 +96,12 @@ def discrete_log_likelihood(
 
     Raises:
         ValueError, TypeError: If data is not on the levels, or something does not fit together.
+
+    Examples:
+        >>> x = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
+        >>> l = ss.discrete_log_likelihood(model, x, levels=3)
+        >>> l.nats.shape, l.levels
+        (torch.Size([2]), 3)
     """
 
     check_model(model)

@@ -36,6 +36,11 @@ class Likelihood:
             which is not that of data under its condition.
         levels: The number of levels, if it is the probability of data on levels.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
+
+    Examples:
+        >>> l = ss.log_likelihood(model, torch.zeros(3, 2))
+        >>> l.nats.shape, l.stderr.tolist()  # the divergence is exact in two dimensions
+        (torch.Size([3]), [0.0, 0.0, 0.0])
     """
 
     nats: Tensor

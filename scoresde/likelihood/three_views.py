@@ -34,6 +34,10 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
         model: The score model.
         x: Data, with shape (B, *).
         options: As in :func:`elbo`.
+
+    Examples:
+        >>> sorted(ss.views(model, torch.zeros(2, 2)))
+        ['ancestral', 'elbo', 'flow', 'sde']
     """
 
     flow = log_likelihood(model, x, **options)
@@ -64,6 +68,11 @@ def path_density(
         steps: The number of steps, even in the logarithm of the noise level.
         paths: The number of paths.
         options: As in :func:`elbo`.
+
+    Examples:
+        >>> bound = ss.path_density(model, torch.zeros(3, 2), steps=16)
+        >>> bound.nats.shape, bound.calls
+        (torch.Size([3]), 64)
     """
 
     steps = check_count("steps", steps, at_least=1)

@@ -27,6 +27,12 @@ class VariationalNoise(nn.Module):
     References:
         | Flow++ (Ho et al., 2019), section 3.1
         | https://arxiv.org/abs/1902.00275
+
+    Examples:
+        >>> noise = ss.VariationalNoise(lambda x: (torch.zeros_like(x), torch.zeros_like(x)))
+        >>> value, log_density = noise(torch.zeros(1, 2), torch.full((1, 2), 0.5))
+        >>> value
+        tensor([[0., 0.]])
     """
 
     def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
@@ -75,6 +81,14 @@ def fit_noise(
 
     Returns:
         After each step, the loss in nats per dimension, minus the evidence lower bound.
+
+    Examples:
+        >>> class Halves(torch.nn.Conv1d):
+        ...     def forward(self, x):
+        ...         return super().forward(x[:, None]).unbind(1)
+        >>> noise, x = ss.VariationalNoise(Halves(1, 2, 1)), torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
+        >>> len(list(ss.fit_noise(noise, model, x, levels=3, steps=2)))
+        2
     """
 
     steps, batch = check_count("steps", steps, at_least=1), check_count("batch", batch, at_least=1)

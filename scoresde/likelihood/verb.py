@@ -88,6 +88,11 @@ def log_likelihood(  # noqa: D417
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
         SolverError: If the run fails.
+
+    Examples:
+        >>> l = ss.log_likelihood(model, torch.zeros(1, 2))
+        >>> round(float(l.nats), 2)  # - log(2 pi 0.25)
+        -0.45
     """
 
     options = DENSITY.said(locals())

@@ -119,10 +119,10 @@ def _checked(name: str, value: object) -> Tensor:
     return tensor
 
 
-def as_conditions(given: Mapping[str, object]) -> dict[str, Any]:
-    r"""Returns what belongs to samples by name, as :func:`as_condition` does."""
+def as_conditions(given: Mapping[str, object]) -> dict[str, Tensor]:
+    r"""Returns what belongs to samples by name, each a tensor with leading size B or 1."""
 
-    return {name: as_condition(name, value) for name, value in given.items()}
+    return {name: _checked(name, value) for name, value in given.items()}
 
 
 def check_conditions(
@@ -162,8 +162,7 @@ def check_conditions(
                 raise ValueError(
                     f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
                 )
-        if isinstance(found[name], Tensor):
-            model.check_condition(name, found[name])
+        model.check_condition(name, found[name])
     return found
 
 

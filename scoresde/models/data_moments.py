@@ -32,6 +32,11 @@ class Moments:
     Raises:
         ValueError: If the shapes do not fit, a number is not finite, a variance is negative or the basis is
             not orthonormal.
+
+    Examples:
+        >>> known = ss.Moments(torch.zeros(2), None, torch.tensor([1.0, 4.0]))
+        >>> known.variances
+        tensor([1., 4.])
     """
 
     mean: Tensor
@@ -170,6 +175,11 @@ def moments(
 
     Raises:
         ValueError: If data or options do not fit.
+
+    Examples:
+        >>> known = ss.moments(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), "diagonal")
+        >>> known.mean.tolist(), known.variances.tolist()
+        ([0.0, 0.0], [1.0, 0.0])
     """
 
     data, rank = as_data("data", data), as_whole("rank", rank)

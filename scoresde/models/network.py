@@ -104,6 +104,11 @@ class NetworkScore(ScoreModel):
         data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", 0.5 unless said.
         data_scale: The root mean square of the data, where `model.moments` does not tell it and `data_std` is
             another.
+
+    Examples:
+        >>> silent = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "noise", shape=(2,))
+        >>> silent.denoise(torch.ones(1, 2), torch.tensor([3.0]))
+        tensor([[1., 1.]])
     """
 
     def __init__(

@@ -78,6 +78,14 @@ class ScoreModel(nn.Module, ABC):
         differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
         by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
             dictionaries and lists of them.
+
+    Examples:
+        >>> class Standard(ss.ScoreModel):  # of standard normal data
+        ...     process = ss.EDM()
+        ...     def denoise(self, x, t):
+        ...         return x / (1 + t[:, None] ** 2)
+        >>> Standard().score(torch.ones(1, 2), torch.tensor([1.0]))
+        tensor([[-0.5000, -0.5000]])
     """
 
     instead: ClassVar[str] = "; wrap a network in ss.NetworkScore(network, process, predicts=...)"
@@ -281,6 +289,12 @@ class Given(ScoreModel):
     Arguments:
         model: The model.
         bound: The conditions, each with leading size B or 1, or mappings and tuples of such.
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> right = pair.given(label=torch.tensor([1]))
+        >>> right.denoise(torch.ones(1, 1), torch.tensor([0.5]))
+        tensor([[1.]])
     """
 
     def __init__(self, model: ScoreModel, bound: Mapping[str, Bound]) -> None:

@@ -21,6 +21,11 @@ class Encoder(nn.Module):
         size: The height and width of the images.
         classes: The number of logits.
         dropout: The probability with which features are dropped in training.
+
+    Examples:
+        >>> from scoresde.networks import Encoder
+        >>> Encoder(width=16, classes=10)(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

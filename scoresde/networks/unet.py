@@ -23,6 +23,11 @@ class UNet(nn.Module):
         blocks: The residual blocks of each level, on the way down.
         classes: The number of labels, or 0 for none.
         dropout: The probability with which features are dropped in training.
+
+    Examples:
+        >>> from scoresde.networks import UNet
+        >>> UNet(width=16)(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(

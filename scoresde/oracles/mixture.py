@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import as_number
+from solvers.doors.values import as_number, as_tensor
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -38,6 +38,12 @@ class Oracle(ScoreModel):
 
     What a subclass defines of its functions takes arguments at the doors of all, and is worked out in the dtype of
     the state, whatever autocast says around it.
+
+    Examples:
+        >>> isinstance(model, ss.Oracle)
+        True
+        >>> model.data(5).shape
+        torch.Size([5, 2])
     """
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -123,6 +129,11 @@ class MixtureOracle(Oracle):
 
     Condition:
         label: The component that data is from, with shape (B,).
+
+    Examples:
+        >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> pair.denoise(torch.zeros(1, 1), torch.tensor([0.5]), label=torch.tensor([1]))
+        tensor([[0.5000]])
     """
 
     conditions: tuple[str, ...] = ("label",)
@@ -214,6 +225,11 @@ class GaussianOracle(MixtureOracle):
         mean: The mean, with shape (*).
         covariance: The covariance, with shape (D, D), or the standard deviation.
         process: The process. By default, EDM's.
+
+    Examples:
+        >>> model = ss.GaussianOracle(torch.zeros(2), 0.5)
+        >>> model.denoise(torch.ones(1, 2), torch.tensor([0.5]))  # 0.25 / (0.25 + 0.25)
+        tensor([[0.5000, 0.5000]])
     """
 
     conditions = ()
@@ -264,6 +280,11 @@ class KernelOracle(Oracle):
 
     Condition:
         label: The class that data is from, with shape (B,).
+
+    Examples:
+        >>> kernel = ss.KernelOracle(torch.tensor([[0.0], [2.0]]), 0.1)
+        >>> kernel.denoise(torch.ones(1, 1), torch.tensor([1.0]))
+        tensor([[1.]])
     """
 
     def __init__(
@@ -338,6 +359,7 @@ class KernelOracle(Oracle):
 def check_labels(label: Tensor, classes: int) -> None:
     r"""Refuses labels that are not whole numbers below a number of classes."""
 
+    label = as_tensor("label", label)  # no form of several
     if label.is_floating_point() or label.dtype == torch.bool:
         raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
     if not bool(((label >= 0) & (label < classes)).all()):

@@ -37,6 +37,11 @@ class QuantileOracle(Oracle):
         rotation: An orthogonal matrix Q of shape (D, D), with data :math:`x = Q y`. By default,
             none.
         process: The process. By default, EDM's.
+
+    Examples:
+        >>> product = ss.QuantileOracle(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [0.5]]))
+        >>> product.denoise(torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[0.5000, 1.0000]])
     """
 
     def __init__(

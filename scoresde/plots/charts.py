@@ -29,6 +29,11 @@ def histogram(
         groups: Names, and values of shape (N,) with the words that the legend adds.
         label: What the values are.
         bins: The number of bins over the range of all values.
+
+    Examples:
+        >>> ss.plots.histogram(folder / "nats.png", {"digits": (torch.arange(10.0), "")}, "nats")
+        >>> (folder / "nats.png").exists()
+        True
     """
 
     bins = check_count("bins", bins, at_least=1, at_most=BINS)
@@ -56,6 +61,11 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
         file: The file to write.
         values: Names, and positive numbers.
         label: What the numbers are.
+
+    Examples:
+        >>> ss.plots.bars(folder / "bars.png", {"ddim": 0.1, "heun": 0.01}, "error")
+        >>> (folder / "bars.png").exists()
+        True
     """
 
     figures.titled("values", values)
@@ -83,6 +93,11 @@ def curves(
         lines: Names, and points of each curve.
         x_label: What is across.
         y_label: What is up.
+
+    Examples:
+        >>> ss.plots.curves(folder / "curves.png", {"ddim": [(5, 0.1), (10, 0.05)]}, "calls", "error")
+        >>> (folder / "curves.png").exists()
+        True
     """
 
     figure, [axis] = figures.figure(1, 1, (7.0, 4.6))
@@ -116,6 +131,12 @@ def work_precision(
         front: The points that nothing beats at as many calls or fewer.
         label: What is up.
         base: What the exact flow reaches.
+
+    Examples:
+        >>> points = [(5, 0.1, 0.01), (10, 0.05, 0.01)]
+        >>> ss.plots.work_precision(folder / "work.png", {"ddim": points}, [(5, 0.1), (10, 0.05)], "error")
+        >>> (folder / "work.png").exists()
+        True
     """
 
     figures.titled("lines", lines)

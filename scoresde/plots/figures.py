@@ -47,7 +47,13 @@ def titled(name: str, groups: object) -> Mapping[str, Any]:
 
 @checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
-    r"""Refuses a file whose ending is that of no picture, nor of others."""
+    r"""Refuses a file whose ending is that of no picture, nor of others.
+
+    Examples:
+        >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))
+        Traceback (most recent call last):
+        ValueError: samples.txt must end in one of .png, .pdf, .svg, .html, not '.txt'.
+    """
 
     endings = (*PICTURES, *others)
     if file.suffix not in endings:

@@ -41,6 +41,11 @@ def spectrum(
 
     Returns:
         The hinge of each level, in cycles per pixel, as of :func:`scoresde.spectra.hinge`.
+
+    Examples:
+        >>> hinges = ss.plots.spectrum(folder / "power.png", model.data(64).reshape(2, 1, 8, 8), levels=[1.0])
+        >>> list(hinges)
+        [1.0]
     """
 
     figures.check_picture(Path(file))

@@ -58,6 +58,11 @@ def geometry(
 
     Raises:
         ValueError: If there is no such sample or step.
+
+    Examples:
+        >>> way = ss.geometry.follow(model, 2, steps=3)
+        >>> ss.plots.geometry(folder / "way.png", way).basis.shape
+        torch.Size([2, 2])
     """
 
     _check(trajectory, sample, step, file)

@@ -17,7 +17,13 @@ REST = 1500  # milliseconds at the end
 
 @checked
 def check_gif(file: Path) -> None:
-    r"""Refuses a file that cannot hold an animation."""
+    r"""Refuses a file that cannot hold an animation.
+
+    Examples:
+        >>> ss.plots.check_gif(folder / "path.png")
+        Traceback (most recent call last):
+        ValueError: an animation needs a gif file, not 'path.png'.
+    """
 
     if file.suffix != ".gif":
         raise ValueError(f"an animation needs a gif file, not {file.name!r}.")

@@ -28,6 +28,10 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
         x: Grey images, with shape (B, 1, H, W) or (B, H, W).
         columns: The number of columns. By default, the picture is about square.
         gap: The pixels between images. They are grey, and so is the room of images that a last row lacks.
+
+    Examples:
+        >>> ss.plots.tile(torch.zeros(6, 1, 8, 8), columns=3).shape
+        (16, 24)
     """
 
     images = as_floats("x", x, least=3).detach().cpu().float()
@@ -64,6 +68,11 @@ def images(
         across: The groups in a row. By default, all.
         low: The value that is black.
         high: The value that is white.
+
+    Examples:
+        >>> ss.plots.images(folder / "images.png", torch.zeros(4, 1, 8, 8))
+        >>> (folder / "images.png").exists()
+        True
     """
 
     figures.check_picture(Path(file))
@@ -105,6 +114,11 @@ def animate(
         columns: The images in a row. By default, each picture is about square.
         seconds: How long it takes, without the rest.
         zoom: The pixels of the picture for each of the images.
+
+    Examples:
+        >>> ss.plots.animate(folder / "path.gif", torch.zeros(3, 1, 1, 8, 8), seconds=0.1)
+        >>> (folder / "path.gif").exists()
+        True
     """
 
     file = Path(file)

@@ -40,6 +40,11 @@ def scatter(
 
     Raises:
         ValueError: If samples have neither two nor three entries, or groups differ in it.
+
+    Examples:
+        >>> ss.plots.scatter(folder / "points.png", {"samples": ss.sample(model, 9, steps=3).x})
+        >>> (folder / "points.png").exists()
+        True
     """
 
     figures.check_picture(Path(file))

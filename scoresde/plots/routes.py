@@ -39,6 +39,11 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
     Arguments:
         file: The file to write.
         followed: The trajectory of :func:`scoresde.geometry.follow`; see :func:`scoresde.geometry.measure`.
+
+    Examples:
+        >>> ss.plots.trajectory(folder / "lengths.png", ss.geometry.follow(model, 2, steps=3))
+        >>> (folder / "lengths.png").exists()
+        True
     """
 
     figures.check_picture(Path(file))
@@ -77,6 +82,12 @@ def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: in
         followed: The trajectory of grey images, with shape (1, H, W).
         sample: Which sample.
         columns: The largest number of columns; steps are left out evenly.
+
+    Examples:
+        >>> way = ss.geometry.follow(ss.load("digits"), 1, steps=2, label=torch.tensor([3]))
+        >>> ss.plots.film(folder / "film.png", way)
+        >>> (folder / "film.png").exists()
+        True
     """
 
     figures.check_picture(Path(file))

@@ -37,6 +37,11 @@ class CustomProcess(Process):
     Raises:
         ValueError: If the log-SNR does not decrease, `f` or `g` are not those of the scales, or the scales
             are random or hide their derivatives.
+
+    Examples:
+        >>> process = ss.CustomProcess(lambda t: 1 - t, lambda t: t, t_max=0.99)
+        >>> [round(float(scale), 4) for scale in process.scales(torch.tensor(0.25))]
+        [0.75, 0.25]
     """
 
     alpha: Known
@@ -115,6 +120,11 @@ class LinearProcess(Process):
 
     Raises:
         ValueError: If a rate cannot be integrated, or g is not positive.
+
+    Examples:
+        >>> process = ss.LinearProcess(-1.0, 2.0**0.5, t_max=5.0)
+        >>> [round(float(scale), 4) for scale in process.scales(torch.tensor(0.5))]  # alpha = exp(-t)
+        [0.6065, 0.7951]
     """
 
     f: Known
@@ -216,6 +226,11 @@ class NonlinearProcess(Process):
         std: The standard deviation of the prior at `t_max`.
         t_min: The first time.
         t_max: The last time.
+
+    Examples:
+        >>> process = ss.NonlinearProcess(lambda x, t: -(x**3), 1.0)
+        >>> process.drift(torch.tensor([[2.0]]), torch.tensor([0.5]))
+        tensor([[-8.]])
     """
 
     f: Callable[[Tensor, Tensor], Tensor]

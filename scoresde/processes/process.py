@@ -57,6 +57,13 @@ class Process(ABC):
         t_max: The last time, of noise.
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
         grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
+
+    Examples:
+        >>> process, x, t = ss.EDM(), torch.ones(1, 2), torch.tensor([2.0])
+        >>> process.diffusion(t)  # dx = sqrt(2 t) dw
+        tensor([2.])
+        >>> process.perturb(x, t, z=torch.ones(1, 2))
+        tensor([[3., 3.]])
     """
 
     instead: ClassVar[str] = "; pass ss.VP() or another"

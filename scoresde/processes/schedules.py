@@ -28,6 +28,11 @@ class Schedule(ABC):
         domain: The times between which it is meant to be used.
         said: The least and the largest noise level where the user named them, else `None`. Sampling goes
             to the least, and grids begin at the largest.
+
+    Examples:
+        >>> schedule = ss.VP().schedule
+        >>> round(float(schedule.inverse(schedule(torch.tensor(0.25)))), 4)
+        0.25
     """
 
     instead: ClassVar[str] = "; pass ss.Cosine() or another"
@@ -70,6 +75,10 @@ class LinearBeta(Schedule):
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (32)
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> round(float(ss.LinearBeta(0.1, 20.0)(torch.tensor(1.0))), 3)  # - log(exp(10.05) - 1) / 2
+        -5.025
     """
 
     beta_min: float = 0.1
@@ -108,6 +117,12 @@ class Cosine(Schedule):
     References:
         | Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), eq. (17)
         | https://arxiv.org/abs/2102.09672
+
+    Examples:
+        >>> log_snr = ss.Cosine(offset=0.008)(torch.tensor(0.5))
+        >>> alpha, sigma = ss.VP(ss.Cosine()).scales(torch.tensor(0.5))
+        >>> bool(torch.isclose(log_snr, (alpha / sigma).log()))
+        True
     """
 
     offset: float = 0.008
@@ -149,6 +164,11 @@ class Geometric(Schedule):
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (30)
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> log_snr = ss.Geometric(0.01, 50.0)(torch.tensor(0.5))
+        >>> round(float(log_snr.exp()), 4)  # 1 / sqrt(0.01 * 50)
+        1.4142
     """
 
     sigma_min: float = 0.01
@@ -186,6 +206,10 @@ class Karras(Schedule):
         | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
         | table 1
         | https://arxiv.org/abs/2206.00364
+
+    Examples:
+        >>> round(float(ss.Karras()(torch.tensor(2.0))), 4)  # - log 2
+        -0.6931
     """
 
     sigma_min: float = 0.002
@@ -216,6 +240,10 @@ class Logit(Schedule):
     References:
         | Flow Straight and Fast (Liu et al., 2023), equation (1)
         | https://arxiv.org/abs/2209.03003
+
+    Examples:
+        >>> round(float(ss.Logit()(torch.tensor(0.25)).exp()), 4)  # 0.75 / 0.25
+        3.0
     """
 
     def __call__(self, t: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class VP(Scheduled):
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> alpha, sigma = ss.VP().scales(torch.tensor(0.5))
+        >>> round(float(alpha**2 + sigma**2), 4)
+        1.0
     """
 
     schedule: Schedule = field(default_factory=LinearBeta)
@@ -79,6 +84,11 @@ class SubVP(Scheduled):
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (29)
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> alpha, sigma = ss.SubVP().scales(torch.tensor(0.5))
+        >>> round(float(alpha**2 + sigma), 4)
+        1.0
     """
 
     schedule: Schedule = field(default_factory=LinearBeta)
@@ -102,6 +112,11 @@ class VE(Scheduled):
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
         | https://arxiv.org/abs/2011.13456
+
+    Examples:
+        >>> alpha, sigma = ss.VE(ss.Geometric(0.01, 100.0)).scales(torch.tensor(0.5))
+        >>> float(alpha), round(float(sigma), 4)
+        (1.0, 1.0)
     """
 
     schedule: Schedule = field(default_factory=Geometric)
@@ -118,6 +133,11 @@ class EDM(VE):
     References:
         | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
         | https://arxiv.org/abs/2206.00364
+
+    Examples:
+        >>> alpha, sigma = ss.EDM().scales(torch.tensor(3.0))
+        >>> float(alpha), float(sigma)
+        (1.0, 3.0)
     """
 
     schedule: Schedule = field(default_factory=Karras)
@@ -133,6 +153,11 @@ class Interpolant(Scheduled):
     References:
         | Flow Straight and Fast (Liu et al., 2023), equation (1)
         | https://arxiv.org/abs/2209.03003
+
+    Examples:
+        >>> alpha, sigma = ss.Interpolant().scales(torch.tensor(0.25))
+        >>> round(float(alpha), 4), round(float(sigma), 4)
+        (0.75, 0.25)
     """
 
     schedule: Schedule = field(default_factory=Logit)

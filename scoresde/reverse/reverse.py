@@ -48,6 +48,11 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
         eta: The amount of noise :math:`\eta`.
+
+    Examples:
+        >>> sde = ss.reverse_sde(model)
+        >>> float(sde.diffusion(torch.tensor(2.0)))  # sqrt(2 t)
+        2.0
     """
 
     return Reverse(model, SDE, eta, "t").problem()  # type: ignore[return-value]
@@ -55,10 +60,15 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
 
 @checked
 def probability_flow(model: ScoreModel) -> ODE:
-    r"""Returns the probability flow in the time of the process, to be integrated either way.
+    r"""Returns the probability flow (PF-ODE) in the time of the process, to be integrated either way.
 
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
+
+    Examples:
+        >>> flow = ss.probability_flow(model)
+        >>> flow.drift(torch.tensor(0.5), torch.ones(1, 2))  # (x - D) / t
+        tensor([[1., 1.]])
     """
 
     return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]

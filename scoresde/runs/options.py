@@ -35,9 +35,9 @@ class Stepping:
             are tolerances; for encoding "exponential_3" if there are steps, else "exponential".
         steps: The number of intervals of the grid. By default 20, unless the solver chooses its
             own steps.
-        grid: "log_snr", "rho", "tan", "asinh", "logistic" or "t". By default "rho"; "logistic" for flows,
-            processes of one's own, and where levels are cut; or for solvers that need equal steps, one that
-            is even in their clock.
+        grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "t". By default
+            "rho"; "logistic" for flows, processes of one's own, and where levels are cut; or for solvers that
+            need equal steps, one that is even in their clock.
         times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) when
             samples have their own.
         rtol: The relative tolerance, for solvers that choose their own steps. If these get neither

@@ -61,6 +61,11 @@ class Plan:
 
     Raises:
         ValueError: If the options name no solver, or noise levels do not fall.
+
+    Examples:
+        >>> plan = ss.Plan({"solver": "ddim", "steps": 3})
+        >>> ss.sample(model, 4, plan=plan)
+        Solution((4, 2) by ddim, 3 intervals, 4 calls per sample)
     """
 
     options: dict[str, Any]

@@ -45,6 +45,11 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
     `Start` and `Ending`. The solver becomes the object, an absent seed is drawn.
+
+    Examples:
+        >>> settings = ss.Settings(solver="ddim", steps=3)
+        >>> settings.solver.name, settings.adaptive
+        ('ddim', False)
     """
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ class Stepwise(Generic[R]):
         ValueError, TypeError, SolverError: As the verb does, when the run is told what leads to it.
 
     Examples:
-        >>> run = Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
+        >>> run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
         >>> while run.question is not None:
         ...     question = run.tell(0 * run.question.x)
         >>> run.result
@@ -174,8 +174,7 @@ class StepByStep(Iterator[Event]):
         solution: What the verb returned, at the end.
 
     Examples:
-        >>> model = ss.GaussianOracle(torch.zeros(2), 0.5)
-        >>> steps = StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
+        >>> steps = ss.StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
         >>> [round(event.fraction, 2) for event in steps]
         [0.33, 0.67, 1.0]
         >>> steps.solution

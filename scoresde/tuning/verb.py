@@ -58,9 +58,9 @@ def tune(
     r"""Searches for the best way to spend some calls on a sample.
 
     First every solver is tried on every grid, with few samples and then with more. The best ones
-    get grids of their own: dynamic programming over a teacher's path (see :mod:`.teacher`), and
-    then each time is moved as long as that helps. The plan says what it reaches with noise that
-    chose nothing, beside the best of what was there before.
+    get grids that are fitted to the model, as in Align Your Steps (AYS): by dynamic programming over a
+    teacher's path (see :mod:`.teacher`), after which each time is moved as long as that helps. The plan
+    reports what it reaches on held-out noise, beside the best of the named grids.
 
     Arguments:
         model: The score model.
@@ -82,6 +82,12 @@ def tune(
 
     Raises:
         ValueError: If nothing fits into the budget, or something does not fit together.
+
+    Examples:
+        >>> options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], "samples": 4, "held_out": 4}
+        >>> plan = ss.tune(model, 3, **options, progress=False)
+        >>> ss.sample(model, 2, plan=plan).calls
+        tensor([3, 3])
     """
 
     check_model(model)

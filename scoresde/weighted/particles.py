@@ -40,6 +40,11 @@ class Weighted:
         balance: For products, :math:`- \mathbb{E} (x - m) \cdot S / d` with the mean m of the samples and the
             score S, which is 1 for samples of any law that has the score S, up to their noise; 0.7, say,
             if steps are few.
+
+    Examples:
+        >>> s = ss.weighted_sample([model], [1.0], 100, steps=20)
+        >>> s.x.shape, round(float(s.log_weights.exp().sum()), 4)
+        (torch.Size([100, 2]), 1.0)
     """
 
     x: Tensor

@@ -67,6 +67,12 @@ def weighted_sample(
 
     Raises:
         ValueError, TypeError: If something does not fit, or the product has no finite mass.
+
+    Examples:
+        >>> other = ss.GaussianOracle(torch.ones(2), 0.5)
+        >>> s = ss.weighted_sample([model, other], [0.5, 0.5], 100, steps=50)
+        >>> round(s.log_normaliser, 1)  # - 2 / (8 x 0.25)
+        -1.0
     """
 
     first, b = _checked(models, exponents)

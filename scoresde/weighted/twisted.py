@@ -54,7 +54,7 @@ def twisted_sample(
     progress: bool = False,
     **data: Tensor,
 ) -> Weighted:
-    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`.
+    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`: twisted diffusion (TDS).
 
     Arguments:
         model: The model, with its conditions bound.
@@ -76,6 +76,12 @@ def twisted_sample(
     Raises:
         ValueError, TypeError: If something does not fit.
         SolverError: If a state or weight is not finite.
+
+    Examples:
+        >>> log_prob = lambda D, level, y: -2 * (D[:, 0] - y) ** 2  # a measurement of variance 0.25
+        >>> s = ss.twisted_sample(model, log_prob, 400, steps=50, y=torch.tensor([0.5]))
+        >>> abs(float(s.mean(lambda x: x)[0]) - 0.25) < 0.1
+        True
     """
 
     data = _checked(model, log_prob, data)

@@ -42,6 +42,11 @@ def load_classifier(
     Raises:
         FileNotFoundError: If there is no such classifier.
         ValueError: If the files are not a classifier, or damaged.
+
+    Examples:
+        >>> classifier = ss.load_classifier("digits")
+        >>> classifier(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     device = as_device("device", device)
@@ -77,6 +82,11 @@ def save_classifier(
 
     Returns:
         The path of the card.
+
+    Examples:
+        >>> digits = ss.load_classifier("digits")
+        >>> ss.save_classifier(digits, folder / "copy", digits.card).name
+        'copy.json'
     """
 
     card = {

@@ -57,6 +57,11 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
     Raises:
         FileNotFoundError: If there is no such model.
         ValueError: If the files are not a model, or damaged.
+
+    Examples:
+        >>> digits = ss.load("digits")
+        >>> digits.shape, digits.conditions
+        ((1, 8, 8), ('label',))
     """
 
     device = as_device("device", device)

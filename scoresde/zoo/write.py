@@ -57,6 +57,11 @@ def save(
     Raises:
         TypeError: If the model is not that of a network.
         ValueError: If it could not be loaded again, or a number does not fit into the dtype.
+
+    Examples:
+        >>> digits = ss.load("digits")
+        >>> ss.load(ss.save(digits, folder / "copy", digits.card)).shape
+        (1, 8, 8)
     """
 
     if not isinstance(model, NetworkScore):

@@ -206,7 +206,8 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     if len(kinds) < len(found):
         return None
     several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
-    words = "a path" if Path in hints else _or([kind.words for kind in several])
+    path = {"a text": "a path"} if Path in hints else {}  # which texts name
+    words = _or(list(dict.fromkeys(path.get(kind.words, kind.words) for kind in several)))
 
     def take(name: str, value: object) -> object:
         if value is None and len(several) < len(kinds):

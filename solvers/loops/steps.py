@@ -27,6 +27,12 @@ class Steps(Iterator[Event]):
 
     Attributes:
         solution: The solution, once there are no more steps; until then `None`.
+
+    Examples:
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
+        >>> steps = solvers.steps(decay, torch.ones(1, 1), times, "euler")
+        >>> [float(event.x) for event in steps], float(steps.solution.x)
+        ([0.5, 0.25], 0.25)
     """
 
     def __init__(self, solver: Solver, run: Run, counter: Counter, grad: bool = False) -> None:

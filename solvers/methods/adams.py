@@ -59,6 +59,13 @@ class AdaptiveAdams(Solver):
         form: The linear part of the equation.
         stochastic: Whether the problem is meant to have noise. All attempts at a step then see
             the same Brownian path, so that refusing some of them does not favour any noise.
+
+    Examples:
+        >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))
+        >>> times, solver = torch.tensor([0.0, 1.0]), solvers.AdaptiveAdams()
+        >>> s = solvers.solve(linear, torch.zeros(1, 1), times, solver, rtol=1e-6, atol=1e-6)
+        >>> round(float(s.x), 4)  # 1 - exp(-1)
+        0.6321
     """
 
     name: str = "exponential"

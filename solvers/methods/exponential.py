@@ -53,7 +53,8 @@ class ExponentialMultistep(Solver):
     r"""Creates the exponential multistep method of some rules.
 
     Its first steps have fewer values. The global error is of the stated order once these steps are
-    short enough; on an even grid the first of them caps it at 2, or at 3 with a corrector.
+    short enough; on an even grid the first of them caps it at 2, or at 3 with a corrector. One value is DDIM, or
+    DDPM with noise; two with the rule `midpoint` are DPM-Solver++ (2M); those with a corrector are UniPC's.
 
     Arguments:
         name: The name of the method.
@@ -72,6 +73,13 @@ class ExponentialMultistep(Solver):
 
     Raises:
         ValueError: If the number of values is out of range.
+
+    Examples:
+        >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))
+        >>> solver = solvers.ExponentialMultistep("mine", values=2)
+        >>> s = solvers.solve(linear, torch.zeros(1, 1), torch.tensor([0.0, 0.5, 1.0]), solver)
+        >>> round(float(s.x), 4)  # 1 - exp(-1)
+        0.6321
     """
 
     name: str

@@ -86,6 +86,11 @@ class Ancestral(Renoised):
 
     It steps to the quieter time of :math:`\sigma_d^2 = \sigma(t)^2 - \sigma_u^2`, where
     :math:`\sigma_u` is the noise that the equation adds between both ends, and adds this noise.
+
+    Examples:
+        >>> solver = solvers.Ancestral("mine", solvers.get("dpm_2"))
+        >>> solver.calls_per_step, solver.stochastic
+        (2, True)
     """
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
@@ -147,10 +152,15 @@ class Churn(Renoised):
     steps and the last denoising, but never beyond the domain.
 
     Arguments:
-        amount: The total :math:`S`.
-        low: The noise level below which there is none.
-        high: The noise level above which there is none.
-        noise: The standard deviation of the noise, relative to what the level asks for.
+        amount: The total :math:`S` (S_churn).
+        low: The noise level below which there is none (S_tmin).
+        high: The noise level above which there is none (S_tmax).
+        noise: The standard deviation of the noise, relative to what the level asks for (S_noise).
+
+    Examples:
+        >>> solver = solvers.Churn("mine", solvers.get("edm_heun"), amount=10.0)
+        >>> solver.calls_per_step, solver.own_noise
+        (2, True)
     """
 
     amount: float = 40.0
@@ -213,6 +223,11 @@ class Langevin(Solver):
         corrections: The number of Langevin steps after each of its steps.
         ratio: The ratio r of signal to noise.
         tau: The constant :math:`\tau`, if it is not that of the ratio.
+
+    Examples:
+        >>> solver = solvers.Langevin("mine", solvers.get("ddim"), corrections=2)
+        >>> solver.calls_per_step
+        3
     """
 
     name: str

@@ -27,6 +27,11 @@ class Tableau:
         b_low: The weights of an embedded method of one order less, which measures the error.
         dense: The coefficients of :math:`\theta, \theta^2, ...` of the weights at a fraction
             :math:`\theta` of the step, for each stage.
+
+    Examples:
+        >>> heun = solvers.Tableau("mine", a=((), (1.0,)), b=(1 / 2, 1 / 2), order=2)
+        >>> heun.c[1]
+        1.0
     """
 
     name: str
@@ -70,6 +75,12 @@ class RungeKutta(Solver):
     r"""Creates the explicit Runge-Kutta method of a tableau.
 
     It follows a grid, or meets tolerances if the tableau has an embedded method.
+
+    Examples:
+        >>> heun = solvers.RungeKutta(solvers.Tableau("mine", ((), (1.0,)), (1 / 2, 1 / 2), order=2))
+        >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 1.0])
+        >>> float(solvers.solve(decay, torch.ones(1, 1), times, heun).x)  # 1 - 1 + 1 / 2
+        0.5
     """
 
     tableau: Tableau

@@ -40,6 +40,11 @@ class Stages:
         rule: How the values of the result are weighted.
         low: The values of an embedded result of lower order, which measures the error.
         low_rule: How they are weighted.
+
+    Examples:
+        >>> midpoint = solvers.Stages((0.0, 1 / 2), ((0,),), (1,), order=2)
+        >>> midpoint.places
+        (0.0, 0.5)
     """
 
     places: tuple[float, ...]
@@ -93,6 +98,12 @@ class ExponentialRungeKutta(Solver):
         stochastic: Whether the problem is meant to have noise.
         ending: The data of the last steps, where they differ.
         adaptive: Whether it is meant for tolerances.
+
+    Examples:
+        >>> stages = solvers.Stages((0.0, 1 / 2), ((0,),), (1,), order=2)
+        >>> solver = solvers.ExponentialRungeKutta("mine", stages, "data")
+        >>> solver.order, solver.calls_per_step
+        (2, 2)
     """
 
     name: str

@@ -35,6 +35,12 @@ class NoisyTableau:
         drift: The tableau of the drift.
         noise: The triples of each stage, and last those of the result.
         order: The strong order.
+
+    Examples:
+        >>> euler = solvers.Tableau("mine", a=((),), b=(1.0,), order=1)
+        >>> tableau = solvers.NoisyTableau(euler, noise=((), ((0.0, 1.0, 0.0),)), order=1.0)
+        >>> tableau.integral
+        False
     """
 
     drift: Tableau
@@ -72,7 +78,15 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class StochasticRungeKutta(Solver):
-    r"""Creates the Runge-Kutta method of a tableau with noise."""
+    r"""Creates the Runge-Kutta method of a tableau with noise.
+
+    Examples:
+        >>> euler = solvers.Tableau("mine", a=((),), b=(1.0,), order=1)
+        >>> noisy = solvers.NoisyTableau(euler, noise=((), ((0.0, 1.0, 0.0),)), order=1.0)
+        >>> solver = solvers.StochasticRungeKutta(noisy)
+        >>> solver.name, solver.can.stochastic
+        ('mine', True)
+    """
 
     tableau: NoisyTableau
 

@@ -158,6 +158,13 @@ class Brownian(ABC):
     Attributes:
         clocked: Whether its times are of one clock, into which those of a solver are translated. Else it
             takes steps in any clock.
+
+    Examples:
+        >>> motion = solvers.Increments(0, torch.arange(4), torch.zeros(4, 2))
+        >>> isinstance(motion, solvers.Brownian)
+        True
+        >>> motion.increment(0, torch.tensor(0.0), torch.tensor(1.0)).shape
+        torch.Size([4, 2])
     """
 
     clocked: ClassVar[bool] = True
@@ -285,6 +292,13 @@ class Increments(Keyed):
     r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts, in float32.
 
     It serves a grid known beforehand. Other grids see other paths.
+
+    Examples:
+        >>> start, stop, like = torch.tensor(0.0), torch.tensor(1.0), torch.zeros(4, 2)
+        >>> all_rows = solvers.Increments(0, torch.arange(4), like).increment(0, start, stop)
+        >>> last_row = solvers.Increments(0, torch.tensor([3]), like[:1]).increment(0, start, stop)
+        >>> torch.equal(all_rows[3:], last_row)
+        True
     """
 
     clocked = False

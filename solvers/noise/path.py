@@ -38,7 +38,15 @@ class _Interval:
 
 
 class Path(Keyed):
-    r"""Creates the path. Queries near the last one are cheap, since both share their intervals."""
+    r"""Creates the path. Queries near the last one are cheap, since both share their intervals.
+
+    Examples:
+        >>> path = solvers.Path(0, torch.arange(4), torch.zeros(4, 2, dtype=torch.float64))
+        >>> t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        >>> halves = path.increment(0, t[0], t[1]) + path.increment(1, t[1], t[2])
+        >>> torch.allclose(halves, path.increment(0, t[0], t[2]))
+        True
+    """
 
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
         start = self.at(t0)  # first, since it is the end of the last step

@@ -137,8 +137,10 @@ def test_plans_and_solvers_are_told_apart(tmp_path: Path) -> None:
     again = ss.compare(oracle, plans[1:], **QUIET, file=tmp_path / "c.json")
     assert [row.calls for row in again.rows] == [10]
     changed = dataclasses.replace(solvers.get("dpmpp_2m"), values=1)
-    with pytest.raises(ValueError, match="the solver dpmpp_2m is not the one of this name"):
-        ss.compare(oracle, [changed], [5], **QUIET)
+    rows = ss.compare(oracle, [changed, "dpmpp_2m"], [5], **QUIET).rows
+    assert [row.solver for row in rows] == ["dpmpp_2m (own)", "dpmpp_2m"]
+    with pytest.raises(ValueError, match="dpmpp_2m is not the catalogue's of its name"):
+        ss.compare(oracle, [changed], [5], **QUIET, file=tmp_path / "d.json")
 
 
 def test_models_are_told_apart() -> None:
@@ -327,7 +329,7 @@ def test_plans_are_for_one_model(tmp_path: Path) -> None:
         ss.sample(gaussian(ss.VP()), 2, plan=plan)
     with pytest.raises(ValueError, match="steps= is what plan= says"):
         ss.sample(oracle, 2, plan=plan, steps=3)
-    with pytest.raises(TypeError, match="plan must be a Plan or a file"):
+    with pytest.raises(TypeError, match="plan must be a Plan or a path, but is 3"):
         ss.sample(oracle, 2, plan=3)
     (tmp_path / "no.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a plan"):

@@ -9,7 +9,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde import editing
 from scoresde.editing.inpainting import Kept, masked
-from scoresde.guidance import pseudoinverse
+from scoresde.guidance import Guided, pseudoinverse
 
 from .cases import MEANS, PROCESSES, mixture
 
@@ -121,7 +121,11 @@ def test_the_pull_of_what_is_known_is_the_posteriors() -> None:
     model.data_std = model_std
     x, known = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
-    kept, state, t = Kept(pulled, x, known), torch.tensor([[0.3, -0.7]]), torch.tensor([0.4])
+    kept, state, t = (
+        Guided([pulled], Kept(x, known)),
+        torch.tensor([[0.3, -0.7]]),
+        torch.tensor([0.4]),
+    )
     plain = model.denoise(state, t)
     assert torch.allclose(pulled.denoise(state, t), torch.stack([x[:, 0], plain[:, 1]], 1))
     assert torch.allclose(kept.denoise(state, t), torch.stack([x[:, 0], plain[:, 1]], 1))

@@ -382,7 +382,5 @@ def test_a_huge_block_is_refused(latents: Solution, tmp_path: Path) -> None:
         made["solver"] = "lattice_heun:block=1000000000"
         arrays["provenance"] = np.array(json.dumps(made))
 
-    oracle = ss.GaussianOracle(torch.zeros(2), 1.0, process=ss.VP())
-    z = ss.load_latents(rewritten(tmp_path / "z.npz", latents, change))
     with pytest.raises(ValueError, match="block must be a whole number from 0 to 4096"):
-        ss.decode(oracle, z)
+        ss.load_latents(rewritten(tmp_path / "z.npz", latents, change))

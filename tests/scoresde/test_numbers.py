@@ -227,7 +227,7 @@ def test_what_verbs_take_is_no_name_of_a_condition() -> None:
     assert set(OPTIONS) <= RESERVED
     for module in (ss, editing, geometry):
         for verb in vars(module).values():
-            if inspect.isfunction(verb) and {"options", "condition"} & set(
+            if inspect.isfunction(verb) and {"options", "solver"} & set(
                 taken := inspect.signature(verb).parameters
             ):
                 assert set(taken) - {"options", "condition"} <= RESERVED, verb

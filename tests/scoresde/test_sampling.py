@@ -425,7 +425,7 @@ BAD = [
     (
         lambda: ss.encode(M, X, solver="ddim", steps=3, eta=0.3),
         ValueError,
-        "eta=0.3 is stochastic",
+        "eta= has no effect on encode, which follows the probability flow",
     ),
     (
         lambda: ss.encode(M, X, clip=True),
