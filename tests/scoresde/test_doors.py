@@ -53,6 +53,7 @@ def bad_data() -> dict[str, Callable[[], Any]]:
 
 BAD = bad_data()
 ONE_NUMBER = ("no dimension",)  # a number may stand for all rows
+CONDITION = (*ONE_NUMBER, "a dictionary")  # of tensors, for a network that takes one
 NONE_OR_ONE = ("no dimension", "an empty batch")  # times of no grid, or of one
 NO_VALUES = ("NaN",)  # where nothing is computed yet, or values are the network's
 
@@ -94,8 +95,8 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "Moments, variances": (lambda d: ss.Moments(torch.zeros(2), None, d), "variances", ()),
     "sample, times": (lambda d: ss.sample(G, 4, times=d), "times", ("None",)),
     "sample, noise": (lambda d: ss.sample(G, 4, solver="em", noise=d), "noise", ("None",)),
-    "sample, a condition": (lambda d: ss.sample(M, 4, steps=1, label=d), "label", ONE_NUMBER),
-    "given": (lambda d: M.given(label=d), "label", ONE_NUMBER),
+    "sample, a condition": (lambda d: ss.sample(M, 4, steps=1, label=d), "label", CONDITION),
+    "given": (lambda d: M.given(label=d), "label", CONDITION),
     "decode": (lambda d: ss.decode(G, d), "z", ()),
     "encode": (lambda d: ss.encode(G, d), "x", ()),
     "encode_noise": (lambda d: ss.encode_noise(G, d), "x", ()),
@@ -121,7 +122,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "quantize": (lambda d: ss.quantize(d, levels=2), "x", ("no dimension", "an empty batch")),
     "compare": (lambda d: ss.compare(G, ["ddim"], [4], data=d, progress=False), "data", ("None",)),
     "tune": (lambda d: ss.tune(G, 4, metric="energy", data=d, progress=False), "data", ()),
-    "classifier_free": (lambda d: ss.classifier_free(M, 2.0, label=d), "label", ONE_NUMBER),
+    "classifier_free": (lambda d: ss.classifier_free(M, 2.0, label=d), "label", CONDITION),
     "classifier_free, scale": (lambda d: ss.classifier_free(M, d, label=1), "scale", ONE_NUMBER),
     "classifier_free, negative": (
         lambda d: ss.classifier_free(M, 2.0, negative=d, label=1), "negative", ("None", "a dictionary")),
@@ -153,7 +154,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "classifier": (lambda d: guidance.classifier(G, lambda x, t, y: x.sum(1), y=d), "y", ONE_NUMBER),
     "plus_plus": (lambda d: guidance.plus_plus(M, 0.5, d, label=1), "times", ("None",)),
     "plus_plus, a condition": (
-        lambda d: guidance.plus_plus(M, 0.5, torch.tensor([1.0, 0.5]), label=d), "label", ONE_NUMBER),
+        lambda d: guidance.plus_plus(M, 0.5, torch.tensor([1.0, 0.5]), label=d), "label", CONDITION),
     "experts, levels": (lambda d: guidance.experts([G, G], d), "levels", ()),
     "product, weights": (lambda d: guidance.product(G, [G, G], d), "weights", ("None",)),
     "energy_distance": (lambda d: metrics.energy_distance(d, X), "x", ()),
