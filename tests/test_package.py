@@ -58,3 +58,7 @@ def test_what_is_imported_is_declared() -> None:
             used = {module.split(".")[0].lower() for module in modules}
             used -= sys.stdlib_module_names | {"scoresde", "solvers"}
             assert used <= declared, f"{file} imports {used - declared}"
+
+
+def test_names_are_those_that_users_write() -> None:
+    assert sorted(dir(ss)) == sorted(ss.__all__)

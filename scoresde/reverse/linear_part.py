@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,6 @@ from ..processes.process import Process
 Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
 QUIET = 18.0  # log-SNR by which a time is quieter than another, all of whose variance is then fresh in float64
 Convention = Literal["canonical", "ddim", "k_diffusion"]
-CONVENTIONS = get_args(Convention)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from solvers.solver import check_gradients
 from ..doors.data import as_floats
 from ..models.autocast import without_autocast
 from ..models.checks import check_callback, check_count, check_number
-from ..reverse.linear_part import CONVENTIONS
 from .grids import with_grid
 from .options import Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
 from .plan import Described
@@ -61,8 +60,6 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, name, check_count(name, getattr(self, name), least, most))
         object.__setattr__(self, "device", as_device("device", self.device))
         self._check_kinds()
-        if self.on_failure not in ("raise", "partial"):
-            raise ValueError(f"on_failure must be 'raise' or 'partial', not {self.on_failure!r}.")
         check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
@@ -111,12 +108,6 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, name, check_number(name, getattr(self, name), 0, most))
         if self.times is not None:
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
-        if self.eta_convention not in CONVENTIONS:
-            raise ValueError(
-                f"eta_convention must be one of {', '.join(CONVENTIONS)}, not {self.eta_convention!r}."
-            )
-        if self.clock not in (None, "t", "log_snr"):
-            raise ValueError(f"clock must be 't' or 'log_snr', but is {self.clock!r}.")
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
         self._check_noise()
