@@ -16,6 +16,7 @@ References:
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -38,6 +39,7 @@ SLACK, ROUNDING = (
     2.0**-23,
 )  # of times in float32: of their own, and of what they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
+Pair = tuple[Tensor, Tensor]
 
 
 OF_TIME: dict[str, dict[str, Door]] = {
@@ -70,6 +72,11 @@ class Process(ABC):
     t_min: float
     t_max: float
     has_scales: ClassVar[bool] = True
+    bare_log_scales: Callable[[Tensor], Pair]  # the same without their doors
+    bare_scales: Callable[[Tensor], Pair]
+    bare_log_snr: Callable[[Tensor], Tensor]
+    bare_rates: Callable[[Tensor], Pair]
+    bare_time: Callable[[Tensor], Tensor]
     grid: ClassVar[str] = "logistic"
 
     @property
@@ -85,13 +92,13 @@ class Process(ABC):
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`\alpha_t` and :math:`\sigma_t`, with the shape of `t`."""
 
-        log_alpha, log_sigma = self.log_scales(t)
+        log_alpha, log_sigma = self.bare_log_scales(t)
         return log_alpha.exp(), log_sigma.exp()
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Returns :math:`\lambda_t = \log (\alpha_t / \sigma_t)`, with the shape of `t`."""
 
-        log_alpha, log_sigma = self.log_scales(t)
+        log_alpha, log_sigma = self.bare_log_scales(t)
         return log_alpha - log_sigma
 
     @abstractmethod
@@ -102,19 +109,19 @@ class Process(ABC):
         r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, like `t`."""
 
         # backwards, which for a handful of small operations is 5 times faster than forwards
-        pull = torch.func.vjp(self.log_scales, t.detach())[1]
+        pull = torch.func.vjp(self.bare_log_scales, t.detach())[1]
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         return pull((one, zero))[0], pull((one, -one))[0]
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the drift :math:`f(t) x`, with shape (B, *)."""
 
-        return align(self.rates(t)[0].to(x), x) * x
+        return align(self.bare_rates(t)[0].to(x), x) * x
 
     def diffusion(self, t: Tensor) -> Tensor:
         r"""Returns the diffusion :math:`g(t)`, with the shape of `t`."""
 
-        return self.scales(t)[1] * torch.sqrt(-2 * self.rates(t)[1])
+        return self.bare_scales(t)[1] * torch.sqrt(-2 * self.bare_rates(t)[1])
 
     def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`.
@@ -132,7 +139,7 @@ class Process(ABC):
     def prior_std(self) -> float:
         r"""Returns the standard deviation :math:`\sigma` of the prior, at `t_max`."""
 
-        return float(self.scales(torch.tensor(self.t_max, dtype=torch.float64))[1])
+        return float(self.bare_scales(_time(self.t_max))[1])
 
     @checked
     def prior_sample(
@@ -185,13 +192,13 @@ class Process(ABC):
     def noise_level(self, t: float) -> float:
         r"""Returns :math:`\sigma_t / \alpha_t`."""
 
-        return math.exp(-float(self.log_snr(_time(t))))
+        return math.exp(-float(self.bare_log_snr(_time(t))))
 
     @checked
     def at_noise_level(self, level: float) -> float:
         r"""Returns the time at which :math:`\sigma_t / \alpha_t` is `level`, inside the domain."""
 
-        return float(self.time(-_time(positive("level", level)).log()))
+        return float(self.bare_time(-_time(positive("level", level)).log()))
 
     @checked
     def start_of(self, use: Use) -> float:

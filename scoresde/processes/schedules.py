@@ -31,6 +31,8 @@ class Schedule(ABC):
     """
 
     instead: ClassVar[str] = "; pass ss.Cosine() or another"
+    bare_call: Callable[[Tensor], Tensor]  # the same without their doors
+    bare_inverse: Callable[[Tensor], Tensor]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         r"""Gives the functions of a schedule the doors of all."""

@@ -44,7 +44,7 @@ class Scheduled(Process):
         return self.schedule.said
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return self.schedule.inverse(log_snr).clamp(self.t_min, self.t_max)
+        return self.schedule.bare_inverse(log_snr).clamp(self.t_min, self.t_max)
 
     def __repr__(self) -> str:
         uses = ", ".join(f"{use} from {self.start_of(use):.3g}" for use in get_args(Use)[:2])
@@ -65,7 +65,7 @@ class VP(Scheduled):
     schedule: Schedule = field(default_factory=LinearBeta)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr) / 2
 
 
@@ -84,14 +84,14 @@ class SubVP(Scheduled):
     schedule: Schedule = field(default_factory=LinearBeta)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr)
 
     def time(self, log_snr: Tensor) -> Tensor:
         # With r = alpha / sigma and sigma = 1 - alpha^2, 1 / alpha - alpha = 1 / r = 2 sinh(s) for
         # alpha = exp(-s), and the log-SNR of VP is -log(exp(2 s) - 1) / 2.
         s = torch.asinh(torch.exp(-log_snr) / 2)
-        return self.schedule.inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
+        return self.schedule.bare_inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
 
 
 @checked
@@ -107,7 +107,7 @@ class VE(Scheduled):
     schedule: Schedule = field(default_factory=Geometric)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), -self.schedule(t)
+        return torch.zeros_like(t), -self.schedule.bare_call(t)
 
 
 @checked
@@ -139,5 +139,5 @@ class Interpolant(Scheduled):
     grid: ClassVar[str] = "logistic"
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-log_snr), -softplus(log_snr)

@@ -90,7 +90,7 @@ class Frame(Linear):
         return torch.exp(-t)
 
     def time_of(self, level: Tensor) -> Tensor:
-        ends = self.process.log_snr(
+        ends = self.process.bare_log_snr(
             torch.tensor([self.process.t_max, self.process.t_min], dtype=torch.float64)
         )
         return (-level.log()).clamp(*ends.tolist())
@@ -100,7 +100,7 @@ class Frame(Linear):
 
     def variable(self, name: str, t: Tensor) -> Tensor:
         variables = {"clock": lambda: t, "noise_level": lambda: torch.exp(-t),
-                     "time": lambda: self.process.time(t)}  # fmt: skip
+                     "time": lambda: self.process.bare_time(t)}  # fmt: skip
         return variables[name]()
 
     def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,6 +122,6 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
 def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) -> Tensor:
     r"""The root mean square of each row over that which is due, with shape (B,)."""
 
-    alpha, sigma = process.scales(t)
+    alpha, sigma = process.bare_scales(t)
     due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
     return x.detach().flatten(1).square().mean(1).sqrt() / due.to(x)

@@ -154,9 +154,9 @@ def grid_times(
     if name == "t":
         return _spaced(ends, steps)
     forward, inverse = GRIDS[name]
-    levels = torch.exp(-process.log_snr(ends))
+    levels = torch.exp(-process.bare_log_snr(ends))
     levels = levels if whole else levels.clamp(max=highest(process, scale, float(levels.max())))
-    times = process.time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
+    times = process.bare_time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
     times[0], times[-1] = ends
     return times
 

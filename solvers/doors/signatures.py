@@ -41,10 +41,12 @@ class Kind(NamedTuple):
     Arguments:
         words: It in words.
         take: A function from the argument's name and value to the value that is used.
+        plain: The types of which any value is used as it is, so that `take` is not asked.
     """
 
     words: str
     take: Door
+    plain: tuple[type, ...] = ()
 
 
 def checked(function: C) -> C:
@@ -65,21 +67,29 @@ def checked(function: C) -> C:
         found = {name: kind_of(hints[name]) for name in order if name in hints}
         return {name: kind for name, kind in found.items() if kind is not None}
 
-    def taken(name: str, value: object) -> object:
-        known = kinds().get(name)
-        return value if known is None or value is named[name] else known.take(name, value)
-
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        head = [taken(name, value) for name, value in zip(order, arguments, strict=False)]
-        rest = {name: taken(name, value) for name, value in keywords.items()}
-        return function(*head, *arguments[len(head) :], **rest)
+        known = kinds()
+        taken = list(arguments)
+        said = [*zip(order, arguments, strict=False), *keywords.items()]
+        for place, (name, value) in enumerate(said):
+            kind = known.get(name)
+            if kind is None or type(value) in kind.plain or value is named[name]:
+                continue
+            if name in keywords:
+                keywords[name] = kind.take(name, value)
+            else:
+                taken[place] = kind.take(name, value)
+        return function(*taken, **keywords)
 
     return typing.cast(C, call)
 
 
 def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
     r"""Gives methods that a class itself defines doors for some of their arguments.
+
+    What is inside, and has its arguments from a door, calls the same without: `bare_log_snr` is `log_snr`, and
+    `bare_call` is `__call__`.
 
     Arguments:
         owner: The class.
@@ -90,6 +100,8 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
         method = vars(owner).get(name)
         if inspect.isfunction(method) and not getattr(method, "__isabstractmethod__", False):
             setattr(owner, name, _through(method, known))
+        found = getattr(owner, name, None)  # that of a base, if it has none itself
+        setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))
 
 
 def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[..., Any]:
@@ -106,6 +118,7 @@ def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[
                 keywords[name] = door(name, keywords[name])
         return method(*taken, **keywords)
 
+    call.bare = method  # type: ignore[attr-defined]
     return call
 
 
@@ -127,6 +140,8 @@ def kind_of(hint: Any) -> Kind | None:
 
 
 def _number(name: str, value: object) -> object:
+    if type(value) is float and value == value:
+        return value
     found = as_number(name, value)
     if found is None:
         raise TypeError(f"{name} must be a number, but is None.")
@@ -165,8 +180,8 @@ def _device(name: str, value: object) -> object:
 PLAIN: dict[object, Kind] = {
     float: Kind("a number", _number),
     int: Kind("a whole number", _whole),
-    bool: Kind("True or False", _truth),
-    type(None): Kind("None", _nothing),
+    bool: Kind("True or False", _truth, (bool,)),
+    type(None): Kind("None", _nothing, (type(None),)),
     Callable: Kind("a function", _callable),
     torch.device: Kind("a device, such as 'cpu' or 'cuda'", _device),
 }  # fmt: skip
@@ -181,7 +196,7 @@ def _instance(wanted: type) -> Kind:
             raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
         return value
 
-    return Kind(words, take)
+    return Kind(words, take, (wanted,))
 
 
 def _choice(choices: Iterable[object]) -> Kind:
@@ -207,12 +222,11 @@ def _either(hints: Iterable[Any]) -> Kind | None:
         return None
     several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
     words = "a path" if Path in hints else _or([kind.words for kind in several])
+    plain = tuple(known for kind in kinds for known in kind.plain)
+    if len(several) == 1:
+        return Kind(words, several[0].take, plain)
 
     def take(name: str, value: object) -> object:
-        if value is None and len(several) < len(kinds):
-            return None
-        if len(several) == 1:
-            return several[0].take(name, value)
         for kind in several:
             try:
                 return kind.take(name, value)
@@ -239,7 +253,10 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
         if isinstance(value, Mapping) or inside is None:
             return value
         entries: Iterable[object] = typing.cast(Any, value)
-        found = [inside.take(f"each of {name}", entry) for entry in entries]
+        found = [
+            entry if type(entry) in inside.plain else inside.take(f"each of {name}", entry)
+            for entry in entries
+        ]
         return tuple(found) if isinstance(value, tuple) else found
 
     return Kind(words, take)
