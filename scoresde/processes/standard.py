@@ -91,7 +91,9 @@ class SubVP(Scheduled):
         # With r = alpha / sigma and sigma = 1 - alpha^2, 1 / alpha - alpha = 1 / r = 2 sinh(s) for
         # alpha = exp(-s), and the log-SNR of VP is -log(exp(2 s) - 1) / 2.
         s = torch.asinh(torch.exp(-log_snr) / 2)
-        return self.schedule.bare_inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
+        return self.schedule.bare_inverse(-torch.expm1(2 * s).log() / 2).clamp(
+            self.t_min, self.t_max
+        )
 
 
 @checked

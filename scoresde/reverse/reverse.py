@@ -165,7 +165,9 @@ class Reverse(Chart):
     def scale(self, t: Tensor) -> Tensor:
         r"""Returns what states of the problem are multiplied with to have the size of x."""
 
-        return self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+        return (
+            self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+        )
 
     def _sizes(self, clock: Tensor) -> Sizes:
         r"""The sizes of noisy data in units of x.
@@ -239,7 +241,9 @@ class Reverse(Chart):
         if self.clock == "log_snr":
             f, slope = f / slope, torch.ones_like(slope)
         pull = (1 + self.eta**2) * slope
-        return self.model.combine(t, f - pull, pull * process.bare_scales(t)[0], torch.ones_like(t), x)
+        return self.model.combine(
+            t, f - pull, pull * process.bare_scales(t)[0], torch.ones_like(t), x
+        )
 
     def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         t = self.to_time(clock)
