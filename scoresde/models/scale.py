@@ -24,7 +24,8 @@ UNLIKE = 0.2  # the share by which scores differ that belong to other laws
 def scale_of(model: ScoreModel) -> float:
     r"""Returns the root mean square of the data, or what is taken for it where nothing was said."""
 
-    return UNSAID if model.data_scale is None else model.data_scale
+    known = model.data_scale
+    return UNSAID if known is None else known
 
 
 def smoothness_of(model: ScoreModel) -> float:

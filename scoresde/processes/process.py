@@ -17,6 +17,7 @@ References:
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -40,6 +41,7 @@ SLACK, ROUNDING = (
 )  # of times in float32: of their own, and of what they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 Pair = tuple[Tensor, Tensor]
+_time = partial(torch.tensor, dtype=torch.float64)
 
 
 OF_TIME: dict[str, dict[str, Door]] = {
@@ -311,10 +313,6 @@ class Process(ABC):
 
 
 with_doors(Process, OF_TIME)
-
-
-def _time(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def check_process(process: object) -> None:

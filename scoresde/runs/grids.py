@@ -106,8 +106,9 @@ def highest(process: Process, scale: float, top: float) -> float:
         top: The largest noise level of the run.
     """
 
-    named = process.said_levels[1] is not None
-    return math.inf if named or top <= NEAR * HIGHEST * scale else HIGHEST * scale
+    if top <= NEAR * HIGHEST * scale or process.said_levels[1] is not None:
+        return math.inf
+    return HIGHEST * scale
 
 
 def default_grid(model: ScoreModel) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .values import as_device, as_number, as_tensor, as_whole, shown
+from .values import WORD, as_device, as_number, as_tensor, as_whole, shown
 
 C = TypeVar("C", bound=Callable[..., Any])
 OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
@@ -74,7 +74,7 @@ def checked(function: C) -> C:
         said = [*zip(order, arguments, strict=False), *keywords.items()]
         for place, (name, value) in enumerate(said):
             kind = known.get(name)
-            if kind is None or type(value) in kind.plain or value is named[name]:
+            if kind is None or isinstance(value, kind.plain) or value is named[name]:
                 continue
             if name in keywords:
                 keywords[name] = kind.take(name, value)
@@ -151,6 +151,8 @@ def _number(name: str, value: object) -> object:
 
 
 def _whole(name: str, value: object) -> object:
+    if type(value) is int and -WORD <= value < WORD:
+        return value
     if value is None:
         raise TypeError(f"{name} must be a whole number, but is None.")
     return as_whole(name, value)
@@ -200,11 +202,12 @@ def _instance(wanted: type) -> Kind:
 
 
 def _choice(choices: Iterable[object]) -> Kind:
-    known = tuple(choices)
-    words = _or([repr(choice) for choice in known])
+    choices = tuple(choices)
+    words = _or([repr(choice) for choice in choices])
+    known = [(type(choice), choice) for choice in choices]
 
     def take(name: str, value: object) -> object:
-        if not any(type(value) is type(choice) and value == choice for choice in known):
+        if (type(value), value) not in known:
             kind = ValueError if isinstance(value, str) else TypeError
             raise kind(f"{name} must be {words}, but is {shown(value)}.")
         return value
@@ -234,7 +237,7 @@ def _either(hints: Iterable[Any]) -> Kind | None:
                 continue
         raise TypeError(f"{name} must be {words}, but is {_named(value)}.")
 
-    return Kind(words, take)
+    return Kind(words, take, plain)
 
 
 def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
@@ -254,7 +257,7 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
             return value
         entries: Iterable[object] = typing.cast(Any, value)
         found = [
-            entry if type(entry) in inside.plain else inside.take(f"each of {name}", entry)
+            entry if isinstance(entry, inside.plain) else inside.take(f"each of {name}", entry)
             for entry in entries
         ]
         return tuple(found) if isinstance(value, tuple) else found

@@ -139,10 +139,9 @@ def weights(
     points, gauss = quadrature(linear, s, t)
     u = s[..., None] + h * points
     weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
-    first, last, inside, known = (
-        linear.variable(variable, times) for times in (s[..., None], t[..., None], u, nodes)
-    )
-    theta, places = ((v - first) / (last - first) for v in (inside, known))
+    first, last = linear.variable(variable, s[..., None]), linear.variable(variable, t[..., None])
+    theta = (linear.variable(variable, u) - first) / (last - first)
+    places = (linear.variable(variable, nodes) - first) / (last - first)
     powers = [(weight * theta[..., None] ** i).sum(-2) for i in range(nodes.shape[-1])]
     end = h * linear.weight(t, s, t)
     m = rule(Moments(places, torch.stack(powers, dim=-2), end))
