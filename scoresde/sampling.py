@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver, get
-from solvers.doors.values import as_shape, as_whole, is_whole
+from solvers.doors.values import as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
@@ -110,7 +110,7 @@ def sample(  # noqa: D417
     process = model.process
     if settings.seeds is not None and len(settings.seeds) != shape[0]:
         settings.check_batch(shape[0], 0)
-    x = process.prior_sample(
+    x = process.bare_prior_sample(
         shape,
         seed=settings.keys(torch.arange(shape[0]))[0],
         first_index=settings.first_index,
@@ -374,11 +374,10 @@ def check_sample_shape(
 ) -> tuple[int, ...]:
     r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
 
-    if is_whole(shape):
-        count = as_whole("shape", shape)
+    if isinstance(shape, int):
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
-        return as_shape("shape", (count, *model.shape), home)
+        return as_shape("shape", (shape, *model.shape), home)
     shape = as_shape("shape", shape, home)
     check_shape(model, shape[1:], "shape")
     return shape

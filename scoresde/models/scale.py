@@ -51,10 +51,14 @@ def start_of(model: ScoreModel, use: Use) -> float:
     r"""Returns the default of `t_min`: that of the process, or lower where the data is finer than that."""
 
     process, finest = model.process, model.finest
-    start = process.start_of(use)
-    if finest is None or not process.has_scales or process.noise_level(start) <= THIRD * finest:
+    start = process.bare_start_of(use)
+    if (
+        finest is None
+        or not process.has_scales
+        or process.bare_noise_level(start) <= THIRD * finest
+    ):
         return start
-    return process.at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
+    return process.bare_at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
 
 
 def check_prior(model: ScoreModel, first: Tensor) -> None:

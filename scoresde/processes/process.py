@@ -50,7 +50,8 @@ OF_TIME: dict[str, dict[str, Door]] = {
     },
     "time": {"log_snr": as_times},
     "drift": {"x": as_state, "t": as_times},
-}  # the functions of time of a process, and the doors of their arguments
+    **{name: {} for name in ("noise_level", "at_noise_level", "start_of", "prior_sample")},
+}  # the functions of a process, and the doors of their arguments
 
 
 class Process(ABC):
@@ -79,6 +80,10 @@ class Process(ABC):
     bare_log_snr: Callable[[Tensor], Tensor]
     bare_rates: Callable[[Tensor], Pair]
     bare_time: Callable[[Tensor], Tensor]
+    bare_noise_level: Callable[[float], float]
+    bare_at_noise_level: Callable[[float], float]
+    bare_start_of: Callable[[Use], float]
+    bare_prior_sample: Callable[..., Tensor]
     grid: ClassVar[str] = "logistic"
 
     @property
@@ -211,9 +216,9 @@ class Process(ABC):
 
         level, least = NOISE_LEVELS[use], self.said_levels[0]
         named = use == "sampling" and least is not None and least < level
-        if named or self.noise_level(self.t_max) <= level:
+        if named or self.bare_noise_level(self.t_max) <= level:
             return self.t_min
-        return self.at_noise_level(level)
+        return self.bare_at_noise_level(level)
 
     @checked
     def describe(self, t: float) -> str:

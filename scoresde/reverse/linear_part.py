@@ -99,6 +99,8 @@ class Frame(Linear):
         return t + self.noise(s, t).clamp(max=QUIET)
 
     def variable(self, name: str, t: Tensor) -> Tensor:
+        if name == "clock":
+            return t
         if name == "noise_level":
             return torch.exp(-t)
         return self.process.bare_time(t) if name == "time" else super().variable(name, t)

@@ -148,7 +148,8 @@ class Reverse(Chart):
             if self.form == "floored":
                 variances = variances.clamp(min=FLOOR * variances.mean().item())
         else:
-            known = {"data": 0.0, "noise": torch.inf}.get(self.form, scale_of(self.model) ** 2)
+            known = {"data": 0.0, "noise": torch.inf}.get(self.form)
+            known = scale_of(self.model) ** 2 if known is None else known
             variances = torch.tensor([known], dtype=torch.float64)
         return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 

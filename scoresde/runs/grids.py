@@ -85,7 +85,7 @@ def model_grid(
     times = grid_times(model.process, name, start, stop, steps, scale, whole=whole)
     if name not in GRIDS or steps == 1:
         return times
-    top = max(model.process.noise_level(t) for t in (start, stop))
+    top = max(model.process.bare_noise_level(t) for t in (start, stop))
     if not whole and model.data_scale is None and top > highest(model.process, UNSAID, top):
         warn(
             f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
@@ -117,7 +117,7 @@ def default_grid(model: ScoreModel) -> str:
     process = model.process
     if not process.has_scales:
         return process.grid
-    top = process.noise_level(process.t_max)
+    top = process.bare_noise_level(process.t_max)
     cut = top > highest(process, scale_of(model), top)
     return "logistic" if cut else process.grid
 

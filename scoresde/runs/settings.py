@@ -179,8 +179,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             )
 
     def _check_steps(self) -> None:
-        given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
-        choices = [n for n in given if n != "times"]
+        choices = [n for n in ("steps", "grid") if getattr(self, n) is not None]
         tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
         if choices and tolerances:
             raise ValueError(
@@ -203,5 +202,5 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
-        if self.times is not None and len(given) > 1:
-            raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")
+        if self.times is not None and choices:
+            raise ValueError(f"{choices[0]}= has no effect with times=; pass one of the two.")

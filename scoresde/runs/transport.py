@@ -1,13 +1,14 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solvers import Brownian, Solution, SolverError
+from solvers import Brownian, Solution, Solver, SolverError
 from solvers.integrate import solve
 
 from ..models.conditions import leaves
@@ -41,14 +42,8 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     _check_resolution(x, settings, run.model.process)
     if settings.grad != "none":
         check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
-    progress = bar(
-        total=len(x),
-        desc=str(run.solver),
-        shown=settings.progress,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-    )
     parts: list[Solution] = []
-    with progress:
+    with _bar(run.solver, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times))
@@ -65,6 +60,11 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     path = whole.path if whole.path is None else whole.path.to(dtype)
     x, made = whole.x.to(dtype), run.provenance
     return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
+
+
+def _bar(solver: Solver, total: int) -> Any:
+    shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    return bar(total=total, desc=str(solver), bar_format=shape)
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:

@@ -82,6 +82,7 @@ def checked(function: C) -> C:
                 taken[place] = kind.take(name, value)
         return function(*taken, **keywords)
 
+    call.bare = function  # type: ignore[attr-defined]
     return typing.cast(C, call)
 
 
@@ -93,12 +94,16 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
 
     Arguments:
         owner: The class.
-        doors: The doors by the names of methods and arguments.
+        doors: The doors by the names of methods and arguments; none for methods that are checked, or check.
     """
 
     for name, known in doors.items():
         method = vars(owner).get(name)
-        if inspect.isfunction(method) and not getattr(method, "__isabstractmethod__", False):
+        if (
+            known
+            and inspect.isfunction(method)
+            and not getattr(method, "__isabstractmethod__", False)
+        ):
             setattr(owner, name, _through(method, known))
         found = getattr(owner, name, None)  # that of a base, if it has none itself
         setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))

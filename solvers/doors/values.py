@@ -80,13 +80,6 @@ def is_number(value: object) -> bool:
     return isinstance(plain, numbers.Real) and not isinstance(plain, bool)
 
 
-def is_whole(value: object) -> bool:
-    r"""Whether something is a whole number, in whatever form."""
-
-    plain = _scalar(value)
-    return isinstance(plain, numbers.Integral) and not isinstance(plain, bool)
-
-
 def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
     r"""Returns numbers as a dense tensor of real ones, of some dtype; arrays and lists become tensors.
 
