@@ -47,7 +47,7 @@ class Scheduled(Process):
         return self.schedule.bare_inverse(log_snr).clamp(self.t_min, self.t_max)
 
     def __repr__(self) -> str:
-        uses = ", ".join(f"{use} from {self.start_of(use):.3g}" for use in get_args(Use)[:2])
+        uses = ", ".join(f"{use} from {self.bare_start_of(use):.3g}" for use in get_args(Use)[:2])
         span = f"t in [{self.t_min:.3g}, {self.t_max:.3g}]"
         return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
 
