@@ -72,7 +72,7 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
     process, scale, t = model.process, model.data_scale, first.min()
     if scale is None or not process.has_scales:
         return
-    level = math.exp(-float(process.bare_log_snr(t)))
+    level = process.bare_noise_level(float(t))
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
@@ -126,7 +126,7 @@ def check_last(model: ScoreModel, last: Tensor) -> None:
     process, finest, t = model.process, model.finest, last.max()
     if finest is None or not process.has_scales:
         return
-    level = math.exp(-float(process.bare_log_snr(t)))
+    level = process.bare_noise_level(float(t))
     if level > (1 + 1e-6) * THIRD * finest:
         end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
         warn(

@@ -17,8 +17,8 @@ References:
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ClassVar, Literal
+from functools import lru_cache, partial, wraps
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -54,6 +54,21 @@ OF_TIME: dict[str, dict[str, Door]] = {
 }  # the functions of a process, and the doors of their arguments
 
 
+F = TypeVar("F", bound=Callable[..., float])
+
+
+def kept(function: F) -> F:
+    r"""Returns a method of numbers that a constant process works out once."""
+
+    known = lru_cache(maxsize=1024)(function)
+
+    @wraps(function)
+    def call(self: "Process", *arguments: Any) -> float:
+        return (known if self.is_constant else function)(self, *arguments)
+
+    return cast(F, call)
+
+
 class Process(ABC):
     r"""Abstract forward process, with domain [`t_min`, `t_max`].
 
@@ -61,20 +76,24 @@ class Process(ABC):
         t_min: The first time, of data.
         t_max: The last time, of noise.
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
+        constant: Whether nothing of it but its fields can change, so that what follows from these is worked out
+            once. Each class says so for itself, as in `class Mine(Process, constant=True)`.
         grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
     """
 
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
         r"""Gives the functions of time that a process defines the doors of all."""
 
         super().__init_subclass__(**keywords)
+        cls.constant = constant
         with_doors(cls, OF_TIME)
 
     t_min: float
     t_max: float
     has_scales: ClassVar[bool] = True
+    constant: ClassVar[bool] = False
     bare_log_scales: Callable[[Tensor], Pair]  # the same without their doors
     bare_scales: Callable[[Tensor], Pair]
     bare_log_snr: Callable[[Tensor], Tensor]
@@ -91,6 +110,12 @@ class Process(ABC):
         r"""The least and the largest noise level where the user named them."""
 
         return None, None
+
+    @property
+    def is_constant(self) -> bool:
+        r"""Whether it is constant with all that it is made of."""
+
+        return self.constant
 
     @abstractmethod
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +168,7 @@ class Process(ABC):
         alpha, sigma = (align(scale, x) for scale in self.scales(t))
         return alpha * x + sigma * z
 
+    @kept
     def prior_std(self) -> float:
         r"""Returns the standard deviation :math:`\sigma` of the prior, at `t_max`."""
 
@@ -196,6 +222,7 @@ class Process(ABC):
         return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
 
     @checked
+    @kept
     def noise_level(self, t: float) -> float:
         r"""Returns :math:`\sigma_t / \alpha_t`."""
 
@@ -208,6 +235,7 @@ class Process(ABC):
         return float(self.bare_time(-_time(positive("level", level)).log()))
 
     @checked
+    @kept
     def start_of(self, use: Use) -> float:
         r"""Returns the default of `t_min` for a use, by its noise level.
 

@@ -2,6 +2,7 @@ r"""The processes of the field: each says how signal and noise are scaled for a 
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, get_args
 
 import torch
@@ -39,6 +40,10 @@ class Scheduled(Process):
                 object.__setattr__(self, name, default)
         self._check()
 
+    @cached_property
+    def is_constant(self) -> bool:
+        return self.constant and self.schedule.constant
+
     @property
     def said_levels(self) -> tuple[float | None, float | None]:
         return self.schedule.said
@@ -54,7 +59,7 @@ class Scheduled(Process):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class VP(Scheduled):
+class VP(Scheduled, constant=True):
     r"""Creates a variance preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
 
     References:
@@ -71,7 +76,7 @@ class VP(Scheduled):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class SubVP(Scheduled):
+class SubVP(Scheduled, constant=True):
     r"""Creates a sub-VP process, with the :math:`\alpha` of VP and its :math:`\sigma` squared.
 
     The schedule is the one of VP.
@@ -98,7 +103,7 @@ class SubVP(Scheduled):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class VE(Scheduled):
+class VE(Scheduled, constant=True):
     r"""Creates a variance exploding process, :math:`\alpha = 1`.
 
     References:
@@ -114,7 +119,7 @@ class VE(Scheduled):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class EDM(VE):
+class EDM(VE, constant=True):
     r"""Creates the process :math:`\alpha = 1, \sigma = t`, with t in [0.002, 80] by default.
 
     References:
@@ -127,7 +132,7 @@ class EDM(VE):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class Interpolant(Scheduled):
+class Interpolant(Scheduled, constant=True):
     r"""Creates a linear interpolant, :math:`\alpha + \sigma = 1`, as in rectified flow.
 
     Flow libraries count time the other way: data is at t = 0 here.
