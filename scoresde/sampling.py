@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver, get
-from solvers.doors.values import as_shape, as_whole, is_whole
+from solvers.doors.values import as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
 from .doors.warning import warn
-from .models.checks import check_data, check_number, check_shape, model_device, model_dtype
+from .models.checks import check_data, check_number, check_shape, device_of, dtype_of
 from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
@@ -41,7 +41,7 @@ from .runs.plan import Plan, describe_process
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .runs.run import Run, make_times, same_time
 from .runs.settings import Settings
-from .runs.takes import Takes, check_model, split
+from .runs.takes import Takes, check_model, parted, split
 
 SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
@@ -106,18 +106,20 @@ def sample(  # noqa: D417
 
     options = SAMPLE.said(locals())
     check_model(model)
-    shape = check_sample_shape(model, shape)
-    model, settings, whole = *split(model, options, shape[0], SAMPLE), model
+    modules = tuple(model.modules())
+    home = device_of(modules)
+    shape = check_sample_shape(model, shape, home)
+    model, settings, whole = *parted(model, modules, options, shape[0], SAMPLE), model
     warn_of_copies("sample", whole, shape, options)
     process = model.process
     if settings.seeds is not None and len(settings.seeds) != shape[0]:
         settings.check_batch(shape[0], 0)
-    x = process.prior_sample(
+    x = process.bare_prior_sample(
         shape,
         seed=settings.keys(torch.arange(shape[0]))[0],
         first_index=settings.first_index,
-        dtype=settings.dtype or model_dtype(model),
-        device=settings.device or model_device(model),
+        dtype=settings.dtype or dtype_of(modules),
+        device=settings.device or home,
     )
     start = process.t_max
     if settings.times is not None:  # a grid of one's own may start at less noise
@@ -377,14 +379,15 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
     return {**options, "times": solution.times.flip(0)}
 
 
-def check_sample_shape(model: ScoreModel, shape: int | tuple[int, ...]) -> tuple[int, ...]:
+def check_sample_shape(
+    model: ScoreModel, shape: int | tuple[int, ...], home: torch.device | None
+) -> tuple[int, ...]:
     r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
 
-    if is_whole(shape):
-        count = as_whole("shape", shape)
+    if isinstance(shape, int):
         if model.shape is None:
             raise ValueError("this model does not know the shape of a sample; pass (B, *).")
-        return as_shape("shape", (count, *model.shape), model_device(model))
-    shape = as_shape("shape", shape, model_device(model))
+        return as_shape("shape", (shape, *model.shape), home)
+    shape = as_shape("shape", shape, home)
     check_shape(model, shape[1:], "shape")
     return shape

@@ -215,6 +215,8 @@ def get(solver: str | Solver) -> Solver:
         return solver
     if not isinstance(solver, str):
         raise TypeError(f"solver must be a name or a Solver, but is a {type(solver).__name__}.")
+    if solver in CATALOGUE:
+        return CATALOGUE[solver]
     name, settings = parsed(solver)
     if settings:
         return _changed(get(name), settings)

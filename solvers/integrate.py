@@ -14,7 +14,7 @@ from .catalogue import get
 from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
-from .doors.values import as_number, as_tensor
+from .doors.values import as_tensor
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
@@ -179,14 +179,12 @@ def _begin(
 
     x = check_start(x)
     times = check_times(times, len(x))
-    rtol, atol = as_number("rtol", rtol), as_number("atol", atol)
-    max_step, first_step = as_number("max_step", max_step), as_number("first_step", first_step)
     check_problem(problem, solver)
-    longest = problem.longest * max(solver.order - 1, 1) if max_step is None else max_step
+    longest = problem.longest * max(solver.can.order - 1, 1) if max_step is None else max_step
     controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
     noise = control.noise
-    if solver.stochastic and noise is None:
+    if solver.can.stochastic and noise is None:
         form = Increments if controller is None else Path
         noise = form(seed, torch.arange(len(x), device=x.device), x)
     if controller is not None:
@@ -195,7 +193,7 @@ def _begin(
         noise.check(times)
         noise = noise.on(times)
     check_gradients(solver, control.grad)
-    if control.companion is not None and not solver.reversible:
+    if control.companion is not None and not solver.can.reversible:
         raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
     control = replace(control, controller=controller, noise=noise)
     if control.grad == "checkpoint":
@@ -248,7 +246,7 @@ def check_times(times: Tensor, batch: int | None = None) -> Tensor:
 def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
     r"""Refuses what steps of any size, which may be taken back, cannot have noise with."""
 
-    if not solver.stochastic:
+    if not solver.can.stochastic:
         return
     if isinstance(noise, Increments):
         raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
@@ -259,8 +257,8 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
 def check_problem(problem: Problem, solver: Solver) -> None:
     r"""Refuses a problem of another kind than the solver's."""
 
-    if not isinstance(problem, solver.solves):
-        given, wanted = type(problem).__name__, solver.solves.__name__
+    if not isinstance(problem, solver.can.solves):
+        given, wanted = type(problem).__name__, solver.can.solves.__name__
         raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
 
 
@@ -275,10 +273,10 @@ def make_controller(
     r"""Returns the controller of the tolerances, or `None` if there are none."""
 
     if rtol is None and atol is None:
-        if not solver.fixed:
+        if not solver.can.fixed:
             raise ValueError(f"{solver} chooses its own steps: pass rtol= and atol=.")
         return None
-    if not solver.adaptive:
+    if not solver.can.adaptive:
         raise ValueError(
             f"{solver} does not estimate its error, so rtol= and atol= have no effect; "
             "pass steps=, or use an adaptive solver such as 'dopri5'."
@@ -291,8 +289,10 @@ def make_controller(
 def check_even(solver: Solver, times: Tensor) -> None:
     r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
 
+    if not solver.can.even:
+        return
     steps = times.diff(dim=0)
-    if solver.even and not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
+    if not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
         raise ValueError(
             f"{solver} holds for steps of equal size only, but they range from "
             f"{steps.abs().min():.4g} to {steps.abs().max():.4g}; use a grid that is even in the "

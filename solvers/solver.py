@@ -108,7 +108,7 @@ class Solver(ABC):
     def calls(self, steps: int) -> int:
         r"""Returns the evaluations of the drift on a grid of some steps."""
 
-        return steps * self.calls_per_step
+        return steps * self.can.calls_per_step
 
     def plan(self, problem: Problem, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[object]:
         r"""Returns the coefficients of n steps, worked out at once before any is taken.

@@ -21,7 +21,7 @@ def positive(name: str, value: object, *, most: float = math.inf, zero: bool = F
 
     if value is None:
         raise TypeError(f"{name} must be a number, but is None.")
-    number = float(as_number(name, value))  # type: ignore[arg-type]
+    number = value if type(value) is float else float(as_number(name, value))  # type: ignore[arg-type]
     if not (0 < number or (zero and number == 0)) or number > most or math.isinf(number):
         limit = "" if math.isinf(most) else f", at most {most:.4g}"
         kind = "not negative" if zero else "positive"

@@ -10,6 +10,7 @@ from torch import Tensor
 from solvers import Increments
 from solvers.shapes import align
 
+from ..models.checks import model_device
 from ..models.conditions import verb
 from ..models.scale import scale_of
 from ..models.score_model import BASES, OTHERS, ScoreModel
@@ -133,7 +134,7 @@ def follow(
     """
 
     _check_parts(parts)
-    count = check_sample_shape(model, shape)[0]
+    count = check_sample_shape(model, shape, model_device(model))[0]
     bound, settings = split(model, options, count, FOLLOW)
     _check(settings)
     options = {**options, "seed": settings.seed} if settings.seeds is None else options

@@ -2,14 +2,13 @@ r"""Checks of data and numbers at the door."""
 
 import contextlib
 import inspect
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
@@ -26,15 +25,34 @@ def model_device(model: ScoreModel) -> torch.device | None:
     Weights that were moved elsewhere, and lie on "meta", do not tell where the network computes.
     """
 
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors if not tensor.is_meta), None)
+    return device_of(model.modules())
+
+
+def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
+    r"""Returns the device of the first tensor of some modules, parameters before buffers."""
+
+    modules = tuple(modules)
+    for kind in ("_parameters", "_buffers"):
+        for module in modules:
+            for tensor in getattr(module, kind).values():
+                if tensor is not None and not tensor.is_meta:
+                    return tensor.device  # type: ignore[no-any-return]
+    return None
 
 
 def model_dtype(model: ScoreModel) -> torch.dtype:
     r"""Returns the dtype for states: float64 if the model's is, else float32."""
 
-    for parameter in model.parameters():
-        return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return dtype_of(model.modules())
+
+
+def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype:
+    r"""Returns the dtype for states that the first parameter of some modules asks for."""
+
+    for module in modules:
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                return torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 

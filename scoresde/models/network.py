@@ -232,7 +232,8 @@ class NetworkScore(ScoreModel):
         return combined
 
     def _call(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
-        condition = {name: as_bound(name, value) for name, value in condition.items()}
+        if condition:
+            condition = {name: as_bound(name, value) for name, value in condition.items()}
         count_call()
         kind = self._kind(x)
         try:
@@ -253,8 +254,10 @@ class NetworkScore(ScoreModel):
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
         x = x.to(kind.state, copy=True)
-        own = {n: changed(v, Tensor.clone) for n, v in floats_like(condition, x).items()}
-        return self.network(x, t.to(kind.time, copy=True), **own)
+        if condition:
+            condition = floats_like(condition, x)
+            condition = {name: changed(v, Tensor.clone) for name, v in condition.items()}
+        return self.network(x, t.to(kind.time, copy=True), **condition)
 
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
@@ -281,7 +284,9 @@ class NetworkScore(ScoreModel):
     def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
         r"""The dtypes of the state and of a module's weights."""
 
-        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        if not isinstance(self.network, nn.Module):
+            return x.dtype, None
+        weights = self.network.parameters()
         return x.dtype, next((p.dtype for p in weights if p.is_floating_point()), None)
 
     def _kinds(self, x: Tensor) -> list[Kind]:

@@ -30,29 +30,29 @@ def _data(process: Process, t: Tensor, data_std: float) -> Preconditioning:
 
 
 def _noise(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
+    alpha, sigma = process.bare_scales(t)
     return Preconditioning(1 / alpha, -sigma / alpha, torch.ones_like(t))
 
 
 def _score(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
+    alpha, sigma = process.bare_scales(t)
     return Preconditioning(1 / alpha, sigma**2 / alpha, torch.ones_like(t))
 
 
 def _v(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)  # v = alpha z - sigma x0
+    alpha, sigma = process.bare_scales(t)  # v = alpha z - sigma x0
     total = alpha**2 + sigma**2
     return Preconditioning(alpha / total, -sigma / total, torch.ones_like(t))
 
 
 def _velocity(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    f, slope = process.rates(t)  # u = (f - slope) x + slope alpha D
-    alpha, _ = process.scales(t)
+    f, slope = process.bare_rates(t)  # u = (f - slope) x + slope alpha D
+    alpha, _ = process.bare_scales(t)
     return Preconditioning((slope - f) / (slope * alpha), 1 / (slope * alpha), torch.ones_like(t))
 
 
 def _edm(process: Process, t: Tensor, data_std: float) -> Preconditioning:
-    alpha, sigma = process.scales(t)
+    alpha, sigma = process.bare_scales(t)
     level = sigma / alpha
     total = level**2 + data_std**2
     return Preconditioning(

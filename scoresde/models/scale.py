@@ -24,7 +24,8 @@ UNLIKE = 0.2  # the share by which scores differ that belong to other laws
 def scale_of(model: ScoreModel) -> float:
     r"""Returns the root mean square of the data, or what is taken for it where nothing was said."""
 
-    return UNSAID if model.data_scale is None else model.data_scale
+    known = model.data_scale
+    return UNSAID if known is None else known
 
 
 def smoothness_of(model: ScoreModel) -> float:
@@ -50,10 +51,14 @@ def start_of(model: ScoreModel, use: Use) -> float:
     r"""Returns the default of `t_min`: that of the process, or lower where the data is finer than that."""
 
     process, finest = model.process, model.finest
-    start = process.start_of(use)
-    if finest is None or not process.has_scales or process.noise_level(start) <= THIRD * finest:
+    start = process.bare_start_of(use)
+    if (
+        finest is None
+        or not process.has_scales
+        or process.bare_noise_level(start) <= THIRD * finest
+    ):
         return start
-    return process.at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
+    return process.bare_at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
 
 
 def check_prior(model: ScoreModel, first: Tensor) -> None:
@@ -67,7 +72,7 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
     process, scale, t = model.process, model.data_scale, first.min()
     if scale is None or not process.has_scales:
         return
-    level = math.exp(-float(process.log_snr(t)))
+    level = process.bare_noise_level(float(t))
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
@@ -121,7 +126,7 @@ def check_last(model: ScoreModel, last: Tensor) -> None:
     process, finest, t = model.process, model.finest, last.max()
     if finest is None or not process.has_scales:
         return
-    level = math.exp(-float(process.log_snr(t)))
+    level = process.bare_noise_level(float(t))
     if level > (1 + 1e-6) * THIRD * finest:
         end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
         warn(

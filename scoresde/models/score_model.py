@@ -359,15 +359,15 @@ def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
     inside is taken.
     """
 
-    low, high = (torch.tensor(end, dtype=torch.float64) for end in (process.t_min, process.t_max))
     rounded = times.to(x.dtype)
-    rounded = torch.where(rounded.double() > high, _toward(rounded, -1), rounded)
-    rounded = torch.where(rounded.double() < low, _toward(rounded, +1), rounded)
+    for beyond, inwards in (
+        (rounded.double() > process.t_max, -torch.inf),
+        (rounded.double() < process.t_min, torch.inf),
+    ):
+        if bool(beyond.any()):
+            near = torch.nextafter(rounded, torch.full_like(rounded, inwards))
+            rounded = torch.where(beyond, near, rounded)
     return list(rounded.to(x.device).reshape(len(times), -1).expand(-1, len(x)))
-
-
-def _toward(t: Tensor, direction: int) -> Tensor:
-    return torch.nextafter(t, torch.full_like(t, direction * torch.inf))
 
 
 def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from functools import lru_cache, partial, wraps
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -38,6 +40,8 @@ SLACK, ROUNDING = (
     2.0**-23,
 )  # of times in float32: of their own, and of what they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
+Pair = tuple[Tensor, Tensor]
+_time = partial(torch.tensor, dtype=torch.float64)
 
 
 OF_TIME: dict[str, dict[str, Door]] = {
@@ -46,7 +50,23 @@ OF_TIME: dict[str, dict[str, Door]] = {
     },
     "time": {"log_snr": as_times},
     "drift": {"x": as_state, "t": as_times},
-}  # the functions of time of a process, and the doors of their arguments
+    **{name: {} for name in ("noise_level", "at_noise_level", "start_of", "prior_sample")},
+}  # the functions of a process, and the doors of their arguments
+
+
+F = TypeVar("F", bound=Callable[..., float])
+
+
+def kept(function: F) -> F:
+    r"""Returns a method of numbers that a constant process works out once."""
+
+    known = lru_cache(maxsize=1024)(function)
+
+    @wraps(function)
+    def call(self: "Process", *arguments: Any) -> float:
+        return (known if self.is_constant else function)(self, *arguments)
+
+    return cast(F, call)
 
 
 class Process(ABC):
@@ -56,6 +76,8 @@ class Process(ABC):
         t_min: The first time, of data.
         t_max: The last time, of noise.
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
+        constant: Whether nothing of it but its fields can change, so that what follows from these is worked out
+            once. Each class says so for itself, as in `class Mine(Process, constant=True)`.
         grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
 
     Examples:
@@ -68,15 +90,26 @@ class Process(ABC):
 
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
         r"""Gives the functions of time that a process defines the doors of all."""
 
         super().__init_subclass__(**keywords)
+        cls.constant = constant
         with_doors(cls, OF_TIME)
 
     t_min: float
     t_max: float
     has_scales: ClassVar[bool] = True
+    constant: ClassVar[bool] = False
+    bare_log_scales: Callable[[Tensor], Pair]  # the same without their doors
+    bare_scales: Callable[[Tensor], Pair]
+    bare_log_snr: Callable[[Tensor], Tensor]
+    bare_rates: Callable[[Tensor], Pair]
+    bare_time: Callable[[Tensor], Tensor]
+    bare_noise_level: Callable[[float], float]
+    bare_at_noise_level: Callable[[float], float]
+    bare_start_of: Callable[[Use], float]
+    bare_prior_sample: Callable[..., Tensor]
     grid: ClassVar[str] = "logistic"
 
     @property
@@ -85,6 +118,12 @@ class Process(ABC):
 
         return None, None
 
+    @property
+    def is_constant(self) -> bool:
+        r"""Whether it is constant with all that it is made of."""
+
+        return self.constant
+
     @abstractmethod
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`\log \alpha_t` and :math:`\log \sigma_t`, with the shape of `t`."""
@@ -92,13 +131,13 @@ class Process(ABC):
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`\alpha_t` and :math:`\sigma_t`, with the shape of `t`."""
 
-        log_alpha, log_sigma = self.log_scales(t)
+        log_alpha, log_sigma = self.bare_log_scales(t)
         return log_alpha.exp(), log_sigma.exp()
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Returns :math:`\lambda_t = \log (\alpha_t / \sigma_t)`, with the shape of `t`."""
 
-        log_alpha, log_sigma = self.log_scales(t)
+        log_alpha, log_sigma = self.bare_log_scales(t)
         return log_alpha - log_sigma
 
     @abstractmethod
@@ -109,19 +148,19 @@ class Process(ABC):
         r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, like `t`."""
 
         # backwards, which for a handful of small operations is 5 times faster than forwards
-        pull = torch.func.vjp(self.log_scales, t.detach())[1]
+        pull = torch.func.vjp(self.bare_log_scales, t.detach())[1]
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         return pull((one, zero))[0], pull((one, -one))[0]
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the drift :math:`f(t) x`, with shape (B, *)."""
 
-        return align(self.rates(t)[0].to(x), x) * x
+        return align(self.bare_rates(t)[0].to(x), x) * x
 
     def diffusion(self, t: Tensor) -> Tensor:
         r"""Returns the diffusion :math:`g(t)`, with the shape of `t`."""
 
-        return self.scales(t)[1] * torch.sqrt(-2 * self.rates(t)[1])
+        return self.bare_scales(t)[1] * torch.sqrt(-2 * self.bare_rates(t)[1])
 
     def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`.
@@ -136,10 +175,11 @@ class Process(ABC):
         alpha, sigma = (align(scale, x) for scale in self.scales(t))
         return alpha * x + sigma * z
 
+    @kept
     def prior_std(self) -> float:
         r"""Returns the standard deviation :math:`\sigma` of the prior, at `t_max`."""
 
-        return float(self.scales(torch.tensor(self.t_max, dtype=torch.float64))[1])
+        return float(self.bare_scales(_time(self.t_max))[1])
 
     @checked
     def prior_sample(
@@ -189,18 +229,20 @@ class Process(ABC):
         return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
 
     @checked
+    @kept
     def noise_level(self, t: float) -> float:
         r"""Returns :math:`\sigma_t / \alpha_t`."""
 
-        return math.exp(-float(self.log_snr(_time(t))))
+        return math.exp(-float(self.bare_log_snr(_time(t))))
 
     @checked
     def at_noise_level(self, level: float) -> float:
         r"""Returns the time at which :math:`\sigma_t / \alpha_t` is `level`, inside the domain."""
 
-        return float(self.time(-_time(positive("level", level)).log()))
+        return float(self.bare_time(-_time(positive("level", level)).log()))
 
     @checked
+    @kept
     def start_of(self, use: Use) -> float:
         r"""Returns the default of `t_min` for a use, by its noise level.
 
@@ -209,9 +251,9 @@ class Process(ABC):
 
         level, least = NOISE_LEVELS[use], self.said_levels[0]
         named = use == "sampling" and least is not None and least < level
-        if named or self.noise_level(self.t_max) <= level:
+        if named or self.bare_noise_level(self.t_max) <= level:
             return self.t_min
-        return self.at_noise_level(level)
+        return self.bare_at_noise_level(level)
 
     @checked
     def describe(self, t: float) -> str:
@@ -311,10 +353,6 @@ class Process(ABC):
 
 
 with_doors(Process, OF_TIME)
-
-
-def _time(t: float) -> Tensor:
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def check_process(process: object) -> None:

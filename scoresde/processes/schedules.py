@@ -26,6 +26,7 @@ class Schedule(ABC):
 
     Attributes:
         domain: The times between which it is meant to be used.
+        constant: Whether nothing of it but its fields can change, as :class:`scoresde.Process` has it.
         said: The least and the largest noise level where the user named them, else `None`. Sampling goes
             to the least, and grids begin at the largest.
 
@@ -36,11 +37,15 @@ class Schedule(ABC):
     """
 
     instead: ClassVar[str] = "; pass ss.Cosine() or another"
+    constant: ClassVar[bool] = False
+    bare_call: Callable[[Tensor], Tensor]  # the same without their doors
+    bare_inverse: Callable[[Tensor], Tensor]
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
         r"""Gives the functions of a schedule the doors of all."""
 
         super().__init_subclass__(**keywords)
+        cls.constant = constant
         with_doors(cls, {"__call__": {"t": as_times}, "inverse": {"log_snr": as_times}})
 
     @property
@@ -62,7 +67,7 @@ class Schedule(ABC):
 
 @checked
 @dataclass(frozen=True)
-class LinearBeta(Schedule):
+class LinearBeta(Schedule, constant=True):
     r"""Creates the schedule of a linear :math:`\beta`.
 
     .. math:: \lambda(t) = - \log (e^{B(t)} - 1) / 2 , \qquad
@@ -103,7 +108,7 @@ class LinearBeta(Schedule):
 
 @checked
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Schedule, constant=True):
     r"""Creates the cosine schedule.
 
     .. math:: \alpha^2 = \cos^2 (u) / \cos^2 (u_0) , \qquad
@@ -152,7 +157,7 @@ class Cosine(Schedule):
 
 @checked
 @dataclass(frozen=True)
-class Geometric(Schedule):
+class Geometric(Schedule, constant=True):
     r"""Creates the schedule of which the ratio of noise to signal grows geometrically.
 
     .. math:: \lambda(t) = - (1 - t) \log \sigma_{min} - t \log \sigma_{max}
@@ -195,7 +200,7 @@ class Geometric(Schedule):
 
 @checked
 @dataclass(frozen=True)
-class Karras(Schedule):
+class Karras(Schedule, constant=True):
     r"""Creates the schedule of which time is the ratio of noise to signal, :math:`\lambda = -\log t`.
 
     Arguments:
@@ -234,7 +239,7 @@ class Karras(Schedule):
 
 
 @dataclass(frozen=True)
-class Logit(Schedule):
+class Logit(Schedule, constant=True):
     r"""Creates the schedule :math:`\lambda(t) = \log ((1 - t) / t)` of rectified flow.
 
     References:

@@ -2,6 +2,7 @@ r"""The processes of the field: each says how signal and noise are scaled for a 
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, get_args
 
 import torch
@@ -39,22 +40,26 @@ class Scheduled(Process):
                 object.__setattr__(self, name, default)
         self._check()
 
+    @cached_property
+    def is_constant(self) -> bool:
+        return self.constant and self.schedule.constant
+
     @property
     def said_levels(self) -> tuple[float | None, float | None]:
         return self.schedule.said
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return self.schedule.inverse(log_snr).clamp(self.t_min, self.t_max)
+        return self.schedule.bare_inverse(log_snr).clamp(self.t_min, self.t_max)
 
     def __repr__(self) -> str:
-        uses = ", ".join(f"{use} from {self.start_of(use):.3g}" for use in get_args(Use)[:2])
+        uses = ", ".join(f"{use} from {self.bare_start_of(use):.3g}" for use in get_args(Use)[:2])
         span = f"t in [{self.t_min:.3g}, {self.t_max:.3g}]"
         return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
 
 
 @checked
 @dataclass(frozen=True, repr=False)
-class VP(Scheduled):
+class VP(Scheduled, constant=True):
     r"""Creates a variance preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
 
     References:
@@ -70,13 +75,13 @@ class VP(Scheduled):
     schedule: Schedule = field(default_factory=LinearBeta)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr) / 2
 
 
 @checked
 @dataclass(frozen=True, repr=False)
-class SubVP(Scheduled):
+class SubVP(Scheduled, constant=True):
     r"""Creates a sub-VP process, with the :math:`\alpha` of VP and its :math:`\sigma` squared.
 
     The schedule is the one of VP.
@@ -94,19 +99,21 @@ class SubVP(Scheduled):
     schedule: Schedule = field(default_factory=LinearBeta)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-2 * log_snr) / 2, -softplus(2 * log_snr)
 
     def time(self, log_snr: Tensor) -> Tensor:
         # With r = alpha / sigma and sigma = 1 - alpha^2, 1 / alpha - alpha = 1 / r = 2 sinh(s) for
         # alpha = exp(-s), and the log-SNR of VP is -log(exp(2 s) - 1) / 2.
         s = torch.asinh(torch.exp(-log_snr) / 2)
-        return self.schedule.inverse(-torch.expm1(2 * s).log() / 2).clamp(self.t_min, self.t_max)
+        return self.schedule.bare_inverse(-torch.expm1(2 * s).log() / 2).clamp(
+            self.t_min, self.t_max
+        )
 
 
 @checked
 @dataclass(frozen=True, repr=False)
-class VE(Scheduled):
+class VE(Scheduled, constant=True):
     r"""Creates a variance exploding process, :math:`\alpha = 1`.
 
     References:
@@ -122,12 +129,12 @@ class VE(Scheduled):
     schedule: Schedule = field(default_factory=Geometric)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), -self.schedule(t)
+        return torch.zeros_like(t), -self.schedule.bare_call(t)
 
 
 @checked
 @dataclass(frozen=True, repr=False)
-class EDM(VE):
+class EDM(VE, constant=True):
     r"""Creates the process :math:`\alpha = 1, \sigma = t`, with t in [0.002, 80] by default.
 
     References:
@@ -145,7 +152,7 @@ class EDM(VE):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class Interpolant(Scheduled):
+class Interpolant(Scheduled, constant=True):
     r"""Creates a linear interpolant, :math:`\alpha + \sigma = 1`, as in rectified flow.
 
     Flow libraries count time the other way: data is at t = 0 here.
@@ -164,5 +171,5 @@ class Interpolant(Scheduled):
     grid: ClassVar[str] = "logistic"
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.schedule(t)
+        log_snr = self.schedule.bare_call(t)
         return -softplus(-log_snr), -softplus(log_snr)

@@ -66,16 +66,16 @@ class Frame(Linear):
         return bool(self._flat.any())
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
-        return self._decay(s, t, (1 + self._eta2(s, t))[..., None])
+        return _decay(self.total(s), self.total(t), (1 + self._eta2(s, t))[..., None])
 
     def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         rate = (1 + self._eta2(s, t))[..., None]
-        level = torch.exp(-u)[..., None]
-        return rate * level / self.total(u).sqrt() * self._decay(u, t, rate)
+        level, total = torch.exp(-u)[..., None], self.total(u)
+        return rate * level / total.sqrt() * _decay(total, self.total(t), rate)
 
     def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
-        eta2 = self._eta2(s, t)[..., None]
-        gained = -torch.expm1(eta2 * (self.total(t) / self.total(s)).log()) * self.total(t)
+        eta2, total = self._eta2(s, t)[..., None], self.total(t)
+        gained = -torch.expm1(eta2 * (total / self.total(s)).log()) * total
         if self._any_flat:
             flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
             gained = torch.where(self._flat, flat, gained)
@@ -89,7 +89,7 @@ class Frame(Linear):
         return torch.exp(-t)
 
     def time_of(self, level: Tensor) -> Tensor:
-        ends = self.process.log_snr(
+        ends = self.process.bare_log_snr(
             torch.tensor([self.process.t_max, self.process.t_min], dtype=torch.float64)
         )
         return (-level.log()).clamp(*ends.tolist())
@@ -98,9 +98,11 @@ class Frame(Linear):
         return t + self.noise(s, t).clamp(max=QUIET)
 
     def variable(self, name: str, t: Tensor) -> Tensor:
-        variables = {"clock": lambda: t, "noise_level": lambda: torch.exp(-t),
-                     "time": lambda: self.process.time(t)}  # fmt: skip
-        return variables[name]()
+        if name == "clock":
+            return t
+        if name == "noise_level":
+            return torch.exp(-t)
+        return self.process.bare_time(t) if name == "time" else super().variable(name, t)
 
     def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the a and b of :math:`N = a z + b (D - m)`, with shape (\*, c)."""
@@ -115,9 +117,12 @@ class Frame(Linear):
 
         return self.noise(s, t) / torch.where(t == s, 1.0, t - s)
 
-    def _decay(self, s: Tensor, t: Tensor, rate: Tensor) -> Tensor:
-        # a power by logarithm: that of PyTorch takes another routine for the last entries of a tensor
-        return torch.exp(rate / 2 * (self.total(t) / self.total(s)).log())
+
+def _decay(before: Tensor, after: Tensor, rate: Tensor) -> Tensor:
+    r"""The ratio of two totals to the power of half a rate."""
+
+    # a power by logarithm: that of PyTorch takes another routine for the last entries of a tensor
+    return torch.exp(rate / 2 * (after / before).log())
 
 
 def constant_noise(eta: float) -> Noise:

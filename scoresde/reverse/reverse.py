@@ -106,7 +106,7 @@ class Reverse(Chart):
             "describe": self._describe,
             "cost": self.model.cost,
             "sizes": self._sizes,
-            "pace": (self.model.process.log_snr, self.model.process.time)
+            "pace": (self.model.process.bare_log_snr, self.model.process.bare_time)
             if self.clock == "t"
             else None,
             "longest": LEAP,
@@ -158,24 +158,27 @@ class Reverse(Chart):
             if self.form == "floored":
                 variances = variances.clamp(min=FLOOR * variances.mean().item())
         else:
-            known = {"data": 0.0, "noise": torch.inf}.get(self.form, scale_of(self.model) ** 2)
+            known = {"data": 0.0, "noise": torch.inf}.get(self.form)
+            known = scale_of(self.model) ** 2 if known is None else known
             variances = torch.tensor([known], dtype=torch.float64)
         return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
 
     def to_clock(self, time: Tensor) -> Tensor:
         r"""Returns the times of the problem from those of the process."""
 
-        return self.model.process.log_snr(time) if self.clock == "log_snr" else time
+        return self.model.process.bare_log_snr(time) if self.clock == "log_snr" else time
 
     def to_time(self, clock: Tensor) -> Tensor:
         r"""Returns the times of the process from those of the problem."""
 
-        return self.model.process.time(clock) if self.clock == "log_snr" else clock
+        return self.model.process.bare_time(clock) if self.clock == "log_snr" else clock
 
     def scale(self, t: Tensor) -> Tensor:
         r"""Returns what states of the problem are multiplied with to have the size of x."""
 
-        return self.model.process.scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+        return (
+            self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
+        )
 
     def _sizes(self, clock: Tensor) -> Sizes:
         r"""The sizes of noisy data in units of x.
@@ -186,7 +189,7 @@ class Reverse(Chart):
         is at least :math:`l s^2 / (l + s^2)`, and the error grows at most as :math:`\sqrt{l + s^2}` does.
         """
 
-        alpha, sigma = self.model.process.scales(self.to_time(clock))
+        alpha, sigma = self.model.process.bare_scales(self.to_time(clock))
         fine, coarse = (
             torch.sqrt(alpha**2 * size**2 + sigma**2)
             for size in (smoothness_of(self.model), scale_of(self.model))
@@ -214,7 +217,7 @@ class Reverse(Chart):
         same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
         if known is None:
             free = same or not outside.clocked
-            return outside if free else Translated(outside, process.log_snr, _itself)
+            return outside if free else Translated(outside, process.bare_log_snr, _itself)
         return Translated(outside, _itself, lambda w: known.like(w).split(w))
 
     def seam(self, times: Tensor, x: Tensor) -> Callable[[int, Tensor], Tensor] | None:
@@ -245,11 +248,13 @@ class Reverse(Chart):
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         process, t = self.model.process, self.to_time(clock)
-        f, slope = process.rates(t)
+        f, slope = process.bare_rates(t)
         if self.clock == "log_snr":
             f, slope = f / slope, torch.ones_like(slope)
         pull = (1 + self.eta**2) * slope
-        return self.model.combine(t, f - pull, pull * process.scales(t)[0], torch.ones_like(t), x)
+        return self.model.combine(
+            t, f - pull, pull * process.bare_scales(t)[0], torch.ones_like(t), x
+        )
 
     def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         t = self.to_time(clock)
@@ -279,7 +284,7 @@ class Reverse(Chart):
     def _diffusion(self, clock: Tensor) -> Tensor:
         process, t = self.model.process, self.to_time(clock)
         if self.clock == "log_snr":
-            return self.eta * 2**0.5 * process.scales(t)[1]
+            return self.eta * 2**0.5 * process.bare_scales(t)[1]
         return self.eta * process.diffusion(t)
 
     def _rows(self, index: Tensor) -> Problem:

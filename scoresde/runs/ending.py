@@ -93,7 +93,7 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
     if isinstance(model.process, NonlinearProcess):  # whose states have no size that is known
         return solution
     process, times, c = model.process, solution.times, model.data_scale
-    size = process.noise_level(process.t_max) if c is None else c
+    size = process.bare_noise_level(process.t_max) if c is None else c
     ends = ((start, times[0], False), (solution.x, times[-1], clean))
     before, after = (_ratio(process, x, t, size, clean=data) for x, t, data in ends)
     ok = torch.tensor([status == "ok" for status in solution.status], device=start.device)
@@ -122,6 +122,6 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
 def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) -> Tensor:
     r"""The root mean square of each row over that which is due, with shape (B,)."""
 
-    alpha, sigma = process.scales(t)
+    alpha, sigma = process.bare_scales(t)
     due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
     return x.detach().flatten(1).square().mean(1).sqrt() / due.to(x)

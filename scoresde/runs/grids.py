@@ -85,7 +85,7 @@ def model_grid(
     times = grid_times(model.process, name, start, stop, steps, scale, whole=whole)
     if name not in GRIDS or steps == 1:
         return times
-    top = max(model.process.noise_level(t) for t in (start, stop))
+    top = max(model.process.bare_noise_level(t) for t in (start, stop))
     if not whole and model.data_scale is None and top > highest(model.process, UNSAID, top):
         warn(
             f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
@@ -106,8 +106,9 @@ def highest(process: Process, scale: float, top: float) -> float:
         top: The largest noise level of the run.
     """
 
-    named = process.said_levels[1] is not None
-    return math.inf if named or top <= NEAR * HIGHEST * scale else HIGHEST * scale
+    if top <= NEAR * HIGHEST * scale or process.said_levels[1] is not None:
+        return math.inf
+    return HIGHEST * scale
 
 
 def default_grid(model: ScoreModel) -> str:
@@ -116,7 +117,7 @@ def default_grid(model: ScoreModel) -> str:
     process = model.process
     if not process.has_scales:
         return process.grid
-    top = process.noise_level(process.t_max)
+    top = process.bare_noise_level(process.t_max)
     cut = top > highest(process, scale_of(model), top)
     return "logistic" if cut else process.grid
 
@@ -154,9 +155,9 @@ def grid_times(
     if name == "t":
         return _spaced(ends, steps)
     forward, inverse = GRIDS[name]
-    levels = torch.exp(-process.log_snr(ends))
+    levels = torch.exp(-process.bare_log_snr(ends))
     levels = levels if whole else levels.clamp(max=highest(process, scale, float(levels.max())))
-    times = process.time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
+    times = process.bare_time(-inverse(_spaced(forward(levels, scale), steps), scale).log())
     times[0], times[-1] = ends
     return times
 

@@ -55,5 +55,5 @@ def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
     process = reverse.model.process
     if isinstance(process, NonlinearProcess) or event.rows is not None:
         return event.fraction
-    start, stop = process.log_snr(times[[0, -1]])
-    return float(((process.log_snr(event.time) - start) / (stop - start)).mean())
+    start, stop = process.bare_log_snr(times[[0, -1]])
+    return float(((process.bare_log_snr(event.time) - start) / (stop - start)).mean())

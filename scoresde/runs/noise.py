@@ -62,10 +62,12 @@ def see_noise(
         settings: The options.
     """
 
-    if not settings.method.stochastic and not reverse.eta:
+    if not settings.method.can.stochastic and not reverse.eta:
         given = {"noise": settings.noise is not None,
                  "eta_convention": settings.eta_convention != "canonical" and settings.eta is None}  # fmt: skip
-        for name in (name for name, is_given in given.items() if is_given):
+        for name, is_given in given.items():
+            if not is_given:
+                continue
             cure = "" if settings.method.solves is ODE else " without eta="
             raise ValueError(
                 f"{name}= has no effect on {settings.method}{cure}, which adds none; leave it out, or "

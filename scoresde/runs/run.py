@@ -47,7 +47,7 @@ class Run:
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
-    @property
+    @cached_property
     def solver(self) -> Solver:
         r"""The solver."""
 
@@ -76,14 +76,15 @@ class Run:
         r"""The reverse process in the form that the solver wants."""
 
         solver, convention, noise = self.solver, self.settings.eta_convention, None
-        if solver.solves is SemiLinear:
-            noise = make_noise(solver.profile, self.eta, convention)
+        can = solver.can
+        if can.solves is SemiLinear:
+            noise = make_noise(can.profile, self.eta, convention)
         elif convention != "canonical":
             raise ValueError(
                 f"eta_convention={convention!r} is meant for semi-linear solvers, such as "
                 f"'ancestral', but {solver} is none; pass the canonical eta."
             )
-        return Reverse(self.model, solver.solves, self.eta, self.clock, solver.form, noise)
+        return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Run:
         settings, model = self.settings, self.model
         times = None if settings.times is None else settings.times.tolist()
         gridded = times is None and not settings.adaptive
-        noisy = self.solver.stochastic or self.eta
+        noisy = self.solver.can.stochastic or self.eta
         return {
             "solver": label(self.solver),
             "steps": (settings.steps or STEPS) if gridded else None,
@@ -119,10 +120,8 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
 
     process, up = model.process, start < stop
-    start, stop = (
-        process.check_inside("t_min" if low else "t_max", t)
-        for low, t in ((up, start), (not up, stop))
-    )
+    ours, theirs = ("t_min", "t_max") if up else ("t_max", "t_min")
+    start, stop = process.check_inside(ours, start), process.check_inside(theirs, stop)
     ends = torch.tensor([start, stop], dtype=torch.float64)
     if start == stop:
         raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
@@ -144,11 +143,11 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     if settings.adaptive:
         kept = settings.path
         return grid_times(process, "rho", start, stop, STEPS, scale_of(model)) if kept else ends
-    method = settings.method
-    if method.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
+    method, can = settings.method, settings.method.can
+    if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
     grid, steps = _grid(model, settings), settings.steps or STEPS
-    near = method.even or method.reversible  # whose steps must be alike
+    near = can.even or can.reversible  # whose steps must be alike
     return model_grid(model, grid, start, stop, steps, whole=near)
 
 
@@ -161,32 +160,34 @@ def same_time(one: float, other: float) -> bool:
 def _grid(model: ScoreModel, settings: Settings) -> str:
     if settings.grid is not None:
         return settings.grid
-    if isinstance(model.process, NonlinearProcess) or not settings.method.even:
+    if isinstance(model.process, NonlinearProcess) or not settings.method.can.even:
         return default_grid(model)
     return _clock(model, settings)
 
 
 def _eta(settings: Settings) -> float:
-    if settings.method.solves is ODE:
+    can = settings.method.can
+    if can.solves is ODE:
         if settings.eta:
             raise ValueError(
                 f"eta={settings.eta} has no effect on {settings.method}, which solves the "
                 "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
             )
         return 0.0
-    noisy = settings.method.stochastic
-    if settings.eta is not None and not settings.method.takes_eta and (noisy or settings.eta):
+    noisy = can.stochastic
+    if settings.eta is not None and not can.takes_eta and (noisy or settings.eta):
         cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
         if not noisy:
             cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
         raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
     if settings.eta is None:
-        return 1.0 if settings.method.stochastic else 0.0
+        return 1.0 if noisy else 0.0
     return float(settings.eta)
 
 
 def _clock(model: ScoreModel, settings: Settings) -> Clock:
-    if settings.method.solves is SemiLinear:
+    can = settings.method.can
+    if can.solves is SemiLinear:
         if settings.clock == "t":
             raise ValueError(
                 f"clock='t' has no effect on {settings.method}: its clock is log_snr."
@@ -194,7 +195,7 @@ def _clock(model: ScoreModel, settings: Settings) -> Clock:
         return "log_snr"
     if settings.clock is None and isinstance(model.process, NonlinearProcess):
         return "t"
-    return settings.clock or ("log_snr" if settings.adaptive or settings.method.even else "t")
+    return settings.clock or ("log_snr" if settings.adaptive or can.even else "t")
 
 
 @functools.cache

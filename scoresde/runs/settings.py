@@ -5,14 +5,15 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from solvers import Brownian, Increments, Solver, get
 from solvers.doors.signatures import checked
-from solvers.doors.values import MOST, WORD, as_device, as_tensor
+from solvers.doors.values import MOST, WORD, as_device, as_tensor, as_whole
 from solvers.noise.brownian import Seed
 from solvers.solver import check_gradients
 
@@ -37,6 +38,13 @@ REALS = {
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
+class Tolerances(TypedDict):
+    r"""The tolerances of a run, as a solver takes them."""
+
+    rtol: float | None
+    atol: float | None
+
+
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
@@ -57,24 +65,27 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         object.__setattr__(self, "solver", get(name))
         object.__setattr__(self, "grid", grid)
         for name, (least, most) in COUNTS.items():
-            object.__setattr__(self, name, check_count(name, getattr(self, name), least, most))
-        object.__setattr__(self, "device", as_device("device", self.device))
+            if (count := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_whole(name, count, least, most))
+        if self.device is not None:
+            object.__setattr__(self, "device", as_device("device", self.device))
         self._check_kinds()
         check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))
 
-    @property
+    @cached_property
     def adaptive(self) -> bool:
         r"""Whether the solver chooses its own steps."""
 
         if self.rtol is not None or self.atol is not None:
             return True
         gridless = self.steps is None and self.times is None and self.grid is None
-        return self.method.adaptive and (gridless or not self.method.fixed)
+        can = self.method.can
+        return can.adaptive and (gridless or not can.fixed)
 
-    @property
+    @cached_property
     def method(self) -> Solver:
         r"""The solver."""
 
@@ -84,12 +95,12 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
     def takes_apart(self, batch: int) -> bool:
         r"""Returns whether a run asks some samples of a batch without the others."""
 
-        method = self.method
-        size = method.block or self.batch_size or batch
-        return self.adaptive or method.exact or size < batch
+        can = self.method.can
+        size = can.block or self.batch_size or batch
+        return self.adaptive or can.exact or size < batch
 
-    @property
-    def tolerances(self) -> dict[str, float | None]:
+    @cached_property
+    def tolerances(self) -> Tolerances:
         r"""The tolerances, for the solver."""
 
         if self.adaptive and self.rtol is None and self.atol is None:
@@ -105,7 +116,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     def _check_kinds(self) -> None:
         for name, most in REALS.items():
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, most))
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check_number(name, number, 0, most))
         if self.times is not None:
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
         if self.dtype not in (None, torch.float32, torch.float64):
@@ -113,14 +125,15 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         self._check_noise()
         if self.seeds is not None:
             self._check_seeds()
-        check_callback(self.callback)
+        if self.callback is not None:
+            check_callback(self.callback)
 
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
         if self.noise is not None and not isinstance(self.noise, str | Brownian):
             object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
-        if isinstance(self.noise, Tensor) and not self.method.one_normal:
+        if isinstance(self.noise, Tensor) and not self.method.can.one_normal:
             raise ValueError(
                 f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
                 "one normal per step; pass noise='path' or 'increments'."
@@ -162,15 +175,14 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             )
 
     def _check_steps(self) -> None:
-        given = [n for n in ("steps", "grid", "times") if getattr(self, n) is not None]
-        choices = [n for n in given if n != "times"]
+        choices = [n for n in ("steps", "grid") if getattr(self, n) is not None]
         tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
         if choices and tolerances:
             raise ValueError(
                 f"{choices[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
                 f"its own steps; pass one of the two."
             )
-        if choices and not self.method.fixed:
+        if choices and not self.method.can.fixed:
             raise ValueError(
                 f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
@@ -181,10 +193,10 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
                 f"{lengths[0]}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
             )
         stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
-        if self.adaptive and self.method.stochastic and stepwise:
+        if self.adaptive and self.method.can.stochastic and stepwise:
             noise = "'increments'" if isinstance(self.noise, str) else type(self.noise).__name__
             raise ValueError(
                 f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
-        if self.times is not None and len(given) > 1:
-            raise ValueError(f"{given[0]}= has no effect with times=; pass one of the two.")
+        if self.times is not None and choices:
+            raise ValueError(f"{choices[0]}= has no effect with times=; pass one of the two.")

@@ -1,6 +1,6 @@
 r"""What a verb takes: its groups of options, and what it refuses by their names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -36,7 +36,7 @@ class Takes:
     def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         r"""Returns the options that a call of the verb says, given its arguments, and its conditions."""
 
-        said = {n: v for n, v in self.of(scope).items() if v is not DEFAULTS[n]}
+        said = {n: v for n, v in scope.items() if n in self.names and v is not DEFAULTS[n]}
         return {**said, **scope["condition"]}
 
     def with_conditions(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,19 +75,34 @@ def split(
     """
 
     check_model(model)
+    return parted(model, model.modules(), keywords, batch, takes, **defaults)
+
+
+def parted(
+    model: ScoreModel,
+    modules: Iterable[nn.Module],
+    keywords: Mapping[str, Any],
+    batch: int | None,
+    takes: Takes,
+    **defaults: Any,
+) -> tuple[ScoreModel, Settings]:
+    r"""Returns what :func:`split` does, of a model that is one, and whose modules are known."""
+
     takes.refuse(keywords)
     keywords = with_plan(model, keywords)
-    for module in model.modules():
+    for module in modules:
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd | _BatchNorm):
             warn(
                 f"the model is in training mode, so its {type(module).__name__} makes results random; "
                 "call model.eval()."
             )
             break
-    options = {name: value for name, value in keywords.items() if name in OPTIONS}
-    condition = {name: value for name, value in keywords.items() if name not in OPTIONS}
-    bound = check_conditions(model, condition, batch, takes.names)
-    if set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
+    options: dict[str, Any] = {}
+    condition: dict[str, Any] = {}
+    for name, value in keywords.items():
+        (options if name in OPTIONS else condition)[name] = value
+    bound = check_conditions(model, condition, batch, takes.names) if condition else {}
+    if defaults and set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
         defaults = {n: v for n, v in defaults.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**defaults, **options})
     if settings.grad != "none" and not model.differentiable:

@@ -1,18 +1,20 @@
 r"""From one time of a process to another, by any solver: what all verbs are made of."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solvers import Brownian, Solution, SolverError
+from solvers import Brownian, Solution, Solver, SolverError
 from solvers.integrate import solve
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
+from ..processes.process import Process
 from ..reverse.reverse import Reverse
 from .current import Current, running
 from .listener import REFRESH, listener
@@ -33,20 +35,15 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     """
 
     settings, dtype = run.settings, x.dtype
-    x = x.double() if run.solver.exact else x  # changes of coordinates round too
-    size = run.solver.block or settings.batch_size or len(x)
+    can = run.solver.can
+    x = x.double() if can.exact else x  # changes of coordinates round too
+    size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
-    _check_resolution(x, settings, run.model.process.prior_std())
+    _check_resolution(x, settings, run.model.process)
     if settings.grad != "none":
         check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
-    progress = bar(
-        total=len(x),
-        desc=str(run.solver),
-        shown=settings.progress,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-    )
     parts: list[Solution] = []
-    with progress:
+    with _bar(run.solver, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times))
@@ -65,10 +62,15 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
 
 
+def _bar(solver: Solver, total: int) -> Any:
+    shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    return bar(total=total, desc=str(solver), bar_format=shape)
+
+
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
     r"""The samples, so many at once; the last of them fill up a block."""
 
-    block, reverse, times = run.solver.block, run.reverse, run.times
+    block, reverse, times = run.solver.can.block, run.reverse, run.times
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
@@ -85,11 +87,12 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
         )
 
 
-def _check_resolution(x: Tensor, settings: Settings, largest: float) -> None:
+def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
     r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
 
-    given = [t for t in settings.tolerances.values() if t is not None]
-    if settings.atol is not None and settings.atol > largest:
+    known = settings.tolerances
+    given = [t for t in (known["rtol"], known["atol"]) if t is not None]
+    if settings.atol is not None and settings.atol > (largest := process.prior_std()):
         raise ValueError(
             f"atol must be at most {largest:.4g}, the deviation of the prior, but is {settings.atol:.4g}."
         )
@@ -129,8 +132,7 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
                 reverse.enter(x, times[0]),
                 reverse.to_clock(times),
                 settings.method,
-                rtol=settings.tolerances["rtol"],
-                atol=settings.tolerances["atol"],
+                **settings.tolerances,
                 max_step=settings.max_step,
                 first_step=settings.first_step,
                 noise=noise,

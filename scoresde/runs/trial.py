@@ -48,7 +48,7 @@ def warn_of_gain(run: Run) -> None:
     method, steps = run.solver, len(times) - 1
     if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
         return
-    if not (method.stochastic or run.eta) or method.form in EXACT:
+    if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
         return
     trial = _Trial(
         model.process,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .values import as_device, as_number, as_tensor, as_whole, shown
+from .values import WORD, as_device, as_number, as_tensor, as_whole, shown
 
 C = TypeVar("C", bound=Callable[..., Any])
 OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
@@ -41,10 +41,12 @@ class Kind(NamedTuple):
     Arguments:
         words: It in words.
         take: A function from the argument's name and value to the value that is used.
+        plain: The types of which any value is used as it is, so that `take` is not asked.
     """
 
     words: str
     take: Door
+    plain: tuple[type, ...] = ()
 
 
 def checked(function: C) -> C:
@@ -65,31 +67,46 @@ def checked(function: C) -> C:
         found = {name: kind_of(hints[name]) for name in order if name in hints}
         return {name: kind for name, kind in found.items() if kind is not None}
 
-    def taken(name: str, value: object) -> object:
-        known = kinds().get(name)
-        return value if known is None or value is named[name] else known.take(name, value)
-
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        head = [taken(name, value) for name, value in zip(order, arguments, strict=False)]
-        rest = {name: taken(name, value) for name, value in keywords.items()}
-        return function(*head, *arguments[len(head) :], **rest)
+        known = kinds()
+        taken = list(arguments)
+        said = [*zip(order, arguments, strict=False), *keywords.items()]
+        for place, (name, value) in enumerate(said):
+            kind = known.get(name)
+            if kind is None or isinstance(value, kind.plain) or value is named[name]:
+                continue
+            if name in keywords:
+                keywords[name] = kind.take(name, value)
+            else:
+                taken[place] = kind.take(name, value)
+        return function(*taken, **keywords)
 
+    call.bare = function  # type: ignore[attr-defined]
     return typing.cast(C, call)
 
 
 def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
     r"""Gives methods that a class itself defines doors for some of their arguments.
 
+    What is inside, and has its arguments from a door, calls the same without: `bare_log_snr` is `log_snr`, and
+    `bare_call` is `__call__`.
+
     Arguments:
         owner: The class.
-        doors: The doors by the names of methods and arguments.
+        doors: The doors by the names of methods and arguments; none for methods that are checked, or check.
     """
 
     for name, known in doors.items():
         method = vars(owner).get(name)
-        if inspect.isfunction(method) and not getattr(method, "__isabstractmethod__", False):
+        if (
+            known
+            and inspect.isfunction(method)
+            and not getattr(method, "__isabstractmethod__", False)
+        ):
             setattr(owner, name, _through(method, known))
+        found = getattr(owner, name, None)  # that of a base, if it has none itself
+        setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))
 
 
 def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[..., Any]:
@@ -106,6 +123,7 @@ def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[
                 keywords[name] = door(name, keywords[name])
         return method(*taken, **keywords)
 
+    call.bare = method  # type: ignore[attr-defined]
     return call
 
 
@@ -127,6 +145,8 @@ def kind_of(hint: Any) -> Kind | None:
 
 
 def _number(name: str, value: object) -> object:
+    if type(value) is float and value == value:
+        return value
     found = as_number(name, value)
     if found is None:
         raise TypeError(f"{name} must be a number, but is None.")
@@ -136,6 +156,8 @@ def _number(name: str, value: object) -> object:
 
 
 def _whole(name: str, value: object) -> object:
+    if type(value) is int and -WORD <= value < WORD:
+        return value
     if value is None:
         raise TypeError(f"{name} must be a whole number, but is None.")
     return as_whole(name, value)
@@ -165,8 +187,8 @@ def _device(name: str, value: object) -> object:
 PLAIN: dict[object, Kind] = {
     float: Kind("a number", _number),
     int: Kind("a whole number", _whole),
-    bool: Kind("True or False", _truth),
-    type(None): Kind("None", _nothing),
+    bool: Kind("True or False", _truth, (bool,)),
+    type(None): Kind("None", _nothing, (type(None),)),
     Callable: Kind("a function", _callable),
     torch.device: Kind("a device, such as 'cpu' or 'cuda'", _device),
 }  # fmt: skip
@@ -181,15 +203,16 @@ def _instance(wanted: type) -> Kind:
             raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
         return value
 
-    return Kind(words, take)
+    return Kind(words, take, (wanted,))
 
 
 def _choice(choices: Iterable[object]) -> Kind:
-    known = tuple(choices)
-    words = _or([repr(choice) for choice in known])
+    choices = tuple(choices)
+    words = _or([repr(choice) for choice in choices])
+    known = [(type(choice), choice) for choice in choices]
 
     def take(name: str, value: object) -> object:
-        if not any(type(value) is type(choice) and value == choice for choice in known):
+        if (type(value), value) not in known:
             kind = ValueError if isinstance(value, str) else TypeError
             raise kind(f"{name} must be {words}, but is {shown(value)}.")
         return value
@@ -208,12 +231,11 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
     path = {"a text": "a path"} if Path in hints else {}  # which texts name
     words = _or(list(dict.fromkeys(path.get(kind.words, kind.words) for kind in several)))
+    plain = tuple(known for kind in kinds for known in kind.plain)
+    if len(several) == 1:
+        return Kind(words, several[0].take, plain)
 
     def take(name: str, value: object) -> object:
-        if value is None and len(several) < len(kinds):
-            return None
-        if len(several) == 1:
-            return several[0].take(name, value)
         for kind in several:
             try:
                 return kind.take(name, value)
@@ -221,7 +243,7 @@ def _either(hints: Iterable[Any]) -> Kind | None:
                 continue
         raise TypeError(f"{name} must be {words}, but is {_named(value)}.")
 
-    return Kind(words, take)
+    return Kind(words, take, plain)
 
 
 def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
@@ -240,7 +262,10 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
         if isinstance(value, Mapping) or inside is None:
             return value
         entries: Iterable[object] = typing.cast(Any, value)
-        found = [inside.take(f"each of {name}", entry) for entry in entries]
+        found = [
+            entry if isinstance(entry, inside.plain) else inside.take(f"each of {name}", entry)
+            for entry in entries
+        ]
         return tuple(found) if isinstance(value, tuple) else found
 
     return Kind(words, take)

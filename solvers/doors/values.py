@@ -60,7 +60,7 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
 
     if value is None:
         return value
-    plain = _scalar(value)
+    plain = value if type(value) is int else _scalar(value)
     if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, but is {shown(value)}.")
     whole = int(plain)
@@ -78,12 +78,6 @@ def is_number(value: object) -> bool:
 
     plain = _scalar(value)
     return isinstance(plain, numbers.Real) and not isinstance(plain, bool)
-
-
-def is_whole(value: object) -> bool:
-    r"""Whether something is a whole number, in whatever form."""
-
-    return is_number(value) and isinstance(_scalar(value), numbers.Integral)
 
 
 def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
@@ -115,7 +109,7 @@ def as_shape(
     sizes = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim else value
     if not isinstance(sizes, tuple | list):
         raise TypeError(f"{name} must be a whole number or (B, *), but is {shown(value)}.")
-    shape = tuple(_size(size) for size in sizes)
+    shape = tuple([size if type(size) is int else _size(size) for size in sizes])
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"{name} must be (B, *) of positive whole numbers, but is {sizes}.")
     size, most = 8 * math.prod(shape), _memory(device)

@@ -120,7 +120,7 @@ class ExponentialMultistep(Solver):
         )
 
     def calls(self, steps: int) -> int:
-        return steps * self.calls_per_step - self.analytic_first
+        return steps * self.can.calls_per_step - self.analytic_first
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         fields = list(problem.at(t0, x))

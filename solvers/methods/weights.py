@@ -16,6 +16,7 @@ References:
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -54,12 +55,12 @@ class Moments(NamedTuple):
     Arguments:
         nodes: The places of the k values, as fractions of the step, with shape (\*, k).
         powers: The integrals of the weight times :math:`\theta^i`, i < k, with shape (\*, k, c).
-        edge: The length of the step times the weight at its end, with shape (\*, c).
+        edge: What returns the length of the step times the weight at its end, with shape (\*, c).
     """
 
     nodes: Tensor
     powers: Tensor
-    edge: Tensor
+    edge: Callable[[], Tensor]
 
 
 Rule = Callable[[Moments], Moments]
@@ -91,7 +92,7 @@ def edge(m: Moments) -> Moments:
         | https://arxiv.org/abs/2302.04867
     """
 
-    return m._replace(powers=torch.stack([m.powers[..., 0, :], m.edge / 2], dim=-2))
+    return m._replace(powers=torch.stack([m.powers[..., 0, :], m.edge() / 2], dim=-2))
 
 
 def halved(m: Moments) -> Moments:
@@ -114,6 +115,10 @@ def even(m: Moments) -> Moments:
     return m._replace(
         nodes=(-k).expand_as(m.nodes), powers=m.powers[..., :1, :] / (1 + k)[:, None]
     )
+
+
+def _edge(linear: Linear, s: Tensor, t: Tensor) -> Tensor:
+    return (t - s)[..., None] * linear.weight(t, s, t)
 
 
 def weights(
@@ -139,12 +144,10 @@ def weights(
     points, gauss = quadrature(linear, s, t)
     u = s[..., None] + h * points
     weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
-    first, last, inside, known = (
-        linear.variable(variable, times) for times in (s[..., None], t[..., None], u, nodes)
-    )
-    theta, places = ((v - first) / (last - first) for v in (inside, known))
+    first, last = linear.variable(variable, s[..., None]), linear.variable(variable, t[..., None])
+    theta = (linear.variable(variable, u) - first) / (last - first)
+    places = (linear.variable(variable, nodes) - first) / (last - first)
     powers = [(weight * theta[..., None] ** i).sum(-2) for i in range(nodes.shape[-1])]
-    end = h * linear.weight(t, s, t)
-    m = rule(Moments(places, torch.stack(powers, dim=-2), end))
+    m = rule(Moments(places, torch.stack(powers, dim=-2), partial(_edge, linear, s, t)))
     vandermonde = torch.stack([m.nodes**i for i in range(nodes.shape[-1])], dim=-2)
     return torch.linalg.solve(vandermonde, m.powers)

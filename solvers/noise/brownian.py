@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar, Self
 
 import torch
@@ -39,26 +39,31 @@ def _signed(word: int) -> int:
 GAMMA, FIRST, SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-def _shift_xor(z: Tensor, bits: int) -> Tensor:
-    shifted = z >> bits
-    shifted &= (1 << (64 - bits)) - 1  # int64 shifts copy the sign
-    return shifted.bitwise_xor_(z)
-
-
-def _mix(z: Tensor) -> Tensor:  # the finaliser of SplitMix64
-    z = _shift_xor(z, 30).mul_(FIRST)
-    z = _shift_xor(z, 27).mul_(SECOND)
-    return _shift_xor(z, 31)
+def _mix(z: Tensor) -> Tensor:  # the finaliser of SplitMix64; int64 shifts copy the sign
+    z = (z >> 30).bitwise_and_((1 << 34) - 1).bitwise_xor_(z).mul_(FIRST)
+    z = (z >> 27).bitwise_and_((1 << 37) - 1).bitwise_xor_(z).mul_(SECOND)
+    return (z >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(z)
 
 
 def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
     r"""Returns what the words of each sample start from, with shape (B,)."""
 
+    if isinstance(seed, int):
+        return _mix(index * GAMMA + _root(seed, stream))
     seed = torch.as_tensor(seed, dtype=torch.int64, device=index.device)
+    return _mix(index * GAMMA + _stirred(seed, stream))
+
+
+def _stirred(seed: Tensor, stream: int) -> Tensor:
     key = seed * GAMMA + stream
     for _ in range(3):  # in turn with the index: a sum would not tell who is who
         key = _mix(key)
-    return _mix(key + index * GAMMA)
+    return key
+
+
+@lru_cache(maxsize=256)
+def _root(seed: int, stream: int) -> int:
+    return int(_stirred(torch.tensor(seed, dtype=torch.int64), stream))
 
 
 def key_of_rows(x: Tensor) -> Tensor:
