@@ -196,7 +196,9 @@ def _begin(
         noise = noise.on(times)
     check_gradients(solver, control.grad)
     if control.companion is not None and not solver.reversible:
-        raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
+        raise ValueError(
+            f"companion= has no effect on {solver}, which is not reversible; leave it out."
+        )
     control = replace(control, controller=controller, noise=noise)
     if control.grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
@@ -253,7 +255,9 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
     if isinstance(noise, Increments):
         raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
     if path:
-        raise ValueError(f"{solver} has no path between its steps; leave path= out.")
+        raise ValueError(
+            f"path= has no effect on {solver}, which keeps no states between its steps; leave it out."
+        )
 
 
 def check_problem(problem: Problem, solver: Solver) -> None:
@@ -294,7 +298,6 @@ def check_even(solver: Solver, times: Tensor) -> None:
     steps = times.diff(dim=0)
     if solver.even and not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
         raise ValueError(
-            f"{solver} holds for steps of equal size only, but they range from "
-            f"{steps.abs().min():.4g} to {steps.abs().max():.4g}; use a grid that is even in the "
-            "solver's clock, or another solver."
+            f"{solver} needs steps of equal size, but they range from {steps.abs().min():.4g} to "
+            f"{steps.abs().max():.4g}; use a grid that is even in the solver's clock, or another solver."
         )

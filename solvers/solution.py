@@ -61,7 +61,7 @@ class Solution:
         r"""Returns the solution of all samples from those of consecutive batches."""
 
         if not parts:
-            raise ValueError("parts must be one solution at least, but are none.")
+            raise ValueError("parts must hold at least one solution, but is empty.")
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -168,7 +168,7 @@ def _numbers(index: object, count: int) -> Tensor:
             )
         found = found.nonzero()[:, 0]
     if found.numel() == 0:
-        raise ValueError("rows must be one sample at least, but are none.")
+        raise ValueError("rows must name at least one sample, but is empty.")
     if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
         raise TypeError(f"rows must be whole numbers, but are {index!r}.")
     found = found.long().reshape(-1) if found.ndim < 2 else found

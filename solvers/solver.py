@@ -172,8 +172,8 @@ def check_one_step(solver: str, method: Solver) -> None:
 
     if not method.one_step:
         raise ValueError(
-            f"{solver} takes the steps of a method one at a time, but those of {method} know of those "
-            "before; use a method of one step, such as 'ddim' or 'dpm_2'."
+            f"{solver} needs a one-step method, but the steps of {method} use those before them; pass one "
+            "such as 'ddim' or 'dpm_2'."
         )
 
 
@@ -195,4 +195,4 @@ def check_gradients(solver: Solver, grad: str) -> None:
             "which takes as little memory and is exact."
         )
     if grad != "adjoint" and solver.severed:
-        raise ValueError(f"grad={grad!r} has no way through {solver}, {solver.severed}.")
+        raise ValueError(f"grad={grad!r} cannot differentiate {solver}, {solver.severed}.")

@@ -26,7 +26,7 @@ from .row import Row
 
 KINDS = {False: "flow", True: "sde"}
 BENCH = Takes("here", "t_min", "seed", "first_index", "batch_size", "max_calls", "dtype", "device", "max_step",
-              "first_step", Ending, words="is what is measured or searched")  # fmt: skip
+              "first_step", Ending, words="is set by")  # fmt: skip
 
 
 @dataclass

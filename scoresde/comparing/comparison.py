@@ -88,8 +88,8 @@ class Comparison(Measured):
         }
         if own:
             raise ValueError(
-                f"a file holds names of solvers, and {', '.join(sorted(own))} is not the catalogue's of its name; "
-                "leave its rows out, or keep markdown()."
+                f"a file holds only names of solvers, and {', '.join(sorted(own))} differs from the "
+                "solver of that name in the catalogue; leave its rows out, or keep markdown()."
             )
         return write_json(file, KIND, dataclasses.asdict(self))
 

@@ -83,7 +83,7 @@ class Measured:
         limits = {"budget": budget, "error": error, "distance": distance}
         given = {name: limit for name, limit in limits.items() if limit is not None}
         if len(given) != 1:
-            raise ValueError("best needs budget=, error= or distance=, one of the three.")
+            raise ValueError("best needs exactly one of budget=, error= and distance=.")
         ((name, limit),) = given.items()
         check_finite(name, limit)
         points = [p for p in self.points(self._meant(name, metric)) if p.row.grid != "plan"]
@@ -115,8 +115,8 @@ class Measured:
         names = [name for name in self.setup["metrics"] if name != "error"]
         if metric == "error" or not names:
             raise ValueError(
-                "distance= is a distance to data, none of which is meant or was measured; pass error= "
-                "for the error of samples."
+                "distance= is a distance to data, and none was measured; pass error= for the error of "
+                "samples."
             )
         if metric is None and len(names) > 1:
             raise ValueError(f"distance= needs metric=, one of {', '.join(names)}.")

@@ -135,7 +135,7 @@ def move(
     now = moved.flatten(2).norm(dim=2).reshape(len(moved), *size.shape)
     if bool(((now == 0) & (size > 0)).any()):
         raise ValueError(
-            "a latent that goes along the direction becomes zero, and has no norm to keep; pass other amounts, or "
-            "keep_norm=False."
+            "moving a latent along the direction makes it zero, which has no norm to keep; pass other "
+            "amounts, or keep_norm=False."
         )
     return moved * (size / torch.where(size > 0, now, torch.ones_like(now)))

@@ -87,7 +87,8 @@ def interpolate(
     unit_a, unit_b = a / size_a, b / size_b
     if bool((_size(unit_a + unit_b) <= STRAIGHT).any()):
         raise ValueError(
-            "there is no one arc between opposite latents; go by way of another, or way='linear'."
+            "there is no unique arc between opposite latents; put another latent between them, or pass "
+            "way='linear'."
         )
     size = size_a + u * (size_b - size_a)
     if way == "slerp":
@@ -106,7 +107,8 @@ def _check_directions(*sizes: Tensor) -> None:
         zero = (size.flatten() == 0).nonzero()[:, 0].tolist()
         if zero:
             raise ValueError(
-                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; use way='linear'."
+                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; pass "
+                "way='linear'."
             )
 
 
@@ -137,7 +139,7 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
         return derived(along(latents.x, count, way), latents)
     latents = as_data("latents", latents)
     if len(latents) < 2:
-        raise ValueError("a way needs at least 2 latents to pass.")
+        raise ValueError("latents must be at least 2, for a way through them.")
     places = torch.linspace(0, len(latents) - 1, count)
     first = places.long().clamp(max=len(latents) - 2)
     return torch.cat([

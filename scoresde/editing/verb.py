@@ -139,7 +139,7 @@ def edit(
     for name in ("times", "t_max"):
         if name in said:
             raise ValueError(
-                f"{name}= has no effect: noise_level= or strength= says where an edit goes."
+                f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
             )
     x = as_state("x", x)
     check_model(source)
@@ -200,7 +200,7 @@ def turning_time(
     strength = check_number("strength", strength)
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
-        raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")
+        raise ValueError(f"pass exactly one of noise_level= and strength=, but got {given}.")
     low, high = process.noise_level(start), process.noise_level(process.t_max)
     if strength is not None:
         if not 0 < strength <= 1:

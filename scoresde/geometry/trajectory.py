@@ -22,7 +22,7 @@ from ..sampling import check_sample_shape, decode, sample
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
 RUNNING = names("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
 FOLLOW = Takes("a trajectory", Stepping, "eta", "eta_convention", Keys, "dtype", "device", "batch_size",
-               "progress", Start, Planned, words="has no meaning for")  # fmt: skip
+               "progress", Start, Planned, words="has no effect on")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,9 @@ def _check_parts(parts: object) -> None:
     ):
         raise TypeError(f"parts must be score models by name, but are {parts!r}.")
     if {"guided", "denoised"} & set(parts):
-        raise ValueError("parts may not be called 'guided' or 'denoised', as the model itself is.")
+        raise ValueError(
+            "parts must not be named 'guided' or 'denoised', which name the model itself."
+        )
 
 
 def _check(settings: Settings) -> None:

@@ -199,7 +199,7 @@ def product(
     """
 
     if not parts:
-        raise ValueError("parts must be one model at least, but are none.")
+        raise ValueError("parts must hold at least one model, but is empty.")
     weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
     if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
         raise ValueError(

@@ -30,7 +30,7 @@ class Guided(ScoreModel):
     def __init__(self, models: Sequence[ScoreModel], rule: Guidance) -> None:
         super().__init__()
         if not models:
-            raise ValueError("models must be one at least, but are none.")
+            raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
         for other in models[1:]:
             if other.process != first.process:

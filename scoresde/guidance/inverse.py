@@ -67,8 +67,8 @@ def posterior_sampling(
     strength = check_finite("strength", strength)
     if "noise" in data and not isinstance(data["noise"], Tensor):
         raise TypeError(
-            "posterior_sampling has no noise=, in whose place it divides by the length of what is left: set "
-            "strength=, or use pseudoinverse or moment_matching, which take it."
+            "posterior_sampling takes no noise=, since it divides by the norm of the residual; pass "
+            "strength=, or use pseudoinverse or moment_matching, which take noise=."
         )
     known = Measurement.of(operator, y, data)
     return Guided((model,), PosteriorSampling(known, strength, max_level=max_level))

@@ -86,12 +86,13 @@ class Pull(Guidance):
         super().check(models)
         if len(models) != 1:
             raise ValueError(
-                f"a gradient moves the estimates of one model, but there are {len(models)}."
+                f"guidance by a gradient takes one model, but there are {len(models)}."
             )
         if not models[0].differentiable:
             raise ValueError(
-                f"{models[0]!r} is guided by gradients, and has no further ones: put this guidance inside, add "
-                "losses, or join operators by guidance.joined."
+                f"{models[0]!r} is guided by gradients already, and cannot be differentiated again; put "
+                "this guidance inside the other, add the losses, or join the operators by "
+                "guidance.joined."
             )
 
     def bind(self, asked: Asked) -> Sequence[StateField]:

@@ -51,8 +51,9 @@ class Guidance(ABC):
         if unsaid:
             name = type(self).__name__
             raise TypeError(
-                f"the rule {name} holds {', '.join(unsaid)}, which is no field of it, so samples would not "
-                f"get their own: write @dataclass(frozen=True) above {name}, and name it there with its type."
+                f"the rule {name} holds {', '.join(unsaid)}, which is not one of its fields, so samples "
+                f"would not get their own rows; write @dataclass(frozen=True) above {name}, and declare "
+                "it there with its type."
             )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:

@@ -104,7 +104,9 @@ def reconstruct(  # noqa: D417
 
     options = ENCODE.said(locals())
     if options.pop("denoise", False):
-        raise ValueError("denoise=True has no place in a round trip: it would not be one.")
+        raise ValueError(
+            "denoise=True cannot be used in a round trip, since denoising cannot be undone; leave it out."
+        )
     x = as_state("x", x)
     latent = encode(model, x, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
@@ -123,7 +125,7 @@ def reconstruct(  # noqa: D417
 def _warn(model: ScoreModel, rms: float) -> None:
     if model.guided and rms > POOR * scale_of(model):
         warn(
-            f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
-            "there grow on the way back. Encode without guidance, take more steps or a solver of higher "
+            f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and the errors of "
+            "encoding grow in decoding. Encode without guidance, take more steps or a solver of higher "
             "order, or use 'lattice_heun', which undoes any flow."
         )

@@ -121,7 +121,7 @@ def ask(
     refuse_noise(settings)
     process = model.process
     if isinstance(process, NonlinearProcess):
-        raise ValueError(f"likelihoods need noise levels, of which {process} has none.")
+        raise ValueError(f"likelihoods need noise levels, but {process} has none.")
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()

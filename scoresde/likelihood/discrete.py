@@ -158,7 +158,8 @@ def _inside(drawn: object, x: Tensor) -> tuple[Tensor, Tensor]:
         if not bool(value.isfinite().all()):
             rows = (~value.isfinite().reshape(len(x), -1).all(1)).nonzero()[:8, 0].tolist()
             raise ValueError(
-                f"dequantization returns a {name} that is not finite for samples {rows}; mend the function."
+                f"dequantization returns a {name} that is not finite for samples {rows}; correct the "
+                "function."
             )
     if float(v.abs().max()) > 0.5:
         raise ValueError(
@@ -193,9 +194,9 @@ def _check_range(model: ScoreModel, x: Tensor) -> None:
     beyond = (mean.square().mean() + spread**2).sqrt().item()  # at most 1 for data within [-1, 1]
     if beyond > 1.05 or not 1 / APART < ratio < APART:
         warn(
-            f"levels are taken to reach from low=-1 to high=1, where this data lies {ratio:.2g} times as far from "
-            f"the mean of the model's as that does (its root mean square is {beyond:.3g}); pass low= and high= of "
-            "the data."
+            f"levels are assumed to reach from low=-1 to high=1, but then this data lies {ratio:.2g} "
+            "times as far from the mean of the model's data as that data itself (whose root mean square "
+            f"is {beyond:.3g}); pass low= and high= of the data."
         )
 
 

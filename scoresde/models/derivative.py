@@ -107,10 +107,10 @@ def check_derivative(
                 break
     if missed.ratio:
         raise ValueError(
-            f"{use} needs the derivative of the model, but where the model changes by {missed.change:.3g}, its "
-            f"derivative misses {missed.gap:.3g}: it detaches, rounds, leaves torch (numpy), or runs under "
-            "torch.no_grad() or torch.inference_mode(); leave that out of the network, or use what needs no "
-            "derivatives, as ss.elbo does."
+            f"{use} needs the derivative of the model, but where the model changes by "
+            f"{missed.change:.3g}, its derivative is off by {missed.gap:.3g}: the network detaches, "
+            "rounds, leaves torch (numpy), or runs under torch.no_grad() or torch.inference_mode(); "
+            "remove that from the network, or use a function that needs no derivatives, such as ss.elbo."
         )
     owner._checked = owner._checked | {key}
 
@@ -140,8 +140,8 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
             raise
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise ValueError(
-                f"{use} needs the derivative of the model, which torch does not find: the network leaves torch, "
-                "as those of numpy or ONNX do, or runs under torch.inference_mode(). torch says: "
+                f"{use} needs the derivative of the model, which torch cannot compute: the network leaves "
+                "torch, as those of numpy or ONNX do, or runs under torch.inference_mode(). torch says: "
                 f"{str(error).splitlines()[0][:200]}"
             ) from error
     return found

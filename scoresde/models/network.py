@@ -66,9 +66,9 @@ def _check_signal(process: Process, predicts: str) -> None:
         level = process.noise_level(process.t_max)
         if level > SILENT:
             raise ValueError(
-                f"predicts={predicts!r} tells nothing of the data at t_max={process.t_max:.9g}, where no "
-                f"signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a network "
-                "of 'v', 'velocity' or 'data'."
+                f"predicts={predicts!r} does not determine the data at t_max={process.t_max:.9g}, where "
+                f"no signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a "
+                "network of 'v', 'velocity' or 'data'."
             )
 
 
@@ -126,7 +126,7 @@ class NetworkScore(ScoreModel):
         if predicts not in PREDICTIONS:
             said = f"is {predicts!r}" if predicts else "is missing"
             choices = ", ".join(map(repr, PREDICTIONS))
-            raise ValueError(f"predicts {said}; say what the network returns: {choices}.")
+            raise ValueError(f"predicts {said}; name what the network returns: {choices}.")
         if not callable(network):
             raise TypeError(f"network must be a module or a function, but is {network!r}.")
         check_process(process)

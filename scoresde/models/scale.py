@@ -41,8 +41,8 @@ def ask_scale(model: ScoreModel, what: str) -> None:
 
     if model.data_scale is None:
         warn(
-            f"{what} rests on the scale of the data, of which nothing was said: its root mean square is taken "
-            f"for {UNSAID}; set model.data_scale, or model.moments = ss.moments(data)."
+            f"{what} depends on the scale of the data, which is not known: its root mean square is "
+            f"assumed to be {UNSAID}; set model.data_scale, or model.moments = ss.moments(data)."
         )
 
 
@@ -71,16 +71,16 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
-            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised data, "
-            f"whose root mean square is {scale:.4g}: samples are biased; start at more noise, at a level of "
+            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised "
+            f"data, whose root mean square is {scale:.4g}: samples are biased; start at a noise level of "
             f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
         )
     elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
         widest = model.moments.widest
         warn(
-            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has the "
-            f"deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start at more noise, or "
-            "scale the data down."
+            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has "
+            f"the standard deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start "
+            "at a higher noise level, or scale the data down."
         )
 
 
@@ -105,8 +105,8 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
     if off > UNLIKE:
         warn(
             f"at t_max={process.t_max:.4g}, the score differs from that of the prior N(0, {std:.4g}^2) by "
-            f"{off:.0%}: the process has not forgotten the data there, or std= is another; raise t_max, or set "
-            "std=."
+            f"{off:.0%}: the process has not forgotten the data there, or std= is wrong; raise t_max, or "
+            "set std=."
         )
 
 
@@ -125,8 +125,8 @@ def check_last(model: ScoreModel, last: Tensor) -> None:
     if level > (1 + 1e-6) * THIRD * finest:
         end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
         warn(
-            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} of the "
-            f"smallest deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
+            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} "
+            f"of the smallest standard deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
         )
 
 

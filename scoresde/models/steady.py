@@ -17,7 +17,7 @@ from .score_model import Given, ScoreModel
 ULPS = 4  # of the coarsest dtype, by which sums in another order may differ
 LEAST = 1e-5  # of what a network returns: noise below is none
 CURE = (
-    "call .eval() on the network if it is dropout, and pass noise that the network draws for itself in as a "
+    "call .eval() on the network if that is due to dropout, and pass noise that it draws by itself as a "
     "condition"
 )
 
@@ -54,7 +54,7 @@ def warn_of_randomness(model: ScoreModel, x: Tensor, use: str, rows: int | None 
 
 
 def _seen(share: float) -> str:
-    return f"two calls of the network with the same input differ by {share:.2g} of what it returns"
+    return f"two calls of the network with the same input differ by {share:.2g} of its output"
 
 
 def _difference(

@@ -41,7 +41,7 @@ def titled(name: str, groups: object) -> Mapping[str, Any]:
 
     named = groups if isinstance(groups, Mapping) else {"": groups}
     if not named:
-        raise ValueError(f"{name} must be one at least, but are none.")
+        raise ValueError(f"{name} must hold at least one entry, but is empty.")
     return named
 
 

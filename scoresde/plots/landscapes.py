@@ -250,5 +250,5 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
             raise ValueError(f"{name} must lie in [0, {size - 1}], but is {value}.")
     if step is not None and Path(file).suffix in MOVIES:
         raise ValueError(
-            f"an animation shows many steps; leave step=, or write a picture, not {str(file)!r}."
+            f"an animation shows many steps; leave step= out, or write a picture, not {str(file)!r}."
         )

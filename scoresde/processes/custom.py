@@ -254,9 +254,9 @@ class NonlinearProcess(Process):
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "a NonlinearProcess has no alpha and sigma, so clean data, noise and log-SNR are not "
-            "defined. It serves sampling alone, by a model with predicts='score' and an ODE or SDE solver "
-            "such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, denoising and "
-            "semi-linear solvers need scales."
+            "defined. It can only be sampled from, by a model with predicts='score' and an ODE or SDE "
+            "solver such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, "
+            "denoising and semi-linear solvers need scales."
         )
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -266,7 +266,9 @@ class NonlinearProcess(Process):
         version = None if x.is_inference() else x._version
         f = self.f(x, t)
         if version is not None and x._version != version:
-            raise ValueError("the drift f changed x in place; let it work on a copy.")
+            raise ValueError(
+                "the drift f changed x in place; write it so that it returns a new tensor."
+            )
         if not isinstance(f, Tensor) or f.shape != x.shape:
             got = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
             raise ValueError(

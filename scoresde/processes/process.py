@@ -274,8 +274,8 @@ class Process(ABC):
         rising = self.rates(t)[1] >= 0
         if bool(rising.any()):
             raise ValueError(
-                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; between the ends it must "
-                "not turn."
+                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; it must decrease all "
+                "the way between the ends."
             )
         few = t[:: (CHECKED - 1) // 32]
         f = self.drift(torch.ones_like(few)[:, None], few)[:, 0]
@@ -292,7 +292,9 @@ class Process(ABC):
         for name in ("t_min", "t_max"):
             positive(name, getattr(self, name), zero=True)
         if not self.t_min < self.t_max:
-            raise ValueError(f"need 0 <= t_min < t_max, but got {self.t_min} and {self.t_max}.")
+            raise ValueError(
+                f"t_min and t_max must satisfy 0 <= t_min < t_max, but are {self.t_min} and {self.t_max}."
+            )
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
         r"""Refuses a drift f(t) and a diffusion g(t) that are not those of the scales."""

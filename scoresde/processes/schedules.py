@@ -294,4 +294,7 @@ def _check_order(low_name: str, low: float, high_name: str, high: float) -> None
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, but is {value!r}.")
     if not 0 < low < high < math.inf:
-        raise ValueError(f"need 0 < {low_name} < {high_name}, but got {low} and {high}.")
+        raise ValueError(
+            f"{low_name} and {high_name} must satisfy 0 < {low_name} < {high_name}, but are {low} and "
+            f"{high}."
+        )

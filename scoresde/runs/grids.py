@@ -88,9 +88,9 @@ def model_grid(
     top = max(model.process.noise_level(t) for t in (start, stop))
     if not whole and model.data_scale is None and top > highest(model.process, UNSAID, top):
         warn(
-            f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
-            f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
-            "model.data_scale, or model.moments = ss.moments(data)."
+            f"the noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, "
+            f"because the scale of the data is not known and a root mean square of {UNSAID} is assumed; "
+            "set model.data_scale, or model.moments = ss.moments(data)."
         )
     elif name in SCALED:
         ask_scale(model, f"grid={name!r}")
@@ -180,6 +180,6 @@ def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str
         return solver, grid
     if grid not in (None, named):
         raise ValueError(
-            f"solver {solver!r} says grid={named!r}, so grid={grid!r} has no effect; pass one."
+            f"solver {solver!r} names grid={named!r}, so grid={grid!r} has no effect; pass one of the two."
         )
     return first, named

@@ -86,8 +86,8 @@ class Plan:
 
         if not isinstance(self.options["solver"], str):
             raise ValueError(
-                f"a file holds the name of a solver, and {self.options['solver']} is not the catalogue's of its "
-                "name; pass the plan itself."
+                f"a file holds only the name of a solver, and {self.options['solver']} differs from the "
+                "solver of that name in the catalogue; pass the plan itself."
             )
         return write_json(file, KIND, dataclasses.asdict(self))
 
@@ -122,8 +122,8 @@ class Plan:
         mine = fingerprint(model)
         if self.model and mine != self.model:
             warn(
-                f"the plan was measured on the model {self.model}, but this is {mine}; what it "
-                "promises need not hold, so measure again by ss.compare or ss.tune."
+                f"the plan was measured on the model {self.model}, but this model is {mine}, so its "
+                "figures may not hold; measure again with ss.compare or ss.tune."
             )
         options = dict(self.options)
         if self.noise_levels is not None:
@@ -140,7 +140,7 @@ class Plan:
         if not self.scales:
             return solver
         if not isinstance(solver, ExponentialMultistep):
-            raise ValueError(f"the plan has learned weights, of which {solver} has none.")
+            raise ValueError(f"the plan has learned weights, but {solver} takes none.")
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     @property
@@ -157,7 +157,7 @@ class Plan:
         first, last = levels[0].item(), levels[-1].item()
         if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
             raise ValueError(
-                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has those from "
+                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has levels from "
                 f"{most:.4g} to {least:.4g}; make a plan for this model."
             )
         times = process.time(-levels.log())
@@ -223,7 +223,7 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
     fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
     for name in fixed & keywords.keys():
         if keywords[name] is not None:
-            raise ValueError(f"{name}= is what plan= says; pass one of the two.")
+            raise ValueError(f"{name}= is set by plan= already; pass one of the two.")
     return {**keywords, **plan.options_for(model)}
 
 

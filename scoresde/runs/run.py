@@ -80,8 +80,8 @@ class Run:
             noise = make_noise(solver.profile, self.eta, convention)
         elif convention != "canonical":
             raise ValueError(
-                f"eta_convention={convention!r} is meant for semi-linear solvers, such as "
-                f"'ancestral', but {solver} is none; pass the canonical eta."
+                f"eta_convention={convention!r} is meant for semi-linear solvers, such as 'ancestral', "
+                f"but {solver} is not one; pass the canonical eta."
             )
         return Reverse(self.model, solver.solves, self.eta, self.clock, solver.form, noise)
 

@@ -131,8 +131,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
         if isinstance(self.noise, Tensor) and not self.method.one_normal:
             raise ValueError(
-                f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
-                "one normal per step; pass noise='path' or 'increments'."
+                f"noise of shape (steps, B, *) is not enough for {self.method}, which needs more than one "
+                "normal number per step; pass noise='path' or 'increments'."
             )
 
     def _check_seeds(self) -> None:

@@ -143,7 +143,9 @@ class Stepwise(Generic[R]):
         r"""Tells the output of the network for the current question, and returns the next."""
 
         if self.question is None:
-            raise ValueError("this run is done, and asks no more; its result is .result.")
+            raise ValueError(
+                "this run is done, and has no further question; its result is in .result."
+            )
         self.question = None  # a run that fails asks no more
         self.question = self._run.send(output)
         return self.question
@@ -153,7 +155,9 @@ class Stepwise(Generic[R]):
         r"""What the verb returned."""
 
         if not self._run.done or self._run.result is None:
-            raise ValueError("this run is not done: tell it the outputs that it asks for.")
+            raise ValueError(
+                "this run is not done; pass the network's output for each .question to .tell()."
+            )
         return self._run.result
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class Takes:
         for name, value in options.items():
             known = name in OPTIONS or name == "t_max"
             if known and name not in self.names and value is not None:
-                raise ValueError(f"{name}= {self.words} {self.verb}; leave it.")
+                raise ValueError(f"{name}= {self.words} {self.verb}; leave it out.")
 
 
 ANYTHING = Takes("a run", *GROUPS)
@@ -92,8 +92,8 @@ def split(
     settings = Settings(**{**defaults, **options})
     if settings.grad != "none" and not model.differentiable:
         raise ValueError(
-            f"grad={settings.grad!r} has no way through guidance by gradients (of classifiers or losses), "
-            "whose own derivatives are not known; leave it."
+            f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
+            "losses), whose own derivatives are not known; leave it out."
         )
     return model.given(**bound), settings
 

@@ -159,8 +159,8 @@ def _starts(
         solver = catalogue.get(name)
         if solver.stochastic or solver.even or not solver.fixed:
             raise ValueError(
-                f"a search is for solvers without noise that take any steps, but {solver} is none; "
-                "compare it by ss.compare."
+                f"a search is for solvers without noise that take any steps, but {solver} is not one; "
+                "measure it with ss.compare."
             )
     return [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
 

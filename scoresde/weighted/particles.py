@@ -252,8 +252,8 @@ class Particles:
         )
         if found.effective < FEW:
             warn(
-                f"the weight of {len(self.x)} samples is carried by some {found.effective:.1f} that are "
-                "independent, so means and the normaliser are known no better than that; take more samples, "
+                f"{len(self.x)} weighted samples are worth about {found.effective:.1f} independent ones, "
+                "so means and the normaliser are no more exact than those of so few; take more samples, "
                 "or exponents and models that lie closer together."
             )
         return found

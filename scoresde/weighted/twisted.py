@@ -124,7 +124,7 @@ def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> 
     check_shared([model], known.values())
     if not model.differentiable:
         raise ValueError(
-            f"{model!r} has no gradients, by which samples are led; twist the model itself."
+            f"{model!r} has no gradients to lead samples by; pass the model that it is made of."
         )
     check_gradients()
     return known

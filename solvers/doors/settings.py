@@ -38,6 +38,6 @@ def parsed(words: str) -> tuple[str, list[Setting]]:
     for option in options:
         key, sign, text = option.partition("=")
         if key in (setting.key for setting in settings):
-            raise ValueError(f"{words!r} says {key!r} twice; say it once.")
+            raise ValueError(f"{words!r} sets {key!r} twice; set it once.")
         settings.append(Setting(key, text if sign else None))
     return name, settings
