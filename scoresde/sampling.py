@@ -172,8 +172,8 @@ def decode(  # noqa: D417
 
     Arguments:
         model: The score model.
-        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
-            solver, grid and companion are then used backwards where no other is said.
+        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver,
+            grid and companion are then used backwards unless others are passed.
         t_max: The time of the latents. By default, the last of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.sample`.
 

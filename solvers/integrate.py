@@ -68,8 +68,8 @@ def solve(
         noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
         seed: The seed of the noise.
         path: Whether to keep the states at all `times`.
-        callback: A function that is told about each accepted step, and ends the run if it returns
-            `True`.
+        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
+            if it returns `True`.
         pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
@@ -80,10 +80,10 @@ def solve(
         on_failure: "raise", or "partial" to end the samples concerned and go on.
         grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
             in place of keeping what is inside it; or "adjoint".
-        parameters: What the adjoint is asked for beside the start.
-        companion: That of the solution of a reversible solver, to go back from its end.
-        seam: What becomes of the state between two steps on a grid, given the number of steps done: the
-            rounding of other coordinates, if a run in parts shall have the bits of the whole.
+        parameters: The tensors for which the adjoint gives gradients, beside the start.
+        companion: The companion of the solution of a reversible solver, to go back from its end.
+        seam: A function of the number of steps done and the state, applied between two steps on a grid:
+            such as the rounding of other coordinates, if a run in parts is to have the bits of the whole.
 
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.

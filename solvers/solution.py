@@ -1,4 +1,4 @@
-r"""The outcome of an integration."""
+r"""The result of an integration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from .doors.values import as_tensor, shown
 
 @dataclass(frozen=True)
 class Solution:
-    r"""The outcome of an integration.
+    r"""The result of an integration.
 
     Arguments:
         x: The final state, with shape (B, *). A row that failed holds its last finite state.
@@ -25,7 +25,7 @@ class Solution:
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
             "diverged" for each sample.
         path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
-        provenance: What made it: solver, grid, seed, versions.
+        provenance: How it was made: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method leads back, in its own
             coordinates, with shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, by which the way back goes.

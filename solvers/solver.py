@@ -18,12 +18,12 @@ GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 
 
 class Step(NamedTuple):
-    r"""The outcome of one step.
+    r"""The result of one step.
 
     Arguments:
         x: The state at its end.
-        memory: What the next step wants to know: under tolerances, a tensor or a tuple of tensors
-            of leading size B.
+        memory: What the next step needs: under tolerances, a tensor or a tuple of tensors of leading size
+            B.
         error: An estimate of the local error, like the state.
         interpolate: The state at a fraction of the step, with shape (B, 1, ...).
         order: The order of the step in each row, where rows differ.
@@ -48,7 +48,7 @@ class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
     It says what it can do, plans the coefficients of its steps, and takes one of them when a loop
-    asks for it. What a plan and a memory hold is its own affair. Its abilities are attributes, too:
+    asks for it. What its plans and memories hold is up to it. Its abilities are attributes, too:
     `solver.order` is `solver.can.order`.
 
     Attributes:

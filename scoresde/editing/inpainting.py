@@ -78,8 +78,8 @@ def inpaint(
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How often "resampling" takes each step, by default 5.
-        t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
-            from the data, noised.
+        t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
+            entries start from the noised data.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
             is "ancestral" with 50 steps.
 

@@ -46,8 +46,9 @@ def interpolate(
 
     Arguments:
         a: Latents, with shape (B, \*), or the solution of :func:`scoresde.encode`.
-        b: As many others, likewise.
-        shares: Where, 0 being a and 1 being b, with shape (n,); or n, for as many at equal distances.
+        b: As many other latents, or a solution.
+        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or n, for n that are
+            evenly spaced.
         way: "slerp" follows the arc, and is linear in the norm; "linear" the straight line; "normed"
             the straight line, with the norms of the arc.
 
@@ -125,7 +126,8 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
     r"""Returns latents on a way through others, with shape (n, \*), the ends included.
 
     Arguments:
-        latents: The latents to be passed, with shape (K, \*), or the solution of :func:`scoresde.encode`.
+        latents: The latents that it passes through, with shape (K, \*), or the solution of
+            :func:`scoresde.encode`.
         count: The number n of latents on the way, spread evenly over its K - 1 parts.
         way: As in :func:`interpolate`.
 
@@ -200,7 +202,7 @@ def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Soluti
 
     Arguments:
         corners: The latents at the upper left, upper right, lower left and lower right, with shape (4, \*), or
-            the solution of :func:`scoresde.encode`; of which the grid is a solution, row by row.
+            the solution of :func:`scoresde.encode`; for which the result is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
 

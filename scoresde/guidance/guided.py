@@ -15,10 +15,10 @@ from .rule import Guidance
 
 @checked
 class Guided(ScoreModel):
-    r"""Creates the model that a rule makes of some others, which share a process.
+    r"""Creates the model that a rule makes of other models, which share a process.
 
     Arguments:
-        models: The models, of which the first is asked for what is known of the data.
+        models: The models. What is known of the data, such as its moments, is that of the first.
         rule: The rule.
 
     Examples:

@@ -31,7 +31,7 @@ from .trust import trusted_level
 
 
 class Known(NamedTuple):
-    r"""What is known of an estimate.
+    r"""The noise level and the covariance of an estimate.
 
     Arguments:
         level: Its noise level :math:`s`.
@@ -52,7 +52,7 @@ class Pull(Guidance):
     r"""Abstract guidance of one model, whose estimates are moved by a gradient.
 
     Arguments:
-        max_level: The noise level above which estimates are left as they are. By default, what a check of the
+        max_level: The noise level above which estimates are not changed. By default, what a check of the
             model's derivatives finds: see :mod:`scoresde.guidance.trust`.
 
     Examples:

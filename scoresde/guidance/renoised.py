@@ -37,7 +37,8 @@ def plus_plus(
     Arguments:
         model: A score model that also answers without the condition.
         scale: The :math:`\lambda` in [0, 1].
-        times: The grid outside of runs, where the model is asked by hand, from noise to data, with shape (n + 1,).
+        times: The grid outside of runs, where the model is called by hand, from noise to data, with shape
+            (n + 1,).
         condition: The condition, with leading size B or 1.
 
     Raises:

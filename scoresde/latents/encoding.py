@@ -80,7 +80,7 @@ def encode(  # noqa: D417
         t_max: The time of the latents. By default, the last of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3"
-            if there are steps.
+            if `steps` is passed.
 
     Returns:
         The solution, of which `x` holds the latents.

@@ -54,7 +54,7 @@ class NoisePath:
         normals: The normal numbers of each step, with shape (n, B, *).
         times: The times, from noise to data, with shape (n + 1,).
         calls: The network calls, with shape (B,).
-        options: The solver, and its amount of noise.
+        options: The solver and its amount of noise, for :meth:`replay`.
         provenance: What made it.
 
     Examples:
@@ -145,7 +145,7 @@ def encode_noise(
         x: Data, with shape (B, *).
         t_max: The time at which the path starts. By default, the last of the process.
         chain: "forward" noises data step by step; "independent" gives each state noise of its own,
-            which makes the normals larger, and holds more of the data under another condition.
+            which makes the normals larger, and keeps more of the data under another condition.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
             is "ancestral" with 50 steps.
 

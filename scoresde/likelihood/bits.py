@@ -117,9 +117,9 @@ def bits_per_dim(
 
     .. math:: - \frac{\log p(x) + d \log b}{d \log 2} , \qquad b = (high - low) / (levels - 1)
 
-    For uniformly dequantised data (:func:`dequantize`) it bounds from above what the model of
-    integers that integrates the density over each bin would need. What
-    :func:`scoresde.discrete_log_likelihood` returns are probabilities already, and need no levels.
+    For uniformly dequantised data (:func:`dequantize`) it is an upper bound of the code length of the
+    integers under the model that integrates the density over each bin. The result of
+    :func:`scoresde.discrete_log_likelihood` is a probability already, and needs no levels.
 
     Arguments:
         likelihood: The log-density of dequantised data in nats, or the log-probability of integers.
@@ -128,7 +128,8 @@ def bits_per_dim(
         high: The value of the highest level.
 
     Raises:
-        ValueError: If the levels are missing, said twice, or closer than the noise of the density.
+        ValueError: If the levels are missing, passed for a probability, or closer than the noise of the
+            density.
 
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1

@@ -84,18 +84,18 @@ def discrete_log_likelihood(
             lie elsewhere.
         high: The value of the highest level. By default 1.
         dequantization: "uniform" noise in each bin; "truncated_normal", of the noise level at `t_min`,
-            which by default then is a sixth of a bin, so that models of the levels themselves
-            are asked what they were trained on; or a function of data and uniform numbers of its
-            shape that returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,),
-            such as a :class:`scoresde.VariationalNoise`.
+            which then is a sixth of a bin by default, so that models of the levels themselves are
+            evaluated where they were trained; or a function of data and uniform numbers of its shape that
+            returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,), such as a
+            :class:`scoresde.VariationalNoise`.
         draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
-            of a single uniform draw from the slope of the density, at most, and else not known (NaN).
+            of a single uniform draw from the slope of the density, at most, and NaN otherwise.
         importance: Whether to average densities and not their logarithms, which tightens the bound.
-            It needs terms without noise, as exact divergences are.
+            It needs densities without noise, as exact divergences give.
         options: As in :func:`scoresde.log_likelihood`.
 
     Raises:
-        ValueError, TypeError: If data is not on the levels, or something does not fit together.
+        ValueError, TypeError: If data is not on the levels, or an option does not fit.
 
     Examples:
         >>> x = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])

@@ -73,14 +73,14 @@ def log_likelihood(  # noqa: D417
         model: The score model.
         x: Data, with shape (B, *).
         divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" one per
-            probe and node, with fresh probes at each; "fixed" the same probe at all nodes, as was
-            the custom; "hutch++" a third of its probes for the largest directions. "auto" is exact
-            up to 256 dimensions, unless `probes` or `target_stderr` are given, and with a target in 1 or 2.
+            probe and node, with fresh probes at each; "fixed" one probe for all nodes; "hutch++" a third
+            of its probes for the largest directions. "auto" is exact up to 256 dimensions, unless `probes`
+            or `target_stderr` is passed, and with a target in 1 or 2 dimensions.
         probes: The number of probes at each node. By default 1, and 6 for "hutch++".
         nodes: The number of nodes of the sum. By default 46, and 64 for exact divergences.
-        target_stderr: The standard error in nats at which samples get no more probes, after at most 64 times
-            the first. "auto" gives those samples an exact divergence, of no standard error, for which that takes
-            fewer products. A target that is missed is said.
+        target_stderr: The standard error in nats at which a sample gets no more probes; it gets at most 64
+            times the first number. "auto" takes the exact divergence for samples where that needs fewer
+            products. A target that is missed is warned of.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
             density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
             dtype float64.

@@ -27,7 +27,7 @@ class Moments:
         mean: The mean, with the shape of one sample.
         basis: Orthonormal axes as columns, with shape (d, k), or `None` for those of the data.
         variances: The variances along the axes, with shape (k,).
-        rest: The variance in every direction that no axis covers, if there are such.
+        rest: The variance in every direction that no axis covers, if there is one.
 
     Raises:
         ValueError: If the shapes do not fit, a number is not finite, a variance is negative or the basis is

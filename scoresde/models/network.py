@@ -76,7 +76,7 @@ def _check_signal(process: Process, predicts: str) -> None:
 class NetworkScore(ScoreModel):
     r"""Creates the score model of a network.
 
-    What the network predicts has no default, since nothing in it tells:
+    `predicts` has no default, since nothing in a network tells what it predicts:
 
     - "data": the clean data :math:`\mathbb{E}[x_0 \mid x_t]`.
     - "noise": :math:`\mathbb{E}[z \mid x_t]`, with :math:`x_t = \alpha x_0 + \sigma z`.
@@ -94,16 +94,16 @@ class NetworkScore(ScoreModel):
 
     Arguments:
         network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,): a module
-            in the dtype of its weights, a function in that of the state, or else in the one it works in. Times
-            are in float32 at least. What it gets are copies. For the unconditional prediction of
-            classifier-free guidance it is called without the conditions.
+            in the dtype of its weights, a function in that of the state, or else in the first one in which
+            it works. Times are in float32 at least. It receives copies. For the unconditional prediction
+            of classifier-free guidance it is called without the conditions.
         process: The process whose noise it removes.
         predicts: What it predicts.
         conditions: The names of the conditions it takes.
         shape: The shape of one sample, if known.
-        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", 0.5 unless said.
-        data_scale: The root mean square of the data, where `model.moments` does not tell it and `data_std` is
-            another.
+        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", by default 0.5.
+        data_scale: The root mean square of the data, if `model.moments` does not give it and `data_std`
+            differs from it.
 
     Examples:
         >>> silent = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "noise", shape=(2,))

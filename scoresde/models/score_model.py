@@ -60,22 +60,23 @@ OF_STATE: dict[str, dict[str, Door]] = {
 
 
 class ScoreModel(nn.Module, ABC):
-    r"""Abstract score model. A subclass says :meth:`denoise`; the rest is derived.
+    r"""Abstract score model. A subclass defines :meth:`denoise`; the rest is derived.
 
     Attributes:
         process: The process whose noise it removes.
         shape: The shape of one sample, if known.
         conditions: The names of the conditions it takes.
         fingerprint: What identifies it in files, if known.
-        data_std: The constant by which a network of "edm" is preconditioned, 0.5 unless said.
-        data_scale: The root mean square of the data, or `None` where nothing is known of it. Grids, solvers
-            and the prior are held against it.
+        data_std: The constant by which a network of "edm" is preconditioned, 0.5 by default.
+        data_scale: The root mean square of the data, or `None` if it is not known. Grids, solvers and the
+            check of the prior use it.
         finest: The smallest standard deviation of the data in any direction, or `None`.
         moments: The mean and covariance of the data, for the solvers that ask for them.
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
-        differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
+        differentiable: Whether derivatives of its estimates are known. A model guided by gradients has
+            none.
         by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
             dictionaries and lists of them.
 
@@ -284,7 +285,7 @@ with_doors(ScoreModel, OF_STATE)
 
 @checked
 class Given(ScoreModel):
-    r"""Creates the model of which some conditions are bound.
+    r"""Creates the model with some of its conditions bound.
 
     Arguments:
         model: The model.

@@ -31,7 +31,7 @@ class CustomProcess(Process):
         sigma: The function :math:`\sigma(t) > 0`.
         t_min: The first time.
         t_max: The last time.
-        f: The rate :math:`f(t)` of the drift, if it shall be checked against the scales.
+        f: The rate :math:`f(t)` of the drift, if it is to be checked against the scales.
         g: The diffusion :math:`g(t)`, likewise.
 
     Raises:
@@ -110,7 +110,7 @@ class LinearProcess(Process):
     .. math:: \log \alpha_t = \int_0^t f , \qquad
         \sigma_t^2 = \alpha_t^2 \int_0^t g^2 / \alpha^2 ,
 
-    to round-off also where f and g jump, as the :math:`\beta` of a table do.
+    to round-off, even where f and g jump, as a :math:`\beta` from a table does.
 
     Arguments:
         f: The rate :math:`f(t)`.
@@ -218,7 +218,8 @@ class NonlinearProcess(Process):
     r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` of any drift.
 
     It has no scales: what needs them (clean data, noise, log-SNR, semi-linear solvers, encoding, edits,
-    likelihoods and the last denoising, which sampling leaves out) is refused. Its models say `predicts="score"`.
+    likelihoods and the last denoising, which sampling leaves out) is refused. Its models must have
+    `predicts="score"`.
 
     Arguments:
         f: The drift :math:`f(x, t)`, from shapes (B, *) and () or (B, 1, ...) to (B, *).

@@ -56,7 +56,7 @@ class Process(ABC):
         t_min: The first time, of data.
         t_max: The last time, of noise.
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
-        grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
+        grid: The default grid of steps, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
 
     Examples:
         >>> process, x, t = ss.EDM(), torch.ones(1, 2), torch.tensor([2.0])

@@ -153,7 +153,7 @@ class Cosine(Schedule):
 @checked
 @dataclass(frozen=True)
 class Geometric(Schedule):
-    r"""Creates the schedule of which the ratio of noise to signal grows geometrically.
+    r"""Creates the schedule whose ratio of noise to signal grows geometrically.
 
     .. math:: \lambda(t) = - (1 - t) \log \sigma_{min} - t \log \sigma_{max}
 
@@ -196,7 +196,7 @@ class Geometric(Schedule):
 @checked
 @dataclass(frozen=True)
 class Karras(Schedule):
-    r"""Creates the schedule of which time is the ratio of noise to signal, :math:`\lambda = -\log t`.
+    r"""Creates the schedule whose time is the ratio of noise to signal, :math:`\lambda = -\log t`.
 
     Arguments:
         sigma_min: The first time.

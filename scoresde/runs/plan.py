@@ -49,15 +49,15 @@ ENTRIES = {
 
 @dataclass(frozen=True)
 class Plan:
-    r"""A choice of how to sample, with what it rests on.
+    r"""A choice of how to sample, with the measurements behind it.
 
     Arguments:
         options: The options of :func:`scoresde.sample` that it stands for, as plain data.
-        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, where it has
-            no name.
-        scales: What the weights of each step are multiplied with, if they were learned.
+        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid
+            is a named one.
+        scales: The factors of the weights of each step, if they were learned.
         model: The fingerprint of the model that it was measured on.
-        figures: What was measured, with units in the names.
+        figures: The measurements, with units in their names.
 
     Raises:
         ValueError: If the options name no solver, or noise levels do not fall.

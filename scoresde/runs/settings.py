@@ -41,10 +41,11 @@ FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
-    r"""Creates the options of a run, whose meaning stands with their groups.
+    r"""Creates the options of a run, each documented with its group.
 
     They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
-    `Start` and `Ending`. The solver becomes the object, an absent seed is drawn.
+    `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of `None` by one that
+    is drawn.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)

@@ -1,7 +1,7 @@
-r"""Runs that are owned from outside: they ask for network outputs, or show their steps, one at a time.
+r"""Runs that are driven from outside: they ask for network outputs, or show their steps, one at a time.
 
-The run is the ordinary one. It waits in a thread of its own while its owner has the word, so any verb, solver and
-guidance can be owned, results are the same to the last bit, and runs that nobody owns pay nothing.
+The run is the ordinary one, and waits in a thread of its own while its owner works. So any verb, solver
+and guidance can be driven, results are the same to the last bit, and other runs pay nothing.
 """
 
 import contextvars
@@ -89,7 +89,7 @@ class _Suspended(Generic[R]):
 
 
 class Question(NamedTuple):
-    r"""What a run wants to know of its network.
+    r"""The network input whose output a run asks for.
 
     Arguments:
         x: The noisy data, with shape (B, \*).
@@ -104,10 +104,11 @@ class Question(NamedTuple):
 
 @checked
 class Stepwise(Generic[R]):
-    r"""Creates a run that is asked for its next network input, and told the output, until it is done.
+    r"""Creates a run that asks for network outputs, one at a time: `question` is the next input of the network.
 
     Arguments:
-        verb: A function of a model that makes the run, such as the one above. It may wrap the model in a guidance.
+        verb: A function of a model that makes the run, as in the example. It may wrap the model in a
+            guidance.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
         options: The other arguments of :class:`scoresde.NetworkScore`, such as `shape` and `conditions`.
@@ -117,7 +118,7 @@ class Stepwise(Generic[R]):
         result: What the verb returned, at the end.
 
     Raises:
-        ValueError, TypeError, SolverError: As the verb does, when the run is told what leads to it.
+        ValueError, TypeError, SolverError: As the verb does, at the call of :meth:`tell` that leads to it.
 
     Examples:
         >>> run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
@@ -140,7 +141,7 @@ class Stepwise(Generic[R]):
         self.question: Question | None = self._run.send(None)
 
     def tell(self, output: Tensor) -> Question | None:
-        r"""Tells the output of the network for the current question, and returns the next."""
+        r"""Passes the output of the network for the current question, and returns the next question."""
 
         if self.question is None:
             raise ValueError(
@@ -169,10 +170,10 @@ class Stepwise(Generic[R]):
 
 @checked
 class StepByStep(Iterator[Event]):
-    r"""Creates an iterator over the steps of a run, which goes on when the next one is asked for.
+    r"""Creates an iterator over the steps of a run, which takes a step when the next event is asked for.
 
     Arguments:
-        verb: A function of a callback that makes the run, such as the one above.
+        verb: A function of a callback that makes the run, as in the example.
 
     Attributes:
         solution: What the verb returned, at the end.

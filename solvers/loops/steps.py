@@ -16,8 +16,8 @@ from ..solver import Solver
 class Steps(Iterator[Event]):
     r"""Creates the steps of a run, which takes one whenever it is asked for the next.
 
-    Between them nothing of the run is in force: neither its way with gradients, nor its count of calls. The
-    solution is also what `yield from` returns.
+    Between steps neither the gradient mode of the run nor its counter of calls is active. The solution is
+    also what `yield from` returns.
 
     Arguments:
         solver: The solver.

@@ -88,7 +88,9 @@ def test_solvers_of_ones_own_are_compared(tmp_path: Path) -> None:
     right = ss.sample(MODEL, 8, solver="heun", steps=10, grid="rho", clock="log_snr", seed=5).x
     assert torch.equal(found, right)
     for save in (own.save, own.best(budget=21).save):
-        with pytest.raises(ValueError, match="differs from the solver of that name in the catalogue"):
+        with pytest.raises(
+            ValueError, match="differs from the solver of that name in the catalogue"
+        ):
             save(tmp_path / "file.json")
 
 
