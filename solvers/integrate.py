@@ -125,7 +125,7 @@ def steps(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Steps:
-    r"""Integrates a problem one step at a time, whenever it is asked for the next.
+    r"""Integrates a problem one step at a time, as it is iterated over.
 
     It yields an :class:`Event` after each accepted step. At the end its `solution` is that of :func:`solve`, to
     the last bit; :meth:`Steps.stop` ends it before.
@@ -175,7 +175,7 @@ def _begin(
     max_step: float | None,
     first_step: float | None,
 ) -> Steps:
-    r"""Returns the run of :func:`solve`, of which no step is taken yet, after all checks."""
+    r"""Returns the run of :func:`solve`, before its first step and after all checks."""
 
     x = check_start(x)
     times = check_times(times, len(x))

@@ -53,8 +53,8 @@ def interpolate(
             the straight line, with the norms of the arc.
 
     Returns:
-        The latents; of solutions, one whose n B rows :func:`scoresde.decode` takes as it would take
-        theirs: first all rows at the first share. Conditions are to be given for as many.
+        The latents; of two solutions, a solution of n B rows for :func:`scoresde.decode`, first all rows
+        at the first share. Pass conditions for as many rows.
 
     Raises:
         ValueError: If two latents are opposite, or one is zero, so that there is no arc between them.

@@ -99,7 +99,7 @@ def edit(
     r"""Edits data: up to a noise level, and down again under another model. All steps are below that level.
 
     - "encode" (DDIB): up by the source's flow, down by the target's. What both agree on stays.
-    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not asked.
+    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not called.
     - "noise_path": the noise by which the source would make the data, given to the target.
     - "flow" (FlowEdit): the difference of both flows, averaged over `averages=` draws of noise; nothing is
       inverted.

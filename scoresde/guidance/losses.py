@@ -39,9 +39,9 @@ def classifier(
     Arguments:
         model: The model.
         log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
-            shape (B,), that returns the log-probabilities of what is asked for, with shape (B,).
+            shape (B,), that returns the log-probabilities of the condition, with shape (B,).
         scale: The scale :math:`w`, or a function from noise levels to scales of the same shape.
-        data: What is asked for, such as labels, each with leading size B or 1.
+        data: The condition, such as labels, each with leading size B or 1.
 
     References:
         | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4

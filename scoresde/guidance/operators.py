@@ -26,7 +26,7 @@ Product = Callable[[Tensor], Tensor]
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:
-    r"""Returns several measurements as one, of which the noise has a standard deviation of 1: pass `noise=1`.
+    r"""Returns several measurements as one, whose noise has a standard deviation of 1: pass `noise=1`.
 
     Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
 
@@ -71,7 +71,7 @@ class Measurable:
 
     Arguments:
         operator: The function A, each row by itself.
-        data: What it takes beside data.
+        data: Its arguments beside data.
         affine: Whether it must be linear, up to a constant.
     """
 
@@ -175,7 +175,7 @@ class Measurement(NamedTuple):
     Arguments:
         operator: The function A.
         y: The measurements, with leading size B or 1.
-        data: What else the operator takes, each with leading size B or 1.
+        data: Further arguments of the operator, each with leading size B or 1.
     """
 
     operator: Measurable

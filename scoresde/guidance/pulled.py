@@ -79,7 +79,7 @@ class Pull(Guidance):
 
         Arguments:
             D: The denoised data, with shape (B, \*).
-            known: What is known of it.
+            known: Its noise level and covariance.
         """
 
     def check(self, models: Sequence[ScoreModel]) -> None:

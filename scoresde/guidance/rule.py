@@ -40,10 +40,10 @@ class Guidance(ABC):
 
     @abstractmethod
     def bind(self, asked: Asked) -> Sequence[StateField]:
-        r"""Returns what is asked for, at each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
+        r"""Returns a function of the state for each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
 
     def check(self, models: Sequence[ScoreModel]) -> None:
-        r"""Refuses models that it cannot guide, and a rule that holds what it does not say."""
+        r"""Refuses models that it cannot guide, and a rule with attributes other than its fields."""
 
         known = {f.name for f in fields(self)}
         kept = [n for n in dir(type(self)) if isinstance(getattr(type(self), n), cached_property)]

@@ -83,7 +83,7 @@ def encode(  # noqa: D417
             if `steps` is passed.
 
     Returns:
-        The solution, of which `x` holds the latents.
+        The solution, whose `x` holds the latents.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit, such as a stochastic solver.
@@ -135,7 +135,7 @@ def encode(  # noqa: D417
 
 
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
-    r"""Refuses a model that is random, or whose rows are not its own where they are asked apart.
+    r"""Refuses a model that is random, or whose rows depend on one another.
 
     Arguments:
         model: The model, with its conditions bound.

@@ -124,7 +124,7 @@ def load_latents(file: str | Path) -> Solution:
 
 
 def _check_sizes(file: Path) -> None:
-    r"""Refuses arrays that say they are larger than what the file holds, before memory is taken."""
+    r"""Refuses arrays whose declared size is larger than the file, before memory is taken."""
 
     there = file.stat().st_size
     with zipfile.ZipFile(file) as archive:

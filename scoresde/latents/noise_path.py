@@ -55,7 +55,7 @@ class NoisePath:
         times: The times, from noise to data, with shape (n + 1,).
         calls: The network calls, with shape (B,).
         options: The solver and its amount of noise, for :meth:`replay`.
-        provenance: What made it.
+        provenance: How it was made.
 
     Examples:
         >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)

@@ -25,16 +25,16 @@ SCORES, Z = ("radius", "neighbours", "pairs"), " (z-score)"
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    r"""What is known of all entries of all latents together, in units of the prior.
+    r"""Statistics of all entries of all latents together, in units of the prior.
 
     This is what few dimensions need, where a single latent has too few entries to tell anything.
 
     Arguments:
         samples: The number B of latents.
         entries: The number d of entries of each.
-        mean: The mean of all B d entries, of which the standard error is :math:`1 / \sqrt{B d}`.
-        std: Their standard deviation, of which it is :math:`1 / \sqrt{2 B d}`.
-        kurtosis: Their excess kurtosis, of which it is about :math:`\sqrt{24 / (B d)}`.
+        mean: The mean of all B d entries, whose standard error is :math:`1 / \sqrt{B d}`.
+        std: Their standard deviation, whose standard error is :math:`1 / \sqrt{2 B d}`.
+        kurtosis: Their excess kurtosis, whose standard error is about :math:`\sqrt{24 / (B d)}`.
         normality: The p-value of Kolmogorov's and Smirnov's test of all of them.
         means: The mean of each entry over the batch, with the shape of one latent.
         stds: The standard deviation of each entry over the batch, likewise; NaN of a single latent.

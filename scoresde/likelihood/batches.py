@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         settings: The options.
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
-        first: The place of the first of them among all that were asked for.
+        first: The place of the first of them among all samples.
     """
 
     model: ScoreModel
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class Asked(NamedTuple):
-    r"""What a density was asked of.
+    r"""The model, data and settings of a density.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -113,7 +113,7 @@ def ask(
 ) -> Asked:
     r"""Returns what was asked, refused if something does not fit.
 
-    States are in float64 unless the user says otherwise; networks compute in their own dtype.
+    States are in float64 unless the user passes `dtype`; networks compute in their own dtype.
     """
 
     x = as_state("x", x)
@@ -149,7 +149,7 @@ def rows_at_once(settings: Settings, x: Tensor) -> int:
 
 
 def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Returns options that say their seed, drawn if it is to be, so that several runs share it."""
+    r"""Returns options with a definite seed, drawn for `None`, so that several runs share it."""
 
     seed = options.get("seed", 0)
     return {**options, "seed": secrets.randbits(31) if seed is None else seed}

@@ -44,7 +44,7 @@ ENTRIES, LINES = 64, 8  # so many numbers are compared if so many lines give the
 
 
 class Seen(NamedTuple):
-    r"""What lines tell.
+    r"""The values and derivatives along some lines.
 
     Arguments:
         values: What the network returns at the five places of each line, with shape (5, n).
@@ -83,8 +83,8 @@ def check_derivative(
         model: The model, with its conditions bound.
         x: A state, which gives shape, dtype and device.
         mode: "forward", as for divergences, or "reverse", as for gradients.
-        use: What needs the derivative, in words.
-        rows: How many rows may be asked at once. By default, all.
+        use: The name of what needs the derivative, for messages.
+        rows: How many rows may be computed at once. By default, all.
 
     Raises:
         ValueError: If they differ by more than rounding and kinks explain.
@@ -116,7 +116,7 @@ def check_derivative(
 
 
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:
-    r"""What some lines tell, from the number of the first of them on."""
+    r"""The values and derivatives along some lines, from the number of the first of them on."""
 
     t, scale = where_noise_is_data(model, x)
     count = min(LINES, -(-ENTRIES // x.numel()))
@@ -154,7 +154,7 @@ def where_noise_is_data(
 
     Arguments:
         model: The model.
-        x: States, of which there is a time each.
+        x: States, each with a time of its own.
         level: Another noise level.
     """
 

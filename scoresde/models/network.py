@@ -259,7 +259,7 @@ class NetworkScore(ScoreModel):
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
     ) -> tuple[Tensor, Kind]:
-        r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
+        r"""Calls the network in the other dtypes it may be meant for, or raises what is wrong."""
 
         plain = {name: value for name, value in condition.items() if isinstance(value, Tensor)}
         asked = Asked(self.network, self.conditions, x, plain, self._seen.rows)

@@ -1,4 +1,4 @@
-r"""What is known of the size of data, and whether noise begins above it and ends below.
+r"""The scale of the data, and checks that noise begins above it and ends below.
 
 A process takes data of standard deviation l along some direction, from its prior of noise level s and back,
 to :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior has no data in it. The last denoising at the level s
@@ -22,7 +22,7 @@ UNLIKE = 0.2  # the share by which scores differ that belong to other laws
 
 
 def scale_of(model: ScoreModel) -> float:
-    r"""Returns the root mean square of the data, or what is taken for it where nothing was said."""
+    r"""Returns the root mean square of the data, or the value that is assumed if it is not known."""
 
     return UNSAID if model.data_scale is None else model.data_scale
 
@@ -37,7 +37,7 @@ def smoothness_of(model: ScoreModel) -> float:
 
 
 def ask_scale(model: ScoreModel, what: str) -> None:
-    r"""Warns that something rests on the scale of the data, where nothing was said of it."""
+    r"""Warns that something depends on the scale of the data, if that is not known."""
 
     if model.data_scale is None:
         warn(
@@ -87,7 +87,8 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
 def check_marginal(model: ScoreModel, z: Tensor) -> None:
     r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
 
-    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is asked once, and the call is not counted.
+    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is called once, and the call is not
+    counted.
 
     Arguments:
         model: The score model.

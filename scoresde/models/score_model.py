@@ -66,7 +66,7 @@ class ScoreModel(nn.Module, ABC):
         process: The process whose noise it removes.
         shape: The shape of one sample, if known.
         conditions: The names of the conditions it takes.
-        fingerprint: What identifies it in files, if known.
+        fingerprint: The name by which files identify it, if known.
         data_std: The constant by which a network of "edm" is preconditioned, 0.5 by default.
         data_scale: The root mean square of the data, or `None` if it is not known. Grids, solvers and the
             check of the prior use it.
@@ -162,7 +162,7 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def parts(self) -> "dict[str, ScoreModel]":
-        r"""What a guided model is made of, by name, for pictures. Others have none."""
+        r"""The parts of a guided model by name, for pictures. Other models have none."""
 
         return {}
 
@@ -224,7 +224,7 @@ class ScoreModel(nn.Module, ABC):
         return [bind(*column) for column in zip(*columns, strict=True)]
 
     def resemble(self, model: "ScoreModel") -> None:
-        r"""Takes over what a wrapped model says of itself."""
+        r"""Takes over the attributes of a wrapped model."""
 
         self.process, self.shape = model.process, model.shape
         for name in ("data_std", "data_scale", "finest"):
@@ -346,7 +346,7 @@ def _bound(model: ScoreModel, bound: Mapping[str, Bound]) -> ScoreModel:
 
 
 def _said(model: ScoreModel, name: str) -> float | None:
-    r"""What was said of a model's data, by an attribute or by its class."""
+    r"""What is known of a model's data, by an attribute or by its class."""
 
     by_class = getattr(type(model), name)
     said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class

@@ -23,7 +23,7 @@ CURE = (
 
 
 def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
-    r"""Refuses a model of which two calls with the same input differ.
+    r"""Refuses a model for which two calls with the same input differ.
 
     Arguments are those of :func:`warn_of_randomness`.
 
@@ -37,15 +37,15 @@ def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None
 
 
 def warn_of_randomness(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
-    r"""Warns of a model of which two calls with the same input differ.
+    r"""Warns of a model for which two calls with the same input differ.
 
     It takes two network calls, which are not counted, until a model with these conditions is found to be steady.
 
     Arguments:
         model: The model, with its conditions bound.
         x: A state, which gives shape, dtype and device.
-        use: What goes wrong, in words.
-        rows: How many rows may be asked at once. By default, all.
+        use: The consequence, for messages.
+        rows: How many rows may be computed at once. By default, all.
     """
 
     share = _difference(model, x, rows)

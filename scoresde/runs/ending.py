@@ -67,7 +67,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:
-    r"""The solution of which some samples have failed.
+    r"""The solution, some samples of which have failed.
 
     Raises:
         SolverError: If the run is not content with a part.

@@ -69,7 +69,7 @@ SCALED = ("tan", "asinh", "logistic")  # which bend at the scale of the data
 def model_grid(
     model: ScoreModel, name: str, start: float, stop: float, steps: int, *, whole: bool = False
 ) -> Tensor:
-    r"""Returns the times of :func:`grid_times` for a model, with a warning where it rests on what was not said.
+    r"""Returns the times of :func:`grid_times` for a model, and warns if they depend on an unknown scale.
 
     Arguments:
         model: The score model.
@@ -111,7 +111,7 @@ def highest(process: Process, scale: float, top: float) -> float:
 
 
 def default_grid(model: ScoreModel) -> str:
-    r"""Returns the grid of steps where none is said: that of the process, or "logistic" where levels are cut."""
+    r"""Returns the grid of steps if none is named: that of the process, or "logistic" where levels are cut."""
 
     process = model.process
     if not process.has_scales:

@@ -167,7 +167,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        r"""What tells the plan from others in tables."""
+        r"""The name of the plan in tables."""
 
         content = json.dumps([self.plain, self.noise_levels, self.scales])
         return f"{self.plain['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
@@ -206,11 +206,11 @@ def _shown(value: object) -> str:
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Returns keywords of which `plan` is replaced by the options it stands for.
+    r"""Returns keywords whose `plan` is replaced by the options it stands for.
 
     Raises:
         TypeError: If it is neither a plan nor the name of a file.
-        ValueError: If an option that it stands for is said beside it.
+        ValueError: If an option that it sets is passed beside it.
     """
 
     keywords = dict(keywords)
@@ -303,7 +303,7 @@ def describe_setup(
 
 
 def describe_conditions(model: ScoreModel) -> dict[str, str]:
-    r"""Returns the conditions that are bound to a model: one value as it is, more by what tells them apart."""
+    r"""Returns the conditions that are bound to a model: one value itself, several by a digest."""
 
     known: dict[str, str] = {}
     for module in model.modules():

@@ -1,8 +1,8 @@
-r"""What the default seed has drawn in this process, to say where it draws the same again.
+r"""What the default seed has drawn in this process, to warn where it draws the same again.
 
 It is the one thing that outlives a run, and changes no result: the seed is the same in every call, so
 that results can be had again, and a loop would draw copies, and a second way over the same times noise that
-is not independent of the first, without a word. Calls that say their seed are not looked at.
+is not independent of the first, without a word. Calls that pass a seed are not checked.
 """
 
 import threading
@@ -43,7 +43,7 @@ class _Pass(NamedTuple):
 
 
 def says_seed(options: Mapping[str, Any]) -> bool:
-    r"""Returns whether the user said a seed."""
+    r"""Returns whether the user passed a seed."""
 
     return "seed" in options or options.get("seeds") is not None
 
@@ -60,7 +60,7 @@ def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str
     Arguments:
         verb: The name of the verb.
         model: The model, or models.
-        given: What else it was given: a shape, or data.
+        given: Its other argument: a shape, or data.
         options: The options.
     """
 
@@ -85,7 +85,7 @@ def warn_of_second_pass(
 
     Arguments:
         z: Where it started, with shape (B, *).
-        solution: What it came to.
+        solution: Its solution.
         settings: Its options.
         drawn: Whether its start was drawn, and not given, so that nothing can depend on earlier noise.
     """

@@ -43,7 +43,7 @@ class Run:
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
-        r"""Returns the run from one time to another, unless the options say other times."""
+        r"""Returns the run from one time to another, unless the options have other times."""
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
@@ -73,7 +73,7 @@ class Run:
 
     @cached_property
     def reverse(self) -> Reverse:
-        r"""The reverse process in the form that the solver wants."""
+        r"""The reverse process in the form that the solver needs."""
 
         solver, convention, noise = self.solver, self.settings.eta_convention, None
         if solver.solves is SemiLinear:
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        r"""What made the solution, as plain data."""
+        r"""How the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
         times = None if settings.times is None else settings.times.tolist()
@@ -116,7 +116,7 @@ class Run:
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
-    r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
+    r"""Returns the times of a run from `start` to `stop`, unless the settings have others."""
 
     process, up = model.process, start < stop
     start, stop = (

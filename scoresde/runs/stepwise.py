@@ -33,7 +33,7 @@ class _Message(NamedTuple):
 
 
 class _Suspended(Generic[R]):
-    r"""A function that waits in a thread whenever it says something, until it is answered."""
+    r"""A function that waits in a thread whenever it sends a value, until it is answered."""
 
     def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
         said: SimpleQueue[_Message] = SimpleQueue()
@@ -62,7 +62,7 @@ class _Suspended(Generic[R]):
         self.done = False
 
     def send(self, answer: Any) -> Any:
-        r"""Answers what was said last, and returns what is said next, or `None` at the end."""
+        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None
@@ -115,7 +115,7 @@ class Stepwise(Generic[R]):
 
     Attributes:
         question: The next network input, or `None` at the end.
-        result: What the verb returned, at the end.
+        result: The result of the verb, at the end.
 
     Raises:
         ValueError, TypeError, SolverError: As the verb does, at the call of :meth:`tell` that leads to it.
@@ -153,7 +153,7 @@ class Stepwise(Generic[R]):
 
     @property
     def result(self) -> R:
-        r"""What the verb returned."""
+        r"""The result of the verb."""
 
         if not self._run.done or self._run.result is None:
             raise ValueError(
@@ -176,7 +176,7 @@ class StepByStep(Iterator[Event]):
         verb: A function of a callback that makes the run, as in the example.
 
     Attributes:
-        solution: What the verb returned, at the end.
+        solution: The solution of the verb, at the end.
 
     Examples:
         >>> steps = ss.StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
@@ -203,7 +203,7 @@ class StepByStep(Iterator[Event]):
 
     @property
     def solution(self) -> Solution:
-        r"""What the verb returned, once the run has ended."""
+        r"""The solution of the verb, once the run has ended."""
 
         if self._stopped:
             while not self._run.done:

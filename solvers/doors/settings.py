@@ -1,4 +1,4 @@
-r"""Names with settings, as in "recurrent:repeats=3": one form for all that is said by name."""
+r"""Names with settings, as in "recurrent:repeats=3": one form for everything that has a name and settings."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ class Setting(NamedTuple):
     r"""One setting behind a name.
 
     Arguments:
-        key: What is set.
+        key: The name of the setting.
         text: To what, or `None` if there is no "=".
     """
 
