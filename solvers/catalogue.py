@@ -198,7 +198,7 @@ def available() -> tuple[str, ...]:
 
 @checked
 def get(solver: str | Solver) -> Solver:
-    r"""Returns the solver of a name; a solver is returned as it is.
+    r"""Returns the solver of a name; a solver is returned unchanged.
 
     A name may be followed by settings, as in "dpmpp_3m:lower_order_final=True".
 

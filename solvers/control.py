@@ -1,4 +1,4 @@
-r"""What a run is asked for beside its problem and grid, and what it tells of its steps."""
+r"""The options of a run beside its problem and grid, and the events of its steps."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Control:
     r"""The options of a run, beside its problem and grid.
 
     Arguments:
-        controller: What chooses the steps. By default, the grid does.
+        controller: The controller that chooses the steps. By default, they are those of the grid.
         noise: The Brownian motion of a stochastic method.
         path: Whether to keep the states at all times of the grid.
         callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
@@ -57,9 +57,9 @@ class Control:
         on_failure: Whether a failure raises, or ends the samples concerned.
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
         parameters: The tensors for which an adjoint gives gradients, beside the start.
-        companion: What a reversible method carried at the end of the run that is to be undone.
+        companion: The companion at the end of the run of a reversible method that is to be undone.
         seam: A function of the number of steps done and the state, applied between two steps on a grid.
-        counter: What counts the network calls of the run.
+        counter: The counter of the network calls of the run.
 
     Examples:
         >>> control = solvers.Control(max_calls=10)

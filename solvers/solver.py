@@ -47,12 +47,12 @@ class Step(NamedTuple):
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
-    It says what it can do, plans the coefficients of its steps, and takes one of them when a loop
-    asks for it. What its plans and memories hold is up to it. Its abilities are attributes, too:
-    `solver.order` is `solver.can.order`.
+    It says what it can do, plans the coefficients of its steps, and takes a step when a loop asks for it.
+    What its plans and memories hold is up to it. Its abilities are attributes, too: `solver.order` is
+    `solver.can.order`.
 
     Attributes:
-        name: What users call it.
+        name: The name of the solver.
 
     Examples:
         >>> solver = solvers.get("dpm_2")

@@ -134,7 +134,7 @@ class Bench:
         return {} if exact is None else self.distances_of(exact.x)
 
     def row(self, cell: Cell) -> Row:
-        r"""Measures a cell; what fails is said in its row."""
+        r"""Measures a cell; a failure is kept as the status of its row."""
 
         empty = Row(cell.solver, cell.grid, cell.budget, _plain(cell.options), cell.stochastic)
         if cell.refusal:

@@ -59,7 +59,7 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
 
 
 def default_grids(model: ScoreModel) -> tuple[str, ...]:
-    r"""Returns the grid to measure on where none is said."""
+    r"""Returns the grid to measure on if none is named."""
 
     return (default_grid(model),)
 

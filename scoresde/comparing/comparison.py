@@ -1,4 +1,4 @@
-r"""What came out of a comparison: tables, a report, and its file."""
+r"""The result of a comparison: tables, a report, and its file."""
 
 import dataclasses
 from dataclasses import dataclass

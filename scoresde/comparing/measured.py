@@ -29,7 +29,7 @@ class Measured:
         references: How the exact samples were made, and how far a looser run was from them.
         floors: The distances of data from data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
-        rows: What was measured.
+        rows: The measurements.
     """
 
     setup: dict[str, Any]
@@ -71,9 +71,9 @@ class Measured:
             error: The largest median error of samples. Errors that the reference cannot resolve count
                 as its own.
             distance: The largest distance to the data.
-            metric: What is to be small within the budget: "error", or a distance. By default, "error",
-                unless distances alone were measured. With `distance=`, which of them is meant; it may be
-                left out if there is one.
+            metric: The metric to minimise within the budget: "error", or a distance. By default, "error",
+                unless distances alone were measured. With `distance=`, the distance that it bounds; it may
+                be left out if there is one.
 
         Raises:
             ValueError: If not exactly one of the three is given, the metric was not measured, or nothing

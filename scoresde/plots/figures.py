@@ -47,7 +47,7 @@ def titled(name: str, groups: object) -> Mapping[str, Any]:
 
 @checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
-    r"""Refuses a file whose ending is that of no picture, nor of others.
+    r"""Raises a `ValueError` for a file whose ending is neither that of a picture nor one of `others`.
 
     Examples:
         >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))

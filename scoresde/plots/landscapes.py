@@ -36,10 +36,10 @@ def geometry(
 ) -> Plane:
     r"""Draws a step, or the whole way, of a sample: noisy points, estimates, their difference, what guidance adds.
 
-    Data of two dimensions is drawn as it is, with its noisy density behind. Other data is drawn in the plane that
-    is spanned by the way to the estimate and what guidance adds, or that shows most of the way; distances are true
-    to scale, and the legend says which share of each arrow's squared length is hidden. An animation of many
-    dimensions takes another plane, and another scale, for each step.
+    Data of two dimensions is drawn in its own plane, with its noisy density behind. Other data is drawn in
+    the plane that is spanned by the way to the estimate and what guidance adds, or that shows most of the
+    way; distances are true to scale, and the legend says which share of each arrow's squared length is
+    hidden. An animation of many dimensions takes another plane, and another scale, for each step.
 
     Arguments:
         file: The file to write: a picture, or for the way step by step a .gif, or an .html with a slider.

@@ -32,7 +32,7 @@ class CustomProcess(Process):
         t_min: The first time.
         t_max: The last time.
         f: The rate :math:`f(t)` of the drift, if it is to be checked against the scales.
-        g: The diffusion :math:`g(t)`, likewise.
+        g: The diffusion :math:`g(t)`, if it is to be checked.
 
     Raises:
         ValueError: If the log-SNR does not decrease, `f` or `g` are not those of the scales, or the scales

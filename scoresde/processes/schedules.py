@@ -26,8 +26,8 @@ class Schedule(ABC):
 
     Attributes:
         domain: The times between which it is meant to be used.
-        said: The least and the largest noise level where the user named them, else `None`. Sampling goes
-            to the least, and grids begin at the largest.
+        said: The least and the largest noise level if the user named them, else `None`. Sampling goes to
+            the least, and grids begin at the largest.
 
     Examples:
         >>> schedule = ss.VP().schedule
