@@ -156,5 +156,5 @@ def damaged(file: str | Path, noun: str) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         words = str(error).removesuffix(".")
         raise ValueError(
-            f"{file} is no {noun}, or was damaged or edited: {words}; make it anew."
+            f"{file} is not a {noun}, or was damaged or edited: {words}; make it again."
         ) from None

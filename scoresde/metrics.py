@@ -95,8 +95,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
 def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
 
-    It is the accuracy of a forest of random trees, cross-validated, less 1/2: so 0 is chance, and
-    1/2 is that every sample is told.
+    It is the accuracy of a forest of random trees, cross-validated, less 1/2: so 0 is chance, and 1/2
+    means that every sample is told from data.
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -205,7 +205,7 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
         features: The network.
 
     Raises:
-        ValueError: If there is none of this name, or it wants a network.
+        ValueError: If there is no distance of this name, or it needs a network.
 
     Examples:
         >>> from scoresde import metrics
@@ -228,14 +228,14 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
     r"""Returns a distance and its standard error, as far as samples make it uncertain.
 
-    Unless the distance says its own, the samples leave in ten parts, one at a time (the jackknife). They
-    are not drawn again with replacement, since a distance without bias takes two copies of a sample for
-    a lack of variety.
+    Unless the distance returns its own, each tenth of the samples is left out in turn (the jackknife).
+    They are not drawn again with replacement, since a distance without bias takes two copies of a sample
+    for a lack of variety.
 
     Arguments:
         distance: The distance.
         x: Samples, with shape (N, *).
-        y: Data, with shape (M, *), taken as it is.
+        y: Data, with shape (M, *), taken as exact.
 
     References:
         | The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapter 3
@@ -280,7 +280,7 @@ def floor(
     r"""Returns the mean and standard deviation of the distance of data from itself.
 
     Arguments:
-        data: Data, with shape (N, *), of which disjoint parts are compared.
+        data: Data, with shape (N, *), whose disjoint parts are compared.
         size: The number of samples in a part, at most N / 2.
         distance: The distance.
         repeats: The number of random splits.

@@ -174,8 +174,8 @@ def decode(  # noqa: D417
 
     Arguments:
         model: The score model.
-        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose
-            solver, grid and companion are then used backwards where no other is said.
+        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver,
+            grid and companion are then used backwards unless others are passed.
         t_max: The time of the latents. By default, the last of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.sample`.
 
@@ -198,7 +198,7 @@ def decode(  # noqa: D417
         known, end = z.provenance.get("conditions", []), _end(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
-                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave it out."
+                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave t_max= out."
             )
         options, defaults, companion = _as_encoded(model, z, options)
         t_max, z = end, z.x
@@ -208,8 +208,8 @@ def decode(  # noqa: D417
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
         raise ValueError(
-            f"the latents were encoded with {missing} which decoding lacks; pass it, or decode "
-            "the tensor z.x if that is meant."
+            f"the latents were encoded with {missing}, which is not passed here; pass it, or decode the "
+            "tensor z.x if that is intended."
         )
     start = model.process.t_max if t_max is None else t_max
     if settings.times is not None and t_max is not None:
@@ -241,8 +241,8 @@ def _as_encoded(
         return options, defaults, z.companion
     if z.companion is not None:
         warn(
-            f"{other[0]}= leaves out the companion of these latents, which belongs to their own grid and solver: "
-            "the way back is no longer exact."
+            f"with {other[0]}=, the companion of these latents is ignored, since it belongs to their own "
+            "grid and solver: decoding is no longer exact."
         )
     if "solver" in other:
         return options, {}, None
@@ -261,7 +261,8 @@ def _warn_of_another(model: ScoreModel, z: Solution) -> None:
     known, here = str(z.provenance.get("model", "")), model.fingerprint or ""
     if HASH.match(known) and HASH.match(here) and known != here:
         warn(
-            f"these latents are of the model {known}, and this one is {here}: the way back is that of an edit."
+            f"these latents were made with the model {known}, but this model is {here}: the result is an "
+            "edit, not the data that was encoded."
         )
 
 
@@ -339,20 +340,21 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
     if not z.ok:
         bad = [i for i, status in enumerate(z.status) if status != "ok"]
         raise ValueError(
-            f"the latents of samples {bad[:8]} never reached their end: z.status says why; decode "
-            "the others, by z.rows(...) and their conditions."
+            f"the latents of samples {bad[:8]} did not reach t_max (z.status tells why); to decode the "
+            "others, pass z.rows(...) and the conditions of these rows."
         )
     made = z.provenance
     process, known = describe_process(model), made.get("process", "")
     if re.sub(r" at 0x[0-9a-f]+", "", known) != process:
         raise ValueError(
-            f"the latents are of the process {known}, but the model's is {process}; load its own model."
+            f"the latents were made under the process {known}, but the model's process is {process}; pass "
+            "the model that made them."
         )
     name, other = (model.fingerprint or "").split()[:1], str(made.get("model", "")).split()[:1]
     if name and all(HASH.fullmatch(word) for word in (*name, *other)) and name != other:
         raise ValueError(
-            f"the latents are of the model {other[0]}, but this one is {name[0]}; to translate between "
-            "models that share a prior, decode the tensor z.x."
+            f"the latents were made with the model {other[0]}, but this model is {name[0]}; to translate "
+            "between models that share a prior, pass the tensor z.x."
         )
     if z.companion is not None and "environment" in made:
         warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
@@ -364,7 +366,8 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
     made = solution.provenance
     if not isinstance(solution.solver, Solver):
         raise ValueError(
-            f"this solution, of {made.get('solver', 'no solver')}, cannot be run backwards: pass the tensor z.x."
+            f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
+            "tensor z.x."
         )
     options: dict[str, Any] = {
         "solver": solution.solver.undone_by,

@@ -14,7 +14,7 @@ Instability = Literal["", "as the clock falls", "over long spans", "in stiff clo
 class Abilities:
     r"""Creates what a solver can do.
 
-    A solver that is made of another says what differs, as in `replace(inner.can, takes_eta=False)`.
+    A solver that is made of another states what differs, as in `replace(inner.can, takes_eta=False)`.
 
     Arguments:
         solves: The kind of problem it takes: ODE, SDE or SemiLinear.
@@ -22,19 +22,20 @@ class Abilities:
             for additive noise.
         calls_per_step: The evaluations of the drift in a step; :meth:`solvers.Solver.calls` knows of the start.
         cap: The highest order that its first or last steps leave it on an even grid.
-        one_step: Whether a step knows nothing of those before it, so that a run in parts is one in one piece.
+        one_step: Whether a step does not depend on those before it, so that a run in parts equals a run in
+            one piece.
         unstable: Where its own errors grow from step to step, in words; empty if they do not.
         stochastic: Whether it adds noise.
         one_normal: Whether one normal number per entry and step is all the noise it takes.
         takes_eta: Whether the amount of noise is that of the problem.
         own_noise: Whether it adds noise where the equation has none, and so follows no path of it.
-        profile: How the noise that it wants depends on the noise level.
+        profile: How the noise that it needs depends on the noise level.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
         even: Whether it needs steps of equal size.
         stepwise: Whether a run can be iterated over, step by step.
         adjoint: Whether it can integrate its adjoint equation.
-        form: The linear part that it wants of a semi-linear problem.
+        form: The linear part that it needs of a semi-linear problem.
         reversible: Whether its runs end with a companion, from which they can be undone.
         exact: Whether that holds to the last bit.
         block: How many rows it integrates at once, always as many; 0 if that does not matter.

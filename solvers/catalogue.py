@@ -198,7 +198,7 @@ def available() -> tuple[str, ...]:
 
 @checked
 def get(solver: str | Solver) -> Solver:
-    r"""Returns the solver of a name; a solver is returned as it is.
+    r"""Returns the solver of a name; a solver is returned unchanged.
 
     A name may be followed by settings, as in "dpmpp_3m:lower_order_final=True".
 
@@ -222,7 +222,7 @@ def get(solver: str | Solver) -> Solver:
         return _changed(get(name), settings)
     name = _spelled(name)
     if name in REFUSED:
-        raise ValueError(f"solver {name!r} cannot serve: {REFUSED[name]}.")
+        raise ValueError(f"solver {name!r} cannot be used: {REFUSED[name]}.")
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, [*CATALOGUE, *ALIASES], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is similar."

@@ -53,7 +53,7 @@ class Chart(ABC):
         return outside
 
     def event(self, event: Event) -> Event:
-        r"""Returns what is told of a step in the chart, in times and states."""
+        r"""Returns an event in the chart as one in times and states."""
 
         time = self.to_time(event.time)
         return event._replace(time=time, x=self.leave(event.x, time))

@@ -1,4 +1,4 @@
-r"""What a run is asked for beside its problem and grid, and what it tells of its steps."""
+r"""The options of a run beside its problem and grid, and the events of its steps."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .solution import Solution
 
 
 class Event(NamedTuple):
-    r"""What is told after each accepted step.
+    r"""The report of an accepted step.
 
     Arguments:
         fraction: The share of the span that is done, averaged over the samples, in [0, 1].
@@ -44,22 +44,22 @@ Run = Generator[
 
 @dataclass(frozen=True)
 class Control:
-    r"""What a run is asked for beside its problem and grid.
+    r"""The options of a run, beside its problem and grid.
 
     Arguments:
-        controller: What chooses the steps. By default, the grid does.
+        controller: The controller that chooses the steps. By default, they are those of the grid.
         noise: The Brownian motion of a stochastic method.
         path: Whether to keep the states at all times of the grid.
-        callback: A function that is told about each accepted step, and ends the run if it returns
-            a truth value that is true. Without one, loops yield no events.
+        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
+            if it returns a true value. Without one, loops yield no events.
         pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         on_failure: Whether a failure raises, or ends the samples concerned.
         grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
-        parameters: What an adjoint is asked for beside the start.
-        companion: What a reversible method carried at the end of the run that is to be undone.
-        seam: What becomes of the state between two steps on a grid, given the number of steps done.
-        counter: What counts the network calls of the run.
+        parameters: The tensors for which an adjoint gives gradients, beside the start.
+        companion: The companion at the end of the run of a reversible method that is to be undone.
+        seam: A function of the number of steps done and the state, applied between two steps on a grid.
+        counter: The counter of the network calls of the run.
 
     Examples:
         >>> control = solvers.Control(max_calls=10)

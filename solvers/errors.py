@@ -30,8 +30,8 @@ class Failure:
         kind: "nonfinite", "min_step", "max_steps", "max_calls" or "diverged".
         samples: The rows concerned.
         time: Where it happened, in words.
-        cause: What is at fault, where more is known than the kind tells.
-        cure: What to do about it, likewise.
+        cause: The cause, where more is known than the kind tells.
+        cure: The cure, where more is known than the kind tells.
 
     Examples:
         >>> failure = solvers.Failure("max_calls", (3,), "t=0.5")
@@ -55,8 +55,8 @@ class SolverError(RuntimeError):
     r"""Raised when a run fails.
 
     Arguments:
-        failure: What happened.
-        solution: What there is: rows that failed hold their last finite state.
+        failure: The failure.
+        solution: The solution so far, if there is one: rows that failed hold their last finite state.
     """
 
     def __init__(self, failure: Failure, solution: "Solution | None" = None) -> None:

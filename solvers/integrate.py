@@ -68,8 +68,8 @@ def solve(
         noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
         seed: The seed of the noise.
         path: Whether to keep the states at all `times`.
-        callback: A function that is told about each accepted step, and ends the run if it returns
-            `True`.
+        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
+            if it returns `True`.
         pause: The least number of seconds between two calls of it, but for the last step.
         max_calls: The largest number of network calls of a sample.
         max_steps: The largest number of steps of a sample under tolerances.
@@ -80,10 +80,10 @@ def solve(
         on_failure: "raise", or "partial" to end the samples concerned and go on.
         grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
             in place of keeping what is inside it; or "adjoint".
-        parameters: What the adjoint is asked for beside the start.
-        companion: That of the solution of a reversible solver, to go back from its end.
-        seam: What becomes of the state between two steps on a grid, given the number of steps done: the
-            rounding of other coordinates, if a run in parts shall have the bits of the whole.
+        parameters: The tensors for which the adjoint gives gradients, beside the start.
+        companion: The companion of the solution of a reversible solver, to go back from its end.
+        seam: A function of the number of steps done and the state, applied between two steps on a grid:
+            such as the rounding of other coordinates, if a run in parts is to have the bits of the whole.
 
     Raises:
         ValueError: If times, problem, tolerances or options do not fit.
@@ -125,7 +125,7 @@ def steps(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Steps:
-    r"""Integrates a problem one step at a time, whenever it is asked for the next.
+    r"""Integrates a problem one step at a time, as it is iterated over.
 
     It yields an :class:`Event` after each accepted step. At the end its `solution` is that of :func:`solve`, to
     the last bit; :meth:`Steps.stop` ends it before.
@@ -175,7 +175,7 @@ def _begin(
     max_step: float | None,
     first_step: float | None,
 ) -> Steps:
-    r"""Returns the run of :func:`solve`, of which no step is taken yet, after all checks."""
+    r"""Returns the run of :func:`solve`, before its first step and after all checks."""
 
     x = check_start(x)
     times = check_times(times, len(x))
@@ -194,7 +194,9 @@ def _begin(
         noise = noise.on(times)
     check_gradients(solver, control.grad)
     if control.companion is not None and not solver.can.reversible:
-        raise ValueError(f"{solver} has no use for a companion, since it is not reversible.")
+        raise ValueError(
+            f"companion= has no effect on {solver}, which is not reversible; leave it out."
+        )
     control = replace(control, controller=controller, noise=noise)
     if control.grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
@@ -251,7 +253,9 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
     if isinstance(noise, Increments):
         raise ValueError(f"{solver} tries steps of any size, so its noise must be a Path.")
     if path:
-        raise ValueError(f"{solver} has no path between its steps; leave path= out.")
+        raise ValueError(
+            f"path= has no effect on {solver}, which keeps no states between its steps; leave it out."
+        )
 
 
 def check_problem(problem: Problem, solver: Solver) -> None:
@@ -294,7 +298,6 @@ def check_even(solver: Solver, times: Tensor) -> None:
     steps = times.diff(dim=0)
     if not math.isclose(steps.min().item(), steps.max().item(), rel_tol=1e-6):
         raise ValueError(
-            f"{solver} holds for steps of equal size only, but they range from "
-            f"{steps.abs().min():.4g} to {steps.abs().max():.4g}; use a grid that is even in the "
-            "solver's clock, or another solver."
+            f"{solver} needs steps of equal size, but they range from {steps.abs().min():.4g} to "
+            f"{steps.abs().max():.4g}; use a grid that is even in the solver's clock, or another solver."
         )

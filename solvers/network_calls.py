@@ -97,7 +97,7 @@ def uncounted() -> Iterator[None]:
 
 @contextmanager
 def counting(counter: Counter | None = None) -> Iterator[Counter]:
-    r"""Opens a counter for the network calls (NFE) made in its block, or goes on with one.
+    r"""Opens a counter for the network calls (NFE) made in its block, or continues one.
 
     Examples:
         >>> with solvers.counting() as counter:

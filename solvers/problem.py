@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     r"""The sizes of states at some times, by which tolerances are held.
 
     Arguments:
-        unit: What states are multiplied with to be in the units of tolerances.
+        unit: The factor by which states are in the units of tolerances.
         shift: What their mean is a multiple of, in these units.
         fine: The least deviation from the mean that they may have in any direction, in these units.
         coarse: The usual size that they have, in these units.
@@ -165,7 +165,7 @@ class Problem:
         return self if self.rows is None else self.rows(index)
 
     def map(self, wrap: Callable[[StateField], StateField]) -> Self:
-        r"""Returns the problem of which every field is wrapped."""
+        r"""Returns the problem with every field wrapped."""
 
         return replace(
             self,
@@ -293,8 +293,8 @@ class SemiLinear(Problem):
     The drift of the class is :math:`N`.
 
     Arguments:
-        linear: What is known of A, B and g.
-        guess: What N would be by a simple model of the problem, as `tabulate` has it, at no cost.
+        linear: The linear part: A, B and g.
+        guess: N by a simple model of the problem, in the form of `tabulate`, at no cost.
 
     Examples:
         >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))

@@ -1,4 +1,4 @@
-r"""The outcome of an integration."""
+r"""The result of an integration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from .doors.values import as_tensor, shown
 
 @dataclass(frozen=True)
 class Solution:
-    r"""The outcome of an integration.
+    r"""The result of an integration.
 
     Arguments:
         x: The final state, with shape (B, *). A row that failed holds its last finite state.
@@ -25,7 +25,7 @@ class Solution:
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
             "diverged" for each sample.
         path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
-        provenance: What made it: solver, grid, seed, versions.
+        provenance: How it was made: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method leads back, in its own
             coordinates, with shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, by which the way back goes.
@@ -61,7 +61,7 @@ class Solution:
         r"""Returns the solution of all samples from those of consecutive batches."""
 
         if not parts:
-            raise ValueError("parts must be one solution at least, but are none.")
+            raise ValueError("parts must hold at least one solution, but is empty.")
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -168,7 +168,7 @@ def _numbers(index: object, count: int) -> Tensor:
             )
         found = found.nonzero()[:, 0]
     if found.numel() == 0:
-        raise ValueError("rows must be one sample at least, but are none.")
+        raise ValueError("rows must name at least one sample, but is empty.")
     if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
         raise TypeError(f"rows must be whole numbers, but are {index!r}.")
     found = found.long().reshape(-1) if found.ndim < 2 else found

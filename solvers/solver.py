@@ -18,12 +18,12 @@ GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
 
 
 class Step(NamedTuple):
-    r"""The outcome of one step.
+    r"""The result of one step.
 
     Arguments:
         x: The state at its end.
-        memory: What the next step wants to know: under tolerances, a tensor or a tuple of tensors
-            of leading size B.
+        memory: What the next step needs: under tolerances, a tensor or a tuple of tensors of leading size
+            B.
         error: An estimate of the local error, like the state.
         interpolate: The state at a fraction of the step, with shape (B, 1, ...).
         order: The order of the step in each row, where rows differ.
@@ -47,12 +47,12 @@ class Step(NamedTuple):
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
-    It says what it can do, plans the coefficients of its steps, and takes one of them when a loop
-    asks for it. What a plan and a memory hold is its own affair. Its abilities are attributes, too:
-    `solver.order` is `solver.can.order`.
+    It says what it can do, plans the coefficients of its steps, and takes a step when a loop asks for it.
+    What its plans and memories hold is up to it. Its abilities are attributes, too: `solver.order` is
+    `solver.can.order`.
 
     Attributes:
-        name: What users call it.
+        name: The name of the solver.
 
     Examples:
         >>> solver = solvers.get("dpm_2")
@@ -172,8 +172,8 @@ def check_one_step(solver: str, method: Solver) -> None:
 
     if not method.one_step:
         raise ValueError(
-            f"{solver} takes the steps of a method one at a time, but those of {method} know of those "
-            "before; use a method of one step, such as 'ddim' or 'dpm_2'."
+            f"{solver} needs a one-step method, but the steps of {method} use those before them; pass one "
+            "such as 'ddim' or 'dpm_2'."
         )
 
 
@@ -195,4 +195,4 @@ def check_gradients(solver: Solver, grad: str) -> None:
             "which takes as little memory and is exact."
         )
     if grad != "adjoint" and solver.severed:
-        raise ValueError(f"grad={grad!r} has no way through {solver}, {solver.severed}.")
+        raise ValueError(f"grad={grad!r} cannot differentiate {solver}, {solver.severed}.")

@@ -148,7 +148,7 @@ def test_all_data_is_checked_before_any_is_scored(data: Path) -> None:
         ("bytes.npz", "--levels", 17): "levels from 0 to 16, but reaches from",
         ("empty.npz",): "the data has no samples",
         ("words.npz",): "the entry 'x' of words.npz must hold numbers",
-        ("text.png",): "text.png is no png picture",
+        ("text.png",): "text.png is not a png picture",
         ("test.npz", "--low", 0): "--low is for data on levels: pass --levels",
         ("test.npz", "--levels", 17, "--dequantization", "none"): "exactly on its levels",
         (
@@ -262,12 +262,12 @@ def test_guidance_by_name(tmp_path: Path) -> None:
     for words, said in {
         "magic": "--guidance must be a number or one of classifier_free",
         "projected": "needs a scale, as in 'projected:scale=3'",
-        "classifier_free:scale=2:negative=1.5": "wants a whole number for negative",
+        "classifier_free:scale=2:negative=1.5": "needs a whole number for negative",
         "classifier_free:scale=2:negative=12": "label must lie in [0, 9]",
         "zero_star:scale=2:norm=1": "has no 'norm'; it takes scale",
-        "projected:scale=big": "wants key=number after each ':', not 'scale=big'",
-        "projected:scale": "wants key=number after each ':', not 'scale'",
-        "projected:scale=3:scale=5": "says 'scale' twice; say it once",
+        "projected:scale=big": "needs key=number after each ':', not 'scale=big'",
+        "projected:scale": "needs key=number after each ':', not 'scale'",
+        "projected:scale=3:scale=5": "sets 'scale' twice; set it once",
     }.items():
         assert said in refusal(*sample, words, folder=tmp_path)
     assert answer(*sample, "projected:scale=3", folder=tmp_path)["calls"] == 6
@@ -404,7 +404,7 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
         (["sample", "digits", "--label", "11"], "label must lie in [0, 9], but one is 11"),
         (["sample", "digits", "--out", "x.jpg"], "must end in one of .npz, .npy, .png"),
         (["encode", "digits", "--data", "no.npz", "--out", "z.npz"], "there is no file no.npz"),
-        (["likelihood", "digits", "--data", "bad.npz"], "is no array file, or is damaged"),
+        (["likelihood", "digits", "--data", "bad.npz"], "is not an array file, or is damaged"),
         (["compare", "digits", "--budgets", "a"], "--budgets must be numbers separated by commas"),
         (["compare", "digits", "--solvers", "dim"], "solver 'dim' is unknown"),
         (["sample", "digits", "--plan", "bad.npz"], "is not a plan"),

@@ -43,7 +43,7 @@ SENTENCES = {
     ("sample", "digits", "--first-index", "-1"): "--first-index must be at least 0, but is -1.",
     ("sample", "digits", "--label", "0,1,2", "-n", "4"): "--label has 3 entries for 4 samples",
     ("sample", "digits", "--label", "three"): "--label must be numbers with commas between",
-    ("sample", "digits", "--condition", "size"): "--condition wants NAME=VALUE",
+    ("sample", "digits", "--condition", "size"): "--condition must be NAME=VALUE",
     ("sample", "digits", "--condition", "size=3"): "the model takes no condition 'size'; it takes: label.",
     ("sample", "digits", "--condition", "label=3", "--label", "3"): "--condition label is given twice",
     ("sample", "digits", "--guidance", "2"): "pass --label or --condition.",

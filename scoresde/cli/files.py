@@ -84,7 +84,7 @@ def read_rows(file: Path, model: ScoreModel) -> tuple[np.ndarray, np.ndarray | N
         try:
             return np.load(file, mmap_mode="r", allow_pickle=False), None
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{file} is no array file, or is damaged ({error}).") from None
+            raise ValueError(f"{file} is not an array file, or is damaged ({error}).") from None
     x, label = read_array(file, model)
     return x.numpy(), None if label is None else label.numpy()
 
@@ -124,4 +124,4 @@ def open_arrays(file: Path) -> dict[str, np.ndarray]:
         return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         words = "it holds no numbers" if "pickle" in str(error) else error
-        raise ValueError(f"{file} is no array file, or is damaged ({words}).") from None
+        raise ValueError(f"{file} is not an array file, or is damaged ({words}).") from None

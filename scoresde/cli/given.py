@@ -24,7 +24,7 @@ def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[s
         name, sign, text = words.partition("=")
         if not sign or not name or not text:
             raise ValueError(
-                f"--condition wants NAME=VALUE, as in --condition size=0.5, not {words!r}."
+                f"--condition must be NAME=VALUE, as in --condition size=0.5, not {words!r}."
             )
         if name in found:
             raise ValueError(f"--condition {name} is given twice; pass one.")

@@ -34,7 +34,7 @@ def _classifier_free(
 
 def _whole(name: str, number: float) -> Tensor:
     if number != int(number):
-        raise ValueError(f"--guidance wants a whole number for {name}, a label, not {number:g}.")
+        raise ValueError(f"--guidance needs a whole number for {name}, a label, not {number:g}.")
     return torch.tensor([int(number)])
 
 
@@ -82,7 +82,7 @@ def _label(given: Given) -> Tensor:
     r"""The label by which classifiers go, refused if other conditions are given."""
 
     if set(given) != {"label"}:
-        raise ValueError("guidance by the embedded classifiers goes by --label alone.")
+        raise ValueError("guidance by the embedded classifiers takes only --label.")
     return given["label"]
 
 
@@ -157,6 +157,6 @@ def _parsed(words: str) -> tuple[str, dict[str, float]]:
     for setting in settings:
         value = setting.number()
         if value is None:
-            raise ValueError(f"--guidance wants key=number after each ':', not {str(setting)!r}.")
+            raise ValueError(f"--guidance needs key=number after each ':', not {str(setting)!r}.")
         numbers[setting.key] = value
     return name, numbers

@@ -189,7 +189,7 @@ def _check_classes(source: str | None, target: str | None) -> None:
     if source == target:
         same = "neither --source nor --target is said" if target is None else f"both are {target}"
         raise ValueError(
-            f"an edit leads from one class to another, but {same}, so that data would stay what it is; pass "
+            f"an edit leads from one class to another, but {same}, so the data would not change; pass "
             "--target, and --source if it is known."
         )
 

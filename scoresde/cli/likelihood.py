@@ -205,7 +205,7 @@ def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
         return {}
     if noise.get("dequantization") == "none" and "draws" in noise:
         raise ValueError(
-            "--draws has no effect without noise: leave it, or --dequantization none."
+            "--draws has no effect without noise; leave out --draws, or --dequantization none."
         )
     return {"low": -1.0, "high": 1.0, "dequantization": "uniform", "draws": 1, **noise}
 
@@ -240,8 +240,8 @@ def check_rows(
             raise ValueError(f"among samples {first} to {last}: {error}") from None
     if noisy and not off:
         raise ValueError(
-            "all data is exactly on its levels, where a density says nothing of their probability; leave "
-            "--dequantization none."
+            "all data is exactly on its levels, where a density does not give their probability; leave "
+            "out --dequantization none."
         )
 
 

@@ -87,7 +87,7 @@ def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
         with Image.open(file) as image:
             said = getattr(image, "text", {}).get(KEY)
     except (SyntaxError, ValueError, OSError) as error:  # which is what a wrong png raises
-        raise ValueError(f"{file} is no png picture, or is damaged ({error}).") from None
+        raise ValueError(f"{file} is not a png picture, or is damaged ({error}).") from None
     grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels
     return grey, None if said is None else _described(file, said)
 
@@ -100,5 +100,5 @@ def _described(file: Path, said: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, OverflowError):
         made = dict.fromkeys(PLAIN, -1)
     if made["gap"] not in range(MOST) or made["zoom"] not in range(1, MOST) or made["count"] < 1:
-        raise ValueError(f"{file} says what makes no sense of its tiles: {said!r}.")
+        raise ValueError(f"{file} describes its tiles in a way that cannot be right: {said!r}.")
     return made

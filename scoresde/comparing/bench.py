@@ -26,7 +26,7 @@ from .row import Row
 
 KINDS = {False: "flow", True: "sde"}
 BENCH = Takes("here", "t_min", "seed", "first_index", "batch_size", "max_calls", "dtype", "device", "max_step",
-              "first_step", Ending, words="is what is measured or searched")  # fmt: skip
+              "first_step", Ending, words="is set by")  # fmt: skip
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Bench:
         return {} if exact is None else self.distances_of(exact.x)
 
     def row(self, cell: Cell) -> Row:
-        r"""Measures a cell; what fails is said in its row."""
+        r"""Measures a cell; a failure is kept as the status of its row."""
 
         empty = Row(cell.solver, cell.grid, cell.budget, _plain(cell.options), cell.stochastic)
         if cell.refusal:

@@ -59,7 +59,7 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
 
 
 def default_grids(model: ScoreModel) -> tuple[str, ...]:
-    r"""Returns the grid to measure on where none is said."""
+    r"""Returns the grid to measure on if none is named."""
 
     return (default_grid(model),)
 
@@ -133,7 +133,7 @@ def check_choice(
         if solver.form == "moments" and model.moments is None:
             raise ValueError(
                 f"{solver} needs the mean and covariance of the data: set model.moments = "
-                "ss.moments(data), or leave it out."
+                "ss.moments(data), or leave the solver out."
             )
 
 
@@ -152,12 +152,13 @@ def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
     for solver in (solvers.get(entry) for entry in chosen if not isinstance(entry, Plan)):
         if known.setdefault(label(solver), solver) != solver:
             raise ValueError(
-                f"two solvers are called {label(solver)!r}; give one of them another name."
+                f"two solvers are named {label(solver)!r}; give one of them another name."
             )
         if file is not None and name_of(solver) is None:
             raise ValueError(
-                f"file= holds names of solvers, and {solver} is not the catalogue's of its name, so that what is "
-                "kept could be another's; leave file= out, or the solver."
+                f"file= keeps only names of solvers, and {solver} differs from the solver of that name in "
+                "the catalogue, so the file could be taken for results of the other; leave out file=, or "
+                "the solver."
             )
 
 

@@ -1,4 +1,4 @@
-r"""What came out of a comparison: tables, a report, and its file."""
+r"""The result of a comparison: tables, a report, and its file."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ KIND = "comparison of scoresde"
 
 @dataclass(frozen=True)
 class Comparison(Measured):
-    r"""What came out of a comparison.
+    r"""The result of a comparison.
 
     Arguments:
         setup: Model, process, data, samples, seed, metrics and options.
         references: How the exact samples were made, and how far a looser run was from them.
         floors: The distances of data from data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
-        rows: What was measured.
+        rows: The measurements, one for each solver, grid and budget.
 
     Examples:
         >>> c = ss.compare(model, ["ddim", "dpmpp_2m"], [4], samples=4, progress=False)
@@ -88,8 +88,8 @@ class Comparison(Measured):
         }
         if own:
             raise ValueError(
-                f"a file holds names of solvers, and {', '.join(sorted(own))} is not the catalogue's of its name; "
-                "leave its rows out, or keep markdown()."
+                f"a file holds only names of solvers, and {', '.join(sorted(own))} differs from the "
+                "solver of that name in the catalogue; leave its rows out, or keep markdown()."
             )
         return write_json(file, KIND, dataclasses.asdict(self))
 

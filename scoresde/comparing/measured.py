@@ -29,7 +29,7 @@ class Measured:
         references: How the exact samples were made, and how far a looser run was from them.
         floors: The distances of data from data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
-        rows: What was measured.
+        rows: The measurements.
     """
 
     setup: dict[str, Any]
@@ -71,9 +71,9 @@ class Measured:
             error: The largest median error of samples. Errors that the reference cannot resolve count
                 as its own.
             distance: The largest distance to the data.
-            metric: What is to be small within the budget: "error", or a distance. By default, "error",
-                unless distances alone were measured. With `distance=`, which of them is meant; it may be
-                left out if there is one.
+            metric: The metric to minimise within the budget: "error", or a distance. By default, "error",
+                unless distances alone were measured. With `distance=`, the distance that it bounds; it may
+                be left out if there is one.
 
         Raises:
             ValueError: If not exactly one of the three is given, the metric was not measured, or nothing
@@ -83,7 +83,7 @@ class Measured:
         limits = {"budget": budget, "error": error, "distance": distance}
         given = {name: limit for name, limit in limits.items() if limit is not None}
         if len(given) != 1:
-            raise ValueError("best needs budget=, error= or distance=, one of the three.")
+            raise ValueError("best needs exactly one of budget=, error= and distance=.")
         ((name, limit),) = given.items()
         check_finite(name, limit)
         points = [p for p in self.points(self._meant(name, metric)) if p.row.grid != "plan"]
@@ -115,8 +115,8 @@ class Measured:
         names = [name for name in self.setup["metrics"] if name != "error"]
         if metric == "error" or not names:
             raise ValueError(
-                "distance= is a distance to data, none of which is meant or was measured; pass error= "
-                "for the error of samples."
+                "distance= is a distance to data, and none was measured; pass error= for the error of "
+                "samples."
             )
         if metric is None and len(names) > 1:
             raise ValueError(f"distance= needs metric=, one of {', '.join(names)}.")

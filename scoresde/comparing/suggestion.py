@@ -15,7 +15,7 @@ MEASURED = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True)
 class Suggestion:
-    r"""What to try first.
+    r"""A solver with options to try first.
 
     Arguments:
         options: The options of :func:`scoresde.sample`.

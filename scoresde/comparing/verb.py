@@ -48,8 +48,8 @@ def compare(
     All start from the same noise, and stochastic solvers follow the same Brownian paths. The error of
     a sample is its root mean square difference from the exact flow, or the exact SDE on its path, in
     the units of data; the reference says how exact it is. Noise of other kinds (`er_sde`, `sa`,
-    `edm_churn`, Langevin) leads to other samples, which have distances alone. What fails becomes a
-    row that says so.
+    `edm_churn`, Langevin) leads to other samples, which have distances alone. A solver that fails gets a
+    row whose status says why.
 
     Arguments:
         model: The score model.
@@ -66,13 +66,12 @@ def compare(
         samples: The number of samples.
         seed: The seed of their noise.
         reference_tolerance: The tolerance of the reference.
-        file: A JSON file, written after each cell. If it is there already, what it holds is not
-            measured again.
+        file: A JSON file, written after each cell. What it holds already is not measured again.
         progress: Whether to show a progress bar.
         options: `t_min`, `batch_size`, `dtype`, `device`, and the conditions of the model.
 
     Raises:
-        ValueError, TypeError: If something does not fit, before anything is run.
+        ValueError, TypeError: If an argument does not fit, before anything is run.
 
     Examples:
         >>> c = ss.compare(model, ["ddim", "dpmpp_2m"], [4], samples=4, progress=False)

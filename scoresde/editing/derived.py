@@ -28,23 +28,24 @@ def derived(x: Tensor, *origins: Solution) -> Solution:
         if not other.ok:
             bad = [i for i, status in enumerate(other.status) if status != "ok"]
             raise ValueError(
-                f"the latents of samples {bad[:8]} never reached their end; leave them out, by z.rows(...)."
+                f"the latents of samples {bad[:8]} did not reach t_max; leave them out: pass z.rows(...)."
             )
         for name in SHARED:
             mine, theirs = first.provenance.get(name), other.provenance.get(name)
             if mine != theirs:
                 raise ValueError(
-                    f"latents of one way must be encoded alike, but their {name} is {mine} and {theirs}; of "
-                    "others, pass the tensors z.x."
+                    f"latents that are combined must be encoded alike, but their {name} is {mine} and "
+                    f"{theirs}; pass the tensors z.x to combine them all the same."
                 )
         if other.solver != first.solver:
             raise ValueError(
-                f"latents of one way must be encoded alike, but by two solvers called {first.solver}; of others, "
-                "pass the tensors z.x."
+                "latents that are combined must be encoded alike, but two different solvers are named "
+                f"{first.solver}; pass the tensors z.x to combine them all the same."
             )
         if not torch.equal(_grid(other), _grid(first)):
             raise ValueError(
-                "latents of one way must be encoded on one grid of times; of others, pass the tensors z.x."
+                "latents that are combined must be encoded on one grid of times; pass the tensors z.x to "
+                "combine them all the same."
             )
     count, times = len(x), _grid(first)
     none = torch.zeros(count, dtype=first.accepted.dtype)
@@ -69,5 +70,5 @@ def _grid(z: Solution) -> Tensor:
     if z.times.ndim == 1:
         return z.times
     if not bool((z.times == z.times[:, :1]).all()):
-        raise ValueError("these latents have grids of their own; pass the tensors z.x.")
+        raise ValueError("each of these latents has a grid of its own; pass the tensors z.x.")
     return z.times[:, 0]

@@ -102,11 +102,11 @@ def move(
 def move(
     latents: Tensor | Solution, direction: Tensor, amounts: Tensor, keep_norm: bool = True
 ) -> Tensor | Solution:
-    r"""Returns latents that went along a direction, with shape (n, B, \*).
+    r"""Returns latents moved along a direction, with shape (n, B, \*).
 
     Arguments:
-        latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, of which comes
-            one of n B rows: first all of them by the first amount.
+        latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, for which the
+            result is a solution of n B rows: first all of them by the first amount.
         direction: The direction, with the shape of one latent.
         amounts: How far, in multiples of it, with shape (n,).
         keep_norm: Whether each latent keeps its norm, as typical latents have it.
@@ -135,7 +135,7 @@ def move(
     now = moved.flatten(2).norm(dim=2).reshape(len(moved), *size.shape)
     if bool(((now == 0) & (size > 0)).any()):
         raise ValueError(
-            "a latent that goes along the direction becomes zero, and has no norm to keep; pass other amounts, or "
-            "keep_norm=False."
+            "moving a latent along the direction makes it zero, which has no norm to keep; pass other "
+            "amounts, or keep_norm=False."
         )
     return moved * (size / torch.where(size > 0, now, torch.ones_like(now)))

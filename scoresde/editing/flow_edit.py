@@ -50,8 +50,8 @@ def by_difference(
     r"""Edits data by the difference of two flows, without going up.
 
     Arguments:
-        source: The model of the data as it is, with its conditions bound.
-        target: The model of the data as it shall be, with its conditions bound.
+        source: The model of the given data, with its conditions bound.
+        target: The model of the edited data, with its conditions bound.
         x: Data, with shape (B, *).
         t_max: The time at which the edit starts.
         averages: The draws of noise over which each step is averaged.

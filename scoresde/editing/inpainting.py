@@ -78,8 +78,8 @@ def inpaint(
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How often "resampling" takes each step, by default 5.
-        t_max: The time at which it starts. By default, the last of the process. Elsewhere, all entries start
-            from the data, noised.
+        t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
+            entries start from the noised data.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
             is "ancestral" with 50 steps.
 
@@ -98,7 +98,7 @@ def inpaint(
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
-        raise ValueError(f"repeats= has no effect on method={method!r}; leave it.")
+        raise ValueError(f"repeats= has no effect on method={method!r}; leave it out.")
     asked = options
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
@@ -141,8 +141,8 @@ def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, A
         return {} if toleranced else {"solver": "ancestral", **steps}
     if toleranced or options.get("solver") is not None:
         raise ValueError(
-            "method='resampling' has a solver of its own, which takes steps: leave solver=, rtol= and atol=, or "
-            "use 'replacement'."
+            "method='resampling' has a solver of its own, which takes steps; leave out solver=, rtol= "
+            "and atol=, or pass method='replacement'."
         )
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 

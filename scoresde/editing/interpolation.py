@@ -46,14 +46,15 @@ def interpolate(
 
     Arguments:
         a: Latents, with shape (B, \*), or the solution of :func:`scoresde.encode`.
-        b: As many others, likewise.
-        shares: Where, 0 being a and 1 being b, with shape (n,); or n, for as many at equal distances.
+        b: As many other latents, or a solution.
+        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or n, for n that are
+            evenly spaced.
         way: "slerp" follows the arc, and is linear in the norm; "linear" the straight line; "normed"
             the straight line, with the norms of the arc.
 
     Returns:
-        The latents; of solutions, one whose n B rows :func:`scoresde.decode` takes as it would take
-        theirs: first all rows at the first share. Conditions are to be given for as many.
+        The latents; of two solutions, a solution of n B rows for :func:`scoresde.decode`, first all rows
+        at the first share. Pass conditions for as many rows.
 
     Raises:
         ValueError: If two latents are opposite, or one is zero, so that there is no arc between them.
@@ -87,7 +88,8 @@ def interpolate(
     unit_a, unit_b = a / size_a, b / size_b
     if bool((_size(unit_a + unit_b) <= STRAIGHT).any()):
         raise ValueError(
-            "there is no one arc between opposite latents; go by way of another, or way='linear'."
+            "there is no unique arc between opposite latents; put another latent between them, or pass "
+            "way='linear'."
         )
     size = size_a + u * (size_b - size_a)
     if way == "slerp":
@@ -106,7 +108,8 @@ def _check_directions(*sizes: Tensor) -> None:
         zero = (size.flatten() == 0).nonzero()[:, 0].tolist()
         if zero:
             raise ValueError(
-                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; use way='linear'."
+                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; pass "
+                "way='linear'."
             )
 
 
@@ -123,7 +126,8 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
     r"""Returns latents on a way through others, with shape (n, \*), the ends included.
 
     Arguments:
-        latents: The latents to be passed, with shape (K, \*), or the solution of :func:`scoresde.encode`.
+        latents: The latents that it passes through, with shape (K, \*), or the solution of
+            :func:`scoresde.encode`.
         count: The number n of latents on the way, spread evenly over its K - 1 parts.
         way: As in :func:`interpolate`.
 
@@ -137,7 +141,7 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
         return derived(along(latents.x, count, way), latents)
     latents = as_data("latents", latents)
     if len(latents) < 2:
-        raise ValueError("a way needs at least 2 latents to pass.")
+        raise ValueError("latents must be at least 2, for a way through them.")
     places = torch.linspace(0, len(latents) - 1, count)
     first = places.long().clamp(max=len(latents) - 2)
     return torch.cat([
@@ -198,7 +202,7 @@ def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Soluti
 
     Arguments:
         corners: The latents at the upper left, upper right, lower left and lower right, with shape (4, \*), or
-            the solution of :func:`scoresde.encode`; of which the grid is a solution, row by row.
+            the solution of :func:`scoresde.encode`; for which the result is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
 

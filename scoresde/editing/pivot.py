@@ -111,7 +111,7 @@ def by_null(
 
     Arguments:
         source: The guided model, with the condition of the data.
-        target: The guided model, with the condition that it shall have.
+        target: The guided model, with the condition of the edited data.
         x: Data, with shape (B, *).
         t_max: The time to which it goes.
         pivot: The model whose flow is stored: by default the source, else the same without guidance.

@@ -1,6 +1,6 @@
 r"""Edits that go up to a noise level and down again: by the flow, by noise, by the noise path.
 
-Each takes the model of data as it is, that of data as it shall be, data, the time to which it goes, and
+Each takes the model of the given data, that of the edited data, data, the time to which it goes, and
 options; and returns the solution of the way down, whose calls count both ways.
 """
 
@@ -48,7 +48,7 @@ def by_flow(
 def by_noise(
     source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
 ) -> Solution:
-    r"""Adds fresh noise to data, and takes it away by the target; the source is not asked.
+    r"""Adds fresh noise to data, and takes it away by the target; the source is not called.
 
     References:
         | SDEdit: Guided Image Synthesis and Editing (Meng et al., 2022), algorithm 1
@@ -80,7 +80,7 @@ def by_noise_path(
 
 
 def with_a_seed(options: dict[str, Any]) -> dict[str, Any]:
-    r"""Returns options whose seed is said, drawn if it is to be."""
+    r"""Returns options with a definite seed, drawn for `None`."""
 
     if options.get("seeds") is not None:
         return options

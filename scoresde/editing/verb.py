@@ -96,30 +96,30 @@ def edit(
     method: str = "encode",
     **options: Unpack[EditOptions],
 ) -> Solution:
-    r"""Edits data: all steps are spent below the noise level to which it goes.
+    r"""Edits data: up to a noise level, and down again under another model. All steps are below that level.
 
     - "encode" (DDIB): up by the source's flow, down by the target's. What both agree on stays.
-    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not asked.
+    - "noise" (SDEdit): up by fresh noise, down by the target; the source is not called.
     - "noise_path": the noise by which the source would make the data, given to the target.
     - "flow" (FlowEdit): the difference of both flows, averaged over `averages=` draws of noise; nothing is
       inverted.
-    - "null": for guided models: up by the flow of `pivot=`, down by the target with what makes the source
-      follow that path.
+    - "null": for guided models: up by the flow of `pivot=`, down by the target, with the offsets by which
+      the source follows that path.
     - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being
       "replacement", "resampling" or "gradient".
 
     Arguments:
-        source: The model of the data as it is, with its conditions bound.
-        target: The model of the data as it shall be, with its conditions bound.
+        source: The model of the given data, with its conditions bound.
+        target: The model of the edited data, with its conditions bound.
         x: Data, with shape (B, *).
-        noise_level: The noise level :math:`\sigma / \alpha` to which it goes.
-        strength: Instead of it, the fraction in (0, 1] of the span of log-SNR.
+        noise_level: The noise level :math:`\sigma / \alpha` to which data goes up.
+        strength: Instead of `noise_level`, the fraction in (0, 1] of the span of log-SNR.
         method: One of the above.
         options: Those of :class:`scoresde.Settings` and of the method. Solvers and steps have defaults
             for each.
 
     Returns:
-        The solution of the way down, in units of the data; its calls are those of both ways.
+        The solution of the way down, in units of the data; its calls are those of both directions.
 
     Raises:
         ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
@@ -139,7 +139,7 @@ def edit(
     for name in ("times", "t_max"):
         if name in said:
             raise ValueError(
-                f"{name}= has no effect: noise_level= or strength= says where an edit goes."
+                f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
             )
     x = as_state("x", x)
     check_model(source)
@@ -171,7 +171,7 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
 
     Arguments:
         model: The score model.
-        e: What :func:`edit` returned, with `path=True`.
+        e: The solution of :func:`edit` with `path=True`.
 
     Examples:
         >>> e = ss.edit(model, model, torch.ones(3, 2), noise_level=1.0, steps=4, path=True)
@@ -200,7 +200,7 @@ def turning_time(
     strength = check_number("strength", strength)
     if (noise_level is None) == (strength is None):
         given = "both" if strength is not None else "neither"
-        raise ValueError(f"give exactly one of noise_level= and strength=, but got {given}.")
+        raise ValueError(f"pass exactly one of noise_level= and strength=, but got {given}.")
     low, high = process.noise_level(start), process.noise_level(process.t_max)
     if strength is not None:
         if not 0 < strength <= 1:

@@ -79,7 +79,7 @@ def measure(trajectory: Trajectory) -> list[Row]:
 
 @checked
 def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0) -> list[Claim]:
-    r"""Returns what pictures of two dimensions get wrong about the data's, in numbers.
+    r"""Returns numbers of what pictures in two dimensions get wrong about many dimensions.
 
     Noise of d dimensions lies on a thin shell of the radius :math:`s \sqrt d`; two of its draws are nearly at
     right angles, and so are noise and the push of guidance; a plane shows 2 / d of it.

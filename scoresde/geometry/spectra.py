@@ -135,7 +135,7 @@ def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
     if D.ndim != 5:
         raise ValueError(f"spectra are of images, with shape (C, H, W), not {tuple(D.shape[2:])}.")
     if D.shape[1] < 2:
-        raise ValueError("coarse to fine is told by at least two samples; follow more.")
+        raise ValueError("coarse_to_fine needs at least two samples; follow more.")
     each = spectrum(D - D.mean(1, keepdim=True))
     power = each.power.sum(1).cpu() / (D.shape[1] - 1)
     share, levels = power / power[-1], trajectory.levels.log()

@@ -23,7 +23,7 @@ from ..sampling import check_sample_shape, decode, sample
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
 RUNNING = names("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
 FOLLOW = Takes("a trajectory", Stepping, "eta", "eta_convention", Keys, "dtype", "device", "batch_size",
-               "progress", Start, Planned, words="has no meaning for")  # fmt: skip
+               "progress", Start, Planned, words="has no effect on")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Trajectory:
         states: The states, with shape (n + 1, B, \*).
         estimates: The denoised data at each state, by name, each with shape (n + 1, B, \*): that which the solver
             sees, "guided" or "denoised", and those of the parts of which it is made.
-        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if a step taken
-            alone is not the same.
+        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if single
+            steps differ from those of the run.
         data_std: The root mean square of the data.
         density: The log-density of noisy data, whatever its condition, if it is known.
-        provenance: What made it.
+        provenance: How it was made.
 
     Examples:
         >>> way = ss.geometry.follow(model, 4, steps=3)
@@ -112,15 +112,16 @@ def follow(
 ) -> Trajectory:
     r"""Draws samples as :func:`scoresde.sample` does, and looks at each state on the way.
 
-    The samples are the same as those that `sample` draws with these options. Beside the run, each part of the
-    model is asked once at each state; and if the solver adds noise, each step is taken twice more, alone: with its
-    noise, to see that it is the same, and without.
+    The samples are the same as those that `sample` draws with these options. Beside the run, each part of
+    the model is called once at each state; and if the solver adds noise, each step is taken twice more by
+    itself: with its noise, to see that it is the same, and without.
 
     Arguments:
         model: The model, guided or not.
         shape: The shape (B, \*), or the number B for a model that knows the rest.
-        parts: The models of which a guidance of one's own is made, by name. By default, what the model says:
-            "conditional", "unconditional", "negative", "strong", "weak" or "model" have their roles in pictures.
+        parts: The models that a guidance of your own is made of, by name. By default, the parts of the
+            model. The names "conditional", "unconditional", "negative", "strong", "weak" and "model" have
+            roles in pictures.
         options: Those of :class:`scoresde.Settings` for a fixed grid, and the conditions of the model.
 
     Raises:
@@ -195,7 +196,9 @@ def _check_parts(parts: object) -> None:
     ):
         raise TypeError(f"parts must be score models by name, but are {parts!r}.")
     if {"guided", "denoised"} & set(parts):
-        raise ValueError("parts may not be called 'guided' or 'denoised', as the model itself is.")
+        raise ValueError(
+            "parts must not be named 'guided' or 'denoised', which name the model itself."
+        )
 
 
 def _check(settings: Settings) -> None:

@@ -22,10 +22,11 @@ from .rule import Guidance
 class Affine(Guidance):
     r"""Abstract guidance :math:`\sum_k w_k(s) \, D_k`, whose weights sum to 1.
 
-    Weights are folded into what networks predict, and a model whose weight is 0 for all rows is not asked.
+    Weights are folded into what networks predict, and a model whose weight is 0 for all rows is not
+    called.
 
     Attributes:
-        apart: Whether a row at a noise level of its own is asked of the models alone that have a weight there.
+        apart: Whether rows at noise levels of their own call only the models that have a weight there.
 
     Examples:
         >>> class Half(ss.guidance.Affine):
@@ -142,7 +143,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
 
     Arguments:
         model: The model, with its conditions bound.
-        weak: The same less trained, or smaller, under the same conditions.
+        weak: A model that is less trained, or smaller, under the same conditions.
         scale: The scale :math:`w`. 1 is the model itself.
 
     References:
@@ -199,7 +200,7 @@ def product(
     """
 
     if not parts:
-        raise ValueError("parts must be one model at least, but are none.")
+        raise ValueError("parts must hold at least one model, but is empty.")
     weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
     if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
         raise ValueError(

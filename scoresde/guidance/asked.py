@@ -15,7 +15,7 @@ from ..processes.process import Process
 
 
 class Noisy(NamedTuple):
-    r"""Where a guided model is asked.
+    r"""The noisy data at which a guided model is called.
 
     Arguments:
         x: The noisy data in units of the data, :math:`X = x_t / \alpha`, with shape (B, \*).

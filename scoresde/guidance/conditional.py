@@ -31,7 +31,7 @@ def classifier_free(
     .. math:: D(x \mid n) + w \, (D(x \mid c) - D(x \mid n))
 
     A scale of 0 ignores the condition c and 1 follows the model: both cost one call. Others cost
-    two. Where the scale is said to be :math:`s` in :math:`(1 + s) D(x \mid c) - s D(x)`, pass
+    two. Where a paper has the scale :math:`s` in :math:`(1 + s) D(x \mid c) - s D(x)`, pass
     :math:`w = 1 + s`.
 
     Arguments:

@@ -80,8 +80,8 @@ class RowFunction:
         changes = any(bool((value != found).any()) for value, _ in near)
         if changes and not any(bool(slope.any()) for _, slope in near):
             raise ValueError(
-                f"the gradient of {self.name} {self.title!r} is 0 wherever it was asked, though its values "
-                "differ: it rounds, counts or compares; use a smooth function in place of it."
+                f"the gradient of {self.name} {self.title!r} is 0 wherever it was computed, although its "
+                "values differ: it rounds, counts or compares; use a smooth function instead."
             )
 
 
@@ -107,8 +107,7 @@ def gradient_of(name: str, found: Tensor, leaf: Tensor) -> Tensor:
 
     if not found.requires_grad:
         raise ValueError(
-            f"{name} does not depend on the data by anything that has a gradient: leave out .detach(), "
-            "argmax and no_grad."
+            f"{name} has no gradient with respect to the data; leave out .detach(), argmax and no_grad."
         )
     (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
     if gradient is None:
@@ -121,8 +120,7 @@ def check_gradients() -> None:
 
     if torch.is_inference_mode_enabled():
         raise ValueError(
-            "inside torch.inference_mode() there are no gradients to be guided by; use torch.no_grad(), which "
-            "saves as much."
+            "guidance by gradients cannot run inside torch.inference_mode(); use torch.no_grad() instead."
         )
 
 
@@ -131,8 +129,8 @@ def check_graph(model: ScoreModel, D: Tensor) -> None:
 
     if not D.requires_grad:
         raise ValueError(
-            f"{model!r} has no gradient, by which it could be guided: its network detaches, or runs under no_grad "
-            "or in inference mode; take that out."
+            f"{model!r} has no gradient to guide it by: its network detaches, or runs under no_grad or in "
+            "inference mode; remove that from the network."
         )
 
 
@@ -181,12 +179,13 @@ def check_owner(
         return
     if process is not None and owner.process != process:
         raise ValueError(
-            f"{name} is of the process {owner.process}, but the model's is {process}: make the classifier anew "
-            "from its network, as ss.Classifier(c.network, model.process, data_std=c.data_std, levels=c.levels)."
+            f"{name} was made for the process {owner.process}, but the model's process is {process}; make "
+            "the classifier again from its network: ss.Classifier(c.network, model.process, "
+            "data_std=c.data_std, levels=c.levels)."
         )
     if process is not None and owner.levels[0] == owner.levels[1]:
         raise ValueError(
-            "this classifier knows clean data alone; use guidance.universal with its loss."
+            "this classifier is for clean data only; pass its loss to guidance.universal."
         )
     for key, value in data.items():
         owner.check_condition(key, value)

@@ -15,10 +15,10 @@ from .rule import Guidance
 
 @checked
 class Guided(ScoreModel):
-    r"""Creates the model that a rule makes of some others, which share a process.
+    r"""Creates the model that a rule makes of other models, which share a process.
 
     Arguments:
-        models: The models, of which the first is asked for what is known of the data.
+        models: The models. What is known of the data, such as its moments, is that of the first.
         rule: The rule.
 
     Examples:
@@ -30,7 +30,7 @@ class Guided(ScoreModel):
     def __init__(self, models: Sequence[ScoreModel], rule: Guidance) -> None:
         super().__init__()
         if not models:
-            raise ValueError("models must be one at least, but are none.")
+            raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
         for other in models[1:]:
             if other.process != first.process:

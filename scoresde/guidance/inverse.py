@@ -46,8 +46,9 @@ def posterior_sampling(
 
     .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
 
-    The division makes it robust, and no posterior of any noise. This is its form as a score; the paper moves the
-    state by the gradient once in each step, at any noise level, so its strengths are other numbers.
+    The division makes it robust, but the result is not the posterior under any noise. This is its form as
+    a score; the paper moves the state by the gradient once in each step, at any noise level, so its
+    strengths are other numbers.
 
     Arguments:
         model: The model.
@@ -55,7 +56,7 @@ def posterior_sampling(
         y: The measurements, with leading size B or 1.
         strength: The :math:`\zeta`.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
-        data: What else the operator takes, such as masks, each with leading size B or 1.
+        data: Further arguments of the operator, such as masks, each with leading size B or 1.
 
     Examples:
         >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
@@ -67,8 +68,8 @@ def posterior_sampling(
     strength = check_finite("strength", strength)
     if "noise" in data and not isinstance(data["noise"], Tensor):
         raise TypeError(
-            "posterior_sampling has no noise=, in whose place it divides by the length of what is left: set "
-            "strength=, or use pseudoinverse or moment_matching, which take it."
+            "posterior_sampling takes no noise=, since it divides by the norm of the residual; pass "
+            "strength=, or use pseudoinverse or moment_matching, which take noise=."
         )
     known = Measurement.of(operator, y, data)
     return Guided((model,), PosteriorSampling(known, strength, max_level=max_level))
@@ -111,9 +112,9 @@ def pseudoinverse(
         operator: The linear function A, each row by itself.
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`.
-        iterations: Of conjugate gradients.
+        iterations: The number of iterations of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
-        data: What else the operator takes, such as masks, each with leading size B or 1.
+        data: Further arguments of the operator, such as masks, each with leading size B or 1.
 
     Examples:
         >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
@@ -169,17 +170,17 @@ def moment_matching(
 
     .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
 
-    with the covariance of the model itself. It is exact for normal data. Each of the conjugate gradients costs one
-    backward call, and the last product one more.
+    with the covariance of the model itself. It is exact for normal data. Each iteration of conjugate
+    gradients costs one backward call, and the last product one more.
 
     Arguments:
         model: The model.
         operator: The linear function A, each row by itself.
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`, which must be positive.
-        iterations: Of conjugate gradients.
+        iterations: The number of iterations of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
-        data: What else the operator takes, such as masks, each with leading size B or 1.
+        data: Further arguments of the operator, such as masks, each with leading size B or 1.
 
     Examples:
         >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
@@ -223,15 +224,15 @@ def replacement(
 
     .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
 
-    It needs no gradient through the model. What is not measured is not pulled, so it is biased where that depends
-    on what is: :func:`pseudoinverse` pulls both. The system is solved by conjugate gradients.
+    It needs no gradient through the model. Only what is measured is moved, so the rest is biased where it
+    depends on that; :func:`pseudoinverse` moves both. The system is solved by conjugate gradients.
 
     Arguments:
         model: The model.
         operator: The linear function A, each row by itself.
         y: The measurements, with leading size B or 1.
-        iterations: Of conjugate gradients.
-        data: What else the operator takes, such as masks, each with leading size B or 1.
+        iterations: The number of iterations of conjugate gradients.
+        data: Further arguments of the operator, such as masks, each with leading size B or 1.
 
     References:
         | Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model (Wang et al., 2023), equation (11)

@@ -39,9 +39,9 @@ def classifier(
     Arguments:
         model: The model.
         log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
-            shape (B,), that returns the log-probabilities of what is asked for, with shape (B,).
+            shape (B,), that returns the log-probabilities of the condition, with shape (B,).
         scale: The scale :math:`w`, or a function from noise levels to scales of the same shape.
-        data: What is asked for, such as labels, each with leading size B or 1.
+        data: The condition, such as labels, each with leading size B or 1.
 
     References:
         | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4
@@ -95,16 +95,16 @@ def optimised(
 
     .. math:: D \leftarrow D - \eta \, \nabla \ell(D)
 
-    It is the "backward" guidance of the paper, for which the network is not differentiated; use it on
-    :func:`universal` in place of it or around it, and with the solver "recurrent" for its self-recurrence.
+    It is the "backward" guidance of the paper, for which the network is not differentiated; use it in
+    place of :func:`universal` or around it, and with the solver "recurrent" for its self-recurrence.
 
     Arguments:
         model: The model.
         loss: A function `loss(D, **data)` of the denoised data, with shape (B, \*), that returns one number
             per sample, with shape (B,).
         rate: The size :math:`\eta` of the steps.
-        iterations: Their number.
-        data: What the loss compares with, each with leading size B or 1.
+        iterations: The number of steps.
+        data: Further arguments of the loss, such as targets, each with leading size B or 1.
 
     References:
         | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (8)
@@ -163,7 +163,7 @@ def universal(
         scale: The scale :math:`w`.
         max_level: The noise level above which the model is not guided; `inf` for none. By default, networks have
             one, up to which their derivatives are not mostly errors, and exact models have none.
-        data: What the loss compares with, each with leading size B or 1.
+        data: Further arguments of the loss, such as targets, each with leading size B or 1.
 
     References:
         | Universal Guidance for Diffusion Models (Bansal et al., 2023), equation (5), "forward"

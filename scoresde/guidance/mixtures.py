@@ -26,7 +26,7 @@ LARGEST = 1e300  # a number that 0 may be multiplied with
 def mixture(
     models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
 ) -> ScoreModel:
-    r"""Returns the model of data that is one of several. Its moments are not known.
+    r"""Returns the model of a mixture, whose data is from one of several models. Its moments are not known.
 
     .. math:: \sum_i r_i \, D_i , \qquad r_i \propto \pi_i \, p_i(x_t) ,
 
@@ -36,7 +36,7 @@ def mixture(
     Arguments:
         models: The models, or one model with one condition each.
         log_weights: A function of noisy data, with shape (B, \*), and its time, with shape (B,), that returns
-            :math:`\log \pi_i + \log p_i(x_t)`, up to what they share, with shape (B, n).
+            :math:`\log \pi_i + \log p_i(x_t)`, up to a common term, with shape (B, n).
 
     Examples:
         >>> models = [model, ss.GaussianOracle(torch.ones(2), 0.5)]
@@ -87,9 +87,9 @@ def feedback(
     .. math:: D_u + w \, (D_c - D_u) , \qquad w(x, t) = 1 + \frac{1 - \pi}{\pi \, r} , \qquad
         r = \frac{p(x_t \mid c)}{p(x_t)} = \frac{p(c \mid x_t)}{p(c)} ,
 
-    exactly and at every noise level, since noise keeps mixtures. So samples that show the condition are left
-    alone. The paper estimates a ratio along the path of a chain; here it is a function of the state, such
-    as a classifier of noisy data knows, so the guided model serves every solver and inversion.
+    exactly and at every noise level, since noise keeps mixtures. So samples that show the condition are
+    not guided further. The paper estimates a ratio along the path of a chain; here it is a function of the
+    state, such as a classifier of noisy data knows, so the guided model serves every solver and inversion.
 
     Arguments:
         model: A score model that also answers without the condition.
@@ -99,7 +99,8 @@ def feedback(
         share: The :math:`\pi` in (0, 1]; 1 is the model itself.
         limit: The largest scale. Where the state does not show the condition at all, as at low noise between
             classes far apart, the formula multiplies what is nearly 0 with what is nearly infinite, and the limit
-            makes the estimate :math:`D_u` in place of :math:`D_c`. With `inf` it holds as far as numbers go.
+            makes the estimate :math:`D_u` in place of :math:`D_c`. With `inf` the formula holds as far as
+            rounding allows.
         condition: The condition, with leading size B or 1.
 
     References:

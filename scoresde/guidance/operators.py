@@ -26,7 +26,7 @@ Product = Callable[[Tensor], Tensor]
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:
-    r"""Returns several measurements as one, of which the noise has a standard deviation of 1: pass `noise=1`.
+    r"""Returns several measurements as one, whose noise has a standard deviation of 1: pass `noise=1`.
 
     Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
 
@@ -45,7 +45,7 @@ def joined(
     counts = (len(operators), len(ys), len(noises))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            "each of operators needs its measurement in ys and its noise in noises, but there are "
+            "operators, ys and noises must be of one length, but their lengths are "
             f"{', '.join(map(str, counts))}."
         )
     stds = [check_noise(noise) for noise in noises]
@@ -71,7 +71,7 @@ class Measurable:
 
     Arguments:
         operator: The function A, each row by itself.
-        data: What it takes beside data.
+        data: Its arguments beside data.
         affine: Whether it must be linear, up to a constant.
     """
 
@@ -100,13 +100,15 @@ class Measurable:
         name, size = f"the operator {self.title!r}", seen.abs().max()
         if not _alike(again, seen, size):
             raise ValueError(
-                f"{name} is random: it has measured the same data twice and found other numbers; draw masks, "
+                f"{name} is random: it measured the same data twice, with different results; draw masks, "
                 "noise and the like once, and pass them by name."
             )
         if not bool(links.adjoint(u).any()) and bool(gap.any()):
             if bool((moved != seen).any()):
                 raise ValueError(f"{name} has no gradient: it rounds, counts or compares.")
-            raise ValueError(f"{name} does not depend on data, which so cannot agree with y.")
+            raise ValueError(
+                f"{name} does not depend on the data, so no data can be made to agree with y."
+            )
         if self.affine and not _alike(seen + links.forward(v), moved, (moved - seen).abs().max()):
             raise ValueError(
                 f"{name} is not linear; use guidance.pseudoinverse, which takes its derivative, or "
@@ -160,8 +162,9 @@ class Links:
             (back,) = torch.autograd.grad(self.seen, self.leaf, probe, create_graph=True)
         if not back.requires_grad:
             raise ValueError(
-                "the operator's derivative has no derivative in turn, which its product with data is made of: use "
-                "PyTorch's own functions in it, or guidance.posterior_sampling, which needs no such product."
+                "the operator's derivative has no derivative itself, which products with it need; use "
+                "PyTorch's own functions in the operator, or guidance.posterior_sampling, which needs no "
+                "such product."
             )
         return probe, back
 
@@ -172,7 +175,7 @@ class Measurement(NamedTuple):
     Arguments:
         operator: The function A.
         y: The measurements, with leading size B or 1.
-        data: What else the operator takes, each with leading size B or 1.
+        data: Further arguments of the operator, each with leading size B or 1.
     """
 
     operator: Measurable

@@ -32,8 +32,8 @@ def adaptive_projected(
 
     .. math:: D_c + (w - 1) \, (d_\perp + \eta \, d_\parallel)
 
-    with the difference d split along :math:`D_c`, and shortened to a norm before that, if one is given. The
-    momentum of the paper, which needs what other steps did, is left out.
+    with the difference d split along :math:`D_c`, and shortened to a norm before that, if one is given.
+    The momentum of the paper, which needs the results of other steps, is left out.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -87,8 +87,8 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
     .. math:: (1 - w) \, \beta \, v_u + w \, v_c , \qquad \beta = \langle v_c, v_u \rangle / |v_u|^2 , \qquad
         v = (X - (1 + s) D) / s
 
-    with the velocity of the rectified flow at the noise level s, whatever the process. That the paper leaves
-    out the first steps, too, is a matter of the grid.
+    with the velocity of the rectified flow at the noise level s, whatever the process. The paper also
+    leaves out the first steps, which is a matter of the grid.
 
     Arguments:
         model: The model, with its conditions bound.

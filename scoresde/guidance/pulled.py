@@ -31,7 +31,7 @@ from .trust import trusted_level
 
 
 class Known(NamedTuple):
-    r"""What is known of an estimate.
+    r"""The noise level and the covariance of an estimate.
 
     Arguments:
         level: Its noise level :math:`s`.
@@ -52,7 +52,7 @@ class Pull(Guidance):
     r"""Abstract guidance of one model, whose estimates are moved by a gradient.
 
     Arguments:
-        max_level: The noise level above which estimates are left as they are. By default, what a check of the
+        max_level: The noise level above which estimates are not changed. By default, what a check of the
             model's derivatives finds: see :mod:`scoresde.guidance.trust`.
 
     Examples:
@@ -79,19 +79,20 @@ class Pull(Guidance):
 
         Arguments:
             D: The denoised data, with shape (B, \*).
-            known: What is known of it.
+            known: Its noise level and covariance.
         """
 
     def check(self, models: Sequence[ScoreModel]) -> None:
         super().check(models)
         if len(models) != 1:
             raise ValueError(
-                f"a gradient moves the estimates of one model, but there are {len(models)}."
+                f"guidance by a gradient takes one model, but there are {len(models)}."
             )
         if not models[0].differentiable:
             raise ValueError(
-                f"{models[0]!r} is guided by gradients, and has no further ones: put this guidance inside, add "
-                "losses, or join operators by guidance.joined."
+                f"{models[0]!r} is guided by gradients already, and cannot be differentiated again; put "
+                "this guidance inside the other, add the losses, or join the operators by "
+                "guidance.joined."
             )
 
     def bind(self, asked: Asked) -> Sequence[StateField]:

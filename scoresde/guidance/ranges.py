@@ -18,11 +18,12 @@ from .guided import Guided
 
 @checked
 def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
-    r"""Returns the model that asks one of several, by the noise level.
+    r"""Returns the model that calls one of several models, chosen by the noise level.
 
     Arguments:
         models: The models, from that of the lowest noise levels on.
-        levels: The noise levels :math:`\sigma / \alpha` at which the next one takes over, which rise.
+        levels: The noise levels :math:`\sigma / \alpha` at which the next one takes over, in increasing
+            order.
 
     References:
         | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
@@ -49,7 +50,8 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 
-    Guidance by gradients through a network has an end of its own, `max_level` of :func:`universal`: both count.
+    Guidance by gradients through a network has a limit of its own, `max_level` of :func:`universal`: both
+    apply.
 
     Arguments:
         guided: The guided model.

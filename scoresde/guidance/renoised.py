@@ -37,7 +37,8 @@ def plus_plus(
     Arguments:
         model: A score model that also answers without the condition.
         scale: The :math:`\lambda` in [0, 1].
-        times: The grid outside of runs, where the model is asked by hand, from noise to data, with shape (n + 1,).
+        times: The grid outside of runs, where the model is called by hand, from noise to data, with shape
+            (n + 1,).
         condition: The condition, with leading size B or 1.
 
     Raises:
@@ -85,7 +86,8 @@ class PlusPlus(Affine):
         grid = self._grid if run is None else _grid_of(run)
         if grid is None:
             raise ValueError(
-                "the scale of CFG++ is that of a grid: pass times= to plus_plus to ask it outside of a run."
+                "the scale of CFG++ depends on the grid; pass times= to plus_plus to use it outside of a "
+                "run."
             )
         known = torch.exp(-self.process.log_snr(grid)).reshape(len(grid), -1).T  # (1 or B, n + 1)
         ends = torch.full_like(known[:, :1], self.scale)
@@ -105,10 +107,12 @@ def _grid_of(run: Current) -> Tensor:
 
     if run.solver is not get(SOLVER):
         raise ValueError(
-            f"CFG++ is made of the steps of DDIM, so {run.solver} has no place for it; use solver={SOLVER!r}, or "
-            "plain guidance, ss.classifier_free."
+            f"CFG++ is defined for the steps of DDIM, so it has no effect on {run.solver}; use "
+            f"solver={SOLVER!r}, or plain guidance, ss.classifier_free."
         )
     if run.eta:
-        raise ValueError(f"CFG++ is made of the steps of DDIM without noise, but eta={run.eta:g}.")
+        raise ValueError(
+            f"CFG++ is defined for the steps of DDIM without noise, but eta={run.eta:g}."
+        )
     assert run.times is not None
     return run.times

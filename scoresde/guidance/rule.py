@@ -40,10 +40,10 @@ class Guidance(ABC):
 
     @abstractmethod
     def bind(self, asked: Asked) -> Sequence[StateField]:
-        r"""Returns what is asked for, at each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
+        r"""Returns a function of the state for each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
 
     def check(self, models: Sequence[ScoreModel]) -> None:
-        r"""Refuses models that it cannot guide, and a rule that holds what it does not say."""
+        r"""Refuses models that it cannot guide, and a rule with attributes other than its fields."""
 
         known = {f.name for f in fields(self)}
         kept = [n for n in dir(type(self)) if isinstance(getattr(type(self), n), cached_property)]
@@ -51,8 +51,9 @@ class Guidance(ABC):
         if unsaid:
             name = type(self).__name__
             raise TypeError(
-                f"the rule {name} holds {', '.join(unsaid)}, which is no field of it, so samples would not "
-                f"get their own: write @dataclass(frozen=True) above {name}, and name it there with its type."
+                f"the rule {name} holds {', '.join(unsaid)}, which is not one of its fields, so samples "
+                f"would not get their own rows; write @dataclass(frozen=True) above {name}, and declare "
+                "it there with its type."
             )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:

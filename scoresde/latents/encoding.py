@@ -80,10 +80,10 @@ def encode(  # noqa: D417
         t_max: The time of the latents. By default, the last of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3"
-            if there are steps.
+            if `steps` is passed.
 
     Returns:
-        The solution, of which `x` holds the latents.
+        The solution, whose `x` holds the latents.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit, such as a stochastic solver.
@@ -103,8 +103,8 @@ def encode(  # noqa: D417
     clipping = [name for name in options if "clip" in name or "threshold" in name]
     if clipping:
         raise ValueError(
-            f"{clipping[0]}= has no place in encode: a clipped flow has no way back; encode as it "
-            "is, and clamp the data after decoding."
+            f"{clipping[0]}= has no effect on encode, since a clipped flow cannot be undone; leave it "
+            "out, and clamp the data after decoding."
         )
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
@@ -135,7 +135,7 @@ def encode(  # noqa: D417
 
 
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
-    r"""Refuses a model that is random, or whose rows are not its own where they are asked apart.
+    r"""Refuses a model that is random, or whose rows depend on one another.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -160,8 +160,9 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     size /= model.process.prior_std()
     if not size < LARGE:
         warn(
-            f"the latents are {size:.3g} times as large as the prior: either data is unlike the model's, or "
-            f"{solver} amplifies its own errors, as 'bdia', 'edict' and iterations do: try another solver."
+            f"the latents are {size:.3g} times as large as the prior: either the data is unlike that of "
+            f"the model, or {solver} amplifies its own errors, as 'bdia', 'edict' and fixed-point "
+            "iterations do; use another solver."
         )
 
 
@@ -177,6 +178,6 @@ def refuse_noise(settings: Settings) -> None:
     if settings.method.stochastic or settings.eta:
         raise ValueError(
             f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without, such as 'exponential' "
-            "or 'ddim'."
+            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
+            "'exponential' or 'ddim'."
         )

@@ -46,8 +46,8 @@ def save_latents(file: str | Path, z: Solution) -> None:
     name = None if z.solver is None else name_of(cast(Solver, z.solver))
     if name is None:
         raise ValueError(
-            f"a file holds the name of a solver, and {z.solver} is not the catalogue's of its name, so the way "
-            "back would be another: keep z itself, or save the tensor z.x."
+            f"a file holds only the name of a solver, and {z.solver} differs from the solver of that name "
+            "in the catalogue, so decoding would use another one; keep z itself, or save the tensor z.x."
         )
     arrays: dict[str, Any] = {
         "x": z.x.cpu().numpy(),
@@ -91,7 +91,7 @@ def load_latents(file: str | Path) -> Solution:
         raise FileNotFoundError(f"there is no file {file}.")
     try:
         if not zipfile.is_zipfile(file):
-            raise ValueError("it is no archive of arrays")
+            raise ValueError("it is not an archive of arrays")
         _check_sizes(file)
         with np.load(file, allow_pickle=False) as loaded:
             arrays = dict(loaded)
@@ -124,7 +124,7 @@ def load_latents(file: str | Path) -> Solution:
 
 
 def _check_sizes(file: Path) -> None:
-    r"""Refuses arrays that say they are larger than what the file holds, before memory is taken."""
+    r"""Refuses arrays whose declared size is larger than the file, before memory is taken."""
 
     there = file.stat().st_size
     with zipfile.ZipFile(file) as archive:
@@ -140,8 +140,8 @@ def _check_sizes(file: Path) -> None:
                 said = math.prod(shape) * dtype.itemsize + handle.tell()
             if said != info.file_size or info.file_size > there:
                 raise ValueError(
-                    f"its entry {info.filename.removesuffix('.npy')!r} should be of {said} bytes by what it says, "
-                    f"but the file has {min(there, info.compress_size)}"
+                    f"its entry {info.filename.removesuffix('.npy')!r} declares {said} bytes, but the "
+                    f"file has {min(there, info.compress_size)}"
                 )
 
 

@@ -42,7 +42,7 @@ from .encoding import check_way
 DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
 REPLAYED = names("eta", "eta_convention")  # options that a replay must share
 PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start)
-REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is settled by")
+REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is set by")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class NoisePath:
         normals: The normal numbers of each step, with shape (n, B, *).
         times: The times, from noise to data, with shape (n + 1,).
         calls: The network calls, with shape (B,).
-        options: The solver, and its amount of noise.
-        provenance: What made it.
+        options: The solver and its amount of noise, for :meth:`replay`.
+        provenance: How it was made.
 
     Examples:
         >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)
@@ -87,14 +87,15 @@ class NoisePath:
 
         if describe_process(model) != self.provenance["process"]:
             raise ValueError(
-                f"the noise path is of {self.provenance['process']}, but the model's process is {model.process}."
+                f"the noise path was made under {self.provenance['process']}, but the model's process is "
+                f"{model.process}."
             )
         missing = [
             n for n in self.provenance["conditions"] if n not in {*model.bound_names, *options}
         ]
         if missing:
             raise ValueError(
-                f"the noise path was made with {missing[0]}=, which the replay lacks; pass it."
+                f"the noise path was made with {missing[0]}=, but the replay lacks it; pass it."
             )
         REPLAY.refuse(options)
         keywords = {**options, **self.options, "times": self.times, "noise": self.normals}
@@ -144,7 +145,7 @@ def encode_noise(
         x: Data, with shape (B, *).
         t_max: The time at which the path starts. By default, the last of the process.
         chain: "forward" noises data step by step; "independent" gives each state noise of its own,
-            which makes the normals larger, and holds more of the data under another condition.
+            which makes the normals larger, and keeps more of the data under another condition.
         options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
             is "ancestral" with 50 steps.
 
@@ -203,10 +204,11 @@ def _checked(settings: Settings) -> ExponentialMultistep:
     solver = settings.method
     if not isinstance(solver, ExponentialMultistep) or not solver.stochastic or solver.corrector:
         raise ValueError(
-            f"a noise path is that of 'ancestral', 'dpmpp_2m_sde', 'dpmpp_3m_sde' or 'er_sde', not of {solver}."
+            "solver must be 'ancestral', 'dpmpp_2m_sde', 'dpmpp_3m_sde' or 'er_sde' for a noise path, "
+            f"but is {solver}."
         )
     if settings.eta == 0:
-        raise ValueError("eta=0 leaves no noise whose path could be found; use ss.encode.")
+        raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
     if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
         raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
     return solver

@@ -25,15 +25,16 @@ POOR = 0.1  # of the data: a round trip that is worth a warning
 
 @dataclass(frozen=True)
 class Reconstruction:
-    r"""The outcome of a round trip.
+    r"""The result of a round trip.
 
     Arguments:
         x: The data that came back, with shape (B, *).
         rms: The root mean square error of each sample, with shape (B,).
         max: The largest error of each sample, with shape (B,).
-        latent: The solution of the way there.
-        statistics: What tells the latents from noise; none if the way did not end at the prior.
-        calls: The network calls of both ways, with shape (B,).
+        latent: The solution of encoding.
+        statistics: Statistics that tell the latents from noise; `None` if encoding did not end at the
+            prior.
+        calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
         >>> r = ss.reconstruct(model, torch.full((3, 2), 0.5), solver="lattice_heun", steps=8)
@@ -91,8 +92,8 @@ def reconstruct(  # noqa: D417
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        one_state: Whether to forget the companion of a reversible solver's latents, as if the latents
-            alone had been kept.
+        one_state: Whether to ignore the companion of a reversible solver's latents, as if only the latents
+            had been kept.
         t_max: The time of the latents. By default, the last of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.encode`.
 
@@ -104,7 +105,9 @@ def reconstruct(  # noqa: D417
 
     options = ENCODE.said(locals())
     if options.pop("denoise", False):
-        raise ValueError("denoise=True has no place in a round trip: it would not be one.")
+        raise ValueError(
+            "denoise=True cannot be used in a round trip, since denoising cannot be undone; leave it out."
+        )
     x = as_state("x", x)
     latent = encode(model, x, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
@@ -123,7 +126,7 @@ def reconstruct(  # noqa: D417
 def _warn(model: ScoreModel, rms: float) -> None:
     if model.guided and rms > POOR * scale_of(model):
         warn(
-            f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and errors of the way "
-            "there grow on the way back. Encode without guidance, take more steps or a solver of higher "
+            f"the round trip is off by {rms:.2g}: guidance makes the flow stiff, and the errors of "
+            "encoding grow in decoding. Encode without guidance, take more steps or a solver of higher "
             "order, or use 'lattice_heun', which undoes any flow."
         )

@@ -25,16 +25,16 @@ SCORES, Z = ("radius", "neighbours", "pairs"), " (z-score)"
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    r"""What is known of all entries of all latents together, in units of the prior.
+    r"""Statistics of all entries of all latents together, in units of the prior.
 
     This is what few dimensions need, where a single latent has too few entries to tell anything.
 
     Arguments:
         samples: The number B of latents.
         entries: The number d of entries of each.
-        mean: The mean of all B d entries, of which the standard error is :math:`1 / \sqrt{B d}`.
-        std: Their standard deviation, of which it is :math:`1 / \sqrt{2 B d}`.
-        kurtosis: Their excess kurtosis, of which it is about :math:`\sqrt{24 / (B d)}`.
+        mean: The mean of all B d entries, whose standard error is :math:`1 / \sqrt{B d}`.
+        std: Their standard deviation, whose standard error is :math:`1 / \sqrt{2 B d}`.
+        kurtosis: Their excess kurtosis, whose standard error is about :math:`\sqrt{24 / (B d)}`.
         normality: The p-value of Kolmogorov's and Smirnov's test of all of them.
         means: The mean of each entry over the batch, with the shape of one latent.
         stds: The standard deviation of each entry over the batch, likewise; NaN of a single latent.
@@ -96,20 +96,20 @@ class BatchStatistics:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    r"""What is known of each latent by its own entries, in units of the prior, each with shape (B,), in float64.
+    r"""Statistics of each latent over its own entries, in units of the prior, with shape (B,), in float64.
 
-    Of few entries these say little: `batch` has those of all latents together. A z-score is a number
+    With few entries these say little: `batch` has those of all latents together. A z-score is a number
     that has the mean 0 and the standard deviation 1 for noise, whatever the dimension.
 
     Arguments:
-        mean: The mean, of which the standard error is :math:`1 / \sqrt d`.
-        std: The standard deviation, of which it is :math:`1 / \sqrt{2 d}`.
-        kurtosis: The excess kurtosis, of which it is about :math:`\sqrt{24 / d}`.
+        mean: The mean, whose standard error is :math:`1 / \sqrt d`.
+        std: The standard deviation, whose standard error is :math:`1 / \sqrt{2 d}`.
+        kurtosis: The excess kurtosis, whose standard error is about :math:`\sqrt{24 / d}`.
         normality: The p-value of Kolmogorov's and Smirnov's test against the standard normal law.
         radius: The z-score of the norm.
         neighbours: The z-score of `neighbour_correlation`: that times the root of the number of pairs.
-        pairs: The z-score of `pair_correlation`: that times :math:`\sqrt d`, so at most that. Of B latents
-            it is to be expected below :math:`\sqrt{2 \log B}`: at 2.6 for 64, 3.1 for 512.
+        pairs: The z-score of `pair_correlation`: that times :math:`\sqrt d`, so at most that. For B
+            latents, expect less than :math:`\sqrt{2 \log B}`: 2.6 for 64, 3.1 for 512.
         neighbour_correlation: The correlation coefficient of adjacent entries along the last axes, about
             the mean 0 of noise.
         pair_correlation: The largest correlation coefficient with another latent, without its sign,
@@ -155,7 +155,7 @@ class LatentStatistics:
 
 @checked
 def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
-    r"""Returns what tells latents from noise.
+    r"""Returns statistics that tell latents from noise.
 
     Arguments:
         model: The score model, whose prior is that of the latents.

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         settings: The options.
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
-        first: The place of the first of them among all that were asked for.
+        first: The place of the first of them among all samples.
     """
 
     model: ScoreModel
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class Asked(NamedTuple):
-    r"""What a density was asked of.
+    r"""The model, data and settings of a density.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -113,7 +113,7 @@ def ask(
 ) -> Asked:
     r"""Returns what was asked, refused if something does not fit.
 
-    States are in float64 unless the user says otherwise; networks compute in their own dtype.
+    States are in float64 unless the user passes `dtype`; networks compute in their own dtype.
     """
 
     x = as_state("x", x)
@@ -121,7 +121,7 @@ def ask(
     refuse_noise(settings)
     process = model.process
     if isinstance(process, NonlinearProcess):
-        raise ValueError(f"likelihoods need noise levels, of which {process} has none.")
+        raise ValueError(f"likelihoods need noise levels, but {process} has none.")
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
@@ -149,7 +149,7 @@ def rows_at_once(settings: Settings, x: Tensor) -> int:
 
 
 def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Returns options that say their seed, drawn if it is to be, so that several runs share it."""
+    r"""Returns options with a definite seed, drawn for `None`, so that several runs share it."""
 
     seed = options.get("seed", 0)
     return {**options, "seed": secrets.randbits(31) if seed is None else seed}

@@ -19,7 +19,9 @@ def bin_width(levels: int, low: float, high: float) -> float:
     levels = as_whole("levels", levels, at_least=2)
     low, high = as_number("low", low), as_number("high", high)
     if not low < high or not math.isfinite(high - low):
-        raise ValueError(f"need finite low < high, but got {low} and {high}.")
+        raise ValueError(
+            f"low and high must be finite, the lower first, but are {low} and {high}."
+        )
     return (high - low) / (levels - 1)
 
 
@@ -41,8 +43,9 @@ def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") 
     off = (steps - steps.round()).abs().max().item()
     if off > 1e-3:
         raise ValueError(
-            f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins off them: "
-            "pass levels= of the data; data that has noise already needs none (log_likelihood, bits_per_dim)."
+            f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins "
+            "off them: pass levels= of the data; data that has noise already needs no levels= (use "
+            "log_likelihood and bits_per_dim)."
         )
     return x if x.is_floating_point() else values
 
@@ -114,9 +117,9 @@ def bits_per_dim(
 
     .. math:: - \frac{\log p(x) + d \log b}{d \log 2} , \qquad b = (high - low) / (levels - 1)
 
-    For uniformly dequantised data (:func:`dequantize`) it bounds from above what the model of
-    integers that integrates the density over each bin would need. What
-    :func:`scoresde.discrete_log_likelihood` returns are probabilities already, and need no levels.
+    For uniformly dequantised data (:func:`dequantize`) it is an upper bound of the code length of the
+    integers under the model that integrates the density over each bin. The result of
+    :func:`scoresde.discrete_log_likelihood` is a probability already, and needs no levels.
 
     Arguments:
         likelihood: The log-density of dequantised data in nats, or the log-probability of integers.
@@ -125,7 +128,8 @@ def bits_per_dim(
         high: The value of the highest level.
 
     Raises:
-        ValueError: If the levels are missing, said twice, or closer than the noise of the density.
+        ValueError: If the levels are missing, passed for a probability, or closer than the noise of the
+            density.
 
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1
@@ -146,7 +150,7 @@ def bits_per_dim(
             )
         return -likelihood.nats / (d * math.log(2))
     if levels is None:
-        raise ValueError("levels must be given, as in bits_per_dim(l, levels=256).")
+        raise ValueError("levels must be passed, as in bits_per_dim(l, levels=256).")
     width = bin_width(levels, low, high)
     check_noise(likelihood.noise_level, width)
     return -(likelihood.nats + d * math.log(width)) / (d * math.log(2))

@@ -100,8 +100,8 @@ def elbo(
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.
 
-    It needs no divergence. For the exact score it equals the density of the flow; how far it is
-    below tells how far the model's score is from one.
+    It needs no divergence. For the exact score it equals the density of the flow; the gap tells how far
+    the model's score is from an exact one.
 
     Arguments:
         model: The score model.

@@ -84,18 +84,18 @@ def discrete_log_likelihood(
             lie elsewhere.
         high: The value of the highest level. By default 1.
         dequantization: "uniform" noise in each bin; "truncated_normal", of the noise level at `t_min`,
-            which by default then is a sixth of a bin, so that models of the levels themselves
-            are asked what they were trained on; or a function of data and uniform numbers of its
-            shape that returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,),
-            such as a :class:`scoresde.VariationalNoise`.
+            which then is a sixth of a bin by default, so that models of the levels themselves are
+            evaluated where they were trained; or a function of data and uniform numbers of its shape that
+            returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,), such as a
+            :class:`scoresde.VariationalNoise`.
         draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
-            of a single uniform draw from the slope of the density, at most, and else not known (NaN).
+            of a single uniform draw from the slope of the density, at most, and NaN otherwise.
         importance: Whether to average densities and not their logarithms, which tightens the bound.
-            It needs terms without noise, as exact divergences are.
+            It needs densities without noise, as exact divergences give.
         options: As in :func:`scoresde.log_likelihood`.
 
     Raises:
-        ValueError, TypeError: If data is not on the levels, or something does not fit together.
+        ValueError, TypeError: If data is not on the levels, or an option does not fit.
 
     Examples:
         >>> x = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
@@ -158,7 +158,8 @@ def _inside(drawn: object, x: Tensor) -> tuple[Tensor, Tensor]:
         if not bool(value.isfinite().all()):
             rows = (~value.isfinite().reshape(len(x), -1).all(1)).nonzero()[:8, 0].tolist()
             raise ValueError(
-                f"dequantization returns a {name} that is not finite for samples {rows}; mend the function."
+                f"dequantization returns a {name} that is not finite for samples {rows}; correct the "
+                "function."
             )
     if float(v.abs().max()) > 0.5:
         raise ValueError(
@@ -193,9 +194,9 @@ def _check_range(model: ScoreModel, x: Tensor) -> None:
     beyond = (mean.square().mean() + spread**2).sqrt().item()  # at most 1 for data within [-1, 1]
     if beyond > 1.05 or not 1 / APART < ratio < APART:
         warn(
-            f"levels are taken to reach from low=-1 to high=1, where this data lies {ratio:.2g} times as far from "
-            f"the mean of the model's as that does (its root mean square is {beyond:.3g}); pass low= and high= of "
-            "the data."
+            f"levels are assumed to reach from low=-1 to high=1, but then this data lies {ratio:.2g} "
+            "times as far from the mean of the model's data as that data itself (whose root mean square "
+            f"is {beyond:.3g}); pass low= and high= of the data."
         )
 
 

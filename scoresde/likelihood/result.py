@@ -19,8 +19,8 @@ class Likelihood:
     It is the density of :math:`x_0 + (\sigma / \alpha) z` at `t_min`, in the units of the data.
 
     Arguments:
-        nats: The log-density, with shape (B,), in float64; higher is likelier. NaN for samples
-            whose path failed, if that is allowed.
+        nats: The log-density, with shape (B,), in float64; higher is likelier. NaN for samples whose path
+            failed, with `on_failure="partial"`.
         stderr: Its standard error from the probes: 0 if exact, NaN for a fixed probe.
         latent: The state at the end of the flow, with shape (B, *).
         calls: The network calls of each sample along the path, with shape (B,).
@@ -32,7 +32,7 @@ class Likelihood:
             others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
             "prior" (at the end of the flow), and "dequantisation", a standard error. A part that is not
             known is NaN.
-        provenance: What made it. "guided" says that the density is of the flow of a guided model,
+        provenance: How it was made. "guided" tells that the density is of the flow of a guided model,
             which is not that of data under its condition.
         levels: The number of levels, if it is the probability of data on levels.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).

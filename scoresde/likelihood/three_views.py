@@ -23,12 +23,11 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 @verb
 def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
-    r"""Returns the log-density of data at `t_min` as the flow has it, and three others beside it.
+    r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
 
     For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the
-    bound of a sampler of 1000 steps, is a little lower. What lies between the flow and the
-    bound in continuous time is the divergence between noisy data and noisy samples, so a
-    score that is wrong shows.
+    bound of a sampler of 1000 steps, is a little lower. The gap between "flow" and "elbo" is the
+    divergence between noisy data and noisy samples, so it shows a wrong score.
 
     Arguments:
         model: The score model.
@@ -59,8 +58,8 @@ def path_density(
     .. math:: \log p_0(y_0) = \log p_1(y_1) - \int \tfrac{1}{2} |\nabla \log p|^2 ds^2
         + \nabla \log p \cdot d \overleftarrow{y}
 
-    Its error falls with the square root of the number of steps, so it tells whether a score is
-    wrong, and not the density to a tenth of a nat.
+    Its error falls with the square root of the number of steps, so it shows whether a score is wrong, but
+    not the density to a tenth of a nat.
 
     Arguments:
         model: The score model.

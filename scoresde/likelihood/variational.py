@@ -65,11 +65,11 @@ def fit_noise(
     lr: float = 1e-2,
     seed: int = 0,
 ) -> Iterator[float]:
-    r"""Teaches noise to make the bound of some data's probability tight, step by step.
+    r"""Trains noise to make the bound of the log-probability of data tight, one step for each item.
 
     Arguments:
         noise: The noise.
-        model: The score model, which stays as it is.
+        model: The score model, which is not changed.
         data: Data on the levels, with shape (M, *).
         levels: The number of levels.
         low: The value of the lowest level.
@@ -80,7 +80,7 @@ def fit_noise(
         seed: The seed of batches and noise.
 
     Returns:
-        After each step, the loss in nats per dimension, minus the evidence lower bound.
+        The loss after each step, minus the evidence lower bound in nats per dimension.
 
     Examples:
         >>> class Halves(torch.nn.Conv1d):

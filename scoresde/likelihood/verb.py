@@ -73,14 +73,14 @@ def log_likelihood(  # noqa: D417
         model: The score model.
         x: Data, with shape (B, *).
         divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" one per
-            probe and node, with fresh probes at each; "fixed" the same probe at all nodes, as was
-            the custom; "hutch++" a third of its probes for the largest directions. "auto" is exact
-            up to 256 dimensions, unless `probes` or `target_stderr` are given, and with a target in 1 or 2.
+            probe and node, with fresh probes at each; "fixed" one probe for all nodes; "hutch++" a third
+            of its probes for the largest directions. "auto" is exact up to 256 dimensions, unless `probes`
+            or `target_stderr` is passed, and with a target in 1 or 2 dimensions.
         probes: The number of probes at each node. By default 1, and 6 for "hutch++".
         nodes: The number of nodes of the sum. By default 46, and 64 for exact divergences.
-        target_stderr: The standard error in nats at which samples get no more probes, after at most 64 times
-            the first. "auto" gives those samples an exact divergence, of no standard error, for which that takes
-            fewer products. A target that is missed is said.
+        target_stderr: The standard error in nats at which a sample gets no more probes; it gets at most 64
+            times the first number. "auto" takes the exact divergence for samples where that needs fewer
+            products. A target that is missed is warned of.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
             density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
             dtype float64.
@@ -105,7 +105,7 @@ def log_likelihood(  # noqa: D417
     if not asked.model.differentiable:
         raise ValueError(
             "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
-            "is its likelihood; ask the model without it."
+            "is its likelihood; pass the model without it."
         )
     if settings.adaptive and settings.times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
@@ -150,9 +150,9 @@ def _warn_of_noise(found: Likelihood) -> None:
     share = found.budget["end"].nanmedian().item() / found.dimension
     if share > LARGE_END:
         warn(
-            f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by some "
-            f"{share:.2g} nats per dimension: data on levels needs ss.dequantize or "
-            "ss.discrete_log_likelihood, and a score that explodes near t_min a larger t_min=."
+            f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by "
+            f"about {share:.2g} nats per dimension: data on levels needs ss.dequantize or "
+            "ss.discrete_log_likelihood, and a score that explodes near t_min needs a larger t_min=."
         )
 
 
@@ -186,7 +186,10 @@ def _kind(divergence: str, probes: int | None, target: float | None, size: int) 
         if divergence == "exact" and value is not None:
             raise ValueError(f"{name}= has no effect on an exact divergence; pass one of the two.")
     if divergence == "fixed" and target is not None:
-        raise ValueError("a fixed probe has no standard error; leave target_stderr= or 'fixed'.")
+        raise ValueError(
+            "a fixed probe has no standard error; leave out target_stderr=, or pass "
+            "divergence='hutchinson'."
+        )
     if divergence == "exact" and EXACT_IN_SILENCE < size <= EXACT_AT_MOST:
         warn(
             f"an exact divergence in {size} dimensions takes {size * EXACT_NODES} Jacobian products per "

@@ -13,7 +13,7 @@ Change = Callable[[Tensor], Tensor]
 def changed(value: T, change: Change) -> T:
     r"""Returns a value whose tensors are changed, in dictionaries, lists and tuples too.
 
-    Numbers, tensors of shape (), and all else stay as they are.
+    Numbers, tensors of shape (), and all else are not changed.
     """
 
     found: object = value

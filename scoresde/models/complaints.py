@@ -1,4 +1,4 @@
-r"""What the error of a network means, where it is one of a kind, and what helps."""
+r"""What common errors of networks mean, and what helps."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ class Asked(NamedTuple):
 
     Arguments:
         network: The network.
-        declared: The conditions that the model says it takes.
+        declared: The conditions that the model declares.
         x: The state, with shape (B, *).
-        condition: What was passed by name.
+        condition: The arguments that were passed by name.
         rows: The rows of an earlier call that succeeded, if any.
     """
 
@@ -64,7 +64,7 @@ def check_answer(F: object, x: Tensor) -> None:
 
 
 def explained(error: Exception, asked: Asked) -> Exception | None:
-    r"""Returns an error that names cause and cure, or `None` where the network's own says as much."""
+    r"""Returns an error that names cause and cure, or `None` if the network's own error says as much."""
 
     text = str(error)
     missing = MISSING.search(text)

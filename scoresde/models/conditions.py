@@ -44,7 +44,7 @@ ELSEWHERE = {  # what other libraries call what
 
 
 class Conditioned(Protocol):
-    r"""What takes conditions: those it knows by name, and those that are bound to it already."""
+    r"""An object that takes conditions: the names that it knows, and those that are bound to it already."""
 
     conditions: tuple[str, ...]
     bound_names: tuple[str, ...]

@@ -27,7 +27,7 @@ class Moments:
         mean: The mean, with the shape of one sample.
         basis: Orthonormal axes as columns, with shape (d, k), or `None` for those of the data.
         variances: The variances along the axes, with shape (k,).
-        rest: The variance in every direction that no axis covers, if there are such.
+        rest: The variance in every direction that no axis covers, if there is one.
 
     Raises:
         ValueError: If the shapes do not fit, a number is not finite, a variance is negative or the basis is
@@ -58,7 +58,9 @@ class Moments:
         if self.basis is not None and self.basis.shape != (d, k):
             raise ValueError(f"basis must have shape ({d}, {k}), not {tuple(self.basis.shape)}.")
         if (k < d) != (self.rest is not None):
-            raise ValueError(f"rest= is wanted if and only if the basis has less than {d} axes.")
+            raise ValueError(
+                f"rest= must be passed if the basis has fewer than {d} axes, and left out otherwise."
+            )
         if bool((self.variances < 0).any()) or (self.rest or 0) < 0:
             raise ValueError("variances must not be negative.")
         if self.basis is not None:
@@ -186,7 +188,7 @@ def moments(
     if len(data) < 2:
         raise ValueError("data must have at least 2 samples, with shape (n, *), but has one.")
     if (kind == "low_rank") != (rank is not None):
-        raise ValueError("rank= goes with kind='low_rank', which needs it, and with no other.")
+        raise ValueError("rank= must be passed with kind='low_rank', and with no other kind.")
     if basis is not None and kind != "diagonal":
         raise ValueError(f"basis= has no effect with kind={kind!r}; use 'diagonal'.")
     flat = data.detach().flatten(1).double()

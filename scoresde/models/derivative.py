@@ -44,7 +44,7 @@ ENTRIES, LINES = 64, 8  # so many numbers are compared if so many lines give the
 
 
 class Seen(NamedTuple):
-    r"""What lines tell.
+    r"""The values and derivatives along some lines.
 
     Arguments:
         values: What the network returns at the five places of each line, with shape (5, n).
@@ -83,8 +83,8 @@ def check_derivative(
         model: The model, with its conditions bound.
         x: A state, which gives shape, dtype and device.
         mode: "forward", as for divergences, or "reverse", as for gradients.
-        use: What needs the derivative, in words.
-        rows: How many rows may be asked at once. By default, all.
+        use: The name of what needs the derivative, for messages.
+        rows: How many rows may be computed at once. By default, all.
 
     Raises:
         ValueError: If they differ by more than rounding and kinks explain.
@@ -107,16 +107,16 @@ def check_derivative(
                 break
     if missed.ratio:
         raise ValueError(
-            f"{use} needs the derivative of the model, but where the model changes by {missed.change:.3g}, its "
-            f"derivative misses {missed.gap:.3g}: it detaches, rounds, leaves torch (numpy), or runs under "
-            "torch.no_grad() or torch.inference_mode(); leave that out of the network, or use what needs no "
-            "derivatives, as ss.elbo does."
+            f"{use} needs the derivative of the model, but where the model changes by "
+            f"{missed.change:.3g}, its derivative is off by {missed.gap:.3g}: the network detaches, "
+            "rounds, leaves torch (numpy), or runs under torch.no_grad() or torch.inference_mode(); "
+            "remove that from the network, or use a function that needs no derivatives, such as ss.elbo."
         )
     owner._checked = owner._checked | {key}
 
 
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:
-    r"""What some lines tell, from the number of the first of them on."""
+    r"""The values and derivatives along some lines, from the number of the first of them on."""
 
     t, scale = where_noise_is_data(model, x)
     count = min(LINES, -(-ENTRIES // x.numel()))
@@ -140,8 +140,8 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
             raise
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise ValueError(
-                f"{use} needs the derivative of the model, which torch does not find: the network leaves torch, "
-                "as those of numpy or ONNX do, or runs under torch.inference_mode(). torch says: "
+                f"{use} needs the derivative of the model, which torch cannot compute: the network leaves "
+                "torch, as those of numpy or ONNX do, or runs under torch.inference_mode(). torch says: "
                 f"{str(error).splitlines()[0][:200]}"
             ) from error
     return found
@@ -154,7 +154,7 @@ def where_noise_is_data(
 
     Arguments:
         model: The model.
-        x: States, of which there is a time each.
+        x: States, each with a time of its own.
         level: Another noise level.
     """
 

@@ -66,9 +66,9 @@ def _check_signal(process: Process, predicts: str) -> None:
         level = process.noise_level(process.t_max)
         if level > SILENT:
             raise ValueError(
-                f"predicts={predicts!r} tells nothing of the data at t_max={process.t_max:.9g}, where no "
-                f"signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a network "
-                "of 'v', 'velocity' or 'data'."
+                f"predicts={predicts!r} does not determine the data at t_max={process.t_max:.9g}, where "
+                f"no signal is left (sigma/alpha = {level:.2g}); choose an earlier t_max, or use a "
+                "network of 'v', 'velocity' or 'data'."
             )
 
 
@@ -76,7 +76,7 @@ def _check_signal(process: Process, predicts: str) -> None:
 class NetworkScore(ScoreModel):
     r"""Creates the score model of a network.
 
-    What the network predicts has no default, since nothing in it tells:
+    `predicts` has no default, since nothing in a network tells what it predicts:
 
     - "data": the clean data :math:`\mathbb{E}[x_0 \mid x_t]`.
     - "noise": :math:`\mathbb{E}[z \mid x_t]`, with :math:`x_t = \alpha x_0 + \sigma z`.
@@ -94,16 +94,16 @@ class NetworkScore(ScoreModel):
 
     Arguments:
         network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,): a module
-            in the dtype of its weights, a function in that of the state, or else in the one it works in. Times
-            are in float32 at least. What it gets are copies. For the unconditional prediction of
-            classifier-free guidance it is called without the conditions.
+            in the dtype of its weights, a function in that of the state, or else in the first one in which
+            it works. Times are in float32 at least. It receives copies. For the unconditional prediction
+            of classifier-free guidance it is called without the conditions.
         process: The process whose noise it removes.
         predicts: What it predicts.
         conditions: The names of the conditions it takes.
         shape: The shape of one sample, if known.
-        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", 0.5 unless said.
-        data_scale: The root mean square of the data, where `model.moments` does not tell it and `data_std` is
-            another.
+        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", by default 0.5.
+        data_scale: The root mean square of the data, if `model.moments` does not give it and `data_std`
+            differs from it.
 
     Examples:
         >>> silent = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "noise", shape=(2,))
@@ -126,7 +126,7 @@ class NetworkScore(ScoreModel):
         if predicts not in PREDICTIONS:
             said = f"is {predicts!r}" if predicts else "is missing"
             choices = ", ".join(map(repr, PREDICTIONS))
-            raise ValueError(f"predicts {said}; say what the network returns: {choices}.")
+            raise ValueError(f"predicts {said}; name what the network returns: {choices}.")
         if not callable(network):
             raise TypeError(f"network must be a module or a function, but is {network!r}.")
         check_process(process)
@@ -262,7 +262,7 @@ class NetworkScore(ScoreModel):
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
     ) -> tuple[Tensor, Kind]:
-        r"""Calls the network in the other dtypes it may be meant for, or says what is wrong."""
+        r"""Calls the network in the other dtypes it may be meant for, or raises what is wrong."""
 
         plain = {name: value for name, value in condition.items() if isinstance(value, Tensor)}
         asked = Asked(self.network, self.conditions, x, plain, self._seen.rows)

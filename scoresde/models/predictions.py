@@ -15,8 +15,8 @@ class Preconditioning(NamedTuple):
     Arguments:
         skip: The coefficient of the noisy data.
         out: The coefficient of the network.
-        scale: What the noisy data is multiplied with before the network sees it.
-        label: What the network gets as its time, or `None` for t itself.
+        scale: The factor of the noisy data as the network sees it.
+        label: The time as the network sees it, or `None` for t itself.
     """
 
     skip: Tensor

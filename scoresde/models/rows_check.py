@@ -49,10 +49,11 @@ def check_rows(model: ScoreModel, x: Tensor) -> None:
     if found and not _rows_agree(model, x, index):
         name = type(model).__name__
         raise ValueError(
-            f"{name} holds what belongs to samples ({', '.join(found)}), and would take it for that of others "
-            "where rows part ways, as by batch_size=, under tolerances or by weights. Name tensors in the class, "
-            "as by_sample = ('targets',), hold models as attributes and not in functions, and pass what functions "
-            "need by name, as a condition; or say rows(self, index)."
+            f"{name} holds tensors that belong to samples ({', '.join(found)}), and would use those of "
+            "other samples where rows are computed apart: with batch_size=, under tolerances or by "
+            "weights. Name such tensors in the class, as by_sample = ('targets',); hold models as "
+            "attributes, not inside functions; pass what functions need by name, as a condition; or "
+            "define rows(self, index)."
         )
 
 

@@ -1,4 +1,4 @@
-r"""What is known of the size of data, and whether noise begins above it and ends below.
+r"""The scale of the data, and checks that noise begins above it and ends below.
 
 A process takes data of standard deviation l along some direction, from its prior of noise level s and back,
 to :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior has no data in it. The last denoising at the level s
@@ -22,7 +22,7 @@ UNLIKE = 0.2  # the share by which scores differ that belong to other laws
 
 
 def scale_of(model: ScoreModel) -> float:
-    r"""Returns the root mean square of the data, or what is taken for it where nothing was said."""
+    r"""Returns the root mean square of the data, or the value that is assumed if it is not known."""
 
     known = model.data_scale
     return UNSAID if known is None else known
@@ -38,12 +38,12 @@ def smoothness_of(model: ScoreModel) -> float:
 
 
 def ask_scale(model: ScoreModel, what: str) -> None:
-    r"""Warns that something rests on the scale of the data, where nothing was said of it."""
+    r"""Warns that something depends on the scale of the data, if that is not known."""
 
     if model.data_scale is None:
         warn(
-            f"{what} rests on the scale of the data, of which nothing was said: its root mean square is taken "
-            f"for {UNSAID}; set model.data_scale, or model.moments = ss.moments(data)."
+            f"{what} depends on the scale of the data, which is not known: its root mean square is "
+            f"assumed to be {UNSAID}; set model.data_scale, or model.moments = ss.moments(data)."
         )
 
 
@@ -76,23 +76,24 @@ def check_prior(model: ScoreModel, first: Tensor) -> None:
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
-            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised data, "
-            f"whose root mean square is {scale:.4g}: samples are biased; start at more noise, at a level of "
+            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised "
+            f"data, whose root mean square is {scale:.4g}: samples are biased; start at a noise level of "
             f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
         )
     elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
         widest = model.moments.widest
         warn(
-            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has the "
-            f"deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start at more noise, or "
-            "scale the data down."
+            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has "
+            f"the standard deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start "
+            "at a higher noise level, or scale the data down."
         )
 
 
 def check_marginal(model: ScoreModel, z: Tensor) -> None:
     r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
 
-    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is asked once, and the call is not counted.
+    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is called once, and the call is not
+    counted.
 
     Arguments:
         model: The score model.
@@ -110,8 +111,8 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
     if off > UNLIKE:
         warn(
             f"at t_max={process.t_max:.4g}, the score differs from that of the prior N(0, {std:.4g}^2) by "
-            f"{off:.0%}: the process has not forgotten the data there, or std= is another; raise t_max, or set "
-            "std=."
+            f"{off:.0%}: the process has not forgotten the data there, or std= is wrong; raise t_max, or "
+            "set std=."
         )
 
 
@@ -130,8 +131,8 @@ def check_last(model: ScoreModel, last: Tensor) -> None:
     if level > (1 + 1e-6) * THIRD * finest:
         end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
         warn(
-            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} of the "
-            f"smallest deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
+            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} "
+            f"of the smallest standard deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
         )
 
 

@@ -60,22 +60,23 @@ OF_STATE: dict[str, dict[str, Door]] = {
 
 
 class ScoreModel(nn.Module, ABC):
-    r"""Abstract score model. A subclass says :meth:`denoise`; the rest is derived.
+    r"""Abstract score model. A subclass defines :meth:`denoise`; the rest is derived.
 
     Attributes:
         process: The process whose noise it removes.
         shape: The shape of one sample, if known.
         conditions: The names of the conditions it takes.
-        fingerprint: What identifies it in files, if known.
-        data_std: The constant by which a network of "edm" is preconditioned, 0.5 unless said.
-        data_scale: The root mean square of the data, or `None` where nothing is known of it. Grids, solvers
-            and the prior are held against it.
+        fingerprint: The name by which files identify it, if known.
+        data_std: The constant by which a network of "edm" is preconditioned, 0.5 by default.
+        data_scale: The root mean square of the data, or `None` if it is not known. Grids, solvers and the
+            check of the prior use it.
         finest: The smallest standard deviation of the data in any direction, or `None`.
         moments: The mean and covariance of the data, for the solvers that ask for them.
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
-        differentiable: Whether derivatives of its estimates are known. Guidance by gradients has none.
+        differentiable: Whether derivatives of its estimates are known. A model guided by gradients has
+            none.
         by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
             dictionaries and lists of them.
 
@@ -161,7 +162,7 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def parts(self) -> "dict[str, ScoreModel]":
-        r"""What a guided model is made of, by name, for pictures. Others have none."""
+        r"""The parts of a guided model by name, for pictures. Other models have none."""
 
         return {}
 
@@ -223,7 +224,7 @@ class ScoreModel(nn.Module, ABC):
         return [bind(*column) for column in zip(*columns, strict=True)]
 
     def resemble(self, model: "ScoreModel") -> None:
-        r"""Takes over what a wrapped model says of itself."""
+        r"""Takes over the attributes of a wrapped model."""
 
         self.process, self.shape = model.process, model.shape
         for name in ("data_std", "data_scale", "finest"):
@@ -284,7 +285,7 @@ with_doors(ScoreModel, OF_STATE)
 
 @checked
 class Given(ScoreModel):
-    r"""Creates the model of which some conditions are bound.
+    r"""Creates the model with some of its conditions bound.
 
     Arguments:
         model: The model.
@@ -345,7 +346,7 @@ def _bound(model: ScoreModel, bound: Mapping[str, Bound]) -> ScoreModel:
 
 
 def _said(model: ScoreModel, name: str) -> float | None:
-    r"""What was said of a model's data, by an attribute or by its class."""
+    r"""What is known of a model's data, by an attribute or by its class."""
 
     by_class = getattr(type(model), name)
     said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class

@@ -17,13 +17,13 @@ from .score_model import Given, ScoreModel
 ULPS = 4  # of the coarsest dtype, by which sums in another order may differ
 LEAST = 1e-5  # of what a network returns: noise below is none
 CURE = (
-    "call .eval() on the network if it is dropout, and pass noise that the network draws for itself in as a "
+    "call .eval() on the network if that is due to dropout, and pass noise that it draws by itself as a "
     "condition"
 )
 
 
 def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
-    r"""Refuses a model of which two calls with the same input differ.
+    r"""Refuses a model for which two calls with the same input differ.
 
     Arguments are those of :func:`warn_of_randomness`.
 
@@ -37,15 +37,15 @@ def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None
 
 
 def warn_of_randomness(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
-    r"""Warns of a model of which two calls with the same input differ.
+    r"""Warns of a model for which two calls with the same input differ.
 
     It takes two network calls, which are not counted, until a model with these conditions is found to be steady.
 
     Arguments:
         model: The model, with its conditions bound.
         x: A state, which gives shape, dtype and device.
-        use: What goes wrong, in words.
-        rows: How many rows may be asked at once. By default, all.
+        use: The consequence, for messages.
+        rows: How many rows may be computed at once. By default, all.
     """
 
     share = _difference(model, x, rows)
@@ -54,7 +54,7 @@ def warn_of_randomness(model: ScoreModel, x: Tensor, use: str, rows: int | None 
 
 
 def _seen(share: float) -> str:
-    return f"two calls of the network with the same input differ by {share:.2g} of what it returns"
+    return f"two calls of the network with the same input differ by {share:.2g} of its output"
 
 
 def _difference(

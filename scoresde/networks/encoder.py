@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
         Arguments:
             x: Images, with shape (B, C, H, W).
-            t: What tells the noise level, with shape (B,).
+            t: A number for the noise level, with shape (B,).
         """
 
         features = F.silu(self.time(waves(t, self.frequencies)))

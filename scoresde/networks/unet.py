@@ -81,7 +81,7 @@ class UNet(nn.Module):
 
         Arguments:
             x: Images, with shape (B, C, H, W).
-            t: What tells the noise level, with shape (B,).
+            t: A number for the noise level, with shape (B,).
             label: The labels, with shape (B,), where the number of classes means none.
         """
 

@@ -36,8 +36,8 @@ EXACT: dict[str, dict[str, Door]] = {
 class Oracle(ScoreModel):
     r"""Abstract exact score model.
 
-    What a subclass defines of its functions takes arguments at the doors of all, and is worked out in the dtype of
-    the state, whatever autocast says around it.
+    The functions that a subclass defines check their arguments as those of every oracle do, and compute in
+    the dtype of the state, whatever autocast is in force.
 
     Examples:
         >>> isinstance(model, ss.Oracle)
@@ -267,7 +267,7 @@ class GaussianOracle(MixtureOracle):
 
 @checked
 class KernelOracle(Oracle):
-    r"""Creates the exact score model of data under a Gaussian kernel: a mixture of as many parts.
+    r"""Creates the exact score model of data under a Gaussian kernel: a mixture with a component per data point.
 
     .. math:: D(x) = \sum_i r_i \Big( y_i + \frac{\alpha h^2}{\alpha^2 h^2 + \sigma^2}
         (x - \alpha y_i) \Big)
@@ -276,7 +276,7 @@ class KernelOracle(Oracle):
         data: The data :math:`y`, with shape (N, *).
         width: The standard deviation h of the kernel.
         process: The process. By default, EDM's.
-        labels: The classes of the data, with shape (N,), if the label shall be a condition.
+        labels: The classes of the data, with shape (N,), if the label is to be a condition.
 
     Condition:
         label: The class that data is from, with shape (B,).

@@ -27,7 +27,7 @@ def histogram(
     Arguments:
         file: The file to write.
         groups: Names, and values of shape (N,) with the words that the legend adds.
-        label: What the values are.
+        label: The label of the axis.
         bins: The number of bins over the range of all values.
 
     Examples:
@@ -60,7 +60,7 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
     Arguments:
         file: The file to write.
         values: Names, and positive numbers.
-        label: What the numbers are.
+        label: The label of the axis.
 
     Examples:
         >>> ss.plots.bars(folder / "bars.png", {"ddim": 0.1, "heun": 0.01}, "error")
@@ -91,8 +91,8 @@ def curves(
     Arguments:
         file: The file to write.
         lines: Names, and points of each curve.
-        x_label: What is across.
-        y_label: What is up.
+        x_label: The label of the horizontal axis.
+        y_label: The label of the vertical axis.
 
     Examples:
         >>> ss.plots.curves(folder / "curves.png", {"ddim": [(5, 0.1), (10, 0.05)]}, "calls", "error")
@@ -129,8 +129,8 @@ def work_precision(
         file: The file to write.
         lines: Names, and points of each curve: calls, error, and its standard error.
         front: The points that nothing beats at as many calls or fewer.
-        label: What is up.
-        base: What the exact flow reaches.
+        label: The label of the vertical axis.
+        base: The value of the exact flow, drawn as a line.
 
     Examples:
         >>> points = [(5, 0.1, 0.01), (10, 0.05, 0.01)]

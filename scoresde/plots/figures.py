@@ -41,13 +41,13 @@ def titled(name: str, groups: object) -> Mapping[str, Any]:
 
     named = groups if isinstance(groups, Mapping) else {"": groups}
     if not named:
-        raise ValueError(f"{name} must be one at least, but are none.")
+        raise ValueError(f"{name} must hold at least one entry, but is empty.")
     return named
 
 
 @checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
-    r"""Refuses a file whose ending is that of no picture, nor of others.
+    r"""Raises a `ValueError` for a file whose ending is neither that of a picture nor one of `others`.
 
     Examples:
         >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))

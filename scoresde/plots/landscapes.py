@@ -36,10 +36,10 @@ def geometry(
 ) -> Plane:
     r"""Draws a step, or the whole way, of a sample: noisy points, estimates, their difference, what guidance adds.
 
-    Data of two dimensions is drawn as it is, with its noisy density behind. Other data is drawn in the plane that
-    is spanned by the way to the estimate and what guidance adds, or that shows most of the way; distances are true
-    to scale, and the legend says which share of each arrow's squared length is hidden. An animation of many
-    dimensions takes another plane, and another scale, for each step.
+    Data of two dimensions is drawn in its own plane, with its noisy density behind. Other data is drawn in
+    the plane that is spanned by the way to the estimate and what guidance adds, or that shows most of the
+    way; distances are true to scale, and the legend says which share of each arrow's squared length is
+    hidden. An animation of many dimensions takes another plane, and another scale, for each step.
 
     Arguments:
         file: The file to write: a picture, or for the way step by step a .gif, or an .html with a slider.
@@ -250,5 +250,5 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
             raise ValueError(f"{name} must lie in [0, {size - 1}], but is {value}.")
     if step is not None and Path(file).suffix in MOVIES:
         raise ValueError(
-            f"an animation shows many steps; leave step=, or write a picture, not {str(file)!r}."
+            f"an animation shows many steps; leave step= out, or write a picture, not {str(file)!r}."
         )

@@ -17,7 +17,7 @@ REST = 1500  # milliseconds at the end
 
 @checked
 def check_gif(file: Path) -> None:
-    r"""Refuses a file that cannot hold an animation.
+    r"""Raises a `ValueError` for a file that cannot hold an animation.
 
     Examples:
         >>> ss.plots.check_gif(folder / "path.png")

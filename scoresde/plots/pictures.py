@@ -27,7 +27,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     Arguments:
         x: Grey images, with shape (B, 1, H, W) or (B, H, W).
         columns: The number of columns. By default, the picture is about square.
-        gap: The pixels between images. They are grey, and so is the room of images that a last row lacks.
+        gap: The pixels between images. They are grey, and so are the empty places of the last row.
 
     Examples:
         >>> ss.plots.tile(torch.zeros(6, 1, 8, 8), columns=3).shape
@@ -112,7 +112,7 @@ def animate(
         file: The file to write.
         path: Grey images on [-1, 1], with shape (n, B, 1, H, W), such as the path of an edit.
         columns: The images in a row. By default, each picture is about square.
-        seconds: How long it takes, without the rest.
+        seconds: The duration in seconds, without the rest at the end.
         zoom: The pixels of the picture for each of the images.
 
     Examples:

@@ -31,8 +31,8 @@ class CustomProcess(Process):
         sigma: The function :math:`\sigma(t) > 0`.
         t_min: The first time.
         t_max: The last time.
-        f: The rate :math:`f(t)` of the drift, if it shall be checked against the scales.
-        g: The diffusion :math:`g(t)`, likewise.
+        f: The rate :math:`f(t)` of the drift, if it is to be checked against the scales.
+        g: The diffusion :math:`g(t)`, if it is to be checked.
 
     Raises:
         ValueError: If the log-SNR does not decrease, `f` or `g` are not those of the scales, or the scales
@@ -110,7 +110,7 @@ class LinearProcess(Process):
     .. math:: \log \alpha_t = \int_0^t f , \qquad
         \sigma_t^2 = \alpha_t^2 \int_0^t g^2 / \alpha^2 ,
 
-    to round-off also where f and g jump, as the :math:`\beta` of a table do.
+    to round-off, even where f and g jump, as a :math:`\beta` from a table does.
 
     Arguments:
         f: The rate :math:`f(t)`.
@@ -218,7 +218,8 @@ class NonlinearProcess(Process):
     r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` of any drift.
 
     It has no scales: what needs them (clean data, noise, log-SNR, semi-linear solvers, encoding, edits,
-    likelihoods and the last denoising, which sampling leaves out) is refused. Its models say `predicts="score"`.
+    likelihoods and the last denoising, which sampling leaves out) is refused. Its models must have
+    `predicts="score"`.
 
     Arguments:
         f: The drift :math:`f(x, t)`, from shapes (B, *) and () or (B, 1, ...) to (B, *).
@@ -254,9 +255,9 @@ class NonlinearProcess(Process):
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "a NonlinearProcess has no alpha and sigma, so clean data, noise and log-SNR are not "
-            "defined. It serves sampling alone, by a model with predicts='score' and an ODE or SDE solver "
-            "such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, denoising and "
-            "semi-linear solvers need scales."
+            "defined. It can only be sampled from, by a model with predicts='score' and an ODE or SDE "
+            "solver such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, "
+            "denoising and semi-linear solvers need scales."
         )
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -266,7 +267,9 @@ class NonlinearProcess(Process):
         version = None if x.is_inference() else x._version
         f = self.f(x, t)
         if version is not None and x._version != version:
-            raise ValueError("the drift f changed x in place; let it work on a copy.")
+            raise ValueError(
+                "the drift f changed x in place; write it so that it returns a new tensor."
+            )
         if not isinstance(f, Tensor) or f.shape != x.shape:
             got = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
             raise ValueError(

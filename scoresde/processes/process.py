@@ -78,7 +78,7 @@ class Process(ABC):
         has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
         constant: Whether nothing of it but its fields can change, so that what follows from these is worked out
             once. Each class says so for itself, as in `class Mine(Process, constant=True)`.
-        grid: The grid of steps by default, where its noise levels are not cut; see :mod:`scoresde.runs.grids`.
+        grid: The default grid of steps, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
 
     Examples:
         >>> process, x, t = ss.EDM(), torch.ones(1, 2), torch.tensor([2.0])
@@ -316,8 +316,8 @@ class Process(ABC):
         rising = self.rates(t)[1] >= 0
         if bool(rising.any()):
             raise ValueError(
-                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; between the ends it must "
-                "not turn."
+                f"log-SNR must decrease in time, but rises at t={t[rising][0]:.6g}; it must decrease all "
+                "the way between the ends."
             )
         few = t[:: (CHECKED - 1) // 32]
         f = self.drift(torch.ones_like(few)[:, None], few)[:, 0]
@@ -334,7 +334,9 @@ class Process(ABC):
         for name in ("t_min", "t_max"):
             positive(name, getattr(self, name), zero=True)
         if not self.t_min < self.t_max:
-            raise ValueError(f"need 0 <= t_min < t_max, but got {self.t_min} and {self.t_max}.")
+            raise ValueError(
+                f"t_min and t_max must satisfy 0 <= t_min < t_max, but are {self.t_min} and {self.t_max}."
+            )
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
         r"""Refuses a drift f(t) and a diffusion g(t) that are not those of the scales."""

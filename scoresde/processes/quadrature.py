@@ -131,9 +131,9 @@ def refined(name: str, rate: Rate, edges: Tensor, size: Callable[[Tensor], Tenso
         stuck = wrong & (short | (sum(map(len, kept)) > MOST) | ~error.isfinite())
         if bool(stuck.any()):
             raise ValueError(
-                f"{name} has no integral that can be found near t={low[stuck][0]:.6g}: it has a pole there, "
-                "or is not a function of t alone; choose t_max before the pole, or say the scales by "
-                "ss.CustomProcess."
+                f"{name} has no integral that can be found near t={low[stuck][0]:.6g}: it has a pole "
+                "there, or is not a function of t alone; choose t_max before the pole, or pass the "
+                "scales to ss.CustomProcess."
             )
         kept.append(middle[wrong])
         low, high = torch.cat([low[wrong], middle[wrong]]), torch.cat([middle[wrong], high[wrong]])

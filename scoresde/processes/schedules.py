@@ -27,8 +27,8 @@ class Schedule(ABC):
     Attributes:
         domain: The times between which it is meant to be used.
         constant: Whether nothing of it but its fields can change, as :class:`scoresde.Process` has it.
-        said: The least and the largest noise level where the user named them, else `None`. Sampling goes
-            to the least, and grids begin at the largest.
+        said: The least and the largest noise level if the user named them, else `None`. Sampling goes to
+            the least, and grids begin at the largest.
 
     Examples:
         >>> schedule = ss.VP().schedule
@@ -158,7 +158,7 @@ class Cosine(Schedule, constant=True):
 @checked
 @dataclass(frozen=True)
 class Geometric(Schedule, constant=True):
-    r"""Creates the schedule of which the ratio of noise to signal grows geometrically.
+    r"""Creates the schedule whose ratio of noise to signal grows geometrically.
 
     .. math:: \lambda(t) = - (1 - t) \log \sigma_{min} - t \log \sigma_{max}
 
@@ -201,7 +201,7 @@ class Geometric(Schedule, constant=True):
 @checked
 @dataclass(frozen=True)
 class Karras(Schedule, constant=True):
-    r"""Creates the schedule of which time is the ratio of noise to signal, :math:`\lambda = -\log t`.
+    r"""Creates the schedule whose time is the ratio of noise to signal, :math:`\lambda = -\log t`.
 
     Arguments:
         sigma_min: The first time.
@@ -299,4 +299,7 @@ def _check_order(low_name: str, low: float, high_name: str, high: float) -> None
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, but is {value!r}.")
     if not 0 < low < high < math.inf:
-        raise ValueError(f"need 0 < {low_name} < {high_name}, but got {low} and {high}.")
+        raise ValueError(
+            f"{low_name} and {high_name} must satisfy 0 < {low_name} < {high_name}, but are {low} and "
+            f"{high}."
+        )

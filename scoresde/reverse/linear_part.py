@@ -199,6 +199,6 @@ def make_noise(profile: str, eta: float, convention: str) -> Noise:
 
     if convention == "ddim":
         if profile != "constant":
-            raise ValueError(f"eta_convention='ddim' has no meaning for the noise of {profile!r}.")
+            raise ValueError(f"eta_convention='ddim' has no effect on the noise of {profile!r}.")
         return up_step(eta)
     return PROFILES[profile](math.sqrt(eta) if convention == "k_diffusion" else eta)

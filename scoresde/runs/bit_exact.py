@@ -36,15 +36,15 @@ def settle(run: Run, x: Tensor) -> Run:
         return run
     if settings.batch_size is not None:
         raise ValueError(
-            f"batch_size= has no effect on {solver}, which takes blocks of a size of its own; say it as "
-            f"'{str(solver).split(':')[0]}:block={settings.batch_size}'."
+            f"batch_size= has no effect on {solver}, which sets the size of its blocks itself; pass "
+            f"solver='{str(solver).split(':')[0]}:block={settings.batch_size}'."
         )
     fits = _Check(run, x)
     if solver.block:
         if not fits(solver.block):
             raise ValueError(
-                f"in blocks of {solver.block}, the network's bits for a row depend on other rows: pass "
-                "block=1, or leave it to be found."
+                f"in blocks of {solver.block}, the network's bits for a row depend on other rows; pass "
+                "block=1, or leave block out to have it found."
             )
         return run
     block = min(MOST, 1 << (len(x) - 1).bit_length())

@@ -1,4 +1,4 @@
-r"""What guidance may know of the run it serves, and what it tells of it."""
+r"""What guidance may know of the current run, and the causes of failures that it reports."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ class Current:
         times: The grid in the time of the process, with shape (n + 1,) or (n + 1, B), or `None` where the
             solver chooses its own steps.
         eta: The amount of noise.
-        suspects: What was not finite though what it was asked about was, with its cure.
+        suspects: Values that were not finite although their inputs were, with causes and cures.
     """
 
     solver: Solver
@@ -64,10 +64,10 @@ def suspect(cause: str, cure: str, found: Tensor, asked: Tensor) -> None:
     r"""Tells the current run whether something is not finite in rows that were; no device is waited for.
 
     Arguments:
-        cause: What it would be if it is not finite, as part of a sentence.
+        cause: The cause if it is not finite, as part of a sentence.
         cure: What to do about it.
-        found: What was found, with shape (B, \*).
-        asked: What it was asked about, with shape (B, \*).
+        found: The value, with shape (B, \*).
+        asked: Its input, with shape (B, \*).
     """
 
     run = _current.get()

@@ -67,7 +67,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:
-    r"""The solution of which some samples have failed.
+    r"""The solution, some samples of which have failed.
 
     Raises:
         SolverError: If the run is not content with a part.
@@ -109,10 +109,12 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
         bad = (excess > DIVERGED).cpu()
         return _failed(solution, bad, Failure("diverged", (), where), settings)
     known = (
-        "of the noise at t_max, since nothing is known of the data" if c is None else "of the data"
+        "of the noise at t_max (the scale of the data is not known)"
+        if c is None
+        else "of the data"
     )
     warn(
-        f"at {where}, states are {overall:.3g} times as large as they should be by the size {size:.3g} "
+        f"at {where}, states are {overall:.3g} times as large as expected from the size {size:.3g} "
         f"{known}: the solver or the guidance diverges, or predicts= or data_std= is wrong; take smaller "
         "steps, less guidance, or another solver."
     )

@@ -69,7 +69,7 @@ SCALED = ("tan", "asinh", "logistic")  # which bend at the scale of the data
 def model_grid(
     model: ScoreModel, name: str, start: float, stop: float, steps: int, *, whole: bool = False
 ) -> Tensor:
-    r"""Returns the times of :func:`grid_times` for a model, with a warning where it rests on what was not said.
+    r"""Returns the times of :func:`grid_times` for a model, and warns if they depend on an unknown scale.
 
     Arguments:
         model: The score model.
@@ -88,9 +88,9 @@ def model_grid(
     top = max(model.process.bare_noise_level(t) for t in (start, stop))
     if not whole and model.data_scale is None and top > highest(model.process, UNSAID, top):
         warn(
-            f"noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, as for "
-            f"data of root mean square {UNSAID}, since nothing was said of its scale; set "
-            "model.data_scale, or model.moments = ss.moments(data)."
+            f"the noise levels of the grid begin at {HIGHEST * UNSAID:.4g}, below the {top:.4g} of t_max, "
+            f"because the scale of the data is not known and a root mean square of {UNSAID} is assumed; "
+            "set model.data_scale, or model.moments = ss.moments(data)."
         )
     elif name in SCALED:
         ask_scale(model, f"grid={name!r}")
@@ -112,7 +112,7 @@ def highest(process: Process, scale: float, top: float) -> float:
 
 
 def default_grid(model: ScoreModel) -> str:
-    r"""Returns the grid of steps where none is said: that of the process, or "logistic" where levels are cut."""
+    r"""Returns the grid of steps if none is named: that of the process, or "logistic" where levels are cut."""
 
     process = model.process
     if not process.has_scales:
@@ -181,6 +181,6 @@ def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str
         return solver, grid
     if grid not in (None, named):
         raise ValueError(
-            f"solver {solver!r} says grid={named!r}, so grid={grid!r} has no effect; pass one."
+            f"solver {solver!r} names grid={named!r}, so grid={grid!r} has no effect; pass one of the two."
         )
     return first, named

@@ -28,7 +28,7 @@ class Normals(Brownian):
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
         if step >= len(self.normals):
             raise ValueError(
-                f"noise has {len(self.normals)} rows, but step {step + 1} wants one more."
+                f"noise has {len(self.normals)} rows, but step {step + 1} needs one more."
             )
         z = self.normals[step]
         return z * align((t1 - t0).abs().sqrt().to(z), z)
@@ -36,13 +36,13 @@ class Normals(Brownian):
     def increments(
         self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
     ) -> list[Tensor]:
-        raise ValueError("this solver wants noise inside its steps; pass noise='path'.")
+        raise ValueError("this solver needs noise inside its steps; pass noise='path'.")
 
     def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
-        raise ValueError("this solver wants integrals of its noise; pass noise='path'.")
+        raise ValueError("this solver needs integrals of its noise; pass noise='path'.")
 
     def fresh(self, step: int, k: int) -> Tensor:
-        raise ValueError("this solver wants noise between its steps; pass noise='path'.")
+        raise ValueError("this solver needs noise between its steps; pass noise='path'.")
 
     def rows(self, index: Tensor) -> "Normals":
         return Normals(self.normals[:, index.to(self.normals.device)])

@@ -20,7 +20,7 @@ Gradients = Literal["none", "backprop", "checkpoint", "adjoint"]
 
 
 class _Unsaid(int):
-    r"""A number that the user has not said."""
+    r"""A number that the user has not passed."""
 
 
 SEED = _Unsaid(0)  # the seed of calls that say none
@@ -28,7 +28,7 @@ SEED = _Unsaid(0)  # the seed of calls that say none
 
 @dataclass(frozen=True, repr=False)
 class Stepping:
-    r"""Creates what says where the steps of a run are.
+    r"""Creates the options for where the steps of a run are.
 
     Arguments:
         solver: The name of a solver, or a solver. By default "dpmpp_2m", or "exponential" if there
@@ -64,7 +64,7 @@ class Stepping:
 
 @dataclass(frozen=True, repr=False)
 class Noise:
-    r"""Creates what says how much noise a run has, and of which kind.
+    r"""Creates the options for how much noise a run has, and of which kind.
 
     Arguments:
         eta: The amount of noise: 0 is the probability flow, 1 the reverse SDE. By default 1 for
@@ -84,7 +84,7 @@ class Noise:
 
 @dataclass(frozen=True, repr=False)
 class Keys:
-    r"""Creates what random numbers are keyed by.
+    r"""Creates the options for what random numbers are keyed by.
 
     Arguments:
         seed: The seed of start, noise and probes: 0, so that equal calls draw equal samples. `None` draws one.
@@ -99,12 +99,12 @@ class Keys:
 
 @dataclass(frozen=True, repr=False)
 class Numbers:
-    r"""Creates what says in which numbers a run is made.
+    r"""Creates the options for the dtype, device and gradients of a run.
 
     Arguments:
         dtype: The dtype of the state. By default that of the data, else of the network.
         device: The device of the state. By default that of the data, else of the model.
-        grad: What gradients the result carries, with respect to start, weights and conditions: "none";
+        grad: Which gradients the result carries, with respect to start, weights and conditions: "none";
             "backprop" through all steps; "checkpoint", the same in the memory of one network call, each
             being made again; or "adjoint", torchdiffeq's, for its methods.
     """
@@ -116,7 +116,7 @@ class Numbers:
 
 @dataclass(frozen=True, repr=False)
 class Limits:
-    r"""Creates what a run may take, and what happens beside it.
+    r"""Creates the options for what a run may cost, and how failures and progress are handled.
 
     Arguments:
         batch_size: The largest number of samples that are integrated at once.
@@ -137,8 +137,8 @@ class Watching:
 
     Arguments:
         path: Whether to keep the states at all times of the grid.
-        callback: A function that is told about each accepted step, as a :class:`solvers.Event`. If
-            it returns a truth value that is true, the run ends there.
+        callback: A function that is called with the :class:`solvers.Event` of each accepted step. If it
+            returns a truth value that is true, the run ends there.
     """
 
     path: bool = False
@@ -147,7 +147,7 @@ class Watching:
 
 @dataclass(frozen=True, repr=False)
 class Start:
-    r"""Creates what says where data is.
+    r"""Creates the option for the time of data.
 
     Arguments:
         t_min: The time at which data is taken to be. By default the process's, for the use.
@@ -158,7 +158,7 @@ class Start:
 
 @dataclass(frozen=True, repr=False)
 class Ending:
-    r"""Creates what says how a run towards data ends.
+    r"""Creates the option for how a run towards data ends.
 
     Arguments:
         denoise: Whether decoding ends with one denoising. `denoise=False` leaves it out, for a round trip: what

@@ -49,15 +49,15 @@ ENTRIES = {
 
 @dataclass(frozen=True)
 class Plan:
-    r"""A choice of how to sample, with what it rests on.
+    r"""A choice of how to sample, with the measurements behind it.
 
     Arguments:
         options: The options of :func:`scoresde.sample` that it stands for, as plain data.
-        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, where it has
-            no name.
-        scales: What the weights of each step are multiplied with, if they were learned.
+        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid
+            is a named one.
+        scales: The factors of the weights of each step, if they were learned.
         model: The fingerprint of the model that it was measured on.
-        figures: What was measured, with units in the names.
+        figures: The measurements, with units in their names.
 
     Raises:
         ValueError: If the options name no solver, or noise levels do not fall.
@@ -86,8 +86,8 @@ class Plan:
 
         if not isinstance(self.options["solver"], str):
             raise ValueError(
-                f"a file holds the name of a solver, and {self.options['solver']} is not the catalogue's of its "
-                "name; pass the plan itself."
+                f"a file holds only the name of a solver, and {self.options['solver']} differs from the "
+                "solver of that name in the catalogue; pass the plan itself."
             )
         return write_json(file, KIND, dataclasses.asdict(self))
 
@@ -122,8 +122,8 @@ class Plan:
         mine = fingerprint(model)
         if self.model and mine != self.model:
             warn(
-                f"the plan was measured on the model {self.model}, but this is {mine}; what it "
-                "promises need not hold, so measure again by ss.compare or ss.tune."
+                f"the plan was measured on the model {self.model}, but this model is {mine}, so its "
+                "figures may not hold; measure again with ss.compare or ss.tune."
             )
         options = dict(self.options)
         if self.noise_levels is not None:
@@ -140,7 +140,7 @@ class Plan:
         if not self.scales:
             return solver
         if not isinstance(solver, ExponentialMultistep):
-            raise ValueError(f"the plan has learned weights, of which {solver} has none.")
+            raise ValueError(f"the plan has learned weights, but {solver} takes none.")
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     @property
@@ -157,7 +157,7 @@ class Plan:
         first, last = levels[0].item(), levels[-1].item()
         if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
             raise ValueError(
-                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has those from "
+                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has levels from "
                 f"{most:.4g} to {least:.4g}; make a plan for this model."
             )
         times = process.time(-levels.log())
@@ -167,7 +167,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        r"""What tells the plan from others in tables."""
+        r"""The name of the plan in tables."""
 
         content = json.dumps([self.plain, self.noise_levels, self.scales])
         return f"{self.plain['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
@@ -206,11 +206,11 @@ def _shown(value: object) -> str:
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Returns keywords of which `plan` is replaced by the options it stands for.
+    r"""Returns keywords whose `plan` is replaced by the options it stands for.
 
     Raises:
         TypeError: If it is neither a plan nor the name of a file.
-        ValueError: If an option that it stands for is said beside it.
+        ValueError: If an option that it sets is passed beside it.
     """
 
     keywords = dict(keywords)
@@ -223,7 +223,7 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
     fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
     for name in fixed & keywords.keys():
         if keywords[name] is not None:
-            raise ValueError(f"{name}= is what plan= says; pass one of the two.")
+            raise ValueError(f"{name}= is set by plan= already; pass one of the two.")
     return {**keywords, **plan.options_for(model)}
 
 
@@ -303,7 +303,7 @@ def describe_setup(
 
 
 def describe_conditions(model: ScoreModel) -> dict[str, str]:
-    r"""Returns the conditions that are bound to a model: one value as it is, more by what tells them apart."""
+    r"""Returns the conditions that are bound to a model: one value itself, several by a digest."""
 
     known: dict[str, str] = {}
     for module in model.modules():

@@ -1,8 +1,8 @@
-r"""What the default seed has drawn in this process, to say where it draws the same again.
+r"""What the default seed has drawn in this process, to warn where it draws the same again.
 
 It is the one thing that outlives a run, and changes no result: the seed is the same in every call, so
 that results can be had again, and a loop would draw copies, and a second way over the same times noise that
-is not independent of the first, without a word. Calls that say their seed are not looked at.
+is not independent of the first, without a word. Calls that pass a seed are not checked.
 """
 
 import threading
@@ -43,7 +43,7 @@ class _Pass(NamedTuple):
 
 
 def says_seed(options: Mapping[str, Any]) -> bool:
-    r"""Returns whether the user said a seed."""
+    r"""Returns whether the user passed a seed."""
 
     return "seed" in options or options.get("seeds") is not None
 
@@ -60,7 +60,7 @@ def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str
     Arguments:
         verb: The name of the verb.
         model: The model, or models.
-        given: What else it was given: a shape, or data.
+        given: Its other argument: a shape, or data.
         options: The options.
     """
 
@@ -70,9 +70,9 @@ def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str
     call = hash((verb, _told(model), _told(given), _told(said)))
     if not _is_new(call):
         warn(
-            f"this call of {verb} equals an earlier one, and so does what it draws, since seed=0 by default: "
-            "pass first_index= for the next samples (i * B in the i-th batch), or a seed=. seed=0 says that "
-            "the same is meant, and seed=None draws a seed."
+            f"this call of {verb} equals an earlier one, and its result does too, because seed=0 is the "
+            "default: for other samples, pass first_index= (i * B in the i-th batch) or another seed=, "
+            "or seed=None to draw one; for the same samples, pass seed=0."
         )
 
 
@@ -85,7 +85,7 @@ def warn_of_second_pass(
 
     Arguments:
         z: Where it started, with shape (B, *).
-        solution: What it came to.
+        solution: Its solution.
         settings: Its options.
         drawn: Whether its start was drawn, and not given, so that nothing can depend on earlier noise.
     """
@@ -108,9 +108,10 @@ def warn_of_second_pass(
         return
     if any(_shares_noise(here, other) for other in earlier):
         warn(
-            "an earlier run from another start went over these times with the same noise, since seed=0 by "
-            "default, so results depend on one another, and a state that comes from that run on its noise: "
-            "pass another seed=, or first_index= for other samples. seed=0 says that this is meant."
+            "an earlier run from another start used the same noise over these times, because seed=0 is "
+            "the default, so the two results are not independent, and a state that the earlier run made "
+            "is not independent of its noise: pass another seed=, or first_index= for other samples; to "
+            "use the same noise, pass seed=0."
         )
 
 

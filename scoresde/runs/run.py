@@ -43,7 +43,7 @@ class Run:
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
-        r"""Returns the run from one time to another, unless the options say other times."""
+        r"""Returns the run from one time to another, unless the options have other times."""
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
@@ -73,7 +73,7 @@ class Run:
 
     @cached_property
     def reverse(self) -> Reverse:
-        r"""The reverse process in the form that the solver wants."""
+        r"""The reverse process in the form that the solver needs."""
 
         solver, convention, noise = self.solver, self.settings.eta_convention, None
         can = solver.can
@@ -81,14 +81,14 @@ class Run:
             noise = make_noise(can.profile, self.eta, convention)
         elif convention != "canonical":
             raise ValueError(
-                f"eta_convention={convention!r} is meant for semi-linear solvers, such as "
-                f"'ancestral', but {solver} is none; pass the canonical eta."
+                f"eta_convention={convention!r} is meant for semi-linear solvers, such as 'ancestral', "
+                f"but {solver} is not one; pass the canonical eta."
             )
         return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        r"""What made the solution, as plain data."""
+        r"""How the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
         times = None if settings.times is None else settings.times.tolist()
@@ -117,7 +117,7 @@ class Run:
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
-    r"""Returns the times of a run from `start` to `stop`, unless the settings say others."""
+    r"""Returns the times of a run from `start` to `stop`, unless the settings have others."""
 
     process, up = model.process, start < stop
     ours, theirs = ("t_min", "t_max") if up else ("t_max", "t_min")

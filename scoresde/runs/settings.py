@@ -48,10 +48,11 @@ class Tolerances(TypedDict):
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
-    r"""Creates the options of a run, whose meaning stands with their groups.
+    r"""Creates the options of a run, each documented with its group.
 
     They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
-    `Start` and `Ending`. The solver becomes the object, an absent seed is drawn.
+    `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of `None` by one that
+    is drawn.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)
@@ -135,8 +136,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
         if isinstance(self.noise, Tensor) and not self.method.can.one_normal:
             raise ValueError(
-                f"noise of shape (steps, B, *) is not enough for {self.method}, which wants more than "
-                "one normal per step; pass noise='path' or 'increments'."
+                f"noise of shape (steps, B, *) is not enough for {self.method}, which needs more than one "
+                "normal number per step; pass noise='path' or 'increments'."
             )
 
     def _check_seeds(self) -> None:

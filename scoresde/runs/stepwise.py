@@ -1,7 +1,7 @@
-r"""Runs that are owned from outside: they ask for network outputs, or show their steps, one at a time.
+r"""Runs that are driven from outside: they ask for network outputs, or show their steps, one at a time.
 
-The run is the ordinary one. It waits in a thread of its own while its owner has the word, so any verb, solver and
-guidance can be owned, results are the same to the last bit, and runs that nobody owns pay nothing.
+The run is the ordinary one, and waits in a thread of its own while its owner works. So any verb, solver
+and guidance can be driven, results are the same to the last bit, and other runs pay nothing.
 """
 
 import contextvars
@@ -33,7 +33,7 @@ class _Message(NamedTuple):
 
 
 class _Suspended(Generic[R]):
-    r"""A function that waits in a thread whenever it says something, until it is answered."""
+    r"""A function that waits in a thread whenever it sends a value, until it is answered."""
 
     def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
         said: SimpleQueue[_Message] = SimpleQueue()
@@ -62,7 +62,7 @@ class _Suspended(Generic[R]):
         self.done = False
 
     def send(self, answer: Any) -> Any:
-        r"""Answers what was said last, and returns what is said next, or `None` at the end."""
+        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None
@@ -89,7 +89,7 @@ class _Suspended(Generic[R]):
 
 
 class Question(NamedTuple):
-    r"""What a run wants to know of its network.
+    r"""The network input whose output a run asks for.
 
     Arguments:
         x: The noisy data, with shape (B, \*).
@@ -104,20 +104,21 @@ class Question(NamedTuple):
 
 @checked
 class Stepwise(Generic[R]):
-    r"""Creates a run that is asked for its next network input, and told the output, until it is done.
+    r"""Creates a run that asks for network outputs, one at a time: `question` is the next input of the network.
 
     Arguments:
-        verb: A function of a model that makes the run, such as the one above. It may wrap the model in a guidance.
+        verb: A function of a model that makes the run, as in the example. It may wrap the model in a
+            guidance.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
         options: The other arguments of :class:`scoresde.NetworkScore`, such as `shape` and `conditions`.
 
     Attributes:
         question: The next network input, or `None` at the end.
-        result: What the verb returned, at the end.
+        result: The result of the verb, at the end.
 
     Raises:
-        ValueError, TypeError, SolverError: As the verb does, when the run is told what leads to it.
+        ValueError, TypeError, SolverError: As the verb does, at the call of :meth:`tell` that leads to it.
 
     Examples:
         >>> run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
@@ -140,20 +141,24 @@ class Stepwise(Generic[R]):
         self.question: Question | None = self._run.send(None)
 
     def tell(self, output: Tensor) -> Question | None:
-        r"""Tells the output of the network for the current question, and returns the next."""
+        r"""Passes the output of the network for the current question, and returns the next question."""
 
         if self.question is None:
-            raise ValueError("this run is done, and asks no more; its result is .result.")
+            raise ValueError(
+                "this run is done, and has no further question; its result is in .result."
+            )
         self.question = None  # a run that fails asks no more
         self.question = self._run.send(output)
         return self.question
 
     @property
     def result(self) -> R:
-        r"""What the verb returned."""
+        r"""The result of the verb."""
 
         if not self._run.done or self._run.result is None:
-            raise ValueError("this run is not done: tell it the outputs that it asks for.")
+            raise ValueError(
+                "this run is not done; pass the network's output for each .question to .tell()."
+            )
         return self._run.result
 
     def close(self) -> None:
@@ -165,13 +170,13 @@ class Stepwise(Generic[R]):
 
 @checked
 class StepByStep(Iterator[Event]):
-    r"""Creates an iterator over the steps of a run, which goes on when the next one is asked for.
+    r"""Creates an iterator over the steps of a run, which takes a step when the next event is asked for.
 
     Arguments:
-        verb: A function of a callback that makes the run, such as the one above.
+        verb: A function of a callback that makes the run, as in the example.
 
     Attributes:
-        solution: What the verb returned, at the end.
+        solution: The solution of the verb, at the end.
 
     Examples:
         >>> steps = ss.StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
@@ -198,7 +203,7 @@ class StepByStep(Iterator[Event]):
 
     @property
     def solution(self) -> Solution:
-        r"""What the verb returned, once the run has ended."""
+        r"""The solution of the verb, once the run has ended."""
 
         if self._stopped:
             while not self._run.done:

@@ -1,4 +1,4 @@
-r"""What a verb takes: its groups of options, and what it refuses by their names."""
+r"""The options that a verb takes, by groups, and the refusal of others."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -20,9 +20,9 @@ class Takes:
     r"""Creates what a verb takes beside its own arguments and the conditions of its model.
 
     Arguments:
-        verb: What it is called where an option is refused.
+        verb: The name of the verb in messages.
         groups: Groups of options, or names of single ones.
-        words: What is wrong with the others.
+        words: What other options have, in messages, such as "has no effect on".
     """
 
     def __init__(self, verb: str, *groups: type | str, words: str = "has no effect on") -> None:
@@ -34,7 +34,7 @@ class Takes:
         return {name: value for name, value in options.items() if name in self.names}
 
     def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Returns the options that a call of the verb says, given its arguments, and its conditions."""
+        r"""Returns the options and the conditions that a call of the verb passes, given its arguments."""
 
         said = {n: v for n, v in scope.items() if n in self.names and v is not DEFAULTS[n]}
         return {**said, **scope["condition"]}
@@ -45,12 +45,12 @@ class Takes:
         return {n: v for n, v in options.items() if n in self.names or n not in OPTIONS}
 
     def refuse(self, options: Mapping[str, Any]) -> None:
-        r"""Refuses options that are others' and are said."""
+        r"""Refuses options that are passed and that the verb does not take."""
 
         for name, value in options.items():
             known = name in OPTIONS or name == "t_max"
             if known and name not in self.names and value is not None:
-                raise ValueError(f"{name}= {self.words} {self.verb}; leave it.")
+                raise ValueError(f"{name}= {self.words} {self.verb}; leave it out.")
 
 
 ANYTHING = Takes("a run", *GROUPS)
@@ -68,10 +68,10 @@ def split(
 
     Arguments:
         model: The model.
-        keywords: What the user wrote.
+        keywords: The keywords that the user passed.
         batch: The number of samples, if known.
-        takes: What the verb takes.
-        defaults: The options of the verb, where the user says nothing.
+        takes: The options that the verb takes.
+        defaults: The options of the verb, where the user passes nothing.
     """
 
     check_model(model)
@@ -107,8 +107,8 @@ def parted(
     settings = Settings(**{**defaults, **options})
     if settings.grad != "none" and not model.differentiable:
         raise ValueError(
-            f"grad={settings.grad!r} has no way through guidance by gradients (of classifiers or losses), "
-            "whose own derivatives are not known; leave it."
+            f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
+            "losses), whose own derivatives are not known; leave it out."
         )
     return model.given(**bound), settings
 

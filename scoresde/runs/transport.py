@@ -31,7 +31,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     Arguments:
         run: The run.
         x: The states at the first time, with shape (B, *).
-        companion: What a reversible solver is to go back from.
+        companion: The companion from which a reversible solver goes back.
     """
 
     settings, dtype = run.settings, x.dtype

@@ -1,4 +1,4 @@
-r"""A model that remembers what it said last, for callbacks."""
+r"""A model that remembers its last output, for callbacks."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from ..models.score_model import ScoreModel
 
 
 class Watched(ScoreModel):
-    r"""Creates the same model, of which the latest denoised data can be read.
+    r"""Creates the same model, whose latest denoised data can be read.
 
     Arguments:
         model: The model.

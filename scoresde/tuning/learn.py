@@ -37,7 +37,7 @@ def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
 
     solver = plan.solver
     if not isinstance(solver, ExponentialMultistep) or plan.noise_levels is None:
-        raise ValueError(f"learned=True is for multistep solvers, but {solver} is none.")
+        raise ValueError(f"learned=True is for multistep solvers, but {solver} is not one.")
     bar.total += ITERATIONS
     counts = solver.known(len(plan.noise_levels) - 1).tolist()
     scales = nn.Parameter(torch.ones(sum(counts), dtype=torch.float64))

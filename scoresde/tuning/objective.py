@@ -1,4 +1,4 @@
-r"""What a search makes small, remembered so that a search that was stopped goes on."""
+r"""The metric that a search minimises, remembered so that a search that was stopped goes on."""
 
 import json
 import time

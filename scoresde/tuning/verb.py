@@ -67,21 +67,21 @@ def tune(
         budget: The most calls per sample, the last denoising included.
         solvers: The solvers to choose from. By default, all deterministic ones for diffusions.
         grids: The grids to start from.
-        metric: What is made small: "error", the mean root mean square difference of samples from
-            the exact flow's; or a distance to data, as in :func:`scoresde.compare`.
-        data: Data, with shape (M, *): for a distance, of which one half chooses and the other judges,
+        metric: The metric to minimise: "error", the mean root mean square difference of samples from the
+            exact flow's; or a distance to data, as in :func:`scoresde.compare`.
+        data: Data, with shape (M, *): for a distance (one half is used to choose, the other to measure),
             and to report the energy distance.
-        samples: The samples that choose.
-        seed: The seed of their noise; the next one is held out.
-        held_out: The samples that judge.
+        samples: The number of samples by which solvers and grids are chosen.
+        seed: The seed of their noise; held-out samples have the next one.
+        held_out: The number of held-out samples, on which the plan is measured.
         learned: Whether to learn the weights too, by gradients of the error through the solver.
         reference_tolerance: The tolerance of the exact flow's samples.
-        file: A JSON file of what was found, by which a search that was stopped goes on.
+        file: A JSON file of the results so far, from which a search that was stopped goes on.
         progress: Whether to show a progress bar.
         options: As in :func:`scoresde.compare`.
 
     Raises:
-        ValueError: If nothing fits into the budget, or something does not fit together.
+        ValueError: If no solver fits into the budget, or an option does not fit.
 
     Examples:
         >>> options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], "samples": 4, "held_out": 4}
@@ -159,8 +159,8 @@ def _starts(
         solver = catalogue.get(name)
         if solver.stochastic or solver.even or not solver.fixed:
             raise ValueError(
-                f"a search is for solvers without noise that take any steps, but {solver} is none; "
-                "compare it by ss.compare."
+                f"a search is for solvers without noise that take any steps, but {solver} is not one; "
+                "measure it with ss.compare."
             )
     return [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
 

@@ -32,14 +32,14 @@ class Weighted:
         log_normaliser: The logarithm of the estimate of the mass of what is sampled, which is unbiased up to the
             error of the steps: :math:`\int \prod_i q_i^{b_i}` of a product, p(y) of a posterior.
         sizes: The effective number of samples before each step, :math:`1 / \sum w^2`.
-        resampled: How often samples were drawn anew.
+        resampled: How often samples were resampled.
         calls: The network calls, with shape (n,).
-        ancestors: The first sample that each descends from, with shape (n,): itself, if none was drawn anew.
+        ancestors: The first sample that each descends from, with shape (n,): itself, without resampling.
         steps: The number of steps, in which the error of the law is of first order: twice the steps, half
             the error.
         balance: For products, :math:`- \mathbb{E} (x - m) \cdot S / d` with the mean m of the samples and the
-            score S, which is 1 for samples of any law that has the score S, up to their noise; 0.7, say,
-            if steps are few.
+            score S, which is 1 for samples of any law that has the score S, up to their noise; further
+            from 1 if steps are few.
 
     Examples:
         >>> s = ss.weighted_sample([model], [1.0], 100, steps=20)
@@ -252,8 +252,8 @@ class Particles:
         )
         if found.effective < FEW:
             warn(
-                f"the weight of {len(self.x)} samples is carried by some {found.effective:.1f} that are "
-                "independent, so means and the normaliser are known no better than that; take more samples, "
+                f"{len(self.x)} weighted samples are worth about {found.effective:.1f} independent ones, "
+                "so means and the normaliser are no more exact than those of so few; take more samples, "
                 "or exponents and models that lie closer together."
             )
         return found

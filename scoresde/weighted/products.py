@@ -61,12 +61,12 @@ def weighted_sample(
         steps: The steps; their error is of first order.
         grid: The grid, as in :func:`scoresde.sample`.
         seed: The seed.
-        threshold: Samples are drawn anew, systematically, when their effective number is below this share.
+        threshold: Samples are resampled, systematically, when their effective number is below this share.
         t_min: The time at which to end. By default, the process's for sampling.
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError, TypeError: If something does not fit, or the product has no finite mass.
+        ValueError, TypeError: If an argument does not fit, or the product has no finite mass.
 
     Examples:
         >>> other = ss.GaussianOracle(torch.ones(2), 0.5)

@@ -61,21 +61,21 @@ def twisted_sample(
         log_prob: A function `log_prob(D, level, **data)` of the denoised data, with shape (n, \*), and of the
             noise level from which it was denoised, a number, that returns an estimate of
             :math:`\log p(y \mid x_t)`, with shape (n,). At the level 0 it must be :math:`\log p(y \mid x_0)`
-            itself. For a measurement with normal noise, say, the variance is that of the noise, and of data given
+            itself. With normal noise, its variance is the sum of that of the noise and that of data given
             its noisy state.
         count: The number n of samples, which depend on one another through their weights.
         shape: The shape of one sample, for models that do not know it.
         steps: The steps.
         grid: The grid, as in :func:`scoresde.sample`.
         seed: The seed.
-        threshold: Samples are drawn anew, systematically, when their effective number is below this share.
+        threshold: Samples are resampled, systematically, when their effective number is below this share.
         t_min: The time at which to end. By default, the process's for sampling.
         progress: Whether to show a progress bar.
-        data: What is known, each with leading size 1.
+        data: Further arguments of `log_prob`, such as measurements, each with leading size 1.
 
     Raises:
-        ValueError, TypeError: If something does not fit.
-        SolverError: If a state or weight is not finite.
+        ValueError, TypeError: If an argument does not fit. SolverError: If a state or weight is not
+        finite.
 
     Examples:
         >>> log_prob = lambda D, level, y: -2 * (D[:, 0] - y) ** 2  # a measurement of variance 0.25
@@ -124,7 +124,7 @@ def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> 
     check_shared([model], known.values())
     if not model.differentiable:
         raise ValueError(
-            f"{model!r} has no gradients, by which samples are led; twist the model itself."
+            f"{model!r} has no gradients to lead samples by; pass the model that it is made of."
         )
     check_gradients()
     return known

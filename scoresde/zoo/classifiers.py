@@ -77,7 +77,8 @@ def save_classifier(
     Arguments:
         classifier: The classifier, of one of :mod:`scoresde.networks`.
         file: The path, without ending.
-        card: What the card shall say: the network's name and settings, as for :func:`scoresde.save`, and more.
+        card: The entries of the card: the network's name and settings, as for :func:`scoresde.save`, and
+            others.
         dtype: The dtype of the weights, as for :func:`scoresde.save`.
 
     Returns:

@@ -94,7 +94,7 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
         return load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{weights} is not a safetensors file, or is truncated ({error}); get it anew."
+            f"{weights} is not a safetensors file, or is truncated ({error}); download or save it again."
         ) from None
 
 
@@ -140,7 +140,7 @@ def _find(name: str | Path, folder: Path) -> Path:
     if path.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".bin"):
         raise ValueError(
             f"{path} is a pickle, which may run code when it is opened; load its weights in Python, and "
-            "wrap your network in ss.NetworkScore. Files hold networks of this package alone."
+            "wrap your network in ss.NetworkScore. Files hold only networks of this package."
         )
     for card in (path, path.with_suffix(".json"), Path(f"{path}.json")):
         if card.suffix == ".json" and card.exists():

@@ -40,16 +40,16 @@ def save(
     r"""Writes a model to `file.safetensors` and `file.json`, which :func:`load` reads again.
 
     The network must be one of :mod:`scoresde.networks`, and the process one of this package with a schedule
-    of this package, since nothing in a file is executed. The network keeps no settings of its own:
-    `card["network"]` says them, as `{"name": "UNet", "settings": {...}}`.
+    of this package, since nothing in a file is executed. Networks do not keep their settings: pass them as
+    `card["network"]`, such as `{"name": "UNet", "settings": {...}}`.
 
     Arguments:
         model: The score model of a network.
         file: The path, without ending.
-        card: What the card shall say beside what the model knows.
+        card: The entries of the card beside those that the model knows.
         dtype: The dtype of the weights. By default float16, and float32 for those that float16 cannot hold
-            within a hundredth. A model whose numbers must stay what they are wants torch.float32, or
-            torch.float64 if its weights are.
+            within a hundredth. To keep all numbers exactly, pass torch.float32, or torch.float64 for
+            weights of that dtype.
 
     Returns:
         The path of the card.

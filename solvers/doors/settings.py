@@ -1,4 +1,4 @@
-r"""Names with settings, as in "recurrent:repeats=3": one form for all that is said by name."""
+r"""Names with settings, as in "recurrent:repeats=3": one form for everything that has a name and settings."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ class Setting(NamedTuple):
     r"""One setting behind a name.
 
     Arguments:
-        key: What is set.
+        key: The name of the setting.
         text: To what, or `None` if there is no "=".
     """
 
@@ -38,6 +38,6 @@ def parsed(words: str) -> tuple[str, list[Setting]]:
     for option in options:
         key, sign, text = option.partition("=")
         if key in (setting.key for setting in settings):
-            raise ValueError(f"{words!r} says {key!r} twice; say it once.")
+            raise ValueError(f"{words!r} sets {key!r} twice; set it once.")
         settings.append(Setting(key, text if sign else None))
     return name, settings

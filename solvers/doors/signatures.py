@@ -1,8 +1,8 @@
-r"""What signatures say of arguments, held against what comes.
+r"""Checks of arguments against the annotations of signatures.
 
-A public function says by its annotations what each argument is. :func:`checked` refuses whatever else comes
-in one sentence, before any work is done, and takes numbers of any library. What holds data has doors of its own
-(:func:`solvers.doors.as_tensor`), so tensors pass here unlooked.
+A public function declares by its annotations what each argument is. :func:`checked` refuses anything else
+in one sentence, before any work is done, and takes numbers of any library. Functions of data have checks
+of their own (:func:`solvers.doors.as_tensor`), so tensors are not checked here.
 """
 
 import functools
@@ -36,7 +36,7 @@ WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
 class Kind(NamedTuple):
-    r"""What an argument may be.
+    r"""The kind of an argument.
 
     Arguments:
         words: It in words.
@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 
 
 def checked(function: C) -> C:
-    r"""Returns a function, or a class, whose arguments are refused unless they are what its signature says."""
+    r"""Returns a function, or a class, which refuses arguments other than those of its signature."""
 
     if inspect.isclass(function):
         function.__init__ = checked(function.__init__)  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
 
 
 def as_number(name: str, value: T) -> T:
-    r"""Returns a number as Python's; `None` says that none was given.
+    r"""Returns a number as Python's; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a real number.
@@ -51,7 +51,7 @@ def as_number(name: str, value: T) -> T:
 
 
 def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | None = None) -> T:
-    r"""Returns a whole number as Python's; `None` says that none was given.
+    r"""Returns a whole number as Python's; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a whole number.
@@ -138,7 +138,7 @@ def _memory(device: torch.device | str | None) -> int:
 
 
 def as_device(name: str, value: object) -> torch.device | None:
-    r"""Returns a device that is there; `None` says that none was given.
+    r"""Returns a device that is there; `None` means that none was passed.
 
     Raises:
         ValueError, TypeError: If there is no such device.
@@ -166,7 +166,7 @@ def _is_there(kind: str) -> bool:
 
 
 def _scalar(value: object) -> object:
-    r"""What stands in an array or tensor without dimensions, or in a scalar of numpy."""
+    r"""The value in an array or tensor without dimensions, or in a scalar of numpy."""
 
     if isinstance(value, np.generic) or (
         isinstance(value, np.ndarray | Tensor) and value.ndim == 0

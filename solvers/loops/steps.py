@@ -14,15 +14,15 @@ from ..solver import Solver
 
 
 class Steps(Iterator[Event]):
-    r"""Creates the steps of a run, which takes one whenever it is asked for the next.
+    r"""Creates the steps of a run, which are taken one at a time as they are iterated over.
 
-    Between them nothing of the run is in force: neither its way with gradients, nor its count of calls. The
-    solution is also what `yield from` returns.
+    Between steps neither the gradient mode of the run nor its counter of calls is active. The solution is
+    also what `yield from` returns.
 
     Arguments:
         solver: The solver.
         run: The run.
-        counter: What counts its network calls.
+        counter: The counter of its network calls.
         grad: Whether it keeps gradients.
 
     Attributes:
@@ -61,7 +61,7 @@ class Steps(Iterator[Event]):
         r"""Takes all steps that are left, and returns the solution.
 
         Arguments:
-            callback: A function that is told about each, and ends the run if it returns `True`.
+            callback: A function that is called with each event, and ends the run if it returns `True`.
         """
 
         with self._inside():

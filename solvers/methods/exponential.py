@@ -174,8 +174,8 @@ class ExponentialMultistep(Solver):
     def _scaled(self, rows: list[list[Scalar]]) -> list[list[Scalar]]:
         if [len(row) for row in rows] != [len(row) for row in self.scales]:
             raise ValueError(
-                f"the scales of {self} are those of {len(self.scales)} steps with their numbers of values, "
-                f"so they do not serve {len(rows)} steps."
+                f"the scales of {self} are for {len(self.scales)} steps with their numbers of values, so "
+                f"they cannot be used for {len(rows)} steps."
             )
         return [
             [a * b for a, b in zip(*two, strict=True)]

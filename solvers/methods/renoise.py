@@ -205,7 +205,7 @@ class _LangevinPlan(NamedTuple):
 class Langevin(Solver):
     r"""Creates steps of Langevin dynamics at the end of each step of another method.
 
-    They leave the law at a time as it is, but for the error of a step of finite size,
+    They do not change the law at a time, but for the error of a step of finite size,
 
     .. math:: x' = x + \tau \, (N - x) + \sqrt{2 \tau} \, \sigma \, z , \qquad
         \tau = 2 r^2 \min \Big( 1, \, \frac{(\sqrt d + 4)^2 \sigma^2}{\|N - x\|^2} \Big) ,

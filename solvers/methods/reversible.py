@@ -47,8 +47,8 @@ class Reversible(Solver):
         slack = CHANGED * known.flatten(1).abs().amax(1)
         if known.shape != x.shape or bool(((x - known).flatten(1).abs().amax(1) > slack).any()):
             raise ValueError(
-                "the states are not those at the end of the run that is to be undone, whose companion "
-                "this is; leave the companion out, if they were changed on purpose."
+                "x is not the final state of the run that this companion belongs to; pass that state, or "
+                "leave companion= out if x was changed on purpose."
             )
         return known.clone(), (other.clone(),)
 

@@ -56,13 +56,13 @@ class NoisyTableau:
 
     @property
     def places(self) -> tuple[float, ...]:
-        r"""The fractions of the step at which the diffusion is wanted."""
+        r"""The fractions of the step at which the diffusion is needed."""
 
         return tuple(sorted({c for triples in self.noise for c, _, _ in triples}))
 
     @property
     def integral(self) -> bool:
-        r"""Whether it wants the integral of the Brownian motion."""
+        r"""Whether it needs the integral of the Brownian motion."""
 
         return any(q for triples in self.noise for _, _, q in triples)
 

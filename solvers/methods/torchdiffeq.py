@@ -55,8 +55,8 @@ class _Once(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # as under create_graph=True
             raise ValueError(
-                "grad='adjoint' has first derivatives alone, so create_graph=True has no effect on them; for "
-                "second ones use grad='backprop' or 'checkpoint'."
+                "grad='adjoint' has first derivatives only, so create_graph=True has no effect on them; "
+                "for second derivatives use grad='backprop' or 'checkpoint'."
             )
         return gradient
 

@@ -193,8 +193,8 @@ class Brownian(ABC):
         r"""Returns the k-th of the standard normals of a step that have no part in the path."""
 
         raise NotImplementedError(
-            f"{type(self).__name__} has increments only; this solver needs the noise of a Keyed "
-            "path: pass seed= instead of a path."
+            f"{type(self).__name__} has increments only, but this solver needs further normal numbers; "
+            "pass seed= in place of it."
         )
 
     def on(self, times: Tensor) -> Self:
@@ -317,7 +317,9 @@ class Increments(Keyed):
         whole = self.increment(step, t0, t1)
         between = [theta for theta in inside if theta < 1]
         if len(between) > 1:
-            raise ValueError("increments have one time between grid times; use noise='path'.")
+            raise ValueError(
+                "increments can be asked at one time between grid times only; pass noise='path'."
+            )
         bridge = _times(self._bridge(step), (t1 - t0).abs().sqrt())
         return [theta * whole + math.sqrt(theta * (1 - theta)) * bridge for theta in inside]
 

@@ -75,7 +75,7 @@ class Path(Keyed):
         shortest = times.diff(dim=0).abs().min().item()
         if shortest < RESOLUTION:
             raise ValueError(
-                f"a path tells times apart that differ by {RESOLUTION:.2g} or more in its clock, the log-SNR "
+                f"a path resolves times that differ by {RESOLUTION:.2g} or more in its clock, the log-SNR "
                 f"of a process, but a step is {shortest:.2g} long; pass noise='increments'."
             )
 

@@ -15,7 +15,7 @@ def test_there_is_no_arc_between_opposite_latents(way: str, factor: float) -> No
     a = torch.randn(3, 4, 4)
     b = torch.randn(3, 4, 4)
     b[1] = -factor * a[1]
-    with pytest.raises(ValueError, match="no one arc between opposite latents"):
+    with pytest.raises(ValueError, match="no unique arc between opposite latents"):
         ss.interpolate(a, b, 5, way)
     assert torch.allclose(ss.interpolate(a, b, 3, "linear")[1], (a + b) / 2)
 
@@ -117,7 +117,7 @@ def test_latents_of_another_kind_are_not_mixed(tmp_path) -> None:
 
 def test_a_latent_that_becomes_zero_has_no_norm_to_keep() -> None:
     a = torch.tensor([[1.0, 2.0]])
-    with pytest.raises(ValueError, match="becomes zero, and has no norm to keep"):
+    with pytest.raises(ValueError, match="makes it zero, which has no norm to keep"):
         editing.move(a, a[0], torch.tensor([-1.0, 1.0]))
     assert torch.equal(editing.move(a, a[0], torch.tensor([-1.0]), keep_norm=False), 0 * a[None])
     assert torch.equal(

@@ -231,7 +231,7 @@ def test_noise_has_the_density_that_it_says(kind: str) -> None:
             lambda: ss.discrete_log_likelihood(GAUSS, GRID, t_min=0.2, **ON),
             "which is more than that of uniform noise",
         ),
-        (lambda: ss.bits_per_dim(ss.log_likelihood(GAUSS, GRID)), "levels must be given"),
+        (lambda: ss.bits_per_dim(ss.log_likelihood(GAUSS, GRID)), "levels must be passed"),
         (
             lambda: ss.bits_per_dim(ss.discrete_log_likelihood(GAUSS, GRID, **ON), levels=5),
             "probabilities of data on 5 levels already",

@@ -116,7 +116,7 @@ def test_levels_that_were_not_seen_are_taken_for_the_nearest() -> None:
         ss.Classifier(noisy.network, ss.VP(), data_std=1.0, levels=(2.0, 1.0))
     with pytest.raises(TypeError, match="whole numbers"):
         noisy.log_prob(x, label=torch.tensor([3.7]))
-    with pytest.raises(ValueError, match="is of the process EDM"):
+    with pytest.raises(ValueError, match="was made for the process EDM"):
         guidance.classifier(ss.GaussianOracle(torch.zeros(1, 8, 8), torch.eye(64), ss.VP()), noisy.log_prob,
                             label=torch.tensor([1]))  # fmt: skip
 

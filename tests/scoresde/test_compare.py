@@ -316,7 +316,7 @@ def test_the_best_is_a_plan_that_samples(tmp_path: Path) -> None:
     assert values == sorted(values, reverse=True)
     with pytest.raises(ValueError, match="nothing that was compared meets budget=3: the least"):
         c.best(budget=3)
-    with pytest.raises(ValueError, match="budget=, error= or distance="):
+    with pytest.raises(ValueError, match="exactly one of budget=, error= and distance="):
         c.best()
     assert c.plot(tmp_path / "c.png").stat().st_size > 10_000
     assert "unipc" in c.markdown()
@@ -327,7 +327,7 @@ def test_plans_are_for_one_model(tmp_path: Path) -> None:
     plan = ss.compare(oracle, ["ddim"], [5], **QUIET).best(budget=5)
     with pytest.warns(UserWarning, match="the plan was measured on the model"):
         ss.sample(gaussian(ss.VP()), 2, plan=plan)
-    with pytest.raises(ValueError, match="steps= is what plan= says"):
+    with pytest.raises(ValueError, match="steps= is set by plan= already"):
         ss.sample(oracle, 2, plan=plan, steps=3)
     with pytest.raises(TypeError, match="plan must be a Plan or a path, but is 3"):
         ss.sample(oracle, 2, plan=3)

@@ -259,7 +259,7 @@ def test_settings_of_a_solver_can_be_part_of_its_name() -> None:
         solvers.get("dpmpp_2m:order=3")
     with pytest.raises(ValueError, match="lower_order_final must be True or False, but is '7'"):
         solvers.get("dpmpp_2m:lower_order_final=7")
-    with pytest.raises(ValueError, match="says 'repeats' twice; say it once"):
+    with pytest.raises(ValueError, match="sets 'repeats' twice; set it once"):
         solvers.get("recurrent:repeats=2:repeats=3")
     with pytest.raises(ValueError, match="amount must be a number, but is nan"):
         solvers.get("edm_churn:amount=nan")
@@ -291,9 +291,7 @@ def test_a_callback_may_answer_with_any_truth_value(answer: object) -> None:
     with pytest.raises(TypeError, match=r"reduce them by .any\(\) or .all\(\)"):
         ss.sample(oracle, 2, steps=4, callback=lambda event: torch.tensor([True, False]))
     z = ss.encode(oracle, oracle.data(2), callback=lambda event: answer)
-    with pytest.raises(
-        ValueError, match=r"the latents of samples \[0, 1\] never reached their end"
-    ):
+    with pytest.raises(ValueError, match=r"the latents of samples \[0, 1\] did not reach t_max"):
         ss.decode(oracle, z)
 
 

@@ -210,7 +210,10 @@ def test_directions_are_differences_and_principal_components() -> None:
             {"strength": 0.5, "method": "inpaint", "known": torch.tensor([0.5, 1])},
             "nothing between",
         ),
-        ({"strength": 0.5, "method": "noise_path", "solver": "heun"}, "noise path is that of"),
+        (
+            {"strength": 0.5, "method": "noise_path", "solver": "heun"},
+            "solver must be .* for a noise path",
+        ),
     ],
 )
 def test_edits_say_what_is_wrong(options: dict, words: str) -> None:

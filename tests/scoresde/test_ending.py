@@ -80,7 +80,7 @@ def test_absurd_samples_fail_and_large_ones_warn(process: str) -> None:
         ss.sample(Ending(oracle, 1e7), 2, steps=20)
     s = ss.sample(Ending(oracle, 1e7, row=1), 2, steps=20, on_failure="partial")
     assert s.status == ("ok", "diverged")
-    with pytest.warns(UserWarning, match="times as large as they should be by the size 0.7"):
+    with pytest.warns(UserWarning, match="times as large as expected from the size 0.7"):
         assert ss.sample(Ending(oracle, 100.0), 50, steps=20).ok
     silent = ss.sample(Ending(oracle, 10.0), 50, steps=20)
     assert silent.ok

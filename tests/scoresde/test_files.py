@@ -240,7 +240,7 @@ def test_a_plan_is_refused_by_its_entry(tmp_path: Path, change: Change, words: s
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"p\.json is no plan, or was damaged or edited") as e:
+    with pytest.raises(ValueError, match=r"p\.json is not a plan, or was damaged or edited") as e:
         ss.sample(ss.GaussianOracle(torch.zeros(2), 1.0), 2, plan=file)
     assert words in str(e.value)
 
@@ -278,7 +278,7 @@ def test_a_comparison_is_refused_by_its_entry(
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"c\.json is no comparison, or was damaged") as e:
+    with pytest.raises(ValueError, match=r"c\.json is not a comparison, or was damaged") as e:
         ss.Comparison.load(file)
     assert words in str(e.value)
 
@@ -302,7 +302,7 @@ def test_a_search_is_refused_by_its_entry(tmp_path: Path, change: Change, words:
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"t\.json is no search, or was damaged") as e:
+    with pytest.raises(ValueError, match=r"t\.json is not a search, or was damaged") as e:
         make()
     assert words in str(e.value)
 
@@ -372,7 +372,7 @@ def test_latents_that_claim_to_be_huge_take_no_memory(latents: Solution, tmp_pat
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    with pytest.raises(ValueError, match="its entry 'x' should be of"):
+    with pytest.raises(ValueError, match="its entry 'x' declares"):
         ss.load_latents(file)
 
 

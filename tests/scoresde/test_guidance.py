@@ -290,7 +290,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
         ),
         (lambda m: guidance.rescaled(m, m, 2.0), r"share must lie in \[0, 1\]"),
         (lambda m: guidance.thresholded(m, 0.0), "limit must be positive"),
-        (lambda m: guidance.product(m, []), "parts must be one model at least"),
+        (lambda m: guidance.product(m, []), "parts must hold at least one model"),
         (lambda m: guidance.product(m, [m], [1.0, 2.0]), "weights must be 1 finite numbers"),
         (lambda m: guidance.experts([m, m], [3.0, 1.0]), "levels must be 1 noise levels"),
         (
@@ -302,7 +302,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
             lambda m: guidance.universal(m, lambda D: D.detach().sum(1)).denoise(
                 MEANS, torch.tensor(0.5)
             ),
-            "does not depend on the data",
+            "has no gradient with respect to the data",
         ),
         (
             lambda m: guidance.universal(m, lambda D: D.sum()).denoise(MEANS, torch.tensor(0.5)),
@@ -332,7 +332,7 @@ def test_guidance_by_gradients_has_no_likelihood_and_no_gradients() -> None:
     for one in (guided, wrapped, guidance.classifier(model, lambda x, t: x.sum(1))):
         with pytest.raises(ValueError, match="is not known, so neither"):
             ss.log_likelihood(one, torch.zeros(1, 3))
-        with pytest.raises(ValueError, match="has no way through guidance by gradients"):
+        with pytest.raises(ValueError, match="cannot differentiate guidance by gradients"):
             ss.sample(one, 2, steps=2, grad="backprop")
 
 

@@ -118,7 +118,7 @@ def test_the_block_is_found_that_keeps_rows_apart() -> None:
     assert settle(Run(mixture(ss.EDM()), asked, times), x).solver.block == 4
     model = Mixing(MEANS, 0.3)
     assert settle(Run(model, asked, times), x).solver.block == 1
-    with pytest.raises(ValueError, match="depend on other rows: pass block=1"):
+    with pytest.raises(ValueError, match="depend on other rows; pass block=1"):
         ss.encode(model, x, solver="lattice_heun:block=4", steps=3)
     with pytest.raises(ValueError, match=r"different bits for the same input.*model.eval"):
         ss.encode(Noisy(MEANS, 0.3), x, solver="lattice_heun", steps=3)
@@ -202,11 +202,11 @@ def test_latents_say_where_they_come_from(tmp_path: Path) -> None:
     z = ss.encode(model, torch.zeros(2, 1, 8, 8), solver="ddim", steps=2)
     ss.save_latents(file, z)
     assert ss.load_latents(file).provenance == json.loads(json.dumps(z.provenance))
-    with pytest.raises(ValueError, match="are of the process EDM.*is VP"):
+    with pytest.raises(ValueError, match="were made under the process EDM.*is VP"):
         ss.decode(small(ss.VP(), "noise"), z)
     other = ss.load("digits")
     other.fingerprint = "0123456789abcdef"
-    with pytest.raises(ValueError, match="are of the model .*decode the tensor z.x"):
+    with pytest.raises(ValueError, match="were made with the model .*pass the tensor z.x"):
         ss.decode(other, z)
     with pytest.raises(ValueError, match="still hold data"):
         ss.latent_statistics(model, ss.encode(model, torch.zeros(1, 1, 8, 8), t_max=1.0, steps=2,
@@ -239,8 +239,8 @@ def test_latents_of_another_machine_are_told() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"solver": "heun"}, "not of heun"),
-        ({"eta": 0.0}, "eta=0 leaves no noise"),
+        ({"solver": "heun"}, "but is heun"),
+        ({"eta": 0.0}, "eta=0 has no noise"),
         ({"chain": "backward"}, "chain must be"),
     ],
 )
@@ -264,7 +264,7 @@ def test_changed_latents_do_not_keep_their_companion() -> None:
 
     oracle = mixture(PROCESSES["VP"])
     z = ss.encode(oracle, MEANS, solver="reversible_heun", steps=9)
-    with pytest.raises(ValueError, match="leave the companion out"):
+    with pytest.raises(ValueError, match="leave companion= out"):
         ss.decode(oracle, replace(z, x=z.x + 0.1))
     assert ss.decode(oracle, replace(z, x=z.x + 0.1, companion=None)).ok
     assert solvers.get(z.provenance["solver"]).reversible
@@ -308,7 +308,7 @@ def test_noise_of_paths_is_not_that_of_samples() -> None:
     path = ss.encode_noise(oracle, s.x, steps=30, seed=3)
     chain = (path.latent - s.x).flatten()
     assert torch.corrcoef(torch.stack([chain, s.x.flatten()]))[0, 1].abs() < 0.06
-    with pytest.raises(ValueError, match="solver= is settled by the noise path"):
+    with pytest.raises(ValueError, match="solver= is set by the noise path"):
         path.replay(oracle, solver="heun")
     with pytest.raises(ValueError, match="path= has no effect on a noise path"):
         ss.encode_noise(oracle, s.x, path=True)
@@ -320,10 +320,10 @@ def test_options_at_decoding_keep_what_they_leave() -> None:
     same = ss.decode(oracle, z, denoise=False)
     named = ss.decode(oracle, z, solver="reversible_heun", denoise=False)
     assert torch.equal(same.x, named.x)
-    with pytest.warns(UserWarning, match="steps= leaves out the companion"):
+    with pytest.warns(UserWarning, match="with steps=, the companion of these latents is ignored"):
         other = ss.decode(oracle, z, steps=30, denoise=False)
     assert other.provenance["solver"] == "reversible_heun"
-    with pytest.warns(UserWarning, match="leaves out the companion"):
+    with pytest.warns(UserWarning, match="the companion of these latents is ignored"):
         assert ss.decode(oracle, z, solver="heun", steps=30).provenance["solver"] == "heun"
     for rows in ([2, 0], slice(0, 2), torch.tensor([1])):
         assert torch.equal(ss.decode(oracle, z.rows(rows), denoise=False).x, same.x[rows])

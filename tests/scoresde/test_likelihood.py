@@ -362,7 +362,7 @@ ORACLE, X = quantile(ss.VP()), torch.zeros(2, 3)
         (
             lambda: ss.bits_per_dim(ss.log_likelihood(ORACLE, X), levels=17, low=1.0),
             ValueError,
-            "low < high",
+            "low and high must be finite, the lower first",
         ),
     ],
 )

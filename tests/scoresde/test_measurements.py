@@ -121,8 +121,8 @@ def dropped(x: Tensor) -> Tensor:
     ("operator", "words"),
     [
         (rounded, "'rounded' has no gradient: it rounds"),
-        (nothing, "'nothing' does not depend on data"),
-        (jittered, "'jittered' is random: it has measured the same data twice"),
+        (nothing, "'nothing' does not depend on the data"),
+        (jittered, "'jittered' is random: it measured the same data twice"),
         (dropped, "'dropped' is random"),
     ],
 )
@@ -190,7 +190,7 @@ def test_what_is_no_number_is_refused() -> None:
             guidance.universal(model, lambda D, factor: D.sum(1), factor=wrong)
         with pytest.raises(TypeError, match="y must be numbers in a tensor, an array or a list"):
             guidance.pseudoinverse(model, linear, wrong)
-    with pytest.raises(TypeError, match="posterior_sampling has no noise=.* set strength="):
+    with pytest.raises(TypeError, match="posterior_sampling takes no noise=.* pass strength="):
         guidance.posterior_sampling(model, linear, [[0.0, 0.0]], noise=0.1)
 
 

@@ -256,7 +256,7 @@ def test_guidance_outside_its_interval_costs_one_call() -> None:
         (
             lambda: ss.NetworkScore(torch.nn.Identity(), ss.VP()),
             ValueError,
-            "predicts is missing; say",
+            "predicts is missing; name",
         ),
         (
             lambda: ss.NetworkScore(torch.nn.Identity(), ss.VP(), "eps"),

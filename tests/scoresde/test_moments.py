@@ -86,7 +86,7 @@ def test_conventions_of_eta() -> None:
     s, t = torch.tensor(0.1), torch.tensor(0.4)
     squared = make_noise("constant", 0.25, "k_diffusion")(s, t)
     assert torch.allclose(squared, make_noise("constant", 0.5, "canonical")(s, t))
-    with pytest.raises(ValueError, match="has no meaning for the noise of 'er_sde'"):
+    with pytest.raises(ValueError, match="has no effect on the noise of 'er_sde'"):
         make_noise("er_sde", 0.5, "ddim")
 
 
@@ -168,12 +168,12 @@ def test_isotropic_moments_are_one_variance() -> None:
         (lambda: ss.moments(torch.ones(1, 3)), "at least 2 samples"),
         (lambda: ss.moments(torch.ones(5, 3, dtype=torch.int64)), "floating-point numbers"),
         (lambda: ss.moments(torch.rand(5, 3), "half"), "kind must be 'full', 'diagonal' or 'low_rank'"),
-        (lambda: ss.moments(torch.rand(5, 3), "low_rank"), "rank= goes with kind='low_rank'"),
+        (lambda: ss.moments(torch.rand(5, 3), "low_rank"), "rank= must be passed with kind='low_rank'"),
         (lambda: ss.moments(torch.rand(5, 3), "low_rank", rank=3), r"rank must be in \[1, 2\]"),
         (lambda: ss.moments(torch.rand(5, 3), basis=torch.eye(3)), "basis= has no effect"),
         (lambda: ss.Moments(torch.zeros(3), None, torch.ones(2)), r"variances must have shape \(3,\)"),
         (lambda: ss.Moments(torch.zeros(3), None, -torch.ones(3)), "must not be negative"),
-        (lambda: ss.Moments(torch.zeros(3), torch.eye(3)[:, :2], torch.ones(2)), "rest= is wanted"),
+        (lambda: ss.Moments(torch.zeros(3), torch.eye(3)[:, :2], torch.ones(2)), "rest= must be passed"),
     ],
 )  # fmt: skip
 def test_wrong_moments_are_refused(call: object, message: str) -> None:

@@ -254,7 +254,7 @@ def test_solvers_by_the_names_of_interfaces() -> None:
     for words, pair in ended.items():
         settings = ss.Settings(solver=words)
         assert (str(settings.solver), settings.grid) == pair
-    with pytest.raises(ValueError, match="says grid='rho', so grid='t' has no effect"):
+    with pytest.raises(ValueError, match="names grid='rho', so grid='t' has no effect"):
         ss.sample(G, 2, solver="DPM++ 2M Karras", grid="t")
 
 

@@ -343,7 +343,7 @@ def test_rules_of_ones_own_are_refused_in_sentences() -> None:
             return torch.full((*levels.shape, 2), 0.5)
 
     wrong: dict[str, Callable[[], object]] = {
-        "models must be one at least": lambda: guidance.Guided([], Towards(0.3, x)),
+        "models must hold at least one model": lambda: guidance.Guided([], Towards(0.3, x)),
         "target must have leading size 4 or 1, but has": lambda: guidance.Guided(
             [free], Towards(0.3, x[:3])
         ).denoise(x, torch.tensor(0.5)),
@@ -354,7 +354,7 @@ def test_rules_of_ones_own_are_refused_in_sentences() -> None:
             [free, free, free], Even()
         ).denoise(x, torch.tensor(0.5)),
         "one model, but there are 2": lambda: guidance.Guided([free, free], Drawn(x, 1.0)),
-        "has no further ones": lambda: guidance.Guided(
+        "cannot be differentiated again": lambda: guidance.Guided(
             [guidance.Guided([free], Drawn(x, 1.0))], Drawn(x, 1.0)
         ),
     }

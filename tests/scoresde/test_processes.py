@@ -119,9 +119,9 @@ def test_inconsistent_drift_and_diffusion_are_refused() -> None:
             "must decrease in time",
         ),
         (lambda: ss.CustomProcess(lambda t: 1 - t, lambda t: t), "no finite log-SNR at t=1"),
-        (lambda: ss.VP(t_min=0.5, t_max=0.2), "t_min < t_max, but got 0.5 and 0.2"),
-        (lambda: ss.LinearBeta(20.0, 0.1), "0 < beta_min < beta_max, but got 20.0 and 0.1"),
-        (lambda: ss.Karras(0.0, 80.0), "0 < sigma_min < sigma_max, but got 0.0"),
+        (lambda: ss.VP(t_min=0.5, t_max=0.2), "t_min < t_max, but are 0.5 and 0.2"),
+        (lambda: ss.LinearBeta(20.0, 0.1), "0 < beta_min < beta_max, but are 20.0 and 0.1"),
+        (lambda: ss.Karras(0.0, 80.0), "0 < sigma_min < sigma_max, but are 0.0"),
     ],
 )
 def test_impossible_processes_are_refused(make: object, message: str) -> None:

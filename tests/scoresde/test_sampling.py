@@ -430,7 +430,7 @@ BAD = [
     (
         lambda: ss.encode(M, X, clip=True),
         ValueError,
-        "clip= has no place in encode.*clamp the data",
+        "clip= has no effect on encode.*clamp the data",
     ),
     (lambda: ss.encode(M, X.long()), TypeError, "floating-point numbers, but holds torch.int64"),
     (lambda: ss.encode(M, X / 0), ValueError, r"NaN or infinite entries in rows \[0, 1\]"),
@@ -445,7 +445,7 @@ BAD = [
         TypeError,
         "x must be numbers, but is on the device meta",
     ),
-    (lambda: ss.reconstruct(M, X, denoise=True), ValueError, "no place in a round trip"),
+    (lambda: ss.reconstruct(M, X, denoise=True), ValueError, "cannot be used in a round trip"),
     (
         lambda: ss.decode(M, X, t_max=0.5, times=torch.tensor([1.0, 0.1])),
         ValueError,
@@ -598,7 +598,7 @@ def test_a_failed_row_is_a_state_of_the_process() -> None:
 def test_latents_of_a_condition_want_it_back() -> None:
     oracle = mixture(ss.VP())
     z = ss.encode(oracle, MEANS, solver="heun", steps=9, label=torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="were encoded with label= which decoding lacks"):
+    with pytest.raises(ValueError, match="were encoded with label=, which is not passed here"):
         ss.decode(oracle, z)
     assert ss.decode(oracle.given(label=1), z).x.isfinite().all()
 

@@ -133,7 +133,7 @@ def test_sampling_goes_down_to_what_the_data_asks_for() -> None:
 def test_a_lost_direction_is_told() -> None:
     oracle = ss.GaussianOracle(torch.zeros(2).double(), torch.diag(RIGHT**2), process=ss.EDM())
     kept = 1 / math.sqrt(1 + 2**2)  # of the posterior mean of N(0, 0.001^2) at the level 0.002
-    with pytest.warns(UserWarning, match=f"leaves {kept:.0%} of the smallest deviation"):
+    with pytest.warns(UserWarning, match=f"leaves {kept:.0%} of the smallest standard deviation"):
         ss.sample(oracle, 2)
     unwarned(lambda: ss.sample(oracle, 2, denoise=False), lambda: ss.sample(oracle, 2, t_min=0.01))
 
@@ -149,9 +149,7 @@ def test_a_process_of_low_noise_alone_is_sampled() -> None:
                                      {"solver": "dpmpp_2m:analytic_first=True", "steps": 3}])  # fmt: skip
 def test_what_rests_on_the_scale_asks_for_it(options: dict[str, object]) -> None:
     oracle = ss.GaussianOracle(torch.zeros(2), 1.0, process=ss.EDM())
-    with pytest.warns(
-        UserWarning, match="rests on the scale of the data, of which nothing was said"
-    ):
+    with pytest.warns(UserWarning, match="depends on the scale of the data, which is not known"):
         ss.sample(network(oracle), 2, **options)
     said = network(oracle, data_scale=1.0)
     unwarned(lambda: ss.sample(said, 2, **options))
@@ -315,7 +313,7 @@ def test_processes_that_keep_no_signal_are_sampled(process: ss.Process, predicts
 def test_predictions_of_noise_are_refused_where_no_signal_is_left() -> None:
     for predicts in ("noise", "score"):
         with pytest.raises(
-            ValueError, match="tells nothing of the data at t_max=1, where no signal"
+            ValueError, match="does not determine the data at t_max=1, where no signal"
         ):
             ss.NetworkScore(lambda x, t: x, ss.VP(ss.Cosine(), t_max=1.0), predicts)
     with pytest.raises(ValueError, match=r"no finite log-SNR at t=1; .* 1 - 2\*\*-30 is as near"):

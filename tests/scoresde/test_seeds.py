@@ -277,7 +277,7 @@ def test_a_second_pass_over_the_same_times_is_told(noise: str) -> None:
 
     assert heard(lambda: in_parts(ORACLE, 3, [3, 5], 8, **options)) == []
     y = torch.randn(3, 2)
-    assert "with the same noise" in heard(lambda: go(y, 5))[0]
+    assert "used the same noise" in heard(lambda: go(y, 5))[0]
     assert heard(lambda: go(y, 5, solver="em")) == []  # a comparison from one start
     assert "equals an earlier one" in heard(lambda: go(y, 5))[0]
     assert heard(lambda: go(y + 1, 5, seed=0)) == []

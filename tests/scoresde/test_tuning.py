@@ -148,7 +148,7 @@ def test_learned_weights_make_the_error_smaller(tmp_path: Path) -> None:
     x, y = (ss.sample(oracle, 3, plan=p).x for p in (ones, replace(plan, scales=())))
     assert torch.allclose(x, y)
     wrong = replace(plan, noise_levels=plan.noise_levels[::2])
-    with pytest.raises(ValueError, match="are those of 4 steps"):
+    with pytest.raises(ValueError, match="are for 4 steps"):
         ss.sample(oracle, 3, plan=wrong)
     with pytest.raises(ValueError, match="learned=True is for multistep solvers"):
         ss.tune(oracle, 5, learned=True, **{**options, "solvers": ["dpm_2"]})

@@ -47,7 +47,7 @@ def test_the_stated_error_of_the_mass_covers_its_spread() -> None:
 
 
 def test_few_samples_that_carry_the_weight_are_said() -> None:
-    with pytest.warns(UserWarning, match="carried by some .* that are independent") as caught:
+    with pytest.warns(UserWarning, match="are worth about .* independent ones") as caught:
         ss.weighted_sample(
             [gaussian(1.0), gaussian(1.0, 1.0)], [1.0, 1.0], 60, steps=100, threshold=0.0
         )

@@ -69,7 +69,7 @@ def test_mccallum_and_foster_keep_the_order_of_their_method(coupling: float) -> 
 def test_a_companion_of_other_states_is_refused() -> None:
     times = torch.linspace(0.3, 2.0, 9)
     there = solve(ODE(drift), starts(), times, "reversible_heun")
-    with pytest.raises(ValueError, match="not those at the end"):
+    with pytest.raises(ValueError, match="not the final state of the run"):
         solve(
             ODE(drift), there.x + 0.1, times.flip(0), "reversible_heun", companion=there.companion
         )

@@ -273,7 +273,7 @@ ODE1, X = PROBLEMS[ODE], torch.ones(1, 1)
         (
             (ODE1, X, torch.tensor([0.0, 1.0]), "torchsde/adjoint_reversible_heun"),
             {},
-            "cannot serve: it",
+            "cannot be used: it",
         ),
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, str) else "",

@@ -191,5 +191,7 @@ def test_what_a_solver_is_made_of_keeps_its_abilities() -> None:
 @pytest.mark.parametrize("made", [FixedPoint, Ancestral, Recurrent, Churn])
 def test_steps_that_know_of_others_cannot_be_taken_one_at_a_time(made: type) -> None:
     assert made("mine", solvers.get("dpm_2")).one_step
-    with pytest.raises(ValueError, match="mine takes the steps .* dpmpp_2m know of those before"):
+    with pytest.raises(
+        ValueError, match="mine needs a one-step method, but the steps of dpmpp_2m use"
+    ):
         made("mine", solvers.get("dpmpp_2m"))
