@@ -1,20 +1,18 @@
 r"""From noise to data."""
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Event, Solution, Solver, get
+from solvers import Event, Solution, Solver
 from solvers.doors.values import as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
-from .doors.warning import warn
 from .models.checks import check_data, check_number, check_shape, device_of, dtype_of
 from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
@@ -23,12 +21,10 @@ from .models.score_model import ScoreModel
 from .models.steady import warn_of_randomness
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
-from .runs.bit_exact import warn_of_other_bits
 from .runs.ending import carried, denoised
 from .runs.options import (
     GROUPS,
     SEED,
-    STEPPING,
     Ending,
     Failures,
     Gradients,
@@ -37,14 +33,13 @@ from .runs.options import (
     Stepping,
     names,
 )
-from .runs.plan import Plan, describe_process
+from .runs.plan import Plan
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
 from .runs.run import Run, make_times, same_time
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
 
 SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
-HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
 @verb
@@ -195,12 +190,12 @@ def decode(  # noqa: D417
     known, companion = [], None
     if isinstance(z, Solution):
         check_origin(model, z, options.get("device"))
-        known, end = z.provenance.get("conditions", []), _end(z)
+        known, end = z.provenance.get("conditions", []), end_of(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
                 f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave t_max= out."
             )
-        options, defaults, companion = _as_encoded(model, z, options)
+        options, defaults, companion = as_encoded(model, z, options)
         t_max, z = end, z.x
     z, t_max = as_state("z", z), check_number("t_max", t_max)
     model, settings = split(model, options, len(z), DECODE, **defaults)
@@ -224,48 +219,6 @@ def decode(  # noqa: D417
     return solution
 
 
-def _as_encoded(
-    model: ScoreModel, z: Solution, options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], Tensor | None]:
-    r"""The options of a decoding, what they leave to the way up, and its companion if all is as it was."""
-
-    defaults = reversed_options(z)
-    solver: Solver = defaults["solver"]
-    asked = options.get("solver")
-    if asked is not None and _same(get(asked), solver):
-        options = {name: value for name, value in options.items() if name != "solver"}
-    other = [name for name in STEPPING if options.get(name) is not None]
-    if not other:
-        if z.companion is not None:
-            _warn_of_another(model, z)
-        return options, defaults, z.companion
-    if z.companion is not None:
-        warn(
-            f"with {other[0]}=, the companion of these latents is ignored, since it belongs to their own "
-            "grid and solver: decoding is no longer exact."
-        )
-    if "solver" in other:
-        return options, {}, None
-    return options, {"solver": solver}, None
-
-
-def _same(asked: Solver, known: Solver) -> bool:
-    r"""Whether two solvers are the same, but for blocks, which encoding finds."""
-
-    if asked == known or not (asked.exact and known.exact and is_dataclass(asked)):
-        return asked == known
-    return replace(asked, name=known.name, block=known.block) == known
-
-
-def _warn_of_another(model: ScoreModel, z: Solution) -> None:
-    known, here = str(z.provenance.get("model", "")), model.fingerprint or ""
-    if HASH.match(known) and HASH.match(here) and known != here:
-        warn(
-            f"these latents were made with the model {known}, but this model is {here}: the result is an "
-            "edit, not the data that was encoded."
-        )
-
-
 def return_from(
     model: ScoreModel, z: Solution, options: dict[str, Any], *, denoise: bool
 ) -> Solution:
@@ -286,14 +239,10 @@ def return_from(
         back["max_calls"] = back["max_calls"] - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}
     model, settings = split(model, back, len(z.x), DECODE)
-    x, end = check_data(model, z.x, "z", settings.dtype, settings.device), _end(z)
+    x, end = check_data(model, z.x, "z", settings.dtype, settings.device), end_of(z)
     start = model.process.t_max if end is None else end
     with settings.gradients():
         return _decode(model, x, start, settings, z.companion)
-
-
-def _end(z: Solution) -> float | None:
-    return float(z.times[-1]) if z.times.ndim == 1 else None
 
 
 def _decode(
@@ -332,54 +281,6 @@ def _decode(
             )
         run = replace(run, settings=replace(settings, max_calls=settings.max_calls - model.cost))
     return denoised(run, x, companion)
-
-
-def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
-    r"""Refuses latents that failed, or are of another process or model, and warns of another machine's."""
-
-    if not z.ok:
-        bad = [i for i, status in enumerate(z.status) if status != "ok"]
-        raise ValueError(
-            f"the latents of samples {bad[:8]} did not reach t_max (z.status tells why); to decode the "
-            "others, pass z.rows(...) and the conditions of these rows."
-        )
-    made = z.provenance
-    process, known = describe_process(model), made.get("process", "")
-    if re.sub(r" at 0x[0-9a-f]+", "", known) != process:
-        raise ValueError(
-            f"the latents were made under the process {known}, but the model's process is {process}; pass "
-            "the model that made them."
-        )
-    name, other = (model.fingerprint or "").split()[:1], str(made.get("model", "")).split()[:1]
-    if name and all(HASH.fullmatch(word) for word in (*name, *other)) and name != other:
-        raise ValueError(
-            f"the latents were made with the model {other[0]}, but this model is {name[0]}; to translate "
-            "between models that share a prior, pass the tensor z.x."
-        )
-    if z.companion is not None and "environment" in made:
-        warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
-
-
-def reversed_options(solution: Solution) -> dict[str, Any]:
-    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
-
-    made = solution.provenance
-    if not isinstance(solution.solver, Solver):
-        raise ValueError(
-            f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
-            "tensor z.x."
-        )
-    options: dict[str, Any] = {
-        "solver": solution.solver.undone_by,
-        "clock": made["clock"],
-    }
-    if made["rtol"] is not None or made["atol"] is not None:
-        if solution.times.ndim == 1:
-            options["t_min"] = float(solution.times[0])
-        else:
-            options["times"] = solution.times.flip(0)
-        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
-    return {**options, "times": solution.times.flip(0)}
 
 
 def check_sample_shape(

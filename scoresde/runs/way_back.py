@@ -1,0 +1,114 @@
+r"""The way back from where a run ended: with the solver that made it, on its own grid, to the data it came from."""
+
+import re
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers import Solution, Solver, get
+
+from ..doors.warning import warn
+from ..models.score_model import ScoreModel
+from .bit_exact import warn_of_other_bits
+from .options import STEPPING
+from .plan import describe_process
+
+HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
+
+
+def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
+    r"""Refuses latents that failed, or are of another process or model, and warns of another machine's."""
+
+    if not z.ok:
+        bad = [i for i, status in enumerate(z.status) if status != "ok"]
+        raise ValueError(
+            f"the latents of samples {bad[:8]} did not reach t_max (z.status tells why); to decode the "
+            "others, pass z.rows(...) and the conditions of these rows."
+        )
+    made = z.provenance
+    process, known = describe_process(model), made.get("process", "")
+    if re.sub(r" at 0x[0-9a-f]+", "", known) != process:
+        raise ValueError(
+            f"the latents were made under the process {known}, but the model's process is {process}; pass "
+            "the model that made them."
+        )
+    name, other = (model.fingerprint or "").split()[:1], str(made.get("model", "")).split()[:1]
+    if name and all(HASH.fullmatch(word) for word in (*name, *other)) and name != other:
+        raise ValueError(
+            f"the latents were made with the model {other[0]}, but this model is {name[0]}; to translate "
+            "between models that share a prior, pass the tensor z.x."
+        )
+    if z.companion is not None and "environment" in made:
+        warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
+
+
+def reversed_options(solution: Solution) -> dict[str, Any]:
+    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
+
+    made = solution.provenance
+    if not isinstance(solution.solver, Solver):
+        raise ValueError(
+            f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
+            "tensor z.x."
+        )
+    options: dict[str, Any] = {
+        "solver": solution.solver.undone_by,
+        "clock": made["clock"],
+    }
+    if made["rtol"] is not None or made["atol"] is not None:
+        if solution.times.ndim == 1:
+            options["t_min"] = float(solution.times[0])
+        else:
+            options["times"] = solution.times.flip(0)
+        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
+    return {**options, "times": solution.times.flip(0)}
+
+
+def as_encoded(
+    model: ScoreModel, z: Solution, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Tensor | None]:
+    r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
+
+    defaults = reversed_options(z)
+    solver: Solver = defaults["solver"]
+    asked = options.get("solver")
+    if asked is not None and _same(get(asked), solver):
+        options = {name: value for name, value in options.items() if name != "solver"}
+    other = [name for name in STEPPING if options.get(name) is not None]
+    if not other:
+        if z.companion is not None:
+            _warn_of_another(model, z)
+        return options, defaults, z.companion
+    if z.companion is not None:
+        warn(
+            f"with {other[0]}=, the companion of these latents is ignored, since it belongs to their own "
+            "grid and solver: decoding is no longer exact."
+        )
+    if "solver" in other:
+        return options, {}, None
+    return options, {"solver": solver}, None
+
+
+def _same(asked: Solver, known: Solver) -> bool:
+    r"""Whether two solvers are the same, but for blocks, which encoding finds."""
+
+    if asked == known or not (asked.exact and known.exact and is_dataclass(asked)):
+        return asked == known
+    return replace(asked, name=known.name, block=known.block) == known
+
+
+def _warn_of_another(model: ScoreModel, z: Solution) -> None:
+    known, here = str(z.provenance.get("model", "")), model.fingerprint or ""
+    if HASH.match(known) and HASH.match(here) and known != here:
+        warn(
+            f"these latents were made with the model {known}, but this model is {here}: the result is an "
+            "edit, not the data that was encoded."
+        )
+
+
+def end_of(z: Solution) -> float | None:
+    r"""Returns the time at which a run ended, if that is one."""
+
+    return float(z.times[-1]) if z.times.ndim == 1 else None
