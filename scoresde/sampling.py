@@ -38,6 +38,7 @@ from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pa
 from .runs.run import Run, make_times, same_time
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
+from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
 
 SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 

@@ -1,4 +1,4 @@
-r"""The way back from where a run ended: with the solver that made it, on its own grid, to the data it came from."""
+r"""The way back from where a run ended: with the solver that made it, on its own grid."""
 
 import re
 from dataclasses import is_dataclass, replace
