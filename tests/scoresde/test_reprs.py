@@ -95,7 +95,7 @@ def test_an_error_is_an_error_and_a_distance_is_asked_for(compared: ss.Compariso
         compared.best(error=0.1, metric="energy")
     with pytest.raises(ValueError, match="distance= is a distance to data"):
         compared.best(distance=0.1, metric="error")
-    with pytest.raises(ValueError, match="one of the three"):
+    with pytest.raises(ValueError, match="exactly one of budget=, error= and distance="):
         compared.best(error=0.1, distance=0.1)
     with pytest.raises(
         ValueError, match="nothing that was compared meets error=1e-09: the least is"

@@ -40,8 +40,8 @@ def test_rows_are_those_that_are_meant(z: Solution, index: object, right: list[i
 
 @pytest.mark.parametrize(("index", "error", "words"), [
     ([True, False], ValueError, "true or false for each of 4 samples, but has 2"),
-    (True, TypeError, "whole numbers"), ([0.5], TypeError, "whole numbers"), ([], ValueError, "are none"),
-    ([False] * 4, ValueError, "are none"), (slice(2, 2), ValueError, "are none"), (4, IndexError, "one is 4"),
+    (True, TypeError, "whole numbers"), ([0.5], TypeError, "whole numbers"), ([], ValueError, "is empty"),
+    ([False] * 4, ValueError, "is empty"), (slice(2, 2), ValueError, "is empty"), (4, IndexError, "one is 4"),
     ([0, -5], IndexError, "one is -5"), (None, TypeError, "rows must be numbers of samples"),
     ("a", TypeError, "rows must be numbers of samples"),
     ([[0, 1]], ValueError, r"shape \(n,\)"),

@@ -208,7 +208,7 @@ def test_learning_leaves_the_gradients_of_the_network_alone() -> None:
 def test_bad_searches_get_a_sentence() -> None:
     oracle = mixture(ss.VP())
     for name in ("ancestral", "torchdiffeq/explicit_adams", "exponential"):
-        with pytest.raises(ValueError, match=f"take any steps, but {name} is none"):
+        with pytest.raises(ValueError, match=f"take any steps, but {name} is not one"):
             ss.tune(oracle, 8, solvers=[name], progress=False)
     bad = [({"budget": 1}, "budget must be at least 2, but is 1"),
            ({"budget": 2, "solvers": ["dpm_3"]}, "no solver fits into budget=2"),
