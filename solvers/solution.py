@@ -168,7 +168,7 @@ def _numbers(index: object, count: int) -> Tensor:
             )
         found = found.nonzero()[:, 0]
     if found.numel() == 0:
-        raise ValueError("rows must name at least one sample, but is empty.")
+        raise ValueError("rows must be at least one sample, but is empty.")
     if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
         raise TypeError(f"rows must be whole numbers, but are {index!r}.")
     found = found.long().reshape(-1) if found.ndim < 2 else found

@@ -59,7 +59,7 @@ def call_range(calls: torch.Tensor) -> int | list[int]:
 
 
 def report(values: dict[str, Any], as_json: bool) -> None:
-    r"""Prints what came out."""
+    r"""Prints the result."""
 
     if as_json:
         typer.echo(json.dumps(_plain(values), indent=2))

@@ -25,8 +25,8 @@ from .reference import Reference, flow_reference, noisy_reference, rms
 from .row import Row
 
 KINDS = {False: "flow", True: "sde"}
-BENCH = Takes("here", "t_min", "seed", "first_index", "batch_size", "max_calls", "dtype", "device", "max_step",
-              "first_step", Ending, words="is set by")  # fmt: skip
+BENCH = Takes("here, where it is measured or searched", "t_min", "seed", "first_index", "batch_size", "max_calls",
+              "dtype", "device", "max_step", "first_step", Ending, words="cannot be passed")  # fmt: skip
 
 
 @dataclass

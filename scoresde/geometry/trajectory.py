@@ -23,7 +23,7 @@ from ..sampling import check_sample_shape, decode, sample
 Density = Callable[[Tensor, float], Tensor]  # of points in units of the data, and a noise level
 RUNNING = names("solver", "clock", "eta", "eta_convention", "dtype", "device", "batch_size")
 FOLLOW = Takes("a trajectory", Stepping, "eta", "eta_convention", Keys, "dtype", "device", "batch_size",
-               "progress", Start, Planned, words="has no effect on")  # fmt: skip
+               "progress", Start, Planned)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-r"""How decoding ends: one denoising, and a look at what came out.
+r"""How decoding ends: one denoising, and a check of the result.
 
 A state of the process has about the root mean square :math:`\sqrt{\alpha^2 c^2 + \sigma^2}`, for data of
 root mean square c. By Markov's inequality, no law with this second moment has a share of more than

@@ -403,7 +403,7 @@ def test_networks_that_are_functions_are_compared() -> None:
 
 def test_bad_questions_get_a_sentence() -> None:
     oracle = mixture(ss.VP())
-    with pytest.raises(ValueError, match="steps= is what is measured or searched here"):
+    with pytest.raises(ValueError, match="steps= cannot be passed here, where it is measured"):
         ss.compare(oracle, ["ddim"], [5], steps=3)
     with pytest.raises(ValueError, match="each of budgets must be at least 2, but is 1"):
         ss.compare(oracle, ["ddim"], [1])
