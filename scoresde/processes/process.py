@@ -63,8 +63,8 @@ def kept(function: F) -> F:
     known = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
-    def call(self: "Process", *arguments: Any) -> float:
-        return (known if self.is_constant else function)(self, *arguments)
+    def call(self: "Process", *arguments: Any, **keywords: Any) -> float:
+        return (known if self.is_constant else function)(self, *arguments, **keywords)
 
     return cast(F, call)
 

@@ -37,7 +37,7 @@ from ..processes.custom import NonlinearProcess
 from .linear_part import Frame, Noise, constant_noise
 
 Clock = Literal["t", "log_snr"]
-LEAP = 0.25  # largest step in log-SNR, per order of the estimate: data of one scale takes about 2
+LEAP = 0.23  # largest step in log-SNR, per order of the estimate: data of one scale takes about 2
 FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
 
 

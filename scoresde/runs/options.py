@@ -44,7 +44,7 @@ class Stepping:
             steps nor tolerances, both are 1e-5.
         atol: The absolute tolerance, in units of the state x.
         max_step: The largest step under tolerances, in log-SNR (in t for processes without), so that none leaps
-            over where data comes out of noise. By default 0.25 times the order of the error's estimate, which
+            over where data comes out of noise. By default 0.23 times the order of the error's estimate, which
             is one below the solver's.
         first_step: The first step under tolerances, in log-SNR. By default, the solver chooses it.
         clock: The time that ODE and SDE solvers see: "t" or "log_snr". By default "t", but

@@ -139,7 +139,7 @@ def test_plans_and_solvers_are_told_apart(tmp_path: Path) -> None:
     changed = dataclasses.replace(solvers.get("dpmpp_2m"), values=1)
     rows = ss.compare(oracle, [changed, "dpmpp_2m"], [5], **QUIET).rows
     assert [row.solver for row in rows] == ["dpmpp_2m (own)", "dpmpp_2m"]
-    with pytest.raises(ValueError, match="dpmpp_2m is not the catalogue's of its name"):
+    with pytest.raises(ValueError, match="dpmpp_2m differs from the solver of that name"):
         ss.compare(oracle, [changed], [5], **QUIET, file=tmp_path / "d.json")
 
 

@@ -218,7 +218,7 @@ def test_a_batch_in_a_closure_is_named() -> None:
     assert ss.decode(model, X, steps=2).ok
     assert ss.decode(model, X.clone().requires_grad_(), steps=2, grad="backprop").ok
     for options in ({"batch_size": 3}, {"batch_size": 1}):
-        with pytest.raises(ValueError, match="holds what belongs to samples"):
+        with pytest.raises(ValueError, match="holds tensors that belong to samples"):
             ss.decode(model, X, steps=2, **options)
     with pytest.raises(ValueError, match="may hold a batch of its own"):
         ss.decode(model_of(lambda x, t: 0.5 * x + shift), X[:3], steps=2)
