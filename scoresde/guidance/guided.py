@@ -2,6 +2,7 @@ r"""The guided model: some models, and the rule by which their denoised data bec
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,12 @@ class Guided(ScoreModel):
             if other.process != first.process:
                 raise ValueError(
                     f"models must share a process, but have {first.process} and {other.process}."
+                )
+        for name, value in vars(rule).items():
+            if isinstance(value, list | np.ndarray):
+                raise TypeError(
+                    f"{name} of {type(rule).__name__} must be a tensor, or a tuple of numbers that all "
+                    f"samples share, but is a {type(value).__name__}."
                 )
         rule.check(models)
         self.models, self.rule = torch.nn.ModuleList(models), rule

@@ -16,10 +16,12 @@ from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
 from ..runs.options import Failures, Gradients
+from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
 from .statistics import LatentStatistics, latent_statistics
 
+RECONSTRUCT = Takes("a round trip, which follows the probability flow", *ENCODE.names)
 POOR = 0.1  # of the data: a round trip that is worth a warning
 
 
@@ -104,10 +106,7 @@ def reconstruct(  # noqa: D417
     """
 
     options = ENCODE.said(locals())
-    if options.pop("denoise", False):
-        raise ValueError(
-            "denoise=True cannot be used in a round trip, since denoising cannot be undone; leave it out."
-        )
+    RECONSTRUCT.refuse(options)
     x = as_state("x", x)
     latent = encode(model, x, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -40,6 +41,23 @@ def tensors_in(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
         names = getattr(value, "_fields", [name] * len(value))
         for key, one in zip(names, value, strict=True):
             yield from tensors_in(key, one)
+
+
+def lists_in(name: str, value: object) -> Iterator[str]:
+    r"""Returns the names of arrays and lists of numbers, which :func:`changed` leaves as they are."""
+
+    if isinstance(value, np.ndarray):
+        if value.ndim:
+            yield name
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from lists_in(str(key), one)
+    elif isinstance(value, list | tuple):
+        if value and all(isinstance(one, int | float | np.number) for one in value):
+            yield name
+        else:
+            for one in value:
+                yield from lists_in(name, one)
 
 
 def of_rows(index: Tensor) -> Change:

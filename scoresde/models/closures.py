@@ -5,14 +5,15 @@ import functools
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 
+import numpy as np
 from torch import Tensor, nn
 
 DEPTH = 6  # of functions in functions, containers in objects, and so on
 ENTRIES = 64  # of a container, of which larger ones are data
 
 
-def held_by(function: object) -> Iterator[nn.Module | Tensor]:
-    r"""Returns the modules and tensors that a function reaches, each once, the nearest first.
+def held_by(function: object) -> Iterator[nn.Module | Tensor | np.ndarray]:
+    r"""Returns the modules, tensors and arrays that a function reaches, each once, the nearest first.
 
     They are those of its closure, of its defaults, of the globals it names, and of what it is a method of, a
     wrapper around or a part of. Modules are not opened.
@@ -26,7 +27,7 @@ def held_by(function: object) -> Iterator[nn.Module | Tensor]:
             if id(thing) in seen:
                 continue
             seen.add(id(thing))
-            if isinstance(thing, nn.Module | Tensor):
+            if isinstance(thing, nn.Module | Tensor | np.ndarray):
                 yield thing
             else:
                 beyond += _inside(thing)

@@ -1,9 +1,11 @@
 r"""Conditions: what may be one, checked once."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +19,7 @@ Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
 Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
 V = TypeVar("V", bound=Callable[..., Any])
+SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by the call of a verb
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
@@ -25,7 +28,17 @@ def verb(function: V) -> V:
 
     kinds = inspect.signature(function).parameters.values()
     RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
-    return checked(function)
+    inner = checked(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        token = SAID.set(frozenset(keywords))
+        try:
+            return inner(*arguments, **keywords)
+        finally:
+            SAID.reset(token)
+
+    return cast(V, call)
 
 
 ELSEWHERE = {  # what other libraries call what
@@ -84,9 +97,13 @@ def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = a
 
     if isinstance(value, Mapping):
         return {str(key): as_bound(f"{name}[{key!r}]", one, door) for key, one in value.items()}
-    if isinstance(value, tuple) and not all(isinstance(v, int | float) for v in value):
+    if isinstance(value, tuple) and not all(map(_is_number, value)):
         return tuple(as_bound(f"{name}[{i}]", one, door) for i, one in enumerate(value))
     return door(name, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) or getattr(value, "ndim", None) == 0
 
 
 def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:

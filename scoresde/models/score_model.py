@@ -100,6 +100,7 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    owned: bool = False  # whether its network is asked from outside, while the run lasts
     by_sample: tuple[str, ...] = ()
 
     _data_std: float | None = None
@@ -115,6 +116,10 @@ class ScoreModel(nn.Module, ABC):
         r"""Gives the functions of a state that a model defines the doors of all."""
 
         super().__init_subclass__(**keywords)
+        if isinstance(cls.by_sample, str):
+            raise TypeError(
+                f"by_sample must be a tuple of names, but is {cls.by_sample!r}; write ({cls.by_sample!r},)."
+            )
         with_doors(cls, OF_STATE)
 
     @property

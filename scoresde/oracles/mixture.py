@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import as_number, as_tensor
+from solvers.doors.values import as_number
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -359,7 +359,11 @@ class KernelOracle(Oracle):
 def check_labels(label: Tensor, classes: int) -> None:
     r"""Refuses labels that are not whole numbers below a number of classes."""
 
-    label = as_tensor("label", label)  # no form of several
+    if not isinstance(label, Tensor):  # but a form of several
+        raise TypeError(
+            "label must be one number for each sample, in a tensor, an array or a list, but is a "
+            f"{type(label).__name__}."
+        )
     if label.is_floating_point() or label.dtype == torch.bool:
         raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
     if not bool(((label >= 0) & (label < classes)).all()):

@@ -51,7 +51,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
             with running(Current(run.solver, own, run.eta)) as current:
                 part = model.rows(rows) if len(rows) < whole else model
                 state = solution.x[rows.to(x.device)]
-                clean.append(part.denoise(state, t if t.ndim == 0 else t[rows]))
+                clean.append(part.denoise(state, t.expand(whole)[rows]))
             failure = failure if failure.cause else current.blame(failure)
     calls = max(counter.total // len(clean), 1)
     ok = torch.tensor([status == "ok" for status in solution.status])

@@ -135,7 +135,9 @@ class Stepwise(Generic[R]):
             def network(x: Tensor, t: Tensor, **condition: Any) -> Any:
                 return say(Question(x, t, condition))
 
-            return verb(NetworkScore(network, process, predicts, **options))
+            model = NetworkScore(network, process, predicts, **options)
+            model.owned = True
+            return verb(model)
 
         self._run: _Suspended[R] = _Suspended(made)
         self.question: Question | None = self._run.send(None)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..doors.warning import warn
 from ..models.checks import check_transforms
-from ..models.conditions import check_conditions, check_names
+from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import ScoreModel
 from .options import GROUPS, OPTIONS, STEPPING, names
 from .plan import with_plan
@@ -36,7 +36,12 @@ class Takes:
     def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         r"""Returns the options and the conditions that a call of the verb passes, given its arguments."""
 
-        said = {n: v for n, v in scope.items() if n in self.names and v is not DEFAULTS[n]}
+        passed = SAID.get()  # at its default, perhaps
+        said = {
+            n: v
+            for n, v in scope.items()
+            if n in self.names and (v is not DEFAULTS[n] or (n in passed and v is not None))
+        }
         return {**said, **scope["condition"]}
 
     def with_conditions(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +110,12 @@ def parted(
     if defaults and set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
         defaults = {n: v for n, v in defaults.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**defaults, **options})
+    again = settings.grad in ("checkpoint", "adjoint")
+    if again and any(getattr(module, "owned", False) for module in model.modules()):
+        raise ValueError(
+            f"grad={settings.grad!r} asks the network again in the backward pass, when an owned run is over; "
+            "pass grad='backprop'."
+        )
     if settings.grad != "none" and not model.differentiable:
         raise ValueError(
             f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "

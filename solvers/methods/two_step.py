@@ -50,17 +50,21 @@ def belm(variable: str) -> Rule:
     in the variable v, for states y whose linear part is taken out.
     """
 
-    there, _, pace = VARIABLES[variable]
+    return _Belm(variable)
 
-    def rule(linear: Linear, before: Tensor, now: Tensor, after: Tensor) -> Coefficients:
+
+@dataclass(frozen=True)
+class _Belm:
+    variable: str
+
+    def __call__(self, linear: Linear, before: Tensor, now: Tensor, after: Tensor) -> Coefficients:
+        there, _, pace = VARIABLES[self.variable]
         v = [there(linear, t)[..., None] for t in (before, now, after)]
         h = v[2] - v[1]
         r = h / (v[1] - v[0])
         out = linear.decay(now, after)
         slope = linear.weight(now, now, now) * pace(linear, now)[..., None]
         return out * linear.decay(before, now) * r**2, out * (1 - r**2), out * slope * h * (1 + r)
-
-    return rule
 
 
 def bdia(gamma: float) -> Rule:
@@ -72,16 +76,21 @@ def bdia(gamma: float) -> Rule:
     errors grow by :math:`1 / \gamma` at each step. (As published, states hold the factor alpha.)
     """
 
-    def rule(linear: Linear, before: Tensor, now: Tensor, after: Tensor) -> Coefficients:
-        rises = bool((after > now).all())
+    return _Bdia(gamma)
+
+
+@dataclass(frozen=True)
+class _Bdia:
+    gamma: float
+
+    def __call__(self, linear: Linear, before: Tensor, now: Tensor, after: Tensor) -> Coefficients:
+        gamma, rises = self.gamma, bool((after > now).all())
         low, high = (before, after) if rises else (after, before)
         (back, w_back), (on, w_on) = ddim(linear, now, low), ddim(linear, now, high)
         q, w = on - gamma * back, w_on - gamma * w_back
         if rises:
             return torch.full_like(q, gamma), q, w
         return torch.full_like(q, 1 / gamma), -q / gamma, -w / gamma
-
-    return rule
 
 
 def _reversible(order: float, cost: int, form: str, unstable: Instability) -> Abilities:

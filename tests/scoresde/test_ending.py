@@ -1,6 +1,7 @@
 r"""How a run ends: the last denoising is looked at like a step, and so is the size of what came out."""
 
 import warnings
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 import scoresde as ss
 from solvers import SolverError
+from solvers.problem import StateField
 
 from .cases import PROCESSES, gaussian
 
@@ -37,10 +39,13 @@ class Ending(ss.ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         D = self.model.denoise(x, t)
-        if t.ndim:  # a step: only the last denoising has one time for all
-            return D
         rows = torch.ones(len(x)) if self.row is None else torch.arange(len(x)) == self.row
         return torch.where(rows[:, None].bool(), self.factor * D, D)
+
+    def combine(self, *arguments: Tensor, **condition: Tensor) -> Sequence[StateField]:
+        return self.model.combine(
+            *arguments, **condition
+        )  # steps ask this, the last denoising does not
 
 
 def noisy(process: ss.Process) -> ss.GaussianOracle:

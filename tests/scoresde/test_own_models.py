@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -361,3 +362,83 @@ def test_rules_of_ones_own_are_refused_in_sentences() -> None:
     for words, call in wrong.items():
         with pytest.raises(ValueError, match=words):
             call()
+
+
+class Targeted(ss.ScoreModel):
+    process, data_scale, by_sample = ss.EDM(), 1.0, ("targets",)
+
+    def __init__(self, targets: object) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.as_tensor(self.targets[: len(x)]).to(x)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("targets", [np.arange(8.0).reshape(4, 2), [[0.0, 1.0]] * 4])
+def test_what_is_by_sample_must_be_a_tensor(targets: object) -> None:
+    with pytest.raises(
+        ValueError, match="targets belongs to samples by by_sample, so it must be a tensor"
+    ):
+        ss.sample(Targeted(targets), (4, 2), steps=2, batch_size=2)
+    right = torch.as_tensor(targets).double()
+    x = ss.sample(Targeted(right), (4, 2), steps=2, batch_size=2, dtype=torch.float64).x
+    torch.testing.assert_close(x, right)
+
+
+def test_arrays_that_nothing_names_are_noticed_too() -> None:
+    class Undeclared(Targeted):
+        by_sample = ()
+
+    with pytest.raises(ValueError, match="holds tensors that belong to samples .targets."):
+        ss.sample(Undeclared(np.arange(8.0).reshape(4, 2)), (4, 2), steps=2, batch_size=2)
+
+
+def test_names_by_sample_are_a_tuple_of_attributes() -> None:
+    with pytest.raises(
+        TypeError, match=r"by_sample must be a tuple of names, .* write \('targets',\)"
+    ):
+
+        class One(Targeted):
+            by_sample = "targets"  # type: ignore[assignment]
+
+    class Misspelt(Targeted):
+        by_sample = ("target",)
+
+    with pytest.raises(ValueError, match="names 'target', but the model has no such attribute"):
+        ss.sample(Misspelt(torch.zeros(4, 2)), (4, 2), steps=2, batch_size=2)
+
+
+def test_times_reach_models_of_ones_own_by_row() -> None:
+    class Standard(ss.ScoreModel):
+        process, data_scale = ss.EDM(), 1.0
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            return x / (1 + t[:, None] ** 2)
+
+    right = ss.GaussianOracle(torch.zeros(2), 1.0)
+    for options in ({"steps": 4}, {"steps": 4, "batch_size": 3}, {"rtol": 1e-3}):
+        x, want = (ss.sample(m, (4, 2), seed=0, **options).x for m in (Standard(), right))
+        torch.testing.assert_close(x, want.to(x), rtol=1e-4, atol=1e-4)
+
+
+def test_random_models_are_not_taken_for_others() -> None:
+    class Dropped(ss.ScoreModel):
+        process, data_scale = ss.EDM(), 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.drop = torch.randn(4), torch.nn.Dropout(0.1)
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.drop(x) / (1 + t.reshape(-1, 1) ** 2)
+
+    with pytest.warns(UserWarning, match="training mode"):
+        assert ss.sample(Dropped(), (4, 2), steps=3, seed=0, batch_size=2).ok
+    for seed in range(10):
+        torch.manual_seed(seed)
+        with (
+            pytest.warns(UserWarning, match="training mode"),
+            pytest.raises(ValueError, match="two calls of"),
+        ):
+            ss.encode(Dropped(), torch.randn(4, 2))

@@ -1,6 +1,7 @@
 r"""A solver of one's own works in every verb, whatever it is called; files hold what its name can bring back."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,29 @@ def test_solvers_of_ones_own_are_searched() -> None:
     assert plans[0].figures["error"] == plans[1].figures["error"]
     drawn = [ss.sample(MODEL, 4, plan=plan, seed=2).x for plan in plans]
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name", solvers.available())
+def test_solvers_of_the_catalogue_are_pickled(name: str) -> None:
+    assert pickle.loads(pickle.dumps(solvers.get(name))) == solvers.get(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Damped(solvers.Solver):
+    name: str = "damped"
+    depth: float = -3.0  # which means another thing in the catalogue
+    broken: bool = False
+
+    @property
+    def can(self) -> solvers.Abilities:
+        return (
+            self.missing
+            if self.broken
+            else solvers.Abilities(solves=solvers.ODE, order=1, calls_per_step=1)
+        )
+
+
+def test_fields_of_ones_own_mean_what_they_mean_there() -> None:
+    assert Damped().order == 1
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = Damped(broken=True).order

@@ -55,7 +55,8 @@ def test_groups_are_all_there_is() -> None:
     [
         (lambda m, x: ss.encode(m, x, denoise=False), "denoise= has no effect on encode"),
         (lambda m, x: ss.encode(m, x, seed=1), "seed= has no effect on encode"),
-        (lambda m, x: ss.reconstruct(m, x, eta=0.5), "eta= has no effect on encode"),
+        (lambda m, x: ss.reconstruct(m, x, eta=0.5), "eta= has no effect on a round trip"),
+        (lambda m, x: ss.reconstruct(m, x, denoise=False), "denoise= has no effect on a round trip"),
         (lambda m, x: ss.log_likelihood(m, x, callback=print), "callback= has no effect on a likelihood"),
         (lambda m, x: ss.elbo(m, x, rtol=0.1), "rtol= has no effect here, since no path is solved"),
         (lambda m, x: ss.encode_noise(m, x, path=True), "path= has no effect on a noise path"),
@@ -93,6 +94,8 @@ def shifted(x: Tensor, t: Tensor, where: Any) -> Tensor:
         (0.5, [0.5] * 4),
         ([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
         (np.arange(4.0), [0.0, 1.0, 2.0, 3.0]),
+        (tuple(np.arange(4.0)), [0.0, 1.0, 2.0, 3.0]),
+        (tuple(torch.arange(4.0)), [0.0, 1.0, 2.0, 3.0]),
         ((torch.arange(4.0), torch.ones(1, 7)), [0.0, 1.0, 2.0, 3.0]),
         ({"x": torch.arange(4.0), "parts": (1.0, np.full(4, 10.0))}, [10.0, 11.0, 12.0, 13.0]),
     ],
@@ -117,3 +120,19 @@ def test_forms_of_conditions_are_held_against_the_batch() -> None:
         ss.sample(model, 4, where={"x": torch.zeros(3), "parts": (0.0, 1.0)})
     with pytest.raises(TypeError, match=r"where\['x'\] must be"):
         ss.sample(model, 4, where={"x": "three"})
+
+
+def test_an_option_that_is_passed_at_its_default_is_passed() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), 0.5)
+    plan = ss.Plan({"solver": "heun", "steps": 5, "denoise": False})
+    assert ss.sample(model, 3, plan=plan, seed=0).calls.tolist() == [10] * 3
+    with pytest.raises(ValueError, match="denoise= is set by plan="):
+        ss.sample(model, 3, plan=plan, seed=0, denoise=True)
+
+
+def test_labels_are_no_form() -> None:
+    oracle = ss.MixtureOracle(torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
+    with pytest.raises(
+        TypeError, match="label must be one number for each sample, .* but is a tuple"
+    ):
+        ss.sample(oracle, 2, label=(torch.tensor([0, 1]),))

@@ -105,3 +105,19 @@ def test_failures_reach_the_owner_and_no_thread_stays() -> None:
     gc.collect()
     waiting.join(5)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("grad", ["checkpoint", "adjoint"])
+def test_ways_of_gradients_that_ask_again_are_refused(grad: str) -> None:
+    options = {"solver": "torchdiffeq/rk4", "steps": 3, "grad": grad}
+    with pytest.raises(
+        ValueError, match=f"grad='{grad}' asks the network again in the backward pass"
+    ):
+        own(lambda m: ss.sample(m, 2, **options))
+    weight = torch.tensor(1.0, requires_grad=True)
+    run = own(lambda m: ss.sample(m, 2, steps=3, seed=0, grad="backprop"))
+    while run.question is not None:
+        run.tell(weight * network(run.question.x, run.question.t))
+    run.result.x.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad != 0
