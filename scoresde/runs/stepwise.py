@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -59,7 +59,8 @@ class _Suspended(Generic[R]):
         self._thread = threading.Thread(target=context.run, args=(work,), daemon=True)
         self._close = weakref.finalize(self, answers.put, _Closed)
         self.result: R | None = None
-        self.done = False
+        self.done = False  # whether nothing is left to say
+        self.ended = False  # and that by itself, not by a failure or an owner who left
 
     def send(self, answer: Any) -> Any:
         r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
@@ -76,7 +77,8 @@ class _Suspended(Generic[R]):
             return message.value
         self.done = True
         self._close.detach()
-        if message.kind == "failed":
+        self.ended = message.kind == "done"
+        if not self.ended:
             raise message.value
         self.result = message.value
         return None
@@ -157,11 +159,13 @@ class Stepwise(Generic[R]):
     def result(self) -> R:
         r"""The result of the verb."""
 
-        if not self._run.done or self._run.result is None:
+        if not self._run.done:
             raise ValueError(
                 "this run is not done; pass the network's output for each .question to .tell()."
             )
-        return self._run.result
+        if not self._run.ended:
+            raise ValueError("this run failed or was closed before its end, so it has no result.")
+        return cast(R, self._run.result)
 
     def close(self) -> None:
         r"""Ends the run before its time."""

@@ -99,6 +99,9 @@ def test_failures_reach_the_owner_and_no_thread_stays() -> None:
     waiting = run._run._thread
     run.close()
     waiting.join(5)
+    with pytest.raises(ValueError, match="was closed before its end, so it has no result"):
+        _ = run.result
+    assert answered(own(lambda m: None))[0] is None  # which is what the verb returned
     run = own(lambda m: ss.sample(m, 2, steps=5, seed=0))
     waiting = run._run._thread
     del run
