@@ -8,6 +8,7 @@ from typing import Any
 from solvers.doors.signatures import checked
 
 from ..files import damaged, read_json, write_json
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .content import check_content
 from .measured import Measured
@@ -66,7 +67,9 @@ class Comparison(Measured):
         return self.markdown()
 
     @checked
-    def html(self, file: str | Path, model: ScoreModel | None = None, **condition: Any) -> Path:
+    def html(
+        self, file: str | Path, model: ScoreModel | None = None, **condition: Condition
+    ) -> Path:
         r"""Writes a report that needs nothing but itself.
 
         Arguments:

@@ -27,6 +27,7 @@ DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start)
 FREE = Takes(
     "here, since no path is solved", Start, Keys, Numbers, "batch_size", words="has no effect"
 )
+OF_DENSITY = ("divergence", "probes", "nodes", "target_stderr")  # that its verb alone takes
 NUMBERS = 2**18  # of the states of a batch
 
 

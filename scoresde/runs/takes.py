@@ -34,13 +34,16 @@ class Takes:
         return {name: value for name, value in options.items() if name in self.names}
 
     def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Returns the options and the conditions that a call of the verb passes, given its arguments."""
+        r"""Returns the options and the conditions that a call of the verb passes, given its arguments.
+
+        Options of the verb alone are passed unless they are `None`.
+        """
 
         passed = SAID.get()  # at its default, perhaps
         said = {
             n: v
             for n, v in scope.items()
-            if n in self.names and (v is not DEFAULTS[n] or (n in passed and v is not None))
+            if n in self.names and (v is not DEFAULTS.get(n) or (n in passed and v is not None))
         }
         return {**said, **scope["condition"]}
 
