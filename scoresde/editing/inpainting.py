@@ -15,7 +15,6 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ from ..runs.options import (
     Motion,
     Noise,
     Numbers,
+    Options,
     Start,
     Stepping,
     Watching,
@@ -177,7 +177,7 @@ def check_known(known: Tensor, x: Tensor) -> Tensor:
     return known.to(x).expand(x.shape)
 
 
-def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
+def _defaults(method: str, repeats: int, options: Options) -> Options:
     toleranced = {"rtol", "atol"} & options.keys()
     steps = {} if {"steps", "times"} & options.keys() else {"steps": STEPS}
     if method != "resampling":

@@ -41,6 +41,7 @@ from ..runs.options import (
     Keys,
     Limits,
     Numbers,
+    RunOptions,
     Start,
     Stepping,
     Watching,
@@ -53,7 +54,7 @@ from ..runs.takes import Takes, split
 from ..sampling import decode
 from .encoding import check_way
 
-DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
+DEFAULTS: RunOptions = {"solver": "ancestral", "steps": 50}
 REPLAYED = names("eta", "eta_convention")  # options that a replay must share
 PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start)
 REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is set by")

@@ -17,7 +17,6 @@ References:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients
+from ..runs.options import SEED, Failures, Gradients, Options
 from ..runs.takes import Takes, check_model
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bits import bin_width, check_noise, on_levels
@@ -233,7 +232,7 @@ def _check_range(model: ScoreModel, x: Tensor) -> None:
         )
 
 
-def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Tensor]:
+def _keys(options: Options, x: Tensor) -> tuple[Options, Seed, Tensor]:
     r"""The options with a seed, and the seed and index of each sample's noise."""
 
     if options.get("seeds") is not None:
@@ -248,7 +247,7 @@ def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Ten
     return options, options["seed"], index
 
 
-def _reseeded(options: dict[str, Any], draw: int) -> dict[str, Any]:
+def _reseeded(options: Options, draw: int) -> Options:
     r"""The options of a draw, whose probes it shares with no other."""
 
     if options.get("seeds") is not None:
