@@ -3,7 +3,7 @@ r"""The result of a comparison: tables, a report, and its file."""
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from solvers.doors.signatures import checked
 
@@ -14,6 +14,9 @@ from .content import check_content
 from .measured import Measured
 from .row import Row
 from .tables import entries, notes
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 KIND = "comparison of scoresde"
 
@@ -35,7 +38,7 @@ class Comparison(Measured):
         (['ddim', 'dpmpp_2m'], 'dpmpp_2m')
     """
 
-    def table(self) -> Any:
+    def table(self) -> "Table":
         r"""Returns the table for a terminal, as rich prints it."""
 
         from rich.table import Table  # of the extra "cli"

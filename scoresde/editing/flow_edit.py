@@ -15,7 +15,7 @@ References:
 """
 
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ def _gap(source: ScoreModel, target: ScoreModel, noisy: Tensor, edit: Tensor, t:
 
 
 def _solution(
-    x: Tensor, times: Tensor, calls: int, path: Tensor | None, made: dict[str, Any]
+    x: Tensor, times: Tensor, calls: int, path: Tensor | None, made: dict[str, object]
 ) -> Solution:
     none = torch.zeros(len(x), dtype=torch.int64)
     return Solution(

@@ -41,6 +41,7 @@ from ..runs.options import (
     Keys,
     Limits,
     Numbers,
+    Options,
     RunOptions,
     Start,
     Stepping,
@@ -82,7 +83,7 @@ class NoisePath:
     normals: Tensor
     times: Tensor
     calls: Tensor
-    options: dict[str, Any]
+    options: Options
     provenance: dict[str, Any]
 
     def __repr__(self) -> str:

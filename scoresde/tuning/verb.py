@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import model_grid
+from ..runs.options import Options
 from ..runs.plan import Plan, describe_setup
 from ..runs.progress import bar as progress_bar
 from ..runs.takes import check_model
@@ -266,10 +267,20 @@ def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
     return Plan(options, tuple(levels.tolist()))
 
 
-def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
+class Reached(TypedDict):
+    r"""What a plan reaches."""
+
+    plan: str
+    options: Options
+    calls: float
+    error: dict[str, float]
+    distances: dict[str, tuple[float, float]]
+
+
+def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, object]:
     r"""What a plan and others reach with noise that chose nothing."""
 
-    def reach(plan: Plan) -> dict[str, Any]:
+    def reach(plan: Plan) -> Reached:
         s = bench.run(plan=plan)
         error = rms(s.x, bench.reference().x)
         return {"plan": str(plan), "options": plan.plain, "calls": s.calls.double().mean().item(),
