@@ -44,7 +44,7 @@ class DiffusersScore(NetworkScore):
     meaning: Meaning
 
     @checked
-    def times(self, steps: int, **options: Any) -> Tensor:
+    def times(self, steps: int, **options: object) -> Tensor:
         r"""Returns the grid of the scheduler, for `times=`, with its spacing, offset, shift and sigmas.
 
         Arguments:

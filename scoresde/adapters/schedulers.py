@@ -119,7 +119,7 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
         )
 
 
-def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: Any) -> Tensor:
+def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object) -> Tensor:
     r"""Returns the times of the process at which a scheduler would call the network, in float64.
 
     The denoising at the last of them stands for the scheduler's step to noise level 0. The scheduler itself is
