@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..guidance.thresholds import thresholded
+from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras
 from ..processes.standard import EDM, VE, VP, Interpolant
@@ -117,6 +119,18 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
             f"the scheduler's prediction_type must be one of {names}, but is {found!r}; if its meaning is known, "
             "wrap the network by ss.from_callable(network, process, predicts=...)."
         )
+
+
+def clipped(model: ScoreModel, config: Mapping[str, Any]) -> ScoreModel:
+    r"""Returns the model with the thresholds of a scheduler on its denoised data, or itself if there are none."""
+
+    if config.get("thresholding"):
+        return thresholded(
+            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
+        )
+    if config.get("clip_sample"):
+        return thresholded(model, config.get("clip_sample_range", 1.0))
+    return model
 
 
 def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object) -> Tensor:

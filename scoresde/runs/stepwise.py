@@ -32,7 +32,7 @@ class _Message(NamedTuple):
     value: Any
 
 
-class _Suspended(Generic[R]):
+class Suspended(Generic[R]):
     r"""A function that waits in a thread whenever it sends a value, until it is answered."""
 
     def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
@@ -160,7 +160,7 @@ class Stepwise(Generic[R]):
             model.owned = True
             return verb(model)
 
-        self._run: _Suspended[R] = _Suspended(made)
+        self._run: Suspended[R] = Suspended(made)
         self.question: Question | None = self._run.send(None)
 
     def tell(self, output: Tensor) -> Question | None:
@@ -212,7 +212,7 @@ class StepByStep(Iterator[Event]):
     """
 
     def __init__(self, verb: Callable[[Callable[[Event], object]], Solution]) -> None:
-        self._run: _Suspended[Solution] = _Suspended(verb)
+        self._run: Suspended[Solution] = Suspended(verb)
         self._stopped = False
 
     def __next__(self) -> Event:

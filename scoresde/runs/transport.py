@@ -16,6 +16,7 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
+from .between import seam
 from .current import Current, running
 from .listener import REFRESH, listener
 from .noise import see_noise
@@ -144,7 +145,7 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
                 grad=settings.grad,
                 parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
                 companion=companion,
-                seam=None if noise is None else reverse.seam(times, x),
+                seam=seam(reverse, times, x, settings.method, noisy=noise is not None),
             )
     except SolverError as error:
         failure = made.blame(error.failure)
