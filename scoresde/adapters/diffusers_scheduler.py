@@ -126,19 +126,24 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **changes: Any
+        cls, config: Any, return_unused_kwargs: bool = False, **changes: Any
     ) -> Self | tuple[Self, dict[str, Any]]:
         r"""Returns the scheduler of a config of this class or of one of diffusers.
 
         Arguments:
-            config: The config.
+            config: The config, or the scheduler that has it.
             return_unused_kwargs: Whether to return what was not used too, which is nothing.
             changes: Entries that replace those of the config.
+
+        Raises:
+            ValueError: If the config does not tell whose it is; pass the scheduler or `stock=`.
         """
 
-        origin = config.get("_class_name", cls.__name__)
-        known = {**config, "stock": origin} if origin != cls.__name__ else dict(config)
-        kind = getattr(diffusers, known.get("stock", "DDIMScheduler"), None)
+        known = dict(getattr(config, "config", config))
+        if "stock" not in known:
+            named = None if isinstance(config, Mapping) else type(config).__name__
+            known["stock"] = changes.get("stock") or named or _stock_of(known, cls)
+        kind = getattr(diffusers, known["stock"], None)
         names = _entries(cls) | (_entries(kind) if kind else set())
         made = cls(**{name: v for name, v in known.items() if name in names} | changes)
         return (made, {}) if return_unused_kwargs else made
@@ -328,6 +333,23 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         time = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
         wide = x if x.dtype == torch.float64 else x.float()
         return clipped(model, self._stock.config).denoise(wide, time).to(x.dtype)
+
+
+def _stock_of(config: Mapping[str, Any], ours: type) -> str:
+    r"""The name of the class that a config belongs to; those of schedulers made by hand do not say it."""
+
+    said = config.get("_class_name")
+    if isinstance(said, str) and said != ours.__name__:
+        return said
+    entries = {name for name in config if not name.startswith("_")}
+    kinds = [name for name in ours._compatibles if hasattr(diffusers, name)]  # type: ignore[attr-defined]
+    fits = [name for name in kinds if _entries(getattr(diffusers, name)) == entries]
+    if len(fits) == 1:
+        return fits[0]
+    raise ValueError(
+        "the config does not say of which class it is; pass the scheduler itself, or stock='DDIMScheduler' or the "
+        "like."
+    )
 
 
 def _entries(kind: Any) -> set[str]:
