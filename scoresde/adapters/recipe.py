@@ -130,7 +130,7 @@ class Recipe:
         def run(model: ScoreModel, x: Tensor) -> Tensor:
             model = clipped(self._known(model), config)
             if len(times) == 1:
-                return model.denoise(x, times.to(x.device))
+                return model.denoise(x, times[0].to(x.device))
             return decode(model, x, times=times, denoise=self.denoise, **options).x
 
         return run

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..guidance.thresholds import thresholded
+from ..guidance.guided import Guided
+from ..guidance.thresholds import Thresholded, thresholded
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras
@@ -122,12 +123,14 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
 
 
 def clipped(model: ScoreModel, config: Mapping[str, Any]) -> ScoreModel:
-    r"""Returns the model with the thresholds of a scheduler on its denoised data, or itself if there are none."""
+    r"""Returns the model with the thresholds of a scheduler on its denoised data, or itself if there are none.
+
+    Theirs clip dynamically to the range from -1 to 1, and `sample_max_value` is the most that they divide by.
+    """
 
     if config.get("thresholding"):
-        return thresholded(
-            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
-        )
+        ratio, most = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+        return Guided((model,), Thresholded(1.0, ratio, most))
     if config.get("clip_sample"):
         return thresholded(model, config.get("clip_sample_range", 1.0))
     return model

@@ -251,3 +251,283 @@ def test_flux() -> None:
     assert pipeline(**options).images.isfinite().all()
     with pytest.raises(ValueError, match="sigmas= has no effect with grid='log_snr'"):
         pipeline(**options, sigmas=[1.0, 0.8, 0.7, 0.3, 0.1])
+
+
+# ---- the entries of configs
+
+
+def test_the_end_at_the_lowest_noise_level() -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    stock = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    ours = ScoreSDEScheduler.from_config(stock, solver="ddim", denoise=False)
+    assert off(in_pipeline(ours, network, z), in_pipeline(stock, network, z)) < 1e-5
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_terminal_snr_of_zero(prediction_type: str) -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    config = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    stock = diffusers.DDIMScheduler(
+        clip_sample=False, prediction_type=prediction_type, **config
+    )
+    ours = ScoreSDEScheduler.from_config(stock, solver="ddim")
+    assert off(in_pipeline(ours, network, z), in_pipeline(stock, network, z)) < 1e-5
+    with pytest.raises(ValueError, match="terminal SNR of zero"):
+        ScoreSDEScheduler.from_config(diffusers.DDIMScheduler(**config))
+
+
+@pytest.mark.parametrize("most", [1.0, 1.5, 1e9])
+def test_trained_betas_and_thresholds(most: float) -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    betas = torch.linspace(1e-3, 0.03, 500).tolist()
+    stock = diffusers.DPMSolverMultistepScheduler(
+        500,
+        trained_betas=betas,
+        thresholding=True,
+        sample_max_value=most,
+        dynamic_thresholding_ratio=0.8,
+    )
+    ours = ScoreSDEScheduler.from_config(stock, solver="dpmpp_2m")
+    assert off(in_pipeline(ours, network, z), in_pipeline(stock, network, z)) < 1e-5
+
+
+def test_clipped_samples_keep_their_meaning() -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    stock = diffusers.DDIMScheduler(clip_sample_range=0.7)
+    ours = ScoreSDEScheduler.from_config(stock, solver="ddim")
+    right = looped(stock, network, z, use_clipped_model_output=True)
+    assert right.abs().max() <= 0.7
+    assert off(looped(ours, network, z), right) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"shift": 3.0},
+        {"use_karras_sigmas": True},
+        {"use_dynamic_shifting": True},
+        {"shift_terminal": 0.1},
+    ],
+)
+def test_shifts_of_flows(config: dict[str, Any]) -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    stock = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    ours = ScoreSDEScheduler.from_config(stock, solver="euler")
+    ends = []
+    for scheduler in (stock, ours):
+        x = z
+        scheduler.set_timesteps(6, mu=0.7 if "use_dynamic_shifting" in config else None)
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t).sample, t, x).prev_sample
+        ends.append(x)
+    assert off(ends[1], ends[0]) < 1e-5
+
+
+def test_learned_variances_are_left_out() -> None:
+    scheduler = ScoreSDEScheduler.from_config(stock_of("ddim"), solver="ddim")
+    z, ends = noise(2, 1, 8, 8), []
+    for more in (0, 1):
+        scheduler.set_timesteps(4)
+        x = z
+        for t in scheduler.timesteps:
+            output = 0.3 * x
+            output = torch.cat([output, torch.ones_like(x)], 1) if more else output
+            x = scheduler.step(output, t, x, return_dict=False)[0]
+        ends.append(x)
+    assert torch.equal(*ends)
+
+
+# ---- grids, plans and what else is said of the run
+
+
+def test_grids_of_ours_and_of_the_caller() -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    rho = ScoreSDEScheduler.from_config(stock, solver="dpmpp_2m", grid="rho")
+    right = ss.decode(model, z, solver="dpmpp_2m", steps=7, grid="rho").x
+    assert off(looped(rho, network, z), right) < 1e-5
+    labels = [900, 500, 200, 20]
+    levels = torch.exp(-model.process.log_snr(torch.tensor(labels, dtype=torch.float64)))
+    right = ss.decode(model, z, solver="dpmpp_2m", times=torch.tensor(labels).double()).x
+    for given in ({"timesteps": labels}, {"sigmas": [*levels.tolist(), 0.0]}):
+        scheduler = ScoreSDEScheduler.from_config(stock)
+        scheduler.set_timesteps(**given)
+        assert scheduler.timesteps.tolist() == pytest.approx(labels)
+        assert torch.allclose(scheduler.sigmas[:-1], levels.float(), rtol=1e-5)
+        x = z
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t).sample, t, x).prev_sample
+        assert off(x, right) < 1e-5
+
+
+def test_leading_is_what_the_class_calls_it() -> None:
+    grids = []
+    for solver in ("ddim", "dpmpp_2m"):
+        scheduler = ScoreSDEScheduler.from_config(stock_of(solver))
+        scheduler.set_timesteps(9)
+        grids.append(scheduler.timesteps.tolist())
+    assert grids[0][:2] == [888, 777]
+    assert grids[1][:2] == [900, 800]
+
+
+def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    levels = (100.0, 12.0, 3.0, 0.8, 0.1)
+    plan = ss.Plan({"solver": "ipndm_3"}, levels, ((1.0,), (1.1, 0.9), (1.0, 0.9, 1.1), (1.0,) * 3))
+    first = ScoreSDEScheduler.from_config(stock, plan=plan)
+    diffusers.DDPMPipeline(network, first).save_pretrained(tmp_path)
+    second = diffusers.DDPMPipeline.from_pretrained(tmp_path).scheduler
+    third = ScoreSDEScheduler.from_config(stock, plan=plan.save(tmp_path / "plan.json"))
+    right = ss.decode(model, z, plan=plan).x
+    for scheduler in (first, second, third):
+        assert off(looped(scheduler, network, z, steps=5), right) < 1e-5
+        with pytest.raises(ValueError, match="num_inference_steps must be 5, since the plan has 4"):
+            scheduler.set_timesteps(8)
+    with pytest.raises(ValueError, match="plan= says solver and grid already"):
+        ScoreSDEScheduler.from_config(stock, plan=plan, solver="ddim")
+
+
+def test_moments_stay_in_the_config(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    known = ss.moments(torch.randn(50, 1, 8, 8) * torch.linspace(0.1, 1, 8), "low_rank", rank=4)
+    assert known.basis is not None
+    save_file(
+        {
+            "mean": known.mean,
+            "basis": known.basis.contiguous(),
+            "variances": known.variances.contiguous(),
+            "rest": torch.tensor(known.rest, dtype=torch.float64),
+        },
+        tmp_path / "moments.safetensors",
+    )
+    model = ss.from_diffusers(network, stock)
+    model.moments = known
+    right = ss.decode(model, z, times=model.times(8), solver="moment_2").x
+    assert off(ss.decode(model, z, times=model.times(8), solver="dpmpp_2m").x, right) > 1e-3
+    for given in (known, tmp_path / "moments.safetensors"):
+        scheduler = ScoreSDEScheduler.from_config(stock, solver="moment_2", moments=given)
+        scheduler.save_pretrained(tmp_path)
+        scheduler = ScoreSDEScheduler.from_pretrained(tmp_path)
+        assert off(looped(scheduler, network, z), right) < 1e-5
+
+
+def test_settings_reach_the_run() -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    options = {"eta_convention": "ddim", "noise": "path"}
+    scheduler = ScoreSDEScheduler.from_config(
+        stock, solver="ancestral", eta=0.5, options=options
+    )
+    found = looped(scheduler, network, z, generator=generator())
+    times = model.times(8)
+    right = ss.decode(model, z, solver="ancestral", times=times, eta=0.5, seed=SEED, **options).x
+    assert off(found, right) < 1e-5
+    with pytest.raises(ValueError, match="options may hold"):
+        ScoreSDEScheduler.from_config(stock, options={"steps": 3})
+
+
+def test_what_a_step_returns_and_noise_adds() -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    ours = ScoreSDEScheduler.from_config(stock, solver="ddim")
+    for scheduler in (stock, ours):
+        scheduler.set_timesteps(8)
+    t = ours.timesteps[0]
+    output = network(z, t).sample
+    one, other = (scheduler.step(output, t, z) for scheduler in (ours, stock))
+    assert off(one.pred_original_sample, other.pred_original_sample) < 1e-5
+    assert off(one.prev_sample, other.prev_sample) < 1e-5
+    at = torch.tensor([10, 700])
+    assert off(ours.add_noise(z, z.flip(0), at), stock.add_noise(z, z.flip(0), at)) < 1e-6
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    ours = ScoreSDEScheduler.from_config(flow, solver="euler")
+    for scheduler in (flow, ours):
+        scheduler.set_timesteps(8)
+    at = flow.timesteps[2:3]
+    assert off(ours.scale_noise(z, at, z.flip(0)), flow.scale_noise(z, at, z.flip(0))) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_states_stay_in_float32_inside(dtype: torch.dtype) -> None:
+    stock, z = stock_of("ddim"), noise(2, 1, 8, 8).to(dtype)
+    scheduler = ScoreSDEScheduler.from_config(stock, solver="dpmpp_2m")
+    scheduler.set_timesteps(50)
+    x = z
+    for t in scheduler.timesteps:
+        x = scheduler.step(x.float().sin().to(dtype), t, x).prev_sample
+        assert x.dtype == dtype
+    model = ss.from_diffusers(pipelines.unet(), stock)
+    rounded = ss.NetworkScore(
+        lambda x, t: x.to(dtype).float().sin().to(dtype).float(), model.process, "noise"
+    )
+    right = ss.decode(rounded, z.float(), times=model.times(50), solver="dpmpp_2m").x
+    assert torch.equal(x, right.to(dtype))
+
+
+# ---- copies, files, traps
+
+
+def test_copies_begin_anew() -> None:
+    network, z = pipelines.unet(), noise(2, 1, 8, 8)
+    scheduler = ScoreSDEScheduler.from_config(stock_of("ddim"), solver="ddim")
+    scheduler.set_timesteps(8)
+    x = scheduler.step(network(z, scheduler.timesteps[0]).sample, scheduler.timesteps[0], z)
+    copied = copy.deepcopy(scheduler)
+    ends = []
+    for one in (scheduler, copied):
+        y = x.prev_sample
+        for t in one.timesteps[1:]:
+            y = one.step(network(y, t).sample, t, y).prev_sample
+        ends.append(y)
+    assert off(ends[1], ends[0]) < 1e-6
+
+
+def test_saved_pipelines_need_the_module(tmp_path: Path) -> None:
+    scheduler = ScoreSDEScheduler.from_config(stock_of("ddim"), solver="ddim")
+    diffusers.DDPMPipeline(pipelines.unet(), scheduler).save_pretrained(tmp_path)
+    load = f"import diffusers; p = diffusers.DDPMPipeline.from_pretrained({str(tmp_path)!r}); print(p.scheduler)"
+    first = "import scoresde.adapters.diffusers_scheduler; "
+    for code, works in ((load, False), (first + load, True)):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode == 0) == works
+    assert '"solver": "ddim"' in done.stdout
+
+
+def test_ddim_pipelines_replace_every_scheduler() -> None:
+    scheduler = ScoreSDEScheduler.from_config(stock_of("ddim"), solver="dpmpp_2m")
+    pipeline = diffusers.DDIMPipeline(pipelines.unet(), scheduler)
+    assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
+    with pytest.raises(ValueError, match="exponential_sde chooses its own steps"):
+        ScoreSDEScheduler.from_config(stock_of("ddim"), solver="exponential_sde")
+
+
+def test_configs_tell_whose_they_are() -> None:
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)
+    ours = ScoreSDEScheduler.from_config(flow.config, solver="euler")
+    assert ours.config.stock == "FlowMatchEulerDiscreteScheduler"
+    assert ours.config.shift == 2.0
+    again = ScoreSDEScheduler.from_config(ours.config, solver="dpmpp_2m")
+    assert (again.config.stock, again.config.solver) == (ours.config.stock, "dpmpp_2m")
+    back = diffusers.FlowMatchEulerDiscreteScheduler.from_config(ours.config)
+    assert back.config.shift == 2.0
+    with pytest.raises(ValueError, match="does not say of which class it is"):
+        ScoreSDEScheduler.from_config({"beta_start": 0.1})
+    with pytest.raises(TypeError, match="sovler= is an option neither of DDIMScheduler"):
+        ScoreSDEScheduler.from_config(stock_of("ddim"), sovler="ddim")
+    with pytest.raises(ValueError, match="has states in units of its own"):
+        ScoreSDEScheduler.from_config(diffusers.EDMEulerScheduler())
+
+
+def test_loops_that_do_not_follow_are_refused() -> None:
+    scheduler = ScoreSDEScheduler.from_config(stock_of("ddim"), solver="edm_heun")
+    z = noise(2, 1, 8, 8)
+    with pytest.raises(ValueError, match="call set_timesteps first"):
+        scheduler.step(z, 3, z)
+    scheduler.set_timesteps(8)
+    with pytest.raises(ValueError, match="none does at 800"):
+        scheduler.step(z, 800, z)
+    scheduler.step(z, scheduler.timesteps[0], z)
+    with pytest.raises(ValueError, match="the next timestep is 750, but this is 625"):
+        scheduler.step(z, scheduler.timesteps[3], z)
