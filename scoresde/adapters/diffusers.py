@@ -142,5 +142,5 @@ def _clipped(model: DiffusersScore) -> ScoreModel:
 
     found = clipped(model, model.scheduler.config)
     if found is not model:
-        found.times = model.times  # type: ignore[attr-defined]
+        found.times = model.times  # type: ignore[assignment]
     return found

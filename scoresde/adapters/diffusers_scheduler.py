@@ -1,13 +1,13 @@
 r"""A scheduler of diffusers that takes the steps of any solver with fixed steps.
 
-Import this module by itself: the package does not import diffusers. A process that loads a saved pipeline with this
-scheduler must have imported it before.
+Import this module by itself: the package does not import diffusers. A process that loads a saved pipeline with
+this scheduler must have imported it before.
 """
 
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,9 +50,10 @@ class StepOutput(BaseOutput):  # type: ignore[misc]
 class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     r"""Creates a scheduler of diffusers that takes the steps of a solver.
 
-    It comes from the config of another, `ScoreSDEScheduler.from_config(pipeline.scheduler.config, solver=...)`, which
-    says what the network means, and on whose grid it steps by default. The state of a run stays in float32, and what
-    a solver remembers stays through changes of the state between steps, as inpainting pipelines make them.
+    It comes from another scheduler, by `ScoreSDEScheduler.from_config(pipeline.scheduler, solver=...)`, whose
+    config says what the output of the network means, and on whose grid it steps by default. Inside, the state
+    stays in float32. A pipeline may change the state between two steps, as those that inpaint do; what the
+    solver remembers of earlier steps stays.
 
     Arguments:
         solver: The name of a solver with fixed steps, with its settings. By default "dpmpp_2m".
@@ -61,11 +62,11 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             :class:`scoresde.Settings`.
         eta: The amount of noise.
         options: Further options of :func:`scoresde.decode`: "eta_convention", "clock" and "noise".
-        moments: What :func:`scoresde.moments` says of the data, for solvers that match them, or the path of a file of
-            safetensors with the entries `mean`, `variances` and perhaps `basis` and `rest`.
+        moments: What :func:`scoresde.moments` returns for the data, for moment-matched solvers, or the path of a
+            safetensors file with the entries `mean`, `variances` and perhaps `basis` and `rest`.
         data_scale: The root mean square of the data, for grids that depend on it.
-        denoise: Whether the last network call is a denoising, as in diffusers' `set_alpha_to_one=True`. Otherwise the
-            run ends at the lowest noise level of the schedule.
+        denoise: Whether the run ends with a denoising. Otherwise it ends at the lowest noise level of the
+            schedule, as DDIMScheduler does with `set_alpha_to_one=False`.
         stock: The class of diffusers whose config this is.
         config: The entries of its config.
 
@@ -84,7 +85,9 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     _compatibles = [*(entry.name for entry in KarrasDiffusionSchedulers), *FLOWS]
     order = 1
-    init_noise_sigma = 1.0  # states are those of the process, of unit variance where no data is left
+    init_noise_sigma = (
+        1.0  # states are those of the process, of unit variance where no data is left
+    )
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._drive: Drive | None = None
         self._begin_index: int | None = None
         self.num_inference_steps: int | None = None
-        count = self.config.num_train_timesteps
+        count = self.config["num_train_timesteps"]
         self.timesteps = torch.arange(count - 1, -1, -1)
 
     @classmethod
@@ -149,7 +152,7 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return (made, {}) if return_unused_kwargs else made
 
     def __len__(self) -> int:
-        return self.config.num_train_timesteps
+        return self.config["num_train_timesteps"]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_drive": None}  # a run belongs to one scheduler
@@ -188,7 +191,9 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._times = self._recipe.times(self._stock, self._meaning, num_inference_steps, **given)
         self._calls = self._calls_from(0)
         steps = max(len(self._times) - 1, 1)
-        share, rest = divmod(len(self._calls) - (self._recipe.denoise and len(self._times) > 1), steps)
+        share, rest = divmod(
+            len(self._calls) - (self._recipe.denoise and len(self._times) > 1), steps
+        )
         self.order = 1 if rest else share
         labels = torch.tensor([call.t for call in self._calls], dtype=torch.float64)
         labels = labels / self._meaning.unit
@@ -261,23 +266,14 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _look(self) -> None:
         r"""Reads the config, which pipelines change."""
 
-        config, kind = self.config, getattr(diffusers, self.config.stock)
-        self._recipe = Recipe(
-            config.solver,
-            config.plan,
-            config.grid,
-            config.eta,
-            config.options,
-            config.moments,
-            config.data_scale,
-            config.denoise,
-        )
+        config, kind = self.config, getattr(diffusers, self.config["stock"])
+        self._recipe = Recipe(**{field.name: config[field.name] for field in fields(Recipe)})
         names = _entries(kind)
         self._stock = kind(**{n: v for n, v in config.items() if n in names})
         self._meaning: Meaning = meaning_of(self._stock)
         if self._meaning.predicts in ("edm", "score") or config.get("invert_sigmas"):
             raise ValueError(
-                f"{config.stock} has states in units of its own, or a time that runs the other way, which this "
+                f"{config['stock']} has states in units of its own, or a time that runs the other way, which this "
                 "scheduler does not follow; wrap the network by ss.from_diffusers and sample with ss.sample."
             )
 

@@ -76,7 +76,8 @@ def calls_of(verb: Verb, meaning: Meaning, shape: Sequence[int]) -> list[Call]:
     """
 
     x = torch.full((1, *shape), 0.5, dtype=torch.float64)
-    run, calls, state = started(verb, meaning, x), [], State(x, torch.tensor(math.nan))
+    run, state = started(verb, meaning, x), State(x, torch.tensor(math.nan))
+    calls: list[Call] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself warns
         said = run.send(None)
@@ -147,7 +148,9 @@ class Drive:
         if isinstance(self._said, State):
             self._said = self._run.send(x.to(self.state) if changed else None)
         elif changed:
-            raise ValueError("the state at the start of a run cannot be another than it began with.")
+            raise ValueError(
+                "the state at the start of a run cannot be another than it began with."
+            )
         said = self._run.send(output.to(self._said.x))
         self.left = self.left[1:]
         self._said = self._paused(said)

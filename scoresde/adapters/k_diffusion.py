@@ -27,8 +27,8 @@ class KDiffusionSampler:
 
     It is called as `sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)`, where
     `model(x, sigma, **extra_args)` returns denoised data, x is the state at the first noise level, and the
-    levels fall, to a last 0 if the result is to be denoised. The callback gets a dictionary of x, i, sigma, sigma_hat
-    and denoised at the first network call of each step, but not from reversible solvers.
+    levels fall, to a last 0 if the result is to be denoised. The callback gets a dictionary of x, i, sigma,
+    sigma_hat and denoised at the first network call of each step; with reversible solvers, of the first alone.
 
     Arguments:
         solver: A solver with fixed steps, or its name.
@@ -48,9 +48,10 @@ class KDiffusionSampler:
         self.solver, self.options = get(solver), options
         can = self.solver.can
         if not can.fixed or can.block:
+            reason = "takes samples apart" if can.fixed else "chooses its own steps"
             raise ValueError(
-                f"solver must take all samples along the given noise levels, but {self.solver} "
-                f"{'takes samples apart' if can.fixed else 'chooses its own steps'}; use another, such as 'dpmpp_2m'."
+                f"solver must take all samples along the given noise levels, but {self.solver} {reason}; use "
+                "another, such as 'dpmpp_2m'."
             )
 
     def __repr__(self) -> str:
@@ -111,7 +112,8 @@ class _Asked:
         sigmas: Tensor,
     ) -> None:
         self.model, self.extra, self.callback, self.sigmas = model, extra, callback, sigmas
-        self.step, self.state, self.first = 0, None, True
+        self.step, self.first = 0, True
+        self.state: Tensor | None = None
 
     def between(self, x: Tensor, t: Tensor) -> None:
         self.step, self.state, self.first = self.step + 1, x, True

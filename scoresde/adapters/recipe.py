@@ -104,6 +104,10 @@ class Recipe:
         else:
             if number is None and sigmas is not None:
                 number = len(sigmas)
+            if number is None:
+                raise ValueError(
+                    "one of num_inference_steps, timesteps and sigmas must be passed."
+                )
             number = as_whole("num_inference_steps", number, 1)
             mu = {} if given.get("mu") is None else {"mu": given["mu"]}
             times = (
@@ -163,9 +167,7 @@ class Recipe:
         if self.plan is not None:
             plan = _plan_of(self.plan)
             known = plan.options_for(model)
-            steps = (
-                len(known["times"]) - 1 if "times" in known else known.get("steps", number - 1)
-            )
+            steps = len(known["times"]) - 1 if "times" in known else known.get("steps", number - 1)
             if steps + 1 != number:
                 raise ValueError(
                     f"num_inference_steps must be {steps + 1}, since the plan has {steps} steps and a last "
@@ -177,7 +179,9 @@ class Recipe:
         start, stop = meaning.process.t_max, start_of(model, "sampling")
         if number == 1:
             return torch.tensor([start], dtype=torch.float64)
-        return make_times(model, start, stop, Settings(steps=number - 1, grid=grid, **self._options))
+        return make_times(
+            model, start, stop, Settings(steps=number - 1, grid=grid, **self._options)
+        )
 
     def _of_sigmas(
         self, stock: object, meaning: Meaning, sigmas: Sequence[float], mu: object
@@ -206,9 +210,7 @@ class Recipe:
     def _moments(self) -> Moments | None:
         if self.moments is None:
             return None
-        held = (
-            load_file(self.moments) if isinstance(self.moments, str) else dict(self.moments)
-        )
+        held = load_file(self.moments) if isinstance(self.moments, str) else dict(self.moments)
         tensors = {name: _tensor(held.get(name)) for name in ("mean", "basis", "variances")}
         rest = held.get("rest")
         return Moments(**tensors, rest=None if rest is None else float(rest))  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def tell_between(model: ScoreModel, told: Between) -> None:
 
 
 def _told_of(model: ScoreModel) -> Between | None:
-    return next((m.between for m in model.modules() if hasattr(m, "between")), None)  # type: ignore[misc]
+    return next((vars(m)["between"] for m in model.modules() if "between" in vars(m)), None)
 
 
 def changed_between(model: ScoreModel, x: Tensor, time: Tensor) -> Tensor:

@@ -267,9 +267,7 @@ def test_the_end_at_the_lowest_noise_level() -> None:
 def test_terminal_snr_of_zero(prediction_type: str) -> None:
     network, z = pipelines.unet(), noise(2, 1, 8, 8)
     config = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    stock = diffusers.DDIMScheduler(
-        clip_sample=False, prediction_type=prediction_type, **config
-    )
+    stock = diffusers.DDIMScheduler(clip_sample=False, prediction_type=prediction_type, **config)
     ours = ScoreSDEScheduler.from_config(stock, solver="ddim")
     assert off(in_pipeline(ours, network, z), in_pipeline(stock, network, z)) < 1e-5
     with pytest.raises(ValueError, match="terminal SNR of zero"):
@@ -374,7 +372,9 @@ def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
     network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
     model = ss.from_diffusers(network, stock)
     levels = (100.0, 12.0, 3.0, 0.8, 0.1)
-    plan = ss.Plan({"solver": "ipndm_3"}, levels, ((1.0,), (1.1, 0.9), (1.0, 0.9, 1.1), (1.0,) * 3))
+    plan = ss.Plan(
+        {"solver": "ipndm_3"}, levels, ((1.0,), (1.1, 0.9), (1.0, 0.9, 1.1), (1.0,) * 3)
+    )
     first = ScoreSDEScheduler.from_config(stock, plan=plan)
     diffusers.DDPMPipeline(network, first).save_pretrained(tmp_path)
     second = diffusers.DDPMPipeline.from_pretrained(tmp_path).scheduler
@@ -382,7 +382,9 @@ def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
     right = ss.decode(model, z, plan=plan).x
     for scheduler in (first, second, third):
         assert off(looped(scheduler, network, z, steps=5), right) < 1e-5
-        with pytest.raises(ValueError, match="num_inference_steps must be 5, since the plan has 4"):
+        with pytest.raises(
+            ValueError, match="num_inference_steps must be 5, since the plan has 4"
+        ):
             scheduler.set_timesteps(8)
     with pytest.raises(ValueError, match="plan= says solver and grid already"):
         ScoreSDEScheduler.from_config(stock, plan=plan, solver="ddim")
@@ -418,9 +420,7 @@ def test_settings_reach_the_run() -> None:
     network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
     model = ss.from_diffusers(network, stock)
     options = {"eta_convention": "ddim", "noise": "path"}
-    scheduler = ScoreSDEScheduler.from_config(
-        stock, solver="ancestral", eta=0.5, options=options
-    )
+    scheduler = ScoreSDEScheduler.from_config(stock, solver="ancestral", eta=0.5, options=options)
     found = looped(scheduler, network, z, generator=generator())
     times = model.times(8)
     right = ss.decode(model, z, solver="ancestral", times=times, eta=0.5, seed=SEED, **options).x
