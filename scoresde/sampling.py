@@ -103,7 +103,7 @@ def sample(  # noqa: D417
     options = SAMPLE.said(locals())
     check_model(model)
     modules = tuple(model.modules())
-    home = device_of(modules)
+    home = device or device_of(modules)
     shape = check_sample_shape(model, shape, home)
     model, settings, whole = *parted(model, modules, options, shape[0], SAMPLE), model
     warn_of_copies("sample", whole, shape, options)
@@ -285,7 +285,7 @@ def _decode(
 
 
 def check_sample_shape(
-    model: ScoreModel, shape: int | tuple[int, ...], home: torch.device | None
+    model: ScoreModel, shape: int | tuple[int, ...], home: torch.device | str | None
 ) -> tuple[int, ...]:
     r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
 

@@ -181,6 +181,21 @@ class Process(ABC):
 
         return float(self.bare_scales(_time(self.t_max))[1])
 
+    def _drawn(
+        self,
+        shape: tuple[int, ...],
+        *,
+        seed: int | Tensor = 0,
+        first_index: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        index = torch.arange(first_index, first_index + shape[0], device=device)
+        if isinstance(seed, Tensor):
+            index, seed = torch.zeros_like(index), seed.to(index.device)
+        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
+        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+
     @checked
     def prior_sample(
         self,
@@ -206,11 +221,9 @@ class Process(ABC):
         shape = as_shape("shape", shape, device)
         first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
         seed = as_seeds("seed", seed, shape[0])
-        index = torch.arange(first_index, first_index + shape[0], device=device)
-        if isinstance(seed, Tensor):
-            index, seed = torch.zeros_like(index), seed.to(index.device)
-        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
-        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+        return self._drawn(shape, seed=seed, first_index=first_index, dtype=dtype, device=device)
+
+    prior_sample.bare = _drawn  # type: ignore[attr-defined]
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         r"""Returns the log-density of the prior in nats, with shape (B,), in float64."""
@@ -294,6 +307,8 @@ class Process(ABC):
     def check_inside(self, name: str, t: float) -> float:
         r"""Returns a time inside the domain, as :meth:`inside` does."""
 
+        if type(t) is float and self.t_min <= t <= self.t_max:
+            return t
         return float(self.inside(name, _time(positive(name, t, zero=True))))
 
     def _check(self) -> None:
