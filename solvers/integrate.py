@@ -18,7 +18,6 @@ from .doors.values import as_tensor
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
-from .network_calls import new_counter
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
@@ -96,12 +95,12 @@ def solve(
         0.3679
     """
 
+    solver = get(solver)
     control = Control(
-        None, noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
-        new_counter(),
+        make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
+        noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
     )  # fmt: skip
-    tolerances = rtol, atol, max_steps, max_step, first_step
-    return _begin(problem, x, times, get(solver), control, seed, *tolerances).finish(callback)
+    return begin(problem, x, times, solver, control, seed).finish(callback)
 
 
 @checked
@@ -152,57 +151,51 @@ def steps(
             "solvers.solve, or use a native solver, such as 'dopri5'."
         )
     control = Control(
-        None, noise, path, _listens, 0.0, max_calls, on_failure, grad, (), companion, seam, new_counter()
+        make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
+        noise, path, _listens, 0.0, max_calls, on_failure, grad, (), companion, seam,
     )  # fmt: skip
-    tolerances = rtol, atol, max_steps, max_step, first_step
-    return _begin(problem, x, times, solver, control, seed, *tolerances)
+    return begin(problem, x, times, solver, control, seed)
 
 
 def _listens(event: Event) -> None:
     r"""Stands for whoever iterates, so that loops yield their events."""
 
 
-def _begin(
-    problem: Problem,
-    x: Tensor,
-    times: Tensor,
-    solver: Solver,
-    control: Control,
-    seed: int,
-    rtol: float | None,
-    atol: float | None,
-    max_steps: int,
-    max_step: float | None,
-    first_step: float | None,
+def begin(
+    problem: Problem, x: Tensor, times: Tensor, solver: Solver, control: Control, seed: int = 0
 ) -> Steps:
     r"""Returns the run of :func:`solve`, before its first step and after all checks."""
 
     x = check_start(x)
     times = check_times(times, len(x))
     check_problem(problem, solver)
-    longest = problem.longest * max(solver.can.order - 1, 1) if max_step is None else max_step
-    controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
     check_even(solver, times)
-    noise = control.noise
-    if solver.can.stochastic and noise is None:
-        form = Increments if controller is None else Path
-        noise = form(seed, torch.arange(len(x), device=x.device), x)
-    if controller is not None:
-        check_tries(solver, noise, control.path)
-    elif noise is not None:
-        noise.check(times)
-        noise = noise.on(times)
     check_gradients(solver, control.grad)
     if control.companion is not None and not solver.can.reversible:
         raise ValueError(
             f"companion= has no effect on {solver}, which is not reversible; leave it out."
         )
-    control = replace(control, controller=controller, noise=noise)
+    if solver.can.stochastic or control.noise is not None:
+        control = replace(control, noise=_seen(control, solver, x, times, seed))
     if control.grad == "checkpoint":
         problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
-    loop = march if controller is None else adapt
+    loop = march if control.controller is None else adapt
     run = solver.integrate(problem, x, times, control, loop)
     return Steps(solver, run, control.counter, control.grad != "none")
+
+
+def _seen(control: Control, solver: Solver, x: Tensor, times: Tensor, seed: int) -> Brownian:
+    r"""The noise of a run as its loop sees it, that of the seed if there is no other."""
+
+    noise, on_grid = control.noise, control.controller is None
+    if noise is None:
+        form = Increments if on_grid else Path
+        noise = form(seed, torch.arange(len(x), device=x.device), x)
+    if on_grid:
+        noise.check(times)
+        return noise.on(times)
+    check_tries(solver, noise, control.path)
+    return noise
 
 
 def check_start(x: Tensor) -> Tensor:
@@ -267,11 +260,12 @@ def check_problem(problem: Problem, solver: Solver) -> None:
 
 
 def make_controller(
+    problem: Problem,
     solver: Solver,
     rtol: float | None,
     atol: float | None,
     max_steps: int = 10_000,
-    max_step: float = math.inf,
+    max_step: float | None = None,
     first_step: float | None = None,
 ) -> Controller | None:
     r"""Returns the controller of the tolerances, or `None` if there are none."""
@@ -285,6 +279,8 @@ def make_controller(
             f"{solver} does not estimate its error, so rtol= and atol= have no effect; "
             "pass steps=, or use an adaptive solver such as 'dopri5'."
         )
+    if max_step is None:
+        max_step = problem.longest * max(solver.can.order - 1, 1)
     if rtol is None:
         rtol = 0.0
     return Controller(rtol, rtol if atol is None else atol, max_steps, max_step, first_step)

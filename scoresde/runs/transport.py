@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from solvers import Brownian, Solution, Solver, SolverError
-from solvers.integrate import solve
+from solvers.control import Control
+from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
@@ -127,17 +128,19 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
         with running(made):
-            solution = solve(
-                reverse.problem(),
-                reverse.enter(x, times[0]),
-                reverse.to_clock(times),
-                settings.method,
-                **settings.tolerances,
-                max_step=settings.max_step,
-                first_step=settings.first_step,
+            problem, method = reverse.problem(), settings.method
+            told = listener(reverse, watch, times, samples, settings, progress)
+            control = Control(
+                make_controller(
+                    problem,
+                    method,
+                    **settings.tolerances,
+                    max_step=settings.max_step,
+                    first_step=settings.first_step,
+                ),
                 noise=noise,
                 path=settings.path,
-                callback=listener(reverse, watch, times, samples, settings, progress),
+                callback=told,
                 pause=0.0 if settings.callback else REFRESH,
                 max_calls=settings.max_calls,
                 on_failure=settings.on_failure,
@@ -146,6 +149,8 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
                 companion=companion,
                 seam=None if noise is None else reverse.seam(times, x),
             )
+            start, clock = reverse.enter(x, times[0]), reverse.to_clock(times)
+            solution = begin(problem, start, clock, method, control).finish(told)
     except SolverError as error:
         failure = made.blame(error.failure)
         raise SolverError(failure, error.solution and finish(error.solution)) from None
@@ -160,9 +165,9 @@ def _untouched(x: Tensor, times: Tensor) -> Solution:
     return Solution(x, times, reached, none, none, none, ("stopped",) * len(x))
 
 
-def _parameters(model: ScoreModel) -> list[Tensor]:
+def _parameters(model: ScoreModel) -> tuple[Tensor, ...]:
     r"""Weights and conditions that ask for gradients."""
 
     bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
     given = [tensor for condition in bound for tensor in leaves(condition)]
-    return [p for p in (*model.parameters(), *given) if p.requires_grad]
+    return tuple(p for p in (*model.parameters(), *given) if p.requires_grad)

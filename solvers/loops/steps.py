@@ -1,7 +1,6 @@
 r"""A run as something to iterate over, one accepted step at a time."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -42,7 +41,7 @@ class Steps(Iterator[Event]):
         self._answer: object = None  # to the event that was told last
 
     def __next__(self) -> Event:
-        with self._inside():
+        with torch.set_grad_enabled(self._grad), counting(self._counter):
             event = self._send()
         if event is None:
             raise StopIteration(self.solution)
@@ -64,7 +63,7 @@ class Steps(Iterator[Event]):
             callback: A function that is called with each event, and ends the run if it returns `True`.
         """
 
-        with self._inside():
+        with torch.set_grad_enabled(self._grad), counting(self._counter):
             while (event := self._send()) is not None:
                 if callback is not None:
                     self._answer = callback(event)
@@ -85,8 +84,3 @@ class Steps(Iterator[Event]):
             self.solution = error.solution
             raise
         return None
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
-        with torch.set_grad_enabled(self._grad), counting(self._counter):
-            yield
