@@ -55,15 +55,14 @@ class Frame(Linear):
         r"""Returns :math:`l + s^2`, with shape (\*, c); 1 where l is infinite."""
 
         total = self.variances + torch.exp(-2 * t)[..., None]
-        return torch.where(self._flat, 1.0, total) if self._any_flat else total
+        return total if self._flat is None else torch.where(self._flat, 1.0, total)
 
     @cached_property
-    def _flat(self) -> Tensor:
-        return self.variances.isinf()
+    def _flat(self) -> Tensor | None:
+        r"""Where l is infinite, or `None` if it is so nowhere."""
 
-    @cached_property
-    def _any_flat(self) -> bool:
-        return bool(self._flat.any())
+        flat = self.variances.isinf()
+        return flat if bool(flat.any()) else None
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
         return _decay(self.total(s), self.total(t), (1 + self._eta2(s, t))[..., None])
@@ -76,7 +75,7 @@ class Frame(Linear):
     def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
         eta2, total = self._eta2(s, t)[..., None], self.total(t)
         gained = -torch.expm1(eta2 * (total / self.total(s)).log()) * total
-        if self._any_flat:
+        if self._flat is not None:
             flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
             gained = torch.where(self._flat, flat, gained)
         return gained.clamp(min=0).sqrt()
@@ -109,7 +108,8 @@ class Frame(Linear):
 
         level, total = torch.exp(-t)[..., None], self.total(t)
         b = total.sqrt() / level  # the total is 1 where the variance is infinite
-        ratio = torch.where(self._flat, 1, self.variances / total)
+        ratio = self.variances / total
+        ratio = ratio if self._flat is None else torch.where(self._flat, 1, ratio)
         return -b * ratio, b
 
     def _eta2(self, s: Tensor, t: Tensor) -> Tensor:

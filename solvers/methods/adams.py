@@ -162,7 +162,7 @@ def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor)
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
 
     h = (t - s)[:, None]
-    points, gauss = quadrature(linear, s, t)
+    points, gauss = quadrature(linear, s, t, linear.decay(s, t))
     u = s[:, None] + h * points
     weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
     products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)

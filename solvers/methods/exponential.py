@@ -127,12 +127,13 @@ class ExponentialMultistep(Solver):
         if self.analytic_first and problem.guess is not None:
             fields[0] = problem.guess(t0[:1], x)[0]
         std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
-        predictor = self._weights(problem, t0, t1, x, ahead=0)
+        decay = problem.linear.decay(t0, t1)
+        predictor = self._weights(problem, t0, t1, decay, x, ahead=0)
         corrector: list[list[Scalar]] = [[] for _ in fields]
         if self.corrector:
-            corrector[1:] = self._weights(problem, t0, t1, x, ahead=1)[:-1]
+            corrector[1:] = self._weights(problem, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
-            factors(problem.linear.decay(t0, t1), x),
+            factors(decay, x),
             predictor,
             corrector,
             factors(std, x),
@@ -144,7 +145,7 @@ class ExponentialMultistep(Solver):
         return [_Plan(*column) for column in zip(*columns, strict=True)]
 
     def _weights(
-        self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor, ahead: int
+        self, problem: SemiLinear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
     ) -> list[list[Scalar]]:
         r"""Returns the weights of the values in each step, the newest first.
 
@@ -159,7 +160,8 @@ class ExponentialMultistep(Solver):
             number = (known == k).nonzero()[:, 0]
             nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
             rule = rules[min(k + ahead, len(rules)) - 1]
-            w = weights(problem.linear, t0[number], t1[number], nodes, rule, self.variable)
+            steps_of_k = (t0[number], t1[number], decay[number])
+            w = weights(problem.linear, *steps_of_k, nodes, rule, self.variable)
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)

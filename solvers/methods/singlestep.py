@@ -159,19 +159,22 @@ class ExponentialRungeKutta(Solver):
         fields = [problem.at(t, x) for t in times]
         linear, steps = problem.linear, []
 
-        def by_step(end: Tensor, used: Sequence[int], rule: Rule) -> list[Sequence[Scalar]]:
+        def by_step(
+            end: Tensor, decay: Tensor, used: Sequence[int], rule: Rule
+        ) -> list[Sequence[Scalar]]:
             nodes = torch.stack([times[i] for i in used], dim=-1)
-            w = weights(linear, t0, end, nodes, rule, self.variable)
+            w = weights(linear, t0, end, decay, nodes, rule, self.variable)
             return list(zip(*(factors(w[..., j, :], x) for j in range(len(used))), strict=True))
 
         uses = (*stages.uses, stages.final)
         rules = [exact] * len(stages.uses) + [stages.rule]
         for end, used, rule in zip((*times[1:], t1), uses, rules, strict=True):
             std = linear.noise_std(t0, end) / (end - t0).abs().sqrt()[..., None]
-            decays, stds = factors(linear.decay(t0, end), x), factors(std, x)
-            columns = zip(decays, by_step(end, used, rule), stds, strict=True)
+            decay = linear.decay(t0, end)
+            by_value = by_step(end, decay, used, rule)
+            columns = zip(factors(decay, x), by_value, factors(std, x), strict=True)
             steps.append([_Stage(*column) for column in columns])
-        low = by_step(t1, stages.low, stages.low_rule) if self.adaptive else [[]] * len(t0)
+        low = by_step(t1, decay, stages.low, stages.low_rule) if self.adaptive else [[]] * len(t0)
         rows = zip(zip(*fields, strict=True), zip(*steps, strict=True), low, t0, t1, strict=True)
         return [_Plan(stages, *row[:3], 0, *row[3:], linear) for row in rows]
 
@@ -199,10 +202,11 @@ class ExponentialRungeKutta(Solver):
 
         s = torch.lerp(plan.t0, plan.t1, theta.reshape(-1).double().cpu())
         nodes = torch.stack([torch.lerp(plan.t0, plan.t1, c) for c in plan.stages.places], dim=-1)
-        w = weights(plan.linear, plan.t0, s, nodes, exact, self.variable)
+        decay = plan.linear.decay(plan.t0, s)
+        w = weights(plan.linear, plan.t0, s, decay, nodes, exact, self.variable)
         each = [factors(w[None, ..., j, :], x)[0] for j in range(len(values))]
-        [decay] = factors(plan.linear.decay(plan.t0, s)[None], x)
-        return _add(x * decay, each, values, range(len(values)))
+        [shrunk] = factors(decay[None], x)
+        return _add(x * shrunk, each, values, range(len(values)))
 
 
 def _add(

@@ -38,7 +38,8 @@ Rule = Callable[[Linear, Tensor, Tensor, Tensor], Coefficients]
 def ddim(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns the decay of steps from s to t, and the weight of one constant value."""
 
-    return linear.decay(s, t), weights(linear, s, t, s[..., None])[..., 0, :]
+    decay = linear.decay(s, t)
+    return decay, weights(linear, s, t, decay, s[..., None])[..., 0, :]
 
 
 def belm(variable: str) -> Rule:

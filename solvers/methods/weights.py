@@ -30,16 +30,23 @@ POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
 STIFF = math.exp(-30)  # the least decay over a piece of a step whose weight these points resolve
 
 
-def quadrature(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
 
     Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end: pieces
     are halved towards it until the last one resolves it.
+
+    Arguments:
+        linear: The linear part of the problem.
+        s: The times at which the steps start, with shape (\*).
+        t: The times at which they end, with shape (\*).
+        decay: The decay :math:`\Phi(s, t)` of the steps.
     """
 
     halvings = 0
-    while halvings < 60 and bool((linear.decay(torch.lerp(t, s, 0.5**halvings), t) < STIFF).any()):
+    while halvings < 60 and bool((decay < STIFF).any()):
         halvings += 1
+        decay = linear.decay(torch.lerp(t, s, 0.5**halvings), t)
     if not halvings:
         return POINTS, GAUSS
     edges = [0.0] + [1 - 0.5**k for k in range(1, halvings + 1)] + [1.0]
@@ -125,6 +132,7 @@ def weights(
     linear: Linear,
     s: Tensor,
     t: Tensor,
+    decay: Tensor,
     nodes: Tensor,
     rule: Rule = exact,
     variable: str = "clock",
@@ -135,13 +143,14 @@ def weights(
         linear: The linear part of the problem.
         s: The times at which the steps start, with shape (\*).
         t: The times at which they end, with shape (\*).
+        decay: The decay :math:`\Phi(s, t)` of the steps.
         nodes: The times of the values, with shape (\*, k).
         rule: What is made of the moments.
         variable: The variable in which the polynomial is one.
     """
 
     h = (t - s)[..., None]
-    points, gauss = quadrature(linear, s, t)
+    points, gauss = quadrature(linear, s, t, decay)
     u = s[..., None] + h * points
     weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
     first, last = linear.variable(variable, s[..., None]), linear.variable(variable, t[..., None])
