@@ -122,8 +122,10 @@ def sample(  # noqa: D417
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
-    check_prior(model, torch.tensor(start, dtype=torch.float64))
-    check_marginal(model, x)
+    if process.has_scales:
+        check_prior(model, torch.tensor(start, dtype=torch.float64))
+    else:
+        check_marginal(model, x)
     with settings.gradients():
         solution = _decode(model, x, start, settings)
     if not says_seed(options):

@@ -95,7 +95,7 @@ def solve(
         0.3679
     """
 
-    solver = get(solver)
+    solver = check_solver(solver, problem, grad)
     control = Control(
         make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
         noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
@@ -144,7 +144,7 @@ def steps(
         1.0 0.25
     """
 
-    solver = get(solver)
+    solver = check_solver(solver, problem, grad)
     if not solver.stepwise:
         raise ValueError(
             f"{solver} takes all its steps by itself, so there is nothing to iterate over; pass callback= to "
@@ -164,13 +164,11 @@ def _listens(event: Event) -> None:
 def begin(
     problem: Problem, x: Tensor, times: Tensor, solver: Solver, control: Control, seed: int = 0
 ) -> Steps:
-    r"""Returns the run of :func:`solve`, before its first step and after all checks."""
+    r"""Returns the run of :func:`solve`, before its first step, of a solver that is checked."""
 
     x = check_start(x)
     times = check_times(times, len(x))
-    check_problem(problem, solver)
     check_even(solver, times)
-    check_gradients(solver, control.grad)
     if control.companion is not None and not solver.can.reversible:
         raise ValueError(
             f"companion= has no effect on {solver}, which is not reversible; leave it out."
@@ -251,12 +249,15 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
         )
 
 
-def check_problem(problem: Problem, solver: Solver) -> None:
-    r"""Refuses a problem of another kind than the solver's."""
+def check_solver(solver: str | Solver, problem: Problem, grad: str) -> Solver:
+    r"""Returns a solver, refused for a problem of another kind than its own, or gradients that it has not."""
 
+    solver = get(solver)
     if not isinstance(problem, solver.can.solves):
         given, wanted = type(problem).__name__, solver.can.solves.__name__
         raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
+    check_gradients(solver, grad)
+    return solver
 
 
 def make_controller(

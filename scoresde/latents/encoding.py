@@ -129,7 +129,7 @@ def encode(  # noqa: D417
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
-    if run.solver.exact:
+    if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
 

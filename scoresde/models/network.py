@@ -144,7 +144,7 @@ class NetworkScore(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
-        self.process.scales(t)  # refused by processes that have no clean data
+        self.process.bare_scales(t)  # refused by processes that have no clean data
         return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:

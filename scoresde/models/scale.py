@@ -101,7 +101,7 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
     """
 
     process = model.process
-    if process.has_scales or vars(model).get("_asked_at_prior"):
+    if vars(model).get("_asked_at_prior"):
         return
     std = process.prior_std()
     with torch.no_grad():

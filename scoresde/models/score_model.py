@@ -366,9 +366,10 @@ def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
     """
 
     rounded = times.to(x.dtype)
+    exact = rounded.double()
     for beyond, inwards in (
-        (rounded.double() > process.t_max, -torch.inf),
-        (rounded.double() < process.t_min, torch.inf),
+        (exact > process.t_max, -torch.inf),
+        (exact < process.t_min, torch.inf),
     ):
         if bool(beyond.any()):
             near = torch.nextafter(rounded, torch.full_like(rounded, inwards))
@@ -379,7 +380,6 @@ def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
 def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
     r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
 
-    as_state("x", x)
     t = as_times("t", t).detach().cpu()
     slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
     t = t.double()

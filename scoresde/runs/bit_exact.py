@@ -30,7 +30,7 @@ def settle(run: Run, x: Tensor) -> Run:
         ValueError: If the network gives different bits for the same input.
     """
 
-    solver: Any = run.solver
+    solver: Any = run.settings.method
     settings = run.settings
     if not solver.exact:
         return run

@@ -48,7 +48,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     with counting() as counter:
         for rows in torch.arange(whole).split(settings.batch_size or whole):
             own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
-            with running(Current(run.solver, own, run.eta)) as current:
+            with running(Current(run.settings.method, own, run.eta)) as current:
                 part = model.rows(rows) if len(rows) < whole else model
                 state = solution.x[rows.to(x.device)]
                 clean.append(part.denoise(state, t.expand(whole)[rows]))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers import ODE, SemiLinear, Solver
+from solvers import ODE, SemiLinear
 from solvers.catalogue import label
 from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
@@ -47,12 +47,6 @@ class Run:
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
-    @cached_property
-    def solver(self) -> Solver:
-        r"""The solver."""
-
-        return self.settings.method
-
     @property
     def grid(self) -> Tensor | None:
         r"""The times of the steps, or `None` where the solver chooses them."""
@@ -63,7 +57,22 @@ class Run:
     def eta(self) -> float:
         r"""The amount of noise."""
 
-        return _eta(self.settings)
+        eta, method, can = self.settings.eta, self.settings.method, self.settings.method.can
+        if can.solves is ODE:
+            if eta:
+                raise ValueError(
+                    f"eta={eta} has no effect on {method}, which solves the probability flow; use a solver "
+                    "with noise, such as 'ancestral' or 'em'."
+                )
+            return 0.0
+        if eta is None:
+            return 1.0 if can.stochastic else 0.0
+        if not can.takes_eta and (can.stochastic or eta):
+            cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
+            if not can.stochastic:
+                cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
+            raise ValueError(f"eta={eta} has no effect on {method}: {cure}.")
+        return float(eta)
 
     @cached_property
     def clock(self) -> Clock:
@@ -75,7 +84,7 @@ class Run:
     def reverse(self) -> Reverse:
         r"""The reverse process in the form that the solver needs."""
 
-        solver, convention, noise = self.solver, self.settings.eta_convention, None
+        solver, convention, noise = self.settings.method, self.settings.eta_convention, None
         can = solver.can
         if can.solves is SemiLinear:
             noise = make_noise(can.profile, self.eta, convention)
@@ -93,9 +102,9 @@ class Run:
         settings, model = self.settings, self.model
         times = None if settings.times is None else settings.times.tolist()
         gridded = times is None and not settings.adaptive
-        noisy = self.solver.can.stochastic or self.eta
+        noisy = settings.method.can.stochastic or self.eta
         return {
-            "solver": label(self.solver),
+            "solver": label(settings.method),
             "steps": (settings.steps or STEPS) if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
@@ -163,26 +172,6 @@ def _grid(model: ScoreModel, settings: Settings) -> str:
     if isinstance(model.process, NonlinearProcess) or not settings.method.can.even:
         return default_grid(model)
     return _clock(model, settings)
-
-
-def _eta(settings: Settings) -> float:
-    can = settings.method.can
-    if can.solves is ODE:
-        if settings.eta:
-            raise ValueError(
-                f"eta={settings.eta} has no effect on {settings.method}, which solves the "
-                "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
-            )
-        return 0.0
-    noisy = can.stochastic
-    if settings.eta is not None and not can.takes_eta and (noisy or settings.eta):
-        cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
-        if not noisy:
-            cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
-        raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
-    if settings.eta is None:
-        return 1.0 if noisy else 0.0
-    return float(settings.eta)
 
 
 def _clock(model: ScoreModel, settings: Settings) -> Clock:

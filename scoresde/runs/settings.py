@@ -123,7 +123,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
-        self._check_noise()
+        if self.noise is not None:
+            self._check_noise()
         if self.seeds is not None:
             self._check_seeds()
         if self.callback is not None:
@@ -132,7 +133,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
-        if self.noise is not None and not isinstance(self.noise, str | Brownian):
+        if not isinstance(self.noise, str | Brownian):
             object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
         if isinstance(self.noise, Tensor) and not self.method.can.one_normal:
             raise ValueError(
@@ -175,23 +176,30 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
                 f"times must have shape (n + 1,) or (n + 1, {batch}), but has {shape}."
             )
 
+    def _said(self, *names: str) -> str | None:
+        r"""The first of some options that has a value."""
+
+        for name in names:
+            if getattr(self, name) is not None:
+                return name
+        return None
+
     def _check_steps(self) -> None:
-        choices = [n for n in ("steps", "grid") if getattr(self, n) is not None]
-        tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
-        if choices and tolerances:
+        choice, tolerance = self._said("steps", "grid"), self._said("rtol", "atol")
+        if choice and tolerance:
             raise ValueError(
-                f"{choices[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
+                f"{choice}= has no effect with {tolerance}=, since {self.method} then chooses "
                 f"its own steps; pass one of the two."
             )
-        if choices and not self.method.can.fixed:
+        if choice and not self.method.can.fixed:
             raise ValueError(
-                f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
+                f"{choice}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
             )
-        lengths = [n for n in LENGTHS if getattr(self, n) is not None]
-        if lengths and not self.adaptive:
+        length = self._said(*LENGTHS)
+        if length and not self.adaptive:
             raise ValueError(
-                f"{lengths[0]}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
+                f"{length}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
             )
         stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
         if self.adaptive and self.method.can.stochastic and stepwise:
@@ -199,5 +207,5 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
-        if self.times is not None and choices:
-            raise ValueError(f"{choices[0]}= has no effect with times=; pass one of the two.")
+        if self.times is not None and choice:
+            raise ValueError(f"{choice}= has no effect with times=; pass one of the two.")

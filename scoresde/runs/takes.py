@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
-from ..models.score_model import ScoreModel
+from ..models.score_model import Given, ScoreModel
 from .options import GROUPS, OPTIONS, STEPPING, names
 from .plan import with_plan
 from .settings import Settings
@@ -121,7 +121,7 @@ def parted(
             f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
             "losses), whose own derivatives are not known; leave it out."
         )
-    return model.given(**bound), settings
+    return Given(model, bound) if bound else model, settings
 
 
 def check_model(model: object) -> None:

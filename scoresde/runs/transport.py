@@ -35,16 +35,17 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         companion: The companion from which a reversible solver goes back.
     """
 
-    settings, dtype = run.settings, x.dtype
-    can = run.solver.can
+    settings, dtype, method = run.settings, x.dtype, run.settings.method
+    can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
-    _check_resolution(x, settings, run.model.process)
+    if settings.adaptive:
+        _check_resolution(x, settings, run.model.process)
     if settings.grad != "none":
         check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
     parts: list[Solution] = []
-    with _bar(run.solver, len(x)) if settings.progress else nullcontext() as progress:
+    with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times))
@@ -60,7 +61,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     whole = Solution.stack(parts)
     path = whole.path if whole.path is None else whole.path.to(dtype)
     x, made = whole.x.to(dtype), run.provenance
-    return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
+    return replace(whole, x=x, path=path, provenance=made, solver=method)
 
 
 def _bar(solver: Solver, total: int) -> Any:
@@ -71,7 +72,7 @@ def _bar(solver: Solver, total: int) -> Any:
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
     r"""The samples, so many at once; the last of them fill up a block."""
 
-    block, reverse, times = run.solver.can.block, run.reverse, run.times
+    block, reverse, times = run.settings.method.can.block, run.reverse, run.times
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
@@ -92,16 +93,16 @@ def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
     r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
 
     known = settings.tolerances
-    given = [t for t in (known["rtol"], known["atol"]) if t is not None]
+    loosest = max(known["rtol"] or 0.0, known["atol"] or 0.0)
     if settings.atol is not None and settings.atol > (largest := process.prior_std()):
         raise ValueError(
             f"atol must be at most {largest:.4g}, the deviation of the prior, but is {settings.atol:.4g}."
         )
     least = torch.finfo(x.dtype).eps / 1000  # what rounding allows, with a wide margin
-    if given and max(given) < least:
+    if loosest < least:
         raise ValueError(
             f"rtol and atol must not both be below {least:.2g}, which {x.dtype} cannot resolve, but are "
-            f"at most {max(given):.2g}; loosen one, or pass dtype=torch.float64."
+            f"at most {loosest:.2g}; loosen one, or pass dtype=torch.float64."
         )
 
 

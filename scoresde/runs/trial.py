@@ -45,7 +45,7 @@ def warn_of_gain(run: Run) -> None:
     r"""Warns if a noisy run makes data of the model's size too large; of several grids, the first is tried."""
 
     model, times, settings = run.model, run.times, run.settings
-    method, steps = run.solver, len(times) - 1
+    method, steps = run.settings.method, len(times) - 1
     if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
         return
     if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
