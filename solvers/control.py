@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from .controller import Controller
-from .network_calls import Counter, new_counter
+from .network_calls import Counter
 from .noise.brownian import Brownian
 from .solution import Solution
 
@@ -78,7 +78,7 @@ class Control:
     parameters: tuple[Tensor, ...] = ()
     companion: Tensor | None = None
     seam: Callable[[int, Tensor], Tensor] | None = None
-    counter: Counter = field(default_factory=new_counter)
+    counter: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         if self.max_calls is not None and self.max_calls < 1:

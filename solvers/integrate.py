@@ -95,7 +95,7 @@ def solve(
         0.3679
     """
 
-    solver = check_solver(solver, problem, grad)
+    x, times, solver = taken(problem, x, times, solver, grad)
     control = Control(
         make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
         noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
@@ -144,7 +144,7 @@ def steps(
         1.0 0.25
     """
 
-    solver = check_solver(solver, problem, grad)
+    x, times, solver = taken(problem, x, times, solver, grad)
     if not solver.stepwise:
         raise ValueError(
             f"{solver} takes all its steps by itself, so there is nothing to iterate over; pass callback= to "
@@ -161,12 +161,32 @@ def _listens(event: Event) -> None:
     r"""Stands for whoever iterates, so that loops yield their events."""
 
 
+def taken(
+    problem: Problem, x: Tensor, times: Tensor, solver: str | Solver, grad: str
+) -> tuple[Tensor, Tensor, Solver]:
+    r"""Returns state, times and solver as runs take them, refused unless solver and problem fit."""
+
+    if not (isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided):
+        x = as_tensor("x", x)
+    if not x.is_floating_point() and not x.is_complex():
+        raise TypeError(f"x must hold floating-point numbers, but holds {x.dtype}.")
+    if not x.ndim or not x.numel():
+        raise ValueError(f"x must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
+    solver = get(solver)
+    if not isinstance(problem, solver.can.solves):
+        given, wanted = type(problem).__name__, solver.can.solves.__name__
+        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
+    check_gradients(solver, grad)
+    return x, as_tensor("times", times, torch.float64), solver
+
+
 def begin(
     problem: Problem, x: Tensor, times: Tensor, solver: Solver, control: Control, seed: int = 0
 ) -> Steps:
-    r"""Returns the run of :func:`solve`, before its first step, of a solver that is checked."""
+    r"""Returns the run of :func:`solve`, before its first step."""
 
-    x = check_start(x)
+    if not bool(x.detach().isfinite().all()):
+        raise ValueError("x must be finite, but has NaN or infinite entries.")
     times = check_times(times, len(x))
     check_even(solver, times)
     if control.companion is not None and not solver.can.reversible:
@@ -196,27 +216,10 @@ def _seen(control: Control, solver: Solver, x: Tensor, times: Tensor, seed: int)
     return noise
 
 
-def check_start(x: Tensor) -> Tensor:
-    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
-
-    x = (
-        x
-        if isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided
-        else as_tensor("x", x)
-    )
-    if not x.is_floating_point() and not x.is_complex():
-        raise TypeError(f"x must hold floating-point numbers, but holds {x.dtype}.")
-    if not x.ndim or not x.numel():
-        raise ValueError(f"x must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
-    if not bool(x.detach().isfinite().all()):
-        raise ValueError("x must be finite, but has NaN or infinite entries.")
-    return x
-
-
 def check_times(times: Tensor, batch: int | None = None) -> Tensor:
     r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
 
-    times = as_tensor("times", times, torch.float64).detach().cpu()
+    times = times.detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:
         shape = tuple(times.shape)
         raise ValueError(
@@ -247,17 +250,6 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
         raise ValueError(
             f"path= has no effect on {solver}, which keeps no states between its steps; leave it out."
         )
-
-
-def check_solver(solver: str | Solver, problem: Problem, grad: str) -> Solver:
-    r"""Returns a solver, refused for a problem of another kind than its own, or gradients that it has not."""
-
-    solver = get(solver)
-    if not isinstance(problem, solver.can.solves):
-        given, wanted = type(problem).__name__, solver.can.solves.__name__
-        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
-    check_gradients(solver, grad)
-    return solver
 
 
 def make_controller(

@@ -20,9 +20,9 @@ class Counter:
         backward: The calls through which a gradient flowed back, all of them.
     """
 
-    def __init__(self, outer: "Counter | None" = None) -> None:
+    def __init__(self) -> None:
         self.total = self.backward = 0
-        self.outer = outer
+        self.outer = _current.get()  # in which it is opened
 
     def watch(self, field: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         r"""Returns the field, which counts one call whenever nothing inside it counted any."""
@@ -107,15 +107,9 @@ def counting(counter: Counter | None = None) -> Iterator[Counter]:
         2
     """
 
-    counter = Counter(_current.get()) if counter is None else counter
+    counter = Counter() if counter is None else counter
     token = _current.set(counter)
     try:
         yield counter
     finally:
         _current.reset(token)
-
-
-def new_counter() -> Counter:
-    r"""Returns a counter inside the current one, for blocks to come."""
-
-    return Counter(_current.get())
