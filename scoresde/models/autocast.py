@@ -57,6 +57,9 @@ def hidden_autocast() -> Asked:
 def autocast(asked: Asked) -> Iterator[None]:
     r"""Gives a network the autocast that is hidden from the run."""
 
+    if not asked:
+        yield
+        return
     with ExitStack() as stack:
         for device, dtype in asked.items():
             stack.enter_context(torch.autocast(device, dtype=dtype))

@@ -33,6 +33,7 @@ class Kind(NamedTuple):
     time: torch.dtype
 
 
+Key = tuple[torch.dtype, torch.dtype | None]  # the dtypes of the state and of a module's weights
 HALVES = (torch.bfloat16, torch.float16)
 DTYPES = re.compile(r"dtype|(?:scalar|data|same|input|bias) type", re.IGNORECASE)
 
@@ -55,7 +56,7 @@ class Seen:
         rows: The rows of the last call that succeeded.
     """
 
-    kinds: dict[tuple[torch.dtype, torch.dtype | None], Kind]
+    kinds: dict[Key, Kind]
     rows: int | None
 
 
@@ -144,7 +145,8 @@ class NetworkScore(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
-        self.process.bare_scales(t)  # refused by processes that have no clean data
+        if not self.process.has_scales:
+            self.process.log_scales(t)  # raises: there is no clean data
         return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -206,7 +208,8 @@ class NetworkScore(ScoreModel):
     def _labels(self, times: Tensor, form: Preconditioning | None, x: Tensor) -> list[Tensor]:
         r"""The times as the network gets them, each with shape (B,)."""
 
-        like = x.new_empty((len(x), 0), dtype=self._kind(x).time)
+        _, kind = self._kind(x)
+        like = x.new_empty((len(x), 0), dtype=kind.time)
         if form is None or form.label is None:
             return model_times(self.process, times, like)
         return list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
@@ -235,7 +238,7 @@ class NetworkScore(ScoreModel):
         if condition:
             condition = {name: as_bound(name, value) for name, value in condition.items()}
         count_call()
-        kind = self._kind(x)
+        key, kind = self._kind(x)
         try:
             F = self._ask(kind, x, t, condition)
         except torch.OutOfMemoryError:
@@ -245,7 +248,7 @@ class NetworkScore(ScoreModel):
         if isinstance(F, Tensor):
             count_backward(F)
         check_answer(F, x)
-        self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
+        self._seen.kinds[key], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
@@ -277,11 +280,14 @@ class NetworkScore(ScoreModel):
                     continue
         raise error
 
-    def _kind(self, x: Tensor) -> Kind:
-        known = self._seen.kinds.get(self._key(x))
-        return self._kinds(x)[0] if known is None else known
+    def _kind(self, x: Tensor) -> tuple[Key, Kind]:
+        r"""What a kind is known by, and the kind in which the network is called with a state."""
 
-    def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
+        key = self._key(x)
+        known = self._seen.kinds.get(key)
+        return key, self._kinds(x)[0] if known is None else known
+
+    def _key(self, x: Tensor) -> Key:
         r"""The dtypes of the state and of a module's weights."""
 
         if not isinstance(self.network, nn.Module):

@@ -61,7 +61,7 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
     if value is None:
         return value
     plain = value if type(value) is int else _scalar(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
+    if isinstance(plain, bool) or not isinstance(plain, int | numbers.Integral):
         raise TypeError(f"{name} must be a whole number, but is {shown(value)}.")
     whole = int(plain)
     if at_least is not None and whole < at_least:

@@ -158,5 +158,7 @@ def weights(
     places = (linear.variable(variable, nodes) - first) / (last - first)
     powers = [(weight * theta[..., None] ** i).sum(-2) for i in range(nodes.shape[-1])]
     m = rule(Moments(places, torch.stack(powers, dim=-2), partial(_edge, linear, s, t)))
+    if m.nodes.shape[-1] == 1:  # one value has all of the weight
+        return m.powers
     vandermonde = torch.stack([m.nodes**i for i in range(nodes.shape[-1])], dim=-2)
     return torch.linalg.solve(vandermonde, m.powers)
