@@ -1,9 +1,8 @@
 r"""From noise to data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from .runs.options import (
     Failures,
     Gradients,
     Motion,
+    Options,
     Start,
     Stepping,
     names,
@@ -189,7 +189,7 @@ def decode(  # noqa: D417
     """
 
     options = DECODE.said(locals())
-    defaults: dict[str, Any] = {}
+    defaults: Options = {}
     known, companion = [], None
     if isinstance(z, Solution):
         check_origin(model, z, options.get("device"))
@@ -223,7 +223,7 @@ def decode(  # noqa: D417
 
 
 def return_from(
-    model: ScoreModel, z: Solution, options: dict[str, Any], *, denoise: bool
+    model: ScoreModel, z: Solution, options: Mapping[str, object], *, denoise: bool
 ) -> Solution:
     r"""Goes back from where :func:`scoresde.encode` ended, with any model that shares its process.
 
@@ -237,7 +237,7 @@ def return_from(
     """
 
     ours = names(Stepping, Start, Ending)
-    back = {name: value for name, value in options.items() if name not in ours}
+    back: Options = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}

@@ -205,7 +205,7 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, Any]:
     r"""Returns keywords whose `plan` is replaced by the options it stands for.
 
     Raises:
@@ -213,7 +213,7 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If an option that it sets is passed beside it.
     """
 
-    keywords = dict(keywords)
+    keywords = {**keywords}
     plan = keywords.pop("plan", None)
     if plan is None:
         return keywords

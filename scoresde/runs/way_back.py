@@ -2,7 +2,6 @@ r"""The way back from where a run ended: with the solver that made it, on its ow
 
 import re
 from dataclasses import is_dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from solvers import Solution, Solver, get
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
 from .bit_exact import warn_of_other_bits
-from .options import STEPPING
+from .options import STEPPING, Options
 from .plan import describe_process
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
@@ -44,7 +43,7 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
         warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
 
 
-def reversed_options(solution: Solution) -> dict[str, Any]:
+def reversed_options(solution: Solution) -> Options:
     r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
@@ -53,7 +52,7 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."
         )
-    options: dict[str, Any] = {
+    options: Options = {
         "solver": solution.solver.undone_by,
         "clock": made["clock"],
     }
@@ -67,8 +66,8 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
 
 
 def as_encoded(
-    model: ScoreModel, z: Solution, options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], Tensor | None]:
+    model: ScoreModel, z: Solution, options: Options
+) -> tuple[Options, Options, Tensor | None]:
     r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
 
     defaults = reversed_options(z)
