@@ -123,7 +123,7 @@ def sample(  # noqa: D417
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
     if process.has_scales:
-        check_prior(model, torch.tensor(start, dtype=torch.float64))
+        check_prior(model, start)
     else:
         check_marginal(model, x)
     with settings.gradients():
@@ -275,7 +275,7 @@ def _decode(
     if not settings.denoise or not process.has_scales:
         return carried(run, x, companion)
     if settings.t_min is None:
-        check_last(model, run.times[-1])
+        check_last(model, run.times[-1].max().item())
     if settings.max_calls is not None:  # what the last denoising takes is kept back
         if settings.max_calls <= model.cost:
             raise ValueError(

@@ -61,29 +61,29 @@ def start_of(model: ScoreModel, use: Use) -> float:
     return process.bare_at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
 
 
-def check_prior(model: ScoreModel, first: Tensor) -> None:
+def check_prior(model: ScoreModel, first: float) -> None:
     r"""Warns where a run starts from noise that does not cover the data.
 
     Arguments:
         model: The score model.
-        first: The first time, with shape () or (B,).
+        first: The first time, the nearest to data of all samples.
     """
 
-    process, scale, t = model.process, model.data_scale, first.min()
+    process, scale = model.process, model.data_scale
     if scale is None or not process.has_scales:
         return
-    level = process.bare_noise_level(float(t))
+    level = process.bare_noise_level(first)
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
-            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised "
+            f"at {process.describe(first)}, noise alone is {gap:.3g} nats per dimension from noised "
             f"data, whose root mean square is {scale:.4g}: samples are biased; start at a noise level of "
             f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
         )
     elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
         widest = model.moments.widest
         warn(
-            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has "
+            f"at {process.describe(first)}, noise does not cover the direction in which the data has "
             f"the standard deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start "
             "at a higher noise level, or scale the data down."
         )
@@ -116,22 +116,22 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
         )
 
 
-def check_last(model: ScoreModel, last: Tensor) -> None:
+def check_last(model: ScoreModel, last: float) -> None:
     r"""Warns where the last denoising takes away what the data has in its finest direction.
 
     Arguments:
         model: The score model.
-        last: The last time, with shape () or (B,).
+        last: The last time, the farthest from data of all samples.
     """
 
-    process, finest, t = model.process, model.finest, last.max()
+    process, finest = model.process, model.finest
     if finest is None or not process.has_scales:
         return
-    level = process.bare_noise_level(float(t))
+    level = process.bare_noise_level(last)
     if level > (1 + 1e-6) * THIRD * finest:
-        end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
+        end = "t_min=" if last > process.t_min else "a process with a lower t_min or sigma_min"
         warn(
-            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} "
+            f"the last denoising, from {process.describe(last)}, leaves {_kept(finest / level):.0%} "
             f"of the smallest standard deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
         )
 

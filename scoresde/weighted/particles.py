@@ -175,7 +175,7 @@ def make_steps(
         t_min = process.check_inside("t_min", t_min)
     stop = start_of(model, "sampling") if t_min is None else t_min
     times = model_grid(model, grid, process.t_max, stop, steps, whole=True)
-    check_prior(model, times[0])
+    check_prior(model, process.t_max)
     levels = torch.exp(-process.log_snr(times)).tolist()
     return Steps(times, levels, seed, threshold)
 
