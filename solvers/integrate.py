@@ -22,8 +22,7 @@ from .network_calls import new_counter
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
-from .solution import Solution
-from .solver import Solver, check_gradients
+from .solver import Solution, Solver, check_gradients
 
 
 @checked

@@ -43,7 +43,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     file = check_latents_file(file)
     if not isinstance(z, Solution):
         raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
-    name = None if z.solver is None else name_of(cast(Solver, z.solver))
+    name = None if z.solver is None else name_of(z.solver)
     if name is None:
         raise ValueError(
             f"a file holds only the name of a solver, and {z.solver} differs from the solver of that name "

@@ -48,7 +48,7 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
     r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
-    if not isinstance(solution.solver, Solver):
+    if solution.solver is None:
         raise ValueError(
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..noise.brownian import Brownian
 from ..problem import Problem, Sizes
 from ..shapes import align, row_rms, row_where
-from ..solver import Solver, Step
+from ..solver import Run, Solver, Step
 from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step will do

@@ -21,15 +21,14 @@ import torch
 from torch import Tensor
 
 from ..abilities import Abilities
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..errors import SolverError
 from ..loops.record import Record, says_stop
 from ..network_calls import Counter, counting
 from ..problem import ODE, Problem, Sizes
 from ..shapes import row_finite, row_rms
-from ..solution import Solution
-from ..solver import Loop, Solver
+from ..solver import Loop, Run, Solution, Solver
 
 ONCE = 1e30  # tolerance of implicit ones' iteration, whose end would be that of the whole batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
