@@ -1,9 +1,15 @@
 r"""Some of the rows of a batch, in whatever form they are said."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from .doors.values import as_tensor, shown
+
+Rows: TypeAlias = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 
 
 def row_numbers(index: object, count: int) -> Tensor:

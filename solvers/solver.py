@@ -3,7 +3,7 @@ r"""What a solver is: settings, abilities, and steps that a loop takes; and the 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .controller import Controller
 from .doors.signatures import checked
 from .noise.brownian import Brownian
 from .problem import Problem
-from .rows import row_numbers
+from .rows import Rows, row_numbers
 from .settings import check_settings
 
 GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
@@ -99,13 +99,15 @@ class Solver(ABC):
     def can(self) -> Abilities:
         r"""What it can do."""
 
-    def __getattr__(self, name: str) -> object:
-        if isinstance(own := getattr(type(self), name, None), property) and own.fget:
-            return own.fget(self)  # it failed, and says why once more
-        known = not name.startswith("_") and hasattr(Abilities, name)
-        if known or name in Abilities.__dataclass_fields__:
-            return getattr(self.can, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # which know the attributes above, and are to tell of any other
+
+        def __getattr__(self, name: str) -> object:
+            if isinstance(own := getattr(type(self), name, None), property) and own.fget:
+                return own.fget(self)  # it failed, and says why once more
+            known = not name.startswith("_") and hasattr(Abilities, name)
+            if known or name in Abilities.__dataclass_fields__:
+                return getattr(self.can, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def undone_by(self) -> "Solver":
@@ -241,7 +243,7 @@ class Solution:
             companion=torch.cat(pairs) if pairs else None,
         )
 
-    def rows(self, index: "int | Tensor | Sequence[int] | Sequence[bool] | slice") -> "Solution":
+    def rows(self, index: Rows) -> "Solution":
         r"""Returns the solution of some samples.
 
         Arguments:
@@ -279,7 +281,7 @@ class Solution:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: "int | Tensor | Sequence[int] | slice") -> "Solution":
+    def __getitem__(self, index: Rows) -> "Solution":
         return self.rows(index)
 
     def __repr__(self) -> str:

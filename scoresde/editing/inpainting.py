@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_state
 from ..guidance import Guided, Noisy, Rule, pseudoinverse
@@ -62,8 +62,8 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
 @verb
 def inpaint(
     model: ScoreModel,
-    x: Tensor,
-    known: Tensor,
+    x: Array,
+    known: Array,
     *,
     method: str = "replacement",
     repeats: int | None = None,
@@ -118,7 +118,7 @@ def inpaint(
     return e if settings.denoise else in_data_units(model, e)
 
 
-def check_known(known: Tensor, x: Tensor) -> Tensor:
+def check_known(known: Array, x: Tensor) -> Tensor:
     r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
 
     known = as_tensor("known", known)
@@ -147,7 +147,7 @@ def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, A
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
+def _without_unknown(x: Array, known: Array) -> Tensor:
     r"""Data whose unknown entries are 0, whatever they held."""
 
     x = as_state("x", x)

@@ -206,7 +206,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
         )
-    if settings.times is not None and settings.times.ndim > 1:
+    if settings.own_times is not None and settings.own_times.ndim > 1:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
         )

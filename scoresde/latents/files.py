@@ -4,12 +4,12 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from solvers import Solution, Solver, get
+from solvers import Solution, get
 from solvers.catalogue import name_of
 from solvers.doors.signatures import checked
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from solvers import ExponentialMultistep, SemiLinear, Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
@@ -132,7 +133,7 @@ class NoisePath:
 @verb
 def encode_noise(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",
@@ -209,7 +210,7 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
-    if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
+    if settings.adaptive or (settings.own_times is not None and settings.own_times.ndim > 1):
         raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
     return solver
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
@@ -91,7 +92,7 @@ class Measure(Protocol):
 @verb
 def elbo(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int | None = None,
     nodes: int = NODES,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_data, as_floats
 from ..models.conditions import verb
@@ -19,11 +19,11 @@ from .verb import log_likelihood
 @verb
 def classify(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     classes: Sequence[int],
     *,
     condition: str = "label",
-    prior: Tensor | None = None,
+    prior: Array | None = None,
     by: Literal["flow", "elbo"] = "flow",
     **options: Any,
 ) -> Tensor:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..doors.warning import warn
@@ -64,7 +65,7 @@ NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": trunca
 @verb
 def discrete_log_likelihood(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float | None = None,

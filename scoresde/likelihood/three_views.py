@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
@@ -22,7 +23,7 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 
 @verb
-def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
+def views(model: ScoreModel, x: Array, **options: Any) -> dict[str, Bound]:
     r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
 
     For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the
@@ -51,7 +52,7 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
 
 @verb
 def path_density(
-    model: ScoreModel, x: Tensor, *, steps: int = 256, paths: int = 4, **options: Any
+    model: ScoreModel, x: Array, *, steps: int = 256, paths: int = 4, **options: Any
 ) -> Bound:
     r"""Returns the log-density of data at `t_min` along noisy paths, which needs no divergence.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import WORD, as_device, as_shape, as_whole
+from solvers.doors.values import WORD, Shape, as_device, as_shape, as_whole
 from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
@@ -184,7 +184,7 @@ class Process(ABC):
     @checked
     def prior_sample(
         self,
-        shape: tuple[int, ...],
+        shape: Shape,
         *,
         seed: int | Tensor = 0,
         first_index: int = 0,

@@ -87,12 +87,12 @@ def _gain(trial: _Trial) -> float:
         noise=trial.noise,
         on_failure="partial",
     )
-    assert settings.times is not None
+    assert settings.own_times is not None
     with torch.no_grad(), uncounted():
         x = alpha[0] * model.data(ROWS) + model.process.prior_sample(
             (ROWS, 1), dtype=torch.float64
         ) * (sigma[0] / model.process.prior_std())
-        x = transport(Run(model, settings, settings.times), x).x
+        x = transport(Run(model, settings, settings.own_times), x).x
     size = float(
         x.square().mean().sqrt() / (alpha[1] ** 2 * trial.scale**2 + sigma[1] ** 2).sqrt()
     )

@@ -224,6 +224,8 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     hints = list(hints)
     if torch.device in hints:  # which texts and numbers name
         hints = [hint for hint in hints if hint is not str]
+    if Sequence[int] in hints or tuple[int, ...] in hints:  # which lists and arrays stand for
+        hints = [hint for hint in hints if hint not in (list[int], np.ndarray, Tensor)]
     found = [kind_of(hint) for hint in hints]
     kinds = [kind for kind in found if kind is not None]
     if len(kinds) < len(found):
