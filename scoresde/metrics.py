@@ -9,7 +9,7 @@ import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -379,7 +379,7 @@ def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(found[0] if isinstance(found, tuple) else found)
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:

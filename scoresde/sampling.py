@@ -1,9 +1,8 @@
 r"""From noise to data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from .runs.options import (
     Failures,
     Gradients,
     Motion,
+    RunOptions,
     Seeds,
     Start,
     Stepping,
@@ -189,10 +189,10 @@ def decode(  # noqa: D417
     """
 
     options = DECODE.said(locals())
-    defaults: dict[str, Any] = {}
+    defaults: RunOptions = {}
     known, companion = [], None
     if isinstance(z, Solution):
-        check_origin(model, z, options.get("device"))
+        check_origin(model, z, device)
         known, end = z.provenance.get("conditions", []), end_of(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
@@ -223,7 +223,7 @@ def decode(  # noqa: D417
 
 
 def return_from(
-    model: ScoreModel, z: Solution, options: dict[str, Any], *, denoise: bool
+    model: ScoreModel, z: Solution, options: Mapping[str, object], *, denoise: bool
 ) -> Solution:
     r"""Goes back from where :func:`scoresde.encode` ended, with any model that shares its process.
 
@@ -238,8 +238,8 @@ def return_from(
 
     ours = names(Stepping, Start, Ending)
     back = {name: value for name, value in options.items() if name not in ours}
-    if back.get("max_calls") is not None:
-        back["max_calls"] = back["max_calls"] - int(z.calls.max())
+    if isinstance(most := back.get("max_calls"), int):
+        back["max_calls"] = most - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}
     model, settings = split(model, back, len(z.x), DECODE)
     x, end = check_data(model, z.x, "z", settings.dtype, settings.device), end_of(z)

@@ -40,7 +40,7 @@ class Step(NamedTuple):
     """
 
     x: Tensor
-    memory: Any = None
+    memory: Any = None  # which its method alone knows
     error: Tensor | None = None
     interpolate: Callable[[Tensor], Tensor] | None = None
     order: Tensor | None = None
@@ -208,7 +208,7 @@ class Solution:
     rejected: Tensor
     status: tuple[str, ...]
     path: Tensor | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # as json.loads returns it
     companion: Tensor | None = None
     solver: Solver | None = None
 

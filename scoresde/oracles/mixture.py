@@ -6,7 +6,6 @@ Every oracle knows its denoised data and its log-density at any time in closed f
 import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ class Oracle(ScoreModel):
         torch.Size([5, 2])
     """
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
         with_doors(cls, EXACT)
         for name in EXACT:

@@ -16,9 +16,9 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial, wraps
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def kept(function: F) -> F:
     known = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
-    def call(self: "Process", *arguments: Any, **keywords: Any) -> float:
+    def call(self: "Process", *arguments: Hashable, **keywords: Hashable) -> float:
         return (known if self.is_constant else function)(self, *arguments, **keywords)
 
     return cast(F, call)
@@ -90,7 +90,7 @@ class Process(ABC):
 
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
-    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
         r"""Gives the functions of time that a process defines the doors of all."""
 
         super().__init_subclass__(**keywords)

@@ -5,7 +5,6 @@ import importlib.metadata
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ class Run:
         return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         r"""How the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
