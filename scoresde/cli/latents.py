@@ -169,9 +169,8 @@ def edit(
         options["path"] = True
     ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
     before, after, pivot = _models(score, ends, guidance, method)
-    options |= pivot
     with stoppable():
-        e = edit_data(before, after, x, seed=seed, **options)
+        e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
     if animate is not None:
