@@ -28,7 +28,7 @@ from .runs.options import (
     Failures,
     Gradients,
     Motion,
-    RunOptions,
+    Options,
     Seeds,
     Start,
     Stepping,
@@ -189,7 +189,7 @@ def decode(  # noqa: D417
     """
 
     options = DECODE.said(locals())
-    defaults: RunOptions = {}
+    defaults: Options = {}
     known, companion = [], None
     if isinstance(z, Solution):
         check_origin(model, z, device)
@@ -237,9 +237,9 @@ def return_from(
     """
 
     ours = names(Stepping, Start, Ending)
-    back = {name: value for name, value in options.items() if name not in ours}
-    if isinstance(most := back.get("max_calls"), int):
-        back["max_calls"] = most - int(z.calls.max())
+    back: Options = {name: value for name, value in options.items() if name not in ours}
+    if back.get("max_calls") is not None:
+        back["max_calls"] = back["max_calls"] - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}
     model, settings = split(model, back, len(z.x), DECODE)
     x, end = check_data(model, z.x, "z", settings.dtype, settings.device), end_of(z)

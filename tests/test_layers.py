@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
         chart divergence loops methods catalogue integrate""",
-    "scoresde": """doors files networks metrics processes models oracles reverse runs guidance sampling geometry
-        latents weighted zoo editing likelihood plots comparing training tuning cli""",
+    "scoresde": """doors files networks metrics processes models oracles reverse runs guidance adapters
+        sampling geometry latents weighted zoo editing likelihood plots comparing training tuning cli""",
 }
 
 

@@ -3,7 +3,7 @@ r"""The command that scores data: batch by batch, into a table that is never los
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, TypedDict, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
 from .files import check_out, digest, read_rows
@@ -270,7 +271,7 @@ def check_rows(
 
 
 def _density(
-    model: ScoreModel, x: torch.Tensor, discrete: Discrete, options: dict[str, Any]
+    model: ScoreModel, x: torch.Tensor, discrete: Discrete, options: Options
 ) -> Likelihood:
     if "levels" not in discrete or discrete["dequantization"] == "none":
         return log_likelihood(model, x, **options)

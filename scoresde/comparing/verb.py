@@ -3,8 +3,8 @@ r"""Work and precision of solvers on one model."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import nn
 
 from solvers import Solver
@@ -12,12 +12,12 @@ from solvers.doors.values import Array
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan, describe_function, describe_setup, digest
 from ..runs.progress import bar
 from ..runs.takes import check_model
-from .bench import Bench, bind, sample_shape
+from .bench import BENCH, Bench, bind, sample_shape
 from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
@@ -27,7 +27,7 @@ TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 @verb
-def compare(
+def compare(  # noqa: D417
     model: ScoreModel,
     solvers: Sequence[str | Solver | Plan] | None = None,
     budgets: Sequence[int] = BUDGETS,
@@ -42,7 +42,16 @@ def compare(
     reference_tolerance: float = TOLERANCE,
     file: str | Path | None = None,
     progress: bool = True,
-    **options: Any,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    **condition: Condition,
 ) -> Comparison:
     r"""Measures solvers and grids on a model: errors and distances against network calls.
 
@@ -69,7 +78,8 @@ def compare(
         reference_tolerance: The tolerance of the reference.
         file: A JSON file, written after each cell. What it holds already is not measured again.
         progress: Whether to show a progress bar.
-        options: `t_min`, `batch_size`, `dtype`, `device`, and the conditions of the model.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that every run
+            of the measurement can share.
 
     Raises:
         ValueError, TypeError: If an argument does not fit, before anything is run.
@@ -80,6 +90,7 @@ def compare(
         [('ddim', 4.0), ('dpmpp_2m', 4.0)]
     """
 
+    options = BENCH.said(locals())
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
     where = default_grids(model) if grids is None else grids
@@ -89,7 +100,7 @@ def compare(
     names, distances = _distances(metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)
-    model, options = bind(model, {"seed": seed, **options}, samples)
+    model, options = bind(model, options, samples)
     todo = cells(model, chosen, budgets, where, tolerances)
     setup = {
         **describe_setup(model, data, options),

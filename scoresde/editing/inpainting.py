@@ -13,28 +13,47 @@ References:
     | https://arxiv.org/abs/2201.09865
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution
+from solvers import Event, Solution, Solver
 from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_state
 from ..guidance import Guided, Noisy, Rule, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
+from ..runs.options import (
+    SEED,
+    Ending,
+    Failures,
+    Gradients,
+    Keys,
+    Limits,
+    Motion,
+    Noise,
+    Numbers,
+    Options,
+    Seeds,
+    Start,
+    Stepping,
+    Times,
+    Watching,
+)
 from ..runs.repeats import warn_of_copies
-from ..runs.takes import ANYTHING, split
+from ..runs.takes import Takes, split
 from ..sampling import decode
 from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
+INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending)
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
 
 
 @verb
-def inpaint(
+def inpaint(  # noqa: D417
     model: ScoreModel,
     x: Array,
     known: Array,
@@ -68,7 +87,33 @@ def inpaint(
     method: str = "replacement",
     repeats: int | None = None,
     t_max: float | None = None,
-    **options: Any,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    noise: Motion | None = None,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    **condition: Condition,
 ) -> Solution:
     r"""Draws the entries of data that are not known.
 
@@ -80,8 +125,8 @@ def inpaint(
         repeats: How often "resampling" takes each step, by default 5.
         t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
             entries start from the noised data.
-        options: Those of :class:`scoresde.Settings`, and the conditions of the model. The default solver
-            is "ancestral" with 50 steps.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`. The default
+            solver is "ancestral" with 50 steps.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
@@ -93,7 +138,7 @@ def inpaint(
         [0.3, 0.3, 0.3, 0.3]
     """
 
-    options = {name: v for name, v in options.items() if name != "solver" or v is not None}
+    options = INPAINT.said(locals())
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     repeats = check_count("repeats", repeats, at_least=1)
@@ -103,7 +148,7 @@ def inpaint(
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
     t_max = check_number("t_max", t_max)
-    model, settings = split(model, options, len(x), ANYTHING)
+    model, settings = split(model, options, len(x), INPAINT)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
@@ -134,7 +179,7 @@ def check_known(known: Array, x: Tensor) -> Tensor:
     return known.to(x).expand(x.shape)
 
 
-def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
+def _defaults(method: str, repeats: int, options: Options) -> Options:
     toleranced = {"rtol", "atol"} & options.keys()
     steps = {} if {"steps", "times"} & options.keys() else {"steps": STEPS}
     if method != "resampling":

@@ -3,7 +3,7 @@ r"""Edits: the verb, and the methods it chooses from."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -24,9 +24,10 @@ from ..runs.options import (
     Limits,
     Noise,
     Numbers,
-    RunOptions,
+    Options,
     Start,
     Stepping,
+    UntimedOptions,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
@@ -40,16 +41,23 @@ Method = Callable[..., Solution]
 
 
 def by_mask(
-    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    *,
+    known: Tensor | None = None,
+    way: str = "replacement",
+    repeats: int | None = None,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Draws what is not known of the data, by the target; see :func:`scoresde.inpaint`."""
 
-    if options.get("known") is None:
+    if known is None:
         raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
-    way = options.pop("way", "replacement")
     if way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
-    return inpaint(target, x, method=way, t_max=t_max, **options)
+    return inpaint(target, x, known, method=way, repeats=repeats, t_max=t_max, **options)
 
 
 METHODS: dict[str, Method] = {
@@ -76,7 +84,7 @@ TAKES = {
 DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
 
 
-class EditOptions(RunOptions, total=False):
+class EditOptions(UntimedOptions, total=False):
     r"""The options of edits: those of runs, and of single methods."""
 
     known: Array
@@ -136,7 +144,7 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
-    said: dict[str, Any] = dict(options)
+    said: Options = {**options}
     for name in ("times", "t_max"):
         if name in said:
             raise ValueError(

@@ -3,7 +3,6 @@ r"""From data to latents."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from ..runs.options import (
     Gradients,
     Limits,
     Numbers,
+    RunOptions,
     Start,
     Stepping,
     Times,
@@ -40,9 +40,9 @@ from ..runs.takes import Takes, split
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
-FIXED = {"solver": "exponential_3"}  # where the user says steps
+FIXED: RunOptions = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
-DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
+DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
 @verb

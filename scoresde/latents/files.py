@@ -145,7 +145,7 @@ def _check_sizes(file: Path) -> None:
                 )
 
 
-def _check_arrays(arrays: dict[str, Any]) -> None:
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
     r"""Refuses arrays that are not those of a solution."""
 
     x, times = arrays["x"], arrays["times"]
@@ -166,7 +166,7 @@ def _check_arrays(arrays: dict[str, Any]) -> None:
     _check_rows(arrays, batch)
 
 
-def _check_rows(arrays: dict[str, Any], batch: int) -> None:
+def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
     r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
 
     x, status = arrays["x"], arrays["status"]

@@ -3,7 +3,7 @@ r"""Data checked at the door, and taken a batch at a time."""
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
-from ..runs.options import Keys, Limits, Numbers, Start, Stepping
+from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 from .companion import Companion
@@ -28,6 +28,7 @@ DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start)
 FREE = Takes(
     "here, since no path is solved", Start, Keys, Numbers, "batch_size", words="has no effect"
 )
+OF_DENSITY = ("divergence", "probes", "nodes", "target_stderr")  # that its verb alone takes
 NUMBERS = 2**18  # of the states of a batch
 
 
@@ -108,9 +109,9 @@ class Asked(NamedTuple):
 def ask(
     model: ScoreModel,
     x: Array,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     takes: Takes = DENSITY,
-    **defaults: Any,
+    **defaults: Unpack[RunOptions],
 ) -> Asked:
     r"""Returns what was asked, refused if something does not fit.
 
@@ -151,7 +152,7 @@ def rows_at_once(settings: Settings, x: Tensor) -> int:
     return settings.batch_size or max(1, NUMBERS // x[0].numel())
 
 
-def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
+def with_seed(options: Mapping[str, object]) -> Options:
     r"""Returns options with a definite seed, drawn for `None`, so that several runs share it."""
 
     seed = options.get("seed", 0)
@@ -163,7 +164,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, Any]) -> Asked:
+def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
     r"""Returns what was asked of a view that has no path to be solved."""
 
     return ask(model, x, options, FREE)

@@ -20,7 +20,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,10 +31,11 @@ from solvers.shapes import align
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
-from .batches import Asked, Batch, ask_freely
+from ..runs.options import SEED, Gradients, Seeds
+from .batches import FREE, Asked, Batch, ask_freely
 from .companion import Companion
 from .integral import denoisers
 from .nodes import base_density, place, table
@@ -90,14 +91,22 @@ class Measure(Protocol):
 
 
 @verb
-def elbo(
+def elbo(  # noqa: D417
     model: ScoreModel,
     x: Array,
     *,
     steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
-    **options: Any,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.
 
@@ -111,7 +120,8 @@ def elbo(
             default, that in continuous time.
         nodes: The noise levels of a draw, stratified.
         draws: The number of draws, each of antithetic pairs: 2 x nodes calls.
-        options: `t_min`, `seed`, `first_index`, `batch_size`, `dtype`, `grad`, and the conditions.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
+            bound without a path depends on.
 
     Raises:
         ValueError, TypeError: If an option or condition does not fit.
@@ -122,6 +132,7 @@ def elbo(
         -0.45
     """
 
+    options = FREE.said(locals())
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
     asked = ask_freely(model, x, options)

@@ -3,7 +3,6 @@ r"""The verb: densities of any number of samples."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients, Seeds, Times
+from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
@@ -32,7 +31,7 @@ EXACT_FIRST = (
 )
 EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is told
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
-DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
+DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 

@@ -3,7 +3,7 @@ r"""The options of runs, in groups, which verbs take: names, kinds, defaults, an
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -186,13 +186,12 @@ class Planned:
 GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Planned)
 
 
-class RunOptions(TypedDict, total=False):
-    r"""All options of a run, for verbs that hand them on."""
+class UntimedOptions(TypedDict, total=False):
+    r"""The options of a run between times that are not the caller's to choose."""
 
     solver: str | Solver | None
     steps: int | None
     grid: str | None
-    times: Times | None
     rtol: float | None
     atol: float | None
     max_step: float | None
@@ -215,7 +214,16 @@ class RunOptions(TypedDict, total=False):
     callback: Callable[[Event], object] | None
     t_min: float | None
     denoise: bool
+
+
+class RunOptions(UntimedOptions, total=False):
+    r"""All options of a run, for functions that hand them on."""
+
+    times: Times | None
     plan: Plan | str | Path | None
+
+
+Options: TypeAlias = dict[str, Any]  # options and conditions by name, which verbs check
 
 
 def names(*groups: type | str) -> tuple[str, ...]:

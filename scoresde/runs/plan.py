@@ -213,7 +213,7 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, ob
         ValueError: If an option that it sets is passed beside it.
     """
 
-    keywords = dict(keywords)
+    keywords = {**keywords}
     plan = keywords.pop("plan", None)
     if plan is None:
         return keywords

@@ -7,9 +7,9 @@ and guidance can be driven, results are the same to the last bit, and other runs
 import contextvars
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -113,7 +113,10 @@ class Stepwise(Generic[R]):
             guidance.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
-        options: The other arguments of :class:`scoresde.NetworkScore`, such as `shape` and `conditions`.
+        conditions: The names of conditions, as for :class:`scoresde.NetworkScore`, like the rest.
+        shape: The shape of one sample.
+        data_std: The constant of preconditioning of "edm".
+        data_scale: The root mean square of the data.
 
     Attributes:
         question: The next network input, or `None` at the end.
@@ -131,13 +134,29 @@ class Stepwise(Generic[R]):
     """
 
     def __init__(
-        self, verb: Callable[[ScoreModel], R], process: Process, predicts: str, **options: Any
+        self,
+        verb: Callable[[ScoreModel], R],
+        process: Process,
+        predicts: str,
+        *,
+        conditions: Sequence[str] = (),
+        shape: tuple[int, ...] | None = None,
+        data_std: float | None = None,
+        data_scale: float | None = None,
     ) -> None:
         def made(say: Callable[[object], object]) -> R:
             def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
                 return cast(Tensor, say(Question(x, t, condition)))
 
-            model = NetworkScore(network, process, predicts, **options)
+            model = NetworkScore(
+                network,
+                process,
+                predicts,
+                conditions=conditions,
+                shape=shape,
+                data_std=data_std,
+                data_scale=data_scale,
+            )
             model.owned = True
             return verb(model)
 

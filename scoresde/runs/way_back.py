@@ -11,7 +11,7 @@ from solvers import Solution, Solver, get
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
 from .bit_exact import warn_of_other_bits
-from .options import STEPPING, RunOptions
+from .options import STEPPING, Options
 from .plan import describe_process
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
@@ -43,7 +43,7 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
         warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
 
 
-def reversed_options(solution: Solution) -> RunOptions:
+def reversed_options(solution: Solution) -> Options:
     r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
@@ -52,7 +52,7 @@ def reversed_options(solution: Solution) -> RunOptions:
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."
         )
-    options: RunOptions = {
+    options: Options = {
         "solver": solution.solver.undone_by,
         "clock": made["clock"],
     }
@@ -69,8 +69,8 @@ def reversed_options(solution: Solution) -> RunOptions:
 
 
 def as_encoded(
-    model: ScoreModel, z: Solution, options: dict[str, object]
-) -> tuple[dict[str, object], RunOptions, Tensor | None]:
+    model: ScoreModel, z: Solution, options: Options
+) -> tuple[Options, Options, Tensor | None]:
     r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
 
     defaults = reversed_options(z)
