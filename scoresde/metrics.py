@@ -9,13 +9,13 @@ import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import MOST, as_whole, is_number, shown
+from solvers.doors.values import MOST, Array, as_whole, is_number, shown
 
 from .doors.data import as_data, as_pair, as_state
 
@@ -40,7 +40,7 @@ FOLDS = 5  # of the cross-validation
 
 
 @checked
-def energy_distance(x: Tensor, y: Tensor) -> float:
+def energy_distance(x: Array, y: Array) -> float:
     r"""Returns the energy distance between two sets of samples, without bias.
 
     .. math:: 2 \, \mathbb{E} |X - Y| - \mathbb{E} |X - X'| - \mathbb{E} |Y - Y'|
@@ -67,7 +67,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 @checked
-def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float:
+def sliced_wasserstein(x: Array, y: Array, *, projections: int = 128) -> float:
     r"""Returns the sliced Wasserstein distance of order 2, over fixed random directions.
 
     Arguments:
@@ -92,7 +92,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
 
 
 @checked
-def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
+def c2st(x: Array, y: Array, *, trees: int = 100) -> tuple[float, float]:
     r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
 
     It is the accuracy of a forest of random trees, cross-validated, less 1/2: so 0 is chance, and 1/2
@@ -225,7 +225,7 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 
 
 @checked
-def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
+def with_error(distance: Distance, x: Array, y: Array) -> tuple[float, float]:
     r"""Returns a distance and its standard error, as far as samples make it uncertain.
 
     Unless the distance returns its own, each tenth of the samples is left out in turn (the jackknife).
@@ -270,7 +270,7 @@ def _value(found: float | tuple[float, float]) -> float:
 
 @checked
 def floor(
-    data: Tensor,
+    data: Array,
     size: int,
     *,
     distance: Distance = energy_distance,
@@ -306,7 +306,7 @@ def floor(
 
 
 @checked
-def nearest(x: Tensor, data: Tensor) -> Tensor:
+def nearest(x: Array, data: Array) -> Tensor:
     r"""Returns the distance of each sample from the nearest point of some data, with shape (N,).
 
     Arguments:
@@ -341,7 +341,7 @@ class _Known(nn.Module):
         return x
 
 
-def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _features(network: nn.Module, x: Array, y: Array) -> tuple[Tensor, Tensor]:
     r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
 
     x, y = as_state("x", x), as_state("y", y)
@@ -352,7 +352,7 @@ def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     return seen[0].cpu(), seen[1].cpu()
 
 
-def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
+def _flat(x: Array, y: Array, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
     r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
 
     x, y = as_state("x", x), as_state("y", y)
@@ -379,7 +379,7 @@ def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(found[0] if isinstance(found, tuple) else found)
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -14,22 +14,21 @@ from .catalogue import get
 from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
-from .doors.values import as_tensor
+from .doors.values import Array, as_tensor
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
-from .solution import Solution
-from .solver import Solver, check_gradients
+from .solver import Solution, Solver, check_gradients
 
 
 @checked
 def solve(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -106,8 +105,8 @@ def solve(
 @checked
 def steps(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -162,7 +161,7 @@ def _listens(event: Event) -> None:
 
 
 def taken(
-    problem: Problem, x: Tensor, times: Tensor, solver: str | Solver, grad: str
+    problem: Problem, x: Array, times: Array, solver: str | Solver, grad: str
 ) -> tuple[Tensor, Tensor, Solver]:
     r"""Returns state, times and solver as runs take them, refused unless solver and problem fit."""
 

@@ -2,8 +2,8 @@ r"""Images as tiles of a png picture, which says how to take them apart again.""
 
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ KEY = "scoresde tiles"  # of the entry of a picture's own description
 GAP = 1  # pixels between images
 ZOOM, LARGE = 4, 400  # pixels of a picture for one of an image, unless it is large by itself
 MOST = 1000  # of gaps and zooms
-PLAIN = {"gap": 0, "zoom": 1, "count": None}  # what a picture is taken for that says nothing
+PLAIN = {
+    "gap": 0,
+    "zoom": 1,
+    "count": sys.maxsize,
+}  # what a picture is taken for that says nothing
 
 
 def write_picture(file: Path, x: Tensor) -> None:
@@ -75,7 +79,7 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
     return (2 * images - 1).contiguous()
 
 
-def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
+def _open(file: Path) -> tuple[Tensor, dict[str, int] | None]:
     r"""Returns the pixels of a picture on [0, 1], and what it says of its tiles, if it does."""
 
     check_libraries()
@@ -92,7 +96,7 @@ def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
     return grey, None if said is None else _described(file, said)
 
 
-def _described(file: Path, said: str) -> dict[str, Any]:
+def _described(file: Path, said: str) -> dict[str, int]:
     r"""What a picture says of its tiles, as whole numbers that can be."""
 
     try:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from solvers import Solver
+from solvers.doors.values import Array
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
@@ -34,7 +35,7 @@ def compare(  # noqa: D417
     grids: Sequence[str] | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     metrics: Sequence[str] | Mapping[str, Distance] | None = None,
-    data: Tensor | None = None,
+    data: Array | None = None,
     features: nn.Module | None = None,
     samples: int = 256,
     seed: int = 0,
@@ -134,7 +135,7 @@ def _functions(metrics: object, features: nn.Module | None) -> list[str]:
 
 def _distances(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
-    data: Tensor | None,
+    data: Array | None,
     features: nn.Module | None,
 ) -> tuple[list[str], dict[str, Distance]]:
     r"""The names of the metrics, and the distances among them."""

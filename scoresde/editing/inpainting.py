@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_state
 from ..guidance import Guided, Noisy, Rule, pseudoinverse
@@ -40,8 +40,10 @@ from ..runs.options import (
     Noise,
     Numbers,
     Options,
+    Seeds,
     Start,
     Stepping,
+    Times,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
@@ -79,8 +81,8 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
 @verb
 def inpaint(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
-    known: Tensor,
+    x: Array,
+    known: Array,
     *,
     method: str = "replacement",
     repeats: int | None = None,
@@ -88,7 +90,7 @@ def inpaint(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -98,7 +100,7 @@ def inpaint(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -161,7 +163,7 @@ def inpaint(  # noqa: D417
     return e if settings.denoise else in_data_units(model, e)
 
 
-def check_known(known: Tensor, x: Tensor) -> Tensor:
+def check_known(known: Array, x: Tensor) -> Tensor:
     r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
 
     known = as_tensor("known", known)
@@ -190,7 +192,7 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
+def _without_unknown(x: Array, known: Array) -> Tensor:
     r"""Data whose unknown entries are 0, whatever they held."""
 
     x = as_state("x", x)

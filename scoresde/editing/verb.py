@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..models.checks import check_number
@@ -86,7 +87,7 @@ DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
 class EditOptions(UntimedOptions, total=False):
     r"""The options of edits: those of runs, and of single methods."""
 
-    known: Tensor
+    known: Array
     way: str
     repeats: int | None
     averages: int
@@ -97,7 +98,7 @@ class EditOptions(UntimedOptions, total=False):
 def edit(
     source: ScoreModel,
     target: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     noise_level: float | None = None,
     strength: float | None = None,

@@ -1,6 +1,6 @@
 r"""What happens along a run: states, all estimates of the data at each of them, and where noise comes in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from ..models.score_model import BASES, OTHERS, ScoreModel
 from ..oracles.mixture import Oracle
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Keys, Planned, Start, Stepping, names
+from ..runs.options import SEED, Keys, Planned, Seeds, Start, Stepping, Times, names
 from ..runs.plan import Plan
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
@@ -115,7 +115,7 @@ def follow(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -124,7 +124,7 @@ def follow(  # noqa: D417
     eta: float | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -232,7 +232,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
         )
-    if settings.times is not None and settings.times.ndim > 1:
+    if settings.own_times is not None and settings.own_times.ndim > 1:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
+from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -29,6 +30,7 @@ from ..runs.options import (
     RunOptions,
     Start,
     Stepping,
+    Times,
     Watching,
 )
 from ..runs.run import Run, same_time
@@ -46,13 +48,13 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 @verb
 def encode(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,

@@ -4,12 +4,12 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from solvers import Solution, Solver, get
+from solvers import Solution, get
 from solvers.catalogue import name_of
 from solvers.doors.signatures import checked
 
@@ -43,7 +43,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     file = check_latents_file(file)
     if not isinstance(z, Solution):
         raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
-    name = None if z.solver is None else name_of(cast(Solver, z.solver))
+    name = None if z.solver is None else name_of(z.solver)
     if name is None:
         raise ValueError(
             f"a file holds only the name of a solver, and {z.solver} differs from the solver of that name "

@@ -13,7 +13,7 @@ References:
     | https://arxiv.org/abs/2304.06140
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
@@ -43,8 +44,10 @@ from ..runs.options import (
     Numbers,
     Options,
     RunOptions,
+    Seeds,
     Start,
     Stepping,
+    Times,
     Watching,
     names,
 )
@@ -164,14 +167,14 @@ class NoisePath:
 @verb
 def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -180,7 +183,7 @@ def encode_noise(  # noqa: D417
     eta: float | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -260,7 +263,7 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
-    if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
+    if settings.adaptive or (settings.own_times is not None and settings.own_times.ndim > 1):
         raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
     return solver
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..models.checks import check_data
 from ..models.score_model import ScoreModel
@@ -154,7 +155,7 @@ class LatentStatistics:
 
 
 @checked
-def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
+def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
     r"""Returns statistics that tell latents from noise.
 
     Arguments:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
@@ -107,7 +108,7 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
@@ -129,9 +130,11 @@ def ask(
     check_rows(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
-    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+    settings.check_batch(
+        len(x), len(settings.own_times) - 1 if settings.own_times is not None else 0
+    )
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
-    times = None if settings.times is None else process.inside("times", settings.times)
+    times = None if settings.own_times is None else process.inside("times", settings.own_times)
     if times is not None and not _reach(times, ends):
         raise ValueError(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
@@ -161,7 +164,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, object]) -> Asked:
+def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
     r"""Returns what was asked of a view that has no path to be solved."""
 
     return ask(model, x, options, FREE)
@@ -170,8 +173,8 @@ def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, object]) -> A
 def _rows(settings: Settings, rows: Tensor) -> Settings:
     r"""The options of some samples, whose path is kept."""
 
-    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
-    times = settings.times
+    seeds = None if settings.seeds is None else [int(settings.seeds[i]) for i in rows.tolist()]
+    times = settings.own_times
     if times is not None and times.ndim > 1:
         times = times[:, rows]
     first = settings.first_index + (0 if seeds else int(rows[0]))

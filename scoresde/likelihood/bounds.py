@@ -19,13 +19,13 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
@@ -34,7 +34,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
-from ..runs.options import SEED, Gradients
+from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
 from .companion import Companion
 from .integral import denoisers
@@ -93,13 +93,13 @@ class Measure(Protocol):
 @verb
 def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,

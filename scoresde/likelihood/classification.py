@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from solvers import Solver
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_data, as_floats
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients
+from ..runs.options import SEED, Failures, Gradients, Seeds, Times
 from ..runs.takes import Takes
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bounds import Bound, elbo
@@ -27,11 +27,11 @@ OTHERS = {"flow": ("draws",), "elbo": ("divergence", "probes", "target_stderr")}
 @verb
 def classify(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     classes: Sequence[int],
     *,
     condition: str = "label",
-    prior: Tensor | None = None,
+    prior: Array | None = None,
     by: Literal["flow", "elbo"] = "flow",
     divergence: str | None = None,
     probes: int | None = None,
@@ -41,14 +41,14 @@ def classify(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,

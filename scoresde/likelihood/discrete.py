@@ -15,13 +15,14 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from solvers import Solver
+from solvers.doors.values import Array
 from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..doors.warning import warn
@@ -29,7 +30,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients, Options
+from ..runs.options import SEED, Failures, Gradients, Options, Seeds, Times
 from ..runs.takes import Takes, check_model
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bits import bin_width, check_noise, on_levels
@@ -67,7 +68,7 @@ NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": trunca
 @verb
 def discrete_log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float | None = None,
@@ -82,14 +83,14 @@ def discrete_log_likelihood(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,

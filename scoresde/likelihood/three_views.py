@@ -1,18 +1,18 @@
 r"""Other views of the log-density of the flow, which tell whether a score is one."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from ..runs.options import SEED, Gradients
+from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
 from .bounds import Bound, elbo
 from .integral import denoisers
@@ -25,10 +25,10 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 @verb
 def views(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -68,12 +68,12 @@ def views(  # noqa: D417
 @verb
 def path_density(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int = 256,
     paths: int = 4,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,

@@ -1,12 +1,16 @@
 r"""What stands behind and beside a picture of geometry: a density, limits true to scale, the images themselves."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..geometry import Density, Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 POINTS = 160  # of the grid of a density, along each axis
 MARGIN = 0.12
@@ -14,7 +18,7 @@ FALL, SHADES = 7.0, 30  # of the log-density, below which nothing is drawn; and 
 LINES = torch.tensor([-4.5, -2.0, -0.5])  # of the log-density of data, below its top
 
 
-def limits(axis: Any, box: Tensor) -> None:
+def limits(axis: "Axes", box: Tensor) -> None:
     r"""Sets the limits of an axis to a box and a margin, with one scale for all directions.
 
     Arguments:
@@ -26,11 +30,11 @@ def limits(axis: Any, box: Tensor) -> None:
     axis.set_xlim(float(low[0]), float(high[0]))
     axis.set_ylim(float(low[1]), float(high[1]))
     if len(low) == 3:
-        axis.set_zlim(float(low[2]), float(high[2]))
+        axis.set(zlim=(float(low[2]), float(high[2])))
     axis.set_aspect("equal")
 
 
-def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float) -> None:
+def shade(axis: "Axes", density: Density, box: Tensor, level: float, lowest: float) -> None:
     r"""Draws the density of noisy data behind data of two dimensions, and that of data as lines.
 
     Arguments:
@@ -58,7 +62,7 @@ def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float)
 
 
 def thumbnails(
-    figure: Any, trajectory: Trajectory, sample: int, i: int, colours: Mapping[str, str]
+    figure: "Figure", trajectory: Trajectory, sample: int, i: int, colours: Mapping[str, str]
 ) -> None:
     r"""Draws the noisy image and its estimates beside a picture, if data are grey images.
 

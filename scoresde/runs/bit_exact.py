@@ -4,8 +4,8 @@ Matrix products add in an order that depends on the number of rows. So networks 
 of rows, always as many, in which the bits of a row must depend on that row alone.
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,9 +30,8 @@ def settle(run: Run, x: Tensor) -> Run:
         ValueError: If the network gives different bits for the same input.
     """
 
-    solver: Any = run.settings.method
-    settings = run.settings
-    if not solver.exact:
+    solver, settings = run.settings.method, run.settings
+    if not solver.exact or not is_dataclass(solver):
         return run
     if settings.batch_size is not None:
         raise ValueError(
@@ -92,7 +91,7 @@ class _Check:
             return self.problem.subset(rows).at(clock[None], x)[0](x)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, object]:
     r"""Returns what the last bits of a network depend on beside its input."""
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -101,7 +100,7 @@ def environment(device: torch.device) -> dict[str, Any]:
             "precision of products": torch.get_float32_matmul_precision()}  # fmt: skip
 
 
-def warn_of_other_bits(known: dict[str, Any], device: torch.device) -> None:
+def warn_of_other_bits(known: Mapping[str, object], device: torch.device) -> None:
     r"""Warns if latents were made where the network may have given other bits."""
 
     here = environment(device)

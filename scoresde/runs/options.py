@@ -5,16 +5,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solvers import Brownian, Event, Solver
+from solvers.doors.values import Array
 
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .plan import Plan
 
-Motion = Literal["increments", "path"] | Tensor | Brownian
+Times: TypeAlias = Array
+Seeds: TypeAlias = Sequence[int] | np.ndarray | Tensor
+Motion = Literal["increments", "path"] | Tensor | np.ndarray | Brownian
 Failures = Literal["raise", "partial"]
 Gradients = Literal["none", "backprop", "checkpoint", "adjoint"]
 
@@ -54,7 +58,7 @@ class Stepping:
     solver: str | Solver | None = None
     steps: int | None = None
     grid: str | None = None
-    times: Tensor | None = None
+    times: Times | None = None
     rtol: float | None = None
     atol: float | None = None
     max_step: float | None = None
@@ -93,7 +97,7 @@ class Keys:
     """
 
     seed: int | None = SEED
-    seeds: Sequence[int] | None = None
+    seeds: Seeds | None = None
     first_index: int = 0
 
 
@@ -197,7 +201,7 @@ class UntimedOptions(TypedDict, total=False):
     eta_convention: Convention
     noise: Motion | None
     seed: int | None
-    seeds: Sequence[int] | None
+    seeds: Seeds | None
     first_index: int
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -215,7 +219,7 @@ class UntimedOptions(TypedDict, total=False):
 class RunOptions(UntimedOptions, total=False):
     r"""All options of a run, for functions that hand them on."""
 
-    times: Tensor | None
+    times: Times | None
     plan: Plan | str | Path | None
 
 

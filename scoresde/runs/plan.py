@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from solvers.methods.exponential import ExponentialMultistep
 from ..doors.warning import warn
 from ..files import (
     Entry,
+    Json,
     check_entries,
     damaged,
     each,
@@ -68,11 +68,11 @@ class Plan:
         Solution((4, 2) by ddim, 3 intervals, 4 calls per sample)
     """
 
-    options: dict[str, Any]
+    options: Json
     noise_levels: tuple[float, ...] | None = None
     scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_entries(dict(vars(self)), ENTRIES, "the plan: ")
@@ -116,7 +116,7 @@ class Plan:
             return plan
 
     @checked
-    def options_for(self, model: ScoreModel) -> dict[str, Any]:
+    def options_for(self, model: ScoreModel) -> Json:
         r"""Returns the options for a model, with a warning unless it is the one of the plan."""
 
         mine = fingerprint(model)
@@ -144,7 +144,7 @@ class Plan:
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         r"""The options, with the solver in words."""
 
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
@@ -205,7 +205,7 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, Any]:
+def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, object]:
     r"""Returns keywords whose `plan` is replaced by the options it stands for.
 
     Raises:
@@ -284,9 +284,7 @@ def describe_process(model: ScoreModel) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # where functions happen to be
 
 
-def describe_setup(
-    model: ScoreModel, data: Tensor | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str, object]) -> Json:
     r"""Returns what two measurements must agree in, for one to go on with the other."""
 
     known = model.moments

@@ -2,7 +2,6 @@ r"""Progress bars: lively where someone watches, rare lines in the file of a job
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from tqdm import tqdm
 
@@ -10,8 +9,8 @@ PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 
 
 def bar(
-    iterable: Iterable[Any] | None = None, *, desc: str, shown: bool = True, **options: Any
-) -> Any:
+    iterable: Iterable[object] | None = None, *, desc: str, shown: bool = True, **options: object
+) -> tqdm:
     r"""Returns a progress bar of tqdm on the standard error.
 
     Arguments:

@@ -47,7 +47,7 @@ def reversed_options(solution: Solution) -> Options:
     r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
-    if not isinstance(solution.solver, Solver):
+    if solution.solver is None:
         raise ValueError(
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."
@@ -61,8 +61,11 @@ def reversed_options(solution: Solution) -> Options:
             options["t_min"] = float(solution.times[0])
         else:
             options["times"] = solution.times.flip(0)
-        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
-    return {**options, "times": solution.times.flip(0)}
+        options["rtol"], options["atol"] = made.get("rtol"), made.get("atol")
+        options["max_step"] = made.get("max_step")
+    else:
+        options["times"] = solution.times.flip(0)
+    return options
 
 
 def as_encoded(
@@ -71,9 +74,9 @@ def as_encoded(
     r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
 
     defaults = reversed_options(z)
-    solver: Solver = defaults["solver"]
-    asked = options.get("solver")
-    if asked is not None and _same(get(asked), solver):
+    assert z.solver is not None
+    solver, asked = z.solver.undone_by, options.get("solver")
+    if isinstance(asked, str | Solver) and _same(get(asked), solver):
         options = {name: value for name, value in options.items() if name != "solver"}
     other = [name for name in STEPPING if options.get(name) is not None]
     if not other:

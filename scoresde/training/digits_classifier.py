@@ -2,12 +2,12 @@ r"""The classifiers of digits that this package ships: of clean images, and of i
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files import Json
 from ..guidance.noisy_classifier import Classifier
 from ..likelihood import dequantize
 from ..networks import Encoder
@@ -80,7 +80,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
             train_classifier(noisy, steps=steps, seed=seed), total=steps, desc=f"train {name}"
         ):
             average = classifier
-        card: dict[str, Any] = {
+        card: Json = {
             "name": name,
             "network": {"name": "Encoder", "settings": NETWORK},
             "training": {

@@ -13,6 +13,7 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 from solvers.catalogue import label
+from solvers.doors.values import Array
 
 from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
@@ -46,7 +47,7 @@ def tune(  # noqa: D417
     solvers: Sequence[str | Solver] | None = None,
     grids: Sequence[str] = GRIDS,
     metric: str = "error",
-    data: Tensor | None = None,
+    data: Array | None = None,
     samples: int = 64,
     seed: int = 0,
     held_out: int = 256,
@@ -139,7 +140,7 @@ def tune(  # noqa: D417
 
 
 def _distances(
-    model: ScoreModel, metric: str, data: Tensor | None
+    model: ScoreModel, metric: str, data: Array | None
 ) -> tuple[Tensor | None, dict[str, Distance]]:
     r"""The data and the distances, refused unless they fit the model and the metric."""
 
