@@ -1,6 +1,6 @@
-r"""The doors for numbers, data and devices, from whatever library they come.
+r"""Argument checks for numbers, data and devices, whatever library they come from.
 
-Each returns the thing in the form in which the packages compute, or refuses it in one sentence.
+Each check returns the value in the form that the packages compute with, or refuses it in one sentence.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 WORD = 2**63  # whole numbers lie in [-WORD, WORD)
-MOST = 10**6  # steps, repeats and their like in one run
+MOST = 10**6  # steps, repeats and the like in one run
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
          torch.int8, torch.int16, torch.int32, torch.int64)  # fmt: skip
@@ -31,11 +31,11 @@ FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
 
 
 def as_number(name: str, value: T) -> T:
-    r"""Returns a number as Python's; `None` means that none was passed.
+    r"""Returns a number as a Python number; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a real number.
-        ValueError: If it is too large for one in double precision.
+        ValueError: If it is too large for double precision.
     """
 
     if value is None or type(value) is float:
@@ -51,7 +51,7 @@ def as_number(name: str, value: T) -> T:
 
 
 def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | None = None) -> T:
-    r"""Returns a whole number as Python's; `None` means that none was passed.
+    r"""Returns a whole number as a Python int; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a whole number.
@@ -74,18 +74,18 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
 
 
 def is_number(value: object) -> bool:
-    r"""Whether something is a real number, in whatever form."""
+    r"""Whether a value is a real number, of whatever library."""
 
     plain = _scalar(value)
     return isinstance(plain, numbers.Real) and not isinstance(plain, bool)
 
 
 def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
-    r"""Returns numbers as a dense tensor of real ones, of some dtype; arrays and lists become tensors.
+    r"""Returns data as a dense tensor of real numbers, of the given dtype; arrays and lists become tensors.
 
     Raises:
-        TypeError: If it holds no numbers, or such as nothing here computes with.
-        ValueError: If the lists in a list differ in length.
+        TypeError: If it holds no numbers, or numbers of a kind that is not supported here.
+        ValueError: If the lists inside a list differ in length.
     """
 
     x = value if isinstance(value, Tensor) else _converted(name, value, dtype)
@@ -99,11 +99,11 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
 def as_shape(
     name: str, value: object, device: torch.device | str | None = None
 ) -> tuple[int, ...]:
-    r"""Returns a shape (B, *) of positive whole numbers that memory holds.
+    r"""Returns a shape (B, *) of positive whole numbers that fits into memory.
 
     Raises:
-        TypeError: If it is no shape.
-        ValueError: If a size is not positive, or it is larger than memory.
+        TypeError: If it is not a shape.
+        ValueError: If a size is not positive, or the shape does not fit into memory.
     """
 
     sizes = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim else value
@@ -127,7 +127,7 @@ def _size(value: object) -> int:
 
 
 def _memory(device: torch.device | str | None) -> int:
-    r"""The memory of a device in bytes; of those that do not tell, the most that an address reaches."""
+    r"""The memory of a device in bytes; if the device does not report it, the largest addressable size."""
 
     if device is not None and torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -138,7 +138,7 @@ def _memory(device: torch.device | str | None) -> int:
 
 
 def as_device(name: str, value: object) -> torch.device | None:
-    r"""Returns a device that is there; `None` means that none was passed.
+    r"""Returns a device that exists on this machine; `None` means that none was passed.
 
     Raises:
         ValueError, TypeError: If there is no such device.
@@ -166,14 +166,14 @@ def _is_there(kind: str) -> bool:
 
 
 def _scalar(value: object) -> object:
-    r"""The value in an array or tensor without dimensions, or in a scalar of numpy."""
+    r"""The value in an array or tensor without dimensions, or in a NumPy scalar."""
 
     if isinstance(value, np.generic) or (
         isinstance(value, np.ndarray | Tensor) and value.ndim == 0
     ):
         try:
             return value.item()
-        except (RuntimeError, NotImplementedError):  # of the device meta, or sparse
+        except (RuntimeError, NotImplementedError):  # on the device meta, or sparse
             return value
     return value
 
@@ -213,7 +213,7 @@ def _stacked(name: str, entries: list[Tensor]) -> Tensor:
 
 
 def shown(value: object) -> str:
-    r"""A value in a sentence: short ones as they are written, others by their type."""
+    r"""A value as a sentence shows it: short values as they are written, others by their type."""
 
     text = repr(value)
     return text if len(text) <= 40 and "\n" not in text else f"a {type(value).__name__}"
