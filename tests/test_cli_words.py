@@ -38,7 +38,7 @@ SENTENCES = {
     ("sample", "digits", "--solver", "recurrent:repeats=0"): "repeats of recurrent must be at least 1",
     ("sample", "digits", "-n", "0"): "-n must be at least 1, but is 0.",
     ("sample", "digits", "-n", "9223372036854775808"): "-n must fit into 64 bits",
-    ("sample", "digits", "-n", "100000000000"): "in float64, but there are",
+    ("sample", "digits", "-n", "100000000000"): "in float64, but the device has",
     ("sample", "digits", "--seed", "9223372036854775808"): "--seed must fit into 64 bits",
     ("sample", "digits", "--first-index", "-1"): "--first-index must be at least 0, but is -1.",
     ("sample", "digits", "--label", "0,1,2", "-n", "4"): "--label has 3 entries for 4 samples",

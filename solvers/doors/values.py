@@ -24,9 +24,9 @@ FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (lambda x: x.layout != torch.strided, "dense, but is {x.layout}; pass x.to_dense()"),
     (lambda x: x.is_quantized, "plain numbers, but is quantised; pass x.dequantize()"),
     (lambda x: x.is_meta, "numbers, but is on the device meta, which holds none"),
-    (lambda x: x.is_complex(), "real, but holds {x.dtype}; pass torch.view_as_real(x)"),
+    (lambda x: x.is_complex(), "real, but is {x.dtype}; pass torch.view_as_real(x)"),
     (lambda x: x.dtype not in FLOATING + WHOLE,
-     "of a dtype that serves arithmetic, not {x.dtype}; pass x.float()"),
+     "of a dtype that supports arithmetic, not {x.dtype}; pass x.float()"),
 )  # fmt: skip
 
 
@@ -108,15 +108,17 @@ def as_shape(
 
     sizes = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim else value
     if not isinstance(sizes, tuple | list):
-        raise TypeError(f"{name} must be a whole number or (B, *), but is {shown(value)}.")
+        raise TypeError(f"{name} must be a whole number or a shape (B, *), but is {shown(value)}.")
     shape = tuple([size if type(size) is int else _size(size) for size in sizes])
     if len(shape) < 2 or min(shape) < 1:
-        raise ValueError(f"{name} must be (B, *) of positive whole numbers, but is {sizes}.")
+        raise ValueError(
+            f"{name} must be a shape (B, *) of positive whole numbers, but is {sizes}."
+        )
     size, most = 8 * math.prod(shape), _memory(device)
     if size > most:
         raise ValueError(
-            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but there are {most / 2**30:.3g}; "
-            "draw fewer at once, and the others by first_index=."
+            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but the device has {most / 2**30:.3g};  "
+            "draw fewer samples at once, and the others with first_index=."
         )
     return shape
 
@@ -156,7 +158,7 @@ def as_device(name: str, value: object) -> torch.device | None:
     if device is None or device.type == "meta":
         there = ["'cpu'", *(repr(kind) for kind in ("cuda", "mps") if _is_there(kind))]
         raise ValueError(
-            f"{name}={value!r} is no device of this machine, which has {', '.join(there)}."
+            f"{name}={value!r} is not a device of this machine, which has {', '.join(there)}."
         )
     return device
 
@@ -187,10 +189,10 @@ def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
         array = np.array(value)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(
-            f"{name} must have rows of one length, but holds lists that differ."
+            f"{name} must have rows of equal length, but holds lists of different lengths."
         ) from None
     if array.dtype.kind == "O" and array.size and all(isinstance(v, int) for v in array.flat):
-        raise ValueError(f"{name} must fit into 64 bits, but holds numbers beyond.")
+        raise ValueError(f"{name} must fit into 64 bits, but holds larger numbers.")
     if array.dtype.kind not in "biufc":
         raise TypeError(_no_numbers(name, value))
     if array.dtype.kind == "f" and isinstance(value, list | tuple | float):
