@@ -1,6 +1,18 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import editing, geometry, guidance, plots
+from . import adapters, editing, geometry, guidance, plots
+from .adapters import (
+    Label,
+    from_azula,
+    from_callable,
+    from_edm,
+    from_flow,
+    from_guided_diffusion,
+    from_k_diffusion,
+    from_lucidrains,
+    from_sbi,
+    from_score_sde,
+)
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -34,6 +46,7 @@ from .likelihood import (
 )
 from .models.data_moments import Moments, moments
 from .models.network import NetworkScore
+from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -41,6 +54,7 @@ from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .processes.standard import EDM, VE, VP, Interpolant, SubVP
+from .processes.tabulated import Tabulated
 from .reverse.reverse import probability_flow, reverse_sde
 from .runs.plan import Plan
 from .runs.settings import Settings
@@ -65,6 +79,7 @@ __all__ = [
     "Interpolant",
     "Karras",
     "KernelOracle",
+    "Label",
     "LatentStatistics",
     "Likelihood",
     "LinearBeta",
@@ -80,14 +95,17 @@ __all__ = [
     "Process",
     "QuantileOracle",
     "Reconstruction",
+    "Rescheduled",
     "Schedule",
     "ScoreModel",
     "Settings",
     "StepByStep",
     "Stepwise",
     "SubVP",
+    "Tabulated",
     "VariationalNoise",
     "Weighted",
+    "adapters",
     "bits_per_dim",
     "classifier_free",
     "classify",
@@ -102,6 +120,15 @@ __all__ = [
     "encode_noise",
     "fit_noise",
     "fit_null",
+    "from_azula",
+    "from_callable",
+    "from_edm",
+    "from_flow",
+    "from_guided_diffusion",
+    "from_k_diffusion",
+    "from_lucidrains",
+    "from_sbi",
+    "from_score_sde",
     "geometry",
     "guidance",
     "inpaint",

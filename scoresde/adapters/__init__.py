@@ -1,0 +1,27 @@
+r"""Models from elsewhere: networks and denoisers of other libraries as score models."""
+
+from .foreign import Foreign, Label, from_callable
+from .sources import (
+    from_azula,
+    from_edm,
+    from_flow,
+    from_guided_diffusion,
+    from_k_diffusion,
+    from_lucidrains,
+    from_sbi,
+    from_score_sde,
+)
+
+__all__ = [
+    "Foreign",
+    "Label",
+    "from_azula",
+    "from_callable",
+    "from_edm",
+    "from_flow",
+    "from_guided_diffusion",
+    "from_k_diffusion",
+    "from_lucidrains",
+    "from_sbi",
+    "from_score_sde",
+]

@@ -1,0 +1,207 @@
+r"""Networks of other libraries: how they are called, and what of their answers counts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from solvers.doors.signatures import checked
+
+from ..models.closures import held_by
+from ..models.conditions import Bound, spread
+from ..models.network import NetworkScore
+from ..processes.process import Process
+
+Order = Literal["x, t", "t, x"]
+
+
+@checked
+@dataclass(frozen=True)
+class Label:
+    r"""Creates the time label of a network: `factor` times the time or noise level, plus `offset`.
+
+    Arguments:
+        of: What the network's label measures: the time "t" of the process, "noise_level" :math:`\sigma / \alpha`,
+            or "log_noise_level".
+        factor: What it is multiplied by.
+        offset: What is added.
+
+    Examples:
+        >>> ss.Label("t", 999)(ss.VP(), torch.tensor([0.5]))
+        tensor([499.5000])
+    """
+
+    of: Literal["t", "noise_level", "log_noise_level"] = "t"
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        r"""Returns the labels of some times, like `t`."""
+
+        if self.of == "t":
+            return self.factor * t + self.offset
+        log_level = -process.log_snr(t.double())
+        value = log_level if self.of == "log_noise_level" else log_level.exp()
+        return (self.factor * value + self.offset).to(t)
+
+    def __str__(self) -> str:
+        factor = "" if self.factor == 1 else f"{self.factor:.6g} "
+        offset = (
+            f" {'+' if self.offset > 0 else '-'} {abs(self.offset):.6g}" if self.offset else ""
+        )
+        return f"{factor}{self.of.replace('_', ' ')}{offset}"
+
+
+AsLabel = float | Label | Callable[[Tensor], Tensor]
+Network = nn.Module | Callable[..., object]
+
+
+class Foreign(nn.Module):
+    r"""Creates a network that :class:`scoresde.NetworkScore` can call from one that is called otherwise.
+
+    Of what the network returns, it takes the first entry of a tuple, `.sample`, or `entry`; and of twice as many
+    channels as the data has, as of networks that learned a variance, the first half.
+
+    Arguments:
+        network: The network.
+        process: The process, whose noise level a label may measure.
+        label: The time label, its factor, or a function of the time; None for t itself.
+        order: The order of state and time.
+        names: The keywords of state and time, where they are no positional arguments.
+        entry: The attribute or key of the answer that counts, such as "mean".
+        factor: What the answer is multiplied by, such as -1 for velocities towards data.
+        constants: The keyword arguments that are the same in each call.
+        null: The values of conditions in calls without them, each with leading size 1, as for the unconditional
+            prediction of classifier-free guidance.
+        opened: The names of conditions that are dictionaries of keyword arguments.
+
+    Examples:
+        >>> towards_data = lambda t, x: (x - 1) / (1 - t)[:, None]
+        >>> network = ss.adapters.Foreign(towards_data, ss.Interpolant(), ss.Label("t", -1, 1), "t, x", factor=-1)
+        >>> network(torch.zeros(1, 2), torch.tensor([0.5]))
+        tensor([[2., 2.]])
+    """
+
+    @checked
+    def __init__(
+        self,
+        network: Network,
+        process: Process,
+        label: AsLabel | None = None,
+        order: Order = "x, t",
+        *,
+        names: tuple[str, str] | None = None,
+        entry: str | int | None = None,
+        factor: float = 1.0,
+        constants: Mapping[str, object] | None = None,
+        null: Mapping[str, Bound] | None = None,
+        opened: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network, self.process = network, process
+        self.label = Label("t", label) if isinstance(label, int | float) else label
+        self.order, self.names, self.entry, self.factor = order, names, entry, factor
+        self.constants, self.null = dict(constants or {}), dict(null or {})
+        self.opened = tuple(opened)
+        if not isinstance(
+            network, nn.Module
+        ):  # so that the weights of a method's or function's modules are seen
+            self.held = nn.ModuleList(
+                part for part in held_by(network) if isinstance(part, nn.Module)
+            )
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Bound) -> Tensor:
+        r"""Returns the answer of the network that counts, with the shape of `x`."""
+
+        inputs = (x, self._label(t))
+        keywords = self._keywords(x, condition)
+        if self.names is not None:
+            answer = self.network(**dict(zip(self.names, inputs, strict=True)), **keywords)
+        else:
+            answer = self.network(*(inputs if self.order == "x, t" else inputs[::-1]), **keywords)
+        F = _taken(answer, self.entry)
+        if isinstance(F, Tensor) and F.ndim == x.ndim > 1 and F.shape[1] == 2 * x.shape[1]:
+            F = F[:, : x.shape[1]]
+        return F if self.factor == 1 else self.factor * F
+
+    def _label(self, t: Tensor) -> Tensor:
+        if self.label is None:
+            return t
+        return self.label(self.process, t) if isinstance(self.label, Label) else self.label(t)
+
+    def _keywords(self, x: Tensor, condition: Mapping[str, Bound]) -> dict[str, object]:
+        missing = {name: value for name, value in self.null.items() if name not in condition}
+        keywords: dict[str, object] = dict(self.constants)
+        for name, value in {**spread(missing, x), **condition}.items():
+            keywords.update(value if name in self.opened else {name: value})  # type: ignore[arg-type]
+        return keywords
+
+
+@checked
+def from_callable(
+    network: Network,
+    process: Process,
+    predicts: str,
+    *,
+    label: AsLabel | None = None,
+    order: Order = "x, t",
+    names: tuple[str, str] | None = None,
+    entry: str | int | None = None,
+    factor: float = 1.0,
+    constants: Mapping[str, object] | None = None,
+    null: Mapping[str, Bound] | None = None,
+    conditions: Sequence[str] = (),
+    shape: tuple[int, ...] | None = None,
+    data_std: float | None = None,
+) -> NetworkScore:
+    r"""Returns the score model of any network, however it is called.
+
+    Arguments:
+        network: The network.
+        process: The process whose noise it removes.
+        predicts: What it predicts, as for :class:`scoresde.NetworkScore`.
+        label: Its time label: a factor of the time, an :class:`scoresde.Label`, or a function of the time.
+        order: The order of state and time in its signature.
+        names: The keywords of state and time, where they are not positional.
+        entry: The attribute or key of its answer that counts. By default, the first of a tuple, or `.sample`.
+        factor: What its answer is multiplied by, such as -1 for velocities towards data.
+        constants: The keyword arguments of each call.
+        null: The values of conditions that stand for none, each with leading size 1.
+        conditions: The names of the conditions it takes.
+        shape: The shape of one sample, if known.
+        data_std: The constant of preconditioning of "edm".
+
+    Examples:
+        >>> network = lambda x, sigma: {"denoised": x / (1 + sigma[:, None] ** 2)}
+        >>> model = ss.from_callable(network, ss.EDM(), "data", entry="denoised", shape=(2,))
+        >>> model.denoise(torch.ones(1, 2), torch.tensor([1.0]))
+        tensor([[0.5000, 0.5000]])
+    """
+
+    called = Foreign(
+        network,
+        process,
+        label,
+        order,
+        names=names,
+        entry=entry,
+        factor=factor,
+        constants=constants,
+        null=null,
+    )
+    return NetworkScore(
+        called, process, predicts, conditions=conditions, shape=shape, data_std=data_std
+    )
+
+
+def _taken(answer: Any, entry: str | int | None) -> Tensor:
+    r"""The part of an answer that counts."""
+
+    if isinstance(entry, str) and not isinstance(answer, Mapping):
+        return getattr(answer, entry)
+    if entry is not None:
+        return answer[entry]
+    if isinstance(answer, tuple | list):
+        return answer[0]
+    return answer if isinstance(answer, Tensor) else getattr(answer, "sample", answer)

@@ -1,0 +1,139 @@
+r"""Noise schedules that are known as tables, as discrete-time models were trained."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+from solvers.doors.values import as_tensor
+
+from .schedules import Schedule
+
+LEAST_SIGNAL = 2.0**-48  # the square of alpha that stands for 0, where no signal is left
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class Tabulated(Schedule, constant=True):
+    r"""Creates the schedule whose log-SNR is known at :math:`t = 0, 1, \dots, n - 1`, and linear between them.
+
+    Time is the index of the table, which is the time label of discrete-time networks: at whole times the
+    schedule is exact.
+
+    Arguments:
+        log_snr: The values :math:`\lambda = \log (\alpha / \sigma)`, which decrease, n of them.
+
+    Examples:
+        >>> betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+        >>> process = ss.VP(ss.Tabulated.from_betas(betas))
+        >>> alpha, _ = process.scales(torch.tensor(500.0, dtype=torch.float64))
+        >>> bool(torch.isclose(alpha**2, (1 - betas)[:501].prod()))
+        True
+    """
+
+    log_snr: Sequence[float]
+
+    def __post_init__(self) -> None:
+        table = as_tensor("log_snr", self.log_snr).detach().double().cpu()
+        if table.ndim != 1 or len(table) < 2:
+            raise ValueError(
+                f"log_snr must hold at least two values, but has shape {tuple(table.shape)}."
+            )
+        if not bool(table.isfinite().all()):
+            raise ValueError(
+                "log_snr must be finite, but has NaN or infinite values; leave out steps without any noise."
+            )
+        rising = table.diff() >= 0
+        if bool(rising.any()):
+            i = int(rising.nonzero()[0])
+            raise ValueError(
+                f"log_snr must decrease, but goes from {table[i]:.6g} at t={i} to {table[i + 1]:.6g} at "
+                f"t={i + 1}; order the table from data to noise."
+            )
+        object.__setattr__(self, "log_snr", tuple(table.tolist()))
+
+    @classmethod
+    @checked
+    def from_betas(cls, betas: Sequence[float] | Tensor) -> "Tabulated":
+        r"""Returns the schedule of :math:`\bar \alpha_t = \prod_{s \leq t} (1 - \beta_s)`, as of DDPM.
+
+        Arguments:
+            betas: The variances :math:`\beta` of the noise that each step adds, with shape (n,).
+        """
+
+        steps = _fractions("betas", betas)
+        return cls.from_alphas_cumprod((1 - steps).cumprod(0))
+
+    @classmethod
+    @checked
+    def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor) -> "Tabulated":
+        r"""Returns the schedule of :math:`\bar \alpha = \alpha^2`, where :math:`\alpha^2 + \sigma^2 = 1`.
+
+        A last value of 0 (a zero terminal SNR) becomes :math:`2^{-48}`, of which float32 has no digit left.
+
+        Arguments:
+            alphas_cumprod: The values :math:`\bar \alpha`, which decrease, with shape (n,).
+        """
+
+        signal = _fractions("alphas_cumprod", alphas_cumprod).clone()
+        signal[-1] = signal[-1].clamp(min=LEAST_SIGNAL)
+        return cls((signal.log() - torch.log1p(-signal)) / 2)  # type: ignore[arg-type]
+
+    @classmethod
+    @checked
+    def from_sigmas(cls, sigmas: Sequence[float] | Tensor) -> "Tabulated":
+        r"""Returns the schedule of noise levels :math:`\sigma / \alpha`, as of k-diffusion.
+
+        Arguments:
+            sigmas: The noise levels, which increase, with shape (n,).
+        """
+
+        levels = as_tensor("sigmas", sigmas).detach().double().cpu()
+        return cls(-levels.log())  # type: ignore[arg-type]
+
+    @cached_property
+    def table(self) -> Tensor:
+        r"""The values as a tensor in float64, with shape (n,)."""
+
+        return torch.tensor(self.log_snr, dtype=torch.float64)
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        return 0.0, float(len(self.log_snr) - 1)
+
+    @property
+    def said(self) -> tuple[float | None, float | None]:
+        return math.exp(-self.log_snr[0]), math.exp(-self.log_snr[-1])
+
+    def __call__(self, t: Tensor) -> Tensor:
+        table = self.table.to(t)
+        index = t.detach().floor().long().clamp(0, len(table) - 2)
+        return torch.lerp(table[index], table[index + 1], t - index)
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        table = self.table.to(log_snr)
+        index = torch.searchsorted(-table, -log_snr.detach().contiguous(), right=True) - 1
+        index = index.clamp(0, len(table) - 2)
+        above, below = table[index], table[index + 1]
+        return index + (above - log_snr) / (above - below)
+
+    def __repr__(self) -> str:
+        first, last = (math.exp(-self.log_snr[i]) for i in (0, -1))
+        return f"Tabulated({len(self.log_snr)} noise levels from {first:.3g} to {last:.3g})"
+
+
+def _fractions(name: str, values: Sequence[float] | Tensor) -> Tensor:
+    found = as_tensor(name, values).detach().double().cpu()
+    inside = (found >= 0) & (found <= 1)
+    if found.ndim != 1 or not bool(inside.all()):
+        what = (
+            f"has shape {tuple(found.shape)}"
+            if found.ndim != 1
+            else f"has {found[~inside][0]:.6g}"
+        )
+        raise ValueError(f"{name} must be a list of numbers from 0 to 1, but {what}.")
+    return found
