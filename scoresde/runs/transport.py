@@ -1,4 +1,4 @@
-r"""From one time of a process to another, by any solver: what all verbs are made of."""
+r"""Transport from one time of a process to another by any solver, on which all public functions build."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -50,7 +50,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
                 continue
             try:
                 parts.append(_solve(some, settings, progress))
-            except SolverError as error:  # name the sample of the whole run, keep what is done
+            except SolverError as error:  # name the sample in the whole run, keep what is done
                 here = [row for row in error.failure.samples if row < len(some.samples)]
                 samples = tuple(row + some.samples.start for row in here)
                 kept = [*parts, *([error.solution] if error.solution else [])]
@@ -68,7 +68,7 @@ def _bar(solver: Solver, total: int) -> Any:
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
-    r"""The samples, so many at once; the last of them fill up a block."""
+    r"""The samples in batches; repetitions of the last one fill up a block."""
 
     block, reverse, times = run.solver.can.block, run.reverse, run.times
     for first in range(0, len(x), size):
@@ -88,7 +88,7 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
 
 
 def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
-    r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
+    r"""Refuses tolerances below the precision of the state, or so large that everything meets them."""
 
     known = settings.tolerances
     given = [t for t in (known["rtol"], known["atol"]) if t is not None]
@@ -105,7 +105,7 @@ def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
 
 
 class _Some(NamedTuple):
-    r"""Some rows that are integrated at once. The last may stand several times, to fill a block."""
+    r"""Rows that are integrated at once. The last one may be repeated, to fill a block."""
 
     reverse: Reverse
     x: Tensor
@@ -153,7 +153,7 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
 
 
 def _untouched(x: Tensor, times: Tensor) -> Solution:
-    r"""The solution of samples that were never begun."""
+    r"""The solution of samples that were never started."""
 
     none = torch.zeros(len(x), dtype=torch.int64)
     reached = times[0].expand(len(x))
@@ -161,7 +161,7 @@ def _untouched(x: Tensor, times: Tensor) -> Solution:
 
 
 def _parameters(model: ScoreModel) -> list[Tensor]:
-    r"""Weights and conditions that ask for gradients."""
+    r"""Weights and conditions that require gradients."""
 
     bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
     given = [tensor for condition in bound for tensor in leaves(condition)]
