@@ -1,4 +1,4 @@
-r"""Classification by the likelihoods of a conditional model: log-probabilities of its labels."""
+r"""Classification by the likelihoods of a conditional model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -31,20 +31,20 @@ def classify(
 
     .. math:: \log p(c \mid x) = \log p(x \mid c) + \log p(c) - \log \sum_k p(x \mid k) \, p(k)
 
-    All classes share probes and noise, so that what these do to all of them cancels.
+    All classes share probes and noise, so that common errors cancel.
 
     Arguments:
         model: A score model that takes the condition.
         x: Data, with shape (B, *).
         classes: The classes.
         condition: The name of the condition.
-        prior: Their probabilities, with shape (K,). By default, all are alike.
-        by: "flow", the density of the flow, or "elbo", its bound, which takes no derivatives.
-        options: Those of :func:`scoresde.log_likelihood` or :func:`scoresde.elbo`.
+        prior: The prior probabilities of the classes, with shape (K,). By default, they are equal.
+        by: "flow", the density of the flow, or "elbo", its bound, which needs no derivatives.
+        options: The options of :func:`scoresde.log_likelihood` or :func:`scoresde.elbo`.
 
     Raises:
-        ValueError: If there are fewer than two classes, the model does not take the condition, or the
-            prior does not fit.
+        ValueError: If there are fewer than two classes, the model does not take the condition, or the prior is
+            invalid.
 
     References:
         | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)
@@ -61,7 +61,9 @@ def classify(
         raise ValueError(f"classes must be at least two whole numbers, but are {classes}.")
     if condition not in model.conditions:
         known = ", ".join(model.conditions) or "none"
-        raise ValueError(f"the model takes no condition {condition!r}; there are: {known}.")
+        raise ValueError(
+            f"the model takes no condition {condition!r}; its conditions are: {known}."
+        )
     if by not in ("flow", "elbo"):
         raise ValueError(f"by must be 'flow' or 'elbo', but is {by!r}.")
     prior = torch.ones(len(labels)) if prior is None else as_floats("prior", prior)

@@ -469,7 +469,11 @@ BAD = [
     ),
     (lambda: ss.sample(M, 2, max_calls=1), ValueError, "more than the 1 of the last denoising"),
     (lambda: ss.sample(M, 2.5), TypeError, "shape must be a whole number or"),
-    (lambda: ss.edit(M, mixture(ss.EDM()), X, strength=0.5), ValueError, "must share a process"),
+    (
+        lambda: ss.edit(M, mixture(ss.EDM()), X, strength=0.5),
+        ValueError,
+        "must have the same process",
+    ),
     (
         lambda: ss.edit(M, M, X, strength=0.5, times=torch.tensor([0.1, 1.0])),
         ValueError,
