@@ -31,7 +31,7 @@ __all__ = [
     "with_error",
 ]
 
-# Of samples and data; some also return their standard error, beside the distance.
+# Of samples and data; some return the distance with its standard error.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
 SHARED = 1.25  # by which folds, which share training data, spread more than a binomial: measured
@@ -96,7 +96,7 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     r"""Returns how much better than chance a classifier tells samples from data, and the standard error.
 
     It is the cross-validated accuracy of a random forest, minus 1/2: 0 is chance, and 1/2 means that every
-    sample is told from data.
+    sample is distinguished from data.
 
     Arguments:
         x: Samples, with shape (N, *).

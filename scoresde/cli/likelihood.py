@@ -129,7 +129,9 @@ def _given(
         raise ValueError("--label and --use-labels are both labels; pass one of the two.")
     given = conditions(label, condition)
     if use_labels and any(len(value) > 1 for value in given.values()):
-        raise ValueError("--condition must be one value for all samples beside --use-labels.")
+        raise ValueError(
+            "--condition must be one value for all samples if --use-labels is passed."
+        )
     return given
 
 

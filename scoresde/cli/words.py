@@ -33,7 +33,7 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
         option = options.get(match["name"])
         return match[0] if option is None else option + ("" if match["value"] is None else " ")
 
-    # not the settings of a solver, as in recurrent:repeats=2, nor what is no word of its own
+    # not the settings of a solver, as in recurrent:repeats=2, nor parts of words
     text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)
     name = re.match(r"(each of )?([a-z_]+)(?= (must|is) )", text)
     if name and name[2] in options:

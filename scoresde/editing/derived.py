@@ -70,5 +70,5 @@ def _grid(z: Solution) -> Tensor:
     if z.times.ndim == 1:
         return z.times
     if not bool((z.times == z.times[:, :1]).all()):
-        raise ValueError("each of these latents has a grid of its own; pass the tensors z.x.")
+        raise ValueError("each of these latents has its own grid; pass the tensors z.x.")
     return z.times[:, 0]

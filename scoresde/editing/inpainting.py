@@ -74,7 +74,7 @@ def inpaint(
 
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *), of which only the known entries are used.
+        x: Data, with shape (B, *), whose unknown entries are ignored.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How many times "resampling" takes each step, by default 5.

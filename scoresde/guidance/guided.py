@@ -80,7 +80,7 @@ class Guided(ScoreModel):
 
     def rows(self, index: Tensor) -> ScoreModel:
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
-        part.resemble(self)  # what was said of it since
+        part.resemble(self)  # attributes set on it since
         return part
 
     def check_condition(self, name: str, value: Tensor) -> None:

@@ -73,7 +73,7 @@ class Tabulated(Schedule, constant=True):
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor) -> "Tabulated":
         r"""Returns the schedule with :math:`\bar \alpha = \alpha^2`, where :math:`\alpha^2 + \sigma^2 = 1`.
 
-        A last value of 0 (a zero terminal SNR) becomes :math:`2^{-48}`, of which float32 has no digit left.
+        A last value of 0 (a zero terminal SNR) becomes :math:`2^{-48}`, which is below the precision of float32.
 
         Arguments:
             alphas_cumprod: The values :math:`\bar \alpha`, in descending order, with shape (n,).

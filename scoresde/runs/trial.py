@@ -66,8 +66,8 @@ def warn_of_gain(run: Run) -> None:
         found = _gain(trial)
     if found > MOST:
         warn(
-            f"in {steps} noisy steps, {method} makes samples of two modes of the size {trial.scale:.3g} "
-            f"that are {found:.3g} times as large, so your samples are likely to be too large; take more "
+            f"in {steps} noisy steps, {method} makes samples of two-mode data of the scale {trial.scale:.3g} "
+            f"{found:.3g} times too large, so your samples are likely to be too large; take more "
             "steps, less noise, or a solver meant for few noisy steps, such as 'ancestral' or 'er_sde'."
         )
 

@@ -72,7 +72,7 @@ class Teacher:
     def _costs(self, solver: ExponentialMultistep) -> Tensor:
         r"""The error of a step from node i to j after one from h, with shape (n, n + 1, n + 1).
 
-        The first index is h + 1, of which 0 means that there was none.
+        The first index is h + 1, where 0 means that there was no step before.
         """
 
         # a corrector counts as its predictor; each step is taken separately, wherever it will be in the grid
