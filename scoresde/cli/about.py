@@ -48,7 +48,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps, each on one batch.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of training steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     debug: Debug = False,
 ) -> None:
