@@ -124,7 +124,11 @@ def beside(rows: list[Row]) -> str:
     r"""Returns the distances that no solver has part in."""
 
     floors = [row for row in rows if row["calls"] is None]
-    return "Beside: " + ", ".join(f"{row['solver']} {row[DISTANCE]:.2f}" for row in floors) + "."
+    return (
+        "For comparison: "
+        + ", ".join(f"{row['solver']} {row[DISTANCE]:.2f}" for row in floors)
+        + "."
+    )
 
 
 def by_solver(rows: list[Row]) -> dict[str, dict[int, float]]:

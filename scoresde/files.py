@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
+
+Json: TypeAlias = dict[str, Any]  # named entries as json.loads returns them
 
 
 @contextmanager
@@ -18,16 +20,16 @@ def replacing(file: Path) -> Iterator[Path]:
     part.replace(file)
 
 
-def write_json(file: str | Path, kind: str, content: Mapping[str, Any]) -> Path:
-    r"""Writes a JSON file of the given kind."""
+def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Path:
+    r"""Writes a JSON file of some kind."""
 
     with replacing(Path(file)) as part:
         part.write_text(json.dumps({"kind": kind, **content}, indent=1) + "\n")
     return Path(file)
 
 
-def read_json(file: str | Path, kind: str) -> dict[str, Any]:
-    r"""Returns the content of a JSON file of the given kind.
+def read_json(file: str | Path, kind: str) -> Json:
+    r"""Returns the content of a JSON file of some kind.
 
     Raises:
         ValueError: If the file holds something else.
@@ -56,35 +58,35 @@ class Entry(NamedTuple):
     """
 
     words: str
-    fits: Callable[[Any], bool]
+    fits: Callable[[object], bool]
     needed: bool = True
 
 
-def real(value: object) -> bool:
+def real(value: object) -> TypeGuard[float]:
     r"""Whether a value is a number other than NaN."""
 
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
-def finite(value: object) -> bool:
+def finite(value: object) -> TypeGuard[float]:
     r"""Whether a value is a finite number."""
 
-    return real(value) and abs(value) < math.inf  # type: ignore[arg-type]
+    return real(value) and abs(value) < math.inf
 
 
-def whole(value: object) -> bool:
+def whole(value: object) -> TypeGuard[int]:
     r"""Whether a value is a whole number of at least 0."""
 
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def text(value: object) -> bool:
+def text(value: object) -> TypeGuard[str]:
     r"""Whether a value is text."""
 
     return isinstance(value, str)
 
 
-def mapping(value: object) -> bool:
+def mapping(value: object) -> TypeGuard[Json]:
     r"""Whether a value maps names to values."""
 
     return isinstance(value, dict)
@@ -98,14 +100,14 @@ def pair(value: object) -> bool:
     return finite(value[0]) and isinstance(value[1], int | float)
 
 
-def or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    r"""Returns a function that returns whether a value is `None`, or fits."""
+def or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    r"""Returns whether a value is nothing, or fits."""
 
     return lambda value: value is None or fits(value)
 
 
-def each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    r"""Returns a function that returns whether all values of a list or a mapping fit."""
+def each(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    r"""Returns whether all values of a list, or of a mapping, fit."""
 
     return lambda value: (
         isinstance(value, dict | list | tuple)

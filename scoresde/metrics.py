@@ -9,13 +9,13 @@ import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import MOST, as_whole, is_number, shown
+from solvers.doors.values import MOST, Array, as_whole, is_number, shown
 
 from .doors.data import as_data, as_pair, as_state
 
@@ -40,8 +40,8 @@ FOLDS = 5  # of the cross-validation
 
 
 @checked
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""Returns the unbiased energy distance between two sets of samples.
+def energy_distance(x: Array, y: Array) -> float:
+    r"""Returns the energy distance between two sets of samples, without bias.
 
     .. math:: 2 \, \mathbb{E} |X - Y| - \mathbb{E} |X - X'| - \mathbb{E} |Y - Y'|
 
@@ -67,7 +67,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 @checked
-def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float:
+def sliced_wasserstein(x: Array, y: Array, *, projections: int = 128) -> float:
     r"""Returns the sliced Wasserstein distance of order 2, over fixed random directions.
 
     Arguments:
@@ -92,8 +92,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
 
 
 @checked
-def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
-    r"""Returns how much better than chance a classifier tells samples from data, and the standard error.
+def c2st(x: Array, y: Array, *, trees: int = 100) -> tuple[float, float]:
+    r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
 
     It is the cross-validated accuracy of a random forest, minus 1/2: 0 is chance, and 1/2 means that every
     sample is distinguished from data.
@@ -225,8 +225,8 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 
 
 @checked
-def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
-    r"""Returns a distance and its standard error due to the finite number of samples.
+def with_error(distance: Distance, x: Array, y: Array) -> tuple[float, float]:
+    r"""Returns a distance and its standard error, as far as samples make it uncertain.
 
     Unless the distance returns its own error, each tenth of the samples is left out in turn (the jackknife).
     They are not resampled with replacement (the bootstrap), because an unbiased distance takes two copies of a
@@ -270,7 +270,7 @@ def _value(found: float | tuple[float, float]) -> float:
 
 @checked
 def floor(
-    data: Tensor,
+    data: Array,
     size: int,
     *,
     distance: Distance = energy_distance,
@@ -306,8 +306,8 @@ def floor(
 
 
 @checked
-def nearest(x: Tensor, data: Tensor) -> Tensor:
-    r"""Returns the distance of each sample from the nearest data point, with shape (N,).
+def nearest(x: Array, data: Array) -> Tensor:
+    r"""Returns the distance of each sample from the nearest point of some data, with shape (N,).
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -341,8 +341,8 @@ class _Known(nn.Module):
         return x
 
 
-def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns the features of samples and data, each with shape (N, d), on the CPU."""
+def _features(network: nn.Module, x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
 
     x, y = as_state("x", x), as_state("y", y)
     _flat(x, y, at_least=2)
@@ -352,8 +352,8 @@ def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     return seen[0].cpu(), seen[1].cpu()
 
 
-def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
-    r"""Returns samples and data in float64 with shape (N, d), after checking that a distance is defined."""
+def _flat(x: Array, y: Array, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
+    r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
 
     x, y = as_state("x", x), as_state("y", y)
     if x.shape[1:] != y.shape[1:]:
@@ -379,7 +379,7 @@ def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(found[0] if isinstance(found, tuple) else found)
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,15 +1,14 @@
 r"""From noise to data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import as_shape
+from solvers.doors.values import Array, Shape, as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
@@ -29,8 +28,11 @@ from .runs.options import (
     Failures,
     Gradients,
     Motion,
+    Options,
+    Seeds,
     Start,
     Stepping,
+    Times,
     names,
 )
 from .runs.plan import Plan
@@ -46,12 +48,12 @@ SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 @verb
 def sample(  # noqa: D417
     model: ScoreModel,
-    shape: int | tuple[int, ...],
+    shape: int | Shape,
     *,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -61,7 +63,7 @@ def sample(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -118,7 +120,7 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.times is not None:  # a user's own grid may start at less noise
+    if settings.own_times is not None:  # a grid of one's own may start at less noise
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
@@ -134,13 +136,13 @@ def sample(  # noqa: D417
 @verb
 def decode(  # noqa: D417
     model: ScoreModel,
-    z: Tensor | Solution,
+    z: Array | Solution,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -150,7 +152,7 @@ def decode(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -187,10 +189,10 @@ def decode(  # noqa: D417
     """
 
     options = DECODE.said(locals())
-    defaults: dict[str, Any] = {}
+    defaults: Options = {}
     known, companion = [], None
     if isinstance(z, Solution):
-        check_origin(model, z, options.get("device"))
+        check_origin(model, z, device)
         known, end = z.provenance.get("conditions", []), end_of(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
@@ -208,8 +210,8 @@ def decode(  # noqa: D417
             "tensor z.x if that is intended."
         )
     start = model.process.t_max if t_max is None else t_max
-    if settings.times is not None and t_max is not None:
-        for first in settings.times[0].flatten().tolist():
+    if settings.own_times is not None and t_max is not None:
+        for first in settings.own_times[0].flatten().tolist():
             if not same_time(first, t_max):
                 raise ValueError(f"times must start at t_max={t_max:.9g}, not at {first:.9g}.")
     with settings.gradients():
@@ -221,7 +223,7 @@ def decode(  # noqa: D417
 
 
 def return_from(
-    model: ScoreModel, z: Solution, options: dict[str, Any], *, denoise: bool
+    model: ScoreModel, z: Solution, options: Mapping[str, object], *, denoise: bool
 ) -> Solution:
     r"""Goes back from the end of :func:`scoresde.encode`, with any model of the same process.
 
@@ -235,7 +237,7 @@ def return_from(
     """
 
     ours = names(Stepping, Start, Ending)
-    back = {name: value for name, value in options.items() if name not in ours}
+    back: Options = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(z.calls.max())
     back = {**back, **reversed_options(z), "denoise": denoise}
@@ -257,8 +259,8 @@ def _decode(
         raise ValueError(f"there are {len(x)} latents, but companions of {len(companion)}.")
     process = model.process
     stop = start_of(model, "sampling") if settings.t_min is None else settings.t_min
-    if settings.times is not None and settings.t_min is None:
-        stop = float(settings.times[-1].min())
+    if settings.own_times is not None and settings.t_min is None:
+        stop = float(settings.own_times[-1].min())
     if stop >= start:
         own = "" if settings.t_min is not None else "; pass a t_min= below its default"
         raise ValueError(
@@ -285,7 +287,7 @@ def _decode(
 
 
 def check_sample_shape(
-    model: ScoreModel, shape: int | tuple[int, ...], home: torch.device | None
+    model: ScoreModel, shape: int | Shape, home: torch.device | None
 ) -> tuple[int, ...]:
     r"""Returns the shape (B, *) of samples, after checking that it fits the model."""
 

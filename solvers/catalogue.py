@@ -2,7 +2,6 @@ r"""The catalogue: the names of solvers and what they stand for, as data."""
 
 import dataclasses
 import difflib
-from typing import Any
 
 from .doors.settings import Setting, parsed
 from .doors.signatures import checked
@@ -26,12 +25,9 @@ PUBLISHED = (exact, midpoint, halved)
 LEVEL, TIME = "noise_level", "time"
 
 
-def _multistep(
-    name: str, values: int, form: str = "data", **settings: Any
-) -> ExponentialMultistep:
-    return ExponentialMultistep(name, values, form, **settings)
-
-
+_multistep = (
+    ExponentialMultistep  # whose first arguments are its name, the number of values and the form
+)
 DETERMINISTIC: tuple[Solver, ...] = (
     *map(RungeKutta, TABLEAUS),
     _multistep("ddim", 1),
@@ -270,7 +266,7 @@ def _spelled(name: str) -> str:
 def _changed(solver: Solver, settings: list[Setting]) -> Solver:
     r"""The solver with changed settings, such as "lower_order_final=True"."""
 
-    changes: dict[str, Any] = {}
+    changes: dict[str, bool | int | float] = {}
     for setting in settings:
         known = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
         mine = [n for n in SETTABLE if n in known]

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .control import Event, Run
+from .control import Event
 from .errors import SolverError
 from .noise.brownian import Brownian
 from .problem import Problem
-from .solution import Solution
+from .solver import Run, Solution
 
 
 class Chart(ABC):

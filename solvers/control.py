@@ -1,6 +1,6 @@
 r"""The options of a run besides its problem and grid, and the events of its steps."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from .controller import Controller
 from .network_calls import Counter
 from .noise.brownian import Brownian
-from .solution import Solution
 
 
 class Event(NamedTuple):
@@ -35,11 +34,6 @@ class Event(NamedTuple):
     rows: Tensor | None = None
     calls: Tensor | None = None
     denoised: Tensor | None = None
-
-
-Run = Generator[
-    Event, object, Solution
-]  # receives the callback's answers and returns its solution
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 r"""Failures of a run: which samples failed, when, why, and what to do about it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .solution import Solution
+from .solver import Solution
 
 CURES = {
     "nonfinite": "raise t_min, take smaller steps, or check the network",
@@ -59,6 +57,6 @@ class SolverError(RuntimeError):
         solution: The solution so far, if there is one; rows that failed hold their last finite state.
     """
 
-    def __init__(self, failure: Failure, solution: "Solution | None" = None) -> None:
+    def __init__(self, failure: Failure, solution: Solution | None = None) -> None:
         super().__init__(str(failure))
         self.failure, self.solution = failure, solution

@@ -14,7 +14,7 @@ from .catalogue import get
 from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
-from .doors.values import as_tensor
+from .doors.values import Array, as_tensor
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
@@ -22,15 +22,14 @@ from .network_calls import new_counter
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
-from .solution import Solution
-from .solver import Solver, check_gradients
+from .solver import Solution, Solver, check_gradients
 
 
 @checked
 def solve(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -106,8 +105,8 @@ def solve(
 @checked
 def steps(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -163,8 +162,8 @@ def _listens(event: Event) -> None:
 
 def _begin(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: Solver,
     control: Control,
     seed: int,
@@ -204,8 +203,8 @@ def _begin(
     return Steps(solver, run, control.counter, control.grad != "none")
 
 
-def check_start(x: Tensor) -> Tensor:
-    r"""Returns the initial state, after checking that it holds finite floating-point or complex numbers."""
+def check_start(x: Array) -> Tensor:
+    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
 
     x = (
         x
@@ -221,8 +220,8 @@ def check_start(x: Tensor) -> Tensor:
     return x
 
 
-def check_times(times: Tensor, batch: int | None = None) -> Tensor:
-    r"""Returns the times in float64 on the CPU, after checking that they are monotone and fit the batch."""
+def check_times(times: Array, batch: int | None = None) -> Tensor:
+    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
 
     times = as_tensor("times", times, torch.float64).detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:

@@ -18,6 +18,7 @@ from .pages import ROOT
 PAGE = ROOT / "docs" / "api.md"
 SPACES = {
     "scoresde": ss,
+    "scoresde.adapters": ss.adapters,
     "scoresde.editing": ss.editing,
     "scoresde.geometry": ss.geometry,
     "scoresde.guidance": ss.guidance,

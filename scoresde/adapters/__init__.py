@@ -1,5 +1,6 @@
 r"""Adapters: networks and denoisers of other libraries as score models."""
 
+from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable
 from .sources import (
     from_azula,
@@ -13,10 +14,12 @@ from .sources import (
 )
 
 __all__ = [
+    "DiffusersScore",
     "Foreign",
     "Label",
     "from_azula",
     "from_callable",
+    "from_diffusers",
     "from_edm",
     "from_flow",
     "from_guided_diffusion",

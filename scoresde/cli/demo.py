@@ -3,7 +3,7 @@ r"""A tour with the embedded digits: samples, likelihoods, round trips and edits
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,13 +16,14 @@ from ..latents.round_trip import reconstruct
 from ..likelihood import bits_per_dim, discrete_log_likelihood
 from ..metrics import energy_distance, floor
 from ..models.score_model import ScoreModel
+from ..runs.options import RunOptions
 from ..sampling import sample
 from ..training.digits_data import LEVELS, digits
 from ..zoo import load
 
 FOLDER = Path("demo")
 SAMPLES, IMAGES = 360, 96
-SOLVERS: dict[str, dict[str, Any]] = {
+SOLVERS: dict[str, RunOptions] = {
     "torchdiffeq/dopri5": {"rtol": 1e-2, "atol": 1e-2},
     "torchdiffeq/midpoint": {"steps": 10},
     "torchsde/srk": {"steps": 20},
@@ -61,9 +62,10 @@ def samples(model: ScoreModel) -> dict[str, Run]:
     r"""Draws the same samples with each solver."""
 
     runs = {}
-    for name, options in SOLVERS.items():
+    for name, known in SOLVERS.items():
+        options: RunOptions = {**known, "solver": name, "progress": True}
         label, start = torch.arange(SAMPLES) % 10, time.perf_counter()
-        s = sample(model, SAMPLES, solver=name, label=label, progress=True, **options)
+        s = sample(model, SAMPLES, label=label, **options)
         low, high = int(s.calls.min()), int(s.calls.max())
         calls = str(low) if low == high else f"{low}-{high}"
         runs[name] = Run(s.x, calls, time.perf_counter() - start)

@@ -100,8 +100,8 @@ def digest(file: Path) -> str:
     return f"{size} bytes, {hashed.hexdigest()[:16]}"
 
 
-def write_array(file: Path, x: Tensor, **others: Any) -> None:
-    r"""Writes samples, and per-sample values if the format can hold them."""
+def write_array(file: Path, x: Tensor, **others: object) -> None:
+    r"""Writes samples, and what belongs to them where the format can hold it."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
@@ -109,7 +109,9 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
     elif file.suffix == ".npy":
         np.save(file, x.cpu().numpy(), allow_pickle=False)
     else:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in others.items()}
+        arrays: dict[str, Any] = {  # which savez takes beside options
+            name: np.asarray(value) for name, value in others.items()
+        }
         np.savez(file, x=x.cpu().numpy(), **arrays)
 
 

@@ -16,7 +16,7 @@ from ..models.checks import model_device
 from ..models.score_model import ScoreModel
 from ..zoo import load_classifier
 
-Given = Mapping[str, Any]  # tensors by name
+Given = Mapping[str, Any]  # tensors by name, which pass as keywords beside options
 
 
 def _classifier_free(

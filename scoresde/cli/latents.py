@@ -1,7 +1,7 @@
 r"""The commands of latents and edits."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from torch import Tensor
@@ -170,7 +170,7 @@ def edit(
     ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
     before, after, pivot = _models(score, ends, guidance, method)
     with stoppable():
-        e = edit_data(before, after, x, seed=seed, **pivot, **options)
+        e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
     if animate is not None:
@@ -209,8 +209,8 @@ def _models(
     ends: tuple[dict[str, Tensor], dict[str, Tensor]],
     scale: str | None,
     method: str,
-) -> tuple[ScoreModel, ScoreModel, dict[str, Any]]:
-    r"""The models of both ends. Guidance applies to the target; "null" and "flow" guide both."""
+) -> tuple[ScoreModel, ScoreModel, dict[str, ScoreModel]]:
+    r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
 
     source, target = ends
     both = scale if method in ("null", "flow") and source else None

@@ -1,7 +1,8 @@
 r"""The measuring commands: compare, tune, suggest."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -10,6 +11,7 @@ from ..comparing import Comparison
 from ..comparing.suggestion import suggest
 from ..comparing.verb import BUDGETS, TOLERANCES
 from ..comparing.verb import compare as compare_solvers
+from ..files import Json
 from ..models.checks import check_count
 from ..tuning.verb import tune as search
 from .files import check_out, read_array
@@ -39,6 +41,7 @@ Metrics = Annotated[
 ]
 
 app = typer.Typer()
+N = TypeVar("N")
 
 
 Exact = Annotated[
@@ -188,7 +191,7 @@ def _kept(file: Path | None, option: str) -> str:
     return f"what was measured is in {file}, and the same command continues"
 
 
-def _numbers(name: str, text: str, kind: type) -> list[Any]:
+def _numbers(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
     try:
         return [kind(word) for word in text.split(",")]
     except ValueError:
@@ -197,7 +200,7 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
         ) from None
 
 
-def _reached(figures: dict[str, Any]) -> dict[str, Any]:
+def _reached(figures: Json) -> dict[str, float]:
     distances = {name: value[0] for name, value in figures["distances"].items()}
     return {
         "calls": figures["calls"],

@@ -2,6 +2,7 @@ r"""The options that commands share, and their reports."""
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ WIDE = 10_000  # characters per line: wider than any table
 
 
 def said(**options: Any) -> dict[str, Any]:
-    r"""Returns the options that the user gave."""
+    r"""Returns the options that the user gave, to be passed on as keywords."""
 
     return {name: value for name, value in options.items() if value is not None}
 
@@ -60,7 +61,7 @@ def call_range(calls: torch.Tensor) -> int | list[int]:
     return low if low == high else [low, high]
 
 
-def report(values: dict[str, Any], as_json: bool) -> None:
+def report(values: Mapping[str, object], as_json: bool) -> None:
     r"""Prints the result."""
 
     if as_json:
@@ -92,18 +93,18 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     r"""The same without NaN and infinities, which JSON does not know."""
 
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    r"""Prints rows with the same entries as a table."""
+def show(rows: Sequence[Mapping[str, object]]) -> None:
+    r"""Prints rows of the same entries as a table."""
 
     table = Table(*rows[0], box=None)
     table.columns[0].no_wrap = True
@@ -112,7 +113,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     print_table(table)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     return f"{value:g}" if isinstance(value, float) else str(value)

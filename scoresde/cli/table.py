@@ -3,8 +3,9 @@ r"""A table that is saved as it grows, and continued after an interruption."""
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..likelihood.advice import PARTS as NAMES
 
@@ -52,7 +53,7 @@ class Table:
         setup: The settings that the rows depend on; a file with another setup is refused.
     """
 
-    def __init__(self, file: Path | None, setup: dict[str, Any]) -> None:
+    def __init__(self, file: Path | None, setup: Mapping[str, object]) -> None:
         if file is not None and file.suffix != ".csv":
             raise ValueError(f"--out must end in .csv, a table of all samples, not {file.name!r}.")
         self.file, self.head = file, "# " + json.dumps(setup, sort_keys=True)

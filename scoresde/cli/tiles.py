@@ -2,8 +2,8 @@ r"""Images as tiles of a png picture, which stores how to separate them again.""
 
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ KEY = "scoresde tiles"  # of the entry of a picture's own description
 GAP = 1  # pixels between images
 ZOOM, LARGE = 4, 400  # pixels of a picture per image pixel, unless the image is large
 MOST = 1000  # of gaps and zooms
-PLAIN = {"gap": 0, "zoom": 1, "count": None}  # layout of a picture without description
+PLAIN = {
+    "gap": 0,
+    "zoom": 1,
+    "count": sys.maxsize,
+}  # what a picture is taken for that says nothing
 
 
 def write_picture(file: Path, x: Tensor) -> None:
@@ -75,8 +79,8 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
     return (2 * images - 1).contiguous()
 
 
-def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
-    r"""Returns the pixels of a picture on [0, 1], and its description of its tiles, if it has one."""
+def _open(file: Path) -> tuple[Tensor, dict[str, int] | None]:
+    r"""Returns the pixels of a picture on [0, 1], and what it says of its tiles, if it does."""
 
     check_libraries()
     import matplotlib.image
@@ -92,8 +96,8 @@ def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
     return grey, None if said is None else _described(file, said)
 
 
-def _described(file: Path, said: str) -> dict[str, Any]:
-    r"""A picture's description of its tiles, as valid whole numbers."""
+def _described(file: Path, said: str) -> dict[str, int]:
+    r"""What a picture says of its tiles, as whole numbers that can be."""
 
     try:
         made = {name: int(json.loads(said)[name]) for name in PLAIN}

@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 
@@ -44,7 +43,7 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
 def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
     r"""Returns the options of the command that the arguments call, as they are written."""
 
-    command: Any = typer.main.get_command(app)
+    command = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
     found = {}

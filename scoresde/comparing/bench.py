@@ -3,7 +3,7 @@ r"""A bench: one model, initial noise and reference, on which any number of runs
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from solvers.methods.renoise import Langevin
 from ..metrics import Distance, floor, with_error
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
-from ..runs.options import Ending
+from ..runs.options import Ending, Options, RunOptions
 from ..runs.plan import Plan
 from ..runs.takes import Takes, split
 from ..sampling import sample
@@ -50,7 +50,7 @@ class Bench:
     tolerance: float
     distances: dict[str, Distance] = field(default_factory=dict)
     data: Tensor | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     errors: bool = True
     references: dict[bool, Reference] = field(default_factory=dict)
     failures: dict[bool, str] = field(default_factory=dict)
@@ -61,9 +61,9 @@ class Bench:
         if noisy not in self.references:
             start = (self.model, self.shape, self.seed)
             self.references[noisy] = (
-                noisy_reference(*start, **self.options)
+                noisy_reference(*start, self.options)
                 if noisy
-                else flow_reference(*start, self.tolerance, **self.options)
+                else flow_reference(*start, self.tolerance, self.options)
             )
         return self.references[noisy]
 
@@ -80,15 +80,15 @@ class Bench:
         return replace(self, model=model, shape=shape, seed=seed, references={})
 
     @property
-    def words(self) -> dict[str, Any]:
-        r"""Facts about the references, for the notes."""
+    def words(self) -> dict[str, dict[str, object]]:
+        r"""What is known of the references."""
 
         return {
             KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
             for noisy, r in self.references.items()
         } | {KINDS[noisy]: {"failed": words} for noisy, words in self.failures.items()}
 
-    def run(self, **options: Any) -> Solution:
+    def run(self, **options: Unpack[RunOptions]) -> Solution:
         r"""Returns the samples of a solver."""
 
         plan = options.get("plan")
@@ -201,9 +201,9 @@ def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[in
 
 
 def bind(
-    model: ScoreModel, options: Mapping[str, Any], count: int
-) -> tuple[ScoreModel, dict[str, Any]]:
-    r"""Returns the model with the conditions among the keywords bound, and the remaining options.
+    model: ScoreModel, options: Mapping[str, object], count: int
+) -> tuple[ScoreModel, Options]:
+    r"""Returns the model with the conditions among some keywords bound, and the options left.
 
     Raises:
         ValueError, TypeError: If one is invalid, or is itself measured or searched.
@@ -243,6 +243,6 @@ def _has_limit(cell: Cell) -> bool:
     return plain and known and options.get("noise") == "path"
 
 
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
+def _plain(options: Options) -> Options:
     plan = options.get("plan")
     return {"plan": str(plan)} if plan is not None else options

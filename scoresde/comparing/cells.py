@@ -2,7 +2,6 @@ r"""The entries of a comparison: a solver with a grid within a budget, or with a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import solvers
 from solvers import SemiLinear, Solver
@@ -12,6 +11,7 @@ from ..models.checks import check_count, check_number, check_several
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import NAMES, default_grid
+from ..runs.options import Options
 from ..runs.plan import Plan
 
 DEFAULT = (
@@ -39,7 +39,7 @@ class Cell:
     solver: str
     grid: str
     budget: float
-    options: dict[str, Any]
+    options: Options
     stochastic: bool = False
     refusal: str = ""
 
@@ -162,10 +162,10 @@ def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
             )
 
 
-def options_of(model: ScoreModel, solver: Solver) -> dict[str, Any]:
-    r"""Returns the options of a solver in every cell."""
+def options_of(model: ScoreModel, solver: Solver) -> Options:
+    r"""Returns what a solver is run with in every cell."""
 
-    options: dict[str, Any] = {"solver": name_of(solver) or solver}
+    options: Options = {"solver": name_of(solver) or solver}
     if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):
         options["clock"] = "log_snr"
     if solver.stochastic:

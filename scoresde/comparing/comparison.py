@@ -3,16 +3,20 @@ r"""The result of a comparison: tables, a report, and its file."""
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from solvers.doors.signatures import checked
 
 from ..files import damaged, read_json, write_json
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .content import check_content
 from .measured import Measured
 from .row import Row
 from .tables import entries, notes
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 KIND = "comparison of scoresde"
 
@@ -34,8 +38,8 @@ class Comparison(Measured):
         (['ddim', 'dpmpp_2m'], 'dpmpp_2m')
     """
 
-    def table(self) -> Any:
-        r"""Returns the table for a terminal, as a rich table."""
+    def table(self) -> "Table":
+        r"""Returns the table for a terminal, as rich prints it."""
 
         from rich.table import Table  # from the extra "cli"
 
@@ -66,8 +70,10 @@ class Comparison(Measured):
         return self.markdown()
 
     @checked
-    def html(self, file: str | Path, model: ScoreModel | None = None, **condition: Any) -> Path:
-        r"""Writes a self-contained HTML report.
+    def html(
+        self, file: str | Path, model: ScoreModel | None = None, **condition: Condition
+    ) -> Path:
+        r"""Writes a report that needs nothing but itself.
 
         Arguments:
             file: The file to write.

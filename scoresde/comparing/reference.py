@@ -1,7 +1,6 @@
 r"""Reference samples: accurate runs with an estimate of their accuracy."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
+from ..runs.options import Options
 from ..sampling import sample
 
 TOLERANCE = 1e-5
@@ -40,7 +40,11 @@ def rms(x: Tensor, y: Tensor) -> Tensor:
 
 
 def flow_reference(
-    model: ScoreModel, shape: tuple[int, ...], seed: int, tolerance: float, **options: Any
+    model: ScoreModel,
+    shape: tuple[int, ...],
+    seed: int,
+    tolerance: float,
+    options: Options,
 ) -> Reference:
     r"""Returns samples of the probability flow, compared with samples at ten times the tolerance."""
 
@@ -58,11 +62,11 @@ def flow_reference(
 
 
 def noisy_reference(
-    model: ScoreModel, shape: tuple[int, ...], seed: int, **options: Any
+    model: ScoreModel, shape: tuple[int, ...], seed: int, options: Options
 ) -> Reference:
     r"""Returns samples of the reverse SDE on one Brownian path, compared with half as many steps."""
 
-    options |= {**_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
+    options = {**options, **_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
     if not isinstance(model.process, NonlinearProcess):
         options |= {"clock": "log_snr", "grid": "log_snr"}
     coarse, fine = (

@@ -2,13 +2,13 @@ r"""A comparison as a self-contained page: tables, curves, pictures, and the com
 
 import base64
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from .. import plots
-from ..models.conditions import check_conditions
+from ..models.conditions import Condition, check_conditions
 from ..models.score_model import ScoreModel
 from ..plots.figures import check_libraries
 from ..runs.plan import describe_conditions, fingerprint
@@ -21,7 +21,9 @@ TEMPLATE = Path(__file__).with_name("report.html")
 SHOWN, PICTURES, POINTS = 10, 16, 400  # solvers; images and points of each
 
 
-def write_report(c: Measured, file: Path, model: ScoreModel | None, **condition: Any) -> Path:
+def write_report(
+    c: Measured, file: Path, model: ScoreModel | None, **condition: Condition
+) -> Path:
     r"""Writes the page.
 
     Arguments:
@@ -72,7 +74,7 @@ def _metrics(c: Measured) -> list[str]:
 
 
 def _pictures(
-    c: Measured, model: ScoreModel | None, condition: dict[str, Any]
+    c: Measured, model: ScoreModel | None, condition: Mapping[str, Condition]
 ) -> tuple[float | None, dict[str, Tensor], str]:
     r"""Samples of each solver at equal calls, for the budget nearest to ten; or why there are none."""
 
@@ -91,9 +93,9 @@ def _pictures(
         return None, {}, "no solver on a grid succeeded"
     budget = min({row.budget for row in rows}, key=lambda b: abs(b - 10))
     count = POINTS if _points(shape) else PICTURES
-    groups = {}
+    given, groups = model.given(**check_conditions(model, condition, count)), {}
     for row in [row for row in rows if row.budget == budget][:SHOWN]:
-        s = sample(model, count, plan=c.plan(row), seed=c.setup["seed"], **condition)
+        s = sample(given, count, plan=c.plan(row), seed=c.setup["seed"])
         groups[f"{row.curve}: {row.calls:g} calls"] = s.x
     return budget, groups, ""
 
@@ -109,8 +111,8 @@ def _draw(file: Path, groups: dict[str, Tensor]) -> None:
         plots.images(file, groups, columns=8, across=3)
 
 
-def _check_same(c: Measured, model: ScoreModel, condition: dict[str, Any]) -> None:
-    r"""Refuses a model or condition that differs from the compared one."""
+def _check_same(c: Measured, model: ScoreModel, condition: Mapping[str, Condition]) -> None:
+    r"""Refuses to show samples of another model or condition than those that were compared."""
 
     check_model(model)
     theirs = {"model": c.setup["model"], "conditions": c.setup["conditions"]}

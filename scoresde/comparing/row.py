@@ -1,7 +1,8 @@
 r"""The measurements of one solver with one grid."""
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from ..runs.options import Options
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Row:
     solver: str
     grid: str
     budget: float
-    options: dict[str, Any]
+    options: Options
     stochastic: bool = False
     calls: float | None = None
     most_calls: int | None = None

@@ -3,12 +3,12 @@ r"""Advice before any run, from measurements on other models."""
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from solvers.doors.signatures import checked
 
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
+from ..runs.options import Options
 
 MEASURED = Path(__file__).with_name("measured.json")
 
@@ -27,7 +27,7 @@ class Suggestion:
     Both distances are unbiased estimates, so close to 0 they can be negative.
     """
 
-    options: dict[str, Any]
+    options: Options
     calls: int
     value: float
     exact: float

@@ -1,13 +1,12 @@
 r"""A comparison as rows of text."""
 
 import math
-from typing import Any
 
 from .measured import Measured
 from .row import Row, text, with_error_text
 
 
-def entries(c: Measured) -> list[dict[str, Any]]:
+def entries(c: Measured) -> list[dict[str, str]]:
     r"""Returns the table, row by row, as text."""
 
     names = [name for name in c.setup["metrics"] if name != "error"]
@@ -31,8 +30,8 @@ def entries(c: Measured) -> list[dict[str, Any]]:
     return table
 
 
-def _note(c: Measured, row: Row, fronts: dict[str, set[Any]]) -> str:
-    r"""The metrics by which a row is the best, or within a standard error of the best."""
+def _note(c: Measured, row: Row, fronts: dict[str, set[tuple[str, str, float]]]) -> str:
+    r"""Says by which metrics nothing beats a row, or what does is within a standard error."""
 
     words = {
         name: "best" if row.key in front else _tie(c, row, name) for name, front in fronts.items()

@@ -3,20 +3,21 @@ r"""Work and precision of solvers on a model."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from solvers import Solver
+from solvers.doors.values import Array
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan, describe_function, describe_setup, digest
 from ..runs.progress import bar
 from ..runs.takes import check_model
-from .bench import Bench, bind, sample_shape
+from .bench import BENCH, Bench, bind, sample_shape
 from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
@@ -26,7 +27,7 @@ TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 @verb
-def compare(
+def compare(  # noqa: D417
     model: ScoreModel,
     solvers: Sequence[str | Solver | Plan] | None = None,
     budgets: Sequence[int] = BUDGETS,
@@ -34,14 +35,23 @@ def compare(
     grids: Sequence[str] | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     metrics: Sequence[str] | Mapping[str, Distance] | None = None,
-    data: Tensor | None = None,
+    data: Array | None = None,
     features: nn.Module | None = None,
     samples: int = 256,
     seed: int = 0,
     reference_tolerance: float = TOLERANCE,
     file: str | Path | None = None,
     progress: bool = True,
-    **options: Any,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    **condition: Condition,
 ) -> Comparison:
     r"""Measures errors and distances of solvers and grids on a model, against network calls.
 
@@ -68,7 +78,8 @@ def compare(
         reference_tolerance: The tolerance of the reference.
         file: A JSON file, which is written after each cell. Cells that it already holds are not measured again.
         progress: Whether to show a progress bar.
-        options: `t_min`, `batch_size`, `dtype`, `device`, and the conditions of the model.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that every run
+            of the measurement can share.
 
     Raises:
         ValueError, TypeError: If an argument is invalid, before anything is run.
@@ -79,6 +90,7 @@ def compare(
         [('ddim', 4.0), ('dpmpp_2m', 4.0)]
     """
 
+    options = BENCH.said(locals())
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
     where = default_grids(model) if grids is None else grids
@@ -88,7 +100,7 @@ def compare(
     names, distances = _distances(metrics, data, features)
     if data is not None:
         data = check_data(model, data, "data", None, None)
-    model, options = bind(model, {"seed": seed, **options}, samples)
+    model, options = bind(model, options, samples)
     todo = cells(model, chosen, budgets, where, tolerances)
     setup = {
         **describe_setup(model, data, options),
@@ -123,7 +135,7 @@ def _functions(metrics: object, features: nn.Module | None) -> list[str]:
 
 def _distances(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
-    data: Tensor | None,
+    data: Array | None,
     features: nn.Module | None,
 ) -> tuple[list[str], dict[str, Distance]]:
     r"""The names of the metrics, and the distances among them."""

@@ -15,7 +15,7 @@ References:
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ..models.checks import check_count, check_data
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
-from ..runs.options import Ending, Keys, Start
+from ..runs.options import Ending, Keys, Start, UntimedOptions
 from ..runs.run import Run
 from ..runs.takes import ANYTHING, Takes, split
 
@@ -45,7 +45,7 @@ def by_difference(
     t_max: float,
     *,
     averages: int = 1,
-    **options: Any,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Edits data by the difference of two flows, without encoding it.
 
@@ -116,7 +116,7 @@ def _gap(source: ScoreModel, target: ScoreModel, noisy: Tensor, edit: Tensor, t:
 
 
 def _solution(
-    x: Tensor, times: Tensor, calls: int, path: Tensor | None, made: dict[str, Any]
+    x: Tensor, times: Tensor, calls: int, path: Tensor | None, made: dict[str, object]
 ) -> Solution:
     none = torch.zeros(len(x), dtype=torch.int64)
     return Solution(

@@ -13,28 +13,47 @@ References:
     | https://arxiv.org/abs/2201.09865
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import Solution
-from solvers.doors.values import as_tensor
+from solvers import Event, Solution, Solver
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_state
 from ..guidance import Guided, Noisy, Rule, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
+from ..runs.options import (
+    SEED,
+    Ending,
+    Failures,
+    Gradients,
+    Keys,
+    Limits,
+    Motion,
+    Noise,
+    Numbers,
+    Options,
+    Seeds,
+    Start,
+    Stepping,
+    Times,
+    Watching,
+)
 from ..runs.repeats import warn_of_copies
-from ..runs.takes import ANYTHING, split
+from ..runs.takes import Takes, split
 from ..sampling import decode
 from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
+INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending)
 
 
 @dataclass(frozen=True)
@@ -60,15 +79,41 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
 
 
 @verb
-def inpaint(
+def inpaint(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
-    known: Tensor,
+    x: Array,
+    known: Array,
     *,
     method: str = "replacement",
     repeats: int | None = None,
     t_max: float | None = None,
-    **options: Any,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    noise: Motion | None = None,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    path: bool = False,
+    callback: Callable[[Event], object] | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    **condition: Condition,
 ) -> Solution:
     r"""Draws the unknown entries of data.
 
@@ -77,11 +122,11 @@ def inpaint(
         x: Data, with shape (B, *), whose unknown entries are ignored.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
-        repeats: How many times "resampling" takes each step, by default 5.
-        t_max: The time at which sampling starts. By default, the last time of the process. At an earlier time,
-            all entries start from the noised data.
-        options: The options of :class:`scoresde.Settings`, and the conditions of the model. The default solver
-            is "ancestral" with 50 steps.
+        repeats: How often "resampling" takes each step, by default 5.
+        t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
+            entries start from the noised data.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`. The default
+            solver is "ancestral" with 50 steps.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -93,7 +138,7 @@ def inpaint(
         [0.3, 0.3, 0.3, 0.3]
     """
 
-    options = {name: v for name, v in options.items() if name != "solver" or v is not None}
+    options = INPAINT.said(locals())
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
     repeats = check_count("repeats", repeats, at_least=1)
@@ -103,7 +148,7 @@ def inpaint(
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
     t_max = check_number("t_max", t_max)
-    model, settings = split(model, options, len(x), ANYTHING)
+    model, settings = split(model, options, len(x), INPAINT)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
@@ -118,8 +163,8 @@ def inpaint(
     return e if settings.denoise else in_data_units(model, e)
 
 
-def check_known(known: Tensor, x: Tensor) -> Tensor:
-    r"""Returns the mask of known entries in the data's dtype, after checking that it holds only 0 and 1."""
+def check_known(known: Array, x: Tensor) -> Tensor:
+    r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
 
     known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
@@ -134,7 +179,7 @@ def check_known(known: Tensor, x: Tensor) -> Tensor:
     return known.to(x).expand(x.shape)
 
 
-def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, Any]:
+def _defaults(method: str, repeats: int, options: Options) -> Options:
     toleranced = {"rtol", "atol"} & options.keys()
     steps = {} if {"steps", "times"} & options.keys() else {"steps": STEPS}
     if method != "resampling":
@@ -147,8 +192,8 @@ def _defaults(method: str, repeats: int, options: dict[str, Any]) -> dict[str, A
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
-    r"""Data with its unknown entries set to 0."""
+def _without_unknown(x: Array, known: Array) -> Tensor:
+    r"""Data whose unknown entries are 0, whatever they held."""
 
     x = as_state("x", x)
     return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
-from solvers.doors.values import is_number
+from solvers.doors.values import Array, is_number
 
 from ..doors.data import as_data, as_floats, as_pair
 from ..models.checks import check_count
@@ -29,18 +29,16 @@ STRAIGHT = 1e-4  # sine of the angle below which an arc counts as a line
 
 
 @overload
-def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") -> Tensor: ...
+def interpolate(a: Array, b: Array, shares: Array | int, way: Way = "slerp") -> Tensor: ...
 
 
 @overload
-def interpolate(
-    a: Solution, b: Solution, shares: Tensor | int, way: Way = "slerp"
-) -> Solution: ...
+def interpolate(a: Solution, b: Solution, shares: Array | int, way: Way = "slerp") -> Solution: ...
 
 
 @checked
 def interpolate(
-    a: Tensor | Solution, b: Tensor | Solution, shares: Tensor | int, way: Way = "slerp"
+    a: Array | Solution, b: Array | Solution, shares: Array | int, way: Way = "slerp"
 ) -> Tensor | Solution:
     r"""Returns latents between two others, with shape (n, B, \*).
 
@@ -114,7 +112,7 @@ def _check_directions(*sizes: Tensor) -> None:
 
 
 @overload
-def along(latents: Tensor, count: int, way: Way = "slerp") -> Tensor: ...
+def along(latents: Array, count: int, way: Way = "slerp") -> Tensor: ...
 
 
 @overload
@@ -122,8 +120,8 @@ def along(latents: Solution, count: int, way: Way = "slerp") -> Solution: ...
 
 
 @checked
-def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
-    r"""Returns latents on a way through others, with shape (n, \*), including both ends.
+def along(latents: Array | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
+    r"""Returns latents on a way through others, with shape (n, \*), the ends included.
 
     Arguments:
         latents: The latents that the way passes through, with shape (K, \*), or the solution of
@@ -151,16 +149,16 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
 
 
 @overload
-def weighted(latents: Tensor, weights: Tensor) -> Tensor: ...
+def weighted(latents: Array, weights: Array) -> Tensor: ...
 
 
 @overload
-def weighted(latents: Solution, weights: Tensor) -> Solution: ...
+def weighted(latents: Solution, weights: Array) -> Solution: ...
 
 
 @checked
-def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
-    r"""Returns weighted sums of independent latents, which are again standard normal, with shape (n, \*).
+def weighted(latents: Array | Solution, weights: Array) -> Tensor | Solution:
+    r"""Returns sums of independent latents that are as normal as these, with shape (n, \*).
 
     .. math:: \sum_k w_k z_k \Big/ \sqrt{\textstyle \sum_k w_k^2}
 
@@ -189,7 +187,7 @@ def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
 
 
 @overload
-def grid(corners: Tensor, rows: int, columns: int) -> Tensor: ...
+def grid(corners: Array, rows: int, columns: int) -> Tensor: ...
 
 
 @overload
@@ -197,7 +195,7 @@ def grid(corners: Solution, rows: int, columns: int) -> Solution: ...
 
 
 @checked
-def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Solution:
+def grid(corners: Array | Solution, rows: int, columns: int) -> Tensor | Solution:
     r"""Returns the latents of a grid between four corners, with shape (rows, columns, \*).
 
     Arguments:

@@ -11,7 +11,7 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from solvers.shapes import scalars
 
 from ..latents.encoding import ENCODE, encode
 from ..models.score_model import ScoreModel
+from ..runs.options import Options, UntimedOptions
 from ..sampling import decode
 from .translate import RUNNING, in_data_units
 
@@ -105,7 +106,7 @@ def by_null(
     t_max: float,
     *,
     pivot: ScoreModel | None = None,
-    **options: Any,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Goes up by a pivot's flow, and down by the target, with the offsets that make the source follow it.
 
@@ -124,7 +125,7 @@ def by_null(
     with counting() as counter, torch.no_grad():
         fitted = fit_null(source, up)
     model = Shifted(target, fitted.times, fitted.offsets)
-    running = {name: value for name, value in options.items() if name in RUNNING}
+    running: Options = {name: value for name, value in options.items() if name in RUNNING}
     times = up.times.flip(0)
     down = decode(model, up.x, t_max=t_max, solver="ddim", times=times, denoise=False, **running)
     calls = up.calls + counter.total + down.calls

@@ -5,8 +5,9 @@ options; it returns the solution of the way down, whose calls count both ways.
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from ..latents.encoding import ENCODE, encode, signal
 from ..models.checks import check_data
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
-from ..runs.options import Keys, Watching, names
+from ..runs.options import Keys, Options, UntimedOptions, Watching, names
 from ..runs.settings import Settings
 from ..sampling import decode, return_from
 
@@ -29,7 +30,11 @@ SEEDING = names(Keys, "dtype", "device")
 
 
 def by_flow(
-    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Transports data up by the source's flow and down by the target's; what both agree on stays.
 
@@ -46,7 +51,11 @@ def by_flow(
 
 
 def by_noise(
-    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Adds fresh noise to data, and removes it with the target; the source is not called.
 
@@ -63,7 +72,11 @@ def by_noise(
 
 
 def by_noise_path(
-    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Finds the noise with which the source would make the data, and uses it with the target.
 
@@ -72,24 +85,24 @@ def by_noise_path(
         | https://arxiv.org/abs/2210.05559
     """
 
-    own = {name: value for name, value in options.items() if name not in RUNNING}
+    own: Options = {name: value for name, value in options.items() if name not in RUNNING}
     path = encode_noise(source, x, t_max=t_max, **own)
-    running = {name: value for name, value in options.items() if name in RUNNING}
+    running: Options = {name: value for name, value in options.items() if name in RUNNING}
     down = path.replay(target, **running)
     return replace(down, calls=path.calls + down.calls)
 
 
-def with_a_seed(options: dict[str, Any]) -> dict[str, Any]:
+def with_a_seed(options: Mapping[str, object]) -> Options:
     r"""Returns options with a definite seed, drawn for `None`."""
 
     if options.get("seeds") is not None:
-        return options
+        return {**options}
     seed = options.get("seed", 0)
     return {**options, "seed": secrets.randbits(31) if seed is None else seed}
 
 
-def with_said_seeds(solution: Solution, options: dict[str, Any]) -> Solution:
-    r"""Returns a solution that records the seeds of the given options, not those derived from them."""
+def with_said_seeds(solution: Solution, options: Mapping[str, object]) -> Solution:
+    r"""Returns a solution that tells the seeds of some options, not those that were made of them."""
 
     said = {"seed": options.get("seed", 0), "first_index": options.get("first_index", 0)}
     made = {**solution.provenance, **said, "seeds": options.get("seeds")}
@@ -97,15 +110,16 @@ def with_said_seeds(solution: Solution, options: dict[str, Any]) -> Solution:
 
 
 def noised(
-    model: ScoreModel, x: Tensor, t: float, options: dict[str, Any]
-) -> tuple[Tensor, dict[str, Any]]:
+    model: ScoreModel, x: Tensor, t: float, options: Mapping[str, object]
+) -> tuple[Tensor, Options]:
     r"""Returns noisy data at a time, and the options of the way down.
 
     All noise is keyed by the values of each row, besides its seed and index, because data may have been made
     with noise of the same seed.
     """
 
-    settings = Settings(**{name: options[name] for name in SEEDING if name in options})
+    seeding: Options = {name: options[name] for name in SEEDING if name in options}
+    settings = Settings(**seeding)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     settings = keyed_by_rows(settings, x)
     z = keyed_normal(*settings.keys(torch.arange(len(x))), START, 0, x[0].numel())

@@ -3,13 +3,14 @@ r"""Edits: the public function, and the methods it chooses from."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..models.checks import check_number
@@ -23,9 +24,10 @@ from ..runs.options import (
     Limits,
     Noise,
     Numbers,
-    RunOptions,
+    Options,
     Start,
     Stepping,
+    UntimedOptions,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
@@ -39,16 +41,23 @@ Method = Callable[..., Solution]
 
 
 def by_mask(
-    source: ScoreModel, target: ScoreModel, x: Tensor, t_max: float, **options: Any
+    source: ScoreModel,
+    target: ScoreModel,
+    x: Tensor,
+    t_max: float,
+    *,
+    known: Tensor | None = None,
+    way: str = "replacement",
+    repeats: int | None = None,
+    **options: Unpack[UntimedOptions],
 ) -> Solution:
     r"""Draws the unknown entries of the data with the target; see :func:`scoresde.inpaint`."""
 
-    if options.get("known") is None:
+    if known is None:
         raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
-    way = options.pop("way", "replacement")
     if way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, but is {way!r}.")
-    return inpaint(target, x, method=way, t_max=t_max, **options)
+    return inpaint(target, x, known, method=way, repeats=repeats, t_max=t_max, **options)
 
 
 METHODS: dict[str, Method] = {
@@ -75,10 +84,10 @@ TAKES = {
 DRAWING = ("noise", "noise_path", "flow", "inpaint")  # the methods that add noise
 
 
-class EditOptions(RunOptions, total=False):
-    r"""The options of edits: those of runs, and of the single methods."""
+class EditOptions(UntimedOptions, total=False):
+    r"""The options of edits: those of runs, and of single methods."""
 
-    known: Tensor
+    known: Array
     way: str
     repeats: int | None
     averages: int
@@ -89,7 +98,7 @@ class EditOptions(RunOptions, total=False):
 def edit(
     source: ScoreModel,
     target: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     noise_level: float | None = None,
     strength: float | None = None,
@@ -135,7 +144,7 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
-    said: dict[str, Any] = dict(options)
+    said: Options = {**options}
     for name in ("times", "t_max"):
         if name in said:
             raise ValueError(

@@ -2,20 +2,24 @@ r"""The trajectory of a run: its states, all estimates of the data at each state
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from solvers import Increments
+from solvers import Increments, Solver
 from solvers.shapes import align
 
 from ..models.checks import model_device
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import BASES, OTHERS, ScoreModel
 from ..oracles.mixture import Oracle
-from ..runs.options import Keys, Planned, Start, Stepping, names
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
+from ..runs.options import SEED, Keys, Planned, Seeds, Start, Stepping, Times, names
+from ..runs.plan import Plan
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 from ..sampling import check_sample_shape, decode, sample
@@ -103,12 +107,32 @@ class Trajectory:
 
 
 @verb
-def follow(
+def follow(  # noqa: D417
     model: ScoreModel,
     shape: int | tuple[int, ...],
     *,
     parts: Mapping[str, ScoreModel] | None = None,
-    **options: Any,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+    t_min: float | None = None,
+    plan: Plan | str | Path | None = None,
+    **condition: Condition,
 ) -> Trajectory:
     r"""Draws samples as :func:`scoresde.sample` does, and records each state on the way.
 
@@ -118,10 +142,12 @@ def follow(
 
     Arguments:
         model: The model, guided or not.
-        shape: The shape (B, \*), or the number B for a model that knows the shape of a sample.
-        parts: The parts of your own guidance, by name. By default, they are the parts of the model. The names
-            "conditional", "unconditional", "negative", "strong", "weak" and "model" have roles in plots.
-        options: The options of :class:`scoresde.Settings` for a fixed grid, and the conditions of the model.
+        shape: The shape (B, \*), or the number B for a model that knows the rest.
+        parts: The models that a guidance of your own is made of, by name. By default, the parts of the
+            model. The names "conditional", "unconditional", "negative", "strong", "weak" and "model" have
+            roles in pictures.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a fixed
+            grid; or `plan`, in place of solver and steps.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -133,6 +159,7 @@ def follow(
         torch.Size([4])
     """
 
+    options = FOLLOW.said(locals())
     _check_parts(parts)
     count = check_sample_shape(model, shape, model_device(model))[0]
     bound, settings = split(model, options, count, FOLLOW)
@@ -205,7 +232,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
         )
-    if settings.times is not None and settings.times.ndim > 1:
+    if settings.own_times is not None and settings.own_times.ndim > 1:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
         )

@@ -135,7 +135,7 @@ def check_graph(model: ScoreModel, D: Tensor) -> None:
 
 
 def check_function(
-    name: str, function: object, data: Mapping[str, Tensor], takes: Sequence[str] = ("D",)
+    name: str, function: object, data: Mapping[str, object], takes: Sequence[str] = ("D",)
 ) -> None:
     r"""Refuses anything that is not a function of data, or does not take the arguments that it will get.
 
@@ -163,7 +163,7 @@ def check_function(
 
 
 def check_owner(
-    name: str, function: object, data: Mapping[str, Tensor], process: Process | None = None
+    name: str, function: object, data: Mapping[str, object], process: Process | None = None
 ) -> None:
     r"""Checks, if a function is a method of a classifier, that the classifier fits the data and the process.
 
@@ -188,4 +188,5 @@ def check_owner(
             "this classifier is for clean data only; pass its loss to guidance.universal."
         )
     for key, value in data.items():
+        assert isinstance(value, Tensor)  # as check_function has seen to
         owner.check_condition(key, value)

@@ -10,7 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.shapes import align
 
 from ..models.checks import check_finite, check_number
-from ..models.conditions import check_conditions
+from ..models.conditions import Bound, Condition, check_conditions
 from ..models.score_model import ScoreModel
 from ..runs.current import suspect
 from .asked import Noisy
@@ -77,7 +77,7 @@ def feedback(
     share: float,
     *,
     limit: float = 10.0,
-    **condition: Tensor,
+    **condition: Condition,
 ) -> ScoreModel:
     r"""Returns the model guided only as much as its own error requires, state by state.
 
@@ -138,7 +138,7 @@ class Feedback(Rule):
     share: float
     limit: float
     log_ratio: Callable[..., Tensor]
-    condition: Mapping[str, Tensor]
+    condition: Mapping[str, Bound]
     roles = ("conditional", "unconditional")
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:

@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_floats
 from ..models.checks import check_finite
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..runs.current import Current, current_run
@@ -22,7 +23,7 @@ SOLVER = "ddim"
 
 @checked
 def plus_plus(
-    model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Tensor
+    model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Condition
 ) -> ScoreModel:
     r"""Returns the model whose DDIM steps are those of CFG++, on any grid.
 

@@ -3,12 +3,12 @@ r"""Encoding of data to latents."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
+from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -27,8 +27,10 @@ from ..runs.options import (
     Gradients,
     Limits,
     Numbers,
+    RunOptions,
     Start,
     Stepping,
+    Times,
     Watching,
 )
 from ..runs.run import Run, same_time
@@ -38,21 +40,21 @@ from ..runs.takes import Takes, split
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
-FIXED = {"solver": "exponential_3"}  # if the user passes steps
+FIXED: RunOptions = {"solver": "exponential_3"}  # where the user says steps
 LARGE = 2.0  # times the prior
-DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
+DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
 @verb
 def encode(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,

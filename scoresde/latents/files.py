@@ -4,12 +4,12 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from solvers import Solution, Solver, get
+from solvers import Solution, get
 from solvers.catalogue import name_of
 from solvers.doors.signatures import checked
 
@@ -43,7 +43,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     file = check_latents_file(file)
     if not isinstance(z, Solution):
         raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
-    name = None if z.solver is None else name_of(cast(Solver, z.solver))
+    name = None if z.solver is None else name_of(z.solver)
     if name is None:
         raise ValueError(
             f"a file holds only the name of a solver, and {z.solver} differs from the solver of that name "
@@ -145,7 +145,7 @@ def _check_sizes(file: Path) -> None:
                 )
 
 
-def _check_arrays(arrays: dict[str, Any]) -> None:
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
     r"""Refuses arrays that are not those of a solution."""
 
     x, times = arrays["x"], arrays["times"]
@@ -166,8 +166,8 @@ def _check_arrays(arrays: dict[str, Any]) -> None:
     _check_rows(arrays, batch)
 
 
-def _check_rows(arrays: dict[str, Any], batch: int) -> None:
-    r"""Refuses per-sample arrays with another number of samples or another dtype."""
+def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
+    r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
 
     x, status = arrays["x"], arrays["status"]
     counts = {name: arrays[name] for name in COUNTS if name in arrays}

@@ -13,25 +13,44 @@ References:
     | https://arxiv.org/abs/2304.06140
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from solvers import ExponentialMultistep, SemiLinear, Solution
+from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
 
 from ..doors.data import as_state
 from ..models.checks import check_data, check_number
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
 from ..runs.noise import keyed_by_rows
-from ..runs.options import Keys, Limits, Numbers, Start, Stepping, Watching, names
+from ..runs.options import (
+    SEED,
+    Failures,
+    Gradients,
+    Keys,
+    Limits,
+    Numbers,
+    Options,
+    RunOptions,
+    Seeds,
+    Start,
+    Stepping,
+    Times,
+    Watching,
+    names,
+)
 from ..runs.plan import describe_process
 from ..runs.run import Run
 from ..runs.settings import Settings
@@ -39,7 +58,7 @@ from ..runs.takes import Takes, split
 from ..sampling import decode
 from .encoding import check_way
 
-DEFAULTS: dict[str, Any] = {"solver": "ancestral", "steps": 50}
+DEFAULTS: RunOptions = {"solver": "ancestral", "steps": 50}
 REPLAYED = names("eta", "eta_convention")  # options that a replay must share
 PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start)
 REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is set by")
@@ -67,7 +86,7 @@ class NoisePath:
     normals: Tensor
     times: Tensor
     calls: Tensor
-    options: dict[str, Any]
+    options: Options
     provenance: dict[str, Any]
 
     def __repr__(self) -> str:
@@ -76,15 +95,31 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
-    @checked
-    def replay(self, model: ScoreModel, **options: Any) -> Solution:
-        r"""Returns the result of a run of a model with this noise, in units of the data.
+    @verb
+    def replay(  # noqa: D417
+        self,
+        model: ScoreModel,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        grad: Gradients = "none",
+        batch_size: int | None = None,
+        max_calls: int | None = None,
+        on_failure: Failures = "raise",
+        progress: bool = False,
+        path: bool = False,
+        callback: Callable[[Event], object] | None = None,
+        **condition: Condition,
+    ) -> Solution:
+        r"""Returns where a model goes by this noise, in units of the data.
 
         Arguments:
-            model: The score model. The model that made the path returns to the data.
-            options: Conditions, and options of :class:`scoresde.Settings` that the path does not set.
+            model: The score model. The one that made the path returns to the data.
+            condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that are
+                not the path's own.
         """
 
+        options = REPLAY.said(locals())
         if describe_process(model) != self.provenance["process"]:
             raise ValueError(
                 f"the noise path was made under {self.provenance['process']}, but the model's process is "
@@ -130,24 +165,42 @@ class NoisePath:
 
 
 @verb
-def encode_noise(
+def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",
-    **options: Any,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    eta: float | None = None,
+    eta_convention: Convention = "canonical",
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> NoisePath:
     r"""Turns data into a noise path, which :meth:`NoisePath.replay` turns back into data.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        t_max: The time at which the path starts. By default, the last time of the process.
-        chain: "forward" adds noise to data step by step; "independent" gives each state independent noise, which
-            makes the normal numbers larger and keeps more of the data under another condition.
-        options: The options of :class:`scoresde.Settings`, and the conditions of the model. The default solver
-            is "ancestral" with 50 steps.
+        t_max: The time at which the path starts. By default, the last of the process.
+        chain: "forward" noises data step by step; "independent" gives each state noise of its own,
+            which makes the normals larger, and keeps more of the data under another condition.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a noise
+            path depends on. The default solver is "ancestral" with 50 steps.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid, such as a solver without noise.
@@ -158,6 +211,7 @@ def encode_noise(
         True
     """
 
+    options = PATH.said(locals())
     x = as_state("x", x)
     model, settings = split(model, options, len(x), PATH, **DEFAULTS)
     solver, process = _checked(settings), model.process
@@ -209,7 +263,7 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
-    if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
+    if settings.adaptive or (settings.own_times is not None and settings.own_times.ndim > 1):
         raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
     return solver
 

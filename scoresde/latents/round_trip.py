@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
+from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -15,7 +16,7 @@ from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import Failures, Gradients
+from ..runs.options import Failures, Gradients, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
@@ -61,14 +62,14 @@ class Reconstruction:
 @verb
 def reconstruct(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     one_state: bool = False,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..models.checks import check_data
 from ..models.score_model import ScoreModel
@@ -155,8 +156,8 @@ class LatentStatistics:
 
 
 @checked
-def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
-    r"""Returns statistics that compare latents with noise.
+def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
+    r"""Returns statistics that tell latents from noise.
 
     Arguments:
         model: The score model, whose prior is that of the latents.

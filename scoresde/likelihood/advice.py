@@ -30,7 +30,7 @@ def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -
     }
 
 
-def _of_probes(made: Mapping[str, Any], dimension: int) -> str:
+def _of_probes(made: Mapping[str, object], dimension: int) -> str:
     if made.get("divergence") == "fixed":
         return "a fixed probe has no standard error; leave divergence='fixed'"
     exact = ", or pass divergence='exact'" if dimension <= EXACT_UP_TO else ""

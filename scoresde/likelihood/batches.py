@@ -3,11 +3,12 @@ r"""Argument checks for densities, and their data in batches."""
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
@@ -18,7 +19,7 @@ from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
-from ..runs.options import Keys, Limits, Numbers, Start, Stepping
+from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 from .companion import Companion
@@ -27,6 +28,7 @@ DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start)
 FREE = Takes(
     "here, since no path is solved", Start, Keys, Numbers, "batch_size", words="has no effect"
 )
+OF_DENSITY = ("divergence", "probes", "nodes", "target_stderr")  # that its verb alone takes
 NUMBERS = 2**18  # of the states of a batch
 
 
@@ -106,10 +108,10 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Tensor,
-    options: Mapping[str, Any],
+    x: Array,
+    options: Mapping[str, object],
     takes: Takes = DENSITY,
-    **defaults: Any,
+    **defaults: Unpack[RunOptions],
 ) -> Asked:
     r"""Returns the checked model, data and settings of a density.
 
@@ -128,9 +130,11 @@ def ask(
     check_rows(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
-    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+    settings.check_batch(
+        len(x), len(settings.own_times) - 1 if settings.own_times is not None else 0
+    )
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
-    times = None if settings.times is None else process.inside("times", settings.times)
+    times = None if settings.own_times is None else process.inside("times", settings.own_times)
     if times is not None and not _reach(times, ends):
         raise ValueError(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
@@ -148,7 +152,7 @@ def rows_at_once(settings: Settings, x: Tensor) -> int:
     return settings.batch_size or max(1, NUMBERS // x[0].numel())
 
 
-def with_seed(options: Mapping[str, Any]) -> dict[str, Any]:
+def with_seed(options: Mapping[str, object]) -> Options:
     r"""Returns options with a definite seed, drawn for `None`, so that several runs share it."""
 
     seed = options.get("seed", 0)
@@ -160,8 +164,8 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Asked:
-    r"""Returns the same for a view without a path to solve."""
+def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
+    r"""Returns what was asked of a view that has no path to be solved."""
 
     return ask(model, x, options, FREE)
 
@@ -169,8 +173,8 @@ def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, Any]) -> Aske
 def _rows(settings: Settings, rows: Tensor) -> Settings:
     r"""The options of some samples, whose path is kept."""
 
-    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
-    times = settings.times
+    seeds = None if settings.seeds is None else [int(settings.seeds[i]) for i in rows.tolist()]
+    times = settings.own_times
     if times is not None and times.ndim > 1:
         times = times[:, rows]
     first = settings.first_index + (0 if seeds else int(rows[0]))

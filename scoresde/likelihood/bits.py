@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_number, as_tensor, as_whole
+from solvers.doors.values import Array, as_number, as_tensor, as_whole
 from solvers.noise.brownian import DEQUANTIZE, keyed_uniform
 
 from ..doors.data import check_batch_shape, check_rows_finite
@@ -25,8 +25,8 @@ def bin_width(levels: int, low: float, high: float) -> float:
     return (high - low) / (levels - 1)
 
 
-def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") -> Tensor:
-    r"""Returns data on levels, after checking that it lies on them; integers are indices of levels."""
+def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -> Tensor:
+    r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
 
     width, x = bin_width(levels, low, high), as_tensor(name, x)
     check_batch_shape(name, x)
@@ -52,7 +52,7 @@ def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") 
 
 @checked
 def dequantize(
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float = -1.0,
@@ -88,8 +88,8 @@ def dequantize(
 
 
 @checked
-def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    r"""Returns data rounded to the nearest levels.
+def quantize(x: Array, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
+    r"""Returns data on the nearest levels.
 
     Arguments:
         x: Data, with any shape.

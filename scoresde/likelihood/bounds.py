@@ -20,20 +20,22 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
-from .batches import Asked, Batch, ask_freely
+from ..runs.options import SEED, Gradients, Seeds
+from .batches import FREE, Asked, Batch, ask_freely
 from .companion import Companion
 from .integral import denoisers
 from .nodes import base_density, place, table
@@ -89,14 +91,22 @@ class Measure(Protocol):
 
 
 @verb
-def elbo(
+def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
-    **options: Any,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.
 
@@ -106,11 +116,12 @@ def elbo(
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        steps: The number of steps, even in t, of an ancestral sampler, to get its bound. By default, the bound
-            is that in continuous time.
-        nodes: The number of noise levels per draw, which are stratified.
-        draws: The number of draws. Each consists of antithetic pairs, and takes 2 x nodes calls.
-        options: `t_min`, `seed`, `first_index`, `batch_size`, `dtype`, `grad`, and the conditions.
+        steps: The number of steps of an ancestral sampler, even in t, whose bound is asked for. By
+            default, that in continuous time.
+        nodes: The noise levels of a draw, stratified.
+        draws: The number of draws, each of antithetic pairs: 2 x nodes calls.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
+            bound without a path depends on.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -121,6 +132,7 @@ def elbo(
         -0.45
     """
 
+    options = FREE.said(locals())
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
     asked = ask_freely(model, x, options)

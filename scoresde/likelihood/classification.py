@@ -1,31 +1,64 @@
 r"""Classification by the likelihoods of a conditional model."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from solvers.doors.values import as_tensor
+from solvers import Solver
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_data, as_floats
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from .batches import with_seed
-from .bounds import elbo
+from ..reverse.reverse import Clock
+from ..runs.options import SEED, Failures, Gradients, Seeds, Times
+from ..runs.takes import Takes
+from .batches import DENSITY, OF_DENSITY, with_seed
+from .bounds import Bound, elbo
+from .result import Likelihood
 from .verb import log_likelihood
+
+CLASSIFY = Takes("a classification", *DENSITY.names, *OF_DENSITY, "draws")
+OTHERS = {"flow": ("draws",), "elbo": ("divergence", "probes", "target_stderr")}  # of no effect
 
 
 @verb
-def classify(
+def classify(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     classes: Sequence[int],
     *,
     condition: str = "label",
-    prior: Tensor | None = None,
+    prior: Array | None = None,
     by: Literal["flow", "elbo"] = "flow",
-    **options: Any,
+    divergence: str | None = None,
+    probes: int | None = None,
+    nodes: int | None = None,
+    target_stderr: float | None = None,
+    draws: int | None = None,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    t_min: float | None = None,
+    **conditions: Condition,
 ) -> Tensor:
     r"""Returns the log-probabilities of classes, with shape (B, K), by Bayes' rule.
 
@@ -38,13 +71,18 @@ def classify(
         x: Data, with shape (B, *).
         classes: The classes.
         condition: The name of the condition.
-        prior: The prior probabilities of the classes, with shape (K,). By default, they are equal.
-        by: "flow", the density of the flow, or "elbo", its bound, which needs no derivatives.
-        options: The options of :func:`scoresde.log_likelihood` or :func:`scoresde.elbo`.
+        prior: Their probabilities, with shape (K,). By default, all are alike.
+        by: "flow", the density of the flow, or "elbo", its bound, which takes no derivatives.
+        divergence: As in :func:`scoresde.log_likelihood`, like `probes` and `target_stderr`; for "flow".
+        probes: The number of probes at each node.
+        nodes: As in that function, or in :func:`scoresde.elbo`, by `by`.
+        target_stderr: The standard error in nats at which a sample gets no more probes.
+        draws: As in :func:`scoresde.elbo`; for "elbo".
+        conditions: The other conditions of the model. The options are those of that function.
 
     Raises:
-        ValueError: If there are fewer than two classes, the model does not take the condition, or the prior is
-            invalid.
+        ValueError: If there are fewer than two classes, the model does not take the condition, the prior
+            does not fit, or an option has no effect.
 
     References:
         | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)
@@ -56,6 +94,7 @@ def classify(
         [0.5, 0.5]
     """
 
+    options = CLASSIFY.said({**locals(), "condition": conditions})
     x, labels = as_data("x", x), as_tensor("classes", classes)
     if labels.ndim != 1 or len(labels) < 2 or labels.is_floating_point():
         raise ValueError(f"classes must be at least two whole numbers, but are {classes}.")
@@ -69,7 +108,10 @@ def classify(
     prior = torch.ones(len(labels)) if prior is None else as_floats("prior", prior)
     if prior.shape != (len(labels),) or not bool((prior > 0).all()):
         raise ValueError(f"prior must be {len(labels)} positive numbers, one per class.")
-    measure: Callable[..., Any] = log_likelihood if by == "flow" else elbo
+    for name in OTHERS[by]:
+        if name in options:
+            raise ValueError(f"{name}= has no effect on by={by!r}; leave it out.")
+    measure: Callable[..., Likelihood | Bound] = log_likelihood if by == "flow" else elbo
     options = options if options.get("seeds") is not None else with_seed(options)
     found = []
     for value in labels.tolist():

@@ -17,24 +17,28 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from solvers import Solver
+from solvers.doors.values import Array
 from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..doors.warning import warn
 from ..models.checks import check_count
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from ..runs.takes import check_model
-from .batches import with_seed
+from ..reverse.reverse import Clock
+from ..runs.options import SEED, Failures, Gradients, Options, Seeds, Times
+from ..runs.takes import Takes, check_model
+from .batches import DENSITY, OF_DENSITY, with_seed
 from .bits import bin_width, check_noise, on_levels
 from .result import Likelihood
 from .students import error_of_mean
 from .verb import log_likelihood
 
+DISCRETE = Takes("a likelihood", *DENSITY.names, *OF_DENSITY)
 CUT = 3.0  # standard deviations of the truncated normal in half a bin
 APART = 2.5  # by which data may be farther from the mean than the model's data
 NOISY = 0.1  # nats by which noisy terms may raise an importance-weighted bound
@@ -62,9 +66,9 @@ NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": trunca
 
 
 @verb
-def discrete_log_likelihood(
+def discrete_log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float | None = None,
@@ -72,7 +76,31 @@ def discrete_log_likelihood(
     dequantization: str | Noise = "uniform",
     draws: int = 1,
     importance: bool = False,
-    **options: Any,
+    divergence: str = "auto",
+    probes: int | None = None,
+    nodes: int | None = None,
+    target_stderr: float | None = None,
+    solver: str | Solver | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    times: Times | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    clock: Clock | None = None,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    on_failure: Failures = "raise",
+    progress: bool = False,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Likelihood:
     r"""Returns a lower bound on the log-probability of data on levels.
 
@@ -88,11 +116,15 @@ def discrete_log_likelihood(
             evaluated where they were trained; or a function of data and uniform numbers of its shape that
             returns noise in (-1/2, 1/2), in units of bins, and its log-density, with shape (B,), such as a
             :class:`scoresde.VariationalNoise`.
-        draws: The number of noise draws to average. The budget contains their standard error: from their spread,
-            or, for a single uniform draw, an upper bound from the slope of the density; otherwise it is NaN.
-        importance: Whether to average densities instead of their logarithms, which tightens the bound. It needs
-            densities without noise, such as those from exact divergences.
-        options: As in :func:`scoresde.log_likelihood`.
+        draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
+            of a single uniform draw from the slope of the density, at most, and NaN otherwise.
+        importance: Whether to average densities and not their logarithms, which tightens the bound.
+            It needs densities without noise, as exact divergences give.
+        divergence: As in :func:`scoresde.log_likelihood`, like `probes`, `nodes` and `target_stderr`.
+        probes: The number of probes at each node.
+        nodes: The number of nodes of the sum.
+        target_stderr: The standard error in nats at which a sample gets no more probes.
+        condition: The conditions of the model. The options are as in :func:`scoresde.log_likelihood`.
 
     Raises:
         ValueError, TypeError: If the data is not on the levels, or an option is invalid.
@@ -104,6 +136,7 @@ def discrete_log_likelihood(
         (torch.Size([2]), 3)
     """
 
+    options = DISCRETE.said(locals())
     check_model(model)
     draws = check_count("draws", draws, at_least=2 if importance else 1)
     unsaid = low is None and high is None
@@ -124,10 +157,10 @@ def discrete_log_likelihood(
     start = model.process.start_of("likelihood") if t_min is None else t_min
     check_noise(model.process.noise_level(start), width)
     x = x if options.get("device") is None else x.to(options["device"])
-    options, seed, index = _keys(options, x)
+    options, keys, index = _keys(options, x)
     found, terms = [], []
     for draw in range(draws):
-        u = keyed_uniform(seed, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
+        u = keyed_uniform(keys, index, DEQUANTIZE, draw, x[0].numel()).reshape(x.shape)
         v, log_q = _inside(noise(x, u), x)
         one = log_likelihood(model, x + width * v, **_reseeded(options, draw))
         found.append(one)
@@ -200,7 +233,7 @@ def _check_range(model: ScoreModel, x: Tensor) -> None:
         )
 
 
-def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Tensor]:
+def _keys(options: Options, x: Tensor) -> tuple[Options, Seed, Tensor]:
     r"""The options with a seed, and the seed and index of each sample's noise."""
 
     if options.get("seeds") is not None:
@@ -215,8 +248,8 @@ def _keys(options: dict[str, Any], x: Tensor) -> tuple[dict[str, Any], Seed, Ten
     return options, options["seed"], index
 
 
-def _reseeded(options: dict[str, Any], draw: int) -> dict[str, Any]:
-    r"""The options of a draw, which give it its own probes."""
+def _reseeded(options: Options, draw: int) -> Options:
+    r"""The options of a draw, whose probes it shares with no other."""
 
     if options.get("seeds") is not None:
         return {**options, "seeds": [int(seed) + draw * 2**32 for seed in options["seeds"]]}

@@ -1,18 +1,19 @@
 r"""Other views of the log-density of the flow, which show whether a score is right."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from .batches import Asked, Batch, ask_freely
+from ..runs.options import SEED, Gradients, Seeds
+from .batches import FREE, Asked, Batch, ask_freely
 from .bounds import Bound, elbo
 from .integral import denoisers
 from .students import error_of_mean
@@ -22,8 +23,21 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 
 @verb
-def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
-    r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
+def views(  # noqa: D417
+    model: ScoreModel,
+    x: Array,
+    *,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
+) -> dict[str, Bound]:
+    r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
 
     For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the bound of a
     sampler with 1000 steps, is a little lower. The gap between "flow" and "elbo" is the divergence between noisy
@@ -32,13 +46,15 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        options: As in :func:`elbo`.
+        condition: The conditions of the model. The options are those that :func:`elbo` shares with all views.
 
     Examples:
         >>> sorted(ss.views(model, torch.zeros(2, 2)))
         ['ancestral', 'elbo', 'flow', 'sde']
     """
 
+    options = FREE.said(locals())
+    FREE.refuse(options)
     flow = log_likelihood(model, x, **options)
     calls = int((flow.calls + flow.derivatives).max())
     return {
@@ -50,8 +66,21 @@ def views(model: ScoreModel, x: Tensor, **options: Any) -> dict[str, Bound]:
 
 
 @verb
-def path_density(
-    model: ScoreModel, x: Tensor, *, steps: int = 256, paths: int = 4, **options: Any
+def path_density(  # noqa: D417
+    model: ScoreModel,
+    x: Array,
+    *,
+    steps: int = 256,
+    paths: int = 4,
+    seed: int | None = SEED,
+    seeds: Seeds | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    grad: Gradients = "none",
+    batch_size: int | None = None,
+    t_min: float | None = None,
+    **condition: Condition,
 ) -> Bound:
     r"""Returns the log-density of data at `t_min` along noisy paths, without a divergence.
 
@@ -66,7 +95,7 @@ def path_density(
         x: Data, with shape (B, *).
         steps: The number of steps, even in the logarithm of the noise level.
         paths: The number of paths.
-        options: As in :func:`elbo`.
+        condition: The conditions of the model. The options are as in :func:`elbo`.
 
     Examples:
         >>> bound = ss.path_density(model, torch.zeros(3, 2), steps=16)
@@ -74,6 +103,7 @@ def path_density(
         (torch.Size([3]), 64)
     """
 
+    options = FREE.said(locals())
     steps = check_count("steps", steps, at_least=1)
     paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)

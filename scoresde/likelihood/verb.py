@@ -1,14 +1,13 @@
 r"""The public function: densities of any number of samples."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from solvers import Solver, SolverError
+from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..doors.warning import warn
@@ -18,7 +17,7 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients
+from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
@@ -32,14 +31,14 @@ EXACT_FIRST = (
 )
 EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is reported
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
-DEFAULTS: dict[str, Any] = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
+DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
 @verb
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     divergence: str = "auto",
     probes: int | None = None,
@@ -48,14 +47,14 @@ def log_likelihood(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -107,9 +106,9 @@ def log_likelihood(  # noqa: D417
             "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
             "is its likelihood; pass the model without it."
         )
-    if settings.adaptive and settings.times is not None:
+    if settings.adaptive and settings.own_times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
-    if not settings.adaptive and settings.steps is None and settings.times is None:
+    if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)

@@ -7,11 +7,12 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 import torch
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 Asked = Mapping[str, torch.dtype]  # the dtype of autocast, by device type
 
@@ -36,15 +37,15 @@ def without_autocast() -> Iterator[None]:
         _hidden.reset(token)
 
 
-def exempt(function: F) -> F:
-    r"""Returns the function, unaffected by any outer autocast."""
+def exempt(function: Callable[P, R]) -> Callable[P, R]:
+    r"""Returns a function that no outer autocast reaches."""
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         with without_autocast():
             return function(*arguments, **keywords)
 
-    return cast(F, call)
+    return call
 
 
 def hidden_autocast() -> Asked:

@@ -2,7 +2,7 @@ r"""Per-sample values: tensors with leading size B or 1, wherever they are held.
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -66,8 +66,8 @@ def of_rows(index: Tensor) -> Change:
     return lambda value: value if len(value) == 1 else value[index.to(value.device)]
 
 
-def with_parts(value: Any, kind: type, index: Tensor) -> Any:
-    r"""Returns a value for some rows: an object with `rows`, or lists and dictionaries that hold such objects.
+def with_parts(value: T, kind: type[object], index: Tensor) -> T:
+    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
 
     Arguments:
         value: The value, which is returned as it is if nothing in it is per sample.
@@ -76,16 +76,17 @@ def with_parts(value: Any, kind: type, index: Tensor) -> Any:
     """
 
     if isinstance(value, kind):
-        return value.rows(index)  # type: ignore[attr-defined]
+        return cast(T, value.rows(index))  # type: ignore[attr-defined]
     if isinstance(value, dict | nn.ModuleDict):
-        old = list(value.values())
+        old: list[object] = list(value.values())
     elif isinstance(value, list | tuple | nn.ModuleList):
         old = list(value)
     else:
         return value
-    new = [with_parts(one, kind, index) for one in old]
+    new: list[object] = [with_parts(one, kind, index) for one in old]
     if all(map(operator.is_, old, new)):
         return value
+    make: Callable[[object], T] = getattr(value, "_make", type(value))
     if isinstance(value, dict | nn.ModuleDict):
-        return type(value)(dict(zip(value.keys(), new, strict=True)))
-    return getattr(value, "_make", type(value))(new)
+        return make(dict(zip(value.keys(), new, strict=True)))
+    return make(new)

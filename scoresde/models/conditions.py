@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from torch import Tensor
@@ -18,27 +18,29 @@ from .by_sample import changed, of_rows, tensors_in
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
 Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
-V = TypeVar("V", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by the call of a verb
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
-def verb(function: V) -> V:
-    r"""Returns a public function with checks, whose own keywords cannot be names of conditions."""
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    r"""Returns a public function, checked, whose own keywords no condition may be called."""
 
     kinds = inspect.signature(function).parameters.values()
     RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         token = SAID.set(frozenset(keywords))
         try:
             return inner(*arguments, **keywords)
         finally:
             SAID.reset(token)
 
-    return cast(V, call)
+    return call
 
 
 ELSEWHERE = {  # other libraries' names, and ours
@@ -72,14 +74,14 @@ def leaves(value: Bound) -> list[Tensor]:
     return [leaf for _, leaf in tensors_in("", value)]
 
 
-def rows_of(condition: Mapping[str, Any], index: Tensor) -> dict[str, Any]:
-    r"""Returns conditions for some rows; those with leading size 1 are shared."""
+def rows_of(condition: Mapping[str, T], index: Tensor) -> dict[str, T]:
+    r"""Returns conditions for some rows; those of leading size 1 are shared."""
 
     return {name: changed(value, of_rows(index)) for name, value in condition.items()}
 
 
-def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
-    r"""Returns conditions expanded to leading size B, on the device of a state."""
+def spread(condition: Mapping[str, Bound], x: Tensor) -> dict[str, Bound]:
+    r"""Returns conditions with leading size B on the device of a state."""
 
     found = {}
     for name, given in condition.items():
@@ -92,8 +94,8 @@ def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     return found
 
 
-def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Any:
-    r"""Returns a condition with its parts checked; mappings, and tuples of other things than numbers, stay."""
+def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Bound:
+    r"""Returns a condition whose parts went through a door; mappings, and tuples of anything but numbers, stay."""
 
     if isinstance(value, Mapping):
         return {str(key): as_bound(f"{name}[{key!r}]", one, door) for key, one in value.items()}
@@ -106,7 +108,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) or getattr(value, "ndim", None) == 0
 
 
-def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+def floats_like(condition: Mapping[str, object], x: Tensor) -> dict[str, Bound]:
     r"""Returns conditions whose floating-point numbers have the dtype of a state."""
 
     def like(name: str, given: object) -> Tensor:
@@ -117,8 +119,16 @@ def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     return {name: as_bound(name, value, like) for name, value in condition.items()}
 
 
-def as_condition(name: str, value: object) -> Any:
-    r"""Returns per-sample values with leading size B or 1; a number applies to all samples."""
+@overload
+def as_condition(name: str, value: Tensor) -> Tensor: ...
+
+
+@overload
+def as_condition(name: str, value: object) -> Bound: ...
+
+
+def as_condition(name: str, value: object) -> Bound:
+    r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
 
     bound = as_bound(name, value, _checked)
     if not leaves(bound):
@@ -147,8 +157,8 @@ def check_conditions(
     condition: Mapping[str, object],
     batch: int | None,
     options: Iterable[str] = (),
-) -> dict[str, Any]:
-    r"""Returns the conditions as tensors, or as mappings and tuples of tensors.
+) -> dict[str, Bound]:
+    r"""Returns the conditions as tensors, or mappings and tuples of these.
 
     Arguments:
         model: The model that receives them.
@@ -162,7 +172,7 @@ def check_conditions(
         ValueError: If a leading size is neither B nor 1, or a value is not finite.
     """
 
-    found: dict[str, Any] = {}
+    found: dict[str, Bound] = {}
     for name, value in condition.items():
         if name in model.bound_names:
             raise TypeError(f"{name}= is already bound to the model; leave it out.")
@@ -179,7 +189,7 @@ def check_conditions(
                 raise ValueError(
                     f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
                 )
-        model.check_condition(name, found[name])
+        model.check_condition(name, cast(Tensor, found[name]))  # as models that check theirs say
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_whole
+from solvers.doors.values import Array, as_whole
 
 from ..doors.data import as_data, as_floats
 
@@ -158,10 +158,10 @@ class Moments:
 
 @checked
 def moments(
-    data: Tensor,
+    data: Array,
     kind: Kind = "full",
     *,
-    basis: Tensor | None = None,
+    basis: Array | None = None,
     rank: int | None = None,
 ) -> Moments:
     r"""Returns the mean and covariance of data, for solvers such as "moment_2".

@@ -1,9 +1,9 @@
 r"""Networks as score models: their prediction types, and how they are called."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from .autocast import autocast, hidden_autocast
 from .by_sample import changed
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
-from .conditions import as_bound, check_names, floats_like
+from .conditions import Bound, as_bound, check_names, floats_like
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel, check_time, model_times
 
@@ -217,7 +217,7 @@ class NetworkScore(ScoreModel):
         a: Scalar,
         b: Scalar,
         scale: Scalar,
-        condition: dict[str, Any],
+        condition: Mapping[str, Bound],
         asked: Autocast,
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ class NetworkScore(ScoreModel):
 
         return combined
 
-    def _call(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
+    def _call(self, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
         if condition:
             condition = {name: as_bound(name, value) for name, value in condition.items()}
         count_call()
@@ -248,8 +248,8 @@ class NetworkScore(ScoreModel):
         self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
 
-    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
-        r"""Calls the network in the given dtypes with copies, which it may change."""
+    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
+        r"""Calls the network with copies, which it may change, in some dtypes."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
@@ -260,7 +260,7 @@ class NetworkScore(ScoreModel):
         return self.network(x, t.to(kind.time, copy=True), **condition)
 
     def _ask_again(
-        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]
     ) -> tuple[Tensor, Kind]:
         r"""Calls the network in the other dtypes that it may be meant for, or raises an explained error."""
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,8 @@ class ScoreModel(nn.Module, ABC):
         frozenset()
     )  # modes of its derivative, and names of bound conditions
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        r"""Adds the common argument checks to the functions that a model defines."""
+    def __init_subclass__(cls, **keywords: object) -> None:
+        r"""Gives the functions of a state that a model defines the doors of all."""
 
         super().__init_subclass__(**keywords)
         if isinstance(cls.by_sample, str):
@@ -313,18 +313,21 @@ class Given(ScoreModel):
         return f"{self.model!r}.given({', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.denoise(x, t, **spread(self.bound, x), **condition)
+        return self.model.denoise(x, t, **self._spread(x), **condition)
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.raw(x, t, **spread(self.bound, x), **condition)
+        return self.model.raw(x, t, **self._spread(x), **condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.score(x, t, **spread(self.bound, x), **condition)
+        return self.model.score(x, t, **self._spread(x), **condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.model.combine(times, a, b, scale, x, **spread(self.bound, x), **condition)
+        return self.model.combine(times, a, b, scale, x, **self._spread(x), **condition)
+
+    def _spread(self, x: Tensor) -> dict[str, Tensor]:
+        return cast(dict[str, Tensor], spread(self.bound, x))  # as models annotate conditions
 
     @property
     def held(self) -> Mapping[str, Tensor]:

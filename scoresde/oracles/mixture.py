@@ -6,13 +6,12 @@ Every oracle has its denoised data and log-density at any time in closed form.
 import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import as_number
+from solvers.doors.values import Array, as_number
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -46,7 +45,7 @@ class Oracle(ScoreModel):
         torch.Size([5, 2])
     """
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
         with_doors(cls, EXACT)
         for name in EXACT:
@@ -140,9 +139,9 @@ class MixtureOracle(Oracle):
 
     def __init__(
         self,
-        means: Tensor,
-        covariances: Tensor | float,
-        weights: Tensor | None = None,
+        means: Array,
+        covariances: Array | float,
+        weights: Array | None = None,
         process: Process | None = None,
     ) -> None:
         means = as_data("means", means)
@@ -236,8 +235,8 @@ class GaussianOracle(MixtureOracle):
 
     def __init__(
         self,
-        mean: Tensor,
-        covariance: Tensor | float,
+        mean: Array,
+        covariance: Array | float,
         process: Process | None = None,
     ) -> None:
         mean = as_floats("mean", mean, least=1)
@@ -289,10 +288,10 @@ class KernelOracle(Oracle):
 
     def __init__(
         self,
-        data: Tensor,
+        data: Array,
         width: float,
         process: Process | None = None,
-        labels: Tensor | None = None,
+        labels: Array | None = None,
     ) -> None:
         data, width = as_data("data", data), as_number("width", width)
         labels = None if labels is None else labels_of(labels, len(data))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -45,10 +46,10 @@ class QuantileOracle(Oracle):
 
     def __init__(
         self,
-        means: Tensor,
-        stds: Tensor,
-        weights: Tensor | None = None,
-        rotation: Tensor | None = None,
+        means: Array,
+        stds: Array,
+        weights: Array | None = None,
+        rotation: Array | None = None,
         process: Process | None = None,
     ) -> None:
         means, stds = as_floats("means", means, least=2), as_floats("stds", stds, least=2)

@@ -46,7 +46,7 @@ def histogram(
     every = np.concatenate(list(known.values()))
     edges = np.linspace(every.min(), every.max(), bins + 1)
     for name, (_, words) in groups.items():
-        axis.hist(known[name], edges, alpha=0.6, label=f"{name}: {words}")
+        axis.hist(known[name], edges.tolist(), alpha=0.6, label=f"{name}: {words}")
     axis.set_xlabel(label)
     axis.set_ylabel("samples")
     figures.legend(axis)

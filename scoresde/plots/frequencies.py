@@ -3,7 +3,7 @@ r"""Power spectra: the frequencies that noise hides, and the order in which samp
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from ..geometry import Trajectory
 from ..geometry.spectra import coarse_to_fine, hinge
 from ..geometry.spectra import spectrum as power_spectrum
 from . import figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEVELS = (0.1, 0.3, 1.0, 3.0)
 CURVES, HIGHEST = 6, 10.0  # of estimates; and the first noise level, in scales of the data
@@ -80,7 +83,7 @@ def spectrum(
     return hinges
 
 
-def _fill(axis: Any, followed: Trajectory) -> None:
+def _fill(axis: "Axes", followed: Trajectory) -> None:
     found, settled = coarse_to_fine(followed)
     frequencies = found.frequencies.tolist()
     first = int((followed.levels > HIGHEST * followed.data_std).sum())

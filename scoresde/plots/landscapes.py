@@ -1,7 +1,7 @@
 r"""Steps and paths of guided sampling, drawn in the plane of the data, or in one that states what it hides."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from . import figures
 from .backdrop import limits, shade, thumbnails
 from .movie import write_gif, write_page
 from .views import COLOURS, View, path_view, step_view
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STATE, NOISE, FAINT = "black", "tab:orange", "0.6"
 SIZE = (7.5, 6.0)
@@ -104,20 +108,20 @@ def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
     return [_frame(own, i, own.box([i])) for own, i in zip(views, every, strict=True)]
 
 
-def _draw_step(figure: Any, view: View, i: int, box: Tensor, trail: bool = False) -> None:
+def _draw_step(figure: "Figure", view: View, i: int, box: Tensor, trail: bool = False) -> None:
     trajectory, axis = view.trajectory, figure.axes[0]
     states = view.points(trajectory.states)
     here, after = states[i], states[i + 1]
     if trail:
-        _line(axis, states[view.first : i + 1], color=FAINT, linewidth=1, marker=".")
+        figures.line(axis, states[view.first : i + 1], color=FAINT, linewidth=1, marker=".")
     _arrows(axis, view, i)
     for name, colour in view.colours.items():
         at = view.points(trajectory.estimates[name])[i]
-        _line(axis, torch.stack([here, at]), color=colour, linewidth=0.8, linestyle=":")
-        axis.scatter(*at.tolist(), color=colour, s=45, zorder=5, label=f"{name} estimate")
-    axis.scatter(*here.tolist(), color=STATE, s=45, zorder=6, label="noisy point")
-    axis.scatter(
-        *after.tolist(), facecolor="white", edgecolor=STATE, s=45, zorder=6, label="next point"
+        figures.line(axis, torch.stack([here, at]), color=colour, linewidth=0.8, linestyle=":")
+        figures.dots(axis, at[None], color=colour, s=45, zorder=5, label=f"{name} estimate")
+    figures.dots(axis, here[None], color=STATE, s=45, zorder=6, label="noisy point")
+    figures.dots(
+        axis, after[None], facecolor="white", edgecolor=STATE, s=45, zorder=6, label="next point"
     )
     levels = trajectory.levels.tolist()
     axis.set_title(
@@ -127,8 +131,8 @@ def _draw_step(figure: Any, view: View, i: int, box: Tensor, trail: bool = False
     thumbnails(figure, trajectory, view.sample, i, view.colours)
 
 
-def _arrows(axis: Any, view: View, i: int) -> None:
-    r"""The difference, the push of guidance, the step, and its noise."""
+def _arrows(axis: "Axes", view: View, i: int) -> None:
+    r"""The difference, what guidance adds, the step, and its noise."""
 
     trajectory, b = view.trajectory, view.sample
     points = {name: view.points(e)[i] for name, e in trajectory.estimates.items()}
@@ -154,12 +158,12 @@ def _arrows(axis: Any, view: View, i: int) -> None:
         _arrow(axis, mean, end, NOISE, view.words("fresh noise", trajectory.noise[i, b]))
 
 
-def _draw_way(figure: Any, view: View) -> None:
+def _draw_way(figure: "Figure", view: View) -> None:
     trajectory, axis = view.trajectory, figure.axes[0]
     first, states = view.first, view.points(view.trajectory.states)
     for name, colour in reversed(view.colours.items()):
         at = view.points(trajectory.estimates[name])[first:]
-        _line(
+        figures.line(
             axis,
             at,
             color=colour,
@@ -170,14 +174,17 @@ def _draw_way(figure: Any, view: View) -> None:
         )
         if name == next(iter(trajectory.estimates)):
             for pair in zip(states[first:], at, strict=True):
-                _line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
+                figures.line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
     steps = trajectory.states[1:, view.sample] - trajectory.states[:-1, view.sample]
     shares = view.plane.hidden(steps[first:])
     hidden = f" ({100 * float(shares.mean()):.0f} % of a step hidden)"
     words = "states" if view.whole else f"states{hidden}"
-    _line(axis, states[first:], color=STATE, linewidth=1.5, marker="o", markersize=4, label=words)
-    axis.scatter(
-        *states[-1].tolist(),
+    figures.line(
+        axis, states[first:], color=STATE, linewidth=1.5, marker="o", markersize=4, label=words
+    )
+    figures.dots(
+        axis,
+        states[-1:],
         marker="*",
         color="gold",
         edgecolor=STATE,
@@ -197,8 +204,8 @@ def _frame(view: View, i: int, box: Tensor, trail: bool = False) -> np.ndarray:
     return figures.pixels(figure)
 
 
-def _figure(view: View) -> Any:
-    r"""A figure with one axis, in two or three dimensions."""
+def _figure(view: View) -> "Figure":
+    r"""A figure with one axis, flat or of space."""
 
     flat = len(view.plane.basis) == 2
     figure = figures.blank(SIZE)
@@ -206,7 +213,7 @@ def _figure(view: View) -> Any:
     return figure
 
 
-def _finish(figure: Any, view: View, box: Tensor, level: float) -> None:
+def _finish(figure: "Figure", view: View, box: Tensor, level: float) -> None:
     axis, flat = figure.axes[0], len(view.plane.basis) == 2
     limits(axis, box)
     if view.density is not None and flat:
@@ -215,16 +222,12 @@ def _finish(figure: Any, view: View, box: Tensor, level: float) -> None:
     axis.set_xlabel(names[0])
     axis.set_ylabel(names[1])
     if not flat:
-        axis.set_zlabel(names[2])
+        axis.set(zlabel=names[2])
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left",
                   bbox_to_anchor=(0.66, 0.9))  # fmt: skip
 
 
-def _line(axis: Any, points: Tensor, **style: Any) -> None:
-    axis.plot(*points.T.tolist(), **style)
-
-
-def _arrow(axis: Any, start: Tensor, end: Tensor, colour: str, words: str) -> None:
+def _arrow(axis: "Axes", start: Tensor, end: Tensor, colour: str, words: str) -> None:
     if len(start) == 3:
         axis.quiver(
             *start.tolist(), *(end - start).tolist(), color=colour, label=words, linewidth=1.5

@@ -3,7 +3,7 @@ r"""Samples of two or three dimensions as points."""
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +15,10 @@ from ..models.checks import check_count
 from . import figures
 from .backdrop import limits, square
 
-INSIDE = 0.995  # the quantile q of each entry: pictures always show the range from q to 1 - q
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSIDE = 0.995  # the quantile of each entry, and one less it, that pictures show for certain
 SIZE = (3.2, 3.4)
 FULL = 200  # points that are drawn large and dark; more points are smaller and fainter
 
@@ -99,12 +102,12 @@ def _box(groups: list[Tensor]) -> Tensor:
     return torch.stack(corners).median(0).values
 
 
-def _draw(axis: Any, x: Tensor, box: Tensor, colour: str) -> int:
-    r"""Draws the points inside a box, and returns their number."""
+def _draw(axis: "Axes", x: Tensor, box: Tensor, colour: str) -> int:
+    r"""Draws the points that are within the limits of a box, and returns how many these are."""
 
     low, high = square(box)
     near = ((x >= low) & (x <= high)).all(1)
     fewer = min(1.0, (FULL / max(1, len(x))) ** 0.5)
-    axis.scatter(*x[near].T.tolist(), color=colour, s=4 + 10 * fewer, alpha=0.3 + 0.4 * fewer,
+    figures.dots(axis, x[near], color=colour, s=4 + 10 * fewer, alpha=0.3 + 0.4 * fewer,
                  linewidths=0)  # fmt: skip
     return int(near.sum())

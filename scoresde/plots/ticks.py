@@ -2,7 +2,10 @@ r"""Labels of logarithmic axes, even of those that span few decades."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 ENOUGH, ROOM = 4, 9  # labels: with fewer, nothing can be read off; more do not fit
 LEADING = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # digits, from coarse to fine
@@ -50,20 +53,21 @@ def signed(low: float, high: float, threshold: float) -> list[float]:
     return found
 
 
-def label_axis(axis: Any) -> None:
-    r"""Writes tick labels on an axis, if it is logarithmic.
+def label_axis(axis: "Axis") -> None:
+    r"""Writes numbers on an axis, if it is a logarithmic one.
 
     Arguments:
         axis: A matplotlib axis of a complete figure.
     """
 
     from matplotlib import ticker
+    from matplotlib.scale import SymmetricalLogTransform
 
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() == "log":
         numbers = logarithmic(low, high)
-    elif axis.get_scale() == "symlog":
-        numbers = signed(low, high, axis.get_transform().linthresh)
+    elif isinstance(change := axis.get_transform(), SymmetricalLogTransform):
+        numbers = signed(low, high, change.linthresh)
     else:
         return
     axis.set_major_locator(ticker.FixedLocator(numbers))

@@ -16,15 +16,15 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial, wraps
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import WORD, as_device, as_shape, as_whole
+from solvers.doors.values import WORD, Shape, as_device, as_shape, as_whole
 from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
@@ -63,7 +63,7 @@ def kept(function: F) -> F:
     known = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
-    def call(self: "Process", *arguments: Any, **keywords: Any) -> float:
+    def call(self: "Process", *arguments: Hashable, **keywords: Hashable) -> float:
         return (known if self.is_constant else function)(self, *arguments, **keywords)
 
     return cast(F, call)
@@ -90,8 +90,8 @@ class Process(ABC):
 
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
-    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
-        r"""Adds the common argument checks to the functions of time that a process defines."""
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
+        r"""Gives the functions of time that a process defines the doors of all."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant
@@ -184,7 +184,7 @@ class Process(ABC):
     @checked
     def prior_sample(
         self,
-        shape: tuple[int, ...],
+        shape: Shape,
         *,
         seed: int | Tensor = 0,
         first_index: int = 0,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from solvers.doors.signatures import checked, with_doors
 
 from ..doors.amounts import positive
 from ..doors.data import as_times
+
+Angle = TypeVar("Angle", float, Tensor)
 
 
 class Schedule(ABC):
@@ -41,8 +43,8 @@ class Schedule(ABC):
     bare_call: Callable[[Tensor], Tensor]  # the same without argument checks
     bare_inverse: Callable[[Tensor], Tensor]
 
-    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
-        r"""Adds the common argument checks to the functions of a schedule."""
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
+        r"""Gives the functions of a schedule the doors of all."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant
@@ -151,7 +153,7 @@ class Cosine(Schedule, constant=True):
         u = torch.atan(((math.sin(u0) ** 2 + cos2 * noise) / (cos2 * signal)).sqrt())
         return (u - u0) * (1 + self.offset) * 2 / math.pi
 
-    def _angle(self, t: Any) -> Any:
+    def _angle(self, t: Angle) -> Angle:
         return (t + self.offset) * (math.pi / 2 / (1 + self.offset))
 
 

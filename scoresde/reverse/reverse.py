@@ -19,7 +19,7 @@ semi-linear equation for all processes:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -74,6 +74,17 @@ def probability_flow(model: ScoreModel) -> ODE:
     return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]
 
 
+class _Common(TypedDict, total=False):
+    r"""What all kinds of problems are told."""
+
+    rows: Callable[[Tensor], Problem]
+    describe: Callable[[float], str]
+    cost: int
+    sizes: Callable[[Tensor], Sizes]
+    pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None
+    longest: float
+
+
 @dataclass(frozen=True)
 class Reverse(Chart):
     r"""The reverse process in the form that a solver needs: a chart of the states of the process.
@@ -101,7 +112,7 @@ class Reverse(Chart):
 
         if isinstance(self.model.process, NonlinearProcess):
             return self._nonlinear(self.model.process)
-        common: dict[str, Any] = {
+        common: _Common = {
             "rows": self._rows,
             "describe": self._describe,
             "cost": self.model.cost,
@@ -304,7 +315,7 @@ class Reverse(Chart):
             score = self.model.score(x, flat)
             return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
 
-        common: dict[str, Any] = {
+        common: _Common = {
             "rows": self._rows,
             "describe": self._describe,
             "longest": LEAP / 10 * (process.t_max - process.t_min),

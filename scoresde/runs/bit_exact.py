@@ -4,8 +4,8 @@ The order of sums in matrix products depends on the number of rows. So networks 
 number of rows, in which the bits of a row must depend on that row alone.
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,9 +30,8 @@ def settle(run: Run, x: Tensor) -> Run:
         ValueError: If the network gives different bits for the same input.
     """
 
-    solver: Any = run.solver
-    settings = run.settings
-    if not solver.exact:
+    solver, settings = run.solver, run.settings
+    if not solver.exact or not is_dataclass(solver):
         return run
     if settings.batch_size is not None:
         raise ValueError(
@@ -92,8 +91,8 @@ class _Check:
             return self.problem.subset(rows).at(clock[None], x)[0](x)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    r"""Returns the settings that the last bits of a network depend on, besides its input."""
+def environment(device: torch.device) -> dict[str, object]:
+    r"""Returns what the last bits of a network depend on beside its input."""
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"torch": torch.__version__, "device": gpu or device.type, "threads": torch.get_num_threads(),
@@ -101,8 +100,8 @@ def environment(device: torch.device) -> dict[str, Any]:
             "precision of products": torch.get_float32_matmul_precision()}  # fmt: skip
 
 
-def warn_of_other_bits(known: dict[str, Any], device: torch.device) -> None:
-    r"""Warns if latents were made under settings in which the network may have given other bits."""
+def warn_of_other_bits(known: Mapping[str, object], device: torch.device) -> None:
+    r"""Warns if latents were made where the network may have given other bits."""
 
     here = environment(device)
     changed = [f"{name} {known.get(name)}, now {value}" for name, value in here.items()

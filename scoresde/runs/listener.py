@@ -1,10 +1,10 @@
 r"""The progress bar and the user's callback, which are updated after each step of a run."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from solvers import Event
 
@@ -22,7 +22,7 @@ def listener(
     times: Tensor,
     samples: range,
     settings: Settings,
-    progress: Any,
+    progress: tqdm | None,
 ) -> Callable[[Event], object] | None:
     r"""A function that moves the progress bar, and calls the user's callback in the process's times and states."""
 
@@ -31,7 +31,7 @@ def listener(
 
     def told(event: Event) -> object:
         event = reverse.event(event)
-        if settings.progress:
+        if progress is not None:
             share = len(samples) * _done(reverse, times, event)
             progress.update(samples.start + share - progress.n)
         if settings.callback is None:

@@ -3,18 +3,22 @@ r"""The options of runs, in groups: their names, types, defaults and meanings.""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solvers import Brownian, Event, Solver
+from solvers.doors.values import Array
 
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .plan import Plan
 
-Motion = Literal["increments", "path"] | Tensor | Brownian
+Times: TypeAlias = Array
+Seeds: TypeAlias = Sequence[int] | np.ndarray | Tensor
+Motion = Literal["increments", "path"] | Tensor | np.ndarray | Brownian
 Failures = Literal["raise", "partial"]
 Gradients = Literal["none", "backprop", "checkpoint", "adjoint"]
 
@@ -53,7 +57,7 @@ class Stepping:
     solver: str | Solver | None = None
     steps: int | None = None
     grid: str | None = None
-    times: Tensor | None = None
+    times: Times | None = None
     rtol: float | None = None
     atol: float | None = None
     max_step: float | None = None
@@ -93,7 +97,7 @@ class Keys:
     """
 
     seed: int | None = SEED
-    seeds: Sequence[int] | None = None
+    seeds: Seeds | None = None
     first_index: int = 0
 
 
@@ -182,13 +186,12 @@ class Planned:
 GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Planned)
 
 
-class RunOptions(TypedDict, total=False):
-    r"""All options of a run, for functions that pass them on."""
+class UntimedOptions(TypedDict, total=False):
+    r"""The options of a run between times that are not the caller's to choose."""
 
     solver: str | Solver | None
     steps: int | None
     grid: str | None
-    times: Tensor | None
     rtol: float | None
     atol: float | None
     max_step: float | None
@@ -198,7 +201,7 @@ class RunOptions(TypedDict, total=False):
     eta_convention: Convention
     noise: Motion | None
     seed: int | None
-    seeds: Sequence[int] | None
+    seeds: Seeds | None
     first_index: int
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -211,7 +214,16 @@ class RunOptions(TypedDict, total=False):
     callback: Callable[[Event], object] | None
     t_min: float | None
     denoise: bool
+
+
+class RunOptions(UntimedOptions, total=False):
+    r"""All options of a run, for functions that hand them on."""
+
+    times: Times | None
     plan: Plan | str | Path | None
+
+
+Options: TypeAlias = dict[str, Any]  # options and conditions by name, which verbs check
 
 
 def names(*groups: type | str) -> tuple[str, ...]:

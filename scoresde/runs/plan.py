@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from solvers.methods.exponential import ExponentialMultistep
 from ..doors.warning import warn
 from ..files import (
     Entry,
+    Json,
     check_entries,
     damaged,
     each,
@@ -68,11 +68,11 @@ class Plan:
         Solution((4, 2) by ddim, 3 intervals, 4 calls per sample)
     """
 
-    options: dict[str, Any]
+    options: Json
     noise_levels: tuple[float, ...] | None = None
     scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_entries(dict(vars(self)), ENTRIES, "the plan: ")
@@ -116,8 +116,8 @@ class Plan:
             return plan
 
     @checked
-    def options_for(self, model: ScoreModel) -> dict[str, Any]:
-        r"""Returns the options for a model, with a warning unless the plan was measured on it."""
+    def options_for(self, model: ScoreModel) -> Json:
+        r"""Returns the options for a model, with a warning unless it is the one of the plan."""
 
         mine = fingerprint(model)
         if self.model and mine != self.model:
@@ -144,8 +144,8 @@ class Plan:
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     @property
-    def plain(self) -> dict[str, Any]:
-        r"""The options, with the solver as text."""
+    def plain(self) -> dict[str, object]:
+        r"""The options, with the solver in words."""
 
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
 
@@ -205,15 +205,15 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def with_plan(model: ScoreModel, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Returns keywords with `plan` replaced by the options that it sets.
+def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, object]:
+    r"""Returns keywords whose `plan` is replaced by the options it stands for.
 
     Raises:
         TypeError: If it is neither a plan nor the name of a file.
         ValueError: If an option that it sets is also passed.
     """
 
-    keywords = dict(keywords)
+    keywords = {**keywords}
     plan = keywords.pop("plan", None)
     if plan is None:
         return keywords
@@ -284,10 +284,8 @@ def describe_process(model: ScoreModel) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # memory addresses of functions
 
 
-def describe_setup(
-    model: ScoreModel, data: Tensor | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    r"""Returns the settings that two measurements must share, if one is to continue the other."""
+def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str, object]) -> Json:
+    r"""Returns what two measurements must agree in, for one to go on with the other."""
 
     known = model.moments
     return {

@@ -2,7 +2,6 @@ r"""Progress bars: lively on a terminal, rare lines in a log file."""
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from tqdm import tqdm
 
@@ -10,9 +9,9 @@ PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 
 
 def bar(
-    iterable: Iterable[Any] | None = None, *, desc: str, shown: bool = True, **options: Any
-) -> Any:
-    r"""Returns a tqdm progress bar on the standard error.
+    iterable: Iterable[object] | None = None, *, desc: str, shown: bool = True, **options: object
+) -> tqdm:
+    r"""Returns a progress bar of tqdm on the standard error.
 
     Arguments:
         iterable: The items to iterate over, unless the bar is moved by hand.

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
 WATCHING = ("callback", "progress")  # options that change nothing
 _calls: dict[int, None] = {}
 _passes: "deque[_Pass]" = deque(maxlen=PASSES)
-_numbers: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
+_numbers: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
 _next, _lock = count(), threading.Lock()
 
 
@@ -42,7 +42,7 @@ class _Pass(NamedTuple):
     states: frozenset[int]
 
 
-def says_seed(options: Mapping[str, Any]) -> bool:
+def says_seed(options: Mapping[str, object]) -> bool:
     r"""Returns whether the user passed a seed."""
 
     return "seed" in options or options.get("seeds") is not None
@@ -54,8 +54,8 @@ def is_keyed(solution: Solution) -> bool:
     return solution.provenance["noise"] in ("increments", "path")
 
 
-def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, Any]) -> None:
-    r"""Warns if a call without a seed equals an earlier one, so that it draws the same samples.
+def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, object]) -> None:
+    r"""Warns if a call without a seed equals an earlier one, and so draws the same.
 
     Arguments:
         verb: The name of the function.

@@ -5,7 +5,6 @@ import importlib.metadata
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,11 +86,11 @@ class Run:
         return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        r"""A record of how the solution was made, as plain data."""
+    def provenance(self) -> dict[str, object]:
+        r"""How the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
-        times = None if settings.times is None else settings.times.tolist()
+        times = None if settings.own_times is None else settings.own_times.tolist()
         gridded = times is None and not settings.adaptive
         noisy = self.solver.can.stochastic or self.eta
         return {
@@ -125,8 +124,8 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     ends = torch.tensor([start, stop], dtype=torch.float64)
     if start == stop:
         raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
-    if settings.times is not None:
-        times = process.inside("times", check_times(settings.times))
+    if settings.own_times is not None:
+        times = process.inside("times", check_times(settings.own_times))
         low = times.min().item()
         if settings.t_min is not None and not same_time(low, settings.t_min):
             raise ValueError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -87,6 +87,13 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return can.adaptive and (gridless or not can.fixed)
 
     @cached_property
+    def own_times(self) -> Tensor | None:
+        r"""The grid of one's own, if there is one."""
+
+        assert self.times is None or isinstance(self.times, Tensor)
+        return self.times
+
+    @cached_property
     def method(self) -> Solver:
         r"""The solver."""
 
@@ -141,11 +148,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             )
 
     def _check_seeds(self) -> None:
-        seeds: Any = self.seeds  # arrays and tensors too
-        seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
-        if not isinstance(seeds, list | tuple | range):
-            raise TypeError(f"seeds must be whole numbers, one per sample, but is {self.seeds!r}.")
-        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in seeds)
+        assert self.seeds is not None
+        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in self.seeds)
         object.__setattr__(self, "seeds", seeds)
         if self.seed != 0 or self.first_index:
             raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
@@ -169,8 +173,9 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"seeds must have {batch} entries, one per sample, not {len(self.seeds)}."
             )
-        if self.times is not None and self.times.ndim > 1 and self.times.shape[1] != batch:
-            shape = tuple(self.times.shape)
+        times = self.own_times
+        if times is not None and times.ndim > 1 and times.shape[1] != batch:
+            shape = tuple(times.shape)
             raise ValueError(
                 f"times must have shape (n + 1,) or (n + 1, {batch}), but has {shape}."
             )

@@ -7,9 +7,9 @@ function, solver and guidance, results are the same to the last bit, and other r
 import contextvars
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -29,17 +29,17 @@ class _Closed(BaseException):
 
 class _Message(NamedTuple):
     kind: str  # "says", "done" or "failed"
-    value: Any
+    value: object
 
 
 class _Suspended(Generic[R]):
     r"""A function in a thread that, whenever it sends a value, waits for an answer."""
 
-    def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
+    def __init__(self, function: Callable[[Callable[[object], object]], R]) -> None:
         said: SimpleQueue[_Message] = SimpleQueue()
-        answers: SimpleQueue[Any] = SimpleQueue()
+        answers: SimpleQueue[object] = SimpleQueue()
 
-        def say(value: Any) -> Any:
+        def say(value: object) -> object:
             said.put(_Message("says", value))
             answer = answers.get()
             if answer is _Closed:
@@ -62,8 +62,8 @@ class _Suspended(Generic[R]):
         self.done = False  # whether there is nothing left to send
         self.ended = False  # and it returned normally, neither failed nor closed
 
-    def send(self, answer: Any) -> Any:
-        r"""Answers the latest value, and returns the next one, or `None` at the end."""
+    def send(self, answer: object) -> object:
+        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None
@@ -78,9 +78,9 @@ class _Suspended(Generic[R]):
         self.done = True
         self._close.detach()
         self.ended = message.kind == "done"
-        if not self.ended:
+        if isinstance(message.value, BaseException) and not self.ended:
             raise message.value
-        self.result = message.value
+        self.result = cast(R, message.value)
         return None
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Question(NamedTuple):
 
     x: Tensor
     t: Tensor
-    condition: dict[str, Any]
+    condition: dict[str, Tensor]
 
 
 @checked
@@ -112,7 +112,10 @@ class Stepwise(Generic[R]):
         verb: A function of a model that starts the run, as in the example. It may apply guidance to the model.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
-        options: Further arguments of :class:`scoresde.NetworkScore`, such as `shape` and `conditions`.
+        conditions: The names of conditions, as for :class:`scoresde.NetworkScore`, like the rest.
+        shape: The shape of one sample.
+        data_std: The constant of preconditioning of "edm".
+        data_scale: The root mean square of the data.
 
     Attributes:
         question: The next network input, or `None` at the end.
@@ -130,18 +133,34 @@ class Stepwise(Generic[R]):
     """
 
     def __init__(
-        self, verb: Callable[[ScoreModel], R], process: Process, predicts: str, **options: Any
+        self,
+        verb: Callable[[ScoreModel], R],
+        process: Process,
+        predicts: str,
+        *,
+        conditions: Sequence[str] = (),
+        shape: tuple[int, ...] | None = None,
+        data_std: float | None = None,
+        data_scale: float | None = None,
     ) -> None:
-        def made(say: Callable[[Any], Any]) -> R:
-            def network(x: Tensor, t: Tensor, **condition: Any) -> Any:
-                return say(Question(x, t, condition))
+        def made(say: Callable[[object], object]) -> R:
+            def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+                return cast(Tensor, say(Question(x, t, condition)))
 
-            model = NetworkScore(network, process, predicts, **options)
+            model = NetworkScore(
+                network,
+                process,
+                predicts,
+                conditions=conditions,
+                shape=shape,
+                data_std=data_std,
+                data_scale=data_scale,
+            )
             model.owned = True
             return verb(model)
 
         self._run: _Suspended[R] = _Suspended(made)
-        self.question: Question | None = self._run.send(None)
+        self.question = self._asked(None)
 
     def tell(self, output: Tensor) -> Question | None:
         r"""Passes the output of the network for the current question, and returns the next question."""
@@ -151,8 +170,11 @@ class Stepwise(Generic[R]):
                 "this run is done and has no further question; its result is in .result."
             )
         self.question = None  # a run that fails asks no more
-        self.question = self._run.send(output)
+        self.question = self._asked(output)
         return self.question
+
+    def _asked(self, answer: Tensor | None) -> Question | None:
+        return cast(Question | None, self._run.send(answer))
 
     @property
     def result(self) -> R:
@@ -196,7 +218,7 @@ class StepByStep(Iterator[Event]):
         self._stopped = False
 
     def __next__(self) -> Event:
-        event: Event | None = self._run.send(self._stopped)
+        event = cast(Event | None, self._run.send(self._stopped))
         if event is None:
             raise StopIteration
         return event

@@ -2,7 +2,7 @@ r"""The options that a public function takes, by groups, and the refusal of othe
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,7 +11,7 @@ from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import ScoreModel
-from .options import GROUPS, OPTIONS, STEPPING, names
+from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
 from .settings import Settings
 
@@ -28,29 +28,32 @@ class Takes:
     def __init__(self, verb: str, *groups: type | str, words: str = "has no effect on") -> None:
         self.verb, self.names, self.words = verb, names(*groups), words
 
-    def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Returns the given options that the function takes."""
+    def of(self, options: Mapping[str, object]) -> Options:
+        r"""Returns those of some options that the verb takes."""
 
         return {name: value for name, value in options.items() if name in self.names}
 
-    def said(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Returns the options and conditions that a call of the function passes, given its arguments."""
+    def said(self, scope: Mapping[str, Any]) -> Options:
+        r"""Returns the options and the conditions that a call of the verb passes, given its arguments.
+
+        Options of the verb alone are passed unless they are `None`.
+        """
 
         passed = SAID.get()  # possibly at its default
         said = {
             n: v
             for n, v in scope.items()
-            if n in self.names and (v is not DEFAULTS[n] or (n in passed and v is not None))
+            if n in self.names and (v is not DEFAULTS.get(n) or (n in passed and v is not None))
         }
         return {**said, **scope["condition"]}
 
-    def with_conditions(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Returns the given options that the function takes, and all keywords that are not options."""
+    def with_conditions(self, options: Mapping[str, object]) -> Options:
+        r"""Returns those of some options that the verb takes, and what is no option."""
 
         return {n: v for n, v in options.items() if n in self.names or n not in OPTIONS}
 
-    def refuse(self, options: Mapping[str, Any]) -> None:
-        r"""Refuses passed options that the function does not take."""
+    def refuse(self, options: Mapping[str, object]) -> None:
+        r"""Refuses options that are passed and that the verb does not take."""
 
         for name, value in options.items():
             known = name in OPTIONS or name == "t_max"
@@ -64,10 +67,10 @@ DEFAULTS = {field.name: field.default for group in GROUPS for field in fields(gr
 
 def split(
     model: ScoreModel,
-    keywords: Mapping[str, Any],
+    keywords: Mapping[str, object],
     batch: int | None,
     takes: Takes,
-    **defaults: Any,
+    **defaults: Unpack[RunOptions],
 ) -> tuple[ScoreModel, Settings]:
     r"""Returns the model with the conditions among the keywords bound, and the options.
 
@@ -86,10 +89,10 @@ def split(
 def parted(
     model: ScoreModel,
     modules: Iterable[nn.Module],
-    keywords: Mapping[str, Any],
+    keywords: Mapping[str, object],
     batch: int | None,
     takes: Takes,
-    **defaults: Any,
+    **defaults: Unpack[RunOptions],
 ) -> tuple[ScoreModel, Settings]:
     r"""Returns the result of :func:`split`, for a checked model whose modules are known."""
 
@@ -102,14 +105,15 @@ def parted(
                 "call model.eval()."
             )
             break
-    options: dict[str, Any] = {}
-    condition: dict[str, Any] = {}
+    options: Options = {}
+    condition: Options = {}
     for name, value in keywords.items():
         (options if name in OPTIONS else condition)[name] = value
     bound = check_conditions(model, condition, batch, takes.names) if condition else {}
-    if defaults and set(STEPPING) & set(options):  # the user's steps replace ours entirely
-        defaults = {n: v for n, v in defaults.items() if n not in STEPPING or n == "solver"}
-    settings = Settings(**{**defaults, **options})
+    ours: Options = {**defaults}
+    if ours and set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
+        ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
+    settings = Settings(**{**ours, **options})
     again = settings.grad in ("checkpoint", "adjoint")
     if again and any(getattr(module, "owned", False) for module in model.modules()):
         raise ValueError(

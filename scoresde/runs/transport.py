@@ -3,10 +3,11 @@ r"""Transport from one time of a process to another by any solver, on which all 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from solvers import Brownian, Solution, Solver, SolverError
 from solvers.integrate import solve
@@ -62,7 +63,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
 
 
-def _bar(solver: Solver, total: int) -> Any:
+def _bar(solver: Solver, total: int) -> tqdm:
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     return bar(total=total, desc=str(solver), bar_format=shape)
 
@@ -115,7 +116,7 @@ class _Some(NamedTuple):
     companion: Tensor | None
 
 
-def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
+def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     reverse, x, samples, times, noise, companion = some
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)

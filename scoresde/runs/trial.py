@@ -7,7 +7,7 @@ numbers costs no network call.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -19,6 +19,8 @@ from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
 from .run import Run
 from .settings import Settings
 from .transport import transport
@@ -35,10 +37,10 @@ class _Trial(NamedTuple):
     scale: float
     method: Solver
     times: tuple[float, ...]
-    clock: Any
+    clock: Clock | None
     eta: float | None
-    eta_convention: Any
-    noise: Any
+    eta_convention: Convention
+    noise: Literal["path"] | None
 
 
 def warn_of_gain(run: Run) -> None:
@@ -87,12 +89,12 @@ def _gain(trial: _Trial) -> float:
         noise=trial.noise,
         on_failure="partial",
     )
-    assert settings.times is not None
+    assert settings.own_times is not None
     with torch.no_grad(), uncounted():
         x = alpha[0] * model.data(ROWS) + model.process.prior_sample(
             (ROWS, 1), dtype=torch.float64
         ) * (sigma[0] / model.process.prior_std())
-        x = transport(Run(model, settings, settings.times), x).x
+        x = transport(Run(model, settings, settings.own_times), x).x
     size = float(
         x.square().mean().sqrt() / (alpha[1] ** 2 * trial.scale**2 + sigma[1] ** 2).sqrt()
     )

@@ -2,7 +2,6 @@ r"""The way back from the end of a run, with its own solver and grid."""
 
 import re
 from dataclasses import is_dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from solvers import Solution, Solver, get
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
 from .bit_exact import warn_of_other_bits
-from .options import STEPPING
+from .options import STEPPING, Options
 from .plan import describe_process
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
@@ -44,16 +43,16 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
         warn_of_other_bits(made["environment"], torch.device(device or z.x.device))
 
 
-def reversed_options(solution: Solution) -> dict[str, Any]:
-    r"""Returns the options to run a solution backwards with the solver that made it."""
+def reversed_options(solution: Solution) -> Options:
+    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
 
     made = solution.provenance
-    if not isinstance(solution.solver, Solver):
+    if solution.solver is None:
         raise ValueError(
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."
         )
-    options: dict[str, Any] = {
+    options: Options = {
         "solver": solution.solver.undone_by,
         "clock": made["clock"],
     }
@@ -62,19 +61,22 @@ def reversed_options(solution: Solution) -> dict[str, Any]:
             options["t_min"] = float(solution.times[0])
         else:
             options["times"] = solution.times.flip(0)
-        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
-    return {**options, "times": solution.times.flip(0)}
+        options["rtol"], options["atol"] = made.get("rtol"), made.get("atol")
+        options["max_step"] = made.get("max_step")
+    else:
+        options["times"] = solution.times.flip(0)
+    return options
 
 
 def as_encoded(
-    model: ScoreModel, z: Solution, options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], Tensor | None]:
-    r"""Returns the options of a decoding, those taken from the encoding, and its companion if it still applies."""
+    model: ScoreModel, z: Solution, options: Options
+) -> tuple[Options, Options, Tensor | None]:
+    r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
 
     defaults = reversed_options(z)
-    solver: Solver = defaults["solver"]
-    asked = options.get("solver")
-    if asked is not None and _same(get(asked), solver):
+    assert z.solver is not None
+    solver, asked = z.solver.undone_by, options.get("solver")
+    if isinstance(asked, str | Solver) and _same(get(asked), solver):
         options = {name: value for name, value in options.items() if name != "solver"}
     other = [name for name in STEPPING if options.get(name) is not None]
     if not other:

@@ -2,12 +2,12 @@ r"""The classifiers of digits that are part of this package: for clean images, a
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files import Json
 from ..guidance.noisy_classifier import Classifier
 from ..likelihood import dequantize
 from ..networks import Encoder
@@ -81,7 +81,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
             train_classifier(noisy, steps=steps, seed=seed), total=steps, desc=f"train {name}"
         ):
             average = classifier
-        card: dict[str, Any] = {
+        card: Json = {
             "name": name,
             "network": {"name": "Encoder", "settings": NETWORK},
             "training": {

@@ -2,10 +2,9 @@ r"""The metric that a search minimises, stored so that an interrupted search can
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class Objective:
     bench: Bench
     metric: str
     file: Path | None
-    setup: dict[str, Any]
+    setup: Mapping[str, object]
     tick: Callable[[], object]
     known: dict[str, float] = field(default_factory=dict)
     measured: int = 0

@@ -54,8 +54,9 @@ class Teacher:
         stop = options.get("t_min") or start_of(bench.model, "sampling")
         times = model_grid(bench.model, "log_snr", process.t_max, stop, NODES)
         small = bench.resized(min(SAMPLES, bench.shape[0]))
-        tight = {"rtol": 1e-4, "atol": 1e-4, "path": True, "denoise": False}
-        run = small.run(solver="exponential", times=times, **tight)
+        run = small.run(
+            solver="exponential", times=times, rtol=1e-4, atol=1e-4, path=True, denoise=False
+        )
         assert run.path is not None
         return Teacher(small, times, run.path)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -13,17 +13,19 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 from solvers.catalogue import label
+from solvers.doors.values import Array
 
-from ..comparing.bench import Bench, bind, sample_shape, spread
+from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
 from ..comparing.reference import rms
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
-from ..models.conditions import verb
+from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import model_grid
+from ..runs.options import Options
 from ..runs.plan import Plan, describe_setup
 from ..runs.progress import bar as progress_bar
 from ..runs.takes import check_model
@@ -38,14 +40,14 @@ SMALL = 16  # samples of the first round
 
 
 @verb
-def tune(
+def tune(  # noqa: D417
     model: ScoreModel,
     budget: int,
     *,
     solvers: Sequence[str | Solver] | None = None,
     grids: Sequence[str] = GRIDS,
     metric: str = "error",
-    data: Tensor | None = None,
+    data: Array | None = None,
     samples: int = 64,
     seed: int = 0,
     held_out: int = 256,
@@ -53,7 +55,16 @@ def tune(
     reference_tolerance: float = 1e-4,
     file: str | Path | None = None,
     progress: bool = True,
-    **options: Any,
+    max_step: float | None = None,
+    first_step: float | None = None,
+    first_index: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    max_calls: int | None = None,
+    t_min: float | None = None,
+    denoise: bool = True,
+    **condition: Condition,
 ) -> Plan:
     r"""Searches for the best plan within a budget of network calls per sample.
 
@@ -78,7 +89,7 @@ def tune(
         reference_tolerance: The tolerance of the exact flow's samples.
         file: A JSON file of the results so far, from which an interrupted search continues.
         progress: Whether to show a progress bar.
-        options: As in :func:`scoresde.compare`.
+        condition: The conditions of the model. The options are as in :func:`scoresde.compare`.
 
     Raises:
         ValueError: If no solver fits into the budget, or an option is invalid.
@@ -90,6 +101,7 @@ def tune(
         tensor([3, 3])
     """
 
+    options = BENCH.said(locals())
     check_model(model)
     chosen = default_solvers(model) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
@@ -98,7 +110,7 @@ def tune(
     samples = check_count("samples", samples, at_least=4)
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
-    model, options = bind(model, {"seed": seed, **options}, samples)
+    model, options = bind(model, options, samples)
     shape = sample_shape(model, data, samples)
     chooses, judges = _halves(data) if metric != "error" else (data, data)
     bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
@@ -128,7 +140,7 @@ def tune(
 
 
 def _distances(
-    model: ScoreModel, metric: str, data: Tensor | None
+    model: ScoreModel, metric: str, data: Array | None
 ) -> tuple[Tensor | None, dict[str, Distance]]:
     r"""The data and the distances, after checking that they fit the model and the metric."""
 
@@ -256,10 +268,20 @@ def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
     return Plan(options, tuple(levels.tolist()))
 
 
-def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, Any]:
-    r"""The results of a plan and others with held-out noise."""
+class Reached(TypedDict):
+    r"""What a plan reaches."""
 
-    def reach(plan: Plan) -> dict[str, Any]:
+    plan: str
+    options: Options
+    calls: float
+    error: dict[str, float]
+    distances: dict[str, tuple[float, float]]
+
+
+def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, object]:
+    r"""What a plan and others reach with noise that chose nothing."""
+
+    def reach(plan: Plan) -> Reached:
         s = bench.run(plan=plan)
         error = rms(s.x, bench.reference().x)
         return {"plan": str(plan), "options": plan.plain, "calls": s.calls.double().mean().item(),

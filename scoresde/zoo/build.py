@@ -8,14 +8,24 @@ import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .. import networks
-from ..files import Entry, check_entries, each, finite, mapping, or_none, shortened, text, whole
+from ..files import (
+    Entry,
+    Json,
+    check_entries,
+    each,
+    finite,
+    mapping,
+    or_none,
+    shortened,
+    text,
+    whole,
+)
 from ..models.data_moments import Moments
 from ..models.predictions import PREDICTIONS
 from ..processes import schedules
@@ -83,8 +93,8 @@ CLASSIFIER = {
 REST = {"rest": Entry("a number of at least 0, or null", or_none(lambda v: finite(v) and v >= 0))}
 
 
-def check_card(card: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
-    r"""Refuses a card with a missing or wrong entry; further entries are allowed."""
+def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
+    r"""Refuses a card of which an entry is missing or wrong; it may hold more."""
 
     check_entries({name: card[name] for name in entries if name in card}, entries)
     check_entries(card["network"], NETWORK, "network: ")
@@ -93,7 +103,7 @@ def check_card(card: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
         check_entries(card["moments"], REST, "moments: ")
 
 
-def build_network(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+def build_network(card: Json, tensors: Mapping[str, Tensor]) -> nn.Module:
     r"""Returns the network that a card names, with its weights, in float32 or float64.
 
     It is first built without memory, and no larger than the weights.
@@ -161,8 +171,8 @@ def at_most(count: int) -> Iterator[None]:
         hook.remove()
 
 
-def take_moments(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> Moments | None:
-    r"""Removes the moments of the data, if there are any, from the tensors of a file, and returns them."""
+def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
+    r"""Takes the moments of the data, if there are any, out of the tensors of a file."""
 
     names = [name for name in tensors if name.startswith(PREFIX)]
     found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
@@ -186,7 +196,7 @@ def take_moments(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> Moments
     return Moments(mean, basis, variances, card["moments"]["rest"])
 
 
-def describe_process(process: Process) -> dict[str, Any]:
+def describe_process(process: Process) -> Json:
     r"""Returns a process as plain data."""
 
     if type(process) not in KINDS.values() or type(process.schedule) not in SCHEDULES.values():  # type: ignore[attr-defined]
@@ -204,8 +214,8 @@ def describe_process(process: Process) -> dict[str, Any]:
     }
 
 
-def build_process(card: Mapping[str, Any]) -> Process:
-    r"""Returns the process described by plain data."""
+def build_process(card: Json) -> Process:
+    r"""Returns the process that plain data describes."""
 
     kind, schedule = KINDS[card["name"]], SCHEDULES[card["schedule"]]
     process = kind(schedule(**card["settings"]), card["t_min"], card["t_max"])

@@ -1,13 +1,13 @@
 r"""Loading and saving of classifiers of noisy data, in files like those of models."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
 
+from ..files import Json
 from ..guidance.noisy_classifier import Classifier
 from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
 from .files import EMBEDDED, described, open_card, read_weights
@@ -24,7 +24,7 @@ class CardClassifier(Classifier):
         fingerprint: The identifier of its weights.
     """
 
-    card: dict[str, Any]
+    card: Json
     fingerprint: str
 
 
@@ -68,7 +68,7 @@ def load_classifier(
 def save_classifier(
     classifier: Classifier,
     file: str | Path,
-    card: dict[str, Any],
+    card: Json,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +20,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
 
-from ..files import Entry
+from ..files import Entry, Json
 from ..models.network import NetworkScore
 from ..oracles.mixture import check_labels
 from .build import MODEL, build_network, build_process, check_card, take_moments
@@ -37,7 +36,7 @@ class CardScore(NetworkScore):
         classes: The number of its labels, or 0.
     """
 
-    card: dict[str, Any]
+    card: Json
     classes: int = 0
 
     def check_condition(self, name: str, value: Tensor) -> None:
@@ -110,10 +109,8 @@ def described(card_file: Path) -> Iterator[None]:
         ) from None
 
 
-def open_card(
-    name: str | Path, folder: Path, needed: Mapping[str, Entry]
-) -> tuple[Path, dict[str, Any]]:
-    r"""Returns the path of a card, and its content.
+def open_card(name: str | Path, folder: Path, needed: Mapping[str, Entry]) -> tuple[Path, Json]:
+    r"""Returns the path of a card, and what it says.
 
     Arguments:
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
@@ -151,7 +148,7 @@ def _find(name: str | Path, folder: Path) -> Path:
     )
 
 
-def _read_card(file: Path, needed: Mapping[str, Entry]) -> dict[str, Any]:
+def _read_card(file: Path, needed: Mapping[str, Entry]) -> Json:
     try:
         card = json.loads(file.read_text())
     except (ValueError, RecursionError):  # of text that is not JSON, or nested too deeply

@@ -3,7 +3,6 @@ r"""Saving of models: nothing is written that could not be loaded again."""
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from .. import networks
-from ..files import Entry, replacing
+from ..files import Entry, Json, replacing
 from ..models.network import NetworkScore
 from .build import (
     MODEL,
@@ -33,7 +32,7 @@ LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by defau
 def save(
     model: NetworkScore,
     file: str | Path,
-    card: dict[str, Any] | None = None,
+    card: Json | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -94,7 +93,7 @@ def save(
 def write_model(
     network: object,
     file: Path,
-    card: dict[str, Any],
+    card: Json,
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],
     dtype: torch.dtype | None = None,
@@ -155,7 +154,7 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _check_readable(
     network: nn.Module,
-    card: dict[str, Any],
+    card: Json,
     weights: dict[str, Tensor],
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from .values import WORD, as_device, as_number, as_tensor, as_whole, shown
 
-C = TypeVar("C", bound=Callable[..., Any])
-OPEN = (Tensor, Any, object)  # left to the checks of data, or to nobody
+C = TypeVar("C", bound=Callable[..., object])
+OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
 CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
     Sequence: ((list, tuple, range, np.ndarray, Tensor), "a list"),
     tuple: ((list, tuple, np.ndarray, Tensor), "a tuple"),
@@ -31,7 +31,7 @@ CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
 }
 
 
-Door = Callable[[str, Any], Any]  # from the name and value of an argument to the value used
+Door = Callable[[str, object], object]  # from the name and value of an argument to what is used
 WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
@@ -68,7 +68,7 @@ def checked(function: C) -> C:
         return {name: kind for name, kind in found.items() if kind is not None}
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: object, **keywords: object) -> object:
         known = kinds()
         taken = list(arguments)
         said = [*zip(order, arguments, strict=False), *keywords.items()]
@@ -110,12 +110,12 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
         setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))
 
 
-def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[..., Any]:
+def _through(method: Callable[..., object], doors: Mapping[str, Door]) -> Callable[..., object]:
     order = tuple(inspect.signature(method).parameters)
     places = [(order.index(name), name, door) for name, door in doors.items() if name in order]
 
     @functools.wraps(method)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: object, **keywords: object) -> object:
         taken = list(arguments)
         for place, name, door in places:
             if place < len(taken):
@@ -128,8 +128,8 @@ def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[
     return call
 
 
-def kind_of(hint: Any) -> Kind | None:
-    r"""Returns the kind of value that an annotation allows, or `None` if it is checked elsewhere."""
+def kind_of(hint: object) -> Kind | None:
+    r"""Returns what an annotation allows, or `None` where that is left to others."""
 
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint in OPEN or isinstance(hint, TypeVar):
@@ -221,10 +221,12 @@ def _choice(choices: Iterable[object]) -> Kind:
     return Kind(words, take)
 
 
-def _either(hints: Iterable[Any]) -> Kind | None:
+def _either(hints: Iterable[object]) -> Kind | None:
     hints = list(hints)
     if torch.device in hints:  # which strings and numbers stand for
         hints = [hint for hint in hints if hint is not str]
+    if Sequence[int] in hints or tuple[int, ...] in hints:  # which lists and arrays stand for
+        hints = [hint for hint in hints if hint not in (list[int], np.ndarray, Tensor)]
     found = [kind_of(hint) for hint in hints]
     kinds = [kind for kind in found if kind is not None]
     if len(kinds) < len(found):
@@ -247,7 +249,7 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     return Kind(words, take, plain)
 
 
-def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
+def _container(known: tuple[tuple[type, ...], str], parts: tuple[object, ...]) -> Kind:
     types_, words = known
     paired = (
         len(parts) > 1 and parts[-1] is not ... and tuple in types_
@@ -262,7 +264,7 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
             value = _entries(name, value, inside is None)
         if isinstance(value, Mapping) or inside is None:
             return value
-        entries: Iterable[object] = typing.cast(Any, value)
+        entries = typing.cast(Iterable[object], value)
         found = [
             entry if isinstance(entry, inside.plain) else inside.take(f"each of {name}", entry)
             for entry in entries

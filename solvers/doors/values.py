@@ -6,14 +6,18 @@ Each check returns the value in the form that the packages compute with, or refu
 import math
 import numbers
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+Shape: TypeAlias = tuple[int, ...] | list[int] | np.ndarray | Tensor
+Array: TypeAlias = (  # of one shape, in what the doors take
+    Tensor | np.ndarray | Sequence[float | Sequence[float] | Tensor | np.ndarray]
+)
 WORD = 2**63  # whole numbers lie in [-WORD, WORD)
 MOST = 10**6  # steps, repeats and the like in one run
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -180,7 +184,7 @@ def _scalar(value: object) -> object:
     return value
 
 
-def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
+def _converted(name: str, value: object, dtype: torch.dtype | None) -> Tensor:
     if value is None or isinstance(value, str | bytes | dict | set):
         raise TypeError(_no_numbers(name, value))
     if isinstance(value, list | tuple) and any(isinstance(entry, Tensor) for entry in value):

@@ -4,18 +4,20 @@ A finished sample leaves the batch, so that it costs no further calls. Row i of 
 it would take alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..noise.brownian import Brownian
 from ..problem import Problem, Sizes
 from ..shapes import align, row_rms, row_where
-from ..solver import Solver, Step
+from ..solver import Run, Solver, Step
 from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
@@ -33,7 +35,7 @@ class _Front:
     last: Sizes  # of states at the end
     h: Tensor
     x: Tensor
-    memory: Any
+    memory: object
     noise: Brownian | None
     broken: Tensor  # number of attempts without a finite error
 
@@ -41,7 +43,7 @@ class _Front:
         index = mask.nonzero()[:, 0]
         self.problem = self.problem.subset(index)
         for name in ("rows", "t", "stop", "last", "h", "x", "memory", "broken"):
-            setattr(self, name, _rows(getattr(self, name), index))
+            setattr(self, name, _mapped(lambda v: v[index.to(v.device)], getattr(self, name)))
         self.noise = None if self.noise is None else self.noise.rows(index)
 
 
@@ -136,22 +138,20 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
 def _advance(front: _Front, done: _Attempt) -> None:
     front.t = torch.where(done.accept, done.t1, front.t)
     front.x = row_where(done.accept, done.step.x, front.x)
-    if done.step.memory is None:
-        front.memory = None
-    else:
-        front.memory = _where(done.accept, done.step.memory, front.memory)
+    front.memory = _mapped(partial(row_where, done.accept), done.step.memory, front.memory)
 
 
-def _rows(value: Any, index: Tensor) -> Any:
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)]
-    return value and type(value)(*(_rows(v, index) for v in value))
+def _mapped(change: Callable[..., Tensor], *values: object) -> object:
+    r"""What a function makes of tensors, or of those in tuples of one form; nothing stays nothing."""
 
-
-def _where(condition: Tensor, new: Any, old: Any) -> Any:
-    if isinstance(new, Tensor):
-        return row_where(condition, new, old)
-    return type(new)(*(_where(condition, a, b) for a, b in zip(new, old, strict=True)))
+    first = values[0]
+    if isinstance(first, Tensor):
+        return change(*values)
+    if not isinstance(first, tuple):
+        return first
+    parts = zip(*cast(tuple[tuple[object, ...], ...], values), strict=True)
+    make = getattr(first, "_make", tuple)  # of a tuple whose entries have names
+    return make(_mapped(change, *some) for some in parts)
 
 
 def _fraction(front: _Front, span: Tensor) -> float:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..control import Control, Run
+from ..control import Control
 from ..problem import Problem
 from ..shapes import row_finite
-from ..solver import Solver
+from ..solver import Run, Solver
 from .record import Record, says_stop
 
 CHECK_EVERY = 8  # steps between checks of the state, each of which waits for the device

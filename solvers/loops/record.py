@@ -11,7 +11,7 @@ from ..control import Control, Event
 from ..errors import Failure, SolverError
 from ..problem import Problem
 from ..shapes import align
-from ..solution import Solution
+from ..solver import Solution
 
 
 def says_stop(answer: object) -> bool:

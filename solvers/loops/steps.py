@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ..control import Event, Run
+from ..control import Event
 from ..errors import SolverError
 from ..network_calls import Counter, counting
-from ..solution import Solution
-from ..solver import Solver
+from ..solver import Run, Solution, Solver
 
 
 class Steps(Iterator[Event]):

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..abilities import Abilities
 from ..chart import Chart
-from ..control import Control, Run
+from ..control import Control
 from ..problem import ODE, Linear, Problem, SemiLinear, StateField
 from ..shapes import Scalar, factors
-from ..solver import Loop, Solver
+from ..solver import Loop, Run, Solver
 
 # The variables: a function of the linear part and the clock that rises with it, its inverse, and the
 # change of the clock with it.

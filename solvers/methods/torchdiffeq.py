@@ -12,24 +12,23 @@ References:
     | https://arxiv.org/abs/1806.07366
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from ..abilities import Abilities
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..errors import SolverError
 from ..loops.record import Record, says_stop
 from ..network_calls import Counter, counting
 from ..problem import ODE, Problem, Sizes
 from ..shapes import row_finite, row_rms
-from ..solution import Solution
-from ..solver import Loop, Solver
+from ..solver import Loop, Run, Solution, Solver
 
 ONCE = 1e30  # tolerance of the implicit methods' iteration, which is one for the batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
@@ -48,11 +47,11 @@ class _Once(torch.autograd.Function):
     r"""The result of an adjoint, which torchdiffeq cannot differentiate again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # as under create_graph=True
             raise ValueError(
                 "grad='adjoint' has first derivatives only, so create_graph=True has no effect on them; "
@@ -262,14 +261,14 @@ class Torchdiffeq(Solver):
 
     def _options(
         self, field: _Field, x: Tensor, times: Tensor, controller: Controller | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         if controller is None:
             once = {"rtol": ONCE, "atol": ONCE, "options": {"max_order": ADAMS_ORDER + 1}}
             return once if self.even else {}
         problem = field.problem
         marks = problem.marks(times, controller.max_step)
         longest = marks.diff().abs().max() if problem.pace is None else torch.inf
-        options: dict[str, Any] = {"max_step": float(longest)}
+        options: dict[str, object] = {"max_step": float(longest)}
         tolerances = {"rtol": controller.rtol, "atol": controller.atol}
         if self.solo:  # its tolerances are numbers, so the absolute one is that at the start
             if controller.first_step is not None:
@@ -293,10 +292,12 @@ class Torchdiffeq(Solver):
         return {**tolerances, "options": options}
 
 
-def _backwards(options: dict[str, Any]) -> dict[str, Any]:
-    r"""The options of the adjoint, whose error is also that of the worst sample or parameter."""
+def _backwards(options: Mapping[str, object]) -> dict[str, object]:
+    r"""The options of the adjoint, whose errors are those of the worst sample or weight too."""
 
-    kept = {k: v for k, v in options.get("options", {}).items() if k.startswith("max_")}
+    inner = options.get("options")
+    known = inner if isinstance(inner, dict) else {}
+    kept = {name: value for name, value in known.items() if name.startswith("max_")}
 
     def worst(parts: tuple[Tensor, ...]) -> Tensor:
         _, y, adjoint, *weights = parts

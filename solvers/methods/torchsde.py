@@ -13,7 +13,7 @@ References:
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class _Motion:
 
     def __call__(
         self, ta: Tensor, tb: Tensor, return_U: bool = False, return_A: bool = False
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         if self.noise is None:
             raise ValueError("a stochastic method needs noise; pass noise= or seed=.")
         times = (self.sign * torch.as_tensor(s, dtype=torch.float64) for s in (ta, tb))
@@ -86,6 +86,19 @@ class _Motion:
             return w, self.sign * area
         w = self.noise.increment(self.index, *times)
         return (w, None) if return_A else w
+
+
+class _Method(Protocol):
+    r"""What we take of a method of torchsde."""
+
+    bm: _Motion
+
+    def step(
+        self, t0: Tensor, t1: Tensor, y0: Tensor, extra0: object
+    ) -> tuple[Tensor, object]: ...
+
+
+_Memory = tuple[_Method, object]
 
 
 class _Plan(NamedTuple):
@@ -144,13 +157,13 @@ class Torchsde(Solver):
         ends = zip(sign * t0, sign * t1, strict=True)
         return [_Plan(i, start, stop, equation) for i, (start, stop) in enumerate(ends)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
         method, extra = memory or self._start(plan, x, noise)
         method.bm.index, method.bm.noise = plan.number, noise
         x, extra = method.step(plan.t0, plan.t1, x, extra)
         return Step(x, (method, extra))
 
-    def _start(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> tuple[Any, Any]:
+    def _start(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> _Memory:
         from torchsde._core.methods import select
 
         method = select(self.method, self.sde_type)(

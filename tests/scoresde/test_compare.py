@@ -171,10 +171,10 @@ def test_references_say_how_exact_they_are() -> None:
     oracle = mixture(ss.VP())
     exact = ss.sample(oracle, 8, solver="dopri5", rtol=1e-11, atol=1e-11, dtype=torch.float64).x
     for tolerance in (1e-4, 1e-7):
-        r = flow_reference(oracle, (8, 2), 0, tolerance)
+        r = flow_reference(oracle, (8, 2), 0, tolerance, {})
         true = (r.x - exact).square().mean(1).sqrt()
         assert true.median() < r.gap.median()
-    noisy = noisy_reference(oracle, (8, 2), 0)
+    noisy = noisy_reference(oracle, (8, 2), 0, {})
     assert 1e-5 < noisy.gap.median() < 0.02
 
 
@@ -270,7 +270,7 @@ def test_a_failure_is_a_row_and_the_rest_goes_on() -> None:
     times = torch.tensor([1.0, 0.6, 0.3, 0.1, 0.01])
     assert ss.sample(model, 2, solver="ddim", times=times).ok
     bench = Bench(model, (4, 2), 0, 1e-4)
-    bench.references[False] = flow_reference(mixture(ss.VP()), (4, 2), 0, 1e-4)
+    bench.references[False] = flow_reference(mixture(ss.VP()), (4, 2), 0, 1e-4, {})
     from scoresde.comparing.cells import Cell
 
     failed = bench.row(Cell("ddim", "t", 12, {"solver": "ddim", "steps": 11, "grid": "t"}))

@@ -2,7 +2,7 @@ r"""Options stand in signatures, as their groups say; conditions are numbers, te
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -12,38 +12,114 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
-from scoresde.editing.verb import EditOptions
+from scoresde.comparing.bench import BENCH
+from scoresde.editing.inpainting import INPAINT
+from scoresde.editing.verb import TAKES
+from scoresde.geometry.trajectory import FOLLOW
 from scoresde.latents.encoding import ENCODE
-from scoresde.likelihood.batches import DENSITY
-from scoresde.runs.options import GROUPS, OPTIONS, RunOptions
+from scoresde.latents.noise_path import PATH, REPLAY
+from scoresde.likelihood.batches import DENSITY, FREE
+from scoresde.likelihood.classification import CLASSIFY
+from scoresde.likelihood.discrete import DISCRETE
+from scoresde.models.conditions import Condition
+from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.takes import DEFAULTS, Takes
 from scoresde.sampling import DECODE, SAMPLE
 
-VERBS = {
+from ..test_reference import SPACES
+
+OF_DENSITY = {"divergence", "probes", "nodes", "target_stderr"}
+VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take beside the model
     ss.sample: (SAMPLE, {"shape"}),
     ss.decode: (DECODE, {"z", "t_max"}),
     ss.encode: (ENCODE, {"x", "t_max"}),
     ss.reconstruct: (ENCODE, {"x", "t_max", "one_state"}),
-    ss.log_likelihood: (DENSITY, {"x", "divergence", "probes", "nodes", "target_stderr"}),
-}
+    ss.encode_noise: (PATH, {"x", "t_max", "chain"}),
+    ss.NoisePath.replay: (REPLAY, {"self"}),
+    ss.log_likelihood: (DENSITY, {"x", *OF_DENSITY}),
+    ss.discrete_log_likelihood: (
+        DISCRETE,
+        {"x", "levels", "low", "high", "dequantization", "draws", "importance"},
+    ),
+    ss.classify: (CLASSIFY, {"x", "classes", "conditions", "prior", "by"}),
+    ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
+    ss.path_density: (FREE, {"x", "steps", "paths"}),
+    ss.views: (FREE, {"x"}),
+    ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
+    ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
+    ss.compare: (
+        BENCH,
+        {"solvers", "budgets", "grids", "tolerances", "metrics", "data", "features", "samples",
+         "reference_tolerance", "file", "progress"},
+    ),
+    ss.tune: (
+        BENCH,
+        {"budget", "solvers", "grids", "metric", "data", "samples", "held_out", "learned",
+         "reference_tolerance", "file", "progress"},
+    ),
+}  # fmt: skip
+OWN_SEED = (ss.compare, ss.tune)  # which measure with one seed, and draw none
 KINDS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def public() -> Iterator[tuple[str, Callable[..., Any]]]:
+    r"""All public functions, classes and methods."""
+
+    for space in SPACES.values():
+        for name in space.__all__:
+            known = getattr(space, name)
+            if inspect.isclass(known):
+                yield from (
+                    (f"{name}.{n}", f) for n, f in vars(known).items() if inspect.isfunction(f)
+                )
+            elif inspect.isfunction(known):
+                yield name, known
+
+
+def keywords_of(function: Callable[..., Any]) -> inspect.Parameter | None:
+    r"""What a function takes beside its named arguments."""
+
+    kinds = inspect.signature(function).parameters.values()
+    return next((p for p in kinds if p.kind is p.VAR_KEYWORD), None)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__qualname__)
 def test_signatures_show_the_options_of_their_groups(verb: Callable[..., Any]) -> None:
     takes, own = VERBS[verb]
     shown = inspect.signature(verb).parameters
     assert set(shown) == {"model", "condition", *own, *takes.names}
     hints = typing.get_type_hints(inspect.unwrap(verb))
-    for name in takes.names:
+    for name in (n for n in takes.names if n in KINDS):
         assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+        if verb in OWN_SEED and name == "seed":
+            continue
         assert shown[name].default is DEFAULTS[name], name
         assert hints[name] == KINDS[name], name
 
 
+def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
+    rests = {verb: keywords_of(verb) for _, verb in public() if verb not in (ss.edit,)}
+    conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
+    guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
+    assert set(conditioned) == {*VERBS, *guidances, ss.Comparison.html, ss.ScoreModel.given}
+
+
+def test_no_public_function_takes_keywords_of_any_kind() -> None:
+    for name, function in public():
+        rest = keywords_of(function)
+        assert rest is None or rest.annotation is not Any, f"{name}(**{rest.name})"
+
+
+def test_owned_runs_take_what_their_networks_do() -> None:
+    run, network = (inspect.signature(made).parameters for made in (ss.Stepwise, ss.NetworkScore))
+    wanted = {n: p for n, p in network.items() if p.kind is p.KEYWORD_ONLY}
+    assert {n: p for n, p in run.items() if p.kind is p.KEYWORD_ONLY} == wanted
+
+
 def test_groups_are_all_there_is() -> None:
     assert typing.get_type_hints(RunOptions) == KINDS
-    assert set(KINDS) < set(typing.get_type_hints(EditOptions))
+    taken = {name for takes in TAKES.values() for name in takes.names}
+    assert set(typing.get_type_hints(UntimedOptions)) == taken - {"times"}
     assert {f.name for f in fields(ss.Settings)} == set(OPTIONS) - {"plan"}
     assert len(set(OPTIONS)) == len(OPTIONS)
     text = "\n".join(inspect.getdoc(group) or "" for group in GROUPS)

@@ -1,0 +1,154 @@
+r"""Networks and pipelines of diffusers as score models."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from solvers.doors.signatures import checked
+
+from ..guidance.thresholds import thresholded
+from ..models.conditions import Bound
+from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
+from .foreign import Foreign
+from .schedulers import Meaning, meaning_of, stock_times
+
+CONDITIONS = (
+    "encoder_hidden_states",
+    "class_labels",
+    "added_cond_kwargs",
+    "pooled_projections",
+    "encoder_attention_mask",
+    "timestep_cond",
+    "guidance",
+)  # arguments of networks that belong to samples
+CLASSES = ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm")
+
+
+class DiffusersScore(NetworkScore):
+    r"""Creates the score model of a network of diffusers.
+
+    Attributes:
+        scheduler: The scheduler that says what its output means.
+        meaning: What it says.
+
+    Examples:
+        >>> issubclass(ss.adapters.DiffusersScore, ss.NetworkScore)
+        True
+    """
+
+    scheduler: Any
+    meaning: Meaning
+
+    @checked
+    def times(self, steps: int, **options: object) -> Tensor:
+        r"""Returns the grid of the scheduler, for `times=`, with its spacing, offset, shift and sigmas.
+
+        Arguments:
+            steps: Its number of inference steps.
+            options: Further arguments of its `set_timesteps`, such as `mu` of a shift by resolution.
+        """
+
+        return stock_times(self.scheduler, self.meaning, steps, **options)
+
+
+@checked
+def from_diffusers(
+    source: str | Path | object,
+    scheduler: object | None = None,
+    *,
+    conditions: Sequence[str] | None = None,
+    constants: Mapping[str, object] | None = None,
+    null: Mapping[str, Bound] | None = None,
+    shape: tuple[int, ...] | None = None,
+    clip: bool = True,
+) -> ScoreModel:
+    r"""Returns the score model of a network of diffusers, whose scheduler says what the network predicts.
+
+    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
+
+    Arguments:
+        source: The network, a pipeline, or a folder of either that `save_pretrained` wrote.
+        scheduler: The scheduler. By default that of the pipeline.
+        conditions: The names of the network's conditions. By default, by its signature.
+        constants: Further keyword arguments of each call.
+        null: The values of conditions that stand for none, each with leading size 1.
+        shape: The shape of one sample. By default that of its config.
+        clip: Whether denoised data is clipped or thresholded where the scheduler does so.
+
+    Raises:
+        ValueError: If the scheduler is of a class or prediction type that is not known here, or leaves no signal
+            where the network predicts noise.
+
+    Examples:
+        >>> import types
+        >>> class Network(torch.nn.Module):  # as those of diffusers are
+        ...     config = {"in_channels": 1, "sample_size": 8}
+        ...     def forward(self, sample, timestep):
+        ...         return 0 * sample
+        >>> signal = torch.linspace(0.999, 0.01, 1000)
+        >>> scheduler = types.SimpleNamespace(config={"prediction_type": "v_prediction"}, alphas_cumprod=signal)
+        >>> ss.from_diffusers(Network(), scheduler).shape
+        (1, 8, 8)
+    """
+
+    network = source
+    if not isinstance(network, nn.Module):
+        raise TypeError("source must be a network")
+    meaning = meaning_of(scheduler)
+    state = next(iter(inspect.signature(network.forward).parameters))
+    called = Foreign(
+        network,
+        meaning.process,
+        meaning.label,
+        names=(state, "timestep"),
+        factor=meaning.factor,
+        constants=constants,
+        null=null,
+    )
+    model = DiffusersScore(
+        called,
+        meaning.process,
+        meaning.predicts,
+        conditions=_conditions(network) if conditions is None else conditions,
+        shape=_shape(network) if shape is None else shape,
+        data_std=meaning.data_std,
+    )
+    model.scheduler, model.meaning = scheduler, meaning
+    return _clipped(model) if clip else model
+
+
+def _conditions(network: nn.Module) -> list[str]:
+    r"""The arguments of a network that belong to samples, by its signature and config."""
+
+    config: Any = getattr(network, "config", {})
+    takes = inspect.signature(network.forward).parameters
+    classes = any(config.get(name) is not None for name in CLASSES)
+    return [name for name in CONDITIONS if name in takes and (name != "class_labels" or classes)]
+
+
+def _shape(network: nn.Module) -> tuple[int, ...] | None:
+    config: Any = getattr(network, "config", {})
+    channels, size = config.get("in_channels"), config.get("sample_size")
+    if channels is None or size is None:
+        return None
+    return (channels, *((size, size) if isinstance(size, int) else size))
+
+
+def _clipped(model: DiffusersScore) -> ScoreModel:
+    r"""The model with the thresholds of its scheduler, if it has any."""
+
+    config = model.scheduler.config
+    if config.get("thresholding"):
+        found = thresholded(
+            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
+        )
+    elif config.get("clip_sample"):
+        found = thresholded(model, config.get("clip_sample_range", 1.0))
+    else:
+        return model
+    found.times = model.times  # type: ignore[assignment]
+    return found
