@@ -21,7 +21,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Path:
-    r"""Writes a JSON file of some kind."""
+    r"""Writes a JSON file of the given kind."""
 
     with replacing(Path(file)) as part:
         part.write_text(json.dumps({"kind": kind, **content}, indent=1) + "\n")
@@ -29,7 +29,7 @@ def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Pa
 
 
 def read_json(file: str | Path, kind: str) -> Json:
-    r"""Returns the content of a JSON file of some kind.
+    r"""Returns the content of a JSON file of the given kind.
 
     Raises:
         ValueError: If the file holds something else.
@@ -101,13 +101,13 @@ def pair(value: object) -> bool:
 
 
 def or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    r"""Returns whether a value is nothing, or fits."""
+    r"""Returns a function that returns whether a value is `None`, or fits."""
 
     return lambda value: value is None or fits(value)
 
 
 def each(fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    r"""Returns whether all values of a list, or of a mapping, fit."""
+    r"""Returns a function that returns whether all values of a list or a mapping fit."""
 
     return lambda value: (
         isinstance(value, dict | list | tuple)

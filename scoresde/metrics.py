@@ -41,7 +41,7 @@ FOLDS = 5  # of the cross-validation
 
 @checked
 def energy_distance(x: Array, y: Array) -> float:
-    r"""Returns the energy distance between two sets of samples, without bias.
+    r"""Returns the unbiased energy distance between two sets of samples.
 
     .. math:: 2 \, \mathbb{E} |X - Y| - \mathbb{E} |X - X'| - \mathbb{E} |Y - Y'|
 
@@ -93,7 +93,7 @@ def sliced_wasserstein(x: Array, y: Array, *, projections: int = 128) -> float:
 
 @checked
 def c2st(x: Array, y: Array, *, trees: int = 100) -> tuple[float, float]:
-    r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
+    r"""Returns how much better than chance a classifier tells samples from data, and the standard error.
 
     It is the cross-validated accuracy of a random forest, minus 1/2: 0 is chance, and 1/2 means that every
     sample is distinguished from data.
@@ -226,7 +226,7 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 
 @checked
 def with_error(distance: Distance, x: Array, y: Array) -> tuple[float, float]:
-    r"""Returns a distance and its standard error, as far as samples make it uncertain.
+    r"""Returns a distance and its standard error due to the finite number of samples.
 
     Unless the distance returns its own error, each tenth of the samples is left out in turn (the jackknife).
     They are not resampled with replacement (the bootstrap), because an unbiased distance takes two copies of a
@@ -307,7 +307,7 @@ def floor(
 
 @checked
 def nearest(x: Array, data: Array) -> Tensor:
-    r"""Returns the distance of each sample from the nearest point of some data, with shape (N,).
+    r"""Returns the distance of each sample from the nearest data point, with shape (N,).
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -342,7 +342,7 @@ class _Known(nn.Module):
 
 
 def _features(network: nn.Module, x: Array, y: Array) -> tuple[Tensor, Tensor]:
-    r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
+    r"""Returns the features of samples and data, each with shape (N, d), on the CPU."""
 
     x, y = as_state("x", x), as_state("y", y)
     _flat(x, y, at_least=2)
@@ -353,7 +353,7 @@ def _features(network: nn.Module, x: Array, y: Array) -> tuple[Tensor, Tensor]:
 
 
 def _flat(x: Array, y: Array, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
-    r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
+    r"""Returns samples and data in float64 with shape (N, d), after checking that a distance is defined."""
 
     x, y = as_state("x", x), as_state("y", y)
     if x.shape[1:] != y.shape[1:]:

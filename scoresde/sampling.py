@@ -120,7 +120,7 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.own_times is not None:  # a grid of one's own may start at less noise
+    if settings.own_times is not None:  # a user's own grid may start at less noise
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()

@@ -204,7 +204,7 @@ def _begin(
 
 
 def check_start(x: Array) -> Tensor:
-    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
+    r"""Returns the initial state, after checking that it holds finite floating-point or complex numbers."""
 
     x = (
         x
@@ -221,7 +221,7 @@ def check_start(x: Array) -> Tensor:
 
 
 def check_times(times: Array, batch: int | None = None) -> Tensor:
-    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
+    r"""Returns the times in float64 on the CPU, after checking that they are monotone and fit the batch."""
 
     times = as_tensor("times", times, torch.float64).detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:

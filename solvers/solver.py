@@ -102,7 +102,7 @@ class Solver(ABC):
 
         def __getattr__(self, name: str) -> object:
             if isinstance(own := getattr(type(self), name, None), property) and own.fget:
-                return own.fget(self)  # it failed, and says why once more
+                return own.fget(self)  # it failed, and raises the reason again
             known = not name.startswith("_") and hasattr(Abilities, name)
             if known or name in Abilities.__dataclass_fields__:
                 return getattr(self.can, name)
@@ -185,11 +185,11 @@ class Solution:
         rejected: The number of rejected steps of each sample, with shape (B,).
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
             "diverged" for each sample.
-        path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
-        provenance: How it was made: solver, grid, seed, versions.
-        companion: The pair of states from which a reversible method leads back, in its own
-            coordinates, with shape (B, 2, *).
-        solver: The :class:`solvers.Solver` that made it, by which the way back goes.
+        path: The states at the grid times, with shape (n + 1, B, *), if asked for.
+        provenance: A record of how it was made: solver, grid, seed, versions.
+        companion: The pair of states from which a reversible method goes back, in its own coordinates, with
+            shape (B, 2, *).
+        solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -219,7 +219,7 @@ class Solution:
     @staticmethod
     @checked
     def stack(parts: list["Solution"]) -> "Solution":
-        r"""Returns the solution of all samples from those of consecutive batches."""
+        r"""Returns the solution of all samples, from the solutions of consecutive batches."""
 
         if not parts:
             raise ValueError("parts must hold at least one solution, but is empty.")
@@ -242,14 +242,14 @@ class Solution:
         )
 
     def rows(self, index: Rows) -> "Solution":
-        r"""Returns the solution of some samples.
+        r"""Returns the solution of the given samples.
 
         Arguments:
-            index: Their numbers, of which negative ones count from the end; or one of them, a slice, or
-                true or false for each sample. One number gives a solution of one sample.
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample. A single index gives a solution of one sample.
 
         Raises:
-            TypeError, ValueError, IndexError: If these are no numbers of samples, or none.
+            TypeError, ValueError, IndexError: If these are not indices of samples, or there are none.
         """
 
         index = row_numbers(index, len(self.x))
@@ -257,7 +257,7 @@ class Solution:
         made = dict(self.provenance)
         if made.get("seeds"):
             made["seeds"] = [made["seeds"][i] for i in index.tolist()]
-        elif "first_index" in made:  # the numbers that they were drawn by
+        elif "first_index" in made:  # the indices that they were drawn by
             known = made.get("rows") or range(
                 made["first_index"], made["first_index"] + len(self.x)
             )
@@ -294,7 +294,7 @@ class Solution:
 
     @property
     def _steps(self) -> str:
-        r"""How many steps there were, in words: those of the grid, or those that a solver chose."""
+        r"""The number of steps in words: those of the grid, or those that a solver chose."""
 
         made, intervals = self.provenance, len(self.times) - 1
         chosen = made.get("rtol") is not None or made.get("atol") is not None

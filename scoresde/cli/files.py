@@ -101,7 +101,7 @@ def digest(file: Path) -> str:
 
 
 def write_array(file: Path, x: Tensor, **others: object) -> None:
-    r"""Writes samples, and what belongs to them where the format can hold it."""
+    r"""Writes samples, and per-sample values if the format can hold them."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":

@@ -210,7 +210,7 @@ def _models(
     scale: str | None,
     method: str,
 ) -> tuple[ScoreModel, ScoreModel, dict[str, ScoreModel]]:
-    r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
+    r"""The models of both ends. Guidance applies to the target; "null" and "flow" guide both."""
 
     source, target = ends
     both = scale if method in ("null", "flow") and source else None

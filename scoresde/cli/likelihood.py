@@ -224,7 +224,7 @@ def _width(discrete: Discrete) -> float:
 
 
 def _discrete(noise: Discrete) -> Discrete:
-    r"""The options of data on levels; none, if there are no levels."""
+    r"""The options for data on levels; none if there are no levels."""
 
     if "levels" not in noise:
         if noise:

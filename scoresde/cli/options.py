@@ -104,7 +104,7 @@ def _plain(value: object) -> object:
 
 
 def show(rows: Sequence[Mapping[str, object]]) -> None:
-    r"""Prints rows of the same entries as a table."""
+    r"""Prints rows with the same entries as a table."""
 
     table = Table(*rows[0], box=None)
     table.columns[0].no_wrap = True

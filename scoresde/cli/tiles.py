@@ -21,7 +21,7 @@ PLAIN = {
     "gap": 0,
     "zoom": 1,
     "count": sys.maxsize,
-}  # what a picture is taken for that says nothing
+}  # layout of a picture without description
 
 
 def write_picture(file: Path, x: Tensor) -> None:
@@ -80,7 +80,7 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
 
 
 def _open(file: Path) -> tuple[Tensor, dict[str, int] | None]:
-    r"""Returns the pixels of a picture on [0, 1], and what it says of its tiles, if it does."""
+    r"""Returns the pixels of a picture on [0, 1], and its description of its tiles, if it has one."""
 
     check_libraries()
     import matplotlib.image
@@ -97,7 +97,7 @@ def _open(file: Path) -> tuple[Tensor, dict[str, int] | None]:
 
 
 def _described(file: Path, said: str) -> dict[str, int]:
-    r"""What a picture says of its tiles, as whole numbers that can be."""
+    r"""A picture's description of its tiles, as valid whole numbers."""
 
     try:
         made = {name: int(json.loads(said)[name]) for name in PLAIN}

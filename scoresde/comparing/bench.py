@@ -81,7 +81,7 @@ class Bench:
 
     @property
     def words(self) -> dict[str, dict[str, object]]:
-        r"""What is known of the references."""
+        r"""Facts about the references, for the notes."""
 
         return {
             KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
@@ -203,7 +203,7 @@ def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[in
 def bind(
     model: ScoreModel, options: Mapping[str, object], count: int
 ) -> tuple[ScoreModel, Options]:
-    r"""Returns the model with the conditions among some keywords bound, and the options left.
+    r"""Returns the model with the conditions among the keywords bound, and the remaining options.
 
     Raises:
         ValueError, TypeError: If one is invalid, or is itself measured or searched.

@@ -163,7 +163,7 @@ def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
 
 
 def options_of(model: ScoreModel, solver: Solver) -> Options:
-    r"""Returns what a solver is run with in every cell."""
+    r"""Returns the options of a solver in every cell."""
 
     options: Options = {"solver": name_of(solver) or solver}
     if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):

@@ -39,7 +39,7 @@ class Comparison(Measured):
     """
 
     def table(self) -> "Table":
-        r"""Returns the table for a terminal, as rich prints it."""
+        r"""Returns the table for a terminal, as a rich table."""
 
         from rich.table import Table  # from the extra "cli"
 
@@ -73,7 +73,7 @@ class Comparison(Measured):
     def html(
         self, file: str | Path, model: ScoreModel | None = None, **condition: Condition
     ) -> Path:
-        r"""Writes a report that needs nothing but itself.
+        r"""Writes a self-contained HTML report.
 
         Arguments:
             file: The file to write.

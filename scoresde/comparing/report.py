@@ -112,7 +112,7 @@ def _draw(file: Path, groups: dict[str, Tensor]) -> None:
 
 
 def _check_same(c: Measured, model: ScoreModel, condition: Mapping[str, Condition]) -> None:
-    r"""Refuses to show samples of another model or condition than those that were compared."""
+    r"""Refuses a model or condition that differs from the compared one."""
 
     check_model(model)
     theirs = {"model": c.setup["model"], "conditions": c.setup["conditions"]}

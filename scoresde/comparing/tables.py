@@ -31,7 +31,7 @@ def entries(c: Measured) -> list[dict[str, str]]:
 
 
 def _note(c: Measured, row: Row, fronts: dict[str, set[tuple[str, str, float]]]) -> str:
-    r"""Says by which metrics nothing beats a row, or what does is within a standard error."""
+    r"""The metrics by which a row is the best, or within a standard error of the best."""
 
     words = {
         name: "best" if row.key in front else _tie(c, row, name) for name, front in fronts.items()

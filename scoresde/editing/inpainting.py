@@ -122,9 +122,9 @@ def inpaint(  # noqa: D417
         x: Data, with shape (B, *), whose unknown entries are ignored.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
-        repeats: How often "resampling" takes each step, by default 5.
-        t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
-            entries start from the noised data.
+        repeats: How many times "resampling" takes each step, by default 5.
+        t_max: The time at which sampling starts. By default, the last time of the process. At an earlier time,
+            all entries start from the noised data.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings`. The default
             solver is "ancestral" with 50 steps.
 
@@ -164,7 +164,7 @@ def inpaint(  # noqa: D417
 
 
 def check_known(known: Array, x: Tensor) -> Tensor:
-    r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
+    r"""Returns the mask of known entries in the data's dtype, after checking that it holds only 0 and 1."""
 
     known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
@@ -193,7 +193,7 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
 
 
 def _without_unknown(x: Array, known: Array) -> Tensor:
-    r"""Data whose unknown entries are 0, whatever they held."""
+    r"""Data with its unknown entries set to 0."""
 
     x = as_state("x", x)
     return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))

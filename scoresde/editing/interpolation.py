@@ -121,7 +121,7 @@ def along(latents: Solution, count: int, way: Way = "slerp") -> Solution: ...
 
 @checked
 def along(latents: Array | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
-    r"""Returns latents on a way through others, with shape (n, \*), the ends included.
+    r"""Returns latents on a way through others, with shape (n, \*), including both ends.
 
     Arguments:
         latents: The latents that the way passes through, with shape (K, \*), or the solution of
@@ -158,7 +158,7 @@ def weighted(latents: Solution, weights: Array) -> Solution: ...
 
 @checked
 def weighted(latents: Array | Solution, weights: Array) -> Tensor | Solution:
-    r"""Returns sums of independent latents that are as normal as these, with shape (n, \*).
+    r"""Returns weighted sums of independent latents, which are again standard normal, with shape (n, \*).
 
     .. math:: \sum_k w_k z_k \Big/ \sqrt{\textstyle \sum_k w_k^2}
 

@@ -102,7 +102,7 @@ def with_a_seed(options: Mapping[str, object]) -> Options:
 
 
 def with_said_seeds(solution: Solution, options: Mapping[str, object]) -> Solution:
-    r"""Returns a solution that tells the seeds of some options, not those that were made of them."""
+    r"""Returns a solution that records the seeds of the given options, not those derived from them."""
 
     said = {"seed": options.get("seed", 0), "first_index": options.get("first_index", 0)}
     made = {**solution.provenance, **said, "seeds": options.get("seeds")}

@@ -85,7 +85,7 @@ DRAWING = ("noise", "noise_path", "flow", "inpaint")  # the methods that add noi
 
 
 class EditOptions(UntimedOptions, total=False):
-    r"""The options of edits: those of runs, and of single methods."""
+    r"""The options of edits: those of runs, and of the single methods."""
 
     known: Array
     way: str

@@ -142,10 +142,9 @@ def follow(  # noqa: D417
 
     Arguments:
         model: The model, guided or not.
-        shape: The shape (B, \*), or the number B for a model that knows the rest.
-        parts: The models that a guidance of your own is made of, by name. By default, the parts of the
-            model. The names "conditional", "unconditional", "negative", "strong", "weak" and "model" have
-            roles in pictures.
+        shape: The shape (B, \*), or the number B for a model that knows the shape of a sample.
+        parts: The parts of your own guidance, by name. By default, they are the parts of the model. The names
+            "conditional", "unconditional", "negative", "strong", "weak" and "model" have roles in plots.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a fixed
             grid; or `plan`, in place of solver and steps.
 

@@ -40,7 +40,7 @@ from ..runs.takes import Takes, split
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
-FIXED: RunOptions = {"solver": "exponential_3"}  # where the user says steps
+FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 

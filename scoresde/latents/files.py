@@ -167,7 +167,7 @@ def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
 
 
 def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
-    r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
+    r"""Refuses per-sample arrays with another number of samples or another dtype."""
 
     x, status = arrays["x"], arrays["status"]
     counts = {name: arrays[name] for name in COUNTS if name in arrays}

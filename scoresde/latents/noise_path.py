@@ -111,10 +111,10 @@ class NoisePath:
         callback: Callable[[Event], object] | None = None,
         **condition: Condition,
     ) -> Solution:
-        r"""Returns where a model goes by this noise, in units of the data.
+        r"""Returns the result of a run of a model with this noise, in units of the data.
 
         Arguments:
-            model: The score model. The one that made the path returns to the data.
+            model: The score model. The model that made the path returns to the data.
             condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that are
                 not the path's own.
         """
@@ -196,9 +196,9 @@ def encode_noise(  # noqa: D417
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        t_max: The time at which the path starts. By default, the last of the process.
-        chain: "forward" noises data step by step; "independent" gives each state noise of its own,
-            which makes the normals larger, and keeps more of the data under another condition.
+        t_max: The time at which the path starts. By default, the last time of the process.
+        chain: "forward" adds noise to data step by step; "independent" gives each state independent noise, which
+            makes the normal numbers larger and keeps more of the data under another condition.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a noise
             path depends on. The default solver is "ancestral" with 50 steps.
 

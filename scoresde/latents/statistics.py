@@ -157,7 +157,7 @@ class LatentStatistics:
 
 @checked
 def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
-    r"""Returns statistics that tell latents from noise.
+    r"""Returns statistics that compare latents with noise.
 
     Arguments:
         model: The score model, whose prior is that of the latents.

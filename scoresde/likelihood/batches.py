@@ -165,7 +165,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
 
 
 def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
-    r"""Returns what was asked of a view that has no path to be solved."""
+    r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)
 

@@ -26,7 +26,7 @@ def bin_width(levels: int, low: float, high: float) -> float:
 
 
 def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -> Tensor:
-    r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
+    r"""Returns data on levels, after checking that it lies on them; integers are indices of levels."""
 
     width, x = bin_width(levels, low, high), as_tensor(name, x)
     check_batch_shape(name, x)
@@ -89,7 +89,7 @@ def dequantize(
 
 @checked
 def quantize(x: Array, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    r"""Returns data on the nearest levels.
+    r"""Returns data rounded to the nearest levels.
 
     Arguments:
         x: Data, with any shape.

@@ -116,10 +116,10 @@ def elbo(  # noqa: D417
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        steps: The number of steps of an ancestral sampler, even in t, whose bound is asked for. By
-            default, that in continuous time.
-        nodes: The noise levels of a draw, stratified.
-        draws: The number of draws, each of antithetic pairs: 2 x nodes calls.
+        steps: The number of steps, even in t, of an ancestral sampler, to get its bound. By default, the bound
+            is that in continuous time.
+        nodes: The number of noise levels per draw, which are stratified.
+        draws: The number of draws. Each consists of antithetic pairs, and takes 2 x nodes calls.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
             bound without a path depends on.
 

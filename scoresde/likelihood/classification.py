@@ -71,8 +71,8 @@ def classify(  # noqa: D417
         x: Data, with shape (B, *).
         classes: The classes.
         condition: The name of the condition.
-        prior: Their probabilities, with shape (K,). By default, all are alike.
-        by: "flow", the density of the flow, or "elbo", its bound, which takes no derivatives.
+        prior: The prior probabilities of the classes, with shape (K,). By default, they are equal.
+        by: "flow", the density of the flow, or "elbo", its bound, which needs no derivatives.
         divergence: As in :func:`scoresde.log_likelihood`, like `probes` and `target_stderr`; for "flow".
         probes: The number of probes at each node.
         nodes: As in that function, or in :func:`scoresde.elbo`, by `by`.

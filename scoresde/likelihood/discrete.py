@@ -116,10 +116,10 @@ def discrete_log_likelihood(  # noqa: D417
             evaluated where they were trained; or a function of data and uniform numbers of its shape that
             returns noise in (-1/2, 1/2), in units of bins, and its log-density, with shape (B,), such as a
             :class:`scoresde.VariationalNoise`.
-        draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
-            of a single uniform draw from the slope of the density, at most, and NaN otherwise.
-        importance: Whether to average densities and not their logarithms, which tightens the bound.
-            It needs densities without noise, as exact divergences give.
+        draws: The number of noise draws to average. The budget contains their standard error: from their spread,
+            or, for a single uniform draw, an upper bound from the slope of the density; otherwise it is NaN.
+        importance: Whether to average densities instead of their logarithms, which tightens the bound. It needs
+            densities without noise, such as those from exact divergences.
         divergence: As in :func:`scoresde.log_likelihood`, like `probes`, `nodes` and `target_stderr`.
         probes: The number of probes at each node.
         nodes: The number of nodes of the sum.
@@ -249,7 +249,7 @@ def _keys(options: Options, x: Tensor) -> tuple[Options, Seed, Tensor]:
 
 
 def _reseeded(options: Options, draw: int) -> Options:
-    r"""The options of a draw, whose probes it shares with no other."""
+    r"""The options of a draw, which give it its own probes."""
 
     if options.get("seeds") is not None:
         return {**options, "seeds": [int(seed) + draw * 2**32 for seed in options["seeds"]]}

@@ -37,7 +37,7 @@ def views(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> dict[str, Bound]:
-    r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
+    r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
 
     For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the bound of a
     sampler with 1000 steps, is a little lower. The gap between "flow" and "elbo" is the divergence between noisy

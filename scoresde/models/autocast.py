@@ -38,7 +38,7 @@ def without_autocast() -> Iterator[None]:
 
 
 def exempt(function: Callable[P, R]) -> Callable[P, R]:
-    r"""Returns a function that no outer autocast reaches."""
+    r"""Returns the function, unaffected by any outer autocast."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:

@@ -67,7 +67,7 @@ def of_rows(index: Tensor) -> Change:
 
 
 def with_parts(value: T, kind: type[object], index: Tensor) -> T:
-    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
+    r"""Returns a value for some rows: an object with `rows`, or lists and dictionaries that hold such objects.
 
     Arguments:
         value: The value, which is returned as it is if nothing in it is per sample.

@@ -26,7 +26,7 @@ RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take 
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
-    r"""Returns a public function, checked, whose own keywords no condition may be called."""
+    r"""Returns a public function with checks, whose own keywords cannot be names of conditions."""
 
     kinds = inspect.signature(function).parameters.values()
     RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
@@ -75,13 +75,13 @@ def leaves(value: Bound) -> list[Tensor]:
 
 
 def rows_of(condition: Mapping[str, T], index: Tensor) -> dict[str, T]:
-    r"""Returns conditions for some rows; those of leading size 1 are shared."""
+    r"""Returns conditions for some rows; those with leading size 1 are shared."""
 
     return {name: changed(value, of_rows(index)) for name, value in condition.items()}
 
 
 def spread(condition: Mapping[str, Bound], x: Tensor) -> dict[str, Bound]:
-    r"""Returns conditions with leading size B on the device of a state."""
+    r"""Returns conditions expanded to leading size B, on the device of a state."""
 
     found = {}
     for name, given in condition.items():
@@ -95,7 +95,7 @@ def spread(condition: Mapping[str, Bound], x: Tensor) -> dict[str, Bound]:
 
 
 def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Bound:
-    r"""Returns a condition whose parts went through a door; mappings, and tuples of anything but numbers, stay."""
+    r"""Returns a condition with its parts checked; mappings, and tuples of other things than numbers, stay."""
 
     if isinstance(value, Mapping):
         return {str(key): as_bound(f"{name}[{key!r}]", one, door) for key, one in value.items()}
@@ -128,7 +128,7 @@ def as_condition(name: str, value: object) -> Bound: ...
 
 
 def as_condition(name: str, value: object) -> Bound:
-    r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
+    r"""Returns per-sample values with leading size B or 1; a number applies to all samples."""
 
     bound = as_bound(name, value, _checked)
     if not leaves(bound):
@@ -158,7 +158,7 @@ def check_conditions(
     batch: int | None,
     options: Iterable[str] = (),
 ) -> dict[str, Bound]:
-    r"""Returns the conditions as tensors, or mappings and tuples of these.
+    r"""Returns the conditions as tensors, or as mappings and tuples of tensors.
 
     Arguments:
         model: The model that receives them.

@@ -249,7 +249,7 @@ class NetworkScore(ScoreModel):
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
-        r"""Calls the network with copies, which it may change, in some dtypes."""
+        r"""Calls the network in the given dtypes with copies, which it may change."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]

@@ -112,7 +112,7 @@ class ScoreModel(nn.Module, ABC):
     )  # modes of its derivative, and names of bound conditions
 
     def __init_subclass__(cls, **keywords: object) -> None:
-        r"""Gives the functions of a state that a model defines the doors of all."""
+        r"""Adds the common argument checks to the functions that a model defines."""
 
         super().__init_subclass__(**keywords)
         if isinstance(cls.by_sample, str):

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 160  # of the grid of a density, along each axis
+POINTS = 160  # points of the grid of a density, along each axis
 MARGIN = 0.12
 FALL, SHADES = 7.0, 30  # range of the log-density that is drawn; and the steps of grey
 LINES = torch.tensor([-4.5, -2.0, -0.5])  # levels of the log-density of data, below its maximum
 
 
 def limits(axis: "Axes", box: Tensor) -> None:
-    r"""Sets the limits of an axis to a box and a margin, with one scale for all directions.
+    r"""Sets the limits of an axis to a box plus a margin, with one scale for all directions.
 
     Arguments:
         axis: The axis.
@@ -35,7 +35,7 @@ def limits(axis: "Axes", box: Tensor) -> None:
 
 
 def shade(axis: "Axes", density: Density, box: Tensor, level: float, lowest: float) -> None:
-    r"""Draws the density of noisy data behind data of two dimensions, and that of data as lines.
+    r"""Draws the density of noisy data behind two-dimensional data, and that of clean data as lines.
 
     Arguments:
         axis: The axis.

@@ -32,7 +32,7 @@ TURN = RLock()  # of the thread that draws
 def figure(
     rows: int, columns: int, size: tuple[float, float], projection: str | None = None
 ) -> tuple["Figure", list["Axes"]]:
-    r"""Returns a figure, and its axes by rows; the size is that of one, in inches."""
+    r"""Returns a figure and its axes by rows; the size is that of one axis, in inches."""
 
     made = blank((size[0] * columns, size[1] * rows))
     with styled():
@@ -42,7 +42,7 @@ def figure(
 
 
 def titled(name: str, groups: object) -> Mapping[str, object]:
-    r"""Returns groups by their titles, of which one alone has none."""
+    r"""Returns groups by their titles; a single group has no title."""
 
     named = groups if isinstance(groups, Mapping) else {"": groups}
     if not named:
@@ -74,7 +74,7 @@ def check_libraries() -> None:
 
 
 def blank(size: tuple[float, float]) -> "Figure":
-    r"""Returns a figure without axes, of some size in inches, which no window will show."""
+    r"""Returns a figure without axes, with a size in inches, which no window will show."""
 
     with styled():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,7 +86,7 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 
 def legend(axis: "Axes", *, below: bool = True) -> None:
-    r"""Names the curves of an axis beside it, or below, where no curve can lie under the names."""
+    r"""Adds the legend of an axis beside or below it, where it covers no curve."""
 
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)}
     if not below:
@@ -132,7 +132,7 @@ def write(made: "Figure", file: Path) -> None:
 
 
 def _lay_out(made: "Figure") -> None:
-    r"""Gives axes the room that their numbers need. Legends take none of it: the picture grows by them."""
+    r"""Gives axes the room that their numbers need. Legends take no room from them: the picture grows."""
 
     legends = [beside for axes in made.axes if (beside := axes.get_legend()) is not None]
     for beside in legends:

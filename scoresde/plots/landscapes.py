@@ -132,7 +132,7 @@ def _draw_step(figure: "Figure", view: View, i: int, box: Tensor, trail: bool = 
 
 
 def _arrows(axis: "Axes", view: View, i: int) -> None:
-    r"""The difference, what guidance adds, the step, and its noise."""
+    r"""The difference, the push of guidance, the step, and its noise."""
 
     trajectory, b = view.trajectory, view.sample
     points = {name: view.points(e)[i] for name, e in trajectory.estimates.items()}
@@ -205,7 +205,7 @@ def _frame(view: View, i: int, box: Tensor, trail: bool = False) -> np.ndarray:
 
 
 def _figure(view: View) -> "Figure":
-    r"""A figure with one axis, flat or of space."""
+    r"""A figure with one axis, in two or three dimensions."""
 
     flat = len(view.plane.basis) == 2
     figure = figures.blank(SIZE)

@@ -18,7 +18,7 @@ from .backdrop import limits, square
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INSIDE = 0.995  # the quantile of each entry, and one less it, that pictures show for certain
+INSIDE = 0.995  # the quantile q of each entry: pictures always show the range from q to 1 - q
 SIZE = (3.2, 3.4)
 FULL = 200  # points that are drawn large and dark; more points are smaller and fainter
 
@@ -103,7 +103,7 @@ def _box(groups: list[Tensor]) -> Tensor:
 
 
 def _draw(axis: "Axes", x: Tensor, box: Tensor, colour: str) -> int:
-    r"""Draws the points that are within the limits of a box, and returns how many these are."""
+    r"""Draws the points inside a box, and returns their number."""
 
     low, high = square(box)
     near = ((x >= low) & (x <= high)).all(1)

@@ -54,7 +54,7 @@ def signed(low: float, high: float, threshold: float) -> list[float]:
 
 
 def label_axis(axis: "Axis") -> None:
-    r"""Writes numbers on an axis, if it is a logarithmic one.
+    r"""Writes tick labels on an axis, if it is logarithmic.
 
     Arguments:
         axis: A matplotlib axis of a complete figure.

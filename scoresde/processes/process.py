@@ -91,7 +91,7 @@ class Process(ABC):
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
     def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
-        r"""Gives the functions of time that a process defines the doors of all."""
+        r"""Adds the common argument checks to the functions of time that a process defines."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant

@@ -44,7 +44,7 @@ class Schedule(ABC):
     bare_inverse: Callable[[Tensor], Tensor]
 
     def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
-        r"""Gives the functions of a schedule the doors of all."""
+        r"""Adds the common argument checks to the functions of a schedule."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant

@@ -92,7 +92,7 @@ class _Check:
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    r"""Returns what the last bits of a network depend on beside its input."""
+    r"""Returns the settings that the last bits of a network depend on, besides its input."""
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"torch": torch.__version__, "device": gpu or device.type, "threads": torch.get_num_threads(),
@@ -101,7 +101,7 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def warn_of_other_bits(known: Mapping[str, object], device: torch.device) -> None:
-    r"""Warns if latents were made where the network may have given other bits."""
+    r"""Warns if latents were made under settings in which the network may have given other bits."""
 
     here = environment(device)
     changed = [f"{name} {known.get(name)}, now {value}" for name, value in here.items()

@@ -117,7 +117,7 @@ class Plan:
 
     @checked
     def options_for(self, model: ScoreModel) -> Json:
-        r"""Returns the options for a model, with a warning unless it is the one of the plan."""
+        r"""Returns the options for a model, with a warning unless the plan was measured on it."""
 
         mine = fingerprint(model)
         if self.model and mine != self.model:
@@ -145,7 +145,7 @@ class Plan:
 
     @property
     def plain(self) -> dict[str, object]:
-        r"""The options, with the solver in words."""
+        r"""The options, with the solver as text."""
 
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
 
@@ -206,7 +206,7 @@ def _shown(value: object) -> str:
 
 
 def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, object]:
-    r"""Returns keywords whose `plan` is replaced by the options it stands for.
+    r"""Returns keywords with `plan` replaced by the options that it sets.
 
     Raises:
         TypeError: If it is neither a plan nor the name of a file.
@@ -285,7 +285,7 @@ def describe_process(model: ScoreModel) -> str:
 
 
 def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str, object]) -> Json:
-    r"""Returns what two measurements must agree in, for one to go on with the other."""
+    r"""Returns the settings that two measurements must share, if one is to continue the other."""
 
     known = model.moments
     return {

@@ -11,7 +11,7 @@ PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 def bar(
     iterable: Iterable[object] | None = None, *, desc: str, shown: bool = True, **options: object
 ) -> tqdm:
-    r"""Returns a progress bar of tqdm on the standard error.
+    r"""Returns a tqdm progress bar on the standard error.
 
     Arguments:
         iterable: The items to iterate over, unless the bar is moved by hand.

@@ -55,7 +55,7 @@ def is_keyed(solution: Solution) -> bool:
 
 
 def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, object]) -> None:
-    r"""Warns if a call without a seed equals an earlier one, and so draws the same.
+    r"""Warns if a call without a seed equals an earlier one, so that it draws the same samples.
 
     Arguments:
         verb: The name of the function.

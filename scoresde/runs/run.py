@@ -87,7 +87,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, object]:
-        r"""How the solution was made, as plain data."""
+        r"""A record of how the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
         times = None if settings.own_times is None else settings.own_times.tolist()

@@ -63,7 +63,7 @@ class _Suspended(Generic[R]):
         self.ended = False  # and it returned normally, neither failed nor closed
 
     def send(self, answer: object) -> object:
-        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
+        r"""Answers the latest value, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None

@@ -29,12 +29,12 @@ class Takes:
         self.verb, self.names, self.words = verb, names(*groups), words
 
     def of(self, options: Mapping[str, object]) -> Options:
-        r"""Returns those of some options that the verb takes."""
+        r"""Returns the given options that the function takes."""
 
         return {name: value for name, value in options.items() if name in self.names}
 
     def said(self, scope: Mapping[str, Any]) -> Options:
-        r"""Returns the options and the conditions that a call of the verb passes, given its arguments.
+        r"""Returns the options and conditions that a call of the function passes, given its arguments.
 
         Options of the verb alone are passed unless they are `None`.
         """
@@ -48,12 +48,12 @@ class Takes:
         return {**said, **scope["condition"]}
 
     def with_conditions(self, options: Mapping[str, object]) -> Options:
-        r"""Returns those of some options that the verb takes, and what is no option."""
+        r"""Returns the given options that the function takes, and all keywords that are not options."""
 
         return {n: v for n, v in options.items() if n in self.names or n not in OPTIONS}
 
     def refuse(self, options: Mapping[str, object]) -> None:
-        r"""Refuses options that are passed and that the verb does not take."""
+        r"""Refuses passed options that the function does not take."""
 
         for name, value in options.items():
             known = name in OPTIONS or name == "t_max"
@@ -111,7 +111,7 @@ def parted(
         (options if name in OPTIONS else condition)[name] = value
     bound = check_conditions(model, condition, batch, takes.names) if condition else {}
     ours: Options = {**defaults}
-    if ours and set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
+    if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**ours, **options})
     again = settings.grad in ("checkpoint", "adjoint")

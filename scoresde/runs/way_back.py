@@ -44,7 +44,7 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
 
 
 def reversed_options(solution: Solution) -> Options:
-    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
+    r"""Returns the options to run a solution backwards with the solver that made it."""
 
     made = solution.provenance
     if solution.solver is None:
@@ -71,7 +71,7 @@ def reversed_options(solution: Solution) -> Options:
 def as_encoded(
     model: ScoreModel, z: Solution, options: Options
 ) -> tuple[Options, Options, Tensor | None]:
-    r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
+    r"""Returns the options of a decoding, those taken from the encoding, and its companion if it still applies."""
 
     defaults = reversed_options(z)
     assert z.solver is not None

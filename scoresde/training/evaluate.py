@@ -15,7 +15,7 @@ SAMPLES = 1000
 
 
 def evaluate(model: ScoreModel) -> dict[str, float | list[float]]:
-    r"""Returns the figures of a card, measured on held-out digits and on samples."""
+    r"""Returns the figures for the card, measured on held-out digits and on samples."""
 
     return {**held_out_bits(model), **label_agreement(model)}
 
@@ -42,7 +42,7 @@ def held_out_bits(model: ScoreModel) -> dict[str, float]:
 
 
 def label_agreement(model: ScoreModel, samples: int = SAMPLES) -> dict[str, float | list[float]]:
-    r"""Returns how samples with labels compare with digits.
+    r"""Returns a comparison of labelled samples with digits.
 
     A support vector machine, trained on the training split, decides which digits they show, and distances to the
     nearest training images show whether they are copies; both are given for held-out digits, too.

@@ -279,7 +279,7 @@ class Reached(TypedDict):
 
 
 def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, object]:
-    r"""What a plan and others reach with noise that chose nothing."""
+    r"""The results of a plan and others with held-out noise."""
 
     def reach(plan: Plan) -> Reached:
         s = bench.run(plan=plan)

@@ -94,7 +94,7 @@ REST = {"rest": Entry("a number of at least 0, or null", or_none(lambda v: finit
 
 
 def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
-    r"""Refuses a card of which an entry is missing or wrong; it may hold more."""
+    r"""Refuses a card with a missing or wrong entry; further entries are allowed."""
 
     check_entries({name: card[name] for name in entries if name in card}, entries)
     check_entries(card["network"], NETWORK, "network: ")
@@ -172,7 +172,7 @@ def at_most(count: int) -> Iterator[None]:
 
 
 def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
-    r"""Takes the moments of the data, if there are any, out of the tensors of a file."""
+    r"""Removes the moments of the data, if there are any, from the tensors of a file, and returns them."""
 
     names = [name for name in tensors if name.startswith(PREFIX)]
     found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
@@ -215,7 +215,7 @@ def describe_process(process: Process) -> Json:
 
 
 def build_process(card: Json) -> Process:
-    r"""Returns the process that plain data describes."""
+    r"""Returns the process described by plain data."""
 
     kind, schedule = KINDS[card["name"]], SCHEDULES[card["schedule"]]
     process = kind(schedule(**card["settings"]), card["t_min"], card["t_max"])

@@ -110,7 +110,7 @@ def described(card_file: Path) -> Iterator[None]:
 
 
 def open_card(name: str | Path, folder: Path, needed: Mapping[str, Entry]) -> tuple[Path, Json]:
-    r"""Returns the path of a card, and what it says.
+    r"""Returns the path of a card, and its content.
 
     Arguments:
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.

@@ -21,7 +21,7 @@ from torch import Tensor
 from .values import WORD, as_device, as_number, as_tensor, as_whole, shown
 
 C = TypeVar("C", bound=Callable[..., object])
-OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
+OPEN = (Tensor, Any, object)  # left to the checks of data, or to nobody
 CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
     Sequence: ((list, tuple, range, np.ndarray, Tensor), "a list"),
     tuple: ((list, tuple, np.ndarray, Tensor), "a tuple"),
@@ -31,7 +31,7 @@ CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
 }
 
 
-Door = Callable[[str, object], object]  # from the name and value of an argument to what is used
+Door = Callable[[str, object], object]  # from the name and value of an argument to the value used
 WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
@@ -129,7 +129,7 @@ def _through(method: Callable[..., object], doors: Mapping[str, Door]) -> Callab
 
 
 def kind_of(hint: object) -> Kind | None:
-    r"""Returns what an annotation allows, or `None` where that is left to others."""
+    r"""Returns the kind of value that an annotation allows, or `None` if it is checked elsewhere."""
 
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint in OPEN or isinstance(hint, TypeVar):

@@ -293,7 +293,7 @@ class Torchdiffeq(Solver):
 
 
 def _backwards(options: Mapping[str, object]) -> dict[str, object]:
-    r"""The options of the adjoint, whose errors are those of the worst sample or weight too."""
+    r"""The options of the adjoint, whose error is also that of the worst sample or parameter."""
 
     inner = options.get("options")
     known = inner if isinstance(inner, dict) else {}
