@@ -49,7 +49,7 @@ app = typer.Typer()
 
 
 class Levels(TypedDict):
-    r"""The levels of data, as functions of data on levels take them."""
+    r"""The levels of data, as keyword arguments."""
 
     levels: int
     low: float
@@ -57,7 +57,7 @@ class Levels(TypedDict):
 
 
 class Discrete(TypedDict, total=False):
-    r"""The options of data on levels; none of data that is not."""
+    r"""The options for data on levels; none for other data."""
 
     levels: int
     low: float

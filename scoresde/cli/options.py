@@ -49,7 +49,7 @@ WIDE = 10_000  # characters per line: wider than any table
 
 
 def said(**options: Any) -> dict[str, Any]:
-    r"""Returns the options that the user gave, to be passed on as keywords."""
+    r"""Returns the options that the user gave, as keywords to pass on."""
 
     return {name: value for name, value in options.items() if value is not None}
 

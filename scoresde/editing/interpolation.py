@@ -106,7 +106,7 @@ def _check_directions(*sizes: Tensor) -> None:
         zero = (size.flatten() == 0).nonzero()[:, 0].tolist()
         if zero:
             raise ValueError(
-                f"there is no arc to or from a zero latent, as in rows {zero[:8]}; pass  "
+                f"there is no arc to or from a zero latent, as in rows {zero[:8]}; pass "
                 "way='linear'."
             )
 

@@ -115,7 +115,7 @@ def edit(
     - "null": for guided models: up by the flow of `pivot=`, down by the target, with the offsets by which
       the source follows that path.
     - "inpaint": the target redraws the entries where `known=` is 0, with `way=` "replacement", "resampling" or
-    "gradient".
+      "gradient".
 
     Arguments:
         source: The model of the given data, with its conditions bound.
@@ -155,7 +155,7 @@ def edit(
     check_model(target)
     if source.process != target.process:
         raise ValueError(
-            f"source and target must have the same process, but have {source.process} and  "
+            f"source and target must have the same process, but have {source.process} and "
             f"{target.process}."
         )
     fresh = method in ("noise", "flow", "inpaint")

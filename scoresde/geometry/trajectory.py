@@ -146,7 +146,7 @@ def follow(  # noqa: D417
         parts: The parts of your own guidance, by name. By default, they are the parts of the model. The names
             "conditional", "unconditional", "negative", "strong", "weak" and "model" have roles in plots.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a fixed
-            grid; or `plan`, in place of solver and steps.
+            grid; or `plan`, instead of solver and steps.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.

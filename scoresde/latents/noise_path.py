@@ -115,8 +115,8 @@ class NoisePath:
 
         Arguments:
             model: The score model. The model that made the path returns to the data.
-            condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that are
-                not the path's own.
+            condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that the
+                path does not set.
         """
 
         options = REPLAY.said(locals())

@@ -44,7 +44,7 @@ def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -
     if off > 1e-3:
         raise ValueError(
             f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins "
-            "off them: pass levels= of the data; data that already has noise needs no levels= (use  "
+            "off them: pass levels= of the data; data that already has noise needs no levels= (use "
             "log_likelihood and bits_per_dim)."
         )
     return x if x.is_floating_point() else values

@@ -73,16 +73,16 @@ def classify(  # noqa: D417
         condition: The name of the condition.
         prior: The prior probabilities of the classes, with shape (K,). By default, they are equal.
         by: "flow", the density of the flow, or "elbo", its bound, which needs no derivatives.
-        divergence: As in :func:`scoresde.log_likelihood`, like `probes` and `target_stderr`; for "flow".
-        probes: The number of probes at each node.
-        nodes: As in that function, or in :func:`scoresde.elbo`, by `by`.
+        divergence: As in :func:`scoresde.log_likelihood`, as are `probes` and `target_stderr`; for "flow".
+        probes: The number of probes per node.
+        nodes: As in that function, or in :func:`scoresde.elbo`, depending on `by`.
         target_stderr: The standard error in nats at which a sample gets no more probes.
         draws: As in :func:`scoresde.elbo`; for "elbo".
-        conditions: The other conditions of the model. The options are those of that function.
+        conditions: The other conditions of the model. The options are those of the same function.
 
     Raises:
-        ValueError: If there are fewer than two classes, the model does not take the condition, the prior
-            does not fit, or an option has no effect.
+        ValueError: If there are fewer than two classes, the model does not take the condition, the prior is
+            invalid, or an option has no effect.
 
     References:
         | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)

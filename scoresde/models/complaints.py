@@ -19,7 +19,7 @@ NUMPY = (
     "np.ndarray",
 )
 BATCH = (
-    "it may hold a fixed batch, as in lambda x, t: network(x, t, labels);  runs ask for some rows of a batch, "
+    "it may hold a fixed batch, as in lambda x, t: network(x, t, labels); runs ask for some rows of a batch, "
     "so pass what belongs to samples as a condition: NetworkScore(..., conditions=['labels']), and labels= to "
     "the call"
 )

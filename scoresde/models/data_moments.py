@@ -68,7 +68,7 @@ class Moments:
             off = (axes.T @ axes - torch.eye(k, dtype=axes.dtype, device=axes.device)).abs().max()
             if not off <= ORTHONORMAL:
                 raise ValueError(
-                    "the basis must be orthonormal, but inner products of its columns are off from 0 and 1 by  "
+                    "the basis must be orthonormal, but inner products of its columns are off from 0 and 1 by "
                     f"{off:.2g}."
                 )
 

@@ -17,7 +17,7 @@ from .score_model import Given, ScoreModel
 ULPS = 4  # of the coarsest dtype: the difference of sums in another order
 LEAST = 1e-5  # of a network's output: smaller noise is ignored
 CURE = (
-    "call .eval() on the network if that is due to dropout, and pass noise that it draws itself as a  "
+    "call .eval() on the network if that is due to dropout, and pass noise that it draws itself as a "
     "condition"
 )
 NUMBERS, PAIRS = 64, 8  # of all calls together, and maximum pairs of calls

@@ -95,13 +95,13 @@ def legend(axis: "Axes", *, below: bool = True) -> None:
 
 
 def line(axis: "Axes", points: Tensor, **style: Any) -> None:
-    r"""Draws a line through points, with shape (n, 2) or (n, 3), in a style by matplotlib's own keywords."""
+    r"""Draws a line through points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
 
     axis.plot(*points.T.tolist(), **style)
 
 
 def dots(axis: "Axes", points: Tensor, **style: Any) -> None:
-    r"""Draws points, with shape (n, 2) or (n, 3), in a style by matplotlib's own keywords."""
+    r"""Draws points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
 
     axis.scatter(*points.T.tolist(), **style)
 

@@ -95,7 +95,7 @@ class CustomProcess(Process):
         for name, share in zip(("alpha", "sigma"), wrong.double().mean(1).tolist(), strict=True):
             if share > 0.2:  # tables have kinks, but only a few
                 raise ValueError(
-                    f"PyTorch's derivative of {name} does not match its values;  compute it with PyTorch "
+                    f"PyTorch's derivative of {name} does not match its values; compute it with PyTorch "
                     "operations on t, without detach, NumPy or rounding."
                 )
 

@@ -75,7 +75,7 @@ def probability_flow(model: ScoreModel) -> ODE:
 
 
 class _Common(TypedDict, total=False):
-    r"""What all kinds of problems are told."""
+    r"""The arguments that all kinds of problems share."""
 
     rows: Callable[[Tensor], Problem]
     describe: Callable[[float], str]

@@ -187,7 +187,7 @@ GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Plann
 
 
 class UntimedOptions(TypedDict, total=False):
-    r"""The options of a run between times that are not the caller's to choose."""
+    r"""The options of a run whose times the caller does not choose."""
 
     solver: str | Solver | None
     steps: int | None
@@ -217,7 +217,7 @@ class UntimedOptions(TypedDict, total=False):
 
 
 class RunOptions(UntimedOptions, total=False):
-    r"""All options of a run, for functions that hand them on."""
+    r"""All options of a run, for functions that pass them on."""
 
     times: Times | None
     plan: Plan | str | Path | None

@@ -88,7 +88,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     @cached_property
     def own_times(self) -> Tensor | None:
-        r"""The grid of one's own, if there is one."""
+        r"""The user's own grid, if there is one."""
 
         assert self.times is None or isinstance(self.times, Tensor)
         return self.times

@@ -269,7 +269,7 @@ def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
 
 
 class Reached(TypedDict):
-    r"""What a plan reaches."""
+    r"""The results of a plan."""
 
     plan: str
     options: Options

@@ -66,7 +66,7 @@ def weighted_sample(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError, TypeError: If an argument does not fit, or the product has no finite mass.
+        ValueError, TypeError: If an argument is invalid, or the product has no finite mass.
 
     Examples:
         >>> other = ss.GaussianOracle(torch.ones(2), 0.5)

@@ -121,7 +121,7 @@ def as_shape(
     size, most = 8 * math.prod(shape), _memory(device)
     if size > most:
         raise ValueError(
-            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but the device has {most / 2**30:.3g};  "
+            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but the device has {most / 2**30:.3g}; "
             "draw fewer samples at once, and the others with first_index=."
         )
     return shape

@@ -142,7 +142,7 @@ def _advance(front: _Front, done: _Attempt) -> None:
 
 
 def _mapped(change: Callable[..., Tensor], *values: object) -> object:
-    r"""What a function makes of tensors, or of those in tuples of one form; nothing stays nothing."""
+    r"""The result of a function of tensors, or of tuples with the same structure; `None` stays `None`."""
 
     first = values[0]
     if isinstance(first, Tensor):

@@ -89,7 +89,7 @@ class _Motion:
 
 
 class _Method(Protocol):
-    r"""What we take of a method of torchsde."""
+    r"""The part of a torchsde method that is used here."""
 
     bm: _Motion
 
