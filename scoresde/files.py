@@ -1,4 +1,4 @@
-r"""Files that are written whole or not at all, and JSON files that say what they hold."""
+r"""Files that are written whole or not at all, and JSON files that state what they hold."""
 
 import json
 import math
@@ -12,7 +12,7 @@ Json: TypeAlias = dict[str, Any]  # named entries as json.loads returns them
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    r"""Gives a file to write, which takes the other's place once all of it is written."""
+    r"""Yields a temporary file that replaces the given one once it is completely written."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
@@ -21,7 +21,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Path:
-    r"""Writes a JSON file of some kind."""
+    r"""Writes a JSON file of the given kind."""
 
     with replacing(Path(file)) as part:
         part.write_text(json.dumps({"kind": kind, **content}, indent=1) + "\n")
@@ -29,11 +29,11 @@ def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Pa
 
 
 def read_json(file: str | Path, kind: str) -> Json:
-    r"""Returns the content of a JSON file of some kind.
+    r"""Returns the content of a JSON file of the given kind.
 
     Raises:
         ValueError: If the file holds something else.
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no such file.
     """
 
     noun = kind.removesuffix(" of scoresde")
@@ -41,20 +41,20 @@ def read_json(file: str | Path, kind: str) -> Json:
         raise FileNotFoundError(f"there is no {noun} {str(file)!r}.")
     try:
         content = json.loads(Path(file).read_text())
-    except (ValueError, RecursionError):  # of text that is no JSON, or nested without end
+    except (ValueError, RecursionError):  # of text that is not JSON, or nested too deeply
         raise ValueError(f"{file} is not a {noun}: it is not JSON text.") from None
     if not isinstance(content, dict) or content.pop("kind", None) != kind:
-        raise ValueError(f"{file} is not a {noun}, as scoresde writes it; pass another file.")
+        raise ValueError(f"{file} is not a {noun} written by scoresde; pass another file.")
     return content
 
 
 class Entry(NamedTuple):
-    r"""What an entry of a file must be.
+    r"""The requirements on an entry of a file.
 
     Arguments:
-        words: What it must be, for the error.
-        fits: Whether a value is that.
-        needed: Whether it must be there.
+        words: What it must be, for the error message.
+        fits: A function that returns whether a value is that.
+        needed: Whether the entry is required.
     """
 
     words: str
@@ -93,7 +93,7 @@ def mapping(value: object) -> TypeGuard[Json]:
 
 
 def pair(value: object) -> bool:
-    r"""Whether a value is a finite number and its error, which may not be known."""
+    r"""Whether a value is a finite number with its error, which may be unknown."""
 
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
@@ -101,13 +101,13 @@ def pair(value: object) -> bool:
 
 
 def or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    r"""Returns whether a value is nothing, or fits."""
+    r"""Returns a function that returns whether a value is `None`, or fits."""
 
     return lambda value: value is None or fits(value)
 
 
 def each(fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    r"""Returns whether all values of a list, or of a mapping, fit."""
+    r"""Returns a function that returns whether all values of a list or a mapping fit."""
 
     return lambda value: (
         isinstance(value, dict | list | tuple)
@@ -116,19 +116,19 @@ def each(fits: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 def check_entries(content: object, entries: Mapping[str, Entry], where: str = "") -> None:
-    r"""Refuses content of which an entry is missing, unknown or no such thing.
+    r"""Refuses content with a missing, unknown or unfit entry.
 
     Arguments:
-        content: What a file holds.
-        entries: What it must hold.
-        where: What part of the file this is, such as "row 3: ".
+        content: The content of a file.
+        entries: The required and optional entries.
+        where: The part of the file that this is, such as "row 3: ".
 
     Raises:
-        ValueError: That names the entry.
+        ValueError: If an entry does not fit; the message names it.
     """
 
     if not isinstance(content, dict):
-        raise ValueError(f"{where}there must be named entries, but is {shortened(content)}")
+        raise ValueError(f"{where}it must hold named entries, but is {shortened(content)}")
     for name, entry in entries.items():
         if name not in content:
             if entry.needed:
@@ -139,11 +139,11 @@ def check_entries(content: object, entries: Mapping[str, Entry], where: str = ""
             )
     unknown = [name for name in content if name not in entries]
     if unknown:
-        raise ValueError(f"{where}it has an entry {unknown[0]!r} that is unknown")
+        raise ValueError(f"{where}it has the unknown entry {unknown[0]!r}")
 
 
 def shortened(value: object) -> str:
-    r"""Returns a value in few words."""
+    r"""Returns a short form of a value."""
 
     words = repr(value)
     return words if len(words) <= 60 else f"{words[:57]}..."
@@ -151,7 +151,7 @@ def shortened(value: object) -> str:
 
 @contextmanager
 def damaged(file: str | Path, noun: str) -> Iterator[None]:
-    r"""Says of what is wrong with entries inside that the file is damaged."""
+    r"""Turns errors about entries in its block into one that says that the file is damaged."""
 
     try:
         yield

@@ -81,16 +81,16 @@ def sample(  # noqa: D417
 ) -> Solution:
     r"""Draws samples.
 
-    The start is drawn from the prior; see :func:`decode` for the rest.
+    It draws the initial state from the prior, and continues as :func:`decode`.
 
     Arguments:
         model: The score model.
-        shape: The shape (B, *), or the number B for a model that knows the rest.
-        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`; or `plan`,
-            a :class:`scoresde.Plan` or its file, in place of solver and steps.
+        shape: The shape (B, *), or the number B for a model that knows the shape of a sample.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`; `plan`, a
+            :class:`scoresde.Plan` or its file, may replace solver and steps.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     References:
@@ -120,7 +120,7 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.own_times is not None:  # a grid of one's own may start at less noise
+    if settings.own_times is not None:  # a user's own grid may start at less noise
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
@@ -170,17 +170,17 @@ def decode(  # noqa: D417
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
-    r"""Turns latents into data along the reverse process, ended by one denoising.
+    r"""Turns latents into data along the reverse process, which ends with one denoising.
 
     Arguments:
         model: The score model.
-        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver,
-            grid and companion are then used backwards unless others are passed.
-        t_max: The time of the latents. By default, the last of the process.
+        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver, grid
+            and companion are then used backwards unless you pass others.
+        t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.sample`.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     Examples:
@@ -198,7 +198,7 @@ def decode(  # noqa: D417
         known, end = z.provenance.get("conditions", []), end_of(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
-                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave t_max= out."
+                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave out t_max=."
             )
         options, defaults, companion = as_encoded(model, z, options)
         t_max, z = end, z.x
@@ -208,7 +208,7 @@ def decode(  # noqa: D417
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
         raise ValueError(
-            f"the latents were encoded with {missing}, which is not passed here; pass it, or decode the "
+            f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
     start = model.process.t_max if t_max is None else t_max
@@ -227,14 +227,14 @@ def decode(  # noqa: D417
 def return_from(
     model: ScoreModel, z: Solution, options: Mapping[str, object], *, denoise: bool
 ) -> Solution:
-    r"""Goes back from where :func:`scoresde.encode` ended, with any model that shares its process.
+    r"""Goes back from the end of :func:`scoresde.encode`, with any model of the same process.
 
-    The solver is the same object, its steps are reversed, and what is left of the budget is its own.
+    It uses the same solver with its steps reversed, and the remaining budget.
 
     Arguments:
         model: The score model, with its conditions bound or among the options.
-        z: Where the way up ended.
-        options: Those of the way up.
+        z: The end of the encoding.
+        options: The options of the encoding.
         denoise: Whether to end with one denoising.
     """
 
@@ -272,7 +272,7 @@ def _decode(
     if settings.takes_apart(len(x)):
         check_rows(model, x)
     if settings.adaptive:
-        use = "steps under tolerances are chosen by that noise and not by their error"
+        use = "adaptive steps are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
     if not settings.denoise or not process.has_scales:
         return carried(run, x, companion)
@@ -291,7 +291,7 @@ def _decode(
 def check_sample_shape(
     model: ScoreModel, shape: int | Shape, home: torch.device | str | None
 ) -> tuple[int, ...]:
-    r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
+    r"""Returns the shape (B, *) of samples, after checking that it fits the model."""
 
     if isinstance(shape, int):
         if model.shape is None:

@@ -1,4 +1,4 @@
-r"""The doors of the package: integrate a problem along a grid, after all checks."""
+r"""The entry points of the package: integrate a problem along a grid, after all checks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -48,43 +48,42 @@ def solve(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Solution:
-    r"""Integrates a problem from the first to the last of some times.
+    r"""Integrates a problem from the first to the last of the given times.
 
-    Without tolerances there is one step per interval of the grid. With them, the solver chooses
-    its steps, for each sample its own if it is native, and the times between are where the path is
-    kept.
+    Without tolerances, the solver takes one step per interval of the grid. With tolerances, it chooses its own
+    steps (separately for each sample if it is native), and the times in between are only those at which the path
+    is kept.
 
     Arguments:
         problem: The problem.
         x: The state at `times[0]`, with shape (B, *).
-        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1, or
-            (n + 1, B) when samples differ.
+        times: Strictly increasing or decreasing times, with shape (n + 1,), n >= 1, or (n + 1, B) when samples
+            differ.
         solver: A solver, or its name.
-        rtol: The relative tolerance of each step. With `atol` alone it is 0.
-        atol: The absolute tolerance of each step, in units of the state. With `rtol` alone it is
-            the same number.
-        noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
+        rtol: The relative tolerance of each step; 0 if only `atol` is given.
+        atol: The absolute tolerance of each step, in units of the state; equal to `rtol` if only that is given.
+        noise: The Brownian motion for a stochastic solver. By default, it is keyed by `seed`.
         seed: The seed of the noise.
         path: Whether to keep the states at all `times`.
-        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
-            if it returns `True`.
-        pause: The least number of seconds between two calls of it, but for the last step.
-        max_calls: The largest number of network calls of a sample.
-        max_steps: The largest number of steps of a sample under tolerances.
-        max_step: The largest step under tolerances, in the pace of the problem. By default, that of the
-            problem, times the order of the estimate of the error, one below the solver's.
-        first_step: The first step under tolerances, in the pace of the problem. By default, the solver
-            chooses it.
-        on_failure: "raise", or "partial" to end the samples concerned and go on.
-        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
-            in place of keeping what is inside it; or "adjoint".
-        parameters: The tensors for which the adjoint gives gradients, beside the start.
-        companion: The companion of the solution of a reversible solver, to go back from its end.
-        seam: A function of the number of steps done and the state, applied between two steps on a grid:
-            such as the rounding of other coordinates, if a run in parts is to have the bits of the whole.
+        callback: A function that is called with the :class:`Event` of each accepted step and ends the run by
+            returning `True`.
+        pause: The minimum time between two calls of `callback`, in seconds; the last step is always reported.
+        max_calls: The maximum number of network calls per sample.
+        max_steps: The maximum number of adaptive steps per sample.
+        max_step: The maximum adaptive step, in the pace of the problem. By default, that of the problem times
+            the order of the error estimate, which is one below the solver's.
+        first_step: The initial adaptive step, in the pace of the problem. By default, the solver chooses it.
+        on_failure: "raise", or "partial" to end only the samples concerned and go on.
+        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again instead of
+            keeping its intermediate results; or "adjoint".
+        parameters: The tensors for which the adjoint gives gradients, besides the initial state.
+        companion: The companion of a reversible solver's solution, to go back from its end.
+        seam: A function of the number of completed steps and the state, applied to the state between two grid
+            steps: for instance the rounding of other coordinates, if a run in parts must have the bits of the
+            whole run.
 
     Raises:
-        ValueError: If times, problem, tolerances or options do not fit.
+        ValueError: If times, problem, tolerances or options do not fit together.
         SolverError: If the run fails.
 
     Examples:
@@ -123,17 +122,17 @@ def steps(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Steps:
-    r"""Integrates a problem one step at a time, as it is iterated over.
+    r"""Integrates a problem one step at a time, as you iterate over it.
 
-    It yields an :class:`Event` after each accepted step. At the end its `solution` is that of :func:`solve`, to
-    the last bit; :meth:`Steps.stop` ends it before.
+    It yields an :class:`Event` after each accepted step. At the end, its `solution` is that of :func:`solve`, to
+    the last bit; :meth:`Steps.stop` ends it early.
 
-    Arguments are those of :func:`solve`.
+    The arguments are those of :func:`solve`.
 
     Raises:
-        ValueError: If times, problem, tolerances or options do not fit, or the solver takes all its steps
-            by itself, as the methods of torchdiffeq do.
-        SolverError: If the run fails, when it does.
+        ValueError: If times, problem, tolerances or options do not fit together, or the solver runs its own
+            loop, as the methods of torchdiffeq do.
+        SolverError: When the run fails.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -157,7 +156,7 @@ def steps(
 
 
 def _listens(event: Event) -> None:
-    r"""Stands for whoever iterates, so that loops yield their events."""
+    r"""Stands in for the iterating caller, so that loops yield their events."""
 
 
 def taken(
@@ -239,7 +238,7 @@ def check_times(times: Tensor, batch: int | None = None) -> Tensor:
 
 
 def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
-    r"""Refuses what steps of any size, which may be taken back, cannot have noise with."""
+    r"""Refuses noise and options that adaptive steps, which may be rejected, cannot have."""
 
     if not solver.can.stochastic:
         return
@@ -260,7 +259,7 @@ def make_controller(
     max_step: float | None = None,
     first_step: float | None = None,
 ) -> Controller | None:
-    r"""Returns the controller of the tolerances, or `None` if there are none."""
+    r"""Returns the controller for the tolerances, or `None` if there are none."""
 
     if rtol is None and atol is None:
         if not solver.can.fixed:
@@ -279,7 +278,7 @@ def make_controller(
 
 
 def check_even(solver: Solver, times: Tensor) -> None:
-    r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
+    r"""Refuses an uneven grid if the solver's coefficients assume an even one."""
 
     if not solver.can.even:
         return

@@ -13,7 +13,7 @@ Rows: TypeAlias = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[b
 
 
 def row_numbers(index: object, count: int) -> Tensor:
-    r"""Returns the numbers of some of so many samples, with shape (n,)."""
+    r"""Returns the indices that select some of `count` samples, with shape (n,)."""
 
     if isinstance(index, slice):
         found = torch.tensor(range(count)[index], dtype=torch.int64)
@@ -21,7 +21,7 @@ def row_numbers(index: object, count: int) -> Tensor:
         try:
             found = as_tensor("rows", index).cpu()
         except (TypeError, ValueError):
-            raise TypeError(f"rows must be numbers of samples, but are {shown(index)}.") from None
+            raise TypeError(f"rows must be indices of samples, but are {shown(index)}.") from None
     if found.dtype == torch.bool and found.ndim == 1:
         if len(found) != count:
             raise ValueError(
@@ -29,7 +29,7 @@ def row_numbers(index: object, count: int) -> Tensor:
             )
         found = found.nonzero()[:, 0]
     if found.numel() == 0:
-        raise ValueError("rows must be at least one sample, but is empty.")
+        raise ValueError("rows must select at least one sample, but is empty.")
     if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
         raise TypeError(f"rows must be whole numbers, but are {index!r}.")
     found = found.long().reshape(-1) if found.ndim < 2 else found
@@ -37,5 +37,5 @@ def row_numbers(index: object, count: int) -> Tensor:
         raise ValueError(f"rows must have shape (n,), but has {tuple(found.shape)}.")
     beyond = found[(found < -count) | (found >= count)].tolist()
     if beyond:
-        raise IndexError(f"rows must be numbers of {count} samples, but one is {beyond[0]}.")
+        raise IndexError(f"rows must be indices of {count} samples, but one is {beyond[0]}.")
     return found % count

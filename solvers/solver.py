@@ -25,12 +25,11 @@ class Step(NamedTuple):
 
     Arguments:
         x: The state at its end.
-        memory: What the next step needs: under tolerances, a tensor or a tuple of tensors of leading size
-            B.
-        error: An estimate of the local error, like the state.
-        interpolate: The state at a fraction of the step, with shape (B, 1, ...).
-        order: The order of the step in each row, where rows differ.
-        rivals: Errors of other orders and these orders, which are 0 where there is none.
+        memory: What the next step needs; for adaptive steps, a tensor or a tuple of tensors with leading size B.
+        error: An estimate of the local error, with the state's shape.
+        interpolate: A function that returns the state at a fraction of the step, with shape (B, 1, ...).
+        order: The order of the step in each row, if rows differ.
+        rivals: The errors of other orders, and these orders, which are 0 where there is none.
 
     Examples:
         >>> decay, t = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5])
@@ -50,8 +49,8 @@ class Step(NamedTuple):
 class Solver(ABC):
     r"""Abstract solver. It holds settings, never a problem or a state.
 
-    It says what it can do, plans the coefficients of its steps, and takes a step when a loop asks for it.
-    What its plans and memories hold is up to it. Its abilities are attributes, too: `solver.order` is
+    It states its abilities, plans the coefficients of its steps, and takes a step when a loop asks for it. The
+    contents of its plans and memories are its own choice. Its abilities are attributes, too: `solver.order` is
     `solver.can.order`.
 
     Attributes:
@@ -91,19 +90,19 @@ class Solver(ABC):
     def __post_init__(self) -> None:
         if type(self).__module__.startswith(
             f"{__package__}."
-        ):  # whose settings mean what the catalogue says
+        ):  # whose settings have the catalogue's meaning
             check_settings(self)
 
     @property
     @abstractmethod
     def can(self) -> Abilities:
-        r"""What it can do."""
+        r"""The abilities of the solver."""
 
     if not TYPE_CHECKING:  # which know the attributes above, and are to tell of any other
 
         def __getattr__(self, name: str) -> object:
             if isinstance(own := getattr(type(self), name, None), property) and own.fget:
-                return own.fget(self)  # it failed, and says why once more
+                return own.fget(self)  # it failed, and raises the reason again
             known = not name.startswith("_") and hasattr(Abilities, name)
             if known or name in Abilities.__dataclass_fields__:
                 return getattr(self.can, name)
@@ -111,29 +110,29 @@ class Solver(ABC):
 
     @property
     def undone_by(self) -> "Solver":
-        r"""The solver whose run over the same times backwards leads back."""
+        r"""The solver that leads back when run backwards over the same times."""
 
         return self
 
     def calls(self, steps: int) -> int:
-        r"""Returns the evaluations of the drift on a grid of some steps."""
+        r"""Returns the number of drift evaluations on a grid with the given number of steps."""
 
         return steps * self.can.calls_per_step
 
     def plan(self, problem: Problem, t0: Tensor, t1: Tensor, x: Tensor) -> Sequence[object]:
-        r"""Returns the coefficients of n steps, worked out at once before any is taken.
+        r"""Returns the coefficients of n steps, computed at once before any is taken.
 
         Arguments:
             problem: The problem.
             t0: The times at which steps start, with shape (n,), or (n, B) for one per row.
             t1: The times at which steps end.
-            x: A state, which gives shape, dtype and device.
+            x: A state, which sets shape, dtype and device.
         """
 
         raise NotImplementedError(f"{self} has no steps that a loop or another solver could take.")
 
     def step(self, plan: object, x: Tensor, memory: object, noise: Brownian | None) -> Step:
-        r"""Takes the step of some coefficients."""
+        r"""Takes the step with the given coefficients."""
 
         raise NotImplementedError(f"{self} has no steps that a loop or another solver could take.")
 
@@ -143,14 +142,14 @@ class Solver(ABC):
         return x, None
 
     def carry(self, x: Tensor, memory: object) -> Tensor | None:
-        r"""Returns what the run is undone from, with shape (B, 2, *), of reversible methods."""
+        r"""Returns the pair of states from which a reversible run is undone, with shape (B, 2, *)."""
 
         return None
 
     def begin(
         self, problem: Problem, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
     ) -> tuple[Tensor, object]:
-        r"""Returns the sizes of the first steps under tolerances, and the memory at the start."""
+        r"""Returns the sizes of the first adaptive steps, and the memory at the start."""
 
         return controller.first(problem, self.order, t0, stop, x)
 
@@ -164,8 +163,7 @@ class Solver(ABC):
     ) -> "Run":
         r"""Returns the run from the first to the last of the times.
 
-        A loop takes the steps. Solvers that take all of them by themselves, or in other coordinates, say
-        so here.
+        A loop takes the steps. Solvers with a loop of their own, or other coordinates, override this method.
         """
 
         return loop(self, problem, x, times, control)
@@ -187,11 +185,11 @@ class Solution:
         rejected: The number of rejected steps of each sample, with shape (B,).
         status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
             "diverged" for each sample.
-        path: The states at the times of the grid, with shape (n + 1, B, *), if asked for.
-        provenance: How it was made: solver, grid, seed, versions.
-        companion: The pair of states from which a reversible method leads back, in its own
-            coordinates, with shape (B, 2, *).
-        solver: The :class:`solvers.Solver` that made it, by which the way back goes.
+        path: The states at the grid times, with shape (n + 1, B, *), if asked for.
+        provenance: A record of how it was made: solver, grid, seed, versions.
+        companion: The pair of states from which a reversible method goes back, in its own coordinates, with
+            shape (B, 2, *).
+        solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -221,7 +219,7 @@ class Solution:
     @staticmethod
     @checked
     def stack(parts: list["Solution"]) -> "Solution":
-        r"""Returns the solution of all samples from those of consecutive batches."""
+        r"""Returns the solution of all samples, from the solutions of consecutive batches."""
 
         if not parts:
             raise ValueError("parts must hold at least one solution, but is empty.")
@@ -244,14 +242,14 @@ class Solution:
         )
 
     def rows(self, index: Rows) -> "Solution":
-        r"""Returns the solution of some samples.
+        r"""Returns the solution of the given samples.
 
         Arguments:
-            index: Their numbers, of which negative ones count from the end; or one of them, a slice, or
-                true or false for each sample. One number gives a solution of one sample.
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample. A single index gives a solution of one sample.
 
         Raises:
-            TypeError, ValueError, IndexError: If these are no numbers of samples, or none.
+            TypeError, ValueError, IndexError: If these are not indices of samples, or there are none.
         """
 
         index = row_numbers(index, len(self.x))
@@ -259,7 +257,7 @@ class Solution:
         made = dict(self.provenance)
         if made.get("seeds"):
             made["seeds"] = [made["seeds"][i] for i in index.tolist()]
-        elif "first_index" in made:  # the numbers that they were drawn by
+        elif "first_index" in made:  # the indices that they were drawn by
             known = made.get("rows") or range(
                 made["first_index"], made["first_index"] + len(self.x)
             )
@@ -296,7 +294,7 @@ class Solution:
 
     @property
     def _steps(self) -> str:
-        r"""How many steps there were, in words: those of the grid, or those that a solver chose."""
+        r"""The number of steps in words: those of the grid, or those that a solver chose."""
 
         made, intervals = self.provenance, len(self.times) - 1
         chosen = made.get("rtol") is not None or made.get("atol") is not None
@@ -321,7 +319,7 @@ Loop = Callable[[Solver, Problem, Tensor, Tensor, Control], Run]
 
 
 def check_one_step(solver: str, method: Solver) -> None:
-    r"""Refuses a method whose steps know of those before, for a solver that takes them one at a time."""
+    r"""Refuses a multistep method for a solver that needs a one-step method."""
 
     if not method.one_step:
         raise ValueError(
@@ -331,7 +329,7 @@ def check_one_step(solver: str, method: Solver) -> None:
 
 
 def check_gradients(solver: Solver, grad: str) -> None:
-    r"""Refuses a way to gradients that does not exist, for a solver or at all."""
+    r"""Refuses a gradient mode that does not exist, at all or for this solver."""
 
     if grad not in GRADIENTS:
         raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {grad!r}.")

@@ -1,4 +1,4 @@
-r"""The main job on the embedded digits: samples, likelihoods, round trips and edits, in pictures."""
+r"""A tour with the embedded digits: samples, likelihoods, round trips and edits, in pictures."""
 
 import math
 import time
@@ -39,7 +39,7 @@ console = Console()
 
 
 class Run(NamedTuple):
-    r"""Samples of one solver, and what they cost."""
+    r"""Samples of one solver, and their cost."""
 
     x: Tensor
     calls: str
@@ -79,7 +79,7 @@ def samples(model: ScoreModel) -> dict[str, Run]:
 
 
 def distances(runs: dict[str, Run]) -> None:
-    r"""Prints the energy distance of each solver's samples from real digits, and its floor."""
+    r"""Prints the energy distance between each solver's samples and real digits, and its floor."""
 
     train, test = digits("train").images, digits("test").images
     table = Table("solver", "calls", "seconds", "energy distance to real digits")
@@ -117,7 +117,7 @@ def likelihoods(model: ScoreModel) -> None:
 
 
 def round_trip(model: ScoreModel) -> None:
-    r"""Draws digits, their latents, and what comes back."""
+    r"""Draws digits, their latents, and their reconstructions."""
 
     test = digits("test")
     x, label = test.images[:40], test.labels[:40]
@@ -130,7 +130,7 @@ def round_trip(model: ScoreModel) -> None:
 
 
 def three_to_eight(model: ScoreModel) -> None:
-    r"""Turns threes into eights, and draws both, by the noise level to which the edit goes."""
+    r"""Turns threes into eights, and draws both, by the noise level of the edit."""
 
     test = digits("test")
     x = test.images[test.labels == 3][:10]

@@ -1,4 +1,4 @@
-r"""The command that scores data: batch by batch, into a table that is never lost."""
+r"""The command that scores data batch by batch, into a table that survives interruptions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -49,7 +49,7 @@ app = typer.Typer()
 
 
 class Levels(TypedDict):
-    r"""The levels of data, as functions of data on levels take them."""
+    r"""The levels of data, as keyword arguments."""
 
     levels: int
     low: float
@@ -57,7 +57,7 @@ class Levels(TypedDict):
 
 
 class Discrete(TypedDict, total=False):
-    r"""The options of data on levels; none of data that is not."""
+    r"""The options for data on levels; none for other data."""
 
     levels: int
     low: float
@@ -82,20 +82,20 @@ def likelihood(
     high: Annotated[float | None, typer.Option(help="Value of the highest level: 1.")] = None,
     dequantization: Annotated[
         str | None,
-        typer.Option(help="uniform (default), truncated_normal, or none: data has noise already."),
+        typer.Option(help="uniform (default), truncated_normal, or none for noisy data."),
     ] = None,
-    draws: Annotated[int | None, typer.Option(help="Draws of that noise: 1.")] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws of that noise (default 1).")] = None,
     divergence: Annotated[
         str, typer.Option(help="auto, exact, hutchinson, fixed or hutch++.")
     ] = "auto",
     probes: Annotated[int | None, typer.Option(help="Probes at each node.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes of the sum.")] = None,
-    target_stderr: Annotated[float | None, typer.Option(help="In nats; spends probes.")] = None,
+    target_stderr: Annotated[float | None, typer.Option(help="Wanted error, in nats.")] = None,
     solver: SolverName = None,
     steps: Steps = None,
     rtol: Rtol = None,
     atol: Atol = None,
-    t_min: Annotated[float | None, typer.Option(help="Time at which data is taken to be.")] = None,
+    t_min: Annotated[float | None, typer.Option(help="Time assigned to the data.")] = None,
     label: Label = None,
     condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
@@ -106,12 +106,12 @@ def likelihood(
         typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A table: csv. A run that was stopped goes on.")
+        Path | None, typer.Option(help="A csv table; an interrupted run continues.")
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Score data: nats per sample with their errors, and bits per dimension of integer data."""
+    r"""Score data: nats per sample with their errors, and bits per dimension for integer data."""
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(cast(Discrete, noise))
@@ -150,7 +150,9 @@ def _given(
         raise ValueError("--label and --use-labels are both labels; pass one of the two.")
     given = conditions(label, condition)
     if use_labels and any(len(value) > 1 for value in given.values()):
-        raise ValueError("--condition must be one value for all samples beside --use-labels.")
+        raise ValueError(
+            "--condition must be one value for all samples if --use-labels is passed."
+        )
     return given
 
 
@@ -173,7 +175,7 @@ def _fill(
     table: Table, count: int, size: int, density: Callable[[slice], Likelihood], discrete: Discrete,
     *, shown: bool,
 ) -> None:  # fmt: skip
-    r"""Scores what the table lacks of some samples, as many at once as are said."""
+    r"""Scores the samples that the table lacks, in batches of the given size."""
 
     if table.done > count:
         raise ValueError(
@@ -201,11 +203,11 @@ def _kept(table: Table, count: int) -> str:
     rows = f"{table.done} of {count} rows"
     if table.file is None:
         return f"{rows} were scored, and none kept"
-    return f"{rows} are in {table.file}, and the same command goes on"
+    return f"{rows} are in {table.file}, and the same command continues"
 
 
 def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    r"""Data, and its labels if they are to be used."""
+    r"""Data, and its labels if they are used."""
 
     x, labels = read_rows(data, model)
     if use_labels and labels is None:
@@ -222,7 +224,7 @@ def _width(discrete: Discrete) -> float:
 
 
 def _discrete(noise: Discrete) -> Discrete:
-    r"""The options of data on levels; none, if there are no levels."""
+    r"""The options for data on levels; none if there are no levels."""
 
     if "levels" not in noise:
         if noise:
@@ -239,7 +241,7 @@ def check_rows(
     model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: Discrete,
     given: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    r"""Refuses data that the model or its levels do not fit, before any of it is scored."""
+    r"""Refuses data that does not fit the model or the levels, before any of it is scored."""
 
     if not len(x):
         raise ValueError("the data has no samples.")

@@ -1,7 +1,7 @@
-r"""Between latents: ways that stay where latents are.
+r"""Interpolation between latents, along ways that stay where latents are typical.
 
-Normal numbers in d dimensions have norms close to :math:`\sqrt d`. The middle of a straight line between
-two of them is shorter by :math:`\sqrt 2`, where models know no data; the others keep the norm.
+Normal numbers in d dimensions have norms close to :math:`\sqrt d`. The middle of the straight line between two
+of them is shorter by :math:`\sqrt 2`, where models have seen no data; the other ways keep the norm.
 
 References:
     | Animating Rotation with Quaternion Curves (Shoemake, 1985), section 3.3, for "slerp"
@@ -25,7 +25,7 @@ from .derived import derived
 
 Way = Literal["slerp", "linear", "normed"]
 WAYS = ("slerp", "linear", "normed")
-STRAIGHT = 1e-4  # the sine of an angle below which an arc is a line
+STRAIGHT = 1e-4  # sine of the angle below which an arc counts as a line
 
 
 @overload
@@ -40,22 +40,22 @@ def interpolate(a: Solution, b: Solution, shares: Array | int, way: Way = "slerp
 def interpolate(
     a: Array | Solution, b: Array | Solution, shares: Array | int, way: Way = "slerp"
 ) -> Tensor | Solution:
-    r"""Returns latents between others, with shape (n, B, \*).
+    r"""Returns latents between two others, with shape (n, B, \*).
 
     Arguments:
         a: Latents, with shape (B, \*), or the solution of :func:`scoresde.encode`.
-        b: As many other latents, or a solution.
-        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or n, for n that are
-            evenly spaced.
-        way: "slerp" follows the arc, and is linear in the norm; "linear" the straight line; "normed"
-            the straight line, with the norms of the arc.
+        b: The same number of other latents, or a solution.
+        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or the number n, for evenly
+            spaced ones.
+        way: "slerp" follows the arc, and is linear in the norm; "linear" follows the straight line; "normed" is
+            the straight line rescaled to the norms of the arc.
 
     Returns:
-        The latents; of two solutions, a solution of n B rows for :func:`scoresde.decode`, first all rows
-        at the first share. Pass conditions for as many rows.
+        The latents; for two solutions, a solution of n B rows for :func:`scoresde.decode`, which begins with all
+        rows at the first share. Pass conditions for as many rows.
 
     Raises:
-        ValueError: If two latents are opposite, or one is zero, so that there is no arc between them.
+        ValueError: If two latents are opposite, or one is zero, so that no unique arc joins them.
 
     Examples:
         >>> ss.interpolate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 3)[1]
@@ -106,7 +106,7 @@ def _check_directions(*sizes: Tensor) -> None:
         zero = (size.flatten() == 0).nonzero()[:, 0].tolist()
         if zero:
             raise ValueError(
-                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; pass "
+                f"there is no arc to or from a zero latent, as in rows {zero[:8]}; pass "
                 "way='linear'."
             )
 
@@ -121,12 +121,12 @@ def along(latents: Solution, count: int, way: Way = "slerp") -> Solution: ...
 
 @checked
 def along(latents: Array | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
-    r"""Returns latents on a way through others, with shape (n, \*), the ends included.
+    r"""Returns latents on a way through others, with shape (n, \*), including both ends.
 
     Arguments:
-        latents: The latents that it passes through, with shape (K, \*), or the solution of
+        latents: The latents that the way passes through, with shape (K, \*), or the solution of
             :func:`scoresde.encode`.
-        count: The number n of latents on the way, spread evenly over its K - 1 parts.
+        count: The number n of latents on the way, spread evenly over its K - 1 segments.
         way: As in :func:`interpolate`.
 
     Examples:
@@ -158,7 +158,7 @@ def weighted(latents: Solution, weights: Array) -> Solution: ...
 
 @checked
 def weighted(latents: Array | Solution, weights: Array) -> Tensor | Solution:
-    r"""Returns sums of independent latents that are as normal as these, with shape (n, \*).
+    r"""Returns weighted sums of independent latents, which are again standard normal, with shape (n, \*).
 
     .. math:: \sum_k w_k z_k \Big/ \sqrt{\textstyle \sum_k w_k^2}
 
@@ -200,7 +200,7 @@ def grid(corners: Array | Solution, rows: int, columns: int) -> Tensor | Solutio
 
     Arguments:
         corners: The latents at the upper left, upper right, lower left and lower right, with shape (4, \*), or
-            the solution of :func:`scoresde.encode`; for which the result is a solution, row by row.
+            the solution of :func:`scoresde.encode`, for which the result is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
 
@@ -221,7 +221,7 @@ def grid(corners: Array | Solution, rows: int, columns: int) -> Tensor | Solutio
 
 
 def _size(x: Tensor) -> Tensor:
-    r"""The norms of rows, also of such as are too small or too large to be squared."""
+    r"""The norms of rows, even if they are too small or too large to be squared."""
 
     flat = x.flatten(1)
     most = flat.abs().amax(1, keepdim=True)

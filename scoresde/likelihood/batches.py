@@ -1,4 +1,4 @@
-r"""Data checked at the door, and taken a batch at a time."""
+r"""Argument checks for densities, and their data in batches."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ NUMBERS = 2**18  # of the states of a batch
 
 
 class Batch(NamedTuple):
-    r"""Some samples, with all that belongs to them.
+    r"""A batch of samples, with everything that belongs to them.
 
     Arguments:
         model: The model, with their conditions.
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
         settings: The options.
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
-        first: The place of the first of them among all samples.
+        first: The position of the first one among all samples.
     """
 
     model: ScoreModel
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     first: int
 
     def halves(self) -> "tuple[Batch, Batch]":
-        r"""Returns the samples in two parts."""
+        r"""Returns the two halves of the batch."""
 
         first, second = torch.arange(len(self.x)).tensor_split(2)
         return self._part(first), self._part(second)
@@ -97,7 +97,7 @@ class Asked(NamedTuple):
         return self.x[0].numel()
 
     def batches(self) -> Iterator[Batch]:
-        r"""Returns the samples, as many at once as were asked for or fit."""
+        r"""Returns the samples in batches of the requested size, or as many at once as fit."""
 
         for rows in torch.arange(len(self.x)).split(rows_at_once(self.settings, self.x)):
             seed, index = self.settings.keys(rows)
@@ -113,7 +113,7 @@ def ask(
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
 ) -> Asked:
-    r"""Returns what was asked, refused if something does not fit.
+    r"""Returns the checked model, data and settings of a density.
 
     States are in float64 unless the user passes `dtype`; networks compute in their own dtype.
     """
@@ -147,7 +147,7 @@ def ask(
 
 
 def rows_at_once(settings: Settings, x: Tensor) -> int:
-    r"""Returns how many samples are taken at once: as many as were asked for or fit."""
+    r"""Returns the batch size: the requested one, or as many samples as fit."""
 
     return settings.batch_size or max(1, NUMBERS // x[0].numel())
 
@@ -165,7 +165,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
 
 
 def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
-    r"""Returns what was asked of a view that has no path to be solved."""
+    r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)
 

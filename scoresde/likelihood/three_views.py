@@ -1,4 +1,4 @@
-r"""Other views of the log-density of the flow, which tell whether a score is one."""
+r"""Other views of the log-density of the flow, which show whether a score is right."""
 
 import math
 
@@ -37,11 +37,11 @@ def views(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> dict[str, Bound]:
-    r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
+    r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
 
-    For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the
-    bound of a sampler of 1000 steps, is a little lower. The gap between "flow" and "elbo" is the
-    divergence between noisy data and noisy samples, so it shows a wrong score.
+    For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the bound of a
+    sampler with 1000 steps, is a little lower. The gap between "flow" and "elbo" is the divergence between noisy
+    data and noisy samples, so it reveals a wrong score.
 
     Arguments:
         model: The score model.
@@ -82,13 +82,13 @@ def path_density(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
-    r"""Returns the log-density of data at `t_min` along noisy paths, which needs no divergence.
+    r"""Returns the log-density of data at `t_min` along noisy paths, without a divergence.
 
     .. math:: \log p_0(y_0) = \log p_1(y_1) - \int \tfrac{1}{2} |\nabla \log p|^2 ds^2
         + \nabla \log p \cdot d \overleftarrow{y}
 
-    Its error falls with the square root of the number of steps, so it shows whether a score is wrong, but
-    not the density to a tenth of a nat.
+    Its error falls with the square root of the number of steps, so it can reveal a wrong score, but not give the
+    density to a tenth of a nat.
 
     Arguments:
         model: The score model.

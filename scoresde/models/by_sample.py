@@ -1,4 +1,4 @@
-r"""What belongs to samples: tensors of leading size B or 1, wherever they are held."""
+r"""Per-sample values: tensors with leading size B or 1, wherever they are held."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +12,9 @@ Change = Callable[[Tensor], Tensor]
 
 
 def changed(value: T, change: Change) -> T:
-    r"""Returns a value whose tensors are changed, in dictionaries, lists and tuples too.
+    r"""Returns a value with its tensors changed, also inside dictionaries, lists and tuples.
 
-    Numbers, tensors of shape (), and all else are not changed.
+    Numbers, tensors with shape (), and everything else stay as they are.
     """
 
     found: object = value
@@ -23,13 +23,13 @@ def changed(value: T, change: Change) -> T:
     elif isinstance(value, Mapping):
         found = {name: changed(one, change) for name, one in value.items()}
     elif isinstance(value, list | tuple):
-        make = getattr(value, "_make", type(value))  # of a tuple whose entries have names
+        make = getattr(value, "_make", type(value))  # of a named tuple
         found = make(changed(one, change) for one in value)
     return cast(T, found)
 
 
 def tensors_in(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
-    r"""Returns the tensors that :func:`changed` changes, with what each is called."""
+    r"""Returns the tensors that :func:`changed` changes, with their names."""
 
     if isinstance(value, Tensor):
         if value.ndim:
@@ -61,18 +61,18 @@ def lists_in(name: str, value: object) -> Iterator[str]:
 
 
 def of_rows(index: Tensor) -> Change:
-    r"""Returns the function that takes some rows of a tensor; one of leading size 1 is shared by all."""
+    r"""Returns the function that selects rows of a tensor; a tensor with leading size 1 is shared by all rows."""
 
     return lambda value: value if len(value) == 1 else value[index.to(value.device)]
 
 
 def with_parts(value: T, kind: type[object], index: Tensor) -> T:
-    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
+    r"""Returns a value for some rows: an object with `rows`, or lists and dictionaries that hold such objects.
 
     Arguments:
-        value: The value, which is returned itself where nothing in it is by sample.
-        kind: The class of what has `rows`.
-        index: The rows.
+        value: The value, which is returned as it is if nothing in it is per sample.
+        kind: The class of objects with `rows`.
+        index: The indices of the rows.
     """
 
     if isinstance(value, kind):

@@ -1,9 +1,9 @@
-r"""The scale of the data, and checks that noise begins above it and ends below.
+r"""The scale of the data, and checks that the noise begins above it and ends below it.
 
-A process takes data of standard deviation l along some direction, from its prior of noise level s and back,
-to :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior has no data in it. The last denoising at the level s
-returns :math:`l / \sqrt{1 + s^2 / l^2}`, the deviation of :math:`\mathbb{E}[x_0 \mid x]`. Both are 95 % of it
-where one is a third of the other.
+If data has the standard deviation l along some direction, samples that start from a prior with the noise level s
+have :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior contains no data. The last denoising at the level s
+returns :math:`l / \sqrt{1 + s^2 / l^2}`, the deviation of :math:`\mathbb{E}[x_0 \mid x]`. Both are 95 % of l
+where the smaller of l and s is a third of the other.
 """
 
 import math
@@ -16,29 +16,29 @@ from ..processes.process import NOISE_LEVELS, PRIOR_GAP, Use
 from .data_moments import Moments
 from .score_model import UNSAID, ScoreModel
 
-THIRD = 1 / 3  # of the one, where the other takes 5 % of a deviation
-TENTH = 1 / 10  # where it takes half a percent
-UNLIKE = 0.2  # the share by which scores differ that belong to other laws
+THIRD = 1 / 3  # ratio at which 5 % of a deviation is lost
+TENTH = 1 / 10  # ratio at which half a percent is lost
+UNLIKE = 0.2  # relative difference of scores that belong to different laws
 
 
 def scale_of(model: ScoreModel) -> float:
-    r"""Returns the root mean square of the data, or the value that is assumed if it is not known."""
+    r"""Returns the root mean square of the data, or the assumed value if it is not known."""
 
     known = model.data_scale
     return UNSAID if known is None else known
 
 
 def smoothness_of(model: ScoreModel) -> float:
-    r"""Returns the deviation of Gaussian noise that the data has in it for sure, which may be 0.
+    r"""Returns the standard deviation of the Gaussian noise that the data certainly contains, possibly 0.
 
-    What moments tell is none: modes far apart have large moments, and may be points.
+    It does not follow from moments: modes far apart have large moments, and may be points.
     """
 
     return model._finest or 0.0
 
 
 def ask_scale(model: ScoreModel, what: str) -> None:
-    r"""Warns that something depends on the scale of the data, if that is not known."""
+    r"""Warns that a result depends on the scale of the data, if that is not known."""
 
     if model.data_scale is None:
         warn(
@@ -48,7 +48,7 @@ def ask_scale(model: ScoreModel, what: str) -> None:
 
 
 def start_of(model: ScoreModel, use: Use) -> float:
-    r"""Returns the default of `t_min`: that of the process, or lower where the data is finer than that."""
+    r"""Returns the default of `t_min`: that of the process, or lower if the data is finer."""
 
     process, finest = model.process, model.finest
     start = process.bare_start_of(use)
@@ -90,14 +90,14 @@ def check_prior(model: ScoreModel, first: float) -> None:
 
 
 def check_marginal(model: ScoreModel, z: Tensor) -> None:
-    r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
+    r"""Warns if the prior of a process without scales is not the law at t_max, as judged by the score.
 
-    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is called once, and the call is not
+    The score of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. The model is called once, and the call is not
     counted.
 
     Arguments:
         model: The score model.
-        z: Draws of the prior, with shape (B, *).
+        z: Draws from the prior, with shape (B, *).
     """
 
     process = model.process

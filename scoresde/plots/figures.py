@@ -1,4 +1,4 @@
-r"""Figures: made in one style, written whole, without any state of pyplot's."""
+r"""Figures in one style, which are written whole and use no pyplot state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ TURN = RLock()  # of the thread that draws
 def figure(
     rows: int, columns: int, size: tuple[float, float], projection: str | None = None
 ) -> tuple["Figure", list["Axes"]]:
-    r"""Returns a figure, and its axes by rows; the size is that of one, in inches."""
+    r"""Returns a figure and its axes by rows; the size is that of one axis, in inches."""
 
     made = blank((size[0] * columns, size[1] * rows))
     with styled():
@@ -42,7 +42,7 @@ def figure(
 
 
 def titled(name: str, groups: object) -> Mapping[str, object]:
-    r"""Returns groups by their titles, of which one alone has none."""
+    r"""Returns groups by their titles; a single group has no title."""
 
     named = groups if isinstance(groups, Mapping) else {"": groups}
     if not named:
@@ -52,7 +52,7 @@ def titled(name: str, groups: object) -> Mapping[str, object]:
 
 @checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
-    r"""Raises a `ValueError` for a file whose ending is neither that of a picture nor one of `others`.
+    r"""Raises a `ValueError` for a file whose suffix is neither that of a picture nor one of `others`.
 
     Examples:
         >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))
@@ -66,7 +66,7 @@ def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
 
 
 def check_libraries() -> None:
-    r"""Refuses to draw without the libraries of pictures and reports."""
+    r"""Refuses to draw without the libraries for pictures and reports."""
 
     for name in LIBRARIES:
         if find_spec(name) is None:
@@ -74,7 +74,7 @@ def check_libraries() -> None:
 
 
 def blank(size: tuple[float, float]) -> "Figure":
-    r"""Returns a figure without axes, of some size in inches, which no window will show."""
+    r"""Returns a figure without axes, with a size in inches, which no window will show."""
 
     with styled():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,7 +86,7 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 
 def legend(axis: "Axes", *, below: bool = True) -> None:
-    r"""Names the curves of an axis beside it, or below, where no curve can lie under the names."""
+    r"""Adds the legend of an axis beside or below it, where it covers no curve."""
 
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)}
     if not below:
@@ -95,13 +95,13 @@ def legend(axis: "Axes", *, below: bool = True) -> None:
 
 
 def line(axis: "Axes", points: Tensor, **style: Any) -> None:
-    r"""Draws a line through points, with shape (n, 2) or (n, 3), in a style by matplotlib's own keywords."""
+    r"""Draws a line through points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
 
     axis.plot(*points.T.tolist(), **style)
 
 
 def dots(axis: "Axes", points: Tensor, **style: Any) -> None:
-    r"""Draws points, with shape (n, 2) or (n, 3), in a style by matplotlib's own keywords."""
+    r"""Draws points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
 
     axis.scatter(*points.T.tolist(), **style)
 
@@ -132,7 +132,7 @@ def write(made: "Figure", file: Path) -> None:
 
 
 def _lay_out(made: "Figure") -> None:
-    r"""Gives axes the room that their numbers need. Legends take none of it: the picture grows by them."""
+    r"""Gives axes the room that their numbers need. Legends take no room from them: the picture grows."""
 
     legends = [beside for axes in made.axes if (beside := axes.get_legend()) is not None]
     for beside in legends:
@@ -144,7 +144,7 @@ def _lay_out(made: "Figure") -> None:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    r"""Makes our style matplotlib's for a while, one thread at a time, so that the user's comes back."""
+    r"""Applies our matplotlib style in its block, one thread at a time, and restores the user's."""
 
     check_libraries()
     import matplotlib

@@ -1,4 +1,4 @@
-r"""Steps and ways of guided sampling as pictures: in the data's own plane, or in one that says what it hides."""
+r"""Steps and paths of guided sampling, drawn in the plane of the data, or in one that states what it hides."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,24 +38,24 @@ def geometry(
     density: Density | None = None,
     seconds: float = 6.0,
 ) -> Plane:
-    r"""Draws a step, or the whole way, of a sample: noisy points, estimates, their difference, what guidance adds.
+    r"""Draws a step, or the whole path, of a sample: noisy points, estimates, their difference, and guidance.
 
-    Data of two dimensions is drawn in its own plane, with its noisy density behind. Other data is drawn in
-    the plane that is spanned by the way to the estimate and what guidance adds, or that shows most of the
-    way; distances are true to scale, and the legend says which share of each arrow's squared length is
-    hidden. An animation of many dimensions takes another plane, and another scale, for each step.
+    Two-dimensional data is drawn in its own plane, with its noisy density behind it. Other data is drawn in the
+    plane that is spanned by the way to the estimate and the push of guidance, or that shows most of the path;
+    distances are true to scale, and the legend states the hidden fraction of each arrow's squared length. An
+    animation of many dimensions uses a different plane and scale for each step.
 
     Arguments:
-        file: The file to write: a picture, or for the way step by step a .gif, or an .html with a slider.
+        file: The file to write: a picture, or, to show the path step by step, a .gif or an .html with a slider.
         trajectory: The trajectory of :func:`scoresde.geometry.follow`.
-        sample: Which sample.
-        step: Which step, from 0 on. By default, the way.
-        dimensions: 2, or 3 for a view of space.
-        highest: The noise level from which on the way is drawn. By default, 4 root mean squares of
-            data of 2 or 3 dimensions, else 1.5; animations of more dimensions then show all steps.
-        density: The log-density behind data of two dimensions, from points in units of the data, with shape
-            (n, 2), and a noise level. By default, that of the model, if it is known.
-        seconds: How long an animation takes.
+        sample: The index of the sample.
+        step: The index of the step, from 0. By default, the whole path is drawn.
+        dimensions: 2, or 3 for a three-dimensional view.
+        highest: The noise level from which the path is drawn. By default, 4 root mean squares of the data in 2
+            or 3 dimensions, and 1.5 in more; animations of more dimensions then show all steps.
+        density: The log-density behind two-dimensional data, as a function of points in units of the data, with
+            shape (n, 2), and a noise level. By default, that of the model, if it is known.
+        seconds: The duration of an animation.
 
     Returns:
         The plane.
@@ -95,8 +95,8 @@ def geometry(
 def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
     r"""A picture of each step, in one plane and on one scale if there are few dimensions.
 
-    Else one plane would hide nearly all that guidance does; and with planes and scales of their own, all steps
-    can be seen.
+    In many dimensions, one plane would hide nearly all of guidance; with separate planes and scales, all steps
+    are visible.
     """
 
     last = len(view.trajectory.states) - 1
@@ -132,7 +132,7 @@ def _draw_step(figure: "Figure", view: View, i: int, box: Tensor, trail: bool = 
 
 
 def _arrows(axis: "Axes", view: View, i: int) -> None:
-    r"""The difference, what guidance adds, the step, and its noise."""
+    r"""The difference, the push of guidance, the step, and its noise."""
 
     trajectory, b = view.trajectory, view.sample
     points = {name: view.points(e)[i] for name, e in trajectory.estimates.items()}
@@ -205,7 +205,7 @@ def _frame(view: View, i: int, box: Tensor, trail: bool = False) -> np.ndarray:
 
 
 def _figure(view: View) -> "Figure":
-    r"""A figure with one axis, flat or of space."""
+    r"""A figure with one axis, in two or three dimensions."""
 
     flat = len(view.plane.basis) == 2
     figure = figures.blank(SIZE)
@@ -244,7 +244,7 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
     if not isinstance(trajectory, Trajectory):
         kind = type(trajectory).__name__
         raise TypeError(
-            f"trajectory must be what ss.geometry.follow(model, ...) returns, not a {kind}."
+            f"trajectory must be the result of ss.geometry.follow(model, ...), not a {kind}."
         )
     steps, count = len(trajectory.states) - 1, trajectory.states.shape[1]
     for name, value, size in (("sample", sample, count), ("step", step, steps)):
@@ -253,5 +253,5 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
             raise ValueError(f"{name} must lie in [0, {size - 1}], but is {value}.")
     if step is not None and Path(file).suffix in MOVIES:
         raise ValueError(
-            f"an animation shows many steps; leave step= out, or write a picture, not {str(file)!r}."
+            f"an animation shows many steps; leave out step=, or write a picture, not {str(file)!r}."
         )

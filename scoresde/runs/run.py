@@ -1,4 +1,4 @@
-r"""A run: all that is decided before its first step."""
+r"""A run: everything that is decided before its first step."""
 
 import functools
 import importlib.metadata
@@ -27,13 +27,13 @@ from .settings import LENGTHS, STEPS, Settings
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    r"""Creates a run, of any states.
+    r"""Creates a run, for any states.
 
     Arguments:
         model: The score model, with its conditions bound.
         settings: The options.
         times: The times of the process from the first to the last, with shape (n + 1,), or (n + 1, B), in
-            float64. Under tolerances, those between are where the path is kept.
+            float64. With tolerances, the times in between are those at which the path is kept.
     """
 
     model: ScoreModel
@@ -42,13 +42,13 @@ class Run:
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
-        r"""Returns the run from one time to another, unless the options have other times."""
+        r"""Returns the run from one time to another, unless the options set other times."""
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
     @property
     def grid(self) -> Tensor | None:
-        r"""The times of the steps, or `None` where the solver chooses them."""
+        r"""The times of the steps, or `None` if the solver chooses them."""
 
         return None if self.settings.adaptive else self.times
 
@@ -75,7 +75,7 @@ class Run:
 
     @cached_property
     def clock(self) -> Clock:
-        r"""The time that the solver sees."""
+        r"""The time variable of the solver."""
 
         return _clock(self.model, self.settings)
 
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, object]:
-        r"""How the solution was made, as plain data."""
+        r"""A record of how the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
         times = None if settings.own_times is None else settings.own_times.tolist()
@@ -125,7 +125,7 @@ class Run:
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
-    r"""Returns the times of a run from `start` to `stop`, unless the settings have others."""
+    r"""Returns the times of a run from `start` to `stop`, unless the settings have their own."""
 
     process, up = model.process, start < stop
     ours, theirs = ("t_min", "t_max") if up else ("t_max", "t_min")
@@ -139,7 +139,7 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
         if settings.t_min is not None and not same_time(low, settings.t_min):
             raise ValueError(
                 f"t_min={settings.t_min:.9g} does not agree with the grid, which reaches down to "
-                f"{low:.9g}; pass steps= or a grid of your own."
+                f"{low:.9g}; pass steps= or your own grid."
             )
         if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
             first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
@@ -160,7 +160,7 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
 
 
 def same_time(one: float, other: float) -> bool:
-    r"""Whether two times are the same, as far as float32 tells."""
+    r"""Whether two times are equal to the precision of float32."""
 
     return math.isclose(one, other, rel_tol=SLACK)
 

@@ -1,4 +1,4 @@
-r"""The options of one run, checked once at the door and held against each other."""
+r"""The options of one run, checked once on entry and against each other."""
 
 import math
 import secrets
@@ -34,12 +34,12 @@ REALS = {
     **dict.fromkeys(LENGTHS, math.inf),
     "eta": 1e15,
     "t_min": math.inf,
-}  # and what is most
+}  # and their maxima
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
 class Tolerances(TypedDict):
-    r"""The tolerances of a run, as a solver takes them."""
+    r"""The tolerances of a run, in the form that a solver takes."""
 
     rtol: float | None
     atol: float | None
@@ -48,11 +48,11 @@ class Tolerances(TypedDict):
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
-    r"""Creates the options of a run, each documented with its group.
+    r"""Creates the options of a run.
 
-    They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
-    `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of `None` by one that
-    is drawn.
+    They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
+    `Limits`, `Watching`, `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of
+    `None` by a drawn one.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)
@@ -88,7 +88,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     @cached_property
     def own_times(self) -> Tensor | None:
-        r"""The grid of one's own, if there is one."""
+        r"""The user's own grid, if there is one."""
 
         assert self.times is None or isinstance(self.times, Tensor)
         return self.times
@@ -101,7 +101,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return self.solver
 
     def takes_apart(self, batch: int) -> bool:
-        r"""Returns whether a run asks some samples of a batch without the others."""
+        r"""Returns whether a run calls the model for some samples of a batch without the others."""
 
         can = self.method.can
         size = can.block or self.batch_size or batch
@@ -117,7 +117,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
-        r"""The context in which a run is made."""
+        r"""The gradient mode of a run, as a context."""
 
         with torch.set_grad_enabled(self.grad != "none"), without_autocast():
             yield
@@ -163,7 +163,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return torch.tensor(list(self.seeds), dtype=torch.int64)[rows], torch.zeros_like(rows)
 
     def check_batch(self, batch: int, steps: int) -> None:
-        r"""Refuses options that have entries for another number of samples or steps."""
+        r"""Refuses options whose entries do not match the number of samples or steps."""
 
         if isinstance(self.noise, Tensor) and self.noise.shape[:2] != (steps, batch):
             raise ValueError(

@@ -1,7 +1,7 @@
-r"""Runs that are driven from outside: they ask for network outputs, or show their steps, one at a time.
+r"""Runs under the caller's control, which ask for network outputs, or yield their steps, one at a time.
 
-The run is the ordinary one, and waits in a thread of its own while its owner works. So any verb, solver
-and guidance can be driven, results are the same to the last bit, and other runs pay nothing.
+The run is the ordinary one, and waits in a separate thread while its owner works. So this works with any public
+function, solver and guidance, results are the same to the last bit, and other runs have no overhead.
 """
 
 import contextvars
@@ -33,7 +33,7 @@ class _Message(NamedTuple):
 
 
 class _Suspended(Generic[R]):
-    r"""A function that waits in a thread whenever it sends a value, until it is answered."""
+    r"""A function in a thread that, whenever it sends a value, waits for an answer."""
 
     def __init__(self, function: Callable[[Callable[[object], object]], R]) -> None:
         said: SimpleQueue[_Message] = SimpleQueue()
@@ -59,11 +59,11 @@ class _Suspended(Generic[R]):
         self._thread = threading.Thread(target=context.run, args=(work,), daemon=True)
         self._close = weakref.finalize(self, answers.put, _Closed)
         self.result: R | None = None
-        self.done = False  # whether nothing is left to say
-        self.ended = False  # and that by itself, not by a failure or an owner who left
+        self.done = False  # whether there is nothing left to send
+        self.ended = False  # and it returned normally, neither failed nor closed
 
     def send(self, answer: object) -> object:
-        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
+        r"""Answers the latest value, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None
@@ -84,18 +84,18 @@ class _Suspended(Generic[R]):
         return None
 
     def close(self) -> None:
-        r"""Ends the function where it waits."""
+        r"""Ends the function at its current wait."""
 
         self.done = True
         self._close()
 
 
 class Question(NamedTuple):
-    r"""The network input whose output a run asks for.
+    r"""A network input whose output a run asks for.
 
     Arguments:
         x: The noisy data, with shape (B, \*).
-        t: The time as the network gets it, with shape (B,).
+        t: The time as the network receives it, with shape (B,).
         condition: The conditions by name.
     """
 
@@ -109,8 +109,7 @@ class Stepwise(Generic[R]):
     r"""Creates a run that asks for network outputs, one at a time: `question` is the next input of the network.
 
     Arguments:
-        verb: A function of a model that makes the run, as in the example. It may wrap the model in a
-            guidance.
+        verb: A function of a model that starts the run, as in the example. It may apply guidance to the model.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
         conditions: The names of conditions, as for :class:`scoresde.NetworkScore`, like the rest.
@@ -120,10 +119,10 @@ class Stepwise(Generic[R]):
 
     Attributes:
         question: The next network input, or `None` at the end.
-        result: The result of the verb, at the end.
+        result: The result of `verb`, at the end.
 
     Raises:
-        ValueError, TypeError, SolverError: As the verb does, at the call of :meth:`tell` that leads to it.
+        ValueError, TypeError, SolverError: If `verb` raises them, at the call of :meth:`tell` that leads there.
 
     Examples:
         >>> run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
@@ -168,7 +167,7 @@ class Stepwise(Generic[R]):
 
         if self.question is None:
             raise ValueError(
-                "this run is done, and has no further question; its result is in .result."
+                "this run is done and has no further question; its result is in .result."
             )
         self.question = None  # a run that fails asks no more
         self.question = self._asked(output)
@@ -179,7 +178,7 @@ class Stepwise(Generic[R]):
 
     @property
     def result(self) -> R:
-        r"""The result of the verb."""
+        r"""The result of `verb`."""
 
         if not self._run.done:
             raise ValueError(
@@ -190,7 +189,7 @@ class Stepwise(Generic[R]):
         return cast(R, self._run.result)
 
     def close(self) -> None:
-        r"""Ends the run before its time."""
+        r"""Ends the run early."""
 
         self.question = None
         self._run.close()
@@ -198,13 +197,13 @@ class Stepwise(Generic[R]):
 
 @checked
 class StepByStep(Iterator[Event]):
-    r"""Creates an iterator over the steps of a run, which takes a step when the next event is asked for.
+    r"""Creates an iterator over the steps of a run, which takes a step whenever the next event is requested.
 
     Arguments:
-        verb: A function of a callback that makes the run, as in the example.
+        verb: A function of a callback that starts the run, as in the example.
 
     Attributes:
-        solution: The solution of the verb, at the end.
+        solution: The solution of `verb`, at the end.
 
     Examples:
         >>> steps = ss.StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
@@ -225,13 +224,13 @@ class StepByStep(Iterator[Event]):
         return event
 
     def stop(self) -> None:
-        r"""Ends the run after the current step; the solution holds what there is."""
+        r"""Ends the run after the current step; the solution holds the states reached."""
 
         self._stopped = True
 
     @property
     def solution(self) -> Solution:
-        r"""The solution of the verb, once the run has ended."""
+        r"""The solution of `verb`, once the run has ended."""
 
         if self._stopped:
             while not self._run.done:

@@ -1,4 +1,4 @@
-r"""From one time of a process to another, by any solver: what all verbs are made of."""
+r"""Transport from one time of a process to another by any solver, on which all public functions build."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -53,7 +53,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
                 continue
             try:
                 parts.append(_solve(some, settings, progress))
-            except SolverError as error:  # name the sample of the whole run, keep what is done
+            except SolverError as error:  # name the sample in the whole run, keep what is done
                 here = [row for row in error.failure.samples if row < len(some.samples)]
                 samples = tuple(row + some.samples.start for row in here)
                 kept = [*parts, *([error.solution] if error.solution else [])]
@@ -71,7 +71,7 @@ def _bar(solver: Solver, total: int) -> tqdm:
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
-    r"""The samples, so many at once; the last of them fill up a block."""
+    r"""The samples in batches; repetitions of the last one fill up a block."""
 
     block, reverse, times = run.settings.method.can.block, run.reverse, run.times
     for first in range(0, len(x), size):
@@ -91,7 +91,7 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
 
 
 def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
-    r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
+    r"""Refuses tolerances below the precision of the state, or so large that everything meets them."""
 
     known = settings.tolerances
     loosest = max(known["rtol"] or 0.0, known["atol"] or 0.0)
@@ -108,7 +108,7 @@ def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
 
 
 class _Some(NamedTuple):
-    r"""Some rows that are integrated at once. The last may stand several times, to fill a block."""
+    r"""Rows that are integrated at once. The last one may be repeated, to fill a block."""
 
     reverse: Reverse
     x: Tensor
@@ -160,7 +160,7 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
 
 def _untouched(x: Tensor, times: Tensor) -> Solution:
-    r"""The solution of samples that were never begun."""
+    r"""The solution of samples that were never started."""
 
     none = torch.zeros(len(x), dtype=torch.int64)
     reached = times[0].expand(len(x))

@@ -1,9 +1,9 @@
-r"""A trial of noise: what a solver makes of known data on its grid, before the network is called.
+r"""A noise trial of a solver, on its grid and with known data, before the network is called.
 
-Noise that a step puts in is what its method does not expect of the values it remembers: with few steps
-it may be multiplied in place of being forgotten. How much depends on the solver, the grid and the amount of
-noise, and little on the data. For data of two modes and the same size the law is known at all times, and
-solving for some hundred numbers costs no network call.
+A multistep method does not account for noise in the values it remembers, so with few steps the noise may be
+amplified instead of forgotten. How much depends on the solver, the grid and the amount of noise, and little on
+the data. For data with two modes and the same scale, the law is known at all times, and a run for a few hundred
+numbers costs no network call.
 """
 
 from functools import lru_cache
@@ -27,9 +27,9 @@ from .transport import transport
 
 MOST = 1.5  # times as large as it should be
 ROWS = 512
-LONGEST = 200  # steps of a trial; more of them are short
-MODES = 0.95  # where they are, as a share of the scale of the data
-EXACT = ("moments", "floored")  # forms that know more of the data than its scale
+LONGEST = 200  # steps of a trial; with more, steps are short
+MODES = 0.95  # positions of the modes, as a fraction of the scale of the data
+EXACT = ("moments", "floored")  # forms that use more of the data than its scale
 
 
 class _Trial(NamedTuple):
@@ -44,7 +44,7 @@ class _Trial(NamedTuple):
 
 
 def warn_of_gain(run: Run) -> None:
-    r"""Warns if a noisy run makes data of the model's size too large; of several grids, the first is tried."""
+    r"""Warns if a noisy run makes data of the model's scale too large; of several grids, the first is tried."""
 
     model, times, settings = run.model, run.times, run.settings
     method, steps = run.settings.method, len(times) - 1
@@ -64,18 +64,18 @@ def warn_of_gain(run: Run) -> None:
     )
     try:
         found = _known_gain(trial)
-    except TypeError:  # a process or a solver of one's own that cannot be hashed
+    except TypeError:  # a user's process or solver that cannot be hashed
         found = _gain(trial)
     if found > MOST:
         warn(
-            f"in {steps} noisy steps, {method} makes samples of two modes of the size {trial.scale:.3g} "
-            f"that are {found:.3g} times as large, so your samples are likely to be too large; take more "
+            f"in {steps} noisy steps, {method} makes samples of two-mode data of the scale {trial.scale:.3g} "
+            f"{found:.3g} times too large, so your samples are likely to be too large; take more "
             "steps, less noise, or a solver meant for few noisy steps, such as 'ancestral' or 'er_sde'."
         )
 
 
 def _gain(trial: _Trial) -> float:
-    r"""How many times too large data of two modes comes out."""
+    r"""The factor by which data with two modes comes out too large."""
 
     alpha, sigma = trial.process.scales(torch.tensor(trial.times, dtype=torch.float64)[[0, -1]])
     place = torch.tensor([[MODES], [-MODES]], dtype=torch.float64) * trial.scale

@@ -1,4 +1,4 @@
-r"""The way back from where a run ended: with the solver that made it, on its own grid."""
+r"""The way back from the end of a run, with its own solver and grid."""
 
 import re
 from dataclasses import is_dataclass, replace
@@ -18,7 +18,7 @@ HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
 def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
-    r"""Refuses latents that failed, or are of another process or model, and warns of another machine's."""
+    r"""Refuses failed latents and those of another process or model, and warns about other machines."""
 
     if not z.ok:
         bad = [i for i, status in enumerate(z.status) if status != "ok"]
@@ -44,7 +44,7 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
 
 
 def reversed_options(solution: Solution) -> Options:
-    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
+    r"""Returns the options to run a solution backwards with the solver that made it."""
 
     made = solution.provenance
     if solution.solver is None:
@@ -71,7 +71,7 @@ def reversed_options(solution: Solution) -> Options:
 def as_encoded(
     model: ScoreModel, z: Solution, options: Options
 ) -> tuple[Options, Options, Tensor | None]:
-    r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
+    r"""Returns the options of a decoding, those taken from the encoding, and its companion if it still applies."""
 
     defaults = reversed_options(z)
     assert z.solver is not None
@@ -94,7 +94,7 @@ def as_encoded(
 
 
 def _same(asked: Solver, known: Solver) -> bool:
-    r"""Whether two solvers are the same, but for blocks, which encoding finds."""
+    r"""Whether two solvers are the same, except for blocks, which encoding finds."""
 
     if asked == known or not (asked.exact and known.exact and is_dataclass(asked)):
         return asked == known
@@ -111,6 +111,6 @@ def _warn_of_another(model: ScoreModel, z: Solution) -> None:
 
 
 def end_of(z: Solution) -> float | None:
-    r"""Returns the time at which a run ended, if that is one."""
+    r"""Returns the time at which a run ended, if all samples share it."""
 
     return float(z.times[-1]) if z.times.ndim == 1 else None

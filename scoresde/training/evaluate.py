@@ -1,4 +1,4 @@
-r"""What is measured of the digits model: likelihood, labels, novelty."""
+r"""Measurements of the digits model: likelihood, labels, novelty."""
 
 import math
 
@@ -15,7 +15,7 @@ SAMPLES = 1000
 
 
 def evaluate(model: ScoreModel) -> dict[str, float | list[float]]:
-    r"""Returns the figures of a card, measured on held-out digits and on samples."""
+    r"""Returns the figures for the card, measured on held-out digits and on samples."""
 
     return {**held_out_bits(model), **label_agreement(model)}
 
@@ -23,7 +23,7 @@ def evaluate(model: ScoreModel) -> dict[str, float | list[float]]:
 def held_out_bits(model: ScoreModel) -> dict[str, float]:
     r"""Returns bits per dimension of the held-out digits, without and with their labels.
 
-    The standard error is over images; each of them is known as well as the last figure says.
+    The standard error is over images; the last figure states the error of each single image.
     """
 
     images, labels = digits("test")
@@ -42,10 +42,10 @@ def held_out_bits(model: ScoreModel) -> dict[str, float]:
 
 
 def label_agreement(model: ScoreModel, samples: int = SAMPLES) -> dict[str, float | list[float]]:
-    r"""Returns how samples with labels compare with digits.
+    r"""Returns a comparison of labelled samples with digits.
 
-    A support vector machine trained on the training split says what they show, and their
-    nearest training images whether they are copies, beside the same of held-out digits.
+    A support vector machine, trained on the training split, decides which digits they show, and distances to the
+    nearest training images show whether they are copies; both are given for held-out digits, too.
     """
 
     from sklearn.svm import SVC

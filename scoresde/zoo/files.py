@@ -1,9 +1,9 @@
-r"""Loading and saving models. Nothing in a file is executed.
+r"""Loading and saving of models. Nothing in a file is executed.
 
-A model is two files of one name: `NAME.safetensors` holds the weights, and the moments of the data if
-they are known, and `NAME.json`, its card,
-says what they are: network, process, what is predicted, data, licence, measurements. The card names
-networks, processes and schedules of this package, and their settings are plain numbers.
+A model consists of two files with the same name: `NAME.safetensors` holds the weights, and the moments of the
+data if they are known, and `NAME.json`, its card, describes them: network, process, prediction type, data,
+licence, measurements. The card names networks, processes and schedules of this package, and their settings are
+plain numbers.
 """
 
 import hashlib
@@ -29,11 +29,11 @@ EMBEDDED = Path(__file__).parent
 
 
 class CardScore(NetworkScore):
-    r"""A network's score model, with the card that describes it.
+    r"""A network's score model with the card that describes it.
 
     Attributes:
         card: The card.
-        classes: The number of labels it knows, or 0.
+        classes: The number of its labels, or 0.
     """
 
     card: Json
@@ -49,13 +49,12 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
     r"""Returns an embedded model, or the model in a file.
 
     Arguments:
-        name: The name of an embedded model, or a path to a card or to weights, or to a folder
-            with one card.
+        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
         device: The device. By default, the CPU.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the files are not a model, or damaged.
+        ValueError: If the files are not a model, or are damaged.
 
     Examples:
         >>> digits = ss.load("digits")
@@ -84,7 +83,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
 
 
 def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
-    r"""Returns the tensors beside a card, and the fingerprint of their file."""
+    r"""Returns the tensors that belong to a card, and the fingerprint of their file."""
 
     weights = card_file.with_suffix(".safetensors")
     if not weights.exists():
@@ -99,7 +98,7 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
 
 @contextmanager
 def described(card_file: Path) -> Iterator[None]:
-    r"""Says of what goes wrong inside that the card does not describe a model."""
+    r"""Turns errors in its block into one that says that the card does not describe a model."""
 
     try:
         yield
@@ -111,12 +110,12 @@ def described(card_file: Path) -> Iterator[None]:
 
 
 def open_card(name: str | Path, folder: Path, needed: Mapping[str, Entry]) -> tuple[Path, Json]:
-    r"""Returns the path of a card, and what it says.
+    r"""Returns the path of a card, and its content.
 
     Arguments:
-        name: The name of an embedded model, or a path to a card or to weights, or to a folder with one card.
-        folder: Where the embedded ones are.
-        needed: The entries that it must have.
+        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
+        folder: The folder of the embedded models.
+        needed: The required entries.
     """
 
     card_file = _find(name, folder)
@@ -152,7 +151,7 @@ def _find(name: str | Path, folder: Path) -> Path:
 def _read_card(file: Path, needed: Mapping[str, Entry]) -> Json:
     try:
         card = json.loads(file.read_text())
-    except (ValueError, RecursionError):  # of text that is no JSON, or nested without end
+    except (ValueError, RecursionError):  # of text that is not JSON, or nested too deeply
         raise ValueError(f"{file} is not a model card: it is not JSON text.") from None
     known = set(card) if isinstance(card, dict) else set()
     missing = [name for name, entry in needed.items() if entry.needed and name not in known]

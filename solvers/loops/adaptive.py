@@ -1,7 +1,7 @@
-r"""The loop under tolerances: every sample has its own time, step, order and end.
+r"""The adaptive loop: every sample has its own time, step, order and end.
 
-A sample that is done leaves the batch, so that the others do not wait for it and it does not
-cost calls. Row i of a batch takes the steps it takes alone.
+A finished sample leaves the batch, so that it costs no further calls. Row i of a batch takes the same steps as
+it would take alone.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from ..shapes import align, row_rms, row_where
 from ..solver import Run, Solver, Step
 from .record import Record, says_stop
 
-SMALLEST = 1e-10  # of the span: a step below it means that no step will do
-PATIENCE = 10  # attempts without a finite error: steps that creep up to where a model breaks
+SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
+PATIENCE = 10  # attempts without a finite error: steps that creep up to where the model breaks
 
 
 @dataclass
 class _Front:
-    r"""The samples under way: their rows, times, ends, step sizes, states and memories."""
+    r"""The running samples: their rows, times, ends, step sizes, states and memories."""
 
     problem: Problem
     rows: Tensor
@@ -37,7 +37,7 @@ class _Front:
     x: Tensor
     memory: object
     noise: Brownian | None
-    broken: Tensor  # how many attempts gave no finite error
+    broken: Tensor  # number of attempts without a finite error
 
     def keep(self, mask: Tensor) -> None:
         index = mask.nonzero()[:, 0]
@@ -49,7 +49,7 @@ class _Front:
 
 @dataclass
 class _Attempt:
-    r"""What one attempt at a step of each sample gave."""
+    r"""The result of one attempted step of each sample."""
 
     step: Step
     t1: Tensor
@@ -60,12 +60,12 @@ class _Attempt:
 def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Run:
     r"""Integrates from the first to the last time in steps that meet the tolerances.
 
-    The path at the times between comes from interpolation, not from shorter steps.
+    The path at the times in between is interpolated; no steps are shortened for it.
     """
 
     controller, counter, can = control.controller or Controller(), control.counter, method.can
     record, result = Record(problem, x, times, control), x.clone()
-    nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
+    nodes = torch.ones(len(x), dtype=torch.int64)  # the next grid time of each sample
     t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
     span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
     watched = problem.map(counter.watch)
@@ -109,7 +109,7 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
     can, left = method.can, front.stop - front.t
     reach = front.problem.ahead(front.t, front.stop, controller.max_step) - front.t
     front.h = front.h.minimum(reach.abs())
-    last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
+    last = left.abs() <= front.h * (1 + 1e-10)  # leaves no sliver of a step for the end
     t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
@@ -117,7 +117,7 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
     ends = front.problem.sizes(torch.stack([front.t, t1]))
     allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
     ratio = row_rms(step.error.detach() / allowed)
-    accept = ratio <= can.caution.accept  # not where it is NaN
+    accept = ratio <= can.caution.accept  # false where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
     order = torch.as_tensor(can.order if step.order is None else step.order)
     factor = can.caution.factor(ratio, order)
@@ -142,7 +142,7 @@ def _advance(front: _Front, done: _Attempt) -> None:
 
 
 def _mapped(change: Callable[..., Tensor], *values: object) -> object:
-    r"""What a function makes of tensors, or of those in tuples of one form; nothing stays nothing."""
+    r"""The result of a function of tensors, or of tuples with the same structure; `None` stays `None`."""
 
     first = values[0]
     if isinstance(first, Tensor):
@@ -160,7 +160,7 @@ def _fraction(front: _Front, span: Tensor) -> float:
 
 
 def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:
-    r"""Writes the path at the times that the accepted steps went past."""
+    r"""Writes the path at the times that the accepted steps passed."""
 
     step, t1 = done.step, done.t1
     if record.path is None or step.interpolate is None:

@@ -1,4 +1,4 @@
-r"""A run as something to iterate over, one accepted step at a time."""
+r"""A run that you iterate over, one accepted step at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,19 +12,19 @@ from ..solver import Run, Solution, Solver
 
 
 class Steps(Iterator[Event]):
-    r"""Creates the steps of a run, which are taken one at a time as they are iterated over.
+    r"""Creates the steps of a run, which are taken one at a time as you iterate over them.
 
-    Between steps neither the gradient mode of the run nor its counter of calls is active. The solution is
-    also what `yield from` returns.
+    Between steps, neither the run's gradient mode nor its call counter is active. `yield from` returns the
+    solution.
 
     Arguments:
         solver: The solver.
         run: The run.
         counter: The counter of its network calls.
-        grad: Whether it keeps gradients.
+        grad: Whether the run keeps gradients.
 
     Attributes:
-        solution: The solution, once there are no more steps; until then `None`.
+        solution: The solution once there are no more steps, `None` before.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -37,7 +37,7 @@ class Steps(Iterator[Event]):
         self.solution: Solution | None = None
         self._solver, self._run, self._counter, self._grad = solver, run, counter, grad
         self._begun = False
-        self._answer: object = None  # to the event that was told last
+        self._answer: object = None  # the answer to the latest event
 
     def __next__(self) -> Event:
         with torch.set_grad_enabled(self._grad), counting(self._counter):
@@ -47,19 +47,19 @@ class Steps(Iterator[Event]):
         return event
 
     def stop(self) -> Solution:
-        r"""Ends the run where it is, and returns its solution, in which samples under way are "stopped".
+        r"""Ends the run where it is, and returns its solution, in which the running samples are "stopped".
 
-        A run that has not begun takes its first step.
+        A run that has not begun takes its first step before it ends.
         """
 
         self._answer = True
         return self.finish()
 
     def finish(self, callback: Callable[[Event], object] | None = None) -> Solution:
-        r"""Takes all steps that are left, and returns the solution.
+        r"""Takes all remaining steps, and returns the solution.
 
         Arguments:
-            callback: A function that is called with each event, and ends the run if it returns `True`.
+            callback: A function that is called with each event and ends the run by returning `True`.
         """
 
         with torch.set_grad_enabled(self._grad), counting(self._counter):

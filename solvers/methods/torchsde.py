@@ -1,10 +1,10 @@
 r"""The methods of torchsde, one step at a time.
 
-torchsde's own loop fits a fixed step size to the span, builds a tree of Brownian increments and
-wants the diffusion of additive noise as a matrix. Its methods need none of that: each is a class
-with one step. We give this step our equation, with products in place of matrices, and our
-keyed Brownian motion. So there are exactly as many steps as the grid has, of any sizes, in either
-direction, and memory for one of them. A drift asked for twice is computed once.
+torchsde's own loop fits a fixed step size to the span, builds a tree of Brownian increments and wants the
+diffusion of additive noise as a matrix. Its methods need none of that: each is a class with a step function. We
+call this function with our equation, with products in place of matrices, and our keyed Brownian motion. So the
+steps are exactly those of the grid, of any size and in either direction, and take the memory of one. A drift
+that is requested twice is computed once.
 
 References:
     | Scalable Gradients for Stochastic Differential Equations (Li et al., 2020)
@@ -25,7 +25,7 @@ from ..solver import Solver, Step
 
 
 class _Equation:
-    r"""The SDE as torchsde's methods see it, in the time s = sign t, which increases."""
+    r"""The SDE as torchsde's methods see it, in the increasing time s = sign t."""
 
     noise_type = "additive"
 
@@ -69,7 +69,7 @@ class _Equation:
 
 
 class _Motion:
-    r"""Our Brownian motion behind the calls of torchsde's, for one step at a time."""
+    r"""Our Brownian motion with the interface of torchsde's, for one step at a time."""
 
     def __init__(self, noise: Brownian | None, like: Tensor, levy_area: str, sign: float) -> None:
         self.noise, self.shape, self.levy_area_approximation = noise, like.shape, levy_area
@@ -89,7 +89,7 @@ class _Motion:
 
 
 class _Method(Protocol):
-    r"""What we take of a method of torchsde."""
+    r"""The part of a torchsde method that is used here."""
 
     bm: _Motion
 
@@ -110,14 +110,14 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Torchsde(Solver):
-    r"""Creates a method of torchsde.
+    r"""Creates a solver from a method of torchsde.
 
     Arguments:
-        method: Its name there.
-        sde_type: "ito" or "stratonovich". For additive noise both mean the same equation.
+        method: The name of the method in torchsde.
+        sde_type: "ito" or "stratonovich". For additive noise, both mean the same equation.
         order: Its strong order for additive noise.
-        calls_per_step: The evaluations of the drift in a step.
-        levy_area: What it wants to know of the Brownian motion beside increments.
+        calls_per_step: The drift evaluations per step.
+        levy_area: What it needs from the Brownian motion besides increments, in torchsde's words.
     """
 
     method: str

@@ -4,10 +4,9 @@ Variation of constants solves a semi-linear problem over a step from s to t as
 
 .. math:: x(t) = \Phi(s, t) \, x(s) + \int_s^t \Phi(u, t) B(u) \, N(u, x(u)) \, du + \xi .
 
-A method replaces :math:`N` by a polynomial through values it knows, in a variable of its choice. Its
-weights then follow from the moments of :math:`\Phi B` and the places of the values; published
-methods differ in the variable, and in moments that they take to be simpler than they are. The
-moments are Gauss-Legendre sums in float64, exact to round-off.
+A method replaces :math:`N` by a polynomial through known values, in a variable of its choice. Its weights then
+follow from the moments of :math:`\Phi B` and the places of the values; published methods differ in the variable
+and in simplifications of the moments. The moments are Gauss-Legendre sums in float64, exact to round-off.
 
 References:
     | Exponential Integrators (Hochbruck and Ostermann, 2010), sections 2.1 and 2.5
@@ -27,7 +26,7 @@ from ..problem import Linear
 
 POINTS, GAUSS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(24))
 POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
-STIFF = math.exp(-30)  # the least decay over a piece of a step whose weight these points resolve
+STIFF = math.exp(-30)  # the smallest decay over a piece of a step that these points resolve
 
 
 def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,12 +56,12 @@ def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Ten
 
 
 class Moments(NamedTuple):
-    r"""What the weights of a step follow from.
+    r"""The data from which the weights of a step follow.
 
     Arguments:
         nodes: The places of the k values, as fractions of the step, with shape (\*, k).
-        powers: The integrals of the weight times :math:`\theta^i`, i < k, with shape (\*, k, c).
-        edge: What returns the length of the step times the weight at its end, with shape (\*, c).
+        powers: The integrals of the weight times :math:`\theta^i` for i < k, with shape (\*, k, c).
+        edge: A function that returns the step length times the weight at its end, with shape (\*, c).
     """
 
     nodes: Tensor
@@ -80,7 +79,7 @@ def exact(m: Moments) -> Moments:
 
 
 def midpoint(m: Moments) -> Moments:
-    r"""The polynomial's value half-way counts for all of the step: DPM-Solver++ 2M, UniP-2 (bh2).
+    r"""The polynomial's midpoint value holds for the whole step: DPM-Solver++ 2M, UniP-2 (bh2).
 
     References:
         | DPM-Solver++ (Lu et al., 2022), algorithm 2
@@ -92,7 +91,7 @@ def midpoint(m: Moments) -> Moments:
 
 
 def edge(m: Moments) -> Moments:
-    r"""The slope is weighted as if the weight were that at the end: UniP-2 (bh1), SA-Solver-2.
+    r"""The slope is weighted as if the weight were its value at the end: UniP-2 (bh1), SA-Solver-2.
 
     References:
         | UniPC (Zhao et al., 2023), section 3.2
@@ -111,7 +110,7 @@ def halved(m: Moments) -> Moments:
 
 
 def even(m: Moments) -> Moments:
-    r"""Steps and weight are taken to be constant: the coefficients of Adams and Bashforth.
+    r"""Steps and weight are assumed constant: the Adams-Bashforth coefficients.
 
     References:
         | Pseudo Numerical Methods for Diffusion Models on Manifolds (Liu et al., 2022), equation (12)
@@ -145,8 +144,8 @@ def weights(
         t: The times at which they end, with shape (\*).
         decay: The decay :math:`\Phi(s, t)` of the steps.
         nodes: The times of the values, with shape (\*, k).
-        rule: What is made of the moments.
-        variable: The variable in which the polynomial is one.
+        rule: The rule that turns the moments into weights.
+        variable: The variable in which N is approximated by a polynomial.
     """
 
     h = (t - s)[..., None]

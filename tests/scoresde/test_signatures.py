@@ -202,7 +202,7 @@ def test_an_option_that_is_passed_at_its_default_is_passed() -> None:
     model = ss.GaussianOracle(torch.zeros(2), 0.5)
     plan = ss.Plan({"solver": "heun", "steps": 5, "denoise": False})
     assert ss.sample(model, 3, plan=plan, seed=0).calls.tolist() == [10] * 3
-    with pytest.raises(ValueError, match="denoise= is set by plan="):
+    with pytest.raises(ValueError, match="denoise= is already set by plan="):
         ss.sample(model, 3, plan=plan, seed=0, denoise=True)
 
 
