@@ -278,7 +278,7 @@ def _decode(
         return carried(run, x, companion)
     if settings.t_min is None:
         check_last(model, run.times[-1].max().item())
-    if settings.max_calls is not None:  # what the last denoising takes is kept back
+    if settings.max_calls is not None:  # the calls of the last denoising are reserved
         if settings.max_calls <= model.cost:
             raise ValueError(
                 f"max_calls must be more than the {model.cost} of the last denoising, but is "

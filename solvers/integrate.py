@@ -162,7 +162,7 @@ def _listens(event: Event) -> None:
 def taken(
     problem: Problem, x: Array, times: Array, solver: str | Solver, grad: str
 ) -> tuple[Tensor, Tensor, Solver]:
-    r"""Returns state, times and solver as runs take them, refused unless solver and problem fit."""
+    r"""Returns state, times and solver as runs take them, after checking that solver and problem fit."""
 
     if not (isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided):
         x = as_tensor("x", x)
@@ -215,7 +215,7 @@ def _seen(control: Control, solver: Solver, x: Tensor, times: Tensor, seed: int)
 
 
 def check_times(times: Tensor, batch: int | None = None) -> Tensor:
-    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
+    r"""Returns the times in float64 on the CPU, after checking that they are monotone and fit the batch."""
 
     times = times.detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:

@@ -62,7 +62,7 @@ def start_of(model: ScoreModel, use: Use) -> float:
 
 
 def check_prior(model: ScoreModel, first: float) -> None:
-    r"""Warns where a run starts from noise that does not cover the data.
+    r"""Warns if a run starts from noise that does not cover the data.
 
     Arguments:
         model: The score model.
@@ -117,7 +117,7 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
 
 
 def check_last(model: ScoreModel, last: float) -> None:
-    r"""Warns where the last denoising takes away what the data has in its finest direction.
+    r"""Warns if the last denoising removes the variation of the data in its finest direction.
 
     Arguments:
         model: The score model.

@@ -168,7 +168,7 @@ def _untouched(x: Tensor, times: Tensor) -> Solution:
 
 
 def _parameters(model: ScoreModel) -> tuple[Tensor, ...]:
-    r"""Weights and conditions that ask for gradients."""
+    r"""Weights and conditions that require gradients."""
 
     bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
     given = [tensor for condition in bound for tensor in leaves(condition)]

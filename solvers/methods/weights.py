@@ -32,8 +32,8 @@ STIFF = math.exp(-30)  # the smallest decay over a piece of a step that these po
 def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
 
-    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end: pieces
-    are halved towards it until the last one resolves it.
+    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end;
+    pieces are halved towards the end until the last one resolves it.
 
     Arguments:
         linear: The linear part of the problem.
