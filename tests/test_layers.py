@@ -11,14 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors shapes network_calls noise problem solution errors controller control abilities chart
-        settings solver divergence loops methods catalogue integrate""",
+    "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
+        chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs guidance sampling
         adapters geometry latents weighted zoo editing likelihood plots comparing training tuning cli""",
 }
-EXTRAS = {
-    "scoresde.adapters.diffusers_scheduler": "diffusers"
-}  # what modules are of no use without
+EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 
 
 @cache

@@ -1,4 +1,4 @@
-r"""Models from elsewhere: networks and denoisers of other libraries as score models."""
+r"""Adapters: networks and denoisers of other libraries as score models."""
 
 from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable

@@ -23,16 +23,16 @@ CONDITIONS = (
     "encoder_attention_mask",
     "timestep_cond",
     "guidance",
-)  # arguments of networks that belong to samples
+)  # per-sample arguments of networks
 CLASSES = ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm")
 
 
 class DiffusersScore(NetworkScore):
-    r"""Creates the score model of a network of diffusers.
+    r"""Creates the score model of a diffusers network.
 
     Attributes:
-        scheduler: The scheduler that says what its output means.
-        meaning: What it says.
+        scheduler: The scheduler, which determines the meaning of its output.
+        meaning: The meaning of its output.
 
     Examples:
         >>> issubclass(ss.adapters.DiffusersScore, ss.NetworkScore)
@@ -44,10 +44,10 @@ class DiffusersScore(NetworkScore):
 
     @checked
     def times(self, steps: int, **options: object) -> Tensor:
-        r"""Returns the grid of the scheduler, for `times=`, with its spacing, offset, shift and sigmas.
+        r"""Returns the scheduler's grid, for `times=`, with its spacing, offset, shift and sigmas.
 
         Arguments:
-            steps: Its number of inference steps.
+            steps: The number of inference steps.
             options: Further arguments of its `set_timesteps`, such as `mu` of a shift by resolution.
         """
 
@@ -65,22 +65,22 @@ def from_diffusers(
     shape: tuple[int, ...] | None = None,
     clip: bool = True,
 ) -> ScoreModel:
-    r"""Returns the score model of a network of diffusers, whose scheduler says what the network predicts.
+    r"""Returns the score model of a diffusers network, whose scheduler determines the prediction type.
 
-    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
+    With `times=model.times(n)`, a solver takes the scheduler's steps for n inference steps.
 
     Arguments:
         source: The network, a pipeline, or a folder of either that `save_pretrained` wrote.
-        scheduler: The scheduler. By default that of the pipeline.
-        conditions: The names of the network's conditions. By default, by its signature.
-        constants: Further keyword arguments of each call.
-        null: The values of conditions that stand for none, each with leading size 1.
-        shape: The shape of one sample. By default that of its config.
-        clip: Whether denoised data is clipped or thresholded where the scheduler does so.
+        scheduler: The scheduler. By default, that of the pipeline.
+        conditions: The names of the network's conditions. By default, they follow from its signature.
+        constants: Further keyword arguments of every call.
+        null: The values that stand for no condition, each with leading size 1.
+        shape: The shape of one sample. By default, that of its config.
+        clip: Whether denoised data is clipped or thresholded if the scheduler does so.
 
     Raises:
-        ValueError: If the scheduler is of a class or prediction type that is not known here, or leaves no signal
-            where the network predicts noise.
+        ValueError: If the scheduler has an unknown class or prediction type, or leaves no signal for a network
+            that predicts noise.
 
     Examples:
         >>> import types
@@ -121,7 +121,7 @@ def from_diffusers(
 
 
 def _conditions(network: nn.Module) -> list[str]:
-    r"""The arguments of a network that belong to samples, by its signature and config."""
+    r"""The per-sample arguments of a network, from its signature and config."""
 
     config: Any = getattr(network, "config", {})
     takes = inspect.signature(network.forward).parameters

@@ -80,7 +80,7 @@ def calls_of(verb: Verb, meaning: Meaning, shape: Sequence[int]) -> list[Call]:
     calls: list[Call] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself warns
-        said = run.send(None)
+        said: Any = run.send(None)
         while said is not None:
             if isinstance(said, State):
                 state, said = said, run.send(None)
