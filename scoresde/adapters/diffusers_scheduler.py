@@ -81,6 +81,13 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
         | on the independence of network and sampler
         | https://arxiv.org/abs/2206.00364
+
+    Examples:
+        >>> stock = diffusers.DDIMScheduler(clip_sample=False)
+        >>> scheduler = ScoreSDEScheduler.from_config(stock, solver="edm_heun")
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()
+        [750, 500, 500, 250, 250, 0, 0]
     """
 
     _compatibles = [*(entry.name for entry in KarrasDiffusionSchedulers), *FLOWS]

@@ -58,7 +58,8 @@ def started(verb: Verb, meaning: Meaning, x: Tensor) -> Suspended[Tensor]:
         model = NetworkScore(network, meaning.process, meaning.predicts)
         model.owned = True
         tell_between(model, lambda x, t: say(State(x, t)))
-        return verb(model, x)
+        with torch.no_grad():  # which is the thread's own
+            return verb(model, x)
 
     return Suspended(made)
 

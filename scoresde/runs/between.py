@@ -9,6 +9,7 @@ from solvers import Solver
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Reverse
 
+NAME = "_told_between_steps"  # of the attribute of a model whose owner is told
 Between = Callable[[Tensor, Tensor], Tensor | None]
 
 
@@ -20,11 +21,11 @@ def tell_between(model: ScoreModel, told: Between) -> None:
         told: The function. It returns the state to go on from, or `None` to go on from the same.
     """
 
-    object.__setattr__(model, "between", told)
+    object.__setattr__(model, NAME, told)
 
 
 def _told_of(model: ScoreModel) -> Between | None:
-    return next((vars(m)["between"] for m in model.modules() if "between" in vars(m)), None)
+    return next((vars(m)[NAME] for m in model.modules() if NAME in vars(m)), None)
 
 
 def changed_between(model: ScoreModel, x: Tensor, time: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 r"""A scheduler of diffusers by our solvers gives in stock pipelines what `ss.decode` and stock schedulers give."""
 
 import copy
+import doctest
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -531,3 +534,27 @@ def test_loops_that_do_not_follow_are_refused() -> None:
     scheduler.step(z, scheduler.timesteps[0], z)
     with pytest.raises(ValueError, match="the next timestep is 750, but this is 625"):
         scheduler.step(z, scheduler.timesteps[3], z)
+
+
+# ---- docs
+
+
+def test_the_example_is_right() -> None:
+    ready = {"diffusers": diffusers, "ScoreSDEScheduler": ScoreSDEScheduler}
+    text = inspect.cleandoc(ScoreSDEScheduler.__doc__ or "")
+    test = doctest.DocTestParser().get_doctest(text, ready, "ScoreSDEScheduler", None, 0)
+    told: list[str] = []
+    assert not doctest.DocTestRunner(verbose=False).run(test, out=told.append).failed, told
+
+
+def test_snippets_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "pipelines_out.md").read_text()
+    known: dict[str, Any] = {}
+    snippets = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 2
+    for code in snippets:
+        exec(compile(code, "pipelines_out.md", "exec"), known)
+        assert capsys.readouterr().out.strip()
