@@ -189,7 +189,7 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             num_inference_steps: The number of steps, the last of which is a denoising.
             device: The device of the time labels.
             timesteps: The time labels of the steps, in place of their number.
-            sigmas: The noise levels :math:`\sigma / \alpha` of the steps; of flows, their times before the shift.
+            sigmas: The noise levels of the steps, as for k-diffusion; of flows, their times before the shift.
             mu: The shift by resolution, for the grid of flows.
         """
 
