@@ -211,6 +211,25 @@ def test_pipelines_that_start_midway_or_change_states(kind: str, solver: str) ->
         assert pipeline(**options, generator=generator()).images.isfinite().all()
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "unipc_2"])
+def test_callbacks_that_change_states(solver: str) -> None:
+    stock = stock_of(solver, steps_offset=1, beta_schedule="scaled_linear")
+    pipeline = pipelines.stable_diffusion(diffusers.StableDiffusionPipeline, stock)
+    options: dict[str, Any] = {
+        "prompt_embeds": torch.randn(1, 5, 8),
+        "negative_prompt_embeds": torch.randn(1, 5, 8),
+        "num_inference_steps": 6,
+        "latents": noise(1, 4, 8, 8),
+        "output_type": "latent",
+    }
+    plain = pipeline(**options).images
+    options["callback_on_step_end"] = lambda pipe, i, t, known: {"latents": 0.9 * known["latents"]}
+    right = pipeline(**options).images
+    pipeline.scheduler = ScoreSDEScheduler.from_config(stock, solver=solver)
+    assert off(pipeline(**options).images, right) < 1e-5
+    assert off(plain, right) > 0.05
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_stable_diffusion_3(shift: float) -> None:
     stock = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
