@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
-from ..guidance.thresholds import thresholded
 from ..models.conditions import Bound
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .foreign import Foreign
-from .schedulers import Meaning, meaning_of, stock_times
+from .schedulers import Meaning, clipped, meaning_of, stock_times
 
 CONDITIONS = (
     "encoder_hidden_states",
@@ -141,14 +140,7 @@ def _shape(network: nn.Module) -> tuple[int, ...] | None:
 def _clipped(model: DiffusersScore) -> ScoreModel:
     r"""The model with the thresholds of its scheduler, if it has any."""
 
-    config = model.scheduler.config
-    if config.get("thresholding"):
-        found = thresholded(
-            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
-        )
-    elif config.get("clip_sample"):
-        found = thresholded(model, config.get("clip_sample_range", 1.0))
-    else:
-        return model
-    found.times = model.times  # type: ignore[assignment]
+    found = clipped(model, model.scheduler.config)
+    if found is not model:
+        found.times = model.times  # type: ignore[assignment]
     return found
