@@ -11,10 +11,21 @@ Network = nn.Module | Callable[..., object]
 TIMES = ("t", "time", "times", "timestep", "timesteps")
 
 
+def parameters_of(network: Network) -> Mapping[str, inspect.Parameter]:
+    r"""Returns the parameters of a network's call, of a compiled one as they were written, or none if unknown."""
+
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
+    call = network.forward if isinstance(network, nn.Module) else network
+    try:
+        return inspect.signature(call).parameters
+    except (TypeError, ValueError):  # of functions that are not written in Python
+        return {}
+
+
 def order_of(network: Network) -> Order | None:
     r"""Returns the order of state and time by their names, or `None` if these do not tell."""
 
-    times = [name.lower() in TIMES for name in list(_parameters(network))[:2]]
+    times = [name.lower() in TIMES for name in list(parameters_of(network))[:2]]
     if sum(times) != 1:
         return None
     return "t, x" if times[0] else "x, t"
@@ -27,7 +38,7 @@ def check_keywords(network: Network, keywords: Iterable[str], role: str) -> None
         ValueError: If one is unknown.
     """
 
-    known = _parameters(network)
+    known = parameters_of(network)
     if not known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
         return
     by_name = [n for n, p in known.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -99,14 +110,6 @@ def _entry(answer: Any, entry: str | int) -> Any:
             f"entry must say what of the network's answer counts, but is {entry!r}; the network returned "
             f"{_described(answer)}."
         ) from None
-
-
-def _parameters(network: Network) -> Mapping[str, inspect.Parameter]:
-    call = network.forward if isinstance(network, nn.Module) else network
-    try:
-        return inspect.signature(call).parameters
-    except (TypeError, ValueError):  # of functions that are not written in Python
-        return {}
 
 
 def _parts(answer: object) -> list[str]:

@@ -231,6 +231,13 @@ def test_order_that_is_said_counts_more_than_names() -> None:
     assert torch.allclose(model.raw(x, torch.full((3,), 0.5)), 0.5 * x)
 
 
+def test_compiled_networks_are_called_as_they_were_written() -> None:
+    compiled = torch.compile(Unet(), backend="eager")
+    model = ss.from_diffusers(compiled, scheduler("DDIMScheduler", SIGNAL))
+    x = torch.randn(3, 2)
+    assert torch.equal(model.raw(x, torch.full((3,), 4.0)), x)
+
+
 def test_grids_are_those_of_the_scheduler_as_it_stands() -> None:
     r"""Its config may not know all of it, such as arguments that were given by position."""
 
