@@ -1,6 +1,5 @@
 r"""Networks and pipelines of diffusers as score models."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .foreign import Foreign
 from .schedulers import Meaning, clipped, meaning_of, stock_times
+from .signatures import parameters_of
 
 CONDITIONS = (
     "encoder_hidden_states",
@@ -98,7 +98,7 @@ def from_diffusers(
     if not isinstance(network, nn.Module):
         raise TypeError("source must be a network")
     meaning = meaning_of(scheduler)
-    state = next(iter(inspect.signature(network.forward).parameters))
+    state = next(iter(parameters_of(network)))
     called = Foreign(
         network,
         meaning.process,
@@ -124,7 +124,7 @@ def _conditions(network: nn.Module) -> list[str]:
     r"""The per-sample arguments of a network, from its signature and config."""
 
     config: Any = getattr(network, "config", {})
-    takes = inspect.signature(network.forward).parameters
+    takes = parameters_of(network)
     classes = any(config.get(name) is not None for name in CLASSES)
     return [name for name in CONDITIONS if name in takes and (name != "class_labels" or classes)]
 

@@ -3,6 +3,7 @@ r"""Process, prediction type and time label of a network, read from its diffuser
 Everything is read from the scheduler object, never from the defaults of its class, which differ between classes.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -149,7 +150,7 @@ def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object)
         options: Further arguments of its `set_timesteps`, such as `mu`.
     """
 
-    fresh = type(scheduler).from_config(scheduler.config)
+    fresh = copy.deepcopy(scheduler)
     takes = inspect.signature(fresh.set_timesteps).parameters
     fresh.set_timesteps(**{"num_inference_steps": steps, **options} if "num_inference_steps" in takes else
                         {"n_steps": steps})  # fmt: skip
