@@ -13,6 +13,7 @@ from .adapters import (
     from_lucidrains,
     from_sbi,
     from_score_sde,
+    pictures,
 )
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
@@ -142,6 +143,7 @@ __all__ = [
     "log_likelihood",
     "moments",
     "path_density",
+    "pictures",
     "plots",
     "probability_flow",
     "quantize",

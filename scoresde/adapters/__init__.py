@@ -1,5 +1,6 @@
 r"""Models from elsewhere: networks and denoisers of other libraries as score models."""
 
+from .autoencoder import Autoencoder, autoencoder_of, pictures
 from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable
 from .sources import (
@@ -14,9 +15,11 @@ from .sources import (
 )
 
 __all__ = [
+    "Autoencoder",
     "DiffusersScore",
     "Foreign",
     "Label",
+    "autoencoder_of",
     "from_azula",
     "from_callable",
     "from_diffusers",
@@ -27,4 +30,5 @@ __all__ = [
     "from_lucidrains",
     "from_sbi",
     "from_score_sde",
+    "pictures",
 ]

@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor, is_number
 
 from ..models.checks import check_interval, check_number
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .affine import Affine
 from .guided import Guided
@@ -23,8 +24,8 @@ def classifier_free(
     scale: Scale,
     *,
     interval: tuple[float, float] | None = None,
-    negative: Mapping[str, Tensor] | None = None,
-    **condition: Tensor,
+    negative: Mapping[str, Condition] | None = None,
+    **condition: Condition,
 ) -> ScoreModel:
     r"""Returns the model guided towards a condition: classifier-free guidance (CFG).
 

@@ -1,6 +1,7 @@
 r"""The guided model: some models, and the rule by which their denoised data becomes one."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,10 @@ class Guided(ScoreModel):
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
         part.resemble(self)  # what was said of it since
         return part
+
+    def take_condition(self, name: str, value: object) -> Any:
+        owner = next(model for model in self.each if name in model.conditions)
+        return owner.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         for model in self.each:

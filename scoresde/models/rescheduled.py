@@ -2,6 +2,7 @@ r"""A trained model on another process: the same noise level, at another time an
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -62,6 +63,9 @@ class Rescheduled(ScoreModel):
     ) -> Sequence[StateField]:
         s, ratio = self._inner(times)
         return self.model.combine(s, a / ratio, b, scale * ratio, x, **condition)
+
+    def take_condition(self, name: str, value: object) -> Any:
+        return self.model.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)

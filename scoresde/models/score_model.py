@@ -28,7 +28,7 @@ from ..doors.amounts import positive
 from ..doors.data import as_index, as_state, as_times
 from ..processes.process import Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
-from .conditions import Bound, Condition, check_conditions, leaves, rows_of, spread
+from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 
 Pair = tuple[Tensor, Tensor]
@@ -75,8 +75,7 @@ class ScoreModel(nn.Module, ABC):
         cost: The network calls of one denoising.
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
-        differentiable: Whether derivatives of its estimates are known. A model guided by gradients has
-            none.
+        differentiable: Whether derivatives of its estimates are known, not so under guidance by gradients.
         by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
             dictionaries and lists of them.
 
@@ -243,6 +242,11 @@ class ScoreModel(nn.Module, ABC):
 
         return Given(self, check_conditions(self, condition, None)) if condition else self
 
+    def take_condition(self, name: str, value: object) -> Any:
+        r"""Returns a condition as tensors; a model with encoders of its own takes texts."""
+
+        return as_condition(name, value)
+
     def check_condition(self, name: str, value: Tensor) -> None:
         r"""Refuses a value that the model does not know, such as a label out of range."""
 
@@ -337,6 +341,9 @@ class Given(ScoreModel):
     @property
     def parts(self) -> dict[str, ScoreModel]:
         return {name: _bound(part, self.bound) for name, part in self.model.parts.items()}
+
+    def take_condition(self, name: str, value: object) -> Any:
+        return self.model.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)
