@@ -64,7 +64,7 @@ from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
-from .zoo import load, load_classifier, save, save_classifier
+from .zoo import load, load_classifier, register_network, save, save_classifier
 
 __all__ = [
     "EDM",
@@ -148,6 +148,7 @@ __all__ = [
     "probability_flow",
     "quantize",
     "reconstruct",
+    "register_network",
     "reverse_sde",
     "sample",
     "save",

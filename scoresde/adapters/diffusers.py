@@ -50,7 +50,7 @@ class DiffusersScore(NetworkScore):
 
     scheduler: Any
     meaning: Meaning
-    autoencoder: Autoencoder | None = None
+    autoencoder: Autoencoder | None
     texts: Texts | None = None
 
     @checked

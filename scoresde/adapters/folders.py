@@ -16,13 +16,12 @@ from typing import Any
 import torch
 
 from ..files import shortened
-from .weights import Shapes, at_most, shapes_in
+from .weights import SPARE, Shapes, at_most, shapes_in
 
 LIBRARIES = ("diffusers", "transformers")
 OLDEST = (0, 42)  # the first version that refuses code in folders by itself too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CHECKERS = ("safety_checker", "feature_extractor")  # of finished pictures, which stay closed
-SPARE = 2  # times as many weights as a file has may be made and dropped in building a network
 LOCAL = {"local_files_only": True, "use_safetensors": True}
 
 
@@ -223,7 +222,7 @@ def _check_fits(folder: Path, config: Mapping[str, Any]) -> None:
     if not there:
         raise ValueError(f"{folder} has no weights (*.safetensors); download the folder again.")
     kind = exported(config.get("_class_name"), "ModelMixin")
-    wanted = _wanted(folder, kind, config, SPARE * len(there))
+    wanted = _wanted(folder, kind, config, len(there))
     for name, shape in wanted.items():
         if there.get(name, shape) != shape:
             raise ValueError(
@@ -232,12 +231,12 @@ def _check_fits(folder: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _wanted(folder: Path, kind: Any, config: Mapping[str, Any], most: int) -> Shapes:
+def _wanted(folder: Path, kind: Any, config: Mapping[str, Any], count: int) -> Shapes:
     r"""The shapes of the weights of a network, as far as it can be built without memory."""
 
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
-        with torch.device("meta"), at_most(most):
+        with torch.device("meta"), at_most(count, SPARE):
             network = kind.from_config(settings)
     except (RuntimeError, NotImplementedError) as error:
         if "meta" in str(error):  # it computes with numbers when it is built

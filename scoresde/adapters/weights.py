@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 Shapes = dict[str, tuple[int, ...]]
+SPARE = 2  # times as many weights as a file has may be made, and dropped, in building a foreign network
 
 
 def shapes_in(file: Path) -> Shapes:
@@ -35,15 +36,20 @@ def damaged(file: Path, error: Exception) -> str:
 
 
 @contextmanager
-def at_most(count: int) -> Iterator[None]:
-    r"""Ends the building of a network, in this thread, that has more than some parameters."""
+def at_most(count: int, spare: int = 1) -> Iterator[None]:
+    r"""Ends the building of a network, in this thread, that makes too many parameters.
+
+    Arguments:
+        count: The number of tensors in its file.
+        spare: How many times as many may be made, and dropped, on the way.
+    """
 
     here, built = threading.get_ident(), 0
 
     def tally(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
         nonlocal built
         built += threading.get_ident() == here
-        if built > count:
+        if built > spare * count:
             raise ValueError(f"its settings make more weights than the {count} of its file")
 
     hook = register_module_parameter_registration_hook(tally)

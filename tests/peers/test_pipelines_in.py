@@ -1,6 +1,5 @@
 r"""Pipelines and folders of diffusers in: the same samples as their own, from texts to pictures."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +269,83 @@ def test_folder_of_a_network(tmp_path: Path) -> None:
     assert model.shape == (1, tiny.SIDE, tiny.SIDE)
     with pytest.raises(ValueError, match="scheduler must be that of the network's pipeline"):
         ss.from_diffusers(tmp_path / "unet")
+
+
+# ---- files of ours
+
+
+@pytest.mark.parametrize(
+    "build", [tiny.ddpm, tiny.stable_diffusion, tiny.dit, tiny.stable_diffusion_3, tiny.flux]
+)
+def test_networks_of_diffusers_are_saved_by_their_class(build: Any, tmp_path: Path) -> None:
+    pipeline = build()
+    shape = (1, tiny.SIDE, tiny.SIDE) if build is tiny.ddpm else LATENT
+    model = ss.from_diffusers(pipeline, shape=shape, clip=False)
+    file = ss.save(model, tmp_path / "m", dtype=torch.float32)
+    named = json.loads(file.read_text())["network"]["name"]
+    network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    assert named == f"diffusers:{type(network).__name__}"
+    back, x = ss.load(file), start(2, *shape)
+    given = {"prompt": model.take_condition("prompt", TEXTS)} if model.texts else {}
+    if build is tiny.dit:
+        given = {"class_labels": torch.tensor([3, 7])}
+    t = torch.tensor(0.5 * (model.process.t_min + model.process.t_max))
+    assert torch.equal(back.denoise(x, t, **given), model.denoise(x, t, **given))
+    if "class_labels" in model.conditions or "prompt" in model.conditions:
+        assert torch.equal(back.denoise(x, t), model.denoise(x, t))  # of none
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("DDIMScheduler", "no ModelMixin that diffusers exports"),
+    ("DiffusionPipeline", "no ModelMixin that diffusers exports"),
+    ("utils", "no ModelMixin that diffusers exports"),
+    ("Nothing", "no ModelMixin that diffusers exports"),
+])  # fmt: skip
+def test_other_names_of_diffusers_are_refused(name: str, words: str, tmp_path: Path) -> None:
+    file = ss.save(ss.from_diffusers(tiny.ddpm(), clip=False), tmp_path / "m")
+    card = json.loads(file.read_text())
+    card["network"]["name"] = f"diffusers:{name}"
+    file.write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=words):
+        ss.load(file)
+
+
+# ---- hostile folders, as far as only diffusers knows
+
+
+def changed(file: Path, **entries: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+
+
+@pytest.mark.parametrize(("entries", "words"), [
+    ({"block_out_channels": [10**6, 16]}, "its config says"),
+    ({"layers_per_block": 10**5}, "its settings make more weights"),
+    ({"in_channels": 3}, "its config says"),
+    ({"_class_name": "Evil"}, "no ModelMixin that diffusers exports"),
+    ({"down_block_types": ["DownBlock2D", "exec"]}, "describes no network"),
+])  # fmt: skip
+def test_configs_that_do_not_fit_their_weights(
+    entries: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    tiny.ddpm().save_pretrained(tmp_path)
+    changed(tmp_path / "unet" / "config.json", **entries)
+    for source in (tmp_path, tmp_path / "unet"):
+        with pytest.raises(ValueError, match=words):
+            ss.from_diffusers(source, tmp_path / "scheduler")
+
+
+def test_pipelines_that_diffusers_does_not_export(tmp_path: Path) -> None:
+    tiny.ddpm().save_pretrained(tmp_path)
+    changed(tmp_path / "model_index.json", _class_name="UNet2DModel")
+    with pytest.raises(ValueError, match="no DiffusionPipeline that diffusers exports"):
+        ss.from_diffusers(tmp_path)
+
+
+def test_local_code_stays_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.ddpm().save_pretrained(tmp_path)
+    ran = tmp_path / "ran"
+    for name in ("pipeline.py", "unet/unet.py", "unet/__init__.py"):
+        (tmp_path / name).write_text(f"open({str(ran)!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert ss.from_diffusers(tmp_path).shape == (1, tiny.SIDE, tiny.SIDE)
+    assert not ran.exists()
