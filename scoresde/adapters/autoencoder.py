@@ -129,14 +129,19 @@ def autoencoder_of(model: ScoreModel) -> Autoencoder:
 
     Raises:
         ValueError: If it has none.
+
+    Examples:
+        >>> ss.adapters.autoencoder_of(ss.load("digits"))
+        Traceback (most recent call last):
+        ...
+        ValueError: model has no autoencoder; pass one that ss.from_diffusers made of a pipeline with a vae.
     """
 
     for module in model.modules():
         if isinstance(module, Autoencoder):
             return module
     raise ValueError(
-        "model has no autoencoder, so its samples are no latents; pass a model of a whole pipeline with a vae, as "
-        "ss.from_diffusers(pipeline) returns."
+        "model has no autoencoder; pass one that ss.from_diffusers made of a pipeline with a vae."
     )
 
 
@@ -155,7 +160,7 @@ def pictures(model: ScoreModel, latents: Tensor | Solution) -> Tensor:
         >>> ss.pictures(ss.load("digits"), torch.zeros(1, 1, 8, 8))
         Traceback (most recent call last):
         ...
-        ValueError: model has no autoencoder, so its samples are no latents; pass a model of a whole ...
+        ValueError: model has no autoencoder; pass one that ss.from_diffusers made of a pipeline with a vae.
     """
 
     x = latents.x if isinstance(latents, Solution) else latents

@@ -31,6 +31,7 @@ CONDITIONS = (
 ASKED = {
     "class_labels": ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm")
 }  # by config
+LATENT_SCALE = 1.0  # the root mean square to which autoencoders bring their latents
 PROMPT = "prompt"  # the condition that is a text
 
 
@@ -90,10 +91,12 @@ def from_diffusers(
 ) -> ScoreModel:
     r"""Returns the score model of a network or pipeline of diffusers, whose scheduler says what it predicts.
 
-    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps. The model of a
-    pipeline with an autoencoder is one of latents, and so are its likelihoods; `model.autoencoder` and
-    :func:`scoresde.pictures` lead to pictures. One with text encoders takes the condition `prompt`, a text or a
-    list of texts, and knows what stands for none under classifier-free guidance.
+    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
+
+    The model of a pipeline with an autoencoder is one of latents, and so are its likelihoods. Its `data_scale` is 1,
+    to which autoencoders bring latents; `model.autoencoder` and :func:`scoresde.pictures` lead to pictures. A model
+    of a pipeline with text encoders takes the condition `prompt`, a text or a list of texts, and knows what stands
+    for none under classifier-free guidance.
 
     Arguments:
         source: The network, a pipeline, or a folder of either that `save_pretrained` wrote. Nothing in a folder is
@@ -133,6 +136,8 @@ def from_diffusers(
         names, known = [PROMPT, *names], {PROMPT: texts.null(), **known}
     model = _score(parts, names, constants, {**known, **(null or {})}, shape)
     model.autoencoder, model.texts = parts.autoencoder, texts
+    if parts.autoencoder is not None:
+        model.data_scale = LATENT_SCALE
     return _clipped(model) if clip else model
 
 

@@ -134,7 +134,7 @@ def build_network(
         for key, value in tensors.items()
     }
     if computes_when_built(network):
-        network = make(**settings).to(dtype)
+        network = nn.Module.to(make(**settings), dtype)  # past what classes add to `to`
     network.load_state_dict(ready, assign=True)
     return network.eval()
 

@@ -1,8 +1,11 @@
 r"""Pipelines and folders of diffusers in: the same samples as their own, from texts to pictures."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -170,9 +173,8 @@ def test_round_trip_in_pixels_stands_beside_the_error_of_the_autoencoder() -> No
     ends = model.autoencoder
     pictures = start(2, 3, 2 * tiny.SIDE, 2 * tiny.SIDE).tanh()
     latents = ends.encode(pictures)
-    back = ss.decode(
-        model, ss.encode(model, latents, solver="lattice_heun", steps=10, prompt=TEXTS)
-    )
+    z = ss.encode(model, latents, solver="lattice_heun", steps=10, prompt=TEXTS)
+    back = ss.decode(model, z, prompt=TEXTS, denoise=False)
     assert float((back.x - latents).abs().max()) < 1e-5
     lost = (ss.pictures(model, back) - pictures).flatten(1).square().mean(1).sqrt()
     torch.testing.assert_close(lost, ends.error(pictures), rtol=1e-3, atol=1e-5)
@@ -271,6 +273,23 @@ def test_folder_of_a_network(tmp_path: Path) -> None:
         ss.from_diffusers(tmp_path / "unet")
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_snippets_of_the_page_run(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "diffusers.md"
+    snippets = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    tiny.stable_diffusion().save_pretrained(tmp_path / "sd")
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippets[number], f"{page}:{number}", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
 # ---- files of ours
 
 
@@ -308,6 +327,21 @@ def test_other_names_of_diffusers_are_refused(name: str, words: str, tmp_path: P
     file.write_text(json.dumps(card))
     with pytest.raises(ValueError, match=words):
         ss.load(file)
+
+
+def test_the_command_line_takes_folders(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from scoresde.cli.app import app
+
+    tiny.stable_diffusion().save_pretrained(tmp_path / "sd")
+    words = ["sample", str(tmp_path / "sd"), "-n", "2", "--solver", "ddim", "--steps", "2"]
+    words += ["--condition", "prompt=a red fox, or 3", "--out", str(tmp_path / "s.npz")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert arrays["x"].shape == (2, *LATENT)
+        assert arrays["pictures"].shape == (2, 3, 2 * tiny.SIDE, 2 * tiny.SIDE)
 
 
 # ---- hostile folders, as far as only diffusers knows
