@@ -93,10 +93,10 @@ def from_diffusers(
 
     At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
 
-    The model of a pipeline with an autoencoder is one of latents, and so are its likelihoods. Its `data_scale` is 1,
-    to which autoencoders bring latents; `model.autoencoder` and :func:`scoresde.pictures` lead to pictures. A model
-    of a pipeline with text encoders takes the condition `prompt`, a text or a list of texts, and knows what stands
-    for none under classifier-free guidance.
+    The model of a pipeline with an autoencoder is one of latents, and so are its likelihoods. Its `data_scale` is
+    1, to which autoencoders bring latents; `model.autoencoder` and :func:`scoresde.pictures` lead to pictures. A
+    model of a pipeline with text encoders takes the condition `prompt`, a text or a list of texts, and knows what
+    stands for none under classifier-free guidance.
 
     Arguments:
         source: The network, a pipeline, or a folder of either that `save_pretrained` wrote. Nothing in a folder is

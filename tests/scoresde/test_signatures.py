@@ -100,7 +100,8 @@ def test_signatures_show_the_options_of_their_groups(verb: Callable[..., Any]) -
 def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     rests = {verb: keywords_of(verb) for _, verb in public() if verb not in (ss.edit,)}
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
-    assert set(conditioned) == {*VERBS, ss.Comparison.html, ss.ScoreModel.given}
+    others = {ss.Comparison.html, ss.ScoreModel.given, ss.classifier_free}
+    assert set(conditioned) == {*VERBS, *others}
 
 
 def test_no_public_function_takes_keywords_of_any_kind() -> None:
