@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors shapes network_calls noise problem solution errors controller control abilities chart
-        settings solver divergence loops methods catalogue integrate""",
+    "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
+        chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs guidance adapters
         sampling geometry latents weighted zoo editing likelihood plots comparing training tuning cli""",
 }

@@ -1,4 +1,4 @@
-r"""Models from elsewhere: networks and denoisers of other libraries as score models."""
+r"""Adapters: networks and denoisers of other libraries as score models."""
 
 from .autoencoder import Autoencoder, autoencoder_of, pictures
 from .diffusers import DiffusersScore, from_diffusers

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
-from solvers.solution import Solution
+from solvers.solver import Solution
 
 from ..doors.data import as_state
 from ..models.score_model import ScoreModel

@@ -27,22 +27,22 @@ CONDITIONS = (
     "encoder_attention_mask",
     "timestep_cond",
     "guidance",
-)  # arguments of networks that belong to samples
+)  # per-sample arguments of networks
 ASKED = {
     "class_labels": ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm")
 }  # by config
-LATENT_SCALE = 1.0  # the root mean square to which autoencoders bring their latents
+LATENT_SCALE = 1.0  # the root mean square of latents, by the scaling of autoencoders
 PROMPT = "prompt"  # the condition that is a text
 
 
 class DiffusersScore(NetworkScore):
-    r"""Creates the score model of a network of diffusers.
+    r"""Creates the score model of a diffusers network.
 
     Attributes:
-        scheduler: The scheduler that says what its output means.
-        meaning: What it says.
-        autoencoder: The autoencoder of its pipeline, if it works on latents.
-        texts: What takes the condition `prompt` to tensors, if its pipeline has encoders that are known here.
+        scheduler: The scheduler, which determines the meaning of its output.
+        meaning: The meaning of its output.
+        autoencoder: The autoencoder of its pipeline, or `None`.
+        texts: The pipeline's text encoders for the condition `prompt`, or `None`.
 
     Examples:
         >>> issubclass(ss.adapters.DiffusersScore, ss.NetworkScore)
@@ -56,12 +56,12 @@ class DiffusersScore(NetworkScore):
 
     @checked
     def times(self, steps: int, **options: object) -> Tensor:
-        r"""Returns the grid of the scheduler, for `times=`, with its spacing, offset, shift and sigmas.
+        r"""Returns the scheduler's grid, for `times=`, with its spacing, offset, shift and sigmas.
 
         Arguments:
-            steps: Its number of inference steps.
-            options: Further arguments of its `set_timesteps`, such as `mu` of a shift by resolution. By default
-                those that its pipeline passes for samples of the model's shape.
+            steps: The number of inference steps.
+            options: Further arguments of its `set_timesteps`, such as `mu` of a shift by resolution. By default,
+                those that the pipeline passes for samples of the model's shape.
         """
 
         called: Any = self.network
@@ -72,7 +72,7 @@ class DiffusersScore(NetworkScore):
             options = {**family.spacing(config, network.config, self.shape, steps), **options}
         return stock_times(self.scheduler, self.meaning, steps, **options)
 
-    def take_condition(self, name: str, value: object) -> Any:
+    def take_condition(self, name: str, value: object) -> Bound:
         if name == PROMPT and self.texts is not None and not isinstance(value, Mapping):
             value = self.texts.take(value)
         return super().take_condition(name, value)
@@ -89,9 +89,9 @@ def from_diffusers(
     shape: tuple[int, ...] | None = None,
     clip: bool = True,
 ) -> ScoreModel:
-    r"""Returns the score model of a network or pipeline of diffusers, whose scheduler says what it predicts.
+    r"""Returns the score model of a diffusers network or pipeline, whose scheduler determines the prediction type.
 
-    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
+    With `times=model.times(n)`, a solver takes the scheduler's steps for n inference steps.
 
     The model of a pipeline with an autoencoder is one of latents, and so are its likelihoods. Its `data_scale` is
     1, to which autoencoders bring latents; `model.autoencoder` and :func:`scoresde.pictures` lead to pictures. A
@@ -101,16 +101,16 @@ def from_diffusers(
     Arguments:
         source: The network, a pipeline, or a folder of either that `save_pretrained` wrote. Nothing in a folder is
             executed: it must hold safetensors, and classes that diffusers and transformers export.
-        scheduler: The scheduler, or its folder. By default that of the pipeline.
-        conditions: The names of the network's conditions. By default, by its signature.
-        constants: Further keyword arguments of each call.
-        null: The values of conditions that stand for none, each with leading size 1.
-        shape: The shape of one sample. By default that of its config.
-        clip: Whether denoised data is clipped or thresholded where the scheduler does so.
+        scheduler: The scheduler, or its folder. By default, that of the pipeline.
+        conditions: The names of the network's conditions. By default, they follow from its signature.
+        constants: Further keyword arguments of every call.
+        null: The values that stand for no condition, each with leading size 1.
+        shape: The shape of one sample. By default, that of its config.
+        clip: Whether denoised data is clipped or thresholded if the scheduler does so.
 
     Raises:
-        ValueError: If the scheduler is of a class or prediction type that is not known here, or leaves no signal
-            where the network predicts noise; or if a folder holds code, pickles or damaged weights.
+        ValueError: If the scheduler has an unknown class or prediction type, or leaves no signal for a network
+            that predicts noise; or if a folder holds code, pickles or damaged weights.
         ImportError: If a folder is to be opened, and diffusers is missing or older than 0.42.
 
     Examples:
@@ -200,7 +200,7 @@ def _score(
 
 
 def _conditions(network: nn.Module) -> list[str]:
-    r"""The arguments of a network that belong to samples, by its signature and config."""
+    r"""The per-sample arguments of a network, from its signature and config."""
 
     config: Any = getattr(network, "config", {})
     takes = inspect.signature(network.forward).parameters

@@ -6,7 +6,7 @@ and weights are safetensors that fit its config. Only then is diffusers asked to
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..files import shortened
+from ..files import Json, shortened
 from .weights import SPARE, Shapes, at_most, shapes_in
 
 LIBRARIES = ("diffusers", "transformers")
@@ -105,7 +105,7 @@ def exported(name: object, kind: str) -> Any:
 # ---- what a folder holds
 
 
-def _pipeline(path: Path, index: Mapping[str, Any]) -> object:
+def _pipeline(path: Path, index: Json) -> object:
     for name, value in index.items():
         if name == "_class_name":
             _check_class(path, name, value)
@@ -120,14 +120,14 @@ def _pipeline(path: Path, index: Mapping[str, Any]) -> object:
             and (folder / "config.json").exists()
         ):
             _check_fits(folder, _read(folder / "config.json"))
-    closed: dict[str, Any] = {name: None for name in CHECKERS if name in index}
+    closed: Json = {name: None for name in CHECKERS if name in index}
     if "requires_safety_checker" in index:
         closed["requires_safety_checker"] = False
     with _in_words(path):
         return kind.from_pretrained(str(path.absolute()), **LOCAL, **closed)
 
 
-def _network(path: Path, config: Mapping[str, Any]) -> object:
+def _network(path: Path, config: Json) -> object:
     _check_files(path)
     _check_class(path, "_class_name", config.get("_class_name"))
     _check_fits(path, config)
@@ -136,7 +136,7 @@ def _network(path: Path, config: Mapping[str, Any]) -> object:
         return kind.from_pretrained(str(path.absolute()), **LOCAL)
 
 
-def _scheduler(path: Path, config: Mapping[str, Any]) -> object:
+def _scheduler(path: Path, config: Json) -> object:
     _check_class(path, "_class_name", config.get("_class_name"))
     with _in_words(path):
         return exported(config["_class_name"], "SchedulerMixin").from_config(dict(config))
@@ -213,7 +213,7 @@ def _check_json(file: Path) -> None:
             )
 
 
-def _check_fits(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_fits(folder: Path, config: Json) -> None:
     r"""Refuses a config that makes other weights than those in the folder, before memory is taken."""
 
     there: Shapes = {}
@@ -231,7 +231,7 @@ def _check_fits(folder: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _wanted(folder: Path, kind: Any, config: Mapping[str, Any], count: int) -> Shapes:
+def _wanted(folder: Path, kind: Any, config: Json, count: int) -> Shapes:
     r"""The shapes of the weights of a network, as far as it can be built without memory."""
 
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -273,7 +273,7 @@ def _in_words(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be opened: {_first(error)}.") from error
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Json:
     try:
         content = json.loads(file.read_text())
     except (ValueError, RecursionError):  # of text that is no JSON, or nested without end

@@ -1,4 +1,4 @@
-r"""What a scheduler of diffusers says of the network it was configured for: process, prediction and time label.
+r"""Process, prediction type and time label of a network, read from its diffusers scheduler.
 
 Everything is read from the scheduler object, never from the defaults of its class, which differ between classes.
 """
@@ -24,18 +24,18 @@ DISTILLED = (
     "FlowMatchLCMScheduler",
     "CMStochasticIterativeScheduler",
 )
-WIDER = 1.01  # than the range of EDM's schedulers, whose grids leave it by rounding
+WIDER = 1.01  # than the range of EDM's schedulers, which their grids leave by rounding
 
 
 class Meaning(NamedTuple):
-    r"""What the output of a network means under a scheduler.
+    r"""The meaning of a network's output under a scheduler.
 
     Arguments:
         process: The process.
-        predicts: What the network predicts.
+        predicts: The prediction type.
         label: The time label.
-        factor: What its output is multiplied by.
-        data_std: The constant of preconditioning.
+        factor: The factor that multiplies its output.
+        data_std: The preconditioning constant.
         unit: The process's time per time step of the scheduler.
     """
 
@@ -48,10 +48,10 @@ class Meaning(NamedTuple):
 
 
 def meaning_of(scheduler: object) -> Meaning:
-    r"""Returns what the output of a network means under a scheduler.
+    r"""Returns the meaning of a network's output under a scheduler.
 
     Raises:
-        ValueError: If it is of an unknown class or prediction type, or belongs to a distilled network.
+        ValueError: If it has an unknown class or prediction type, or belongs to a distilled network.
     """
 
     name = type(scheduler).__name__
@@ -122,13 +122,13 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
 def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object) -> Tensor:
     r"""Returns the times of the process at which a scheduler would call the network, in float64.
 
-    The denoising at the last of them stands for the scheduler's step to noise level 0. The scheduler itself is
-    left as it is.
+    The denoising at the last time replaces the scheduler's step to noise level 0. The scheduler itself is not
+    changed.
 
     Arguments:
         scheduler: The scheduler.
-        meaning: What it says of the network.
-        steps: Its number of inference steps.
+        meaning: The meaning of the network's output.
+        steps: The number of inference steps.
         options: Further arguments of its `set_timesteps`, such as `mu`.
     """
 

@@ -1,7 +1,7 @@
-r"""Models of other libraries, from the objects that these hand out.
+r"""Models of other libraries, from the libraries' own objects.
 
-Each function reads what a library says of its model, and returns the score model: the process of its noise, what
-its network predicts, and how it is called. Nothing is imported from the libraries.
+Each function reads the process, the prediction type and the call of a library's model from its object, and
+returns the score model. Nothing is imported from the libraries.
 """
 
 import inspect
@@ -67,8 +67,8 @@ def from_k_diffusion(
 
     Arguments:
         denoiser: The denoiser, or one of the library's wrappers of noise and v networks.
-        sigma_min: The least noise level. By default that of the denoiser, else 0.002.
-        sigma_max: The largest noise level. By default that of the denoiser, else 80.
+        sigma_min: The smallest noise level. By default, that of the denoiser, or 0.002 if it has none.
+        sigma_max: The largest noise level. By default, that of the denoiser, or 80 if it has none.
         conditions: The names of its extra arguments.
         shape: The shape of one sample, if known.
 
@@ -89,15 +89,15 @@ def from_k_diffusion(
 def from_score_sde(
     network: nn.Module, sde: object, *, shape: tuple[int, ...] | None = None
 ) -> NetworkScore:
-    r"""Returns the score model of a continuous-time network of score_sde, as its `get_score_fn` has it.
+    r"""Returns the score model of a continuous-time network of score_sde, as in its `get_score_fn`.
 
     Arguments:
         network: The network, called as `network(x, labels)`.
-        sde: Its `VPSDE`, `subVPSDE` or `VESDE`, of which the type's name and the constants are read.
+        sde: Its `VPSDE`, `subVPSDE` or `VESDE`, from which the type's name and the constants are read.
         shape: The shape of one sample, if known.
 
     Raises:
-        ValueError: If the SDE is another.
+        ValueError: If the SDE is of another type.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix B
@@ -132,9 +132,9 @@ def from_guided_diffusion(
     r"""Returns the score model of a network of guided-diffusion or improved-diffusion.
 
     Arguments:
-        network: The network, called as `network(x, t, y=...)`; of a learned variance, the mean counts.
-        diffusion: Its `GaussianDiffusion` with all steps of training, from which betas and the kind of prediction
-            are read.
+        network: The network, called as `network(x, t, y=...)`; a learned variance is ignored.
+        diffusion: Its `GaussianDiffusion` with all training steps, from which betas and prediction type are
+            read.
         shape: The shape of one sample, if known.
 
     Raises:
@@ -186,21 +186,22 @@ def from_flow(
     conditions: Sequence[str] = (),
     shape: tuple[int, ...] | None = None,
 ) -> NetworkScore:
-    r"""Returns the score model of a flow-matching network, of :math:`x_t = (1 - t) z + t x_0` and dx/dt.
+    r"""Returns the score model of a flow-matching network, with :math:`x_t = (1 - t) z + t x_0` and dx/dt.
 
-    With :math:`t = 0` at data, the velocity is :math:`u(x, t) = -v(x, 1 - t)`. It is that of a Gaussian
-    process if noise and data were paired at random. A network of optimal-transport pairs or of reflow gives a
-    flow, its samples, latents and likelihood, but no score: do not use it with SDE solvers, guidance or `denoise`.
+    With :math:`t = 0` at data, the velocity is :math:`u(x, t) = -v(x, 1 - t)`. It belongs to a Gaussian process
+    if noise and data were paired at random. A network trained on optimal-transport pairs or by reflow gives a
+    flow with its samples, latents and likelihood, but no score: do not use it with SDE solvers, guidance or
+    `denoise`.
 
     Arguments:
         network: The network, called as `network(t, x)` in torchcfm, and as `network(x, t)` in flow_matching.
-        order: The order of its arguments. By default, by their names.
-        data_at: The network's time of data: 1 in these libraries, 0 for networks whose velocity leads to noise.
-        conditions: The names of the conditions it takes.
+        order: The order of its arguments. By default, it follows from their names.
+        data_at: The network's time of data: 1 in these libraries, 0 for networks whose velocity points to noise.
+        conditions: The names of its conditions.
         shape: The shape of one sample, if known.
 
     Raises:
-        ValueError: If the order cannot be told by the names.
+        ValueError: If the names do not determine the order.
 
     References:
         | Flow Matching for Generative Modeling (Lipman et al., 2023), example II
@@ -241,11 +242,11 @@ def _order(network: Network) -> Order:
 def from_azula(
     denoiser: nn.Module, *, conditions: Sequence[str] = (), shape: tuple[int, ...] | None = None
 ) -> NetworkScore:
-    r"""Returns the score model of a denoiser of azula, of which `denoiser(x, t).mean` is the denoised data.
+    r"""Returns the score model of an azula denoiser, whose `denoiser(x, t).mean` is the denoised data.
 
     Arguments:
         denoiser: The denoiser, with its `schedule`.
-        conditions: The names of the keyword arguments that belong to samples.
+        conditions: The names of its per-sample keyword arguments.
         shape: The shape of one sample, if known.
 
     Examples:
@@ -277,7 +278,7 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
         clip: Whether the denoised data is clipped to [-1, 1], as their samplers do.
 
     Raises:
-        ValueError: If the network conditions on its own estimate.
+        ValueError: If the network is conditioned on its own estimate.
 
     References:
         | Denoising Diffusion Probabilistic Models (Ho et al., 2020)
@@ -313,11 +314,11 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
 
 @checked
 def from_sbi(estimator: object, *, shape: tuple[int, ...] | None = None) -> NetworkScore:
-    r"""Returns the score model of a posterior of sbi's NPSE or FMPE, of the condition `observation`.
+    r"""Returns the score model of a posterior of sbi's NPSE or FMPE, with the condition `observation`.
 
     Arguments:
         estimator: The vector field estimator, or the posterior that has one.
-        shape: The shape of the parameters. By default that of the estimator.
+        shape: The shape of the parameters. By default, that of the estimator.
 
     Examples:
         >>> class Estimator(torch.nn.Module):

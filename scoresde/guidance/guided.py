@@ -1,7 +1,6 @@
-r"""The guided model: some models, and the rule by which their denoised data becomes one."""
+r"""The guided model: several models, and the rule that combines their denoised data."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
+from ..models.conditions import Bound
 from ..models.score_model import ScoreModel, check_time
 from .asked import Asked
 from .rule import Guidance
@@ -17,10 +17,10 @@ from .rule import Guidance
 
 @checked
 class Guided(ScoreModel):
-    r"""Creates the model that a rule makes of other models, which share a process.
+    r"""Creates a model from other models of the same process, by a rule.
 
     Arguments:
-        models: The models. What is known of the data, such as its moments, is that of the first.
+        models: The models. Facts about the data, such as its moments, are taken from the first.
         rule: The rule.
 
     Examples:
@@ -37,7 +37,7 @@ class Guided(ScoreModel):
         for other in models[1:]:
             if other.process != first.process:
                 raise ValueError(
-                    f"models must share a process, but have {first.process} and {other.process}."
+                    f"models must have the same process, but have {first.process} and {other.process}."
                 )
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
@@ -81,10 +81,10 @@ class Guided(ScoreModel):
 
     def rows(self, index: Tensor) -> ScoreModel:
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
-        part.resemble(self)  # what was said of it since
+        part.resemble(self)  # attributes set on it since
         return part
 
-    def take_condition(self, name: str, value: object) -> Any:
+    def take_condition(self, name: str, value: object) -> Bound:
         owner = next(model for model in self.each if name in model.conditions)
         return owner.take_condition(name, value)
 

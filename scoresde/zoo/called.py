@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..adapters.foreign import Foreign, Label
 from ..adapters.pipelines import Packed
-from ..files import Entry, check_entries, each, finite, mapping, or_none, shortened, text
+from ..files import Entry, Json, check_entries, each, finite, mapping, or_none, shortened, text
 from ..models.conditions import Bound
 from ..processes.process import Process
 from .constructors import is_plain
@@ -40,7 +40,7 @@ CALLED = {
 }
 
 
-def described_call(foreign: Foreign) -> tuple[nn.Module, dict[str, Any], dict[str, Tensor]]:
+def described_call(foreign: Foreign) -> tuple[nn.Module, Json, dict[str, Tensor]]:
     r"""Returns the network within, how it is called as plain data, and what stands for none by name.
 
     Raises:
@@ -86,9 +86,7 @@ def check_call(call: object) -> None:
         check_entries(label, LABEL, "network: called: label: ")
 
 
-def called(
-    network: nn.Module, process: Process, call: Mapping[str, Any], null: Mapping[str, Bound]
-) -> Foreign:
+def called(network: nn.Module, process: Process, call: Json, null: Mapping[str, Bound]) -> Foreign:
     r"""Returns a network that is called as plain data says."""
 
     return Foreign(

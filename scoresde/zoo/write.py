@@ -1,9 +1,8 @@
-r"""Saving models: nothing is written that could not be loaded again."""
+r"""Saving of models: nothing is written that could not be loaded again."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from ..adapters.foreign import Foreign
-from ..files import Entry, replacing
+from ..files import Entry, Json, replacing
 from ..models.network import NetworkScore
 from .build import (
     MODEL,
@@ -28,39 +27,39 @@ from .called import described_call, take_null
 from .constructors import constructor_of, name_of, path_in
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-LOST = 0.01  # of a weight's norm: what float16 may lose of it unasked
+LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
 
 
 @checked
 def save(
     model: NetworkScore,
     file: str | Path,
-    card: dict[str, Any] | None = None,
+    card: Json | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes a model to `file.safetensors` and `file.json`, which :func:`load` reads again.
+    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
 
-    The network must be one of :mod:`scoresde.networks`, a class of diffusers, or made by a constructor that
-    :func:`scoresde.register_network` registers, or a class that `trust=True` imports again; and the process one of
-    this package, since nothing in a file is executed. Networks of diffusers know their settings. For others pass
-    them as `card["network"]`, such as `{"name": "UNet", "settings": {...}}`; the name may be left out. How a
-    network of :mod:`scoresde.adapters` is called is saved too; the encoders and the autoencoder of a pipeline
-    are not: `pipeline.save_pretrained(folder)` keeps these.
+    The network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
+    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. The process and its
+    schedule must be from this package, since nothing in a file is executed. Networks of diffusers know their
+    settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`. How a
+    network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a pipeline are
+    not: `pipeline.save_pretrained(folder)` keeps these.
 
     Arguments:
         model: The score model of a network.
-        file: The path, without ending.
-        card: The entries of the card beside those that the model knows.
-        dtype: The dtype of the weights. By default float16, and float32 for those that float16 cannot hold
-            within a hundredth. To keep all numbers exactly, pass torch.float32, or torch.float64 for
-            weights of that dtype.
+        file: The path, without suffix.
+        card: The entries of the card, in addition to those that the model provides.
+        dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
+            within one percent. To keep all numbers exactly, pass torch.float32, or torch.float64 for weights of
+            that dtype.
 
     Returns:
         The path of the card.
 
     Raises:
-        TypeError: If the model is not that of a network.
+        TypeError: If the model is not a :class:`scoresde.NetworkScore`.
         ValueError: If it could not be loaded again, or a number does not fit into the dtype.
 
     Examples:
@@ -72,14 +71,14 @@ def save(
     if not isinstance(model, NetworkScore):
         raise TypeError(
             f"model must be a NetworkScore, whose network has weights to save, but is a {type(model).__name__}; "
-            "of a guided or conditioned model, save the model that it is made of."
+            "for a guided or conditioned model, save the model that it wraps."
         )
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but is {dtype}.")
     card = dict(card or getattr(model, "card", {}))
     network: object = model.network
     tensors: dict[str, Tensor] = {}
-    call: dict[str, Any] = {}
+    call: Json = {}
     if isinstance(network, Foreign):
         network, call["called"], tensors = described_call(network)
     card = {
@@ -102,7 +101,7 @@ def save(
     return write_model(network, Path(file), card, tensors, MODEL, dtype)
 
 
-def _named(network: object, said: object, call: Mapping[str, Any]) -> dict[str, Any]:
+def _named(network: object, said: object, call: Json) -> Json:
     r"""The entry of a network in a card, with its name, and the settings that networks of diffusers know."""
 
     if not isinstance(network, nn.Module) or not isinstance(said, Mapping):
@@ -118,19 +117,19 @@ def _named(network: object, said: object, call: Mapping[str, Any]) -> dict[str, 
 def write_model(
     network: object,
     file: Path,
-    card: dict[str, Any],
+    card: Json,
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes the weights of a network, other tensors as they are, and the card, once they can be read again.
+    r"""Writes the weights of a network, other tensors as they are, and the card, if they can be read again.
 
     Arguments:
         network: The network.
-        file: The path, without ending.
+        file: The path, without suffix.
         card: The card.
-        others: The tensors that are no weights.
-        entries: What the card must have.
+        others: The tensors that are not weights.
+        entries: The required entries of the card.
         dtype: The dtype of the weights, as in :func:`save`.
 
     Returns:
@@ -158,7 +157,7 @@ def write_model(
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    r"""A weight as a file holds it; refused where the dtype has no such number."""
+    r"""A weight in the dtype of the file, after checking that it fits."""
 
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
@@ -179,12 +178,12 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _check_readable(
     network: nn.Module,
-    card: dict[str, Any],
+    card: Json,
     weights: dict[str, Tensor],
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],
 ) -> None:
-    r"""Refuses what could not be loaded again, by loading it."""
+    r"""Refuses a model that cannot be loaded again, by loading it."""
 
     try:
         known = json.loads(json.dumps(card, allow_nan=False))
