@@ -1,4 +1,4 @@
-r"""Autoencoders at both ends of a model of latents: pictures in, pictures out."""
+r"""Autoencoders at both ends of a latent model: images in, images out."""
 
 from typing import Any, cast
 
@@ -13,11 +13,11 @@ from ..models.score_model import ScoreModel
 
 
 class Autoencoder(nn.Module):
-    r"""Creates the two ends of a model of latents from an autoencoder of diffusers.
+    r"""Creates the encoder and decoder of a latent model from an autoencoder of diffusers.
 
     .. math:: z = (E(x) - m) \, s , \qquad x = D(z / s + m) ,
 
-    with the mode of the posterior as E, and the scale s and shift m of its config.
+    where E is the mode of the posterior, and the scale s and the shift m come from its config.
 
     Arguments:
         network: The autoencoder, such as an `AutoencoderKL`.
@@ -81,9 +81,9 @@ class Autoencoder(nn.Module):
         return answer.sample.to(z)
 
     def error(self, images: Tensor) -> Tensor:
-        r"""Returns what the autoencoder alone loses of images: its root mean square by sample, with shape (B,).
+        r"""Returns the autoencoder's own root mean square error for each image, with shape (B,).
 
-        No solver makes up for it, so it belongs beside every error of a round trip in pixels.
+        No solver can undercut it, so report it beside every round-trip error in pixels.
 
         Arguments:
             images: Images in [-1, 1], with shape (B, C, H, W).
@@ -94,7 +94,7 @@ class Autoencoder(nn.Module):
         return lost.flatten(1).square().mean(1).sqrt()
 
     def _like(self, x: Tensor) -> Tensor:
-        r"""A state in the dtype, and on the device, where the autoencoder computes."""
+        r"""A state in the dtype and on the device of the autoencoder's computation."""
 
         known: Any = self.network
         weight = next(iter(self.network.parameters()), x)
@@ -107,13 +107,13 @@ class Autoencoder(nn.Module):
         return x.to(device_of_calls(self.network) or x.device, weight.dtype)
 
     def _asked(self, x: Tensor) -> torch.set_grad_enabled:
-        r"""Derivatives are kept where the state asks for them, and not for the sake of the weights."""
+        r"""Keeps derivatives if the state requires them, but not for the weights alone."""
 
         return torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad)
 
 
 def device_of_calls(network: nn.Module) -> torch.device | None:
-    r"""Returns the device where a network computes, which is not that of its weights if it is offloaded."""
+    r"""Returns the device on which a network computes; an offloaded network keeps its weights elsewhere."""
 
     for module in network.modules():
         hook: Any = getattr(module, "_hf_hook", None)
@@ -147,11 +147,11 @@ def autoencoder_of(model: ScoreModel) -> Autoencoder:
 
 @checked
 def pictures(model: ScoreModel, latents: Tensor | Solution) -> Tensor:
-    r"""Returns the pictures of samples of a model of latents, in [-1, 1] or nearly, with shape (B, C, H, W).
+    r"""Returns the images of a latent model's samples, in [-1, 1] or nearly, with shape (B, C, H, W).
 
     Arguments:
         model: A model of a pipeline with an autoencoder, or any model made of it, such as a guided one.
-        latents: Its samples, or what a run returned.
+        latents: Its samples, or the solution of a run.
 
     Raises:
         ValueError: If the model has no autoencoder.

@@ -1,7 +1,7 @@
-r"""Folders that `save_pretrained` of diffusers wrote, opened without running anything that lies in them.
+r"""Folders that `save_pretrained` of diffusers wrote, opened without executing anything in them.
 
-Each is looked at first: its classes are named as exported by diffusers or transformers, no file leads out of it,
-and weights are safetensors that fit its config. Only then is diffusers asked to open it.
+Each folder is inspected first: its classes must be exported by diffusers or transformers, no file may point out
+of it, and its weights must be safetensors that match its config. Only then does diffusers open it.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from .weights import SPARE, Shapes, at_most, shapes_in
 LIBRARIES = ("diffusers", "transformers")
 OLDEST = (0, 42)  # the first version that refuses code in folders by itself too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-CHECKERS = ("safety_checker", "feature_extractor")  # of finished pictures, which stay closed
+CHECKERS = ("safety_checker", "feature_extractor")  # of finished images, which are not loaded
 LOCAL = {"local_files_only": True, "use_safetensors": True}
 
 
@@ -214,7 +214,7 @@ def _check_json(file: Path) -> None:
 
 
 def _check_fits(folder: Path, config: Json) -> None:
-    r"""Refuses a config that makes other weights than those in the folder, before memory is taken."""
+    r"""Refuses a config that does not match the weights in the folder, before memory is allocated."""
 
     there: Shapes = {}
     for file in folder.glob("*.safetensors"):
@@ -232,7 +232,7 @@ def _check_fits(folder: Path, config: Json) -> None:
 
 
 def _wanted(folder: Path, kind: Any, config: Json, count: int) -> Shapes:
-    r"""The shapes of the weights of a network, as far as it can be built without memory."""
+    r"""The shapes of a network's weights; none, if it cannot be built without memory."""
 
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
@@ -250,14 +250,14 @@ def _wanted(folder: Path, kind: Any, config: Json, count: int) -> Shapes:
 
 
 def _first(error: Exception) -> str:
-    r"""The first line of what an error says."""
+    r"""The first line of an error's message."""
 
     return next(iter(str(error).splitlines()), type(error).__name__).removesuffix(".")
 
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    r"""Says of what goes wrong inside that the folder could not be opened."""
+    r"""Adds to errors inside that the folder could not be opened."""
 
     try:
         yield

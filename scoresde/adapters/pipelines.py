@@ -1,7 +1,7 @@
-r"""Pipelines of diffusers: their parts, their texts as conditions, and their ways of calling a network.
+r"""Pipelines of diffusers: their parts, their prompts as conditions, and how they call their network.
 
-Nothing is imported from diffusers: families are known by the names of their networks, and texts go through the
-pipeline's own `encode_prompt`.
+Nothing is imported from diffusers. A pipeline's family follows from the class name of its network, and prompts are
+encoded by the pipeline's own `encode_prompt`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ class Family(NamedTuple):
     r"""What pipelines of one kind of network have in common.
 
     Arguments:
-        encode: From the pipeline, texts, a device, and the shape of a sample to what stands for the texts, and
-            what stands for none.
-        spacing: From the configs of scheduler and network, the shape of a sample and the number of steps to
-            further arguments of the scheduler's `set_timesteps`.
+        encode: A function of the pipeline, the prompts, a device and the shape of a sample. It returns the
+            network's arguments for these prompts, and those for no prompt if they differ from the empty prompt's.
+        spacing: A function of the configs of scheduler and network, the shape of a sample and the number of steps.
+            It returns further arguments of the scheduler's `set_timesteps`.
     """
 
     encode: Callable[[Any, list[str], torch.device, Shape], Said]
@@ -36,7 +36,7 @@ class Family(NamedTuple):
 
 
 class Texts:
-    r"""Creates what takes texts to conditions by the encoders of a pipeline.
+    r"""Creates the map from prompts to conditions by the text encoders of a pipeline.
 
     Arguments:
         pipeline: The pipeline.
@@ -48,12 +48,12 @@ class Texts:
         self.pipeline, self.family, self.shape = pipeline, family, shape
 
     def take(self, value: object) -> dict[str, Bound]:
-        r"""Returns the condition of a text, or of a list of texts."""
+        r"""Returns the condition for a prompt, or for a list of prompts."""
 
         return self._said(texts_of(value))[0]
 
     def null(self) -> dict[str, Bound]:
-        r"""Returns the condition of no text, as the pipeline has it under guidance."""
+        r"""Returns the condition for no prompt, as the pipeline uses it for classifier-free guidance."""
 
         empty, null = self._said([""])
         return empty if null is None else null
@@ -66,7 +66,7 @@ class Texts:
 
 
 def texts_of(value: object) -> list[str]:
-    r"""Returns a text, or texts, as a list."""
+    r"""Returns one prompt or several as a list."""
 
     several = [value] if isinstance(value, str) else value
     if not isinstance(several, list | tuple) or not several:
@@ -81,10 +81,10 @@ class Parts(NamedTuple):
     r"""The parts of a pipeline.
 
     Arguments:
-        network: What denoises.
-        scheduler: What says what its answer means.
-        autoencoder: The autoencoder, if it works on latents.
-        family: What it has in common with others, if its kind is known and its encoders are there.
+        network: The denoising network.
+        scheduler: The scheduler, which determines the meaning of the network's output.
+        autoencoder: The autoencoder of a pipeline that works on latents.
+        family: The family of a pipeline with text encoders, if it is known.
     """
 
     network: nn.Module
@@ -190,7 +190,7 @@ def _packed_shifted(config: Config, _network: Config, shape: Shape, steps: int) 
 
 
 def _shift(config: Config, length: int) -> float:
-    r"""The shift of the noise levels of a picture of some patches: linear, from that of few to that of many."""
+    r"""The shift of the noise levels for an image of `length` patches, which is linear in that number."""
 
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
@@ -207,7 +207,7 @@ FAMILIES = {
 
 
 class Packed(nn.Module):
-    r"""Creates the network of pictures from a transformer of Flux, which takes them as rows of patches of 2 x 2.
+    r"""Creates a network of latent images from a Flux transformer, which takes sequences of 2 x 2 patches.
 
     Arguments:
         network: The transformer.
@@ -219,7 +219,7 @@ class Packed(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        r"""The config of the transformer, with the channels of pictures."""
+        r"""The config of the transformer, with the channels of the latent images."""
 
         found: Any = self.network.config
         return {**found, "in_channels": found["in_channels"] // 4}
@@ -233,7 +233,7 @@ class Packed(nn.Module):
         guidance: Tensor | None = None,
         **others: object,
     ) -> Tensor:
-        r"""Returns the velocity, with the shape of the picture; the time label is that of 1000 steps."""
+        r"""Returns the velocity, with the shape of the state; the time label goes from 0 to 1000."""
 
         _check_sides(hidden_states)
         batch, channels, height, width = hidden_states.shape
@@ -264,7 +264,7 @@ def _check_sides(x: Tensor) -> None:
 
 
 def nulls_of(network: nn.Module, conditions: Sequence[str]) -> dict[str, Bound]:
-    r"""Returns the values of conditions that stand for none by the config of a network."""
+    r"""Returns the values that stand for no condition, by the config of a network."""
 
     config: Any = getattr(network, "config", {})
     found: dict[str, Bound] = {}

@@ -1,4 +1,4 @@
-r"""Weights in files, looked at before memory is taken for them."""
+r"""Weights in files, inspected before memory is allocated for them."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 Shapes = dict[str, tuple[int, ...]]
-SPARE = 2  # times as many weights as a file has may be made, and dropped, in building a foreign network
+SPARE = 2  # the factor for foreign networks, which may make weights and drop them
 
 
 def shapes_in(file: Path) -> Shapes:
@@ -28,7 +28,7 @@ def shapes_in(file: Path) -> Shapes:
 
 
 def damaged(file: Path, error: Exception) -> str:
-    r"""Returns what is wrong with a file of weights, and what helps."""
+    r"""Returns the message about a damaged file of weights."""
 
     return (
         f"{file} is not a safetensors file, or is truncated ({error}); download or save it again."
@@ -37,11 +37,11 @@ def damaged(file: Path, error: Exception) -> str:
 
 @contextmanager
 def at_most(count: int, spare: int = 1) -> Iterator[None]:
-    r"""Ends the building of a network, in this thread, that makes too many parameters.
+    r"""Stops the building of a network, in this thread, once it has made too many parameters.
 
     Arguments:
         count: The number of tensors in its file.
-        spare: How many times as many may be made, and dropped, on the way.
+        spare: The factor by which it may exceed `count`, for parameters that are dropped on the way.
     """
 
     here, built = threading.get_ident(), 0

@@ -150,7 +150,7 @@ def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False
 def build_called(
     card: Json, tensors: dict[str, Tensor], process: Process, trust: bool = False
 ) -> nn.Module:
-    r"""Returns the network of a card, called as the card says."""
+    r"""Returns the network of a card, with the calling convention of the card."""
 
     call = card["network"].get("called")
     if call is None:

@@ -1,4 +1,4 @@
-r"""How networks of other libraries are called, in cards: label, order, names, constants, values for none."""
+r"""The calling conventions of foreign networks in cards: time label, argument order, names, constants."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -41,10 +41,10 @@ CALLED = {
 
 
 def described_call(foreign: Foreign) -> tuple[nn.Module, Json, dict[str, Tensor]]:
-    r"""Returns the network within, how it is called as plain data, and what stands for none by name.
+    r"""Returns the inner network, its calling convention as plain data, and the values for no condition by name.
 
     Raises:
-        ValueError: If that is code: a function as label or network, or constants that are no plain data.
+        ValueError: If it holds code: a function as label or network, or constants that are not plain data.
     """
 
     network = foreign.network
@@ -78,7 +78,7 @@ def described_call(foreign: Foreign) -> tuple[nn.Module, Json, dict[str, Tensor]
 
 
 def check_call(call: object) -> None:
-    r"""Refuses what does not describe how a network is called."""
+    r"""Refuses an entry that is not a calling convention."""
 
     check_entries(call, CALLED, "network: called: ")
     label = call["label"]  # type: ignore[index]
@@ -87,7 +87,7 @@ def check_call(call: object) -> None:
 
 
 def called(network: nn.Module, process: Process, call: Json, null: Mapping[str, Bound]) -> Foreign:
-    r"""Returns a network that is called as plain data says."""
+    r"""Returns a network with a calling convention from a card."""
 
     return Foreign(
         Packed(network) if call["packed"] else network,
@@ -104,7 +104,7 @@ def called(network: nn.Module, process: Process, call: Json, null: Mapping[str, 
 
 
 def take_null(tensors: dict[str, Tensor]) -> dict[str, Bound]:
-    r"""Takes what stands for no condition out of the tensors of a file."""
+    r"""Removes the values for no condition from the tensors of a file, and returns them."""
 
     found: dict[str, Any] = {}
     for name in [name for name in tensors if name.startswith(NULL)]:

@@ -1,4 +1,4 @@
-r"""The functions that make networks from the settings in cards: none is called that was not registered."""
+r"""Constructors of networks, by their names in cards: only registered ones are called."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -22,8 +22,8 @@ REGISTERED: dict[str, Constructor] = {}
 def register_network(constructor: C) -> C:
     r"""Lets :func:`scoresde.load` call a class or function that makes networks, and returns it.
 
-    Cards name it by its import path, such as "package.module:Network", and hold its settings, the keyword
-    arguments. Register only what is safe to call with any settings, since a card may hold any.
+    Cards hold its import path, such as "package.module:Network", and its keyword arguments, the settings.
+    Register only constructors that are safe to call with any settings, since a card may hold any.
 
     Arguments:
         constructor: The class or function, at the top of a module or class.
@@ -53,7 +53,7 @@ def path_of(constructor: Any) -> str:
 
 
 def path_in(constructor: Any) -> str:
-    r"""Returns where a class or function says that it is, such as "package.module:Network"."""
+    r"""Returns the import path that a class or function claims, such as "package.module:Network"."""
 
     return f"{getattr(constructor, '__module__', '')}:{getattr(constructor, '__qualname__', '')}"
 
@@ -148,7 +148,7 @@ def built(
 
 
 def computes_when_built(network: nn.Module) -> bool:
-    r"""Whether a network that has no memory lacks more than its weights: tables that its constructor computes."""
+    r"""Whether a network without memory lacks tables that its constructor computes, beside its weights."""
 
     kept = network.state_dict().keys()
     if any(name not in kept for name, _ in network.named_buffers()):

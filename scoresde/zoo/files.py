@@ -54,15 +54,15 @@ def load(
 ) -> ScoreModel:
     r"""Returns an embedded model, or the model in a file or folder.
 
-    Nothing in it is executed: cards name networks of :mod:`scoresde.networks`, classes of diffusers, and what was
-    registered by :func:`scoresde.register_network`.
+    Nothing in it is executed: cards may name networks of :mod:`scoresde.networks`, diffusers classes, and
+    constructors registered by :func:`scoresde.register_network`.
 
     Arguments:
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card; or a
             folder of a pipeline that `save_pretrained` of diffusers wrote, as for :func:`scoresde.from_diffusers`.
         device: The device. By default, the CPU.
-        trust: Whether a network that is not registered is imported by the path in the card, which runs its
-            code. Pass `True` only for files of one's own.
+        trust: Whether to import a constructor that is not registered by the path in the card, which executes its
+            code. Pass `True` only for files that you trust.
 
     Raises:
         FileNotFoundError: If there is no such model.
