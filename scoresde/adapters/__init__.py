@@ -3,6 +3,7 @@ r"""Adapters: networks and denoisers of other libraries as score models."""
 from .autoencoder import Autoencoder, autoencoder_of, pictures
 from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable
+from .k_diffusion import KDiffusionSampler
 from .sources import (
     from_azula,
     from_edm,
@@ -18,6 +19,7 @@ __all__ = [
     "Autoencoder",
     "DiffusersScore",
     "Foreign",
+    "KDiffusionSampler",
     "Label",
     "autoencoder_of",
     "from_azula",

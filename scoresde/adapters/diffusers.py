@@ -1,6 +1,5 @@
 r"""Networks and pipelines of diffusers as score models."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,15 @@ from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
-from ..guidance.thresholds import thresholded
 from ..models.conditions import Bound
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .autoencoder import Autoencoder
 from .folders import opened
 from .foreign import Foreign
-from .pipelines import Packed, Parts, Texts, family_of, nulls_of, parts_of
-from .schedulers import Meaning, meaning_of, stock_times
+from .pipelines import Packed, Parts, Texts, class_of, family_of, nulls_of, parts_of
+from .schedulers import Meaning, clipped, meaning_of, stock_times
+from .signatures import parameters_of
 
 CONDITIONS = (
     "encoder_hidden_states",
@@ -164,7 +163,7 @@ def _parts(source: Any, scheduler: Any) -> tuple[Any, Parts]:
             "source must be a network or pipeline of diffusers, or a folder of one, but is a "
             f"{type(source).__name__}."
         )
-    packed = type(parts.network).__name__ == "FluxTransformer2DModel"
+    packed = class_of(parts.network) == "FluxTransformer2DModel"
     return pipeline, parts._replace(network=Packed(parts.network)) if packed else parts
 
 
@@ -176,7 +175,7 @@ def _score(
     shape: tuple[int, ...] | None,
 ) -> DiffusersScore:
     meaning, network = meaning_of(parts.scheduler), parts.network
-    state = next(iter(inspect.signature(network.forward).parameters))
+    state = next(iter(parameters_of(network)))
     called = Foreign(
         network,
         meaning.process,
@@ -203,7 +202,7 @@ def _conditions(network: nn.Module) -> list[str]:
     r"""The per-sample arguments of a network, from its signature and config."""
 
     config: Any = getattr(network, "config", {})
-    takes = inspect.signature(network.forward).parameters
+    takes = parameters_of(network)
     told = {name: any(config.get(one) is not None for one in ones) for name, ones in ASKED.items()}
     told["guidance"] = bool(config.get("guidance_embeds"))
     return [name for name in CONDITIONS if name in takes and told.get(name, True)]
@@ -221,15 +220,8 @@ def _shape(network: nn.Module, pipeline: Any) -> tuple[int, ...] | None:
 def _clipped(model: DiffusersScore) -> ScoreModel:
     r"""The model with the thresholds of its scheduler, if it has any."""
 
-    config = model.scheduler.config
-    if config.get("thresholding"):
-        found = thresholded(
-            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
-        )
-    elif config.get("clip_sample"):
-        found = thresholded(model, config.get("clip_sample_range", 1.0))
-    else:
-        return model
-    found.times = model.times  # type: ignore[assignment]
-    found.autoencoder = model.autoencoder  # type: ignore[assignment]
+    found = clipped(model, model.scheduler.config)
+    if found is not model:
+        found.times = model.times  # type: ignore[assignment]
+        found.autoencoder = model.autoencoder  # type: ignore[assignment]
     return found

@@ -2,18 +2,18 @@ r"""Networks of other libraries: how they are called, and which part of their ou
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
+from ..models.by_sample import tensors_in
 from ..models.closures import held_by
 from ..models.conditions import Bound, floats_like, spread
 from ..models.network import NetworkScore
 from ..processes.process import Process
-
-Order = Literal["x, t", "t, x"]
+from .signatures import Network, Order, check_keywords, check_names, order_of, taken
 
 
 @checked
@@ -54,7 +54,6 @@ class Label:
 
 
 AsLabel = float | Label | Callable[[Tensor], Tensor]
-Network = nn.Module | Callable[..., object]
 
 
 class Foreign(nn.Module):
@@ -99,6 +98,15 @@ class Foreign(nn.Module):
         opened: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if names is not None:
+            check_names(network, names)
+        check_keywords(network, constants or {}, "constants")
+        for name, value in (null or {}).items():
+            if any(part.ndim == 0 or len(part) != 1 for _, part in tensors_in(name, value)):
+                raise ValueError(
+                    f"null[{name!r}] must have leading size 1, for it stands for no condition of any sample; "
+                    "take one row of it."
+                )
         self.network, self.process = network, process
         self.label = Label("t", label) if isinstance(label, int | float) else label
         self.order, self.names, self.entry, self.factor = order, names, entry, factor
@@ -120,7 +128,7 @@ class Foreign(nn.Module):
             answer = self.network(**dict(zip(self.names, inputs, strict=True)), **keywords)
         else:
             answer = self.network(*(inputs if self.order == "x, t" else inputs[::-1]), **keywords)
-        F = _taken(answer, self.entry)
+        F = taken(answer, self.entry)
         if isinstance(F, Tensor) and F.ndim == x.ndim > 1 and F.shape[1] == 2 * x.shape[1]:
             F = F[:, : x.shape[1]]
         if isinstance(F, Tensor):  # networks that were offloaded answer where they compute
@@ -130,7 +138,15 @@ class Foreign(nn.Module):
     def _label(self, t: Tensor) -> Tensor:
         if self.label is None:
             return t
-        return self.label(self.process, t) if isinstance(self.label, Label) else self.label(t)
+        if isinstance(self.label, Label):
+            return self.label(self.process, t)
+        found = self.label(t)
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                f"label must return the labels of the times as a tensor, but returned {type(found).__name__}; "
+                "for a multiple of the time, give the factor itself, as label=999."
+            )
+        return found
 
     def _keywords(self, x: Tensor, condition: Mapping[str, Bound]) -> dict[str, object]:
         missing = {n: v for n, v in floats_like(self.null, x).items() if n not in condition}
@@ -147,7 +163,7 @@ def from_callable(
     predicts: str,
     *,
     label: AsLabel | None = None,
-    order: Order = "x, t",
+    order: Order | None = None,
     names: tuple[str, str] | None = None,
     entry: str | int | None = None,
     factor: float = 1.0,
@@ -164,7 +180,7 @@ def from_callable(
         process: The process whose noise it removes.
         predicts: The prediction type, as for :class:`scoresde.NetworkScore`.
         label: Its time label: a factor of the time, an :class:`scoresde.Label`, or a function of the time.
-        order: The order of state and time in its signature.
+        order: The order of state and time in its signature. By default, by their names, else "x, t".
         names: The keywords of state and time, if they are not positional.
         entry: The attribute or key of its output to use. By default, the first entry of a tuple, or `.sample`.
         factor: The factor that multiplies its output, such as -1 for velocities towards data.
@@ -181,11 +197,16 @@ def from_callable(
         tensor([[0.5000, 0.5000]])
     """
 
+    for name in conditions:
+        if name in (constants or {}):
+            raise ValueError(
+                f"{name} is both a condition, of each sample, and a constant, of all calls; leave one out."
+            )
     called = Foreign(
         network,
         process,
         label,
-        order,
+        order or order_of(network) or "x, t",
         names=names,
         entry=entry,
         factor=factor,
@@ -195,15 +216,3 @@ def from_callable(
     return NetworkScore(
         called, process, predicts, conditions=conditions, shape=shape, data_std=data_std
     )
-
-
-def _taken(answer: Any, entry: str | int | None) -> Tensor:
-    r"""The used part of an output."""
-
-    if isinstance(entry, str) and not isinstance(answer, Mapping):
-        return getattr(answer, entry)
-    if entry is not None:
-        return answer[entry]
-    if isinstance(answer, tuple | list):
-        return answer[0]
-    return answer if isinstance(answer, Tensor) else getattr(answer, "sample", answer)

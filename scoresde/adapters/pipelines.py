@@ -123,10 +123,16 @@ def parts_of(pipeline: Any) -> Parts:
     return Parts(network, components["scheduler"], ends, known)
 
 
+def class_of(network: nn.Module) -> str:
+    r"""Returns the name of a network's class, of a compiled one as it was written."""
+
+    return type(getattr(network, "_orig_mod", network)).__name__
+
+
 def family_of(network: nn.Module) -> Family | None:
     r"""Returns the family of a network, if it is known here."""
 
-    kind = type(network).__name__
+    kind = class_of(network)
     if kind == "UNet2DConditionModel":
         config: Any = getattr(network, "config", {})
         extended = config.get("addition_embed_type") == "text_time"

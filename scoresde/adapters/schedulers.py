@@ -3,6 +3,7 @@ r"""Process, prediction type and time label of a network, read from its diffuser
 Everything is read from the scheduler object, never from the defaults of its class, which differ between classes.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..guidance.guided import Guided
+from ..guidance.thresholds import Thresholded, thresholded
+from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras
 from ..processes.standard import EDM, VE, VP, Interpolant
@@ -119,6 +123,20 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
         )
 
 
+def clipped(model: ScoreModel, config: Mapping[str, Any]) -> ScoreModel:
+    r"""Returns the model with the thresholds of a scheduler on its denoised data, or itself if there are none.
+
+    Theirs clip dynamically to the range from -1 to 1, and `sample_max_value` is the most that they divide by.
+    """
+
+    if config.get("thresholding"):
+        ratio, most = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+        return Guided((model,), Thresholded(1.0, ratio, most))
+    if config.get("clip_sample"):
+        return thresholded(model, config.get("clip_sample_range", 1.0))
+    return model
+
+
 def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object) -> Tensor:
     r"""Returns the times of the process at which a scheduler would call the network, in float64.
 
@@ -132,7 +150,7 @@ def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object)
         options: Further arguments of its `set_timesteps`, such as `mu`.
     """
 
-    fresh = type(scheduler).from_config(scheduler.config)
+    fresh = copy.deepcopy(scheduler)
     takes = inspect.signature(fresh.set_timesteps).parameters
     fresh.set_timesteps(**{"num_inference_steps": steps, **options} if "num_inference_steps" in takes else
                         {"n_steps": steps})  # fmt: skip

@@ -4,7 +4,6 @@ Each function reads the process, the prediction type and the call of a library's
 returns the score model. Nothing is imported from the libraries.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -20,7 +19,8 @@ from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras, LinearBeta
 from ..processes.standard import EDM, VE, VP, Interpolant, SubVP
 from ..processes.tabulated import Tabulated
-from .foreign import Label, Network, Order, from_callable
+from .foreign import Label, from_callable
+from .signatures import Network, Order, order_of, read
 
 EDGE = 2.0**-24  # how near to 0 and 1 the time of flows goes: a digit of float32
 
@@ -47,7 +47,11 @@ def from_edm(network: nn.Module) -> NetworkScore:
     """
 
     least, most = getattr(network, "sigma_min", 0.0), getattr(network, "sigma_max", 80.0)
-    process = EDM(Karras(max(float(least), 0.002), min(float(most), 80.0)))
+    low, high = max(float(least), 0.002), min(float(most), 80.0)
+    rounded: Any = getattr(
+        network, "round_sigma", lambda level: level
+    )  # of nodes, which lie beyond
+    process = EDM(Karras(min(low, float(rounded(low))), max(high, float(rounded(high)))))
     size, channels = getattr(network, "img_resolution", None), getattr(network, "img_channels", 3)
     conditions = ["class_labels"] if getattr(network, "label_dim", 0) else []
     shape = (channels, size, size) if isinstance(size, int) else None
@@ -117,8 +121,8 @@ def from_score_sde(
         return from_callable(network, process, "score", label=Label("noise_level"), shape=shape)
     if kind not in ("VPSDE", "subVPSDE"):
         raise ValueError(
-            f"sde must be a VPSDE, subVPSDE or VESDE of score_sde, but is a {kind}; use ss.from_callable with "
-            "a process of its scales."
+            f"sde must be a VPSDE, subVPSDE or VESDE of score_sde, but is of the type {kind}; use "
+            "ss.from_callable with a process of its scales."
         )
     schedule = LinearBeta(float(known.beta_0), float(known.beta_1))
     process = VP(schedule) if kind == "VPSDE" else SubVP(schedule)
@@ -153,7 +157,11 @@ def from_guided_diffusion(
         999.0
     """
 
-    known: Any = diffusion
+    known = read(
+        diffusion,
+        ("betas", "model_mean_type"),
+        "diffusion must be a GaussianDiffusion of guided-diffusion",
+    )
     kinds = {"EPSILON": "noise", "START_X": "data"}
     kind = getattr(known.model_mean_type, "name", str(known.model_mean_type))
     if kind not in kinds:
@@ -227,15 +235,13 @@ def from_flow(
 
 
 def _order(network: Network) -> Order:
-    call = network.forward if isinstance(network, nn.Module) else network
-    names = list(inspect.signature(call).parameters)[:2]
-    times = [name.lower() in ("t", "time", "times", "timestep", "timesteps") for name in names]
-    if sum(times) != 1:
+    found = order_of(network)
+    if found is None:
         raise ValueError(
-            f"order must be 'x, t' or 't, x', since the names of the network's arguments, {', '.join(names)}, do "
-            "not tell which of them is the time."
+            "order must be 'x, t' or 't, x', since the names of the network's arguments do not tell which of them "
+            "is the time."
         )
-    return "t, x" if times[0] else "x, t"
+    return found
 
 
 @checked
@@ -260,7 +266,7 @@ def from_azula(
         tensor([[0., 0.]])
     """
 
-    schedule: Any = denoiser.schedule
+    schedule = read(denoiser, ("schedule",), "denoiser must be one of azula").schedule
     process = CustomProcess(lambda t: schedule(t)[0], lambda t: schedule(t)[1], t_min=1e-6)
     return from_callable(
         denoiser, process, "data", entry="mean", conditions=conditions, shape=shape
@@ -293,7 +299,10 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
         'v'
     """
 
-    known: Any = diffusion
+    known = read(
+        diffusion, ("self_condition", "image_size", "channels"),
+        "diffusion must be a GaussianDiffusion or ElucidatedDiffusion of denoising-diffusion-pytorch",
+    )  # fmt: skip
     if known.self_condition:
         raise ValueError(
             "diffusion conditions on its own estimate (self_condition=True), which depends on the sampler's steps "
@@ -334,7 +343,15 @@ def from_sbi(estimator: object, *, shape: tuple[int, ...] | None = None) -> Netw
         tensor([[-1., -1.]])
     """
 
-    known: Any = getattr(estimator, "vector_field_estimator", estimator)
+    known = read(
+        getattr(estimator, "vector_field_estimator", estimator), ("input_shape", "mean_t_fn", "std_fn"),
+        "estimator must be a vector field estimator of sbi, or a posterior that has one",
+    )  # fmt: skip
+    if getattr(known, "compose_enabled", False):
+        raise ValueError(
+            "estimator standardizes parameters outside its network (compose_standardization=True), so that its "
+            "process is that of other parameters; train one without."
+        )
     shape = shape or tuple(known.input_shape)
 
     def flat(scale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

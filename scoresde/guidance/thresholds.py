@@ -1,5 +1,6 @@
 r"""Denoised data kept inside a range."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,15 +53,16 @@ def thresholded(
 
 @dataclass(frozen=True)
 class Thresholded(Rule):
-    r"""See :func:`thresholded`."""
+    r"""See :func:`thresholded`; the quantile that counts is at most `most`."""
 
     limit: float
     quantile: float | None
+    most: float = math.inf
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         if self.quantile is None:
             return D.clamp(-self.limit, self.limit)
         size = torch.quantile(D.abs().flatten(1), self.quantile, dim=1)
-        size = align(size.clamp(min=self.limit), D)
+        size = align(size.clamp(min=self.limit).clamp(max=self.most), D)
         return D.maximum(-size).minimum(size) * (self.limit / size)

@@ -1,10 +1,10 @@
 r"""Explanations of common network errors, with cures."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .closures import held_by
 
@@ -111,5 +111,15 @@ def _other_batch(asked: Asked) -> bool:
 
     if asked.rows not in (None, len(asked.x)):
         return True
-    sizes = [len(one) for one in held_by(asked.network) if isinstance(one, Tensor) and one.ndim]
+    sizes = [len(one) for one in _held(asked.network) if isinstance(one, Tensor) and one.ndim]
     return any(size not in (1, len(asked.x)) for size in sizes)
+
+
+def _held(network: Callable[..., object]) -> Iterator[object]:
+    r"""What a function holds, or the functions and dictionaries that a module is made of, but no weights."""
+
+    parts: list[object] = [network]
+    if isinstance(network, nn.Module):
+        parts = [value for name, value in vars(network).items() if not name.startswith("_")]
+    for part in parts:
+        yield from held_by(part)

@@ -17,6 +17,7 @@ from solvers.shapes import row_where
 from ..doors.warning import warn
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
+from .between import changed_between
 from .current import Current, running
 from .run import Run
 from .settings import Settings
@@ -49,7 +50,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
             own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
             with running(Current(run.settings.method, own, run.eta)) as current:
                 part = model.rows(rows) if len(rows) < whole else model
-                state = solution.x[rows.to(x.device)]
+                state = changed_between(model, solution.x[rows.to(x.device)], t)
                 clean.append(part.denoise(state, t.expand(whole)[rows]))
             failure = failure if failure.cause else current.blame(failure)
     calls = max(counter.total // len(clean), 1)

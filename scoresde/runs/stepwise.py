@@ -32,7 +32,7 @@ class _Message(NamedTuple):
     value: object
 
 
-class _Suspended(Generic[R]):
+class Suspended(Generic[R]):
     r"""A function in a thread that, whenever it sends a value, waits for an answer."""
 
     def __init__(self, function: Callable[[Callable[[object], object]], R]) -> None:
@@ -159,7 +159,7 @@ class Stepwise(Generic[R]):
             model.owned = True
             return verb(model)
 
-        self._run: _Suspended[R] = _Suspended(made)
+        self._run: Suspended[R] = Suspended(made)
         self.question = self._asked(None)
 
     def tell(self, output: Tensor) -> Question | None:
@@ -214,7 +214,7 @@ class StepByStep(Iterator[Event]):
     """
 
     def __init__(self, verb: Callable[[Callable[[Event], object]], Solution]) -> None:
-        self._run: _Suspended[Solution] = _Suspended(verb)
+        self._run: Suspended[Solution] = Suspended(verb)
         self._stopped = False
 
     def __next__(self) -> Event:

@@ -18,6 +18,7 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
+from .between import seam
 from .current import Current, running
 from .listener import REFRESH, listener
 from .noise import see_noise
@@ -149,7 +150,7 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
                 grad=settings.grad,
                 parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
                 companion=companion,
-                seam=None if noise is None else reverse.seam(times, x),
+                seam=seam(reverse, times, x, settings.method, noisy=noise is not None),
             )
             start, clock = reverse.enter(x, times[0]), reverse.to_clock(times)
             solution = begin(problem, start, clock, method, control).finish(told)

@@ -21,11 +21,6 @@ TEXTS = ["abc de", "a red fox"]
 LATENT = (tiny.CHANNELS, tiny.SIDE, tiny.SIDE)
 
 
-@pytest.fixture(autouse=True)
-def float32() -> Any:
-    torch.set_default_dtype(torch.float32)
-
-
 def start(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
