@@ -117,7 +117,7 @@ def test_trust_imports_what_is_not_registered(saved: Path) -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"label": lambda t: 2 * t}, "the time label is a function"),
-    ({"constants": {"kind": "plain", "f": len}}, "constants must be numbers, texts"),
+    ({"constants": {"kind": len}}, "constants must be numbers, texts"),
     ({"null": {"note": (torch.zeros(1, 1),)}}, "null must hold tensors, or dictionaries"),
 ])  # fmt: skip
 @pytest.mark.usefixtures("registered")
