@@ -102,9 +102,10 @@ def fit_noise(
         rows = torch.randint(len(data), (batch,), generator=draw)
         x = data[rows.to(data.device)].double()
         u = torch.rand(x.shape, generator=draw, dtype=torch.float64).to(x.device)
-        v, log_q = noise(x, u)
-        bound = elbo(model, x + width * v, draws=1, seed=seed + step, grad="backprop").nats
-        loss = -(bound - log_q + x[0].numel() * math.log(width)).mean() / x[0].numel()
+        with torch.enable_grad():
+            v, log_q = noise(x, u)
+            bound = elbo(model, x + width * v, draws=1, seed=seed + step, grad="backprop").nats
+            loss = -(bound - log_q + x[0].numel() * math.log(width)).mean() / x[0].numel()
         weights = list(noise.parameters())
         for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
             weight.grad = slope  # and no gradients for the model's

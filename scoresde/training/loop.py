@@ -29,6 +29,7 @@ class Progress(NamedTuple):
     average: nn.Module
 
 
+@torch.enable_grad()  # type: ignore[untyped-decorator]
 def train(
     network: nn.Module,
     loss: Callable[[int], Tensor],

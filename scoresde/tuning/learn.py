@@ -23,6 +23,7 @@ from ..runs.plan import Plan
 ITERATIONS, RATE, CLIP = 80, 0.01, 1.0
 
 
+@torch.enable_grad()  # type: ignore[untyped-decorator]
 def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
     r"""Returns the plan with the best weights for the samples of the bench.
 
