@@ -13,6 +13,7 @@ from .adapters import (
     from_lucidrains,
     from_sbi,
     from_score_sde,
+    pictures,
 )
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
@@ -63,7 +64,7 @@ from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
-from .zoo import load, load_classifier, save, save_classifier
+from .zoo import load, load_classifier, register_network, save, save_classifier
 
 __all__ = [
     "EDM",
@@ -142,10 +143,12 @@ __all__ = [
     "log_likelihood",
     "moments",
     "path_density",
+    "pictures",
     "plots",
     "probability_flow",
     "quantize",
     "reconstruct",
+    "register_network",
     "reverse_sde",
     "sample",
     "save",

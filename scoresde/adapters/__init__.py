@@ -1,5 +1,6 @@
 r"""Adapters: networks and denoisers of other libraries as score models."""
 
+from .autoencoder import Autoencoder, autoencoder_of, pictures
 from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable
 from .k_diffusion import KDiffusionSampler
@@ -15,10 +16,12 @@ from .sources import (
 )
 
 __all__ = [
+    "Autoencoder",
     "DiffusersScore",
     "Foreign",
     "KDiffusionSampler",
     "Label",
+    "autoencoder_of",
     "from_azula",
     "from_callable",
     "from_diffusers",
@@ -29,4 +32,5 @@ __all__ = [
     "from_lucidrains",
     "from_sbi",
     "from_score_sde",
+    "pictures",
 ]

@@ -10,7 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..models.by_sample import tensors_in
 from ..models.closures import held_by
-from ..models.conditions import Bound, spread
+from ..models.conditions import Bound, floats_like, spread
 from ..models.network import NetworkScore
 from ..processes.process import Process
 from .signatures import Network, Order, check_keywords, check_names, order_of, taken
@@ -131,6 +131,8 @@ class Foreign(nn.Module):
         F = taken(answer, self.entry)
         if isinstance(F, Tensor) and F.ndim == x.ndim > 1 and F.shape[1] == 2 * x.shape[1]:
             F = F[:, : x.shape[1]]
+        if isinstance(F, Tensor):  # networks that were offloaded answer where they compute
+            F = F.to(x.device)
         return F if self.factor == 1 else self.factor * F
 
     def _label(self, t: Tensor) -> Tensor:
@@ -147,7 +149,7 @@ class Foreign(nn.Module):
         return found
 
     def _keywords(self, x: Tensor, condition: Mapping[str, Bound]) -> dict[str, object]:
-        missing = {name: value for name, value in self.null.items() if name not in condition}
+        missing = {n: v for n, v in floats_like(self.null, x).items() if n not in condition}
         keywords: dict[str, object] = dict(self.constants)
         for name, value in {**spread(missing, x), **condition}.items():
             keywords.update(value if name in self.opened else {name: value})  # type: ignore[arg-type]

@@ -36,7 +36,11 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
     r"""Show the card of a model."""
 
     score = zoo.load(model)
-    card = {**score.card, "fingerprint": score.fingerprint, "process": repr(score.process)}
+    card = {
+        **getattr(score, "card", {}),
+        "fingerprint": score.fingerprint,
+        "process": repr(score.process),
+    }
     report(card, as_json)
 
 

@@ -15,7 +15,7 @@ from .. import zoo
 from ..models.checks import check_count
 from ..sampling import sample as draw
 from . import about, latents, likelihood, measure, plot
-from .files import SUFFIXES, check_out, write_array
+from .files import SUFFIXES, check_out, decoded, write_array
 from .given import check_number_of, conditions, largest
 from .guidances import guided
 from .options import (
@@ -150,6 +150,7 @@ def sample(
             calls=s.calls.numpy(),
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
+            **decoded(score, s.x),
         )
     report(
         {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),

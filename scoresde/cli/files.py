@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..adapters import Autoencoder, pictures
 from ..models.score_model import ScoreModel
 from ..plots import MOVIES
 from ..plots.figures import PICTURES, check_libraries
@@ -113,6 +114,14 @@ def write_array(file: Path, x: Tensor, **others: object) -> None:
             name: np.asarray(value) for name, value in others.items()
         }
         np.savez(file, x=x.cpu().numpy(), **arrays)
+
+
+def decoded(model: ScoreModel, x: Tensor) -> dict[str, np.ndarray]:
+    r"""Returns the pictures of samples that are latents, in [-1, 1], for a file beside them."""
+
+    if not any(isinstance(part, Autoencoder) for part in model.modules()):
+        return {}
+    return {"pictures": pictures(model, x).cpu().numpy()}
 
 
 def open_arrays(file: Path) -> dict[str, np.ndarray]:

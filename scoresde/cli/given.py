@@ -2,24 +2,26 @@ r"""Conditions from the command line: --label 3, --label 0,1,2, --condition NAME
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..adapters.diffusers import PROMPT
 from .files import open_arrays
 
 
-def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[str, Tensor]:
-    r"""Returns conditions by name, each with leading size 1 or the number of samples.
+def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[str, Any]:
+    r"""Returns conditions by name, each of length 1 or the number of samples.
 
     Arguments:
         label: The label, or one per sample, separated by commas.
         others: Other conditions, each as NAME=VALUE, where the value is a number, several numbers separated by
-            commas, or an npy file.
+            commas, or an npy file; the value of a prompt is a text.
     """
 
-    found = {} if label is None else {"label": whole("--label", label)}
+    found: dict[str, Any] = {} if label is None else {"label": whole("--label", label)}
     for words in others or ():
         name, sign, text = words.partition("=")
         if not sign or not name or not text:
@@ -28,7 +30,7 @@ def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[s
             )
         if name in found:
             raise ValueError(f"--condition {name} is given twice; pass one.")
-        found[name] = _value(f"--condition {name}", text)
+        found[name] = [text] if name == PROMPT else _value(f"--condition {name}", text)
     return found
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
+from ..models.conditions import Bound
 from ..models.score_model import ScoreModel, check_time
 from .asked import Asked
 from .rule import Guidance
@@ -82,6 +83,10 @@ class Guided(ScoreModel):
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
         part.resemble(self)  # attributes set on it since
         return part
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        owner = next(model for model in self.each if name in model.conditions)
+        return owner.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         for model in self.each:

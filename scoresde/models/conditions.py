@@ -16,7 +16,8 @@ from solvers.doors.values import as_tensor
 from .by_sample import changed, of_rows, tensors_in
 
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
-Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
+Text: TypeAlias = str | Sequence[str]
+Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form | Text
 Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +64,9 @@ class Conditioned(Protocol):
 
     conditions: tuple[str, ...]
     bound_names: tuple[str, ...]
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        r"""Returns a value as tensors with leading size B or 1, or mappings and tuples of them."""
 
     def check_condition(self, name: str, value: Tensor) -> None:
         r"""Refuses a value that the object does not know."""
@@ -183,7 +187,7 @@ def check_conditions(
             hint = f"did you mean {meant}? " if meant else ""
             raise TypeError(f"{name}= is neither an option nor a condition; {hint}the model takes the "
                             f"conditions: {takes}.")  # fmt: skip
-        found[name] = as_condition(name, value)
+        found[name] = model.take_condition(name, value)
         for tensor in leaves(found[name]):
             if batch is not None and len(tensor) not in (1, batch):
                 raise ValueError(

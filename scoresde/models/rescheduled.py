@@ -10,6 +10,7 @@ from solvers.problem import StateField
 from solvers.shapes import align
 
 from ..processes.process import Process
+from .conditions import Bound
 from .score_model import ScoreModel
 
 
@@ -63,6 +64,9 @@ class Rescheduled(ScoreModel):
     ) -> Sequence[StateField]:
         s, ratio = self._inner(times)
         return self.model.combine(s, a / ratio, b, scale * ratio, x, **condition)
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        return self.model.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)

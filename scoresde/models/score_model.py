@@ -28,7 +28,7 @@ from ..doors.amounts import positive
 from ..doors.data import as_index, as_state, as_times
 from ..processes.process import Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
-from .conditions import Bound, Condition, check_conditions, leaves, rows_of, spread
+from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 
 Pair = tuple[Tensor, Tensor]
@@ -76,8 +76,7 @@ class ScoreModel(nn.Module, ABC):
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of the noisy data.
         differentiable: Whether its estimates can be differentiated. Those of a model guided by gradients cannot.
-        by_sample: The names of its per-sample attributes: tensors with leading size B or 1, or dictionaries and
-            lists of such tensors.
+        by_sample: The names of its per-sample attributes: tensors with leading size B or 1, or lists of such.
 
     Examples:
         >>> class Standard(ss.ScoreModel):  # of standard normal data
@@ -242,14 +241,18 @@ class ScoreModel(nn.Module, ABC):
 
         return Given(self, check_conditions(self, condition, None)) if condition else self
 
+    def take_condition(self, name: str, value: object) -> Bound:
+        r"""Returns a condition as tensors; a model with encoders of its own takes texts."""
+
+        return as_condition(name, value)
+
     def check_condition(self, name: str, value: Tensor) -> None:
         r"""Refuses a value that the model does not know, such as a label out of range."""
 
     def rows(self, index: Tensor) -> "ScoreModel":
         r"""Returns the model for some rows of the batch.
 
-        By default, it holds these rows of the attributes that `by_sample` names and of the models that it
-        contains, as attributes or in lists and dictionaries, and shares everything else.
+        By default, it holds these rows of what `by_sample` names and of the models inside it, and shares the rest.
         """
 
         pick = of_rows(index)
@@ -339,6 +342,9 @@ class Given(ScoreModel):
     @property
     def parts(self) -> dict[str, ScoreModel]:
         return {name: _bound(part, self.bound) for name, part in self.model.parts.items()}
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        return self.model.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         self.model.check_condition(name, value)

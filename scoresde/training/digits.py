@@ -18,7 +18,8 @@ from ..models.network import NetworkScore
 from ..networks import UNet
 from ..processes.standard import EDM
 from ..runs.progress import bar
-from ..zoo import load, save
+from ..zoo import save
+from ..zoo.files import load_card
 from .digits_data import CLASSES, LEVELS, digits
 from .evaluate import evaluate
 from .loop import Progress, train
@@ -105,8 +106,8 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
     }
     file = save(model, folder / "digits", card)
     tqdm.write("measuring the model that was written, which takes minutes", file=sys.stderr)
-    card = {**load(file).card, "metrics": evaluate(load(file))}
-    return [save(load(file), folder / "digits", card)]
+    card = {**load_card(file).card, "metrics": evaluate(load_card(file))}
+    return [save(load_card(file), folder / "digits", card)]
 
 
 def finished(checkpoint: Path) -> NetworkScore:

@@ -5,13 +5,10 @@ the entry.
 """
 
 import dataclasses
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .. import networks
 from ..files import (
@@ -31,6 +28,9 @@ from ..models.predictions import PREDICTIONS
 from ..processes import schedules
 from ..processes import standard as processes
 from ..processes.process import Process
+from ..processes.tabulated import Tabulated
+from .called import called, check_call, take_null
+from .constructors import built, computes_when_built, constructor_of, is_name, is_plain
 
 PREFIX = "moments."  # of the tensors that are not weights
 DATA_STD = (1e-10, 1e10)  # beyond these, squares (with the noise's) leave float32
@@ -39,18 +39,25 @@ KINDS = {kind.__name__: kind for kind in (
     processes.VP, processes.SubVP, processes.VE, processes.EDM, processes.Interpolant
 )}  # fmt: skip
 SCHEDULES = {kind.__name__: kind for kind in (
-    schedules.LinearBeta, schedules.Cosine, schedules.Geometric, schedules.Karras, schedules.Logit,
+    schedules.LinearBeta, schedules.Cosine, schedules.Geometric, schedules.Karras, schedules.Logit, Tabulated,
 )}  # fmt: skip
 NETWORK = {
-    "name": Entry(f"one of {', '.join(networks.__all__)}", lambda name: name in networks.__all__),
-    "settings": Entry("settings by name", mapping),
+    "name": Entry(f"one of {', '.join(networks.__all__)}, or of others by module:name", is_name),
+    "settings": Entry("plain settings by name", lambda s: mapping(s) and is_plain(s)),
+    "called": Entry("how it is called", mapping, needed=False),
 }
 PROCESS = {
     "name": Entry(f"one of {', '.join(KINDS)}", lambda name: text(name) and name in KINDS),
     "schedule": Entry(
         f"one of {', '.join(SCHEDULES)}", lambda name: text(name) and name in SCHEDULES
     ),
-    "settings": Entry("finite numbers by name", lambda s: mapping(s) and each(finite)(s)),
+    "settings": Entry(
+        "finite numbers, or lists of them, by name",
+        lambda s: (
+            mapping(s)
+            and each(lambda v: finite(v) or (isinstance(v, list) and each(finite)(v)))(s)
+        ),
+    ),
     "t_min": Entry("a finite number", finite),
     "t_max": Entry("a finite number", finite),
 }
@@ -98,23 +105,30 @@ def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
 
     check_entries({name: card[name] for name in entries if name in card}, entries)
     check_entries(card["network"], NETWORK, "network: ")
+    if card["network"].get("called") is not None:
+        check_call(card["network"]["called"])
     check_entries(card["process"], PROCESS, "process: ")
     if card.get("moments") is not None:
         check_entries(card["moments"], REST, "moments: ")
 
 
-def build_network(card: Json, tensors: Mapping[str, Tensor]) -> nn.Module:
+def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False) -> nn.Module:
     r"""Returns the network that a card names, with its weights, in float32 or float64.
 
     It is first built without memory, and no larger than the weights.
+
+    Arguments:
+        card: The card.
+        tensors: The weights.
+        trust: Whether a constructor that is not registered is imported and called.
 
     Raises:
         ValueError: If network and weights do not match, or a weight is not finite.
     """
 
     name, settings = card["network"]["name"], card["network"]["settings"]
-    with torch.device("meta"), at_most(len(tensors)):
-        network: nn.Module = getattr(networks, name)(**settings)
+    make = constructor_of(name, trust)
+    network = built(name, make, settings, len(tensors))
     wanted = network.state_dict()
     for key in [*wanted, *tensors]:
         where = "its card" if key not in wanted else "its file"
@@ -127,8 +141,22 @@ def build_network(card: Json, tensors: Mapping[str, Tensor]) -> nn.Module:
         key: value.to(dtype if value.is_floating_point() else wanted[key].dtype, copy=True)
         for key, value in tensors.items()
     }
+    if computes_when_built(network):
+        network = nn.Module.to(make(**settings), dtype)  # past what classes add to `to`
     network.load_state_dict(ready, assign=True)
     return network.eval()
+
+
+def build_called(
+    card: Json, tensors: dict[str, Tensor], process: Process, trust: bool = False
+) -> nn.Module:
+    r"""Returns the network of a card, with the calling convention of the card."""
+
+    call = card["network"].get("called")
+    if call is None:
+        return build_network(card, tensors, trust)
+    null = take_null(tensors)
+    return called(build_network(card, tensors, trust), process, call, null)
 
 
 def _check_weight(key: str, value: Tensor, wanted: Tensor) -> None:
@@ -150,25 +178,6 @@ def check_numbers(name: str, value: Tensor) -> None:
         raise ValueError(f"{name} must hold real numbers, but holds {value.dtype}")
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinite numbers")
-
-
-@contextmanager
-def at_most(count: int) -> Iterator[None]:
-    r"""Stops the building of a network, in this thread, once it has more than `count` parameters."""
-
-    here, built = threading.get_ident(), 0
-
-    def tally(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal built
-        built += threading.get_ident() == here
-        if built > count:
-            raise ValueError(f"its settings make more weights than the {count} of its file")
-
-    hook = register_module_parameter_registration_hook(tally)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:

@@ -20,10 +20,14 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
 
+from ..adapters.diffusers import from_diffusers
+from ..adapters.folders import is_folder
+from ..adapters.weights import damaged
 from ..files import Entry, Json
 from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
-from .build import MODEL, build_network, build_process, check_card, take_moments
+from .build import MODEL, build_called, build_process, check_card, take_moments
 
 EMBEDDED = Path(__file__).parent
 
@@ -45,16 +49,24 @@ class CardScore(NetworkScore):
 
 
 @checked
-def load(name: str | Path, *, device: torch.device | str | None = None) -> CardScore:
-    r"""Returns an embedded model, or the model in a file.
+def load(
+    name: str | Path, *, device: torch.device | str | None = None, trust: bool = False
+) -> ScoreModel:
+    r"""Returns an embedded model, or the model in a file or folder.
+
+    Nothing in it is executed: cards may name networks of :mod:`scoresde.networks`, diffusers classes, and
+    constructors registered by :func:`scoresde.register_network`.
 
     Arguments:
-        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
+        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card; or a
+            folder of a pipeline that `save_pretrained` of diffusers wrote, as for :func:`scoresde.from_diffusers`.
         device: The device. By default, the CPU.
+        trust: Whether to import a constructor that is not registered by the path in the card, which executes its
+            code. Pass `True` only for files that you trust.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the files are not a model, or are damaged.
+        ValueError: If the files are not a model, or damaged, or name a constructor that is not registered.
 
     Examples:
         >>> digits = ss.load("digits")
@@ -62,15 +74,27 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
         ((1, 8, 8), ('label',))
     """
 
+    path = Path(name)
+    if not (EMBEDDED / f"{name}.json").exists() and path.is_dir() and is_folder(path):
+        model = from_diffusers(path).requires_grad_(False)
+        return model.to(as_device("device", device) or "cpu")
+    return load_card(name, device, trust)
+
+
+def load_card(
+    name: str | Path, device: torch.device | str | None = None, trust: bool = False
+) -> CardScore:
+    r"""Returns an embedded model, or that of a card."""
+
     device = as_device("device", device)
     card_file, card = open_card(name, EMBEDDED, MODEL)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, MODEL)
-        known = take_moments(tensors, card)
+        known, process = take_moments(tensors, card), build_process(card["process"])
         model = CardScore(
-            build_network(card, tensors),
-            build_process(card["process"]),
+            build_called(card, tensors, process, trust),
+            process,
             card["predicts"],
             conditions=card["conditions"],
             shape=tuple(card["shape"]) or None,
@@ -91,9 +115,7 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
     try:
         return load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{weights} is not a safetensors file, or is truncated ({error}); download or save it again."
-        ) from None
+        raise ValueError(damaged(weights, error)) from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
-from .. import networks
+from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
 from ..models.network import NetworkScore
 from .build import (
@@ -23,6 +23,8 @@ from .build import (
     describe_process,
     take_moments,
 )
+from .called import described_call, take_null
+from .constructors import constructor_of, name_of, path_in
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
@@ -38,9 +40,12 @@ def save(
 ) -> Path:
     r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
 
-    The network must be one of :mod:`scoresde.networks`, and the process and its schedule must be from this
-    package, since nothing in a file is executed. Networks do not keep their settings, so pass them as
-    `card["network"]`, such as `{"name": "UNet", "settings": {...}}`.
+    The network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
+    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. The process and its
+    schedule must be from this package, since nothing in a file is executed. Networks of diffusers know their
+    settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`. How a
+    network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a pipeline are
+    not: `pipeline.save_pretrained(folder)` keeps these.
 
     Arguments:
         model: The score model of a network.
@@ -70,8 +75,15 @@ def save(
         )
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but is {dtype}.")
+    card = dict(card or getattr(model, "card", {}))
+    network: object = model.network
+    tensors: dict[str, Tensor] = {}
+    call: Json = {}
+    if isinstance(network, Foreign):
+        network, call["called"], tensors = described_call(network)
     card = {
-        **(card or getattr(model, "card", {})),
+        **card,
+        **_named(network, card.get("network", {}), call),
         "process": describe_process(model.process),
         "predicts": model.predicts,
         "conditions": list(model.conditions),
@@ -81,13 +93,25 @@ def save(
     }
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
-    tensors = {}
     if model.moments is not None:
         for name in ("mean", "basis", "variances"):
             value = getattr(model.moments, name)
             if value is not None:
                 tensors[PREFIX + name] = value.detach().cpu().float().contiguous()
-    return write_model(model.network, Path(file), card, tensors, MODEL, dtype)
+    return write_model(network, Path(file), card, tensors, MODEL, dtype)
+
+
+def _named(network: object, said: object, call: Json) -> Json:
+    r"""The entry of a network in a card, with its name, and the settings that networks of diffusers know."""
+
+    if not isinstance(network, nn.Module) or not isinstance(said, Mapping):
+        return {}
+    entry, config = {**said, **call}, getattr(network, "config", None)
+    if "settings" not in entry and isinstance(config, Mapping):
+        entry["settings"] = {n: v for n, v in config.items() if not n.startswith("_")}
+    if "settings" in entry and "name" not in entry:
+        entry["name"] = name_of(network)
+    return {"network": entry} if "name" in entry else {}
 
 
 def write_model(
@@ -119,8 +143,8 @@ def write_model(
         raise TypeError(f"only networks that are modules have weights to save, not {network!r}.")
     if "network" not in card:
         raise ValueError(
-            "card must have the entry 'network' with its name and settings, one of "
-            f"{', '.join(networks.__all__)}; other networks cannot be loaded from files."
+            "card must have the entry 'network' with the settings by which it is made, as in card={'network': "
+            "{'settings': {...}}}."
         )
     weights = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
     _check_readable(network, card, weights, others, entries)
@@ -164,17 +188,21 @@ def _check_readable(
     try:
         known = json.loads(json.dumps(card, allow_nan=False))
         check_card(known, entries)
-        named = getattr(networks, known["network"]["name"])
-        if type(network) is not named:
+        name = known["network"]["name"]
+        mine = name == path_in(type(network))  # and so imported already
+        named = constructor_of(name, mine)
+        if isinstance(named, type) and type(network) is not named:
             raise TypeError(
                 f"the card names the network {named.__name__}, but this is a {type(network).__name__}"
             )
-        take_moments(dict(others), known)
+        left = dict(others)
+        take_moments(left, known)
+        take_null(left)
         build_process(known["process"])
-        build_network(known, weights)
+        build_network(known, weights, mine)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         words = str(error).splitlines()[0].removesuffix(".")
         raise ValueError(
-            f"this could not be loaded again, so it is not saved: {words}. Files hold the networks "
-            f"{', '.join(networks.__all__)} alone, and processes of this package."
+            f"this could not be loaded again, so it is not saved: {words}. Files hold networks that settings "
+            "make, and processes of this package."
         ) from None
