@@ -14,6 +14,7 @@ from .adapters import (
     from_sbi,
     from_score_sde,
 )
+from .checking import ScoreCheck, check_score
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -98,6 +99,7 @@ __all__ = [
     "Reconstruction",
     "Rescheduled",
     "Schedule",
+    "ScoreCheck",
     "ScoreModel",
     "Settings",
     "StepByStep",
@@ -108,6 +110,7 @@ __all__ = [
     "Weighted",
     "adapters",
     "bits_per_dim",
+    "check_score",
     "classifier_free",
     "classify",
     "compare",

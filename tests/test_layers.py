@@ -13,7 +13,7 @@ ORDER = {
     "solvers": """doors shapes network_calls noise problem solution errors controller control abilities chart
         settings solver divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs guidance adapters
-        sampling geometry latents weighted zoo editing likelihood plots comparing training tuning cli""",
+        sampling geometry latents weighted zoo editing likelihood plots checking comparing training tuning cli""",
 }
 
 

@@ -108,6 +108,9 @@ class ScoreModel(nn.Module, ABC):
     _finest: float | None = None
     _asked_at_prior: bool = False
     _steady: frozenset[tuple[str, ...]] = frozenset()  # names of bound conditions of steady calls
+    _healthy: frozenset[tuple[str, ...]] = (
+        frozenset()
+    )  # and of those that were looked at for warnings
     _checked: frozenset[tuple[str, ...]] = (
         frozenset()
     )  # ways of its derivative, and names of bound conditions

@@ -181,6 +181,7 @@ def _search(
 ) -> tuple[Plan, list[Plan]]:
     r"""The best plan, and the best ones of those that it started from."""
 
+    objective.bench.look()
     try:
         ranked = _screen(objective, todo, bar)
         teacher = Teacher.of(objective.bench)
