@@ -18,7 +18,8 @@ WORST = 1.2  # error against that of a linear denoiser, which right models stay 
 CLEARER = 0.2  # by which the logarithm of the error of another meaning is lower if it is meant
 LINEAR = 0.05  # mean logarithm of the error, beyond which no meaning fits; 0 but for chance
 TWICE = 2.3  # error of samples in place of means, at most: twice that of the mean, but for chance
-LOW, HIGH, WIDE = (
+LOW, MIDDLE, HIGH, WIDE = (
+    0.1,
     0.9,
     5.1,
     1.25,
