@@ -14,9 +14,9 @@ demo: .venv/installed
 test: check
 	$(RUN) -m pytest -n 2
 
-# The same, and the pages of the site as they are built; needs npm.
-test-all: test docs
-	$(RUN) -m pytest -n 2 -m "site or slow"
+# The same, the pages of the site as they are built, which needs npm, and other libraries as they are installed.
+test-all: test docs .venv/peers
+	$(RUN) -m pytest -n 2 -m "site or slow or peers"
 
 check: .venv/installed
 	$(PY) -m ruff format --check .
@@ -66,6 +66,10 @@ docs: .venv/docs $(KATEX)
 
 .venv/bench: .venv/installed
 	$(PY) -m pip install -q -c constraints.txt -e ".[bench]"
+	touch $@
+
+.venv/peers: .venv/installed
+	$(PY) -m pip install -q -c constraints.txt -e ".[peers]"
 	touch $@
 
 .venv/docs: .venv/installed

@@ -1,21 +1,21 @@
-r"""Distances between samples and data, each with its uncertainty and with the floor that finite data sets.
+r"""Distances between samples and data, each with its uncertainty and the floor set by finite data.
 
 A distance is a function of samples and data that is 0, on average or at best, for samples of the same
-distribution. Those that are known as libraries' are computed by these libraries, which are
-imported when asked for: `pip install 'scoresde[metrics]'`.
+distribution. Distances with a reference implementation are computed by that library, which is imported only when
+needed: `pip install 'scoresde[metrics]'`.
 """
 
 import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import MOST, as_whole, is_number, shown
+from solvers.doors.values import MOST, Array, as_whole, is_number, shown
 
 from .doors.data import as_data, as_pair, as_state
 
@@ -31,21 +31,21 @@ __all__ = [
     "with_error",
 ]
 
-# Of samples and data; some know their standard error, and say it beside the distance.
+# Of samples and data; some return the distance with its standard error.
 Distance = Callable[[Tensor, Tensor], float | tuple[float, float]]
 PARTS = 10  # of the jackknife
-SHARED = 1.25  # by which folds that share what they learn spread more than a binomial: measured
-LARGEST = 1e30  # an entry whose sixth power float64 still holds, as the kernel of "kid" wants
+SHARED = 1.25  # by which folds, which share training data, spread more than a binomial: measured
+LARGEST = 1e30  # an entry whose sixth power still fits into float64, for the kernel of "kid"
 FOLDS = 5  # of the cross-validation
 
 
 @checked
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""Returns the energy distance between two sets of samples, without bias.
+def energy_distance(x: Array, y: Array) -> float:
+    r"""Returns the unbiased energy distance between two sets of samples.
 
     .. math:: 2 \, \mathbb{E} |X - Y| - \mathbb{E} |X - X'| - \mathbb{E} |Y - Y'|
 
-    It is 0 on average for samples of one distribution, and can then be negative.
+    It is 0 on average for samples of the same distribution, and can then be negative.
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -67,7 +67,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
 
 @checked
-def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float:
+def sliced_wasserstein(x: Array, y: Array, *, projections: int = 128) -> float:
     r"""Returns the sliced Wasserstein distance of order 2, over fixed random directions.
 
     Arguments:
@@ -92,11 +92,11 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 128) -> float
 
 
 @checked
-def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
-    r"""Returns how far a classifier tells samples from data beyond chance, and the standard error.
+def c2st(x: Array, y: Array, *, trees: int = 100) -> tuple[float, float]:
+    r"""Returns how much better than chance a classifier tells samples from data, and the standard error.
 
-    It is the accuracy of a forest of random trees, cross-validated, less 1/2: so 0 is chance, and 1/2
-    means that every sample is told from data.
+    It is the cross-validated accuracy of a random forest, minus 1/2: 0 is chance, and 1/2 means that every
+    sample is distinguished from data.
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -117,7 +117,7 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
     x, y = _flat(x, y, at_least=FOLDS)
     trees = as_whole("trees", trees, at_least=1, at_most=MOST)
     selection, forests = _library("sklearn.model_selection"), _library("sklearn.ensemble")
-    size = min(len(x), len(y))  # as many of both, so that a guess is right half of the time
+    size = min(len(x), len(y))  # equally many of both, so that a guess is right half of the time
     draw = torch.Generator().manual_seed(0)  # data may be sorted
     parts = [s[torch.randperm(len(s), generator=draw)[:size].to(s.device)] for s in (x, y)]
     both = torch.cat([part.cpu() for part in parts]).numpy()
@@ -131,10 +131,10 @@ def c2st(x: Tensor, y: Tensor, *, trees: int = 100) -> tuple[float, float]:
 
 @checked
 def fid(network: nn.Module) -> Distance:
-    r"""Returns the Frechet distance between the features of a network.
+    r"""Returns the Frechet distance between features of a network, as a function of samples and data.
 
     Arguments:
-        network: A network from samples to features, with shape (N, *).
+        network: A network from samples, with shape (N, *), to features.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), equation (6)
@@ -159,10 +159,10 @@ def fid(network: nn.Module) -> Distance:
 
 @checked
 def kid(network: nn.Module) -> Distance:
-    r"""Returns the kernel distance between the features of a network, without bias.
+    r"""Returns the unbiased kernel distance between features of a network, as a function of samples and data.
 
     Arguments:
-        network: A network from samples to features, with shape (N, *).
+        network: A network from samples, with shape (N, *), to features.
 
     References:
         | Demystifying MMD GANs (Binkowski et al., 2018), section 4
@@ -198,14 +198,14 @@ OF_FEATURES: dict[str, Callable[[nn.Module], Distance]] = {"fid": fid, "kid": ki
 
 @checked
 def get(name: str, features: nn.Module | None = None) -> Distance:
-    r"""Returns the distance of a name.
+    r"""Returns the distance with the given name.
 
     Arguments:
-        name: "energy", "sliced_wasserstein", "c2st", or with a feature network "fid" and "kid".
-        features: The network.
+        name: "energy", "sliced_wasserstein" or "c2st"; with a feature network, also "fid" and "kid".
+        features: The feature network.
 
     Raises:
-        ValueError: If there is no distance of this name, or it needs a network.
+        ValueError: If there is no distance with this name, or it needs a feature network.
 
     Examples:
         >>> from scoresde import metrics
@@ -225,12 +225,12 @@ def get(name: str, features: nn.Module | None = None) -> Distance:
 
 
 @checked
-def with_error(distance: Distance, x: Tensor, y: Tensor) -> tuple[float, float]:
-    r"""Returns a distance and its standard error, as far as samples make it uncertain.
+def with_error(distance: Distance, x: Array, y: Array) -> tuple[float, float]:
+    r"""Returns a distance and its standard error due to the finite number of samples.
 
-    Unless the distance returns its own, each tenth of the samples is left out in turn (the jackknife).
-    They are not drawn again with replacement, since a distance without bias takes two copies of a sample
-    for a lack of variety.
+    Unless the distance returns its own error, each tenth of the samples is left out in turn (the jackknife).
+    They are not resampled with replacement (the bootstrap), because an unbiased distance takes two copies of a
+    sample for a lack of variety.
 
     Arguments:
         distance: The distance.
@@ -270,18 +270,18 @@ def _value(found: float | tuple[float, float]) -> float:
 
 @checked
 def floor(
-    data: Tensor,
+    data: Array,
     size: int,
     *,
     distance: Distance = energy_distance,
     repeats: int = 20,
     seed: int = 0,
 ) -> tuple[float, float]:
-    r"""Returns the mean and standard deviation of the distance of data from itself.
+    r"""Returns the mean and standard deviation of the distance between parts of the data.
 
     Arguments:
         data: Data, with shape (N, *), whose disjoint parts are compared.
-        size: The number of samples in a part, at most N / 2.
+        size: The number of samples per part, at most N / 2.
         distance: The distance.
         repeats: The number of random splits.
         seed: The seed of the splits.
@@ -306,8 +306,8 @@ def floor(
 
 
 @checked
-def nearest(x: Tensor, data: Tensor) -> Tensor:
-    r"""Returns the distance of each sample from the nearest point of some data, with shape (N,).
+def nearest(x: Array, data: Array) -> Tensor:
+    r"""Returns the distance of each sample from the nearest data point, with shape (N,).
 
     Arguments:
         x: Samples, with shape (N, *).
@@ -331,7 +331,7 @@ def check_distances(names: Sequence[str], features: nn.Module | None) -> dict[st
 
 
 class _Known(nn.Module):
-    r"""The network that torchmetrics wants, where features are known already."""
+    r"""The network that torchmetrics asks for, when features are already computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -341,8 +341,8 @@ class _Known(nn.Module):
         return x
 
 
-def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns what a network sees in samples and data, each with shape (N, d), on the CPU."""
+def _features(network: nn.Module, x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    r"""Returns the features of samples and data, each with shape (N, d), on the CPU."""
 
     x, y = as_state("x", x), as_state("y", y)
     _flat(x, y, at_least=2)
@@ -352,13 +352,13 @@ def _features(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     return seen[0].cpu(), seen[1].cpu()
 
 
-def _flat(x: Tensor, y: Tensor, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
-    r"""Returns samples and data in float64 with shape (N, d), refused where a distance has no value."""
+def _flat(x: Array, y: Array, at_least: int, noun: str = "") -> tuple[Tensor, Tensor]:
+    r"""Returns samples and data in float64 with shape (N, d), after checking that a distance is defined."""
 
     x, y = as_state("x", x), as_state("y", y)
     if x.shape[1:] != y.shape[1:]:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
-        raise ValueError(f"samples and data must be of one shape, but are {shapes}.")
+        raise ValueError(f"samples and data must have the same shape, but have {shapes}.")
     for given, name, s in (("x", "samples", x), ("y", "data", y)):
         bad = (~(s.flatten(1).double().abs() <= LARGEST).all(1)).nonzero()[:, 0].tolist()
         if bad:
@@ -379,7 +379,7 @@ def _update(metric: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(found[0] if isinstance(found, tuple) else found)
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,6 +1,6 @@
 r"""From noise to data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import as_shape
+from solvers.doors.values import Array, Shape, as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
@@ -29,8 +29,10 @@ from .runs.options import (
     Gradients,
     Motion,
     Options,
+    Seeds,
     Start,
     Stepping,
+    Times,
     names,
 )
 from .runs.plan import Plan
@@ -46,12 +48,12 @@ SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 @verb
 def sample(  # noqa: D417
     model: ScoreModel,
-    shape: int | tuple[int, ...],
+    shape: int | Shape,
     *,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -61,7 +63,7 @@ def sample(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -79,16 +81,16 @@ def sample(  # noqa: D417
 ) -> Solution:
     r"""Draws samples.
 
-    The start is drawn from the prior; see :func:`decode` for the rest.
+    It draws the initial state from the prior, and continues as :func:`decode`.
 
     Arguments:
         model: The score model.
-        shape: The shape (B, *), or the number B for a model that knows the rest.
-        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`; or `plan`,
-            a :class:`scoresde.Plan` or its file, in place of solver and steps.
+        shape: The shape (B, *), or the number B for a model that knows the shape of a sample.
+        condition: The conditions of the model. The options are those of :class:`scoresde.Settings`; `plan`, a
+            :class:`scoresde.Plan` or its file, may replace solver and steps.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     References:
@@ -103,7 +105,7 @@ def sample(  # noqa: D417
     options = SAMPLE.said(locals())
     check_model(model)
     modules = tuple(model.modules())
-    home = device_of(modules)
+    home = device or device_of(modules)
     shape = check_sample_shape(model, shape, home)
     model, settings, whole = *parted(model, modules, options, shape[0], SAMPLE), model
     warn_of_copies("sample", whole, shape, options)
@@ -118,12 +120,14 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.times is not None:  # a grid of one's own may start at less noise
+    if settings.own_times is not None:  # a user's own grid may start at less noise
         first = make_times(model, start, process.t_min, settings)[0]
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
-    check_prior(model, torch.tensor(start, dtype=torch.float64))
-    check_marginal(model, x)
+    if process.has_scales:
+        check_prior(model, start)
+    else:
+        check_marginal(model, x)
     with settings.gradients():
         solution = _decode(model, x, start, settings)
     if not says_seed(options):
@@ -134,13 +138,13 @@ def sample(  # noqa: D417
 @verb
 def decode(  # noqa: D417
     model: ScoreModel,
-    z: Tensor | Solution,
+    z: Array | Solution,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -150,7 +154,7 @@ def decode(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -166,17 +170,17 @@ def decode(  # noqa: D417
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
-    r"""Turns latents into data along the reverse process, ended by one denoising.
+    r"""Turns latents into data along the reverse process, which ends with one denoising.
 
     Arguments:
         model: The score model.
-        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver,
-            grid and companion are then used backwards unless others are passed.
-        t_max: The time of the latents. By default, the last of the process.
+        z: Latents at `t_max`, with shape (B, *), or the solution of :func:`scoresde.encode`, whose solver, grid
+            and companion are then used backwards unless you pass others.
+        t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.sample`.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     Examples:
@@ -190,11 +194,11 @@ def decode(  # noqa: D417
     defaults: Options = {}
     known, companion = [], None
     if isinstance(z, Solution):
-        check_origin(model, z, options.get("device"))
+        check_origin(model, z, device)
         known, end = z.provenance.get("conditions", []), end_of(z)
         if t_max is not None and end is not None and t_max != end:
             raise ValueError(
-                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave t_max= out."
+                f"the latents are at t_max={end:.4g}, not at {t_max:.4g}; leave out t_max=."
             )
         options, defaults, companion = as_encoded(model, z, options)
         t_max, z = end, z.x
@@ -204,12 +208,12 @@ def decode(  # noqa: D417
     missing = ", ".join(f"{name}=" for name in known if name not in model.bound_names)
     if missing:
         raise ValueError(
-            f"the latents were encoded with {missing}, which is not passed here; pass it, or decode the "
+            f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
     start = model.process.t_max if t_max is None else t_max
-    if settings.times is not None and t_max is not None:
-        for first in settings.times[0].flatten().tolist():
+    if settings.own_times is not None and t_max is not None:
+        for first in settings.own_times[0].flatten().tolist():
             if not same_time(first, t_max):
                 raise ValueError(f"times must start at t_max={t_max:.9g}, not at {first:.9g}.")
     with settings.gradients():
@@ -223,14 +227,14 @@ def decode(  # noqa: D417
 def return_from(
     model: ScoreModel, z: Solution, options: Mapping[str, object], *, denoise: bool
 ) -> Solution:
-    r"""Goes back from where :func:`scoresde.encode` ended, with any model that shares its process.
+    r"""Goes back from the end of :func:`scoresde.encode`, with any model of the same process.
 
-    The solver is the same object, its steps are reversed, and what is left of the budget is its own.
+    It uses the same solver with its steps reversed, and the remaining budget.
 
     Arguments:
         model: The score model, with its conditions bound or among the options.
-        z: Where the way up ended.
-        options: Those of the way up.
+        z: The end of the encoding.
+        options: The options of the encoding.
         denoise: Whether to end with one denoising.
     """
 
@@ -257,8 +261,8 @@ def _decode(
         raise ValueError(f"there are {len(x)} latents, but companions of {len(companion)}.")
     process = model.process
     stop = start_of(model, "sampling") if settings.t_min is None else settings.t_min
-    if settings.times is not None and settings.t_min is None:
-        stop = float(settings.times[-1].min())
+    if settings.own_times is not None and settings.t_min is None:
+        stop = float(settings.own_times[-1].min())
     if stop >= start:
         own = "" if settings.t_min is not None else "; pass a t_min= below its default"
         raise ValueError(
@@ -268,13 +272,13 @@ def _decode(
     if settings.takes_apart(len(x)):
         check_rows(model, x)
     if settings.adaptive:
-        use = "steps under tolerances are chosen by that noise and not by their error"
+        use = "adaptive steps are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
     if not settings.denoise or not process.has_scales:
         return carried(run, x, companion)
     if settings.t_min is None:
-        check_last(model, run.times[-1])
-    if settings.max_calls is not None:  # what the last denoising takes is kept back
+        check_last(model, run.times[-1].max().item())
+    if settings.max_calls is not None:  # the calls of the last denoising are reserved
         if settings.max_calls <= model.cost:
             raise ValueError(
                 f"max_calls must be more than the {model.cost} of the last denoising, but is "
@@ -285,9 +289,9 @@ def _decode(
 
 
 def check_sample_shape(
-    model: ScoreModel, shape: int | tuple[int, ...], home: torch.device | None
+    model: ScoreModel, shape: int | Shape, home: torch.device | str | None
 ) -> tuple[int, ...]:
-    r"""Returns the shape (B, *) of samples, refused if it is not the model's."""
+    r"""Returns the shape (B, *) of samples, after checking that it fits the model."""
 
     if isinstance(shape, int):
         if model.shape is None:

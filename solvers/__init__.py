@@ -18,8 +18,7 @@ from .network_calls import count_backward, count_call, counting
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import ODE, SDE, ConstantRate, Linear, Problem, SemiLinear
-from .solution import Solution
-from .solver import Solver, Step
+from .solver import Solution, Solver, Step
 
 __all__ = [
     "ODE",

@@ -1,4 +1,4 @@
-r"""What a solver can do, as one value that doors, loops and tables read."""
+r"""The abilities of a solver, as one value that argument checks, loops and tables read."""
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
@@ -12,37 +12,39 @@ Instability = Literal["", "as the clock falls", "over long spans", "in stiff clo
 
 @dataclass(frozen=True)
 class Abilities:
-    r"""Creates what a solver can do.
+    r"""Creates the abilities of a solver.
 
-    A solver that is made of another states what differs, as in `replace(inner.can, takes_eta=False)`.
+    A solver built on another one states only what differs, as in `replace(inner.can, takes_eta=False)`.
 
     Arguments:
-        solves: The kind of problem it takes: ODE, SDE or SemiLinear.
-        order: The global error is :math:`O(h^{order})`; for stochastic methods, the strong one
-            for additive noise.
-        calls_per_step: The evaluations of the drift in a step; :meth:`solvers.Solver.calls` knows of the start.
-        cap: The highest order that its first or last steps leave it on an even grid.
-        one_step: Whether a step does not depend on those before it, so that a run in parts equals a run in
+        solves: The kind of problem it solves: ODE, SDE or SemiLinear.
+        order: The order of the global error, :math:`O(h^{order})`; for stochastic methods, the strong order for
+            additive noise.
+        calls_per_step: The drift evaluations per step; :meth:`solvers.Solver.calls` includes those at the start.
+        cap: The highest order that its first or last steps allow on an even grid.
+        one_step: Whether each step is independent of the steps before it, so that a run in parts equals a run in
             one piece.
-        unstable: Where its own errors grow from step to step, in words; empty if they do not.
+        unstable: Where its own errors grow from step to step, in words; empty if they never do.
         stochastic: Whether it adds noise.
         one_normal: Whether one normal number per entry and step is all the noise it takes.
-        takes_eta: Whether the amount of noise is that of the problem.
-        own_noise: Whether it adds noise where the equation has none, and so follows no path of it.
+        takes_eta: Whether the amount of noise is set by the problem.
+        own_noise: Whether it adds noise that the equation does not have, so that it follows no path of the
+            equation.
         profile: How the noise that it needs depends on the noise level.
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
         even: Whether it needs steps of equal size.
         stepwise: Whether a run can be iterated over, step by step.
         adjoint: Whether it can integrate its adjoint equation.
-        form: The linear part that it needs of a semi-linear problem.
-        reversible: Whether its runs end with a companion, from which they can be undone.
-        exact: Whether that holds to the last bit.
-        block: How many rows it integrates at once, always as many; 0 if that does not matter.
-        limit: What a state that is no longer finite may mean beside the usual, in words.
-        severed: Why no gradient flows through its steps, and what to use, in words; empty if it does.
-        caution: How far its estimate of the error is trusted.
-        calls_at_start: The evaluations of the drift before the first step under tolerances.
+        form: The form of the linear part that it needs from a semi-linear problem.
+        reversible: Whether its runs end with a companion state, from which they can be undone.
+        exact: Whether they can be undone to the last bit.
+        block: The fixed number of rows that it integrates at once; 0 if the number does not matter.
+        limit: What else a non-finite state may mean for this solver, in words.
+        severed: Why no gradient flows through its steps, and what to use instead, in words; empty if gradients
+            flow.
+        caution: How far its error estimate is trusted.
+        calls_at_start: The drift evaluations before the first adaptive step.
 
     Examples:
         >>> can = solvers.get("heun").can
@@ -78,6 +80,6 @@ class Abilities:
 
     @property
     def cold_order(self) -> float:
-        r"""The order on an even grid, whose first or last steps may keep it below `order`."""
+        r"""The order on an even grid, where the first or last steps may keep it below `order`."""
 
         return min(self.order, self.cap)

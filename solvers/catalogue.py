@@ -1,8 +1,7 @@
-r"""The catalogue: names and the solvers they mean, as data."""
+r"""The catalogue: the names of solvers and what they stand for, as data."""
 
 import dataclasses
 import difflib
-from typing import Any
 
 from .doors.settings import Setting, parsed
 from .doors.signatures import checked
@@ -26,12 +25,9 @@ PUBLISHED = (exact, midpoint, halved)
 LEVEL, TIME = "noise_level", "time"
 
 
-def _multistep(
-    name: str, values: int, form: str = "data", **settings: Any
-) -> ExponentialMultistep:
-    return ExponentialMultistep(name, values, form, **settings)
-
-
+_multistep = (
+    ExponentialMultistep  # whose first arguments are its name, the number of values and the form
+)
 DETERMINISTIC: tuple[Solver, ...] = (
     *map(RungeKutta, TABLEAUS),
     _multistep("ddim", 1),
@@ -198,12 +194,12 @@ def available() -> tuple[str, ...]:
 
 @checked
 def get(solver: str | Solver) -> Solver:
-    r"""Returns the solver of a name; a solver is returned unchanged.
+    r"""Returns the solver with the given name; a solver is returned unchanged.
 
     A name may be followed by settings, as in "dpmpp_3m:lower_order_final=True".
 
     Raises:
-        ValueError: If there is none of this name. Similar names are offered.
+        ValueError: If no solver has this name; the message suggests similar names.
         TypeError: If `solver` is neither a name nor a solver.
 
     Examples:
@@ -225,7 +221,7 @@ def get(solver: str | Solver) -> Solver:
         raise ValueError(f"solver {name!r} cannot be used: {REFUSED[name]}.")
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, [*CATALOGUE, *ALIASES], n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is similar."
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "no name is similar."
         raise ValueError(
             f"solver {name!r} is unknown; {hint} solvers.available() lists all {len(CATALOGUE)}."
         )
@@ -233,7 +229,7 @@ def get(solver: str | Solver) -> Solver:
 
 
 def name_of(solver: Solver) -> str | None:
-    r"""Returns the name by which :func:`get` returns an equal solver, with its settings, or `None`."""
+    r"""Returns the name, with settings, by which :func:`get` returns an equal solver, or `None`."""
 
     name = str(solver)
     try:
@@ -249,7 +245,7 @@ def name_of(solver: Solver) -> str | None:
 
 
 def label(solver: Solver) -> str:
-    r"""Returns what tells a solver from others in tables and records: one of the user's own says so."""
+    r"""Returns the label of a solver in tables and records; your own solvers are marked as such."""
 
     known = name_of(solver)
     if known is not None:
@@ -268,9 +264,9 @@ def _spelled(name: str) -> str:
 
 
 def _changed(solver: Solver, settings: list[Setting]) -> Solver:
-    r"""A solver with other settings, such as "lower_order_final=True"."""
+    r"""The solver with changed settings, such as "lower_order_final=True"."""
 
-    changes: dict[str, Any] = {}
+    changes: dict[str, bool | int | float] = {}
     for setting in settings:
         known = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
         mine = [n for n in SETTABLE if n in known]
@@ -300,7 +296,7 @@ def _value(setting: Setting, now: object) -> bool | int | float:
 
 
 def describe(solver: Solver) -> dict[str, str | float | bool]:
-    r"""Returns what a table says of a solver."""
+    r"""Returns the entries of a table about a solver."""
 
     kinds = {SDE: "SDE", SemiLinear: "semi-linear"}
     return {
@@ -317,7 +313,7 @@ def describe(solver: Solver) -> dict[str, str | float | bool]:
 
 
 def note(solver: Solver) -> str:
-    r"""Returns what is to be known of a solver beside its order and cost, in words."""
+    r"""Returns what else a user should know about a solver, besides its order and cost, in words."""
 
     can = solver.can
     undone = "undone to the last bit" if can.exact else "undone from its companion"

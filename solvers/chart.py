@@ -1,4 +1,4 @@
-r"""One change of clock and coordinates, through which all parts of a run pass."""
+r"""A change of clock and coordinates, applied to every part of a run."""
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .control import Event, Run
+from .control import Event
 from .errors import SolverError
 from .noise.brownian import Brownian
 from .problem import Problem
-from .solution import Solution
+from .solver import Run, Solution
 
 
 class Chart(ABC):
@@ -48,18 +48,18 @@ class Chart(ABC):
         r"""Returns the states of coordinates at a time, () or one per row."""
 
     def motion(self, outside: Brownian) -> Brownian:
-        r"""Returns a Brownian motion as it is seen in the chart."""
+        r"""Returns a Brownian motion as seen in the chart."""
 
         return outside
 
     def event(self, event: Event) -> Event:
-        r"""Returns an event in the chart as one in times and states."""
+        r"""Returns an event of the chart in the original times and states."""
 
         time = self.to_time(event.time)
         return event._replace(time=time, x=self.leave(event.x, time))
 
     def solution(self, solution: Solution, times: Tensor) -> Solution:
-        r"""Returns a solution in the chart as one in states, at times; failed rows stopped on the way."""
+        r"""Returns a solution of the chart in the original times and states; failed rows stopped on the way."""
 
         path = solution.path
         if path is not None:
@@ -70,7 +70,7 @@ class Chart(ABC):
         return replace(solution, x=x, times=times, reached=reached, path=path)
 
     def run(self, inside: Run, times: Tensor) -> Run:
-        r"""Returns a run in the chart as one whose events and solution are in states, at times."""
+        r"""Returns a run in the chart, with its events and solution in the original times and states."""
 
         try:
             event = next(inside)

@@ -1,6 +1,6 @@
-r"""The options of a run beside its problem and grid, and the events of its steps."""
+r"""The options of a run besides its problem and grid, and the events of its steps."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -9,19 +9,18 @@ from torch import Tensor
 from .controller import Controller
 from .network_calls import Counter
 from .noise.brownian import Brownian
-from .solution import Solution
 
 
 class Event(NamedTuple):
     r"""The report of an accepted step.
 
     Arguments:
-        fraction: The share of the span that is done, averaged over the samples, in [0, 1].
+        fraction: The fraction of the span that is done, averaged over the samples, in [0, 1].
         time: The times reached, with shape () or one per row.
         x: The states there.
-        rows: The rows they belong to, those still under way, or `None` for all.
-        calls: The network calls so far, of each of these rows.
-        denoised: The last estimate of the clean data that the solver saw, where there is one.
+        rows: The rows they belong to, which are those still running, or `None` for all rows.
+        calls: The network calls so far for each of these rows.
+        denoised: The solver's latest estimate of the clean data, if it has one.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 1.0, 2.0])
@@ -37,28 +36,24 @@ class Event(NamedTuple):
     denoised: Tensor | None = None
 
 
-Run = Generator[
-    Event, object, Solution
-]  # is sent what a callback answers, and returns its solution
-
-
 @dataclass(frozen=True)
 class Control:
-    r"""The options of a run, beside its problem and grid.
+    r"""The options of a run, besides its problem and grid.
 
     Arguments:
-        controller: The controller that chooses the steps. By default, they are those of the grid.
+        controller: The controller that chooses the steps. By default, the steps are those of the grid.
         noise: The Brownian motion of a stochastic method.
-        path: Whether to keep the states at all times of the grid.
-        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
-            if it returns a true value. Without one, loops yield no events.
-        pause: The least number of seconds between two calls of it, but for the last step.
-        max_calls: The largest number of network calls of a sample.
-        on_failure: Whether a failure raises, or ends the samples concerned.
-        grad: How gradients are to be found, if at all: "backprop", "checkpoint" or "adjoint".
-        parameters: The tensors for which an adjoint gives gradients, beside the start.
-        companion: The companion at the end of the run of a reversible method that is to be undone.
-        seam: A function of the number of steps done and the state, applied between two steps on a grid.
+        path: Whether to keep the states at all grid times.
+        callback: A function that is called with the :class:`Event` of each accepted step and ends the run by
+            returning a true value. Without a callback, loops yield no events.
+        pause: The minimum time between two calls of `callback`, in seconds; the last step is always reported.
+        max_calls: The maximum number of network calls per sample.
+        on_failure: "raise", or "partial" to end only the samples concerned.
+        grad: How gradients are computed, if at all: "none", "backprop", "checkpoint" or "adjoint".
+        parameters: The tensors for which the adjoint gives gradients, besides the initial state.
+        companion: The companion state at the end of the reversible run that is to be undone.
+        seam: A function of the number of completed steps and the state, applied to the state between two grid
+            steps.
         counter: The counter of the network calls of the run.
 
     Examples:

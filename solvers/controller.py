@@ -16,10 +16,10 @@ class Caution(NamedTuple):
     r"""How far a method trusts its error estimate.
 
     Arguments:
-        safety: The next step, as a share of the one that would just be accepted.
-        growth: The largest factor from a step to the next.
+        safety: The next step, as a fraction of the largest one expected to be accepted.
+        growth: The largest ratio of a step to the one before it.
         accept: The largest accepted error, relative to the tolerance.
-        smooth: Whether factors are bent towards 1, as :math:`1 + \arctan(f - 1)`.
+        smooth: Whether factors f are limited smoothly, to :math:`1 + \arctan(f - 1)`.
     """
 
     safety: float = 0.9
@@ -28,7 +28,7 @@ class Caution(NamedTuple):
     smooth: bool = False
 
     def factor(self, ratio: Tensor, order: float | Tensor) -> Tensor:
-        r"""Returns the factors from steps to the next ones."""
+        r"""Returns the factors by which steps change."""
 
         factor = self.safety * ratio ** (-1 / order)
         factor = 1 + torch.atan(factor - 1) if self.smooth else factor
@@ -38,20 +38,21 @@ class Caution(NamedTuple):
 @checked
 @dataclass(frozen=True)
 class Controller:
-    r"""Creates the standard controller of the local error, with a step of its own per sample.
+    r"""Creates the standard controller of the local error, with a separate step size for each sample.
 
-    A step that ends at :math:`x_1` is accepted if the root mean square over the entries of the
-    sample of :math:`error / (atol + rtol \, |x_1|)` is at most 1. Where it began does not count: a state
-    that shrinks by orders of magnitude would excuse errors as large as what is left. Where errors grow,
-    :math:`x_1` counts from its mean, and `atol` at the end of the run.
+    A step that ends at :math:`x_1` is accepted if the root mean square of
+    :math:`error / (atol + rtol \, |x_1|)`, over the entries of the sample, is at most 1. The state before the
+    step does not enter: if the state shrinks by orders of magnitude, it would excuse errors as large as what is
+    left. Where the equation amplifies errors, :math:`x_1` is measured from its mean, and `atol` applies at the
+    end of the run.
 
     Arguments:
         rtol: The relative tolerance.
         atol: The absolute tolerance, in units of the state.
-        max_steps: The largest number of steps of a sample, rejected ones included.
-        max_step: The largest step, in the pace of the problem: the few stages of a longer one may all
-            lie where nothing happens, and its error estimate sees nothing of what it leaps over.
-        first_step: The first step, in the pace of the problem. By default, the method chooses it.
+        max_steps: The maximum number of steps per sample, rejected ones included.
+        max_step: The maximum step, in the pace of the problem. The few stages of a longer step may all lie where
+            nothing happens, so that its error estimate misses what it steps over.
+        first_step: The initial step, in the pace of the problem. By default, the method chooses it.
 
     References:
         | Solving Ordinary Differential Equations I (Hairer et al., 1993), section II.4
@@ -84,7 +85,7 @@ class Controller:
     def allowed(
         self, problem: Problem, ends: Sizes, last: Sizes, x0: Tensor, x1: Tensor
     ) -> Tensor:
-        r"""Returns the errors that are allowed where steps end, with shape (B, *).
+        r"""Returns the errors allowed at the ends of steps, with shape (B, *).
 
         Arguments:
             problem: The problem.
@@ -103,7 +104,7 @@ class Controller:
     ) -> tuple[Tensor, Tensor]:
         r"""Returns the sizes of the first steps, with shape (B,), and the drift at the start.
 
-        It costs two evaluations of the drift, both inside the span.
+        This costs two drift evaluations, both inside the span.
 
         Arguments:
             problem: The problem.

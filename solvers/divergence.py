@@ -1,4 +1,4 @@
-r"""Products with the Jacobian of a field, of which traces and divergences are made.
+r"""Products with the Jacobian of a field, from which traces and divergences are computed.
 
 .. math:: \operatorname{tr} J = \sum_i e_i^T J e_i = \mathbb{E} \, v^T J v \quad
     \text{for} \quad \mathbb{E} \, v v^T = I
@@ -17,8 +17,8 @@ from torch import Tensor
 from .noise.brownian import PROBES, Seed, keyed_uniform
 from .problem import StateField
 
-BUDGET = 2**24  # entries of the columns of a Jacobian that are carried at once
-# What PyTorch says where forward mode is missing, as for networks that take gradients themselves
+BUDGET = 2**24  # entries of the Jacobian's columns that are computed at once
+# PyTorch's messages where forward mode is missing, as for networks that compute gradients themselves
 NO_FORWARD = ("forward", "vmap", "requires_grad_")
 
 
@@ -27,15 +27,15 @@ def jacobian_products(
 ) -> tuple[Tensor, Tensor]:
     r"""Returns the field, with shape (B, *), and :math:`J v` for each v, with shape (k, B, *).
 
-    Derivatives are forward-mode. Where a network knows no other than reverse mode, they are
-    :math:`J^T v`, with which traces are the same.
+    Derivatives are taken in forward mode. Where a network supports reverse mode only, the products are
+    :math:`J^T v`, which give the same traces.
 
     Arguments:
-        field: A field from (B, *) to (B, *), each row of which depends on that row alone.
-        x: Where, with shape (B, *).
+        field: A field from (B, *) to (B, *) that acts on each row separately.
+        x: The points at which to evaluate it, with shape (B, *).
         v: The vectors, with shape (k, B, *).
-        chunk: How many products are worked out at once. One takes less memory than a product in
-            reverse mode, which keeps what all layers gave.
+        chunk: How many products are computed at once. Each takes less memory than a product in reverse mode,
+            which keeps the outputs of all layers.
     """
 
     try:
@@ -72,9 +72,9 @@ def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tenso
 
     Arguments:
         field: As in :func:`jacobian_products`.
-        x: Where, with shape (B, *).
-        chunk: How many columns of the Jacobian are worked out at once. By default, as many as fit
-            into some hundred megabytes.
+        x: The points at which to evaluate it, with shape (B, *).
+        chunk: How many columns of the Jacobian are computed at once. By default, as many as fit into a few
+            hundred megabytes.
     """
 
     total, dx = torch.zeros(len(x), dtype=torch.float64, device=x.device), x
@@ -87,13 +87,13 @@ def trace(field: StateField, x: Tensor, chunk: int | None = None) -> tuple[Tenso
 def jacobian_columns(
     field: StateField, x: Tensor, chunk: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    r"""Returns the columns of the Jacobian, some at a time: their numbers, the field, and the columns.
+    r"""Yields the columns of the Jacobian in chunks: their indices, the field, and the columns.
 
     Arguments:
         field: As in :func:`jacobian_products`.
-        x: Where, with shape (B, *).
-        chunk: How many columns are worked out at once, which have shape (chunk, B, d). By default, as many as
-            fit into some hundred megabytes.
+        x: The points at which to evaluate it, with shape (B, *).
+        chunk: How many columns are computed at once, with shape (chunk, B, d). By default, as many as fit into a
+            few hundred megabytes.
     """
 
     size = x[0].numel()
@@ -110,9 +110,9 @@ def signs(seed: Seed, index: Tensor, counter: int, count: int, size: int) -> Ten
     Arguments:
         seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
-        counter: Which draw of them.
-        count: How many vectors.
-        size: The entries of each.
+        counter: The number of the draw.
+        count: The number of vectors.
+        size: The number of entries of each vector.
     """
 
     u = keyed_uniform(seed, index, PROBES, counter, count * size)

@@ -1,10 +1,8 @@
-r"""What went wrong in a run: which samples, when, why, and what to do about it."""
+r"""Failures of a run: which samples failed, when, why, and what to do about it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .solution import Solution
+from .solver import Solution
 
 CURES = {
     "nonfinite": "raise t_min, take smaller steps, or check the network",
@@ -24,14 +22,14 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Failure:
-    r"""The end of some samples' integration before its time.
+    r"""The premature end of the integration of some samples.
 
     Arguments:
         kind: "nonfinite", "min_step", "max_steps", "max_calls" or "diverged".
         samples: The rows concerned.
-        time: Where it happened, in words.
-        cause: The cause, where more is known than the kind tells.
-        cure: The cure, where more is known than the kind tells.
+        time: The time at which it happened, in words.
+        cause: The cause, if more is known than the kind says.
+        cure: The cure, if more is known than the kind says.
 
     Examples:
         >>> failure = solvers.Failure("max_calls", (3,), "t=0.5")
@@ -52,13 +50,13 @@ class Failure:
 
 
 class SolverError(RuntimeError):
-    r"""Raised when a run fails.
+    r"""Is raised when a run fails.
 
     Arguments:
         failure: The failure.
-        solution: The solution so far, if there is one: rows that failed hold their last finite state.
+        solution: The solution so far, if there is one; rows that failed hold their last finite state.
     """
 
-    def __init__(self, failure: Failure, solution: "Solution | None" = None) -> None:
+    def __init__(self, failure: Failure, solution: Solution | None = None) -> None:
         super().__init__(str(failure))
         self.failure, self.solution = failure, solution

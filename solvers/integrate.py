@@ -1,4 +1,4 @@
-r"""The doors of the package: integrate a problem along a grid, after all checks."""
+r"""The entry points of the package: integrate a problem along a grid, after all checks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,23 +14,21 @@ from .catalogue import get
 from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
-from .doors.values import as_tensor
+from .doors.values import Array, as_tensor
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
-from .network_calls import new_counter
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
-from .solution import Solution
-from .solver import Solver, check_gradients
+from .solver import Solution, Solver, check_gradients
 
 
 @checked
 def solve(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -50,43 +48,42 @@ def solve(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Solution:
-    r"""Integrates a problem from the first to the last of some times.
+    r"""Integrates a problem from the first to the last of the given times.
 
-    Without tolerances there is one step per interval of the grid. With them, the solver chooses
-    its steps, for each sample its own if it is native, and the times between are where the path is
-    kept.
+    Without tolerances, the solver takes one step per interval of the grid. With tolerances, it chooses its own
+    steps (separately for each sample if it is native), and the times in between are only those at which the path
+    is kept.
 
     Arguments:
         problem: The problem.
         x: The state at `times[0]`, with shape (B, *).
-        times: Strictly monotone times in either direction, with shape (n + 1,), n >= 1, or
-            (n + 1, B) when samples differ.
+        times: Strictly increasing or decreasing times, with shape (n + 1,), n >= 1, or (n + 1, B) when samples
+            differ.
         solver: A solver, or its name.
-        rtol: The relative tolerance of each step. With `atol` alone it is 0.
-        atol: The absolute tolerance of each step, in units of the state. With `rtol` alone it is
-            the same number.
-        noise: The Brownian motion of a stochastic solver. By default, it is keyed by `seed`.
+        rtol: The relative tolerance of each step; 0 if only `atol` is given.
+        atol: The absolute tolerance of each step, in units of the state; equal to `rtol` if only that is given.
+        noise: The Brownian motion for a stochastic solver. By default, it is keyed by `seed`.
         seed: The seed of the noise.
         path: Whether to keep the states at all `times`.
-        callback: A function that is called with the :class:`Event` of each accepted step, and ends the run
-            if it returns `True`.
-        pause: The least number of seconds between two calls of it, but for the last step.
-        max_calls: The largest number of network calls of a sample.
-        max_steps: The largest number of steps of a sample under tolerances.
-        max_step: The largest step under tolerances, in the pace of the problem. By default, that of the
-            problem, times the order of the estimate of the error, one below the solver's.
-        first_step: The first step under tolerances, in the pace of the problem. By default, the solver
-            chooses it.
-        on_failure: "raise", or "partial" to end the samples concerned and go on.
-        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again
-            in place of keeping what is inside it; or "adjoint".
-        parameters: The tensors for which the adjoint gives gradients, beside the start.
-        companion: The companion of the solution of a reversible solver, to go back from its end.
-        seam: A function of the number of steps done and the state, applied between two steps on a grid:
-            such as the rounding of other coordinates, if a run in parts is to have the bits of the whole.
+        callback: A function that is called with the :class:`Event` of each accepted step and ends the run by
+            returning `True`.
+        pause: The minimum time between two calls of `callback`, in seconds; the last step is always reported.
+        max_calls: The maximum number of network calls per sample.
+        max_steps: The maximum number of adaptive steps per sample.
+        max_step: The maximum adaptive step, in the pace of the problem. By default, that of the problem times
+            the order of the error estimate, which is one below the solver's.
+        first_step: The initial adaptive step, in the pace of the problem. By default, the solver chooses it.
+        on_failure: "raise", or "partial" to end only the samples concerned and go on.
+        grad: "none"; "backprop" through all steps; "checkpoint", which evaluates each drift again instead of
+            keeping its intermediate results; or "adjoint".
+        parameters: The tensors for which the adjoint gives gradients, besides the initial state.
+        companion: The companion of a reversible solver's solution, to go back from its end.
+        seam: A function of the number of completed steps and the state, applied to the state between two grid
+            steps: for instance the rounding of other coordinates, if a run in parts must have the bits of the
+            whole run.
 
     Raises:
-        ValueError: If times, problem, tolerances or options do not fit.
+        ValueError: If times, problem, tolerances or options do not fit together.
         SolverError: If the run fails.
 
     Examples:
@@ -96,19 +93,19 @@ def solve(
         0.3679
     """
 
+    x, times, solver = taken(problem, x, times, solver, grad)
     control = Control(
-        None, noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
-        new_counter(),
+        make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
+        noise, path, callback, pause, max_calls, on_failure, grad, tuple(parameters), companion, seam,
     )  # fmt: skip
-    tolerances = rtol, atol, max_steps, max_step, first_step
-    return _begin(problem, x, times, get(solver), control, seed, *tolerances).finish(callback)
+    return begin(problem, x, times, solver, control, seed).finish(callback)
 
 
 @checked
 def steps(
     problem: Problem,
-    x: Tensor,
-    times: Tensor,
+    x: Array,
+    times: Array,
     solver: str | Solver,
     *,
     rtol: float | None = None,
@@ -125,17 +122,17 @@ def steps(
     companion: Tensor | None = None,
     seam: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Steps:
-    r"""Integrates a problem one step at a time, as it is iterated over.
+    r"""Integrates a problem one step at a time, as you iterate over it.
 
-    It yields an :class:`Event` after each accepted step. At the end its `solution` is that of :func:`solve`, to
-    the last bit; :meth:`Steps.stop` ends it before.
+    It yields an :class:`Event` after each accepted step. At the end, its `solution` is that of :func:`solve`, to
+    the last bit; :meth:`Steps.stop` ends it early.
 
-    Arguments are those of :func:`solve`.
+    The arguments are those of :func:`solve`.
 
     Raises:
-        ValueError: If times, problem, tolerances or options do not fit, or the solver takes all its steps
-            by itself, as the methods of torchdiffeq do.
-        SolverError: If the run fails, when it does.
+        ValueError: If times, problem, tolerances or options do not fit together, or the solver runs its own
+            loop, as the methods of torchdiffeq do.
+        SolverError: When the run fails.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -145,87 +142,82 @@ def steps(
         1.0 0.25
     """
 
-    solver = get(solver)
+    x, times, solver = taken(problem, x, times, solver, grad)
     if not solver.stepwise:
         raise ValueError(
             f"{solver} takes all its steps by itself, so there is nothing to iterate over; pass callback= to "
             "solvers.solve, or use a native solver, such as 'dopri5'."
         )
     control = Control(
-        None, noise, path, _listens, 0.0, max_calls, on_failure, grad, (), companion, seam, new_counter()
+        make_controller(problem, solver, rtol, atol, max_steps, max_step, first_step),
+        noise, path, _listens, 0.0, max_calls, on_failure, grad, (), companion, seam,
     )  # fmt: skip
-    tolerances = rtol, atol, max_steps, max_step, first_step
-    return _begin(problem, x, times, solver, control, seed, *tolerances)
+    return begin(problem, x, times, solver, control, seed)
 
 
 def _listens(event: Event) -> None:
-    r"""Stands for whoever iterates, so that loops yield their events."""
+    r"""Stands in for the iterating caller, so that loops yield their events."""
 
 
-def _begin(
-    problem: Problem,
-    x: Tensor,
-    times: Tensor,
-    solver: Solver,
-    control: Control,
-    seed: int,
-    rtol: float | None,
-    atol: float | None,
-    max_steps: int,
-    max_step: float | None,
-    first_step: float | None,
-) -> Steps:
-    r"""Returns the run of :func:`solve`, before its first step and after all checks."""
+def taken(
+    problem: Problem, x: Array, times: Array, solver: str | Solver, grad: str
+) -> tuple[Tensor, Tensor, Solver]:
+    r"""Returns state, times and solver as runs take them, after checking that solver and problem fit."""
 
-    x = check_start(x)
-    times = check_times(times, len(x))
-    check_problem(problem, solver)
-    longest = problem.longest * max(solver.can.order - 1, 1) if max_step is None else max_step
-    controller = make_controller(solver, rtol, atol, max_steps, longest, first_step)
-    check_even(solver, times)
-    noise = control.noise
-    if solver.can.stochastic and noise is None:
-        form = Increments if controller is None else Path
-        noise = form(seed, torch.arange(len(x), device=x.device), x)
-    if controller is not None:
-        check_tries(solver, noise, control.path)
-    elif noise is not None:
-        noise.check(times)
-        noise = noise.on(times)
-    check_gradients(solver, control.grad)
-    if control.companion is not None and not solver.can.reversible:
-        raise ValueError(
-            f"companion= has no effect on {solver}, which is not reversible; leave it out."
-        )
-    control = replace(control, controller=controller, noise=noise)
-    if control.grad == "checkpoint":
-        problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
-    loop = march if controller is None else adapt
-    run = solver.integrate(problem, x, times, control, loop)
-    return Steps(solver, run, control.counter, control.grad != "none")
-
-
-def check_start(x: Tensor) -> Tensor:
-    r"""Returns the state at the start, refused unless it holds finite floating-point or complex numbers."""
-
-    x = (
-        x
-        if isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided
-        else as_tensor("x", x)
-    )
+    if not (isinstance(x, Tensor) and x.is_complex() and x.layout == torch.strided):
+        x = as_tensor("x", x)
     if not x.is_floating_point() and not x.is_complex():
         raise TypeError(f"x must hold floating-point numbers, but holds {x.dtype}.")
     if not x.ndim or not x.numel():
         raise ValueError(f"x must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
+    solver = get(solver)
+    if not isinstance(problem, solver.can.solves):
+        given, wanted = type(problem).__name__, solver.can.solves.__name__
+        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
+    check_gradients(solver, grad)
+    return x, as_tensor("times", times, torch.float64), solver
+
+
+def begin(
+    problem: Problem, x: Tensor, times: Tensor, solver: Solver, control: Control, seed: int = 0
+) -> Steps:
+    r"""Returns the run of :func:`solve`, before its first step."""
+
     if not bool(x.detach().isfinite().all()):
         raise ValueError("x must be finite, but has NaN or infinite entries.")
-    return x
+    times = check_times(times, len(x))
+    check_even(solver, times)
+    if control.companion is not None and not solver.can.reversible:
+        raise ValueError(
+            f"companion= has no effect on {solver}, which is not reversible; leave it out."
+        )
+    if solver.can.stochastic or control.noise is not None:
+        control = replace(control, noise=_seen(control, solver, x, times, seed))
+    if control.grad == "checkpoint":
+        problem = problem.map(lambda field: partial(checkpoint, field, use_reentrant=False))
+    loop = march if control.controller is None else adapt
+    run = solver.integrate(problem, x, times, control, loop)
+    return Steps(solver, run, control.counter, control.grad != "none")
+
+
+def _seen(control: Control, solver: Solver, x: Tensor, times: Tensor, seed: int) -> Brownian:
+    r"""The noise of a run as its loop sees it, that of the seed if there is no other."""
+
+    noise, on_grid = control.noise, control.controller is None
+    if noise is None:
+        form = Increments if on_grid else Path
+        noise = form(seed, torch.arange(len(x), device=x.device), x)
+    if on_grid:
+        noise.check(times)
+        return noise.on(times)
+    check_tries(solver, noise, control.path)
+    return noise
 
 
 def check_times(times: Tensor, batch: int | None = None) -> Tensor:
-    r"""Returns the times in float64 on the CPU, refused unless strictly monotone, and of a batch."""
+    r"""Returns the times in float64 on the CPU, after checking that they are monotone and fit the batch."""
 
-    times = as_tensor("times", times, torch.float64).detach().cpu()
+    times = times.detach().cpu()
     if times.ndim not in (1, 2) or len(times) < 2:
         shape = tuple(times.shape)
         raise ValueError(
@@ -246,7 +238,7 @@ def check_times(times: Tensor, batch: int | None = None) -> Tensor:
 
 
 def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
-    r"""Refuses what steps of any size, which may be taken back, cannot have noise with."""
+    r"""Refuses noise and options that adaptive steps, which may be rejected, cannot have."""
 
     if not solver.can.stochastic:
         return
@@ -258,23 +250,16 @@ def check_tries(solver: Solver, noise: Brownian | None, path: bool) -> None:
         )
 
 
-def check_problem(problem: Problem, solver: Solver) -> None:
-    r"""Refuses a problem of another kind than the solver's."""
-
-    if not isinstance(problem, solver.can.solves):
-        given, wanted = type(problem).__name__, solver.can.solves.__name__
-        raise ValueError(f"{solver} solves a problem of type {wanted}, but got {given}.")
-
-
 def make_controller(
+    problem: Problem,
     solver: Solver,
     rtol: float | None,
     atol: float | None,
     max_steps: int = 10_000,
-    max_step: float = math.inf,
+    max_step: float | None = None,
     first_step: float | None = None,
 ) -> Controller | None:
-    r"""Returns the controller of the tolerances, or `None` if there are none."""
+    r"""Returns the controller for the tolerances, or `None` if there are none."""
 
     if rtol is None and atol is None:
         if not solver.can.fixed:
@@ -285,13 +270,15 @@ def make_controller(
             f"{solver} does not estimate its error, so rtol= and atol= have no effect; "
             "pass steps=, or use an adaptive solver such as 'dopri5'."
         )
+    if max_step is None:
+        max_step = problem.longest * max(solver.can.order - 1, 1)
     if rtol is None:
         rtol = 0.0
     return Controller(rtol, rtol if atol is None else atol, max_steps, max_step, first_step)
 
 
 def check_even(solver: Solver, times: Tensor) -> None:
-    r"""Refuses an uneven grid if the solver's coefficients are those of an even one."""
+    r"""Refuses an uneven grid if the solver's coefficients assume an even one."""
 
     if not solver.can.even:
         return

@@ -1,8 +1,7 @@
-r"""Counting network calls where they happen.
+r"""Counts of network calls, taken where the calls happen.
 
-A model that runs a network says so with :func:`count_call`. Whoever wants the number opens
-:func:`counting`. Counters belong to the thread that opened them. A field in which nobody counts
-is taken to cost one call per evaluation.
+A model that runs a network reports it with :func:`count_call`, and :func:`counting` opens a counter. Counters
+belong to the thread that opened them. A field that reports no calls counts one per evaluation.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +15,16 @@ class Counter:
     r"""The number of network calls since it was opened.
 
     Attributes:
-        total: The calls, but for those that a counter opened in between has counted.
-        backward: The calls through which a gradient flowed back, all of them.
+        total: The calls, except those counted by a counter that was opened inside this one.
+        backward: All calls through which a gradient flowed back.
     """
 
-    def __init__(self, outer: "Counter | None" = None) -> None:
+    def __init__(self) -> None:
         self.total = self.backward = 0
-        self.outer = outer
+        self.outer = _current.get()  # in which it is opened
 
     def watch(self, field: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        r"""Returns the field, which counts one call whenever nothing inside it counted any."""
+        r"""Returns the field, which counts one call whenever nothing inside it counted one."""
 
         def counted(x: Tensor) -> Tensor:
             before = self.total
@@ -86,7 +85,7 @@ def count_backward(out: Tensor) -> None:
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    r"""Hides the calls made in its block from all counters, as those that check a model."""
+    r"""Hides the calls made in its block from all counters, such as those that check a model."""
 
     token = _current.set(None)
     try:
@@ -107,15 +106,9 @@ def counting(counter: Counter | None = None) -> Iterator[Counter]:
         2
     """
 
-    counter = Counter(_current.get()) if counter is None else counter
+    counter = Counter() if counter is None else counter
     token = _current.set(counter)
     try:
         yield counter
     finally:
         _current.reset(token)
-
-
-def new_counter() -> Counter:
-    r"""Returns a counter inside the current one, for blocks to come."""
-
-    return Counter(_current.get())

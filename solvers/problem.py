@@ -1,8 +1,8 @@
-r"""Initial value problems: the only things a solver ever sees.
+r"""Initial value problems, the only input that a solver ever sees.
 
-Times are float64 tensors on the CPU, of shape () when all rows share them and (B,) otherwise;
-states have shape (B, *). What depends on time alone is worked out for many times at once by
-:meth:`Problem.at`, before a loop starts.
+Times are float64 tensors on the CPU, with shape () when all rows share them and (B,) otherwise; states have
+shape (B, *). :meth:`Problem.at` computes whatever depends on time alone for many times at once, before a loop
+starts.
 """
 
 import math
@@ -26,13 +26,13 @@ def _describe(t: float) -> str:
 
 
 class Sizes(NamedTuple):
-    r"""The sizes of states at some times, by which tolerances are held.
+    r"""The sizes of states at given times, to which tolerances refer.
 
     Arguments:
-        unit: The factor by which states are in the units of tolerances.
-        shift: What their mean is a multiple of, in these units.
-        fine: The least deviation from the mean that they may have in any direction, in these units.
-        coarse: The usual size that they have, in these units.
+        unit: The factor that brings states to the units of tolerances.
+        shift: The factor that multiplies the mean, in these units.
+        fine: The smallest standard deviation in any direction, in these units.
+        coarse: Their typical size, in these units.
     """
 
     unit: Tensor
@@ -49,28 +49,28 @@ def _itself(t: Tensor) -> Tensor:
     return t
 
 
-LEAST = 0.03  # of the least deviation: entries nearer to their mean count as this far from it
+LEAST = 0.03  # of the smallest deviation: entries nearer to their mean count as this far from it
 
 
 @dataclass(frozen=True)
 class Problem:
-    r"""Abstract problem.
+    r"""Abstract initial value problem.
 
     Arguments:
         drift: The field :math:`f(t, x)`. The time has shape (), or (B, 1, ...) when rows differ.
-        tabulate: A function of times, with shape (n,) or (n, B), and of a state that gives shape,
-            dtype and device. It returns the n fields of the state alone. By default, `drift` is
-            called with each time.
-        rows: A function from the indices of some rows to the problem of these rows alone. By
-            default, the drift is taken to work for any rows.
-        describe: A function from a time to the words by which errors call it.
-        cost: The network calls of one evaluation of the drift, for budgets.
-        sizes: A function of times: the sizes of states. Where they grow, an error made before grows with
-            them. By default all are 1.
-        pace: A monotone function of times, and its inverse, by which the lengths of steps are bounded. By
-            default, time itself.
-        longest: The largest step under tolerances, in this pace and for each order of the estimate of the
-            error, which is one below the method's, unless a run says another.
+        tabulate: A function of times, with shape (n,) or (n, B), and of a state that sets shape, dtype and
+            device. It returns n fields, one per time, as functions of the state. By default, `drift` is called
+            with each time.
+        rows: A function from row indices to the problem of these rows alone. By default, the drift is assumed to
+            work for any rows.
+        describe: A function from a time to its description in error messages.
+        cost: The network calls per drift evaluation, for budgets.
+        sizes: A function from times to the sizes of states. Where they grow, earlier errors grow with them. By
+            default, all are 1.
+        pace: A monotone function of time, and its inverse, in which the lengths of steps are bounded. By
+            default, this is time itself.
+        longest: The default of the maximum adaptive step, in this pace and per order of the error estimate,
+            which is one below the method's order.
 
     Examples:
         >>> solvers.ODE(lambda t, x: -x).drift(torch.tensor(0.0), torch.ones(1, 2))
@@ -96,19 +96,19 @@ class Problem:
         return f"{type(self).__name__}(drift {drift}{noise}, {cost} per evaluation)"
 
     def at(self, times: Tensor, x: Tensor) -> Sequence[StateField]:
-        r"""Returns the drift at each of the times, as functions of the state alone."""
+        r"""Returns the drift at each time, as functions of the state alone."""
 
         if self.tabulate is not None:
             return self.tabulate(times, x)
         return [lambda x, t=t: self.drift(align(t, x), x) for t in times]  # type: ignore[misc]
 
     def ahead(self, t: Tensor, stop: Tensor, step: float) -> Tensor:
-        r"""Returns the times a step of some length, in the pace of the problem, ahead of others.
+        r"""Returns the times that lie one step, in the pace of the problem, ahead of the given ones.
 
         Arguments:
             t: The times, with shape (B,).
-            stop: The times that are not to be passed, with shape (B,).
-            step: The length, which may be infinite.
+            stop: The times that must not be passed, with shape (B,).
+            step: The length of the step, which may be infinite.
         """
 
         if step == math.inf:
@@ -119,7 +119,7 @@ class Problem:
         return torch.where(way.abs() <= step, stop, there)
 
     def marks(self, ends: Tensor, step: float) -> Tensor:
-        r"""Returns the fewest times from the first to the last of some that are a step apart or less."""
+        r"""Returns the fewest times, from the first to the last given time, that are at most a step apart."""
 
         of, time = self.pace or (_itself, _itself)
         first, last = of(ends[[0, -1]])
@@ -128,21 +128,21 @@ class Problem:
         return torch.cat([ends[:1], time(torch.lerp(first, last, between)), ends[-1:]])
 
     def tolerance(self, sizes: Sizes, last: Sizes) -> Tensor:
-        r"""Returns what an absolute tolerance of 1 at the end of a run allows in states, with the shape of times.
+        r"""Returns the error in states that an absolute tolerance of 1 at the end of a run allows, one per time.
 
         Arguments:
             sizes: The sizes of the states.
-            last: Those at the end.
+            last: The sizes at the end of the run.
         """
 
         share = torch.minimum(sizes.fine / last.fine, sizes.coarse / last.coarse)
         return share.clamp(max=1) / sizes.unit
 
     def deviation(self, ends: Sizes, x0: Tensor, x1: Tensor) -> Tensor:
-        r"""Returns what of states is multiplied on the way to the end of a run, with shape (B, *).
+        r"""Returns the part of states that is amplified on the way to the end of a run, with shape (B, *).
 
-        Where the least deviation grows, that is the deviation from the mean. It is told by how far the steps
-        went: a state a mean apart goes no further. Elsewhere it is the states.
+        Where the smallest deviation grows, this is the deviation from the mean, which is inferred from how far
+        the steps went, as a state shifted by the mean goes no further. Elsewhere, it is the states themselves.
 
         Arguments:
             ends: The sizes where the steps begin and end, with shape (2, B).
@@ -160,7 +160,7 @@ class Problem:
         return row_where(grows, torch.maximum(torch.minimum(x1.abs(), way), least), x1.abs())
 
     def subset(self, index: Tensor) -> "Problem":
-        r"""Returns the problem of some rows."""
+        r"""Returns the problem of the given rows."""
 
         return self if self.rows is None else self.rows(index)
 
@@ -191,10 +191,10 @@ class ODE(Problem):
 class SDE(Problem):
     r"""The equation :math:`dx = f(t, x) \, dt + g(t) \, dw`.
 
-    Its noise is additive, so the Ito and the Stratonovich equation are the same.
+    Its noise is additive, so the Ito and the Stratonovich equations are the same.
 
     Arguments:
-        diffusion: The function :math:`g(t)`, from times to numbers of the same shape.
+        diffusion: The function :math:`g(t)`, from times to numbers with the same shape.
 
     Examples:
         >>> brownian = solvers.SDE(lambda t, x: 0 * x, torch.ones_like)
@@ -207,11 +207,11 @@ class SDE(Problem):
 
 
 class Linear(ABC):
-    r"""Abstract linear part of a semi-linear equation, known exactly.
+    r"""Abstract linear part of a semi-linear equation, which is known exactly.
 
-    The coordinates of the state are independent but for :math:`N`, so every number here has one
-    value per coordinate, or one for all: times of shape (\*) give numbers of shape (\*, c), with
-    c = 1 or the number of coordinates.
+    Without :math:`N`, the coordinates of the state are independent, so every quantity here has one value per
+    coordinate, or one for all: times with shape (\*) give numbers with shape (\*, c), where c is 1 or the number
+    of coordinates.
 
     Examples:
         >>> isinstance(solvers.ConstantRate(-1.0), solvers.Linear)
@@ -240,24 +240,24 @@ class Linear(ABC):
     def level(self, t: Tensor) -> Tensor:
         r"""Returns the noise level :math:`\sigma(t)` of the state, with the shape of times.
 
-        The law at a time is invariant under :math:`dx = (N - x) \, ds + \sqrt 2 \sigma \, dw` in
-        the form "data".
+        In the form "data", the law at a time is invariant under
+        :math:`dx = (N - x) \, ds + \sqrt 2 \sigma \, dw`.
         """
 
         raise ValueError("the state of this problem has no noise level.")
 
     def time_of(self, level: Tensor) -> Tensor:
-        r"""Returns the time of a noise level, or the end of the domain that is nearest."""
+        r"""Returns the time of a noise level, or the nearest end of the domain."""
 
         raise ValueError("the state of this problem has no noise level.")
 
     def beyond(self, s: Tensor, t: Tensor) -> Tensor:
-        r"""Returns the quieter time from which the noise of a step from s to t leads back to t."""
+        r"""Returns the less noisy time from which the noise of a step from s to t leads back to t."""
 
         return t
 
     def variable(self, name: str, t: Tensor) -> Tensor:
-        r"""Returns the variable in which :math:`N` is taken to be a polynomial."""
+        r"""Returns the variable in which :math:`N` is approximated by a polynomial."""
 
         if name != "clock":
             raise ValueError(f"this problem has no variable {name!r}, only 'clock'.")
@@ -269,7 +269,7 @@ class ConstantRate(Linear):
     r"""The linear part of :math:`dx = a \, (x - N(t, x)) \, dt`, with constant :math:`a`.
 
     Arguments:
-        rate: The rate :math:`a`; for negative ones the state is drawn to :math:`N`.
+        rate: The rate :math:`a`; if it is negative, the state is drawn to :math:`N`.
 
     Examples:
         >>> rate = solvers.ConstantRate(-1.0)
@@ -290,11 +290,11 @@ class ConstantRate(Linear):
 class SemiLinear(Problem):
     r"""The equation :math:`dx = (A(t) \, x + B(t) \, N(t, x)) \, dt + g(t) \, dw`.
 
-    The drift of the class is :math:`N`.
+    Its attribute `drift` is :math:`N`.
 
     Arguments:
         linear: The linear part: A, B and g.
-        guess: N by a simple model of the problem, in the form of `tabulate`, at no cost.
+        guess: An approximation of N by a simple model, which costs no calls, in the form of `tabulate`.
 
     Examples:
         >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))

@@ -1,11 +1,11 @@
-r"""The settings of solvers, and the ranges in which a method is what it is called."""
+r"""The settings of solvers, and the ranges in which a method deserves its name."""
 
 import math
 from collections.abc import Callable
 
 from .doors.values import as_number
 
-REPEATS = 10_000  # of what a step does
+REPEATS = 10_000  # of the change that a step makes
 Range = tuple[Callable[[float], bool], str]
 SETTINGS: dict[str, Range] = {
     "amount": (lambda v: 0 <= v < math.inf, "a finite number >= 0"),
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Range] = {
 
 
 def check_settings(solver: object) -> None:
-    r"""Refuses settings out of the range in which a method is what it is called."""
+    r"""Refuses settings outside the range in which a method deserves its name."""
 
     for name, (fits, words) in SETTINGS.items():
         where = f"{name} of {str(solver).split(':')[0]}"

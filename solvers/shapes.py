@@ -1,13 +1,13 @@
-r"""Shapes: times of shape () or (B,) beside states of shape (B, *), and norms per row."""
+r"""Shapes: times with shape () or (B,) beside states with shape (B, *), and norms per row."""
 
 import torch
 from torch import Tensor
 
-Scalar = float | Tensor  # what multiplies a state: a number, or one number per row
+Scalar = float | Tensor  # a factor of a state: a number, or one number per row
 
 
 def align(t: Tensor, x: Tensor) -> Tensor:
-    r"""Returns `t`, of shape () or (B,), in a shape that broadcasts with `x`, of shape (B, *)."""
+    r"""Returns `t`, with shape () or (B,), in a shape that broadcasts with `x`, with shape (B, *)."""
 
     if t.ndim == 0:
         return t
@@ -17,11 +17,11 @@ def align(t: Tensor, x: Tensor) -> Tensor:
 
 
 def scalars(values: Tensor, x: Tensor) -> list[Scalar]:
-    r"""Returns each entry along the first axis as something to multiply the state with.
+    r"""Returns each entry along the first axis as a factor that multiplies the state.
 
     Arguments:
-        values: Numbers of shape (n,), or one per row of the state, of shape (n, B), float64.
-        x: The state, with shape (B, *), which gives device and dtype.
+        values: Numbers in float64, with shape (n,), or (n, B) for one per row of the state.
+        x: The state, with shape (B, *), which sets device and dtype.
     """
 
     if values.ndim == 1:
@@ -30,7 +30,7 @@ def scalars(values: Tensor, x: Tensor) -> list[Scalar]:
 
 
 def factors(values: Tensor, x: Tensor) -> list[Scalar]:
-    r"""Returns the same for numbers that may differ between the coordinates of the state.
+    r"""Returns the same for numbers that may differ between coordinates of the state.
 
     Arguments:
         values: Numbers of shape (n, c), or (n, B, c), with c = 1 or the size of a flat sample.
@@ -63,7 +63,7 @@ def row_rms(x: Tensor) -> Tensor:
 
 
 def row_where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    r"""Returns the rows of `x` where the condition, of shape (B,), holds, else those of `y`."""
+    r"""Returns the rows of `x` where the condition, with shape (B,), holds, and those of `y` elsewhere."""
 
     return torch.where(align(condition.to(x.device), x), x, y)
 
@@ -71,8 +71,8 @@ def row_where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def row_finite(x: Tensor) -> Tensor:
     r"""Returns whether each row is finite, with shape (B,), on the CPU.
 
-    The sum of a row is finite unless an entry is not, or the sum itself overflows: so one
-    reduction settles the usual case, and a second look is taken only where it is needed.
+    The sum of a row is finite unless an entry is not, or the sum itself overflows; so one reduction settles the
+    usual case, and a second check is made only where it is needed.
     """
 
     sums = x.flatten(1).sum(1)

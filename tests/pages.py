@@ -19,3 +19,11 @@ def formulas(text: str) -> list[str]:
     r"""Returns the formulas of a page."""
 
     return [(shown or inline).strip() for shown, inline in FORMULA.findall(prose(text))]
+
+
+def models_of_others() -> list[str]:
+    r"""Returns what "Your model says X, write Y" says to write, each once."""
+
+    text = (ROOT / "docs" / "your_model.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return list(dict.fromkeys(row[1].strip("`") for row in rows if row[1].startswith("`ss.")))

@@ -425,7 +425,7 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
         (["train", "cats"], "no recipe for 'cats'"),
         (
             ["edit", "digits", "--data", "bad.npz", "--noise-level", "1"],
-            "neither --source nor --target is said",
+            "neither --source nor --target is given",
         ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

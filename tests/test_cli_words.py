@@ -38,11 +38,11 @@ SENTENCES = {
     ("sample", "digits", "--solver", "recurrent:repeats=0"): "repeats of recurrent must be at least 1",
     ("sample", "digits", "-n", "0"): "-n must be at least 1, but is 0.",
     ("sample", "digits", "-n", "9223372036854775808"): "-n must fit into 64 bits",
-    ("sample", "digits", "-n", "100000000000"): "in float64, but there are",
+    ("sample", "digits", "-n", "100000000000"): "in float64, but the device has",
     ("sample", "digits", "--seed", "9223372036854775808"): "--seed must fit into 64 bits",
     ("sample", "digits", "--first-index", "-1"): "--first-index must be at least 0, but is -1.",
     ("sample", "digits", "--label", "0,1,2", "-n", "4"): "--label has 3 entries for 4 samples",
-    ("sample", "digits", "--label", "three"): "--label must be numbers with commas between",
+    ("sample", "digits", "--label", "three"): "--label must be numbers separated by commas",
     ("sample", "digits", "--condition", "size"): "--condition must be NAME=VALUE",
     ("sample", "digits", "--condition", "size=3"): "the model takes no condition 'size'; it takes: label.",
     ("sample", "digits", "--condition", "label=3", "--label", "3"): "--condition label is given twice",
@@ -152,7 +152,7 @@ def test_a_stop_says_what_is_kept(
     arguments = ("likelihood", "digits", "--data", "x.npy", "--batch-size", 2, "--out", "s.csv")  # fmt: skip
     status, _, err = said(*arguments, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert status == 130
-    assert "stopped: 2 of 3 rows are in s.csv, and the same command goes on." in err
+    assert "stopped: 2 of 3 rows are in s.csv, and the same command continues." in err
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[0].startswith("# {")
     assert not any("#" in line for line in lines[1:])

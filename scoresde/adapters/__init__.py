@@ -1,7 +1,8 @@
-r"""Models from elsewhere: networks and denoisers of other libraries as score models."""
+r"""Adapters: networks and denoisers of other libraries as score models."""
 
 from .diffusers import DiffusersScore, from_diffusers
 from .foreign import Foreign, Label, from_callable
+from .k_diffusion import KDiffusionSampler
 from .sources import (
     from_azula,
     from_edm,
@@ -16,6 +17,7 @@ from .sources import (
 __all__ = [
     "DiffusersScore",
     "Foreign",
+    "KDiffusionSampler",
     "Label",
     "from_azula",
     "from_callable",

@@ -1,6 +1,5 @@
 r"""Networks and pipelines of diffusers as score models."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
-from ..guidance.thresholds import thresholded
 from ..models.conditions import Bound
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .foreign import Foreign
-from .schedulers import Meaning, meaning_of, stock_times
+from .schedulers import Meaning, clipped, meaning_of, stock_times
+from .signatures import parameters_of
 
 CONDITIONS = (
     "encoder_hidden_states",
@@ -24,16 +23,16 @@ CONDITIONS = (
     "encoder_attention_mask",
     "timestep_cond",
     "guidance",
-)  # arguments of networks that belong to samples
+)  # per-sample arguments of networks
 CLASSES = ("class_embed_type", "num_class_embeds", "num_embeds_ada_norm")
 
 
 class DiffusersScore(NetworkScore):
-    r"""Creates the score model of a network of diffusers.
+    r"""Creates the score model of a diffusers network.
 
     Attributes:
-        scheduler: The scheduler that says what its output means.
-        meaning: What it says.
+        scheduler: The scheduler, which determines the meaning of its output.
+        meaning: The meaning of its output.
 
     Examples:
         >>> issubclass(ss.adapters.DiffusersScore, ss.NetworkScore)
@@ -45,10 +44,10 @@ class DiffusersScore(NetworkScore):
 
     @checked
     def times(self, steps: int, **options: object) -> Tensor:
-        r"""Returns the grid of the scheduler, for `times=`, with its spacing, offset, shift and sigmas.
+        r"""Returns the scheduler's grid, for `times=`, with its spacing, offset, shift and sigmas.
 
         Arguments:
-            steps: Its number of inference steps.
+            steps: The number of inference steps.
             options: Further arguments of its `set_timesteps`, such as `mu` of a shift by resolution.
         """
 
@@ -66,22 +65,22 @@ def from_diffusers(
     shape: tuple[int, ...] | None = None,
     clip: bool = True,
 ) -> ScoreModel:
-    r"""Returns the score model of a network of diffusers, whose scheduler says what the network predicts.
+    r"""Returns the score model of a diffusers network, whose scheduler determines the prediction type.
 
-    At `times=model.times(n)`, a solver takes the steps of the scheduler at n inference steps.
+    With `times=model.times(n)`, a solver takes the scheduler's steps for n inference steps.
 
     Arguments:
         source: The network, a pipeline, or a folder of either that `save_pretrained` wrote.
-        scheduler: The scheduler. By default that of the pipeline.
-        conditions: The names of the network's conditions. By default, by its signature.
-        constants: Further keyword arguments of each call.
-        null: The values of conditions that stand for none, each with leading size 1.
-        shape: The shape of one sample. By default that of its config.
-        clip: Whether denoised data is clipped or thresholded where the scheduler does so.
+        scheduler: The scheduler. By default, that of the pipeline.
+        conditions: The names of the network's conditions. By default, they follow from its signature.
+        constants: Further keyword arguments of every call.
+        null: The values that stand for no condition, each with leading size 1.
+        shape: The shape of one sample. By default, that of its config.
+        clip: Whether denoised data is clipped or thresholded if the scheduler does so.
 
     Raises:
-        ValueError: If the scheduler is of a class or prediction type that is not known here, or leaves no signal
-            where the network predicts noise.
+        ValueError: If the scheduler has an unknown class or prediction type, or leaves no signal for a network
+            that predicts noise.
 
     Examples:
         >>> import types
@@ -99,7 +98,7 @@ def from_diffusers(
     if not isinstance(network, nn.Module):
         raise TypeError("source must be a network")
     meaning = meaning_of(scheduler)
-    state = next(iter(inspect.signature(network.forward).parameters))
+    state = next(iter(parameters_of(network)))
     called = Foreign(
         network,
         meaning.process,
@@ -122,10 +121,10 @@ def from_diffusers(
 
 
 def _conditions(network: nn.Module) -> list[str]:
-    r"""The arguments of a network that belong to samples, by its signature and config."""
+    r"""The per-sample arguments of a network, from its signature and config."""
 
     config: Any = getattr(network, "config", {})
-    takes = inspect.signature(network.forward).parameters
+    takes = parameters_of(network)
     classes = any(config.get(name) is not None for name in CLASSES)
     return [name for name in CONDITIONS if name in takes and (name != "class_labels" or classes)]
 
@@ -141,14 +140,7 @@ def _shape(network: nn.Module) -> tuple[int, ...] | None:
 def _clipped(model: DiffusersScore) -> ScoreModel:
     r"""The model with the thresholds of its scheduler, if it has any."""
 
-    config = model.scheduler.config
-    if config.get("thresholding"):
-        found = thresholded(
-            model, config["sample_max_value"], config["dynamic_thresholding_ratio"]
-        )
-    elif config.get("clip_sample"):
-        found = thresholded(model, config.get("clip_sample_range", 1.0))
-    else:
-        return model
-    found.times = model.times  # type: ignore[assignment]
+    found = clipped(model, model.scheduler.config)
+    if found is not model:
+        found.times = model.times  # type: ignore[assignment]
     return found

@@ -1,19 +1,19 @@
-r"""Networks of other libraries: how they are called, and what of their answers counts."""
+r"""Networks of other libraries: how they are called, and which part of their output is used."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 
+from ..models.by_sample import tensors_in
 from ..models.closures import held_by
 from ..models.conditions import Bound, spread
 from ..models.network import NetworkScore
 from ..processes.process import Process
-
-Order = Literal["x, t", "t, x"]
+from .signatures import Network, Order, check_keywords, check_names, order_of, taken
 
 
 @checked
@@ -22,10 +22,10 @@ class Label:
     r"""Creates the time label of a network: `factor` times the time or noise level, plus `offset`.
 
     Arguments:
-        of: What the network's label measures: the time "t" of the process, "noise_level" :math:`\sigma / \alpha`,
-            or "log_noise_level".
-        factor: What it is multiplied by.
-        offset: What is added.
+        of: The quantity that the label measures: the time "t" of the process, "noise_level"
+            :math:`\sigma / \alpha`, or "log_noise_level".
+        factor: The factor that multiplies it.
+        offset: The offset that is added.
 
     Examples:
         >>> ss.Label("t", 999)(ss.VP(), torch.tensor([0.5]))
@@ -37,7 +37,7 @@ class Label:
     offset: float = 0.0
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        r"""Returns the labels of some times, like `t`."""
+        r"""Returns the labels of times, with the shape of `t`."""
 
         if self.of == "t":
             return self.factor * t + self.offset
@@ -54,26 +54,25 @@ class Label:
 
 
 AsLabel = float | Label | Callable[[Tensor], Tensor]
-Network = nn.Module | Callable[..., object]
 
 
 class Foreign(nn.Module):
-    r"""Creates a network that :class:`scoresde.NetworkScore` can call from one that is called otherwise.
+    r"""Creates a network for :class:`scoresde.NetworkScore` from one that is called differently.
 
-    Of what the network returns, it takes the first entry of a tuple, `.sample`, or `entry`; and of twice as many
-    channels as the data has, as of networks that learned a variance, the first half.
+    It uses the first entry of a tuple, `.sample`, or `entry` of the network's output. If the output has twice as
+    many channels as the data, as from networks with a learned variance, it uses the first half.
 
     Arguments:
         network: The network.
-        process: The process, whose noise level a label may measure.
-        label: The time label, its factor, or a function of the time; None for t itself.
+        process: The process, for labels that measure the noise level.
+        label: The time label, its factor, or a function of the time; `None` for t itself.
         order: The order of state and time.
-        names: The keywords of state and time, where they are no positional arguments.
-        entry: The attribute or key of the answer that counts, such as "mean".
-        factor: What the answer is multiplied by, such as -1 for velocities towards data.
-        constants: The keyword arguments that are the same in each call.
-        null: The values of conditions in calls without them, each with leading size 1, as for the unconditional
-            prediction of classifier-free guidance.
+        names: The keywords of state and time, if they are not positional arguments.
+        entry: The attribute or key of the output to use, such as "mean".
+        factor: The factor that multiplies the output, such as -1 for velocities towards data.
+        constants: The keyword arguments of every call.
+        null: The values that stand for no condition, each with leading size 1, for the unconditional prediction
+            of classifier-free guidance.
         opened: The names of conditions that are dictionaries of keyword arguments.
 
     Examples:
@@ -99,6 +98,15 @@ class Foreign(nn.Module):
         opened: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if names is not None:
+            check_names(network, names)
+        check_keywords(network, constants or {}, "constants")
+        for name, value in (null or {}).items():
+            if any(part.ndim == 0 or len(part) != 1 for _, part in tensors_in(name, value)):
+                raise ValueError(
+                    f"null[{name!r}] must have leading size 1, for it stands for no condition of any sample; "
+                    "take one row of it."
+                )
         self.network, self.process = network, process
         self.label = Label("t", label) if isinstance(label, int | float) else label
         self.order, self.names, self.entry, self.factor = order, names, entry, factor
@@ -112,7 +120,7 @@ class Foreign(nn.Module):
             )
 
     def forward(self, x: Tensor, t: Tensor, **condition: Bound) -> Tensor:
-        r"""Returns the answer of the network that counts, with the shape of `x`."""
+        r"""Returns the used part of the network's output, with the shape of `x`."""
 
         inputs = (x, self._label(t))
         keywords = self._keywords(x, condition)
@@ -120,7 +128,7 @@ class Foreign(nn.Module):
             answer = self.network(**dict(zip(self.names, inputs, strict=True)), **keywords)
         else:
             answer = self.network(*(inputs if self.order == "x, t" else inputs[::-1]), **keywords)
-        F = _taken(answer, self.entry)
+        F = taken(answer, self.entry)
         if isinstance(F, Tensor) and F.ndim == x.ndim > 1 and F.shape[1] == 2 * x.shape[1]:
             F = F[:, : x.shape[1]]
         return F if self.factor == 1 else self.factor * F
@@ -128,7 +136,15 @@ class Foreign(nn.Module):
     def _label(self, t: Tensor) -> Tensor:
         if self.label is None:
             return t
-        return self.label(self.process, t) if isinstance(self.label, Label) else self.label(t)
+        if isinstance(self.label, Label):
+            return self.label(self.process, t)
+        found = self.label(t)
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                f"label must return the labels of the times as a tensor, but returned {type(found).__name__}; "
+                "for a multiple of the time, give the factor itself, as label=999."
+            )
+        return found
 
     def _keywords(self, x: Tensor, condition: Mapping[str, Bound]) -> dict[str, object]:
         missing = {name: value for name, value in self.null.items() if name not in condition}
@@ -145,7 +161,7 @@ def from_callable(
     predicts: str,
     *,
     label: AsLabel | None = None,
-    order: Order = "x, t",
+    order: Order | None = None,
     names: tuple[str, str] | None = None,
     entry: str | int | None = None,
     factor: float = 1.0,
@@ -160,17 +176,17 @@ def from_callable(
     Arguments:
         network: The network.
         process: The process whose noise it removes.
-        predicts: What it predicts, as for :class:`scoresde.NetworkScore`.
+        predicts: The prediction type, as for :class:`scoresde.NetworkScore`.
         label: Its time label: a factor of the time, an :class:`scoresde.Label`, or a function of the time.
-        order: The order of state and time in its signature.
-        names: The keywords of state and time, where they are not positional.
-        entry: The attribute or key of its answer that counts. By default, the first of a tuple, or `.sample`.
-        factor: What its answer is multiplied by, such as -1 for velocities towards data.
-        constants: The keyword arguments of each call.
-        null: The values of conditions that stand for none, each with leading size 1.
-        conditions: The names of the conditions it takes.
+        order: The order of state and time in its signature. By default, by their names, else "x, t".
+        names: The keywords of state and time, if they are not positional.
+        entry: The attribute or key of its output to use. By default, the first entry of a tuple, or `.sample`.
+        factor: The factor that multiplies its output, such as -1 for velocities towards data.
+        constants: The keyword arguments of every call.
+        null: The values that stand for no condition, each with leading size 1.
+        conditions: The names of its conditions.
         shape: The shape of one sample, if known.
-        data_std: The constant of preconditioning of "edm".
+        data_std: The preconditioning constant of "edm".
 
     Examples:
         >>> network = lambda x, sigma: {"denoised": x / (1 + sigma[:, None] ** 2)}
@@ -179,11 +195,16 @@ def from_callable(
         tensor([[0.5000, 0.5000]])
     """
 
+    for name in conditions:
+        if name in (constants or {}):
+            raise ValueError(
+                f"{name} is both a condition, of each sample, and a constant, of all calls; leave one out."
+            )
     called = Foreign(
         network,
         process,
         label,
-        order,
+        order or order_of(network) or "x, t",
         names=names,
         entry=entry,
         factor=factor,
@@ -193,15 +214,3 @@ def from_callable(
     return NetworkScore(
         called, process, predicts, conditions=conditions, shape=shape, data_std=data_std
     )
-
-
-def _taken(answer: Any, entry: str | int | None) -> Tensor:
-    r"""The part of an answer that counts."""
-
-    if isinstance(entry, str) and not isinstance(answer, Mapping):
-        return getattr(answer, entry)
-    if entry is not None:
-        return answer[entry]
-    if isinstance(answer, tuple | list):
-        return answer[0]
-    return answer if isinstance(answer, Tensor) else getattr(answer, "sample", answer)

@@ -1,8 +1,9 @@
-r"""What a scheduler of diffusers says of the network it was configured for: process, prediction and time label.
+r"""Process, prediction type and time label of a network, read from its diffusers scheduler.
 
 Everything is read from the scheduler object, never from the defaults of its class, which differ between classes.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..guidance.guided import Guided
+from ..guidance.thresholds import Thresholded, thresholded
+from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras
 from ..processes.standard import EDM, VE, VP, Interpolant
@@ -24,18 +28,18 @@ DISTILLED = (
     "FlowMatchLCMScheduler",
     "CMStochasticIterativeScheduler",
 )
-WIDER = 1.01  # than the range of EDM's schedulers, whose grids leave it by rounding
+WIDER = 1.01  # than the range of EDM's schedulers, which their grids leave by rounding
 
 
 class Meaning(NamedTuple):
-    r"""What the output of a network means under a scheduler.
+    r"""The meaning of a network's output under a scheduler.
 
     Arguments:
         process: The process.
-        predicts: What the network predicts.
+        predicts: The prediction type.
         label: The time label.
-        factor: What its output is multiplied by.
-        data_std: The constant of preconditioning.
+        factor: The factor that multiplies its output.
+        data_std: The preconditioning constant.
         unit: The process's time per time step of the scheduler.
     """
 
@@ -48,10 +52,10 @@ class Meaning(NamedTuple):
 
 
 def meaning_of(scheduler: object) -> Meaning:
-    r"""Returns what the output of a network means under a scheduler.
+    r"""Returns the meaning of a network's output under a scheduler.
 
     Raises:
-        ValueError: If it is of an unknown class or prediction type, or belongs to a distilled network.
+        ValueError: If it has an unknown class or prediction type, or belongs to a distilled network.
     """
 
     name = type(scheduler).__name__
@@ -119,20 +123,34 @@ def _check_prediction(found: str, known: dict[str, Any]) -> None:
         )
 
 
+def clipped(model: ScoreModel, config: Mapping[str, Any]) -> ScoreModel:
+    r"""Returns the model with the thresholds of a scheduler on its denoised data, or itself if there are none.
+
+    Theirs clip dynamically to the range from -1 to 1, and `sample_max_value` is the most that they divide by.
+    """
+
+    if config.get("thresholding"):
+        ratio, most = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+        return Guided((model,), Thresholded(1.0, ratio, most))
+    if config.get("clip_sample"):
+        return thresholded(model, config.get("clip_sample_range", 1.0))
+    return model
+
+
 def stock_times(scheduler: Any, meaning: Meaning, steps: int, **options: object) -> Tensor:
     r"""Returns the times of the process at which a scheduler would call the network, in float64.
 
-    The denoising at the last of them stands for the scheduler's step to noise level 0. The scheduler itself is
-    left as it is.
+    The denoising at the last time replaces the scheduler's step to noise level 0. The scheduler itself is not
+    changed.
 
     Arguments:
         scheduler: The scheduler.
-        meaning: What it says of the network.
-        steps: Its number of inference steps.
+        meaning: The meaning of the network's output.
+        steps: The number of inference steps.
         options: Further arguments of its `set_timesteps`, such as `mu`.
     """
 
-    fresh = type(scheduler).from_config(scheduler.config)
+    fresh = copy.deepcopy(scheduler)
     takes = inspect.signature(fresh.set_timesteps).parameters
     fresh.set_timesteps(**{"num_inference_steps": steps, **options} if "num_inference_steps" in takes else
                         {"n_steps": steps})  # fmt: skip

@@ -1,10 +1,9 @@
-r"""Models of other libraries, from the objects that these hand out.
+r"""Models of other libraries, from the libraries' own objects.
 
-Each function reads what a library says of its model, and returns the score model: the process of its noise, what
-its network predicts, and how it is called. Nothing is imported from the libraries.
+Each function reads the process, the prediction type and the call of a library's model from its object, and
+returns the score model. Nothing is imported from the libraries.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -20,7 +19,8 @@ from ..processes.process import Process
 from ..processes.schedules import Geometric, Karras, LinearBeta
 from ..processes.standard import EDM, VE, VP, Interpolant, SubVP
 from ..processes.tabulated import Tabulated
-from .foreign import Label, Network, Order, from_callable
+from .foreign import Label, from_callable
+from .signatures import Network, Order, order_of, read
 
 EDGE = 2.0**-24  # how near to 0 and 1 the time of flows goes: a digit of float32
 
@@ -47,7 +47,11 @@ def from_edm(network: nn.Module) -> NetworkScore:
     """
 
     least, most = getattr(network, "sigma_min", 0.0), getattr(network, "sigma_max", 80.0)
-    process = EDM(Karras(max(float(least), 0.002), min(float(most), 80.0)))
+    low, high = max(float(least), 0.002), min(float(most), 80.0)
+    rounded: Any = getattr(
+        network, "round_sigma", lambda level: level
+    )  # of nodes, which lie beyond
+    process = EDM(Karras(min(low, float(rounded(low))), max(high, float(rounded(high)))))
     size, channels = getattr(network, "img_resolution", None), getattr(network, "img_channels", 3)
     conditions = ["class_labels"] if getattr(network, "label_dim", 0) else []
     shape = (channels, size, size) if isinstance(size, int) else None
@@ -67,8 +71,8 @@ def from_k_diffusion(
 
     Arguments:
         denoiser: The denoiser, or one of the library's wrappers of noise and v networks.
-        sigma_min: The least noise level. By default that of the denoiser, else 0.002.
-        sigma_max: The largest noise level. By default that of the denoiser, else 80.
+        sigma_min: The smallest noise level. By default, that of the denoiser, or 0.002 if it has none.
+        sigma_max: The largest noise level. By default, that of the denoiser, or 80 if it has none.
         conditions: The names of its extra arguments.
         shape: The shape of one sample, if known.
 
@@ -89,15 +93,15 @@ def from_k_diffusion(
 def from_score_sde(
     network: nn.Module, sde: object, *, shape: tuple[int, ...] | None = None
 ) -> NetworkScore:
-    r"""Returns the score model of a continuous-time network of score_sde, as its `get_score_fn` has it.
+    r"""Returns the score model of a continuous-time network of score_sde, as in its `get_score_fn`.
 
     Arguments:
         network: The network, called as `network(x, labels)`.
-        sde: Its `VPSDE`, `subVPSDE` or `VESDE`, of which the type's name and the constants are read.
+        sde: Its `VPSDE`, `subVPSDE` or `VESDE`, from which the type's name and the constants are read.
         shape: The shape of one sample, if known.
 
     Raises:
-        ValueError: If the SDE is another.
+        ValueError: If the SDE is of another type.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix B
@@ -117,8 +121,8 @@ def from_score_sde(
         return from_callable(network, process, "score", label=Label("noise_level"), shape=shape)
     if kind not in ("VPSDE", "subVPSDE"):
         raise ValueError(
-            f"sde must be a VPSDE, subVPSDE or VESDE of score_sde, but is a {kind}; use ss.from_callable with "
-            "a process of its scales."
+            f"sde must be a VPSDE, subVPSDE or VESDE of score_sde, but is of the type {kind}; use "
+            "ss.from_callable with a process of its scales."
         )
     schedule = LinearBeta(float(known.beta_0), float(known.beta_1))
     process = VP(schedule) if kind == "VPSDE" else SubVP(schedule)
@@ -132,9 +136,9 @@ def from_guided_diffusion(
     r"""Returns the score model of a network of guided-diffusion or improved-diffusion.
 
     Arguments:
-        network: The network, called as `network(x, t, y=...)`; of a learned variance, the mean counts.
-        diffusion: Its `GaussianDiffusion` with all steps of training, from which betas and the kind of prediction
-            are read.
+        network: The network, called as `network(x, t, y=...)`; a learned variance is ignored.
+        diffusion: Its `GaussianDiffusion` with all training steps, from which betas and prediction type are
+            read.
         shape: The shape of one sample, if known.
 
     Raises:
@@ -153,7 +157,11 @@ def from_guided_diffusion(
         999.0
     """
 
-    known: Any = diffusion
+    known = read(
+        diffusion,
+        ("betas", "model_mean_type"),
+        "diffusion must be a GaussianDiffusion of guided-diffusion",
+    )
     kinds = {"EPSILON": "noise", "START_X": "data"}
     kind = getattr(known.model_mean_type, "name", str(known.model_mean_type))
     if kind not in kinds:
@@ -186,21 +194,22 @@ def from_flow(
     conditions: Sequence[str] = (),
     shape: tuple[int, ...] | None = None,
 ) -> NetworkScore:
-    r"""Returns the score model of a flow-matching network, of :math:`x_t = (1 - t) z + t x_0` and dx/dt.
+    r"""Returns the score model of a flow-matching network, with :math:`x_t = (1 - t) z + t x_0` and dx/dt.
 
-    With :math:`t = 0` at data, the velocity is :math:`u(x, t) = -v(x, 1 - t)`. It is that of a Gaussian
-    process if noise and data were paired at random. A network of optimal-transport pairs or of reflow gives a
-    flow, its samples, latents and likelihood, but no score: do not use it with SDE solvers, guidance or `denoise`.
+    With :math:`t = 0` at data, the velocity is :math:`u(x, t) = -v(x, 1 - t)`. It belongs to a Gaussian process
+    if noise and data were paired at random. A network trained on optimal-transport pairs or by reflow gives a
+    flow with its samples, latents and likelihood, but no score: do not use it with SDE solvers, guidance or
+    `denoise`.
 
     Arguments:
         network: The network, called as `network(t, x)` in torchcfm, and as `network(x, t)` in flow_matching.
-        order: The order of its arguments. By default, by their names.
-        data_at: The network's time of data: 1 in these libraries, 0 for networks whose velocity leads to noise.
-        conditions: The names of the conditions it takes.
+        order: The order of its arguments. By default, it follows from their names.
+        data_at: The network's time of data: 1 in these libraries, 0 for networks whose velocity points to noise.
+        conditions: The names of its conditions.
         shape: The shape of one sample, if known.
 
     Raises:
-        ValueError: If the order cannot be told by the names.
+        ValueError: If the names do not determine the order.
 
     References:
         | Flow Matching for Generative Modeling (Lipman et al., 2023), example II
@@ -226,26 +235,24 @@ def from_flow(
 
 
 def _order(network: Network) -> Order:
-    call = network.forward if isinstance(network, nn.Module) else network
-    names = list(inspect.signature(call).parameters)[:2]
-    times = [name.lower() in ("t", "time", "times", "timestep", "timesteps") for name in names]
-    if sum(times) != 1:
+    found = order_of(network)
+    if found is None:
         raise ValueError(
-            f"order must be 'x, t' or 't, x', since the names of the network's arguments, {', '.join(names)}, do "
-            "not tell which of them is the time."
+            "order must be 'x, t' or 't, x', since the names of the network's arguments do not tell which of them "
+            "is the time."
         )
-    return "t, x" if times[0] else "x, t"
+    return found
 
 
 @checked
 def from_azula(
     denoiser: nn.Module, *, conditions: Sequence[str] = (), shape: tuple[int, ...] | None = None
 ) -> NetworkScore:
-    r"""Returns the score model of a denoiser of azula, of which `denoiser(x, t).mean` is the denoised data.
+    r"""Returns the score model of an azula denoiser, whose `denoiser(x, t).mean` is the denoised data.
 
     Arguments:
         denoiser: The denoiser, with its `schedule`.
-        conditions: The names of the keyword arguments that belong to samples.
+        conditions: The names of its per-sample keyword arguments.
         shape: The shape of one sample, if known.
 
     Examples:
@@ -259,7 +266,7 @@ def from_azula(
         tensor([[0., 0.]])
     """
 
-    schedule: Any = denoiser.schedule
+    schedule = read(denoiser, ("schedule",), "denoiser must be one of azula").schedule
     process = CustomProcess(lambda t: schedule(t)[0], lambda t: schedule(t)[1], t_min=1e-6)
     return from_callable(
         denoiser, process, "data", entry="mean", conditions=conditions, shape=shape
@@ -277,7 +284,7 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
         clip: Whether the denoised data is clipped to [-1, 1], as their samplers do.
 
     Raises:
-        ValueError: If the network conditions on its own estimate.
+        ValueError: If the network is conditioned on its own estimate.
 
     References:
         | Denoising Diffusion Probabilistic Models (Ho et al., 2020)
@@ -292,7 +299,10 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
         'v'
     """
 
-    known: Any = diffusion
+    known = read(
+        diffusion, ("self_condition", "image_size", "channels"),
+        "diffusion must be a GaussianDiffusion or ElucidatedDiffusion of denoising-diffusion-pytorch",
+    )  # fmt: skip
     if known.self_condition:
         raise ValueError(
             "diffusion conditions on its own estimate (self_condition=True), which depends on the sampler's steps "
@@ -313,11 +323,11 @@ def from_lucidrains(diffusion: nn.Module, *, clip: bool = True) -> ScoreModel:
 
 @checked
 def from_sbi(estimator: object, *, shape: tuple[int, ...] | None = None) -> NetworkScore:
-    r"""Returns the score model of a posterior of sbi's NPSE or FMPE, of the condition `observation`.
+    r"""Returns the score model of a posterior of sbi's NPSE or FMPE, with the condition `observation`.
 
     Arguments:
         estimator: The vector field estimator, or the posterior that has one.
-        shape: The shape of the parameters. By default that of the estimator.
+        shape: The shape of the parameters. By default, that of the estimator.
 
     Examples:
         >>> class Estimator(torch.nn.Module):
@@ -333,7 +343,15 @@ def from_sbi(estimator: object, *, shape: tuple[int, ...] | None = None) -> Netw
         tensor([[-1., -1.]])
     """
 
-    known: Any = getattr(estimator, "vector_field_estimator", estimator)
+    known = read(
+        getattr(estimator, "vector_field_estimator", estimator), ("input_shape", "mean_t_fn", "std_fn"),
+        "estimator must be a vector field estimator of sbi, or a posterior that has one",
+    )  # fmt: skip
+    if getattr(known, "compose_enabled", False):
+        raise ValueError(
+            "estimator standardizes parameters outside its network (compose_standardization=True), so that its "
+            "process is that of other parameters; train one without."
+        )
     shape = shape or tuple(known.input_shape)
 
     def flat(scale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

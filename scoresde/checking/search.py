@@ -2,6 +2,7 @@ r"""The search for what a network means: each meaning's error, at the same data 
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def network_of(model: ScoreModel) -> NetworkScore | None:
     return model if isinstance(model, NetworkScore) else None
 
 
-def bound_of(model: ScoreModel, data: Tensor) -> dict[str, Tensor]:
+def bound_of(model: ScoreModel, data: Tensor) -> dict[str, Any]:
     r"""Returns the conditions that are bound to a model, with leading size B."""
 
     found: dict[str, Bound] = {}
@@ -100,7 +101,7 @@ class Trial:
         model: NetworkScore,
         data: Tensor,
         std: float,
-        condition: dict[str, Tensor],
+        condition: dict[str, Any],
         seed: int,
         rows: int,
     ) -> None:

@@ -1,10 +1,12 @@
-r"""The verb: whether a model is the score of the noise of some data."""
+r"""The public function: whether a model is the score of the noise of some data."""
 
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from solvers.doors.values import Array
 
 from ..models.checks import check_count, check_data
 from ..models.conditions import Condition, verb
@@ -28,7 +30,7 @@ NUMBERS = 2**20  # of the states that are asked at once
 @verb
 def check_score(
     model: ScoreModel,
-    data: Tensor,
+    data: Array,
     *,
     against: ScoreModel | None = None,
     one_step: bool = False,
@@ -71,24 +73,24 @@ def check_score(
     """
 
     options = CHECK.said(locals())
-    data = check_data(model, data, "data", dtype, device)
-    if len(data) < LEAST:
-        raise ValueError(f"data must have at least {LEAST} samples, but has {len(data)}.")
+    x = check_data(model, data, "data", dtype, device)
+    if len(x) < LEAST:
+        raise ValueError(f"data must have at least {LEAST} samples, but has {len(x)}.")
     seed = check_count("seed", seed, None, None)
-    bound = _bound(model, options, data)
-    other = None if against is None else _bound(against, options, data)
-    std = deviation(data)
+    bound = _bound(model, options, x)
+    other = None if against is None else _bound(against, options, x)
+    std = deviation(x)
     if not std > 0:
         raise ValueError("data must vary, but all samples are the same.")
-    rows = batch_size or max(1, NUMBERS // data[0].numel())
-    levels = figures(bound, data, std, seed, rows, other)
+    rows = batch_size or max(1, NUMBERS // x[0].numel())
+    levels = figures(bound, x, std, seed, rows, other)
     single = one_step or _is_one_step(bound)
-    seen, meanings = _looked(bound, data, std, seed, rows, levels, single=single)
+    seen, meanings = _looked(bound, x, std, seed, rows, levels, single=single)
     words = found_in.of_health(bound, seen, levels) or _judged(
         bound, levels, meanings, single=single
     )
     if seen is not None and not unhealthy(seen) and not model.guided:
-        words += found_in.of_constant(bound, data, std) + found_in.of_other(levels)
+        words += found_in.of_constant(bound, x, std) + found_in.of_other(levels)
     return ScoreCheck(repr(model), tuple(levels), tuple(words), seen, tuple(meanings))
 
 

@@ -1,4 +1,4 @@
-r"""The command line: it says nothing that the Python interface cannot."""
+r"""The command line, with nothing that the Python interface cannot do."""
 
 import sys
 

@@ -1,4 +1,4 @@
-r"""The commands that tell what there is, and the one that makes a model."""
+r"""The commands that list solvers and models, and the one that trains a model."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.command("solvers")
 def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
-    r"""List all solvers: what they solve, order, cost."""
+    r"""List all solvers with their kind, order and cost."""
 
     rows = [describe(solvers.get(name)) for name in solvers.available()]
     if as_json:
@@ -43,18 +43,16 @@ def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="What to train: digits, or digits_classifier.")
+        str, typer.Argument(help="The model to train: digits or digits_classifier.")
     ] = "digits",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of training, each on one batch.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of training steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     debug: Debug = False,
 ) -> None:
-    r"""Train a model of this package from scratch; a run of digits that was stopped goes on."""
+    r"""Train a model of this package from scratch; an interrupted run of digits continues."""
 
     from ..training import digits, digits_classifier
 
@@ -66,7 +64,7 @@ def train(
     folder = out or Path("runs") / name
     check_out(folder / "checkpoint")
     steps = check_count("--steps", steps, at_least=1)
-    kept = f"{folder} holds the last checkpoint, if there was one, and the same command goes on"
+    kept = f"{folder} holds the last checkpoint, if there was one, and the same command continues"
     with stoppable(kept):
         cards = recipes[name](folder, steps=steps, seed=check_count("--seed", seed, 0, None))
     typer.echo(f"wrote {', '.join(map(str, cards))}")

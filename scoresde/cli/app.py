@@ -72,7 +72,7 @@ def run() -> None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    r"""Whether an error is a sentence for users, rather than a fault."""
+    r"""Whether an error is a message for users, rather than a bug."""
 
     return isinstance(error, ValueError | TypeError | OSError | ImportError | solvers.SolverError)
 
@@ -105,7 +105,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    r"""Takes the options of all commands."""
+    r"""Reads the options that all commands share."""
 
 
 @app.command()
@@ -113,7 +113,7 @@ def sample(
     model: Model,
     n: Annotated[
         int | None,
-        typer.Option("-n", "--number", help="How many samples: 16, or as many as labels."),
+        typer.Option("-n", "--number", help="Number of samples: 16, or one per label."),
     ] = None,
     solver: SolverName = None,
     steps: Steps = None,

@@ -1,9 +1,9 @@
-r"""The main job on the embedded digits: samples, likelihoods, round trips and edits, in pictures."""
+r"""A tour with the embedded digits: samples, likelihoods, round trips and edits, in pictures."""
 
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,13 +16,14 @@ from ..latents.round_trip import reconstruct
 from ..likelihood import bits_per_dim, discrete_log_likelihood
 from ..metrics import energy_distance, floor
 from ..models.score_model import ScoreModel
+from ..runs.options import RunOptions
 from ..sampling import sample
 from ..training.digits_data import LEVELS, digits
 from ..zoo import load
 
 FOLDER = Path("demo")
 SAMPLES, IMAGES = 360, 96
-SOLVERS: dict[str, dict[str, Any]] = {
+SOLVERS: dict[str, RunOptions] = {
     "torchdiffeq/dopri5": {"rtol": 1e-2, "atol": 1e-2},
     "torchdiffeq/midpoint": {"steps": 10},
     "torchsde/srk": {"steps": 20},
@@ -38,7 +39,7 @@ console = Console()
 
 
 class Run(NamedTuple):
-    r"""Samples of one solver, and what they cost."""
+    r"""Samples of one solver, and their cost."""
 
     x: Tensor
     calls: str
@@ -61,9 +62,10 @@ def samples(model: ScoreModel) -> dict[str, Run]:
     r"""Draws the same samples with each solver."""
 
     runs = {}
-    for name, options in SOLVERS.items():
+    for name, known in SOLVERS.items():
+        options: RunOptions = {**known, "solver": name, "progress": True}
         label, start = torch.arange(SAMPLES) % 10, time.perf_counter()
-        s = sample(model, SAMPLES, solver=name, label=label, progress=True, **options)
+        s = sample(model, SAMPLES, label=label, **options)
         low, high = int(s.calls.min()), int(s.calls.max())
         calls = str(low) if low == high else f"{low}-{high}"
         runs[name] = Run(s.x, calls, time.perf_counter() - start)
@@ -77,7 +79,7 @@ def samples(model: ScoreModel) -> dict[str, Run]:
 
 
 def distances(runs: dict[str, Run]) -> None:
-    r"""Prints the energy distance of each solver's samples from real digits, and its floor."""
+    r"""Prints the energy distance between each solver's samples and real digits, and its floor."""
 
     train, test = digits("train").images, digits("test").images
     table = Table("solver", "calls", "seconds", "energy distance to real digits")
@@ -115,7 +117,7 @@ def likelihoods(model: ScoreModel) -> None:
 
 
 def round_trip(model: ScoreModel) -> None:
-    r"""Draws digits, their latents, and what comes back."""
+    r"""Draws digits, their latents, and their reconstructions."""
 
     test = digits("test")
     x, label = test.images[:40], test.labels[:40]
@@ -128,7 +130,7 @@ def round_trip(model: ScoreModel) -> None:
 
 
 def three_to_eight(model: ScoreModel) -> None:
-    r"""Turns threes into eights, and draws both, by the noise level to which the edit goes."""
+    r"""Turns threes into eights, and draws both, by the noise level of the edit."""
 
     test = digits("test")
     x = test.images[test.labels == 3][:10]

@@ -15,24 +15,24 @@ from ..plots import MOVIES
 from ..plots.figures import PICTURES, check_libraries
 from .tiles import read_picture, write_picture
 
-END = 2**20  # bytes at either end of a file by which it is known
+END = 2**20  # bytes at either end of a file that identify it
 SUFFIXES = (".npz", ".npy", ".png")
-DRAWN = (*PICTURES, *MOVIES)  # which take more libraries than the command line
+DRAWN = (*PICTURES, *MOVIES)  # which need more libraries than the command line
 
 
 def check_suffix(file: Path) -> None:
-    r"""Refuses a file whose ending says nothing we know."""
+    r"""Refuses a file with an unknown suffix."""
 
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file} must end in one of {', '.join(SUFFIXES)}, not {file.suffix!r}.")
 
 
 def check_out(*files: Path | None, suffixes: tuple[str, ...] = ()) -> None:
-    r"""Refuses files that cannot be written, before the work that they are for.
+    r"""Refuses files that cannot be written, before any work is done.
 
     Arguments:
-        files: The files, where there are any.
-        suffixes: The endings that they may have.
+        files: The files, or `None`.
+        suffixes: The suffixes that they may have.
     """
 
     for file in filter(None, files):
@@ -58,8 +58,8 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     r"""Returns data, with shape (B, *), and labels if the file has them.
 
     Arguments:
-        file: An npy array, an npz archive with entry `x` and perhaps `label`, or a png picture:
-            see :func:`scoresde.cli.tiles.read_picture`.
+        file: An npy array, an npz archive with the entry `x` and optionally `label`, or a png picture; see
+            :func:`scoresde.cli.tiles.read_picture`.
         model: The model that the data is for.
     """
 
@@ -90,7 +90,7 @@ def read_rows(file: Path, model: ScoreModel) -> tuple[np.ndarray, np.ndarray | N
 
 
 def digest(file: Path) -> str:
-    r"""Returns what tells a file from others: its size, and a hash of its first and last megabyte."""
+    r"""Returns a digest that identifies a file: its size, and a hash of its first and last megabyte."""
 
     size, hashed = file.stat().st_size, hashlib.sha256()
     with file.open("rb") as handle:
@@ -100,8 +100,8 @@ def digest(file: Path) -> str:
     return f"{size} bytes, {hashed.hexdigest()[:16]}"
 
 
-def write_array(file: Path, x: Tensor, **others: Any) -> None:
-    r"""Writes samples, and what belongs to them where the format can hold it."""
+def write_array(file: Path, x: Tensor, **others: object) -> None:
+    r"""Writes samples, and per-sample values if the format can hold them."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
@@ -109,7 +109,9 @@ def write_array(file: Path, x: Tensor, **others: Any) -> None:
     elif file.suffix == ".npy":
         np.save(file, x.cpu().numpy(), allow_pickle=False)
     else:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in others.items()}
+        arrays: dict[str, Any] = {  # which savez takes beside options
+            name: np.asarray(value) for name, value in others.items()
+        }
         np.savez(file, x=x.cpu().numpy(), **arrays)
 
 

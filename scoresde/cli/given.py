@@ -1,4 +1,4 @@
-r"""Conditions by words: --label 3, --label 0,1,2, --condition NAME=VALUE."""
+r"""Conditions from the command line: --label 3, --label 0,1,2, --condition NAME=VALUE."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[s
     r"""Returns conditions by name, each with leading size 1 or the number of samples.
 
     Arguments:
-        label: The label, or one per sample, with commas between.
-        others: Others, each as NAME=VALUE, where the value is a number, some with commas between, or an
-            npy file.
+        label: The label, or one per sample, separated by commas.
+        others: Other conditions, each as NAME=VALUE, where the value is a number, several numbers separated by
+            commas, or an npy file.
     """
 
     found = {} if label is None else {"label": whole("--label", label)}
@@ -33,16 +33,16 @@ def conditions(label: str | None, others: Sequence[str] | None = None) -> dict[s
 
 
 def whole(option: str, text: str) -> Tensor:
-    r"""Returns whole numbers with commas between."""
+    r"""Returns whole numbers from text that separates them by commas."""
 
     numbers = _value(option, text)
     if numbers.is_floating_point():
-        raise ValueError(f"{option} must be whole numbers with commas between, but is {text!r}.")
+        raise ValueError(f"{option} must be whole numbers separated by commas, but is {text!r}.")
     return numbers
 
 
 def check_number_of(given: Mapping[str, Tensor], count: int) -> None:
-    r"""Refuses conditions of another number of samples."""
+    r"""Refuses conditions for another number of samples."""
 
     for name, value in given.items():
         if len(value) not in (1, count):
@@ -53,14 +53,14 @@ def check_number_of(given: Mapping[str, Tensor], count: int) -> None:
 
 
 def largest(given: dict[str, Tensor], otherwise: int) -> int:
-    r"""Returns the number of samples that conditions have entries for, if they say it."""
+    r"""Returns the number of samples that conditions have entries for, if they determine it."""
 
     sizes = {len(value) for value in given.values()} - {1}
     return max(sizes, default=otherwise)
 
 
 def plain(given: dict[str, Tensor]) -> dict[str, object]:
-    r"""Returns conditions as plain data: a number where there is one."""
+    r"""Returns conditions as plain data: a number if there is only one."""
 
     return {n: v.item() if v.numel() == 1 else v.tolist() for n, v in given.items()}
 
@@ -74,5 +74,5 @@ def _value(option: str, text: str) -> Tensor:
         except (ValueError, OverflowError, RuntimeError):
             continue
     raise ValueError(
-        f"{option} must be numbers with commas between, or an npy file, but is {text!r}."
+        f"{option} must be numbers separated by commas, or an npy file, but is {text!r}."
     )

@@ -1,4 +1,4 @@
-r"""Guidance by name, as in "projected:scale=5:norm=2"; a bare number is a scale of classifier-free guidance."""
+r"""Guidance by name, as in "projected:scale=5:norm=2"; a bare number is the scale of classifier-free guidance."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ from ..models.checks import model_device
 from ..models.score_model import ScoreModel
 from ..zoo import load_classifier
 
-Given = Mapping[str, Any]  # tensors by name
+Given = Mapping[str, Any]  # tensors by name, which pass as keywords beside options
 
 
 def _classifier_free(
@@ -68,7 +68,7 @@ def _classifier(model: ScoreModel, given: Given, scale: float) -> ScoreModel:
 
 def _universal(
     model: ScoreModel, given: Given, scale: float, high: float = 10.0
-) -> ScoreModel:  # above, the derivatives of networks are those of their errors
+) -> ScoreModel:  # above it, derivatives of networks are mostly errors
     loss = _embedded(model).loss
     return guidance.universal(model, loss, scale, max_level=high, label=_label(given))
 
@@ -79,7 +79,7 @@ def _feedback(model: ScoreModel, given: Given, share: float, limit: float = 10.0
 
 
 def _label(given: Given) -> Tensor:
-    r"""The label by which classifiers go, refused if other conditions are given."""
+    r"""The label for the classifiers, after checking that no other conditions are given."""
 
     if set(given) != {"label"}:
         raise ValueError("guidance by the embedded classifiers takes only --label.")
@@ -87,14 +87,14 @@ def _label(given: Given) -> Tensor:
 
 
 def _embedded(model: ScoreModel, ending: str = "") -> Classifier:
-    r"""The embedded classifier of what a model shows."""
+    r"""The embedded classifier for a model's data."""
 
     name = getattr(model, "card", {}).get("name", "this model")
     try:
         return load_classifier(f"{name}{ending}", device=model_device(model))
     except FileNotFoundError:
         raise ValueError(
-            f"there is no embedded classifier of {name}; use guidance.classifier with one of your own."
+            f"there is no embedded classifier of {name}; use guidance.classifier with your own."
         ) from None
 
 
@@ -119,7 +119,7 @@ def guided(model: ScoreModel, given: Given, words: str | None) -> ScoreModel:
     Arguments:
         model: The model.
         given: The conditions by name.
-        words: The name of a guidance and its numbers, or a number.
+        words: The name of a guidance and its settings, or a number.
     """
 
     for name in given:

@@ -1,7 +1,7 @@
 r"""The commands of latents and edits."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from torch import Tensor
@@ -60,7 +60,7 @@ def encode(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn data into latents, and say whether they look like the prior."""
+    r"""Turn data into latents, and report whether they look like the prior."""
 
     check_latents_file(out)
     check_out(out)
@@ -121,24 +121,24 @@ def edit(
     model: Model,
     data: Data,
     target: Annotated[
-        str | None, typer.Option(help="The class that data shall be of, or one per sample.")
+        str | None, typer.Option(help="The class of the edited data, or one per sample.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="The class that data is of, or one per sample.")
+        str | None, typer.Option(help="The class of the given data, or one per sample.")
     ] = None,
     condition: Conditions = None,
-    noise_level: Annotated[float | None, typer.Option(help="How far up, as sigma/alpha.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far up, in (0, 1].")] = None,
+    noise_level: Annotated[float | None, typer.Option(help="Noise level, sigma/alpha.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength, in (0, 1].")] = None,
     method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "encode",
     known: Annotated[
-        Path | None, typer.Option(help="Of inpaint: npy, 1 where data is to stay.")
+        Path | None, typer.Option(help="For inpaint: npy, 1 where data is kept.")
     ] = None,
     way: Annotated[
-        str | None, typer.Option(help="Of inpaint: replacement, resampling or gradient.")
+        str | None, typer.Option(help="For inpaint: replacement, resampling or gradient.")
     ] = None,
-    averages: Annotated[int | None, typer.Option(help="Of flow: draws of noise per step.")] = None,
+    averages: Annotated[int | None, typer.Option(help="For flow: noise draws per step.")] = None,
     chain: Annotated[
-        str | None, typer.Option(help="Of noise_path: forward or independent.")
+        str | None, typer.Option(help="For noise_path: forward or independent.")
     ] = None,
     guidance: Guidance = None,
     solver: SolverName = None,
@@ -151,7 +151,7 @@ def edit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn data of one class into data of another, or draw parts of it anew."""
+    r"""Turn data of one class into data of another, or redraw parts of it."""
 
     check_out(out, suffixes=SUFFIXES)
     check_out(animate)
@@ -170,7 +170,7 @@ def edit(
     ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
     before, after, pivot = _models(score, ends, guidance, method)
     with stoppable():
-        e = edit_data(before, after, x, seed=seed, **pivot, **options)
+        e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
         write_array(out, e.x, calls=e.calls.numpy())
     if animate is not None:
@@ -184,10 +184,10 @@ def edit(
 
 
 def _check_classes(source: str | None, target: str | None) -> None:
-    r"""Refuses an edit that leads nowhere."""
+    r"""Refuses an edit that would not change the data."""
 
     if source == target:
-        same = "neither --source nor --target is said" if target is None else f"both are {target}"
+        same = "neither --source nor --target is given" if target is None else f"both are {target}"
         raise ValueError(
             f"an edit leads from one class to another, but {same}, so the data would not change; pass "
             "--target, and --source if it is known."
@@ -209,8 +209,8 @@ def _models(
     ends: tuple[dict[str, Tensor], dict[str, Tensor]],
     scale: str | None,
     method: str,
-) -> tuple[ScoreModel, ScoreModel, dict[str, Any]]:
-    r"""The models of both ends. Guidance is the target's; "null" and "flow" compare two that are guided."""
+) -> tuple[ScoreModel, ScoreModel, dict[str, ScoreModel]]:
+    r"""The models of both ends. Guidance applies to the target; "null" and "flow" guide both."""
 
     source, target = ends
     both = scale if method in ("null", "flow") and source else None

@@ -1,9 +1,9 @@
-r"""The command that scores data: batch by batch, into a table that is never lost."""
+r"""The command that scores data batch by batch, into a table that survives interruptions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, TypedDict, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
 from .files import check_out, digest, read_rows
@@ -45,6 +46,26 @@ from .table import Table
 from .words import options_of, spoken, stoppable, told
 
 app = typer.Typer()
+
+
+class Levels(TypedDict):
+    r"""The levels of data, as keyword arguments."""
+
+    levels: int
+    low: float
+    high: float
+
+
+class Discrete(TypedDict, total=False):
+    r"""The options for data on levels; none for other data."""
+
+    levels: int
+    low: float
+    high: float
+    dequantization: str
+    draws: int
+
+
 CHECKED = 4096  # samples that are checked at once
 BATCH, PIECE = (
     128,
@@ -61,20 +82,20 @@ def likelihood(
     high: Annotated[float | None, typer.Option(help="Value of the highest level: 1.")] = None,
     dequantization: Annotated[
         str | None,
-        typer.Option(help="uniform (default), truncated_normal, or none: data has noise already."),
+        typer.Option(help="uniform (default), truncated_normal, or none for noisy data."),
     ] = None,
-    draws: Annotated[int | None, typer.Option(help="Draws of that noise: 1.")] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws of that noise (default 1).")] = None,
     divergence: Annotated[
         str, typer.Option(help="auto, exact, hutchinson, fixed or hutch++.")
     ] = "auto",
     probes: Annotated[int | None, typer.Option(help="Probes at each node.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes of the sum.")] = None,
-    target_stderr: Annotated[float | None, typer.Option(help="In nats; spends probes.")] = None,
+    target_stderr: Annotated[float | None, typer.Option(help="Wanted error, in nats.")] = None,
     solver: SolverName = None,
     steps: Steps = None,
     rtol: Rtol = None,
     atol: Atol = None,
-    t_min: Annotated[float | None, typer.Option(help="Time at which data is taken to be.")] = None,
+    t_min: Annotated[float | None, typer.Option(help="Time assigned to the data.")] = None,
     label: Label = None,
     condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
@@ -85,15 +106,15 @@ def likelihood(
         typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A table: csv. A run that was stopped goes on.")
+        Path | None, typer.Option(help="A csv table; an interrupted run continues.")
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Score data: nats per sample with their errors, and bits per dimension of integer data."""
+    r"""Score data: nats per sample with their errors, and bits per dimension for integer data."""
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
-    discrete = _discrete(noise)
+    discrete = _discrete(cast(Discrete, noise))
     check_out(out)
     given = _given(use_labels, label, condition)
     probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
@@ -129,7 +150,9 @@ def _given(
         raise ValueError("--label and --use-labels are both labels; pass one of the two.")
     given = conditions(label, condition)
     if use_labels and any(len(value) > 1 for value in given.values()):
-        raise ValueError("--condition must be one value for all samples beside --use-labels.")
+        raise ValueError(
+            "--condition must be one value for all samples if --use-labels is passed."
+        )
     return given
 
 
@@ -139,7 +162,7 @@ def _labelled(
     return guided(model, {**given, "label": torch.from_numpy(np.array(labels))}, guidance)
 
 
-def _check_t_min(model: ScoreModel, t_min: float | None, discrete: dict[str, Any]) -> None:
+def _check_t_min(model: ScoreModel, t_min: float | None, discrete: Discrete) -> None:
     if t_min is not None and discrete:
         check_noise(model.process.noise_level(t_min), _width(discrete))
 
@@ -149,10 +172,10 @@ def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:
 
 
 def _fill(
-    table: Table, count: int, size: int, density: Callable[[slice], Likelihood], discrete: dict[str, Any],
+    table: Table, count: int, size: int, density: Callable[[slice], Likelihood], discrete: Discrete,
     *, shown: bool,
 ) -> None:  # fmt: skip
-    r"""Scores what the table lacks of some samples, as many at once as are said."""
+    r"""Scores the samples that the table lacks, in batches of the given size."""
 
     if table.done > count:
         raise ValueError(
@@ -180,11 +203,11 @@ def _kept(table: Table, count: int) -> str:
     rows = f"{table.done} of {count} rows"
     if table.file is None:
         return f"{rows} were scored, and none kept"
-    return f"{rows} are in {table.file}, and the same command goes on"
+    return f"{rows} are in {table.file}, and the same command continues"
 
 
 def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    r"""Data, and its labels if they are to be used."""
+    r"""Data, and its labels if they are used."""
 
     x, labels = read_rows(data, model)
     if use_labels and labels is None:
@@ -192,12 +215,16 @@ def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, 
     return x, labels if use_labels else None
 
 
-def _width(discrete: dict[str, Any]) -> float:
-    return bin_width(discrete["levels"], discrete["low"], discrete["high"])
+def _levels(discrete: Discrete) -> Levels:
+    return {"levels": discrete["levels"], "low": discrete["low"], "high": discrete["high"]}
 
 
-def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
-    r"""The options of data on levels; none, if there are no levels."""
+def _width(discrete: Discrete) -> float:
+    return bin_width(**_levels(discrete))
+
+
+def _discrete(noise: Discrete) -> Discrete:
+    r"""The options for data on levels; none if there are no levels."""
 
     if "levels" not in noise:
         if noise:
@@ -211,10 +238,10 @@ def _discrete(noise: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_rows(
-    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: dict[str, Any],
+    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: Discrete,
     given: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    r"""Refuses data that the model or its levels do not fit, before any of it is scored."""
+    r"""Refuses data that does not fit the model or the levels, before any of it is scored."""
 
     if not len(x):
         raise ValueError("the data has no samples.")
@@ -223,16 +250,16 @@ def check_rows(
             raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
         model.check_condition("label", torch.from_numpy(labels))
     check_number_of(given, len(x))
-    ends = {name: discrete[name] for name in ("levels", "low", "high") if name in discrete}
+    ends = _levels(discrete) if "levels" in discrete else None
     noisy, off = discrete.get("dequantization") == "none", False
     for first in range(0, len(x), CHECKED):
         some = torch.from_numpy(np.array(x[first : first + CHECKED]))
         try:
-            if not ends and not some.is_floating_point():
+            if ends is None and not some.is_floating_point():
                 raise ValueError(f"it holds {some.dtype}: pass --levels, the number of levels.")
-            if noisy:
+            if ends is not None and noisy:
                 off = off or not torch.equal(quantize(some, **ends).to(some), some)
-            elif ends:
+            elif ends is not None:
                 some = on_levels(some, **ends)
             check_data(model, some.double())
         except (ValueError, TypeError) as error:
@@ -246,7 +273,7 @@ def check_rows(
 
 
 def _density(
-    model: ScoreModel, x: torch.Tensor, discrete: dict[str, Any], options: dict[str, Any]
+    model: ScoreModel, x: torch.Tensor, discrete: Discrete, options: Options
 ) -> Likelihood:
     if "levels" not in discrete or discrete["dequantization"] == "none":
         return log_likelihood(model, x, **options)
@@ -254,9 +281,9 @@ def _density(
 
 
 def _entries(
-    found: Likelihood, first: int, discrete: dict[str, Any]
+    found: Likelihood, first: int, discrete: Discrete
 ) -> Iterator[dict[str, float | int]]:
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[float]] = {
         "nats": found.nats.tolist(),
         "stderr": found.stderr.tolist(),
         "total": found.total.tolist(),
@@ -265,9 +292,7 @@ def _entries(
         **{part: value.tolist() for part, value in found.budget.items() if part != "probes"},
     }
     if "levels" in discrete:
-        known = (
-            {} if found.levels else {name: discrete[name] for name in ("levels", "low", "high")}
-        )
-        columns["bits_per_dim"] = bits_per_dim(found, **known).tolist()
+        bits = bits_per_dim(found) if found.levels else bits_per_dim(found, **_levels(discrete))
+        columns["bits_per_dim"] = bits.tolist()
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         yield {"index": first + i, **dict(zip(columns, values, strict=True))}

@@ -1,7 +1,8 @@
-r"""The commands that measure: compare, tune, suggest."""
+r"""The measuring commands: compare, tune, suggest."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -10,6 +11,7 @@ from ..comparing import Comparison
 from ..comparing.suggestion import suggest
 from ..comparing.verb import BUDGETS, TOLERANCES
 from ..comparing.verb import compare as compare_solvers
+from ..files import Json
 from ..models.checks import check_count
 from ..tuning.verb import tune as search
 from .files import check_out, read_array
@@ -34,17 +36,21 @@ from .words import stoppable, told
 Values = Annotated[
     Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")
 ]
-Metrics = Annotated[str | None, typer.Option(help="energy, sliced_wasserstein, c2st; by commas.")]
+Metrics = Annotated[
+    str | None, typer.Option(help="energy, sliced_wasserstein, c2st; separated by commas.")
+]
 
 app = typer.Typer()
+N = TypeVar("N")
 
 
 Exact = Annotated[
-    float | None, typer.Option("--reference-tolerance", help="Of the exact samples.")
+    float | None, typer.Option("--reference-tolerance", help="Tolerance of the exact samples.")
 ]
 Names = Annotated[str | None, typer.Option("--solvers", help="Names, separated by commas.")]
 GridNames = Annotated[
-    str | None, typer.Option("--grids", help="rho, log_snr, tan, asinh, logistic, t; by commas.")
+    str | None,
+    typer.Option("--grids", help="rho, log_snr, tan, asinh, logistic, t; separated by commas."),
 ]
 
 
@@ -55,19 +61,19 @@ def compare(
     budgets: Annotated[str, typer.Option(help="Calls per sample.")] = ",".join(map(str, BUDGETS)),
     grids: GridNames = None,
     tolerances: Annotated[
-        str, typer.Option(help="For solvers that choose their steps.")
+        str, typer.Option(help="Tolerances, for solvers that choose their steps.")
     ] = ",".join(map(str, TOLERANCES)),
     metrics: Metrics = None,
     data: Values = None,
-    samples: Annotated[int, typer.Option("-n", "--number", help="How many samples.")] = 256,
+    samples: Annotated[int, typer.Option("-n", "--number", help="Number of samples.")] = 256,
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     batch_size: Batch = None,
-    out: Annotated[Path | None, typer.Option(help="JSON; a run that was stopped goes on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON; an interrupted run continues.")] = None,
     reference_tolerance: Exact = None,
-    html: Annotated[Path | None, typer.Option(help="A report in one file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="A report in one html file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -104,15 +110,15 @@ def compare(
 @app.command()
 def tune(
     model: Model,
-    budget: Annotated[int, typer.Option(help="The most calls per sample.")],
+    budget: Annotated[int, typer.Option(help="Maximum calls per sample.")],
     out: Annotated[Path, typer.Option(help="File for the plan: JSON.")],
     solvers: Names = None,
     grids: GridNames = None,
     metric: Annotated[str, typer.Option(help="error, or a distance to --data.")] = "error",
     data: Values = None,
-    samples: Annotated[int, typer.Option("-n", "--number", help="Samples that choose.")] = 64,
-    held_out: Annotated[int, typer.Option(help="Samples that judge.")] = 256,
-    learned: Annotated[bool, typer.Option("--learned", help="Learn weights too.")] = False,
+    samples: Annotated[int, typer.Option("-n", "--number", help="Samples for the choice.")] = 64,
+    held_out: Annotated[int, typer.Option(help="Held-out samples for the measurement.")] = 256,
+    learned: Annotated[bool, typer.Option("--learned", help="Learn the weights, too.")] = False,
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
@@ -120,7 +126,7 @@ def tune(
     batch_size: Batch = None,
     reference_tolerance: Exact = None,
     state: Annotated[
-        Path | None, typer.Option(help="JSON; a search that was stopped goes on.")
+        Path | None, typer.Option(help="JSON; an interrupted search continues.")
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -155,7 +161,7 @@ def tune(
         return
     show(rows)
     typer.echo(
-        f"on {figures['samples']} samples that chose nothing; wrote {out}: "
+        f"on {figures['samples']} held-out samples; wrote {out}: "
         f"scoresde sample {model} --plan {out}"
     )
 
@@ -163,7 +169,7 @@ def tune(
 @app.command("suggest")
 def suggest_plans(
     model: Model,
-    budget: Annotated[int, typer.Option(help="The most calls per sample.")],
+    budget: Annotated[int, typer.Option(help="Maximum calls per sample.")],
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -181,11 +187,11 @@ def suggest_plans(
 
 def _kept(file: Path | None, option: str) -> str:
     if file is None:
-        return f"nothing was kept; with {option} and a file, the same command goes on"
-    return f"what was measured is in {file}, and the same command goes on"
+        return f"nothing was kept; with {option} and a file, the same command continues"
+    return f"what was measured is in {file}, and the same command continues"
 
 
-def _numbers(name: str, text: str, kind: type) -> list[Any]:
+def _numbers(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
     try:
         return [kind(word) for word in text.split(",")]
     except ValueError:
@@ -194,7 +200,7 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
         ) from None
 
 
-def _reached(figures: dict[str, Any]) -> dict[str, Any]:
+def _reached(figures: Json) -> dict[str, float]:
     distances = {name: value[0] for name, value in figures["distances"].items()}
     return {
         "calls": figures["calls"],

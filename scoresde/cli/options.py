@@ -1,7 +1,8 @@
-r"""What commands share: the options they take, and how they report."""
+r"""The options that commands share, and their reports."""
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,50 +16,52 @@ Model = Annotated[
     str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
 ]
 SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
-Steps = Annotated[int | None, typer.Option(help="Intervals of the grid.")]
+Steps = Annotated[int | None, typer.Option(help="Number of steps (intervals of the grid).")]
 Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh, logistic or t.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
-Seed = Annotated[int, typer.Option(help="Seed of start, noise and probes.")]
-PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan, for solver and steps.")]
+Seed = Annotated[int, typer.Option(help="Seed of initial state, noise and probes.")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", help="A plan file, instead of solver and steps.")
+]
 Label = Annotated[
-    str | None, typer.Option(help="The class, or one per sample with commas between.")
+    str | None, typer.Option(help="The class, or one per sample, separated by commas.")
 ]
 Conditions = Annotated[
     list[str] | None,
     typer.Option(
         "--condition",
         metavar="NAME=VALUE",
-        help="Another condition: a number, some with commas between, or an npy file.",
+        help="Another condition: a number, several separated by commas, or an npy file.",
     ),
 ]
 Guidance = Annotated[
     str | None,
-    typer.Option(help="A scale of classifier-free guidance, or a name: see docs/guidance.md."),
+    typer.Option(help="The scale of classifier-free guidance, or a name: see docs/guidance.md."),
 ]
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
 Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-WIDE = 10_000  # characters of a line, beyond any table
+WIDE = 10_000  # characters per line: wider than any table
 
 
 def said(**options: Any) -> dict[str, Any]:
-    r"""Returns the options that the user gave."""
+    r"""Returns the options that the user gave, as keywords to pass on."""
 
     return {name: value for name, value in options.items() if value is not None}
 
 
 def call_range(calls: torch.Tensor) -> int | list[int]:
-    r"""Returns the number of calls, or the least and the most."""
+    r"""Returns the number of calls, or the smallest and the largest."""
 
     low, high = int(calls.min()), int(calls.max())
     return low if low == high else [low, high]
 
 
-def report(values: dict[str, Any], as_json: bool) -> None:
+def report(values: Mapping[str, object], as_json: bool) -> None:
     r"""Prints the result."""
 
     if as_json:
@@ -79,7 +82,7 @@ def report(values: dict[str, Any], as_json: bool) -> None:
 
 
 def print_table(table: Table) -> None:
-    r"""Prints a table, uncut: on a terminal within its width, elsewhere as wide as the table is."""
+    r"""Prints a table without cuts: within the width of a terminal, and elsewhere as wide as the table is."""
 
     console = Console()
     for column in table.columns:
@@ -90,18 +93,18 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     r"""The same without NaN and infinities, which JSON does not know."""
 
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    r"""Prints rows of the same entries as a table."""
+def show(rows: Sequence[Mapping[str, object]]) -> None:
+    r"""Prints rows with the same entries as a table."""
 
     table = Table(*rows[0], box=None)
     table.columns[0].no_wrap = True
@@ -110,7 +113,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     print_table(table)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     return f"{value:g}" if isinstance(value, float) else str(value)

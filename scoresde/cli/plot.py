@@ -1,4 +1,4 @@
-r"""The commands that draw: the geometry of a step or a way, its lengths and angles, films, spectra."""
+r"""The drawing commands: the geometry of a step or a path, its lengths and angles, films, spectra."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,9 +31,9 @@ from .options import (
 from .words import stoppable
 
 app = typer.Typer()
-drawing = typer.Typer(help="Draw what goes on while sampling.", no_args_is_help=True)
+drawing = typer.Typer(help="Draw the course of sampling.", no_args_is_help=True)
 app.add_typer(drawing, name="plot")
-Number = Annotated[int, typer.Option("-n", "--number", help="How many samples to average over.")]
+Number = Annotated[int, typer.Option("-n", "--number", help="Number of samples to average over.")]
 LENGTHS = ("way", "push", "difference", "step", "noise")
 ANGLES = ("push / way", "cos(push, way)", "cos(push, estimate)", "cos(push, last)", "hidden")
 Which = Annotated[int, typer.Option(help="Which sample.")]
@@ -53,11 +53,11 @@ def _followed(
 @drawing.command()
 def geometry(
     model: Model,
-    out: Annotated[Path, typer.Option(help="File: png; gif or html step by step.")] = Path("geometry.png"),
-    step: Annotated[int | None, typer.Option(help="Which step, from 0 on; by default the way.")] = None,
+    out: Annotated[Path, typer.Option(help="File: png, or gif or html to show all steps.")] = Path("geometry.png"),
+    step: Annotated[int | None, typer.Option(help="The step, from 0; by default, the whole path.")] = None,
     sample: Which = 0,
-    dimensions: Annotated[int, typer.Option(help="2, or 3 for a view of space.")] = 2,
-    highest: Annotated[float | None, typer.Option(help="Noise level from which on the way is drawn.")] = None,
+    dimensions: Annotated[int, typer.Option(help="2, or 3 for a three-dimensional view.")] = 2,
+    highest: Annotated[float | None, typer.Option(help="Noise level from which the path is drawn.")] = None,
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
@@ -69,7 +69,7 @@ def geometry(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    r"""Draw a step, or the way, of a sample: noisy points, estimates, what guidance adds, noise."""
+    r"""Draw a step, or the path, of a sample: noisy points, estimates, guidance, noise."""
 
     plots.check_picture(out, plots.MOVIES)
     check_out(out)
@@ -77,7 +77,7 @@ def geometry(
         model, sample + 1, conditions(label, condition), guidance, seed, solver, steps, grid, eta
     )
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
-    claims = [  # what the picture gets wrong
+    claims = [  # where the picture misleads
         {"claim": c.name, "2 dimensions": c.flat, f"{t.dimension} dimensions": c.here}
         for c in high_dimensions(t)
     ]
@@ -92,7 +92,7 @@ def geometry(
 def trajectory(
     model: Model,
     out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("trajectory.png"),
-    film: Annotated[Path | None, typer.Option(help="File for a strip of the estimates.")] = None,
+    film: Annotated[Path | None, typer.Option(help="File for a film strip.")] = None,
     n: Number = 16,
     label: Label = None,
     condition: Conditions = None,
@@ -105,7 +105,7 @@ def trajectory(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Draw lengths and angles along sampling, and print them; a strip of the estimates, too."""
+    r"""Draw and print lengths and angles during sampling, optionally with a film strip of the estimates."""
 
     check_count("-n", n, at_least=1)
     for file in (out, film):
@@ -134,9 +134,9 @@ def trajectory(
 def spectrum(
     model: Model,
     out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("spectrum.png"),
-    data: Annotated[Path | None, typer.Option(help="Images to read; by default, samples.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to read. By default, samples.")] = None,
     levels: Annotated[
-        str, typer.Option(help="Noise levels, with commas between.")
+        str, typer.Option(help="Noise levels, separated by commas.")
     ] = "0.1,0.3,1,3",
     n: Number = 64,
     label: Label = None,
@@ -150,13 +150,13 @@ def spectrum(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Draw the power spectrum of images with noise, and of the estimates along sampling."""
+    r"""Draw the power spectrum of images with noise, and of the estimates during sampling."""
 
     try:
         known = [float(level) for level in levels.split(",")]
     except ValueError:
         raise ValueError(
-            f"--levels must be numbers with commas between, but is {levels!r}."
+            f"--levels must be numbers separated by commas, but is {levels!r}."
         ) from None
     plots.check_picture(out)
     check_out(out)

@@ -1,10 +1,11 @@
-r"""A table of rows that is kept as it grows, and continued after an interruption."""
+r"""A table that is saved as it grows, and continued after an interruption."""
 
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..likelihood.advice import PARTS as NAMES
 
@@ -15,7 +16,7 @@ Row = dict[str, float | int]
 
 
 class Column:
-    r"""Creates the sums of a column, from which its mean and the standard error of that follow."""
+    r"""Creates the sums of a column, from which its mean and standard error follow."""
 
     def __init__(self) -> None:
         self.count, self.total, self.square = 0, 0.0, 0.0
@@ -37,7 +38,7 @@ class Column:
 
     @property
     def error(self) -> float:
-        r"""The standard error of the mean, NaN of a single entry."""
+        r"""The standard error of the mean, or NaN for a single entry."""
 
         if self.count < 2:
             return math.nan
@@ -45,19 +46,19 @@ class Column:
 
 
 class Table:
-    r"""Creates a table whose rows are on the disk as soon as they are known.
+    r"""Creates a table whose rows are written to disk as soon as they are known.
 
     Arguments:
-        file: A csv file, or none. If it has rows already, the table goes on after them.
-        setup: What the rows depend on: a file of another setup is refused.
+        file: A csv file, or `None`. If it already has rows, the table continues after them.
+        setup: The settings that the rows depend on; a file with another setup is refused.
     """
 
-    def __init__(self, file: Path | None, setup: dict[str, Any]) -> None:
+    def __init__(self, file: Path | None, setup: Mapping[str, object]) -> None:
         if file is not None and file.suffix != ".csv":
             raise ValueError(f"--out must end in .csv, a table of all samples, not {file.name!r}.")
         self.file, self.head = file, "# " + json.dumps(setup, sort_keys=True)
         self.columns: dict[str, Column] = {}
-        self.cures: dict[str, str] = {}  # what makes parts of the error smaller, as rows say
+        self.cures: dict[str, str] = {}  # cures for parts of the error, from the rows
         self.handle: TextIO | None = None
         self.done = self.size = 0
         if file is not None and file.exists():
@@ -68,7 +69,7 @@ class Table:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.handle = self.file.open("a", newline="")
             _lock(self.handle, self.file)
-            self.handle.truncate(self.size)  # of a row that was cut off, nothing stays
+            self.handle.truncate(self.size)  # an interrupted row is removed
             if not self.size:
                 self.handle.write(self.head + "\n")
                 self.handle.flush()
@@ -79,7 +80,7 @@ class Table:
             self.handle.close()
 
     def add(self, row: Row) -> None:
-        r"""Adds a row, to the file too."""
+        r"""Adds a row, also to the file."""
 
         if self.handle is not None:
             writer = csv.DictWriter(self.handle, list(row), lineterminator="\n")
@@ -91,7 +92,7 @@ class Table:
 
     @property
     def summary(self) -> Row:
-        r"""The means of the columns, with the standard errors of those that measure."""
+        r"""The means of the columns, with the standard errors of measured ones."""
 
         found: Row = {"samples": self.done}
         for name, column in self.columns.items():
@@ -116,7 +117,7 @@ class Table:
 
     @property
     def words(self) -> str:
-        r"""The running mean of what is measured, and its error."""
+        r"""The running means of the measured columns, and their errors."""
 
         name = [name for name in MEASURED if name in self.columns][-1]
         return f"{name} {self.columns[name].mean:.4g} +- {self.columns[name].error:.2g}"
@@ -129,7 +130,7 @@ class Table:
         except (ValueError, TypeError, KeyError):
             raise ValueError(
                 f"{self.file} is damaged in line {number + 3}, which should hold the numbers of sample {number}: "
-                "remove that line and all after it, and the run goes on there."
+                "remove that line and all after it, and the run continues there."
             ) from None
         return values
 
@@ -141,8 +142,8 @@ class Table:
 
     def _read(self, text: str) -> None:
         if "\n" not in text and self.head.startswith(text):
-            return  # of a run that was stopped before it knew anything
-        head, *lines = text.split("\n")[:-1]  # what follows the last end of a line was cut off
+            return  # from a run that was stopped before its first row
+        head, *lines = text.split("\n")[:-1]  # an unfinished last line was cut off
         if head != self.head:
             raise ValueError(
                 f"{self.file} holds another table{_differing(head, self.head)}; pass another file, or "
@@ -150,12 +151,12 @@ class Table:
             )
         for number, row in enumerate(csv.DictReader(lines)):
             self._count(self._checked(number, row))
-        lines = lines if self.done else []  # names without rows are written again
+        lines = lines if self.done else []  # a header without rows is written again
         self.size = sum(len(line.encode()) + 1 for line in (head, *lines))
 
 
 def _differing(old: str, new: str) -> str:
-    r"""In which options two heads differ, in words."""
+    r"""The options in which two headers differ, in words."""
 
     try:
         before, now = (json.loads(head.removeprefix("# ")) for head in (old, new))
@@ -166,7 +167,7 @@ def _differing(old: str, new: str) -> str:
 
 
 def _lock(handle: TextIO, file: Path) -> None:
-    r"""Refuses a file that another run is writing, where the system can tell."""
+    r"""Refuses a file that another run is writing, if the system can tell."""
 
     try:
         import fcntl

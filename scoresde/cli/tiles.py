@@ -1,9 +1,9 @@
-r"""Images as tiles of a png picture, which says how to take them apart again."""
+r"""Images as tiles of a png picture, which stores how to separate them again."""
 
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +15,21 @@ from ..plots.figures import check_libraries
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description
 GAP = 1  # pixels between images
-ZOOM, LARGE = 4, 400  # pixels of a picture for one of an image, unless it is large by itself
+ZOOM, LARGE = 4, 400  # pixels of a picture per image pixel, unless the image is large
 MOST = 1000  # of gaps and zooms
-PLAIN = {"gap": 0, "zoom": 1, "count": None}  # what a picture is taken for that says nothing
+PLAIN = {
+    "gap": 0,
+    "zoom": 1,
+    "count": sys.maxsize,
+}  # layout of a picture without description
 
 
 def write_picture(file: Path, x: Tensor) -> None:
-    r"""Writes grey images side by side, with gaps, or samples of two or three entries as points.
+    r"""Writes grey images side by side with gaps, or samples with two or three entries as points.
 
     Arguments:
         file: The png file to write.
-        x: Images of shape (B, 1, H, W), whose black is -1 and white is 1, or points of shape (B, 2) or (B, 3).
+        x: Images with shape (B, 1, H, W), from -1 (black) to 1 (white), or points with shape (B, 2) or (B, 3).
     """
 
     if x.ndim == 2 and x.shape[1] in (2, 3):
@@ -45,11 +49,11 @@ def write_picture(file: Path, x: Tensor) -> None:
 def read_picture(file: Path, model: ScoreModel) -> Tensor:
     r"""Returns the images of a picture, with shape (B, 1, H, W).
 
-    Pictures of :func:`write_picture` say where their images are. Others must be tiles of the model's shape without
-    gaps, perhaps with 4 x 4 pixels for each of the images.
+    Pictures written by :func:`write_picture` store where their images are. Others must be tiles of the model's
+    shape without gaps, possibly with 4 x 4 pixels per image pixel.
 
     Arguments:
-        file: The png file, whose black is -1 and white is 1.
+        file: The png file, from -1 (black) to 1 (white).
         model: The model that the images are for.
     """
 
@@ -75,8 +79,8 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
     return (2 * images - 1).contiguous()
 
 
-def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
-    r"""Returns the pixels of a picture on [0, 1], and what it says of its tiles, if it does."""
+def _open(file: Path) -> tuple[Tensor, dict[str, int] | None]:
+    r"""Returns the pixels of a picture on [0, 1], and its description of its tiles, if it has one."""
 
     check_libraries()
     import matplotlib.image
@@ -86,19 +90,19 @@ def _open(file: Path) -> tuple[Tensor, dict[str, Any] | None]:
         pixels = torch.from_numpy(np.array(matplotlib.image.imread(file))).float()
         with Image.open(file) as image:
             said = getattr(image, "text", {}).get(KEY)
-    except (SyntaxError, ValueError, OSError) as error:  # which is what a wrong png raises
+    except (SyntaxError, ValueError, OSError) as error:  # which a damaged png raises
         raise ValueError(f"{file} is not a png picture, or is damaged ({error}).") from None
     grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels
     return grey, None if said is None else _described(file, said)
 
 
-def _described(file: Path, said: str) -> dict[str, Any]:
-    r"""What a picture says of its tiles, as whole numbers that can be."""
+def _described(file: Path, said: str) -> dict[str, int]:
+    r"""A picture's description of its tiles, as valid whole numbers."""
 
     try:
         made = {name: int(json.loads(said)[name]) for name in PLAIN}
     except (ValueError, TypeError, KeyError, OverflowError):
         made = dict.fromkeys(PLAIN, -1)
     if made["gap"] not in range(MOST) or made["zoom"] not in range(1, MOST) or made["count"] < 1:
-        raise ValueError(f"{file} describes its tiles in a way that cannot be right: {said!r}.")
+        raise ValueError(f"{file} describes its tiles wrongly: {said!r}.")
     return made

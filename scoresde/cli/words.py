@@ -1,10 +1,9 @@
-r"""Messages in the words of the command line: `steps=` is --steps there."""
+r"""Messages in the words of the command line, where `steps=` is --steps."""
 
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 
@@ -23,7 +22,7 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
 
     Arguments:
         text: The message, in the words of Python.
-        options: The options of the command, by the names that Python has for them.
+        options: The options of the command, by their Python names.
     """
 
     for words, ours in ELSEWHERE.items():
@@ -33,7 +32,7 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
         option = options.get(match["name"])
         return match[0] if option is None else option + ("" if match["value"] is None else " ")
 
-    # not the settings of a solver, as in recurrent:repeats=2, nor what is no word of its own
+    # not the settings of a solver, as in recurrent:repeats=2, nor parts of words
     text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)
     name = re.match(r"(each of )?([a-z_]+)(?= (must|is) )", text)
     if name and name[2] in options:
@@ -42,9 +41,9 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
 
 
 def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
-    r"""Returns the options of the command that some arguments name, as they are written."""
+    r"""Returns the options of the command that the arguments call, as they are written."""
 
-    command: Any = typer.main.get_command(app)
+    command = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
     found = {}
@@ -59,7 +58,7 @@ def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
 
 @contextmanager
 def stoppable(kept: str = "nothing was written") -> Iterator[None]:
-    r"""Says what there is if the user stops a command.
+    r"""Reports what is kept if the user stops a command.
 
     Arguments:
         kept: What is kept, in words.
@@ -73,7 +72,7 @@ def stoppable(kept: str = "nothing was written") -> Iterator[None]:
 
 
 def told(kind: str, file: object, as_json: bool) -> None:
-    r"""Says that what was made is not kept, unless there is a file for it."""
+    r"""Reports that results are not kept, unless there is a file for them."""
 
     if file is None and not as_json:
         typer.echo(f"{kind} are not kept: pass --out with a file for them.", err=True)

@@ -1,4 +1,4 @@
-r"""Solvers and grids compared by measurement, on the user's own model."""
+r"""Comparison of solvers and grids by measurement, on your own model."""
 
 from .comparison import Comparison
 from .suggestion import Suggestion, suggest

@@ -1,4 +1,4 @@
-r"""One model, one start and one truth, on which any number of runs is measured."""
+r"""A bench: one model, initial noise and reference, on which any number of runs is measured."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ BENCH = Takes("here, where it is measured or searched", "t_min", "seed", "first_
 
 @dataclass
 class Bench:
-    r"""Creates what all runs of a measurement share.
+    r"""Creates the common setup of all runs of a measurement.
 
     Arguments:
         model: The model, with its conditions bound.
@@ -41,7 +41,7 @@ class Bench:
         seed: The seed of their noise.
         tolerance: The tolerance of the reference.
         distances: Distances to the data.
-        data: The data, if any.
+        data: The data, if there is any.
         options: Options of every run.
         errors: Whether to compare samples with exact ones.
     """
@@ -58,7 +58,7 @@ class Bench:
     failures: dict[bool, str] = field(default_factory=dict)
 
     def reference(self, noisy: bool = False) -> Reference:
-        r"""Returns the samples of the flow, or of the SDE, worked out when first asked for."""
+        r"""Returns the samples of the flow, or of the SDE, which are computed on first use."""
 
         if noisy not in self.references:
             start = (self.model, self.shape, self.seed)
@@ -73,8 +73,8 @@ class Bench:
         r"""Returns the bench for another number of samples; bound conditions are repeated.
 
         Arguments:
-            count: The number.
-            seed: Another seed of their noise, if any.
+            count: The number of samples.
+            seed: Another seed of their noise, or `None` to keep the seed.
         """
 
         model = self.model.rows(torch.arange(count) % self.shape[0])
@@ -83,7 +83,7 @@ class Bench:
 
     @property
     def words(self) -> dict[str, dict[str, object]]:
-        r"""What is known of the references."""
+        r"""Facts about the references, for the notes."""
 
         return {
             KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
@@ -102,12 +102,12 @@ class Bench:
         r"""Returns the samples of a solver."""
 
         plan = options.get("plan")
-        said = plan.options if isinstance(plan, Plan) else {}  # such as t_min, which is the plan's
+        said = plan.options if isinstance(plan, Plan) else {}  # such as t_min, which the plan sets
         common = {name: value for name, value in self.options.items() if name not in said}
         return sample(self.model, self.shape, seed=self.seed, **{**common, **options})
 
     def floors(self) -> dict[str, tuple[float, float]]:
-        r"""Returns the distances of data from itself, with standard deviations."""
+        r"""Returns the distances between parts of the data, with standard deviations."""
 
         if self.data is None:
             return {}
@@ -125,26 +125,26 @@ class Bench:
     def _each(
         self, measure: Callable[[Distance], tuple[float, float]]
     ) -> dict[str, tuple[float, float]]:
-        r"""Measures by each distance; one that fails, or is not finite, is named."""
+        r"""Measures each distance; the message names one that fails or is not finite."""
 
         found = {}
         for name, distance in self.distances.items():
             try:
                 found[name] = measure(distance)
-            except Exception as reason:  # of the user's own function, perhaps
+            except Exception as reason:  # possibly from the user's own function
                 raise ValueError(f"metric {name!r} failed: {reason}") from reason
             if not math.isfinite(found[name][0]):
                 raise ValueError(f"metric {name!r} is {found[name][0]} for these samples.")
         return found
 
     def exact_distances(self) -> dict[str, tuple[float, float]]:
-        r"""Returns the distances of the exact flow's samples, unless it fails."""
+        r"""Returns the distances of the exact flow's samples, unless the flow fails."""
 
         exact = self._exact(Cell("", "", 0, {"solver": "ddim"}))
         return {} if exact is None else self.distances_of(exact.x)
 
     def row(self, cell: Cell) -> Row:
-        r"""Measures a cell; a failure is kept as the status of its row."""
+        r"""Measures a cell; a failure becomes the status of its row."""
 
         empty = Row(cell.solver, cell.grid, cell.budget, _plain(cell.options), cell.stochastic)
         if cell.refusal:
@@ -184,7 +184,7 @@ class Bench:
             return replace(row, status=str(reason).splitlines()[0])
 
     def _exact(self, cell: Cell) -> Reference | None:
-        r"""What the samples of a cell should be, if that is known; a failure is kept for the notes."""
+        r"""The exact samples for a cell, if there are any; a failure is kept for the notes."""
 
         if not _has_limit(cell) or cell.stochastic in self.failures:
             return None
@@ -202,7 +202,7 @@ class Bench:
 
 
 def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[int, ...]:
-    r"""Returns the shape of some samples, from the model or else from data."""
+    r"""Returns the shape of `count` samples, from the model or the data."""
 
     if model.shape is None and data is None:
         raise ValueError("this model does not know the shape of a sample; pass data=.")
@@ -213,10 +213,10 @@ def sample_shape(model: ScoreModel, data: Tensor | None, count: int) -> tuple[in
 def bind(
     model: ScoreModel, options: Mapping[str, object], count: int
 ) -> tuple[ScoreModel, Options]:
-    r"""Returns the model with the conditions among some keywords bound, and the options left.
+    r"""Returns the model with the conditions among the keywords bound, and the remaining options.
 
     Raises:
-        ValueError, TypeError: If one does not fit, or is what is measured or searched.
+        ValueError, TypeError: If one is invalid, or is itself measured or searched.
     """
 
     bound, settings = split(model, options, count, BENCH)
@@ -231,7 +231,7 @@ def bind(
 
 
 def spread(values: Tensor) -> dict[str, float]:
-    r"""Returns the median, the quantile of 0.9 and the largest of some values."""
+    r"""Returns the median, the 0.9 quantile and the maximum of some values."""
 
     return {
         "median": values.quantile(0.5).item(),
@@ -241,7 +241,7 @@ def spread(values: Tensor) -> dict[str, float]:
 
 
 def _has_limit(cell: Cell) -> bool:
-    r"""Whether more steps lead to the flow, or to the reverse SDE on its Brownian path."""
+    r"""Whether more steps converge to the flow, or to the reverse SDE on its Brownian path."""
 
     plan = cell.options.get("plan")
     options = plan.options if isinstance(plan, Plan) else cell.options

@@ -1,4 +1,4 @@
-r"""What is compared: a solver with a grid within a budget, or under a tolerance."""
+r"""The entries of a comparison: a solver with a grid within a budget, or with a tolerance."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DEFAULT = (
 )  # fmt: skip
 MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4")
 GENERAL = ("euler", "heun", "rk4", "dopri5")  # for any process
-TOLERANCE = "tolerance"  # what stands for a grid where the solver chooses its steps
+TOLERANCE = "tolerance"  # replaces the grid if the solver chooses its steps
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Cell:
     Arguments:
         solver: The name of the solver, or of the plan.
         grid: The name of the grid, or :data:`TOLERANCE`.
-        budget: The largest number of calls, or the tolerance.
+        budget: The maximum number of calls, or the tolerance.
         options: The options of :func:`scoresde.sample`.
         stochastic: Whether the solver adds noise.
-        refusal: Why there is nothing to measure.
+        refusal: Why there is nothing to measure, in words.
     """
 
     solver: str
@@ -45,13 +45,13 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, str, float]:
-        r"""What tells cells apart."""
+        r"""The key that identifies a cell."""
 
         return self.solver, self.grid, float(self.budget)
 
 
 def default_solvers(model: ScoreModel) -> tuple[str, ...]:
-    r"""Returns the solvers that are worth a look for a model."""
+    r"""Returns the solvers that are worth trying for a model."""
 
     if isinstance(model.process, NonlinearProcess):
         return GENERAL
@@ -59,18 +59,18 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
 
 
 def default_grids(model: ScoreModel) -> tuple[str, ...]:
-    r"""Returns the grid to measure on if none is named."""
+    r"""Returns the grid to measure on by default."""
 
     return (default_grid(model),)
 
 
 def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:
-    r"""Returns the most steps that a solver takes within some calls, the last denoising among them.
+    r"""Returns the maximum number of steps of a solver within a budget, the last denoising included.
 
     Arguments:
         solver: The solver.
         calls: The budget.
-        cost: The network calls of one evaluation of the model.
+        cost: The network calls per model evaluation.
     """
 
     steps = 0
@@ -115,7 +115,7 @@ def check_choice(
     tolerances: Sequence[float],
     file: object = None,
 ) -> None:
-    r"""Refuses solvers, budgets, grids and tolerances that do not fit, before anything is run."""
+    r"""Refuses invalid solvers, budgets, grids and tolerances, before anything is run."""
 
     lists = {"solvers": chosen, "budgets": budgets, "grids": grids, "tolerances": tolerances}
     for name, values in lists.items():
@@ -138,7 +138,7 @@ def check_choice(
 
 
 def check_tolerance(name: str, value: float, most: float = 1.0) -> None:
-    r"""Refuses what is no tolerance."""
+    r"""Refuses anything but a tolerance."""
 
     check_number(name, value)
     if not 0 < value <= most:
@@ -146,7 +146,7 @@ def check_tolerance(name: str, value: float, most: float = 1.0) -> None:
 
 
 def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
-    r"""Refuses solvers that tables would not tell apart, and those that a file cannot hold."""
+    r"""Refuses solvers with the same label, and those that a file cannot store."""
 
     known: dict[str, Solver] = {}
     for solver in (solvers.get(entry) for entry in chosen if not isinstance(entry, Plan)):
@@ -163,7 +163,7 @@ def check_labels(chosen: Sequence[str | Solver | Plan], file: object) -> None:
 
 
 def options_of(model: ScoreModel, solver: Solver) -> Options:
-    r"""Returns what a solver is run with in every cell."""
+    r"""Returns the options of a solver in every cell."""
 
     options: Options = {"solver": name_of(solver) or solver}
     if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):

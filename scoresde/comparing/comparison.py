@@ -27,8 +27,8 @@ class Comparison(Measured):
 
     Arguments:
         setup: Model, process, data, samples, seed, metrics and options.
-        references: How the exact samples were made, and how far a looser run was from them.
-        floors: The distances of data from data, with standard deviations.
+        references: How the exact samples were made, and the distance of a looser run from them.
+        floors: The distances between parts of the data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
         rows: The measurements, one for each solver, grid and budget.
 
@@ -39,9 +39,9 @@ class Comparison(Measured):
     """
 
     def table(self) -> "Table":
-        r"""Returns the table for a terminal, as rich prints it."""
+        r"""Returns the table for a terminal, as a rich table."""
 
-        from rich.table import Table  # of the extra "cli"
+        from rich.table import Table  # from the extra "cli"
 
         table = Table(box=None, caption="\n".join(notes(self)), caption_justify="left")
         for name in entries(self)[0] if self.rows else ():
@@ -51,7 +51,7 @@ class Comparison(Measured):
         return table
 
     def markdown(self) -> str:
-        r"""Returns the table as markdown."""
+        r"""Returns the table as Markdown."""
 
         head = list(entries(self)[0]) if self.rows else []
         lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -73,7 +73,7 @@ class Comparison(Measured):
     def html(
         self, file: str | Path, model: ScoreModel | None = None, **condition: Condition
     ) -> Path:
-        r"""Writes a report that needs nothing but itself.
+        r"""Writes a self-contained HTML report.
 
         Arguments:
             file: The file to write.
@@ -105,7 +105,7 @@ class Comparison(Measured):
         r"""Reads a comparison.
 
         Raises:
-            ValueError: If the file holds none.
+            ValueError: If the file does not hold a comparison.
         """
 
         content = read_json(file, KIND)
@@ -116,7 +116,7 @@ class Comparison(Measured):
 
     @staticmethod
     def resume(file: str | Path | None, asked: "Comparison") -> "Comparison":
-        r"""Returns what a file holds of a comparison, refused if it holds another one's."""
+        r"""Returns the stored rows of a comparison, after checking that the file belongs to it."""
 
         if file is None or not Path(file).exists():
             return asked

@@ -1,4 +1,4 @@
-r"""What the file of a comparison must hold."""
+r"""The required content of a comparison's file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ ENTRIES = {
 
 
 def check_content(content: Mapping[str, Any]) -> None:
-    r"""Refuses content that is not that of a comparison, by the entry that is wrong."""
+    r"""Refuses content that is not that of a comparison, and names the wrong entry."""
 
     check_entries(content, ENTRIES)
     setup = content["setup"]

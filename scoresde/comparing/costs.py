@@ -1,4 +1,4 @@
-r"""What a run costs: seconds, and the memory it takes at most."""
+r"""The cost of a run: seconds and peak memory."""
 
 import ctypes
 import time
@@ -14,12 +14,12 @@ RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 @dataclass
 class Cost:
-    r"""What a block cost.
+    r"""The cost of a block.
 
     Arguments:
         seconds: The time it took.
-        mebibytes: How far its memory rose above that at its start, at its peak: of the accelerator,
-            or of the process, where the system tells.
+        mebibytes: The peak of its memory above that at its start: of the accelerator, or of the process, if the
+            system reports it.
     """
 
     seconds: float = 0.0
@@ -28,7 +28,7 @@ class Cost:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
-    r"""Measures the block under it."""
+    r"""Measures the cost of its block."""
 
     cost, before = Cost(), _start_of_memory(device)
     start = time.perf_counter()
@@ -47,8 +47,8 @@ def _start_of_memory(device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: what earlier runs freed goes back to the system
-        RESET.write_text("5")  # Linux: the peak of the process starts anew
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: returns memory freed by earlier runs
+        RESET.write_text("5")  # Linux: resets the peak of the process
     except (OSError, AttributeError):
         return None
     return _status("VmRSS")

@@ -1,4 +1,4 @@
-r"""What was measured in a comparison, and the best of it."""
+r"""The measurements of a comparison, and the best of them."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .row import Row
 
 
 class Point(NamedTuple):
-    r"""The calls of a run, the value of a metric, and the row it is from."""
+    r"""The calls of a run, the value of a metric, and the row that it comes from."""
 
     calls: float
     value: float
@@ -22,12 +22,12 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    r"""The runs of a comparison, with what their figures are held against.
+    r"""The runs of a comparison, with their references.
 
     Arguments:
         setup: Model, process, data, samples, seed, metrics and options.
-        references: How the exact samples were made, and how far a looser run was from them.
-        floors: The distances of data from data, with standard deviations.
+        references: How the exact samples were made, and the distance of a looser run from them.
+        floors: The distances between parts of the data, with standard deviations.
         exact: The distances of the exact flow's samples from the data, with standard errors.
         rows: The measurements.
     """
@@ -40,7 +40,7 @@ class Measured:
 
     @checked
     def points(self, metric: str | None = None) -> list[Point]:
-        r"""Returns calls and values of a metric, as in :meth:`metric`, of all runs that succeeded."""
+        r"""Returns calls and values of a metric, as in :meth:`metric`, for all successful runs."""
 
         metric, points = self.metric(metric), []
         for row in self.rows:
@@ -51,7 +51,7 @@ class Measured:
         return points
 
     def resolution(self, row: Row) -> float:
-        r"""Returns the error below which the reference cannot tell: how far a looser run is from it."""
+        r"""Returns the smallest error that the reference can resolve: its distance from a looser run."""
 
         return float(self.references.get("sde" if row.stochastic else "flow", {}).get("median", 0))
 
@@ -64,20 +64,21 @@ class Measured:
         distance: float | None = None,
         metric: str | None = None,
     ) -> Plan:
-        r"""Returns the plan of least error within a budget, or of fewest calls within an error or a distance.
+        r"""Returns the plan with the smallest error within a budget, or the fewest calls for an error or
+        distance.
 
         Arguments:
-            budget: The most calls per sample, on average.
-            error: The largest median error of samples. Errors that the reference cannot resolve count
-                as its own.
+            budget: The maximum number of calls per sample, on average.
+            error: The largest median error of samples. Errors below the resolution of the reference count as
+                that.
             distance: The largest distance to the data.
-            metric: The metric to minimise within the budget: "error", or a distance. By default, "error",
-                unless distances alone were measured. With `distance=`, the distance that it bounds; it may
-                be left out if there is one.
+            metric: The metric to minimise within the budget: "error", or a distance. By default, "error", unless
+                only distances were measured. With `distance=`, the name of that distance, which may be left out
+                if there is only one.
 
         Raises:
-            ValueError: If not exactly one of the three is given, the metric was not measured, or nothing
-                meets it.
+            ValueError: If not exactly one of the three limits is given, the metric was not measured, or no run
+                meets the limit.
         """
 
         limits = {"budget": budget, "error": error, "distance": distance}
@@ -101,7 +102,7 @@ class Measured:
         return self.plan(min(fit, key=lambda entry: entry[:2])[2])
 
     def _meant(self, limit: str, metric: str | None) -> str:
-        r"""The metric that a limit is of, refused where it cannot be."""
+        r"""The metric that a limit refers to, after checking that it can."""
 
         if limit == "budget":
             return self.metric(metric)
@@ -128,7 +129,7 @@ class Measured:
 
         if row.grid == "plan":
             raise ValueError(
-                f"the row is of a plan already, {row.options.get('plan')}; pass that."
+                f"the row already belongs to a plan, {row.options.get('plan')}; pass that."
             )
         t_min = self.setup.get("t_min")
         options = row.options if t_min is None else {**row.options, "t_min": float(t_min)}
@@ -143,7 +144,7 @@ class Measured:
 
     @checked
     def front(self, metric: str | None = None) -> list[Point]:
-        r"""Returns the points that nothing beats at as many calls or fewer (the Pareto front)."""
+        r"""Returns the points that no other beats at the same number of calls or fewer (the Pareto front)."""
 
         front: list[Point] = []
         for point in sorted(self.points(metric), key=lambda p: (p.calls, p.value)):
@@ -153,7 +154,7 @@ class Measured:
 
     @checked
     def plot(self, file: str | Path, metric: str | None = None) -> Path:
-        r"""Draws the metric against calls, a curve per solver and grid, and marks the front.
+        r"""Draws the metric against calls, with a curve per solver and grid, and marks the front.
 
         Arguments:
             file: The file to write.
@@ -174,7 +175,7 @@ class Measured:
         return Path(file)
 
     def metric(self, metric: str | None) -> str:
-        r"""Returns the name of a metric that was measured; by default "error", or else the first distance."""
+        r"""Returns the name of a measured metric; by default, "error" or, without errors, the first distance."""
 
         names: list[str] = self.setup["metrics"]
         if metric is None:

@@ -1,4 +1,4 @@
-r"""What samples should be: runs close enough to the exact ones, which say how close they are."""
+r"""Reference samples: accurate runs with an estimate of their accuracy."""
 
 from dataclasses import dataclass
 
@@ -21,9 +21,9 @@ class Reference:
 
     Arguments:
         x: The samples.
-        gap: How far a looser run ends from them, with shape (B,): the error of the looser run, and
-            more than that of `x`.
-        calls: The mean calls of the tighter run.
+        gap: The distance of a looser run from them, with shape (B,): the error of the looser run, which is
+            larger than that of `x`.
+        calls: The mean number of calls of the tighter run.
         made: How it was made, in words.
     """
 
@@ -46,7 +46,7 @@ def flow_reference(
     tolerance: float,
     options: Options,
 ) -> Reference:
-    r"""Returns samples of the probability flow, held against ones of ten times the tolerance."""
+    r"""Returns samples of the probability flow, compared with samples at ten times the tolerance."""
 
     solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
     options = {**options, **_exactly(model), "solver": solver, "seed": seed}
@@ -64,7 +64,7 @@ def flow_reference(
 def noisy_reference(
     model: ScoreModel, shape: tuple[int, ...], seed: int, options: Options
 ) -> Reference:
-    r"""Returns samples of the reverse SDE on one Brownian path, held against half as many steps."""
+    r"""Returns samples of the reverse SDE on one Brownian path, compared with half as many steps."""
 
     options = {**options, **_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
     if not isinstance(model.process, NonlinearProcess):
@@ -81,7 +81,7 @@ def noisy_reference(
 
 
 def _exactly(model: ScoreModel) -> dict[str, torch.dtype]:
-    r"""States in float64, unless a network is a function that gets them as they are."""
+    r"""States in float64, unless a network is a function that receives them as they are."""
 
     for part in model.modules():
         if isinstance(part, NetworkScore) and not (

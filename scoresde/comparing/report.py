@@ -1,4 +1,4 @@
-r"""A comparison as one page that opens from disk: tables, curves, pictures, how to repeat it."""
+r"""A comparison as a self-contained page: tables, curves, pictures, and the command to repeat it."""
 
 import base64
 import tempfile
@@ -34,7 +34,7 @@ def write_report(
         condition: Conditions of the model, each with leading size 1.
 
     Raises:
-        ImportError: If there is no jinja2 or matplotlib.
+        ImportError: If jinja2 or matplotlib is missing.
     """
 
     check_libraries()
@@ -76,7 +76,7 @@ def _metrics(c: Measured) -> list[str]:
 def _pictures(
     c: Measured, model: ScoreModel | None, condition: Mapping[str, Condition]
 ) -> tuple[float | None, dict[str, Tensor], str]:
-    r"""Samples of each solver at equal calls, the budget nearest to ten; or why there are none."""
+    r"""Samples of each solver at equal calls, for the budget nearest to ten; or why there are none."""
 
     if model is None:
         return None, {}, "pass the model, c.html(file, model), to draw some"
@@ -112,7 +112,7 @@ def _draw(file: Path, groups: dict[str, Tensor]) -> None:
 
 
 def _check_same(c: Measured, model: ScoreModel, condition: Mapping[str, Condition]) -> None:
-    r"""Refuses to show samples of another model or condition than those that were compared."""
+    r"""Refuses a model or condition that differs from the compared one."""
 
     check_model(model)
     theirs = {"model": c.setup["model"], "conditions": c.setup["conditions"]}

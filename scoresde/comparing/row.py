@@ -1,4 +1,4 @@
-r"""What was measured of one solver with one grid."""
+r"""The measurements of one solver with one grid."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from ..runs.options import Options
 
 @dataclass(frozen=True)
 class Row:
-    r"""What was measured of one solver with one grid.
+    r"""The measurements of one solver with one grid.
 
     Arguments:
         solver: The solver.
@@ -15,13 +15,13 @@ class Row:
         budget: The budget of calls, or the tolerance.
         options: The options of :func:`scoresde.sample`.
         stochastic: Whether it adds noise.
-        calls: The mean network calls of a sample, the last denoising included.
-        most_calls: The calls of the sample that took most.
-        backward: The network calls through which a gradient flowed back, as guidance may need.
+        calls: The mean number of network calls per sample, the last denoising included.
+        most_calls: The largest number of calls of a sample.
+        backward: The network calls through which a gradient flowed back, as some guidance needs.
         rejected: The mean number of rejected steps.
         seconds: The time of the run.
-        mebibytes: The memory it took at its peak, where the system tells.
-        error: Median, quantile of 0.9 and largest of the errors of samples.
+        mebibytes: The peak memory, if the system reports it.
+        error: The median, 0.9 quantile and maximum of the samples' errors.
         distances: Distances to the data, with standard errors.
         status: "ok", or what went wrong.
     """
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, float]:
-        r"""What tells rows apart."""
+        r"""The key that identifies a row."""
 
         return self.solver, self.grid, float(self.budget)
 
     def value(self, metric: str) -> float | None:
-        r"""Returns the median error, or a distance; none where there is none."""
+        r"""Returns the median error, or a distance, or `None` if it was not measured."""
 
         if metric == "error":
             return None if self.error is None else self.error["median"]
@@ -56,13 +56,13 @@ class Row:
 
     @property
     def words(self) -> dict[str, str]:
-        r"""What a table says of it, but for the metrics."""
+        r"""The entries of a table, without the metrics."""
 
         return {"solver": self.solver, "grid": self._grid, "calls": text(self.calls)}
 
     @property
     def curve(self) -> str:
-        r"""What a curve of such rows is called."""
+        r"""The name of the curve that the row belongs to."""
 
         return self.solver if self.grid in ("plan", "even") else f"{self.solver}, {self.grid}"
 
@@ -72,12 +72,12 @@ class Row:
 
 
 def text(value: float | None) -> str:
-    r"""Returns a number as tables show it."""
+    r"""Returns a number in the format of tables."""
 
     return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def with_error_text(value: float | None, error: float | None) -> str:
-    r"""Returns a number and its error as tables show them."""
+    r"""Returns a number and its error in the format of tables."""
 
     return "" if value is None else f"{value:.3g} ± {error:.1g}"

@@ -1,4 +1,4 @@
-r"""Advice before any run: what was best on models that were measured."""
+r"""Advice before any run, from measurements on other models."""
 
 import json
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Suggestion:
 
     Arguments:
         options: The options of :func:`scoresde.sample`.
-        calls: The network calls of a sample.
+        calls: The network calls per sample.
         value: The energy distance to the data, times 1000.
-        exact: That of the exact flow's samples.
-        source: The problem that this was measured on, and the command.
+        exact: The same distance for the exact flow's samples.
+        source: The problem of the measurement, and its command.
 
-    Both distances are estimates without bias: close to 0 they can be negative.
+    Both distances are unbiased estimates, so close to 0 they can be negative.
     """
 
     options: Options
@@ -43,17 +43,17 @@ class Suggestion:
 
 @checked
 def suggest(model: ScoreModel | Process, budget: int) -> list[Suggestion]:
-    r"""Returns what was best within a budget on each problem that was measured.
+    r"""Returns the best solver within a budget on each measured problem.
 
-    Moment-matched solvers are left out for a model that knows no moments of its data. Nothing is
-    run: :func:`scoresde.compare` measures on the model itself.
+    Moment-matched solvers are left out for a model without moments. Nothing is run; :func:`scoresde.compare`
+    measures on the model itself.
 
     Arguments:
         model: The model, or its process.
-        budget: The most calls per sample, the last denoising included.
+        budget: The maximum number of calls per sample, the last denoising included.
 
     Raises:
-        ValueError: If no measurement is within the budget.
+        ValueError: If no measurement lies within the budget.
 
     Examples:
         >>> suggestions = ss.suggest(model, 10)

@@ -31,7 +31,7 @@ def entries(c: Measured) -> list[dict[str, str]]:
 
 
 def _note(c: Measured, row: Row, fronts: dict[str, set[tuple[str, str, float]]]) -> str:
-    r"""Says by which metrics nothing beats a row, or what does is within a standard error."""
+    r"""The metrics by which a row is the best, or within a standard error of the best."""
 
     words = {
         name: "best" if row.key in front else _tie(c, row, name) for name, front in fronts.items()
@@ -46,7 +46,7 @@ def _note(c: Measured, row: Row, fronts: dict[str, set[tuple[str, str, float]]])
 
 
 def _tie(c: Measured, row: Row, metric: str) -> str:
-    r"""Says so if a row is no worse than the best at its calls, as far as standard errors tell."""
+    r"""Whether a row is within a standard error of the best at its calls, in words."""
 
     if metric not in row.distances or row.calls is None:
         return ""
@@ -59,7 +59,7 @@ def _tie(c: Measured, row: Row, metric: str) -> str:
 
 
 def notes(c: Measured) -> list[str]:
-    r"""Returns what a reader must know beside the table."""
+    r"""Returns the notes that belong to the table."""
 
     words = [f"{c.setup['samples']} samples of {c.setup['model']} on {c.setup['process']}, "
              f"seed {c.setup['seed']}"]  # fmt: skip

@@ -1,13 +1,14 @@
-r"""Work and precision of solvers on one model."""
+r"""Work and precision of solvers on a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from solvers import Solver
+from solvers.doors.values import Array
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
@@ -34,7 +35,7 @@ def compare(  # noqa: D417
     grids: Sequence[str] | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     metrics: Sequence[str] | Mapping[str, Distance] | None = None,
-    data: Tensor | None = None,
+    data: Array | None = None,
     features: nn.Module | None = None,
     samples: int = 256,
     seed: int = 0,
@@ -52,36 +53,36 @@ def compare(  # noqa: D417
     denoise: bool = True,
     **condition: Condition,
 ) -> Comparison:
-    r"""Measures solvers and grids on a model: errors and distances against network calls.
+    r"""Measures errors and distances of solvers and grids on a model, against network calls.
 
-    All start from the same noise, and stochastic solvers follow the same Brownian paths. The error of
-    a sample is its root mean square difference from the exact flow, or the exact SDE on its path, in
-    the units of data; the reference says how exact it is. Noise of other kinds (`er_sde`, `sa`,
-    `edm_churn`, Langevin) leads to other samples, which have distances alone. A solver that fails gets a
-    row whose status says why.
+    All runs start from the same noise, and stochastic solvers follow the same Brownian paths. The error of a
+    sample is its root mean square difference from the exact flow, or from the exact SDE on its path, in units of
+    the data; the accuracy of the reference is reported. Solvers with other kinds of noise (`er_sde`, `sa`,
+    `edm_churn`, Langevin) lead to other samples, for which only distances are measured. A solver that fails gets
+    a row whose status gives the reason.
 
     Arguments:
         model: The score model.
-        solvers: Names, solvers and plans. By default, a choice of the good ones.
+        solvers: Names, solvers and plans. By default, a selection of good ones.
         budgets: The calls per sample that solvers on grids may take, the last denoising included.
-        grids: The grids, such as "rho", "log_snr", "tan", "asinh" and "logistic". By default, that of sampling.
+        grids: The grids, such as "rho", "log_snr", "tan", "asinh" and "logistic". By default, the one of
+            :func:`scoresde.sample`.
         tolerances: Tolerances for solvers that choose their steps.
-        metrics: "error", and distances to `data`: "energy", "sliced_wasserstein", "c2st", and with
-            `features` "fid" and "kid"; or a mapping from names to functions of samples and data, which
-            are measured beside the error. By default, the error, and the energy distance if there is
-            data.
+        metrics: "error", and distances to `data`: "energy", "sliced_wasserstein" and "c2st", and with `features`
+            also "fid" and "kid"; or a mapping from names to functions of samples and data, which are measured in
+            addition to the error. By default, the error, and the energy distance if there is data.
         data: Data, with shape (M, *).
         features: A network from samples to features.
         samples: The number of samples.
         seed: The seed of their noise.
         reference_tolerance: The tolerance of the reference.
-        file: A JSON file, written after each cell. What it holds already is not measured again.
+        file: A JSON file, which is written after each cell. Cells that it already holds are not measured again.
         progress: Whether to show a progress bar.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that every run
             of the measurement can share.
 
     Raises:
-        ValueError, TypeError: If an argument does not fit, before anything is run.
+        ValueError, TypeError: If an argument is invalid, before anything is run.
 
     Examples:
         >>> c = ss.compare(model, ["ddim", "dpmpp_2m"], [4], samples=4, progress=False)
@@ -126,7 +127,7 @@ def compare(  # noqa: D417
 
 
 def _functions(metrics: object, features: nn.Module | None) -> list[str]:
-    r"""What tells the user's own functions and features from others."""
+    r"""The keys that identify the user's own functions and features."""
 
     own = list(metrics.values()) if isinstance(metrics, Mapping) else []
     sketches = [] if features is None else [digest(v) for v in features.state_dict().values()]
@@ -135,7 +136,7 @@ def _functions(metrics: object, features: nn.Module | None) -> list[str]:
 
 def _distances(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
-    data: Tensor | None,
+    data: Array | None,
     features: nn.Module | None,
 ) -> tuple[list[str], dict[str, Distance]]:
     r"""The names of the metrics, and the distances among them."""

@@ -1,1 +1,1 @@
-r"""Doors for data and amounts, and warnings that point at the user's line."""
+r"""Argument checks for data and amounts, and warnings that point at the caller's line."""

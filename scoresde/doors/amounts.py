@@ -1,4 +1,4 @@
-r"""Numbers that must be positive, checked at the door."""
+r"""Checks of numbers that must be positive."""
 
 import math
 
@@ -9,13 +9,13 @@ def positive(name: str, value: object, *, most: float = math.inf, zero: bool = F
     r"""Returns a positive, finite number as a float.
 
     Arguments:
-        name: What it is called.
-        value: The number: Python's, NumPy's, or a tensor that holds one.
-        most: The largest that makes sense.
+        name: The name of the argument.
+        value: The number, of Python or NumPy, or in a tensor.
+        most: The largest accepted value.
         zero: Whether it may be 0.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not positive, not finite or too large.
     """
 

@@ -1,4 +1,4 @@
-r"""Data at the door: batches of floating-point numbers."""
+r"""Argument checks for data: batches of floating-point numbers."""
 
 from typing import cast
 
@@ -21,15 +21,15 @@ def as_floats(
     r"""Returns finite floating-point numbers.
 
     Arguments:
-        name: What they are called.
-        value: The numbers: a tensor, an array, a list, or one.
-        least: The least number of dimensions.
+        name: The name of the argument.
+        value: The numbers: a tensor, an array, a list, or a single number.
+        least: The minimum number of dimensions.
         dtype: The dtype. By default, that of the numbers.
-        cure: What to do with whole ones.
+        cure: What to do with whole numbers, for the error message.
 
     Raises:
-        TypeError: If it holds no numbers, or whole ones.
-        ValueError: If there are none, of too few dimensions, or NaN or infinite ones.
+        TypeError: If it holds no numbers, or whole numbers.
+        ValueError: If it is empty, has too few dimensions, or holds NaN or infinite numbers.
     """
 
     x = _floats(name, value, dtype, cure)
@@ -42,10 +42,10 @@ def as_floats(
 
 
 def as_data(name: str, value: object, *, finite: bool = True) -> Tensor:
-    r"""Returns data of shape (B, *), B >= 1, in floating-point numbers.
+    r"""Returns data with shape (B, *), B >= 1, in floating-point numbers.
 
     Raises:
-        TypeError: If it holds no numbers, or whole ones.
+        TypeError: If it holds no numbers, or whole numbers.
         ValueError: If its shape or values do not fit.
     """
 
@@ -57,23 +57,23 @@ def as_data(name: str, value: object, *, finite: bool = True) -> Tensor:
 
 
 def as_state(name: str, value: object) -> Tensor:
-    r"""Returns states of shape (B, *), whose values nobody looks at, so that no device is waited for."""
+    r"""Returns states with shape (B, *); their values are not checked, which would wait for the device."""
 
     return as_data(name, value, finite=False)
 
 
 def as_times(name: str, value: object) -> Tensor:
-    r"""Returns times, or log-SNRs, in floating-point numbers of any shape: in float64, unless they say another.
+    r"""Returns times or log-SNRs in floating-point numbers of any shape, in float64 unless they have a dtype.
 
     Raises:
-        TypeError: If it holds no numbers, or truth values.
+        TypeError: If it holds no numbers, or Booleans.
         ValueError: If one is NaN.
     """
 
     said = isinstance(value, Tensor | np.ndarray)
     t = as_tensor(name, value, None if said else torch.float64)
     if t.dtype == torch.bool or isinstance(value, bool):
-        raise TypeError(f"{name} must hold numbers, but holds truth values.")
+        raise TypeError(f"{name} must hold numbers, but holds Booleans.")
     t = t if t.is_floating_point() else t.double()
     if t.device.type == "cpu" and not is_functorch_wrapped_tensor(t) and bool(t.isnan().any()):
         raise ValueError(f"{name} must be numbers, but holds NaN.")
@@ -97,7 +97,7 @@ def as_seed(name: str, value: object) -> int:
 
 
 def as_seeds(name: str, value: object, count: int) -> int | Tensor:
-    r"""Returns a seed, or one for each of so many samples."""
+    r"""Returns a seed, or one for each of `count` samples."""
 
     if not isinstance(value, Tensor) or value.ndim == 0:
         return as_seed(name, value)
@@ -111,7 +111,7 @@ def as_seeds(name: str, value: object, count: int) -> int | Tensor:
 
 
 def as_index(name: str, value: object) -> Tensor:
-    r"""Returns the numbers of some rows, with shape (n,)."""
+    r"""Returns the indices of some rows, with shape (n,)."""
 
     index = as_tensor(name, value)
     if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
@@ -123,7 +123,7 @@ def as_index(name: str, value: object) -> Tensor:
 
 
 def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
-    r"""Returns two sets of data whose samples have one shape."""
+    r"""Returns two sets of data whose samples have the same shape."""
 
     a, b = (as_data(name, value) for name, value in zip(names, (x, y), strict=True))
     if a.shape[1:] != b.shape[1:]:
@@ -137,21 +137,21 @@ def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[
 def _floats(name: str, value: object, dtype: torch.dtype | None, cure: str) -> Tensor:
     x = as_tensor(name, value, dtype)
     if not isinstance(value, Tensor | np.ndarray) and x.dtype == torch.int64:
-        x = x.to(torch.get_default_dtype())  # lists know of no dtype: [[0, 1]] is [[0.0, 1.0]]
+        x = x.to(torch.get_default_dtype())  # lists have no dtype: [[0, 1]] is [[0.0, 1.0]]
     if not x.is_floating_point():
         raise TypeError(f"{name} must hold floating-point numbers, but holds {x.dtype}{cure}.")
     return x
 
 
 def check_batch_shape(name: str, x: Tensor) -> None:
-    r"""Refuses what is no batch of at least one sample."""
+    r"""Refuses data that is not a batch of at least one sample."""
 
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f"{name} must have shape (B, *) with B >= 1, but has {tuple(x.shape)}.")
 
 
 def check_rows_finite(name: str, x: Tensor) -> None:
-    r"""Refuses NaN and infinite entries."""
+    r"""Refuses data with NaN or infinite entries."""
 
     bad = (~x.detach().flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
     if bad:

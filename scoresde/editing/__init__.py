@@ -1,4 +1,4 @@
-r"""Edits of data, and what can be done with latents."""
+r"""Edits of data, and operations on latents."""
 
 from .directions import Principal, direction, move, principal_directions
 from .inpainting import inpaint

@@ -1,4 +1,4 @@
-r"""Latents made of others, which are decoded as those would be."""
+r"""Latents computed from others, which are decoded in the same way."""
 
 from dataclasses import replace
 
@@ -11,16 +11,16 @@ SHARED = ("process", "model", "conditions", "solver", "clock", "rtol", "atol", "
 
 
 def derived(x: Tensor, *origins: Solution) -> Solution:
-    r"""Returns latents with the grid, the solver and the provenance of those that they were made of.
+    r"""Returns latents with the grid, solver and provenance of the latents that they were computed from.
 
-    They have no companion, and took the network calls of their origins.
+    They have no companion, and the network calls of their origins.
 
     Arguments:
         x: The latents, with shape (N, *).
-        origins: The solutions that they were made of, by one solver on one grid.
+        origins: The solutions that they were computed from, made by one solver on one grid.
 
     Raises:
-        ValueError: If the origins failed, or differ in what decoding needs.
+        ValueError: If an origin failed, or the origins differ in what decoding needs.
     """
 
     first = origins[0]
@@ -35,17 +35,17 @@ def derived(x: Tensor, *origins: Solution) -> Solution:
             if mine != theirs:
                 raise ValueError(
                     f"latents that are combined must be encoded alike, but their {name} is {mine} and "
-                    f"{theirs}; pass the tensors z.x to combine them all the same."
+                    f"{theirs}; pass the tensors z.x to combine them anyway."
                 )
         if other.solver != first.solver:
             raise ValueError(
                 "latents that are combined must be encoded alike, but two different solvers are named "
-                f"{first.solver}; pass the tensors z.x to combine them all the same."
+                f"{first.solver}; pass the tensors z.x to combine them anyway."
             )
         if not torch.equal(_grid(other), _grid(first)):
             raise ValueError(
                 "latents that are combined must be encoded on one grid of times; pass the tensors z.x to "
-                "combine them all the same."
+                "combine them anyway."
             )
     count, times = len(x), _grid(first)
     none = torch.zeros(count, dtype=first.accepted.dtype)
@@ -65,10 +65,10 @@ def derived(x: Tensor, *origins: Solution) -> Solution:
 
 
 def _grid(z: Solution) -> Tensor:
-    r"""The times of all samples, refused where each has its own."""
+    r"""The times that all samples share, after checking that they do."""
 
     if z.times.ndim == 1:
         return z.times
     if not bool((z.times == z.times[:, :1]).all()):
-        raise ValueError("each of these latents has a grid of its own; pass the tensors z.x.")
+        raise ValueError("each of these latents has its own grid; pass the tensors z.x.")
     return z.times[:, 0]

@@ -1,4 +1,4 @@
-r"""Directions among latents: what a group has and another has not, and what varies most.
+r"""Directions in latent space: between two groups, and of the largest variation.
 
 References:
     | Diffusion Autoencoders (Preechakul et al., 2022), section 5.2, for moving along directions
@@ -23,8 +23,8 @@ def direction(source: Tensor, target: Tensor) -> Tensor:
     r"""Returns the difference of the means of two groups of latents, with the shape of one.
 
     Arguments:
-        source: Latents of the group without, with shape (n, \*).
-        target: Latents of the group with it, with shape (m, \*).
+        source: Latents of the group without the attribute, with shape (n, \*).
+        target: Latents of the group with the attribute, with shape (m, \*).
 
     Examples:
         >>> ss.editing.direction(torch.zeros(3, 2), torch.ones(5, 2))
@@ -65,7 +65,7 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
 
     Arguments:
         latents: The latents, with shape (n, \*).
-        count: How many components, at most n - 1 and the entries of a latent.
+        count: The number of components, at most n - 1 and at most the number of entries of a latent.
 
     Examples:
         >>> latents = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
@@ -106,10 +106,10 @@ def move(
 
     Arguments:
         latents: The latents, with shape (B, \*), or the solution of :func:`scoresde.encode`, for which the
-            result is a solution of n B rows: first all of them by the first amount.
+            result is a solution of n B rows, which begins with all latents moved by the first amount.
         direction: The direction, with the shape of one latent.
-        amounts: How far, in multiples of it, with shape (n,).
-        keep_norm: Whether each latent keeps its norm, as typical latents have it.
+        amounts: The distances, in multiples of the direction, with shape (n,).
+        keep_norm: Whether each latent keeps its norm, which typical latents share.
 
     Examples:
         >>> z, right = torch.zeros(1, 2), torch.tensor([1.0, 0.0])

@@ -6,7 +6,7 @@ their noise,
 .. math:: x + s z \quad \text{and} \quad x + s z + \delta , \qquad
     \frac{d \delta}{d \log s} = \delta - \mathbb{E}_z \big[ D_{target} - D_{source} \big] ,
 
-in units of the data. It is the equation of FlowEdit for any process, whose step from s to s' is
+in units of the data. This is the equation of FlowEdit for any process; its step from s to s' is
 :math:`\delta' = \tfrac{s'}{s} \delta + (1 - \tfrac{s'}{s}) \, \Delta D`.
 
 References:
@@ -47,16 +47,16 @@ def by_difference(
     averages: int = 1,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Edits data by the difference of two flows, without going up.
+    r"""Edits data by the difference of two flows, without encoding it.
 
     Arguments:
         source: The model of the given data, with its conditions bound.
         target: The model of the edited data, with its conditions bound.
         x: Data, with shape (B, *).
         t_max: The time at which the edit starts.
-        averages: The draws of noise over which each step is averaged.
-        options: Steps and grid, by default 50 on the grid of sampling, seeds, and `path`, which keeps the data
-            as it is edited, with shape (n + 1, B, *).
+        averages: The number of noise draws over which each step is averaged.
+        options: Steps and grid (by default, 50 steps on the default grid of sampling), seeds, and `path`, which
+            keeps the data during the edit, with shape (n + 1, B, *).
     """
 
     x = as_state("x", x)
@@ -92,10 +92,10 @@ def by_difference(
 
 
 def _check_finite(solution: Solution, path: list[Tensor], target: ScoreModel) -> None:
-    r"""Refuses an edit that is no longer finite, and says since when.
+    r"""Refuses an edit that is no longer finite, and reports since when.
 
     Raises:
-        SolverError: If so, with the last states that were finite.
+        SolverError: If the edit is not finite, with the last finite states.
     """
 
     fine = solution.x.detach().flatten(1).isfinite().all(1).cpu()

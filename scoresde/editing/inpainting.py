@@ -1,10 +1,10 @@
-r"""Inpainting: some entries of the data are known, the others are drawn.
+r"""Inpainting: some entries of the data are known, and the others are drawn.
 
-"replacement" puts the known entries in place of their denoised estimate, so that they flow to what they
-are, and any solver serves; the others learn of them too late, which loses about half of the conditional mean
-of normal entries that are correlated by 0.7. "resampling" is the same by the solver "recurrent", which goes
-back up after each step, and takes it again, so that both sides of the seam agree. "gradient" also pulls the
-other entries, as :func:`scoresde.guidance.pseudoinverse` does.
+"replacement" replaces the denoised estimates of the known entries by their values, so that they flow to these,
+and works with any solver. The other entries feel the known ones too late, which loses about half of the
+conditional mean for normal entries with a correlation of 0.7. "resampling" is the same with the solver
+"recurrent", which adds noise after each step and repeats it, so that both sides of the seam agree. "gradient"
+also moves the other entries, as :func:`scoresde.guidance.pseudoinverse` does.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix I.2
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_state
 from ..guidance import Guided, Noisy, Rule, pseudoinverse
@@ -40,8 +40,10 @@ from ..runs.options import (
     Noise,
     Numbers,
     Options,
+    Seeds,
     Start,
     Stepping,
+    Times,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
@@ -56,11 +58,11 @@ INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Sta
 
 @dataclass(frozen=True)
 class Kept(Rule):
-    r"""A replacement by entries: those of the estimate that are known are.
+    r"""A replacement of the known entries of the estimate.
 
     Arguments:
         x: The data, with shape (B, *).
-        known: 1 where it is known, 0 elsewhere, like the data.
+        known: 1 where it is known and 0 elsewhere, with the shape of the data.
     """
 
     x: Tensor
@@ -71,7 +73,7 @@ class Kept(Rule):
 
 
 def masked(x: Tensor, known: Tensor) -> Tensor:
-    r"""Returns what is known of data, and 0 elsewhere."""
+    r"""Returns the known entries of data, and 0 elsewhere."""
 
     return known.to(x) * x
 
@@ -79,8 +81,8 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
 @verb
 def inpaint(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
-    known: Tensor,
+    x: Array,
+    known: Array,
     *,
     method: str = "replacement",
     repeats: int | None = None,
@@ -88,7 +90,7 @@ def inpaint(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -98,7 +100,7 @@ def inpaint(  # noqa: D417
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -113,21 +115,21 @@ def inpaint(  # noqa: D417
     denoise: bool = True,
     **condition: Condition,
 ) -> Solution:
-    r"""Draws the entries of data that are not known.
+    r"""Draws the unknown entries of data.
 
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *), of which only the known entries are used.
+        x: Data, with shape (B, *), whose unknown entries are ignored.
         known: True or 1 where data is known, with the shape of one sample, or (B, *).
         method: "replacement", "resampling" (RePaint) or "gradient".
-        repeats: How often "resampling" takes each step, by default 5.
-        t_max: The time at which it starts. By default, the last of the process. At an earlier time, all
-            entries start from the noised data.
+        repeats: How many times "resampling" takes each step, by default 5.
+        t_max: The time at which sampling starts. By default, the last time of the process. At an earlier time,
+            all entries start from the noised data.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings`. The default
             solver is "ancestral" with 50 steps.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     Examples:
@@ -161,8 +163,8 @@ def inpaint(  # noqa: D417
     return e if settings.denoise else in_data_units(model, e)
 
 
-def check_known(known: Tensor, x: Tensor) -> Tensor:
-    r"""Returns what is known of data as numbers like the data, refused unless they are 0 or 1."""
+def check_known(known: Array, x: Tensor) -> Tensor:
+    r"""Returns the mask of known entries in the data's dtype, after checking that it holds only 0 and 1."""
 
     known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
@@ -172,7 +174,7 @@ def check_known(known: Tensor, x: Tensor) -> Tensor:
         )
     if not bool(((known == 0) | (known == 1)).all()):
         raise ValueError(
-            "known must be 1 where data is known and 0 elsewhere, and nothing between."
+            "known must be 1 where data is known and 0 elsewhere, with no values in between."
         )
     return known.to(x).expand(x.shape)
 
@@ -184,14 +186,14 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
         return {} if toleranced else {"solver": "ancestral", **steps}
     if toleranced or options.get("solver") is not None:
         raise ValueError(
-            "method='resampling' has a solver of its own, which takes steps; leave out solver=, rtol= "
+            "method='resampling' has its own solver, which takes steps; leave out solver=, rtol= "
             "and atol=, or pass method='replacement'."
         )
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Tensor, known: Tensor) -> Tensor:
-    r"""Data whose unknown entries are 0, whatever they held."""
+def _without_unknown(x: Array, known: Array) -> Tensor:
+    r"""Data with its unknown entries set to 0."""
 
     x = as_state("x", x)
     return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))

@@ -1,7 +1,7 @@
-r"""Between latents: ways that stay where latents are.
+r"""Interpolation between latents, along ways that stay where latents are typical.
 
-Normal numbers in d dimensions have norms close to :math:`\sqrt d`. The middle of a straight line between
-two of them is shorter by :math:`\sqrt 2`, where models know no data; the others keep the norm.
+Normal numbers in d dimensions have norms close to :math:`\sqrt d`. The middle of the straight line between two
+of them is shorter by :math:`\sqrt 2`, where models have seen no data; the other ways keep the norm.
 
 References:
     | Animating Rotation with Quaternion Curves (Shoemake, 1985), section 3.3, for "slerp"
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
-from solvers.doors.values import is_number
+from solvers.doors.values import Array, is_number
 
 from ..doors.data import as_data, as_floats, as_pair
 from ..models.checks import check_count
@@ -25,39 +25,37 @@ from .derived import derived
 
 Way = Literal["slerp", "linear", "normed"]
 WAYS = ("slerp", "linear", "normed")
-STRAIGHT = 1e-4  # the sine of an angle below which an arc is a line
+STRAIGHT = 1e-4  # sine of the angle below which an arc counts as a line
 
 
 @overload
-def interpolate(a: Tensor, b: Tensor, shares: Tensor | int, way: Way = "slerp") -> Tensor: ...
+def interpolate(a: Array, b: Array, shares: Array | int, way: Way = "slerp") -> Tensor: ...
 
 
 @overload
-def interpolate(
-    a: Solution, b: Solution, shares: Tensor | int, way: Way = "slerp"
-) -> Solution: ...
+def interpolate(a: Solution, b: Solution, shares: Array | int, way: Way = "slerp") -> Solution: ...
 
 
 @checked
 def interpolate(
-    a: Tensor | Solution, b: Tensor | Solution, shares: Tensor | int, way: Way = "slerp"
+    a: Array | Solution, b: Array | Solution, shares: Array | int, way: Way = "slerp"
 ) -> Tensor | Solution:
-    r"""Returns latents between others, with shape (n, B, \*).
+    r"""Returns latents between two others, with shape (n, B, \*).
 
     Arguments:
         a: Latents, with shape (B, \*), or the solution of :func:`scoresde.encode`.
-        b: As many other latents, or a solution.
-        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or n, for n that are
-            evenly spaced.
-        way: "slerp" follows the arc, and is linear in the norm; "linear" the straight line; "normed"
-            the straight line, with the norms of the arc.
+        b: The same number of other latents, or a solution.
+        shares: The positions between them, 0 for a and 1 for b, with shape (n,); or the number n, for evenly
+            spaced ones.
+        way: "slerp" follows the arc, and is linear in the norm; "linear" follows the straight line; "normed" is
+            the straight line rescaled to the norms of the arc.
 
     Returns:
-        The latents; of two solutions, a solution of n B rows for :func:`scoresde.decode`, first all rows
-        at the first share. Pass conditions for as many rows.
+        The latents; for two solutions, a solution of n B rows for :func:`scoresde.decode`, which begins with all
+        rows at the first share. Pass conditions for as many rows.
 
     Raises:
-        ValueError: If two latents are opposite, or one is zero, so that there is no arc between them.
+        ValueError: If two latents are opposite, or one is zero, so that no unique arc joins them.
 
     Examples:
         >>> ss.interpolate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 3)[1]
@@ -108,13 +106,13 @@ def _check_directions(*sizes: Tensor) -> None:
         zero = (size.flatten() == 0).nonzero()[:, 0].tolist()
         if zero:
             raise ValueError(
-                f"there is no arc to or from a latent that is zero, as rows {zero[:8]} are; pass "
+                f"there is no arc to or from a zero latent, as in rows {zero[:8]}; pass "
                 "way='linear'."
             )
 
 
 @overload
-def along(latents: Tensor, count: int, way: Way = "slerp") -> Tensor: ...
+def along(latents: Array, count: int, way: Way = "slerp") -> Tensor: ...
 
 
 @overload
@@ -122,13 +120,13 @@ def along(latents: Solution, count: int, way: Way = "slerp") -> Solution: ...
 
 
 @checked
-def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
-    r"""Returns latents on a way through others, with shape (n, \*), the ends included.
+def along(latents: Array | Solution, count: int, way: Way = "slerp") -> Tensor | Solution:
+    r"""Returns latents on a way through others, with shape (n, \*), including both ends.
 
     Arguments:
-        latents: The latents that it passes through, with shape (K, \*), or the solution of
+        latents: The latents that the way passes through, with shape (K, \*), or the solution of
             :func:`scoresde.encode`.
-        count: The number n of latents on the way, spread evenly over its K - 1 parts.
+        count: The number n of latents on the way, spread evenly over its K - 1 segments.
         way: As in :func:`interpolate`.
 
     Examples:
@@ -151,16 +149,16 @@ def along(latents: Tensor | Solution, count: int, way: Way = "slerp") -> Tensor 
 
 
 @overload
-def weighted(latents: Tensor, weights: Tensor) -> Tensor: ...
+def weighted(latents: Array, weights: Array) -> Tensor: ...
 
 
 @overload
-def weighted(latents: Solution, weights: Tensor) -> Solution: ...
+def weighted(latents: Solution, weights: Array) -> Solution: ...
 
 
 @checked
-def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
-    r"""Returns sums of independent latents that are as normal as these, with shape (n, \*).
+def weighted(latents: Array | Solution, weights: Array) -> Tensor | Solution:
+    r"""Returns weighted sums of independent latents, which are again standard normal, with shape (n, \*).
 
     .. math:: \sum_k w_k z_k \Big/ \sqrt{\textstyle \sum_k w_k^2}
 
@@ -189,7 +187,7 @@ def weighted(latents: Tensor | Solution, weights: Tensor) -> Tensor | Solution:
 
 
 @overload
-def grid(corners: Tensor, rows: int, columns: int) -> Tensor: ...
+def grid(corners: Array, rows: int, columns: int) -> Tensor: ...
 
 
 @overload
@@ -197,12 +195,12 @@ def grid(corners: Solution, rows: int, columns: int) -> Solution: ...
 
 
 @checked
-def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Solution:
+def grid(corners: Array | Solution, rows: int, columns: int) -> Tensor | Solution:
     r"""Returns the latents of a grid between four corners, with shape (rows, columns, \*).
 
     Arguments:
         corners: The latents at the upper left, upper right, lower left and lower right, with shape (4, \*), or
-            the solution of :func:`scoresde.encode`; for which the result is a solution, row by row.
+            the solution of :func:`scoresde.encode`, for which the result is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
 
@@ -223,7 +221,7 @@ def grid(corners: Tensor | Solution, rows: int, columns: int) -> Tensor | Soluti
 
 
 def _size(x: Tensor) -> Tensor:
-    r"""The norms of rows, also of such as are too small or too large to be squared."""
+    r"""The norms of rows, even if they are too small or too large to be squared."""
 
     flat = x.flatten(1)
     most = flat.abs().amax(1, keepdim=True)

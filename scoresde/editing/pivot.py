@@ -1,8 +1,8 @@
-r"""A guided decode that follows a stored path: fitted null predictions.
+r"""Guided decoding along a stored path, by fitted null predictions.
 
-Guidance moves the way down away from the way up. Classifier-free guidance is affine in the prediction
-without condition, so the change of it that makes a step of DDIM end on the stored path is known in
-closed form, where its embedding would have to be searched. It is kept, and added under the new condition.
+With guidance, decoding departs from the path of the encoding. Classifier-free guidance is affine in the
+unconditional prediction, so the change of it that makes a DDIM step end on the stored path is known in closed
+form, whereas the embedding would have to be optimised. It is stored, and added under the new condition.
 
 References:
     | Null-text Inversion for Editing Real Images (Mokady et al., 2023), section 3.2
@@ -31,12 +31,12 @@ STEPS = 50
 
 
 class Shifted(ScoreModel):
-    r"""Creates the model that differs from another by some offsets, on a grid.
+    r"""Creates a model that differs from another by offsets on a grid.
 
     Arguments:
         model: The model.
-        times: The times of the offsets, with shape (n,). At other times, the nearest one holds.
-        offsets: What is added to the denoised data, with shape (n, B, *).
+        times: The times of the offsets, with shape (n,). At other times, the nearest offset applies.
+        offsets: The offsets added to the denoised data, with shape (n, B, *).
     """
 
     def __init__(self, model: ScoreModel, times: Tensor, offsets: Tensor) -> None:
@@ -71,7 +71,7 @@ class Shifted(ScoreModel):
 
 @checked
 def fit_null(model: ScoreModel, path: Solution) -> Shifted:
-    r"""Returns the model with the offsets by which DDIM's steps follow a path down.
+    r"""Returns the model with the offsets by which DDIM steps follow a stored path down.
 
     Arguments:
         model: The guided model, with the condition of the data.
@@ -108,15 +108,15 @@ def by_null(
     pivot: ScoreModel | None = None,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Goes up by a pivot's flow, and down by the target with what makes the source follow it.
+    r"""Goes up by a pivot's flow, and down by the target, with the offsets that make the source follow it.
 
     Arguments:
         source: The guided model, with the condition of the data.
         target: The guided model, with the condition of the edited data.
         x: Data, with shape (B, *).
-        t_max: The time to which it goes.
-        pivot: The model whose flow is stored: by default the source, else the same without guidance.
-        options: Those of :class:`scoresde.Settings`. The default is "ddim" with 50 steps.
+        t_max: The time up to which it goes.
+        pivot: The model whose flow is stored, such as the source without guidance. By default, the source.
+        options: The options of :class:`scoresde.Settings`. The default is "ddim" with 50 steps.
     """
 
     options = {"solver": "ddim", "steps": STEPS, **options}

@@ -1,7 +1,7 @@
-r"""Edits that go up to a noise level and down again: by the flow, by noise, by the noise path.
+r"""Edits that go up to a noise level and down again: by the flow, by noise, or by the noise path.
 
-Each takes the model of the given data, that of the edited data, data, the time to which it goes, and
-options; and returns the solution of the way down, whose calls count both ways.
+Each takes the model of the given data, that of the edited data, the data, the time up to which it goes, and
+options; it returns the solution of the way down, whose calls count both ways.
 """
 
 import secrets
@@ -36,7 +36,7 @@ def by_flow(
     t_max: float,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Carries data up by the source's flow and down by the target's: what both agree on stays.
+    r"""Transports data up by the source's flow and down by the target's; what both agree on stays.
 
     References:
         | Dual Diffusion Implicit Bridges (Su et al., 2023), algorithm 1
@@ -57,7 +57,7 @@ def by_noise(
     t_max: float,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Adds fresh noise to data, and takes it away by the target; the source is not called.
+    r"""Adds fresh noise to data, and removes it with the target; the source is not called.
 
     References:
         | SDEdit: Guided Image Synthesis and Editing (Meng et al., 2022), algorithm 1
@@ -78,7 +78,7 @@ def by_noise_path(
     t_max: float,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Finds the noise by which the source would make the data, and gives it to the target.
+    r"""Finds the noise with which the source would make the data, and uses it with the target.
 
     References:
         | CycleDiffusion (Wu and De la Torre, 2023), section 4.2
@@ -102,7 +102,7 @@ def with_a_seed(options: Mapping[str, object]) -> Options:
 
 
 def with_said_seeds(solution: Solution, options: Mapping[str, object]) -> Solution:
-    r"""Returns a solution that tells the seeds of some options, not those that were made of them."""
+    r"""Returns a solution that records the seeds of the given options, not those derived from them."""
 
     said = {"seed": options.get("seed", 0), "first_index": options.get("first_index", 0)}
     made = {**solution.provenance, **said, "seeds": options.get("seeds")}
@@ -114,8 +114,8 @@ def noised(
 ) -> tuple[Tensor, Options]:
     r"""Returns noisy data at a time, and the options of the way down.
 
-    All noise is keyed by what each row holds, beside its seed and index: data may have been made with
-    noise of the same seed.
+    All noise is keyed by the values of each row, besides its seed and index, because data may have been made
+    with noise of the same seed.
     """
 
     seeding: Options = {name: options[name] for name in SEEDING if name in options}

@@ -1,4 +1,4 @@
-r"""Edits: the verb, and the methods it chooses from."""
+r"""Edits: the public function, and the methods it chooses from."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..models.checks import check_number
@@ -50,7 +51,7 @@ def by_mask(
     repeats: int | None = None,
     **options: Unpack[UntimedOptions],
 ) -> Solution:
-    r"""Draws what is not known of the data, by the target; see :func:`scoresde.inpaint`."""
+    r"""Draws the unknown entries of the data with the target; see :func:`scoresde.inpaint`."""
 
     if known is None:
         raise ValueError("method='inpaint' needs known=, which is 1 where data is to stay.")
@@ -80,13 +81,13 @@ TAKES = {
         "method='inpaint'", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending
     ),
 }
-DRAWING = ("noise", "noise_path", "flow", "inpaint")  # those that add noise
+DRAWING = ("noise", "noise_path", "flow", "inpaint")  # the methods that add noise
 
 
 class EditOptions(UntimedOptions, total=False):
-    r"""The options of edits: those of runs, and of single methods."""
+    r"""The options of edits: those of runs, and of the single methods."""
 
-    known: Tensor
+    known: Array
     way: str
     repeats: int | None
     averages: int
@@ -97,24 +98,24 @@ class EditOptions(UntimedOptions, total=False):
 def edit(
     source: ScoreModel,
     target: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     noise_level: float | None = None,
     strength: float | None = None,
     method: str = "encode",
     **options: Unpack[EditOptions],
 ) -> Solution:
-    r"""Edits data: up to a noise level, and down again under another model. All steps are below that level.
+    r"""Edits data: up to a noise level, and down again under another model, with all steps below that level.
 
-    - "encode" (DDIB): up by the source's flow, down by the target's. What both agree on stays.
+    - "encode" (DDIB): up by the source's flow, down by the target's; what both agree on stays.
     - "noise" (SDEdit): up by fresh noise, down by the target; the source is not called.
-    - "noise_path": the noise by which the source would make the data, given to the target.
+    - "noise_path": the noise with which the source would make the data, used with the target.
     - "flow" (FlowEdit): the difference of both flows, averaged over `averages=` draws of noise; nothing is
       inverted.
     - "null": for guided models: up by the flow of `pivot=`, down by the target, with the offsets by which
       the source follows that path.
-    - "inpaint": the entries where `known=` is 0 are drawn anew by the target, the `way=` being
-      "replacement", "resampling" or "gradient".
+    - "inpaint": the target redraws the entries where `known=` is 0, with `way=` "replacement", "resampling" or
+      "gradient".
 
     Arguments:
         source: The model of the given data, with its conditions bound.
@@ -123,15 +124,15 @@ def edit(
         noise_level: The noise level :math:`\sigma / \alpha` to which data goes up.
         strength: Instead of `noise_level`, the fraction in (0, 1] of the span of log-SNR.
         method: One of the above.
-        options: Those of :class:`scoresde.Settings` and of the method. Solvers and steps have defaults
-            for each.
+        options: The options of :class:`scoresde.Settings` and of the method. Each method has its own default
+            solver and steps.
 
     Returns:
         The solution of the way down, in units of the data; its calls are those of both directions.
 
     Raises:
-        ValueError, TypeError: If an option does not fit, or not exactly one of `noise_level` and
-            `strength` is given.
+        ValueError, TypeError: If an option is invalid, or if not exactly one of `noise_level` and `strength` is
+            given.
 
     Examples:
         >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
@@ -154,7 +155,7 @@ def edit(
     check_model(target)
     if source.process != target.process:
         raise ValueError(
-            f"source and target must share a process, but have {source.process} and "
+            f"source and target must have the same process, but have {source.process} and "
             f"{target.process}."
         )
     fresh = method in ("noise", "flow", "inpaint")
@@ -172,10 +173,10 @@ def edit(
 
 @checked
 def frames(model: ScoreModel, e: Solution) -> Tensor:
-    r"""Returns the path of an edit as pictures of one size, and the edit last, with shape (n, B, \*).
+    r"""Returns the path of an edit at the scale of the data, with the edit last, with shape (n, B, \*).
 
-    Noisy states have the size of the data, :math:`\tfrac{c}{\sqrt{c^2 + s^2}} \, x / \alpha`, with the data's
-    standard deviation c, and the noise level s.
+    Noisy states are rescaled to :math:`\tfrac{c}{\sqrt{c^2 + s^2}} \, x / \alpha`, for the data's standard
+    deviation c and the noise level s.
 
     Arguments:
         model: The score model.
@@ -201,7 +202,7 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
 def turning_time(
     model: ScoreModel, noise_level: float | None, strength: float | None, start: float
 ) -> float:
-    r"""Returns the time to which an edit goes."""
+    r"""Returns the time up to which an edit goes."""
 
     process = model.process
     noise_level = check_number("noise_level", noise_level)

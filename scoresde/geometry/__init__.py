@@ -1,4 +1,4 @@
-r"""The geometry of sampling: states, estimates and steps of a run, and what a plane shows of them."""
+r"""The geometry of sampling: states, estimates and steps of a run, and their projections to a plane."""
 
 from .measures import high_dimensions, measure
 from .plane import Plane

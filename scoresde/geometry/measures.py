@@ -1,4 +1,4 @@
-r"""Lengths and angles along a trajectory, and how few dimensions mislead about many."""
+r"""Lengths and angles along a trajectory, and how two dimensions mislead about many."""
 
 import math
 from typing import NamedTuple
@@ -16,12 +16,12 @@ Row = dict[str, float]
 
 
 class Claim(NamedTuple):
-    r"""A number that differs between two dimensions and the data's.
+    r"""A number that differs between two dimensions and those of the data.
 
     Arguments:
-        name: What it is.
-        flat: In two dimensions.
-        here: In those of the data.
+        name: Its description.
+        flat: Its value in two dimensions.
+        here: Its value in the dimensions of the data.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Claim(NamedTuple):
 def measure(trajectory: Trajectory) -> list[Row]:
     r"""Returns lengths and angles at each state, averaged over the samples.
 
-    Lengths are root mean squares over the entries, so that those of noise are its level: of the way to the
-    estimate that the solver sees, of the push of guidance, of the difference of both predictions, of the step and
-    its fresh noise. Angles are cosines: of the push with the way to the estimate from which guidance starts, with
-    this estimate (which adds contrast), and with the push of the state before. Hidden is the share of the squared
-    length of a step that the plane of the whole way does not show.
+    Lengths are root mean squares over the entries, so that the length of noise is its level. They are those of
+    the way to the estimate that the solver sees, the push of guidance, the difference of both predictions, the
+    step, and its fresh noise. Angles are cosines: of the push with the way to the estimate from which guidance
+    starts, with this estimate (which adds contrast), and with the push at the previous state. "hidden" is the
+    fraction of the squared length of a step that the plane of the whole path does not show.
 
     Arguments:
         trajectory: The trajectory of :func:`follow`.
@@ -79,14 +79,14 @@ def measure(trajectory: Trajectory) -> list[Row]:
 
 @checked
 def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0) -> list[Claim]:
-    r"""Returns numbers of what pictures in two dimensions get wrong about many dimensions.
+    r"""Returns numbers for which pictures in two dimensions mislead about many dimensions.
 
-    Noise of d dimensions lies on a thin shell of the radius :math:`s \sqrt d`; two of its draws are nearly at
-    right angles, and so are noise and the push of guidance; a plane shows 2 / d of it.
+    Noise in d dimensions lies on a thin shell with the radius :math:`s \sqrt d`; two draws are nearly
+    orthogonal, and so are noise and the push of guidance; a plane shows 2 / d of it.
 
     Arguments:
         trajectory: The trajectory of :func:`follow`.
-        draws: The number of draws of noise.
+        draws: The number of noise draws.
         seed: Their seed.
 
     Examples:

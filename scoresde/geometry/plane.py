@@ -1,4 +1,4 @@
-r"""Flat views of many dimensions, true to scale, that say what they hide."""
+r"""Plane views of many dimensions, true to scale, which state how much they hide."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .trajectory import Trajectory
 
-SMALL = 1e-6  # of a direction, below which nothing of it is new
+SMALL = 1e-6  # of a direction: if a smaller part is new, it counts as dependent
 
 
 @dataclass(frozen=True)
 class Plane:
-    r"""A plane, or a space of three dimensions, through a point.
+    r"""A plane, or a three-dimensional space, through a point.
 
     Arguments:
         origin: The point, with shape (\*).
@@ -41,7 +41,7 @@ class Plane:
         return directions.double().flatten(1) @ self.basis.double().flatten(1).T
 
     def hidden(self, directions: Tensor) -> Tensor:
-        r"""Returns the share of the squared length of directions that it does not show, with shape (n,)."""
+        r"""Returns the fraction of the squared length of directions that it does not show, with shape (n,)."""
 
         whole = directions.double().flatten(1).square().sum(1)
         shown = self.along(directions).square().sum(1)
@@ -51,11 +51,11 @@ class Plane:
     def spanned(origin: Tensor, directions: Sequence[Tensor], dimensions: int = 2) -> "Plane":
         r"""Returns the plane of the first directions that are independent, whatever their lengths.
 
-        Its first axis is that of the first direction. Data of as many dimensions is shown as it is.
+        Its first axis is along the first direction. Data with the same number of dimensions is shown as it is.
 
         Arguments:
             origin: The point, with shape (\*).
-            directions: The directions, each with shape (\*). Those of length 0 have no part in it.
+            directions: The directions, each with shape (\*). Those of length 0 are ignored.
             dimensions: 2 or 3.
         """
 
@@ -76,10 +76,10 @@ class Plane:
 
 
 def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2) -> Plane:
-    r"""Returns the plane through the estimate that is spanned by what is at play in one step.
+    r"""Returns the plane through the estimate that is spanned by the vectors of one step.
 
-    For classifier-free guidance nothing is hidden but noise: the noisy point and the two predictions make a plane,
-    in which the guided estimate lies too, and the step of "ddim" or "ancestral".
+    For classifier-free guidance, it hides nothing but noise: the noisy point and the two predictions span a
+    plane that also contains the guided estimate, and the step of "ddim" or "ancestral".
     """
 
     x, D = trajectory.states[step, sample], trajectory.guided[step, sample]
@@ -95,12 +95,12 @@ def of_step(trajectory: Trajectory, sample: int, step: int, dimensions: int = 2)
 
 
 def of_path(trajectory: Trajectory, sample: int, first: int = 0, dimensions: int = 2) -> Plane:
-    r"""Returns the plane through the last estimate that shows most of the way of a sample.
+    r"""Returns the plane through the last estimate that shows most of the path of a sample.
 
     Arguments:
         trajectory: The trajectory.
-        sample: Which sample.
-        first: The first step that is to be shown.
+        sample: The index of the sample.
+        first: The first step to show.
         dimensions: 2 or 3.
     """
 

@@ -1,7 +1,7 @@
 r"""Power spectra of images, and which frequencies noise hides.
 
-Natural images have more power at low frequencies, and noise has the same at all. So at the noise level s, in
-units of the data, frequencies whose power is below :math:`s^2` are hidden, and a diffusion model draws images from
+Natural images have more power at low frequencies, and noise has equal power at all. So at the noise level s, in
+units of the data, frequencies with a power below :math:`s^2` are hidden, and a diffusion model draws images from
 coarse to fine.
 
 References:
@@ -25,12 +25,12 @@ __all__ = ["Spectrum", "coarse_to_fine", "hinge", "spectrum"]
 
 @dataclass(frozen=True)
 class Spectrum:
-    r"""The radially averaged power of images, at which noise of the level s has :math:`s^2` everywhere.
+    r"""The radially averaged power of images, normalised so that noise of the level s has the power :math:`s^2`.
 
     Arguments:
         frequencies: The mean frequency of each ring, in cycles per pixel, with shape (k,).
         power: The mean power of each ring, :math:`|\hat x|^2 / (H W)`, with shape (\*, k).
-        counts: The entries of each ring, with shape (k,). Their products with the power sum to :math:`\sum x^2`
+        counts: The number of entries in each ring, with shape (k,). Power times count sums to :math:`\sum x^2`
             of a channel.
 
     Examples:
@@ -48,7 +48,7 @@ class Spectrum:
 def spectrum(x: Tensor) -> Spectrum:
     r"""Returns the power spectrum of each image, averaged over its channels.
 
-    Rings are one cycle per image wide, and those beyond the axes reach into the corners.
+    Rings are one cycle per image wide, and the outermost ones reach into the corners.
 
     Arguments:
         x: Images, with shape (\*, C, H, W).
@@ -81,8 +81,8 @@ def spectrum(x: Tensor) -> Spectrum:
 def hinge(data: Spectrum, level: float) -> float:
     r"""Returns the frequency at which the power of data falls to that of noise, in cycles per pixel.
 
-    Below it the data shows, above it the noise. It is interpolated between rings on logarithmic power; `inf` if
-    data shows everywhere, and 0 if nowhere.
+    Below it, the data dominates; above it, the noise. It is interpolated between rings on logarithmic power, and
+    is `inf` if the data dominates everywhere, and 0 if nowhere.
 
     Arguments:
         data: The spectrum of data, averaged over all its leading axes.
@@ -111,18 +111,18 @@ def hinge(data: Spectrum, level: float) -> float:
 
 @checked
 def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
-    r"""Returns the power of the estimates along sampling, and the noise levels at which rings have half.
+    r"""Returns the power of the estimates during sampling, and the noise levels at which rings reach half of it.
 
-    The power is that of what tells samples apart, the estimates less their mean over the samples. Of normal data
-    with the power P in a ring, half is there at the level :math:`\sqrt P`, as the estimates have the power
-    :math:`P^2 / (P + s^2)`: where the power falls with the frequency, images are drawn from coarse to fine.
+    This is the power of the estimates minus their mean over the samples. For normal data with the power P in a
+    ring, the estimates have the power :math:`P^2 / (P + s^2)`, so half is reached at the level :math:`\sqrt P`:
+    if the power falls with the frequency, images are drawn from coarse to fine.
 
     Arguments:
         trajectory: The trajectory of at least two images of :func:`scoresde.geometry.follow`.
 
     Returns:
-        The spectrum, averaged over samples, with power of shape (n + 1, k), and the noise levels, with shape (k,),
-        NaN where a ring never has less than half.
+        The spectrum, averaged over samples, with power of shape (n + 1, k), and the noise levels, with shape
+        (k,), or NaN for rings that never have less than half.
 
     Examples:
         >>> flat = ss.GaussianOracle(torch.zeros(1, 8, 8), 0.5)

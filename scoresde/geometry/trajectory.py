@@ -1,6 +1,6 @@
-r"""What happens along a run: states, all estimates of the data at each of them, and where noise comes in."""
+r"""The trajectory of a run: its states, all estimates of the data at each state, and the fresh noise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from ..models.score_model import BASES, OTHERS, ScoreModel
 from ..oracles.mixture import Oracle
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Keys, Planned, Start, Stepping, names
+from ..runs.options import SEED, Keys, Planned, Seeds, Start, Stepping, Times, names
 from ..runs.plan import Plan
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
@@ -37,13 +37,13 @@ class Trajectory:
     Arguments:
         levels: The noise levels :math:`s = \sigma / \alpha` of the grid, with shape (n + 1,).
         states: The states, with shape (n + 1, B, \*).
-        estimates: The denoised data at each state, by name, each with shape (n + 1, B, \*): that which the solver
-            sees, "guided" or "denoised", and those of the parts of which it is made.
-        means: Where each step ends without its fresh noise, with shape (n, B, \*), or `None` if single
-            steps differ from those of the run.
+        estimates: The denoised data at each state, by name, each with shape (n + 1, B, \*): the one that the
+            solver sees, "guided" or "denoised", and those of the model's parts.
+        means: The end of each step without its fresh noise, with shape (n, B, \*), or `None` if steps taken
+            singly differ from those of the run.
         data_std: The root mean square of the data.
-        density: The log-density of noisy data, whatever its condition, if it is known.
-        provenance: How it was made.
+        density: The unconditional log-density of noisy data, if it is known.
+        provenance: A record of how it was made.
 
     Examples:
         >>> way = ss.geometry.follow(model, 4, steps=3)
@@ -81,13 +81,13 @@ class Trajectory:
 
     @property
     def push(self) -> Tensor | None:
-        r"""What guidance adds to the estimates, with shape (n + 1, B, \*)."""
+        r"""The change of the estimates by guidance, with shape (n + 1, B, \*)."""
 
         return None if self.base is None else self.guided - self.estimates[self.base]
 
     @property
     def difference(self) -> Tensor | None:
-        r"""How the two predictions differ, with shape (n + 1, B, \*)."""
+        r"""The difference of the two predictions, with shape (n + 1, B, \*)."""
 
         if self.base is None or self.other is None:
             return None
@@ -101,7 +101,7 @@ class Trajectory:
 
     @property
     def dimension(self) -> int:
-        r"""The entries of a sample."""
+        r"""The number of entries of a sample."""
 
         return self.states[0, 0].numel()
 
@@ -115,7 +115,7 @@ def follow(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -124,7 +124,7 @@ def follow(  # noqa: D417
     eta: float | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -134,23 +134,22 @@ def follow(  # noqa: D417
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Trajectory:
-    r"""Draws samples as :func:`scoresde.sample` does, and looks at each state on the way.
+    r"""Draws samples as :func:`scoresde.sample` does, and records each state on the way.
 
-    The samples are the same as those that `sample` draws with these options. Beside the run, each part of
-    the model is called once at each state; and if the solver adds noise, each step is taken twice more by
-    itself: with its noise, to see that it is the same, and without.
+    The samples are the same as those of `sample` with these options. Besides the run, each part of the model is
+    called once at each state. If the solver adds noise, each step is also repeated twice: with its noise, to
+    check that it is the same, and without.
 
     Arguments:
         model: The model, guided or not.
-        shape: The shape (B, \*), or the number B for a model that knows the rest.
-        parts: The models that a guidance of your own is made of, by name. By default, the parts of the
-            model. The names "conditional", "unconditional", "negative", "strong", "weak" and "model" have
-            roles in pictures.
+        shape: The shape (B, \*), or the number B for a model that knows the shape of a sample.
+        parts: The parts of your own guidance, by name. By default, they are the parts of the model. The names
+            "conditional", "unconditional", "negative", "strong", "weak" and "model" have roles in plots.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a fixed
-            grid; or `plan`, in place of solver and steps.
+            grid; or `plan`, instead of solver and steps.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     Examples:
@@ -189,7 +188,7 @@ def follow(  # noqa: D417
 
 
 def _means(model: ScoreModel, path: Tensor, times: Tensor, settings: Settings) -> Tensor | None:
-    r"""Where each step ends without its noise; `None` if steps do not stand alone."""
+    r"""The end of each step without its noise; `None` if steps depend on earlier ones."""
 
     if not settings.method.stochastic:
         return path[1:] / align(model.process.scales(times[1:])[0].to(path), path[1:])
@@ -232,14 +231,14 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
         )
-    if settings.times is not None and settings.times.ndim > 1:
+    if settings.own_times is not None and settings.own_times.ndim > 1:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."
         )
 
 
 def _density(model: ScoreModel) -> Density | None:
-    r"""The log-density of noisy data in units of the data, if the model or a part of it knows."""
+    r"""The log-density of noisy data in units of the data, if the model or a part of it has one."""
 
     oracles = [part for part in model.modules() if isinstance(part, Oracle)]
     if len(oracles) != 1:

@@ -1,4 +1,4 @@
-r"""Guidance: functions from score model to score model."""
+r"""Guidance: functions from score models to score models."""
 
 from .affine import Affine, autoguidance, product
 from .asked import Noisy

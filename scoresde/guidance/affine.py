@@ -1,4 +1,4 @@
-r"""Sums of models with weights by noise level, and the guidances that are no more than that."""
+r"""Sums of models with weights that depend on the noise level, and the guidances of this form."""
 
 import math
 from abc import abstractmethod
@@ -22,11 +22,11 @@ from .rule import Guidance
 class Affine(Guidance):
     r"""Abstract guidance :math:`\sum_k w_k(s) \, D_k`, whose weights sum to 1.
 
-    Weights are folded into what networks predict, and a model whose weight is 0 for all rows is not
+    The weights are folded into the networks' predictions, and a model whose weight is 0 for all rows is not
     called.
 
     Attributes:
-        apart: Whether rows at noise levels of their own call only the models that have a weight there.
+        apart: Whether each row, at its own noise level, calls only the models that have a weight there.
 
     Examples:
         >>> class Half(ss.guidance.Affine):
@@ -41,14 +41,14 @@ class Affine(Guidance):
 
     @abstractmethod
     def weights(self, levels: Tensor) -> Tensor:
-        r"""Returns the weight of each of k models at some noise levels.
+        r"""Returns the weights of the k models at the given noise levels.
 
         Arguments:
-            levels: The noise levels :math:`\sigma / \alpha` in float64, with shape (n,), or (n, B) where rows
+            levels: The noise levels :math:`\sigma / \alpha` in float64, with shape (n,), or (n, B) if rows
                 differ.
 
         Returns:
-            The weights, with shape (\*levels.shape, k), or (n, B, k) where samples have weights of their own.
+            The weights, with shape (\*levels.shape, k), or (n, B, k) for separate weights per sample.
         """
 
     def bind(self, asked: Asked) -> Sequence[StateField]:
@@ -65,7 +65,7 @@ class Affine(Guidance):
         return [_sum(fields) for fields in found]
 
     def _by_sample(self, asked: Asked, w: Tensor) -> tuple[Asked, Tensor]:
-        r"""What is asked with times by row, as the weights are."""
+        r"""The request with times per row, like the weights."""
 
         n, batch = len(w), len(asked.x)
         if w.shape[1] not in (1, batch):
@@ -76,7 +76,7 @@ class Affine(Guidance):
 
 
 def _summands(asked: Asked, w: Tensor) -> list[list[StateField]]:
-    r"""What is to be added at each of the times; the first model that is asked brings the noisy data."""
+    r"""The summands at each time; the first model that is called contributes the noisy data."""
 
     needed = _needed(w).reshape(len(w), -1, w.shape[-1]).any(1)
     found: list[list[StateField]] = [[] for _ in w]
@@ -93,7 +93,7 @@ def _summands(asked: Asked, w: Tensor) -> list[list[StateField]]:
 
 
 def _needed(w: Tensor) -> Tensor:
-    r"""Which models are asked: those with a weight, or the first where none has one."""
+    r"""Which models are called: those with a weight, or the first one if none has a weight."""
 
     needed = w != 0
     needed[..., 0] |= ~needed.any(-1)
@@ -115,7 +115,7 @@ def _sum(fields: Sequence[StateField]) -> StateField:
 
 
 def _apart(asked: Asked, w: Tensor) -> StateField:
-    r"""What is asked at one time by row, of each model for the rows alone where it has a weight."""
+    r"""The result for times per row, where each model is called only for the rows in which it has a weight."""
 
     parts, needed = [], _needed(w)
     for k in range(w.shape[-1]):
@@ -143,7 +143,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
 
     Arguments:
         model: The model, with its conditions bound.
-        weak: A model that is less trained, or smaller, under the same conditions.
+        weak: A less trained or smaller model, with the same conditions.
         scale: The scale :math:`w`. 1 is the model itself.
 
     References:
@@ -174,17 +174,17 @@ class Autoguidance(Affine):
 def product(
     model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[float] | None = None
 ) -> ScoreModel:
-    r"""Returns the model guided towards several conditions at once, or away from some.
+    r"""Returns the model guided towards several conditions at once, or away from some of them.
 
     .. math:: D + \sum_i w_i \, (D_i - D)
 
-    Conditions that are independent given the noisy data would have this score at weights of 1 at every
-    noise level; plain sampling is biased all the same, since noise does not keep them independent. A
-    negative weight is a negation.
+    For conditions that are independent given the noisy data at every noise level, this would be the score with
+    all weights 1. Plain sampling is biased nevertheless, since noise does not keep them independent. A negative
+    weight negates a condition.
 
     Arguments:
         model: The model without conditions.
-        parts: Models with one condition each, or other models that share the process.
+        parts: Models with one condition each, or other models of the same process.
         weights: The weights :math:`w_i`. By default, all are 1.
 
     References:

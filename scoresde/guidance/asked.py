@@ -1,4 +1,4 @@
-r"""What a guided model is asked for, at some times, and of which noisy data."""
+r"""Requests to a guided model: quantities, times and noisy data."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
@@ -22,7 +22,7 @@ class Noisy(NamedTuple):
         level: Its noise level :math:`s = \sigma / \alpha`.
         alpha: Its scale.
         state: The noisy data :math:`x_t`, with shape (B, \*).
-        time: Its time, with shape (B,), as models get it.
+        time: Its time, with shape (B,), as models receive it.
 
     Examples:
         >>> class Unchanged(ss.guidance.Rule):  # the noisy data in place of the denoised
@@ -40,9 +40,9 @@ class Noisy(NamedTuple):
 
 
 class Place(NamedTuple):
-    r"""One time at which a guided model is asked for :math:`a x + b D`, with x = scale X.
+    r"""A time at which :math:`a x + b D` is requested from a guided model, with x = scale X.
 
-    Its numbers multiply states: each is one number, or one per row.
+    Its numbers are factors of states: each is one number, or one per row.
     """
 
     time: Tensor
@@ -59,7 +59,7 @@ class Place(NamedTuple):
         return Noisy(self.to_data * X, self.level, self.alpha, self.scale * X, self.time)
 
     def answer(self, X: Tensor, D: Tensor) -> Tensor:
-        r"""Returns what is asked for, from the denoised data."""
+        r"""Returns the requested quantity, from the denoised data."""
 
         if D.shape != X.shape:
             raise ValueError(
@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 
 class Asked(NamedTuple):
-    r"""What is asked of a guided model, as :meth:`scoresde.ScoreModel.combine` has it, with its models."""
+    r"""A request to a guided model, in the form of :meth:`scoresde.ScoreModel.combine`, with its models."""
 
     models: Sequence[ScoreModel]
     times: Tensor
@@ -102,31 +102,31 @@ class Asked(NamedTuple):
         return [Place(*row) for row in zip(told, *columns, strict=True)]
 
     def mine(self, number: int) -> dict[str, Tensor]:
-        r"""Returns the conditions that one of the models takes."""
+        r"""Returns the conditions that the given model takes."""
 
         known = self.models[number].conditions
         return {name: value for name, value in self.condition.items() if name in known}
 
     def of(self, number: int) -> Sequence[StateField]:
-        r"""Returns the same of one of the models."""
+        r"""Returns the same request to one of the models."""
 
         times, a, b, scale, x = self[1:6]
         return self.models[number].combine(times, a, b, scale, x, **self.mine(number))
 
     def denoised(self) -> list[tuple[StateField, ...]]:
-        r"""Returns what each of the models takes for the data, at each of the times."""
+        r"""Returns the denoised data of each model, at each of the times."""
 
         asked = self._replace(a=torch.zeros_like(self.times), b=torch.ones_like(self.times))
         return list(zip(*(asked.of(k) for k in range(len(self.models))), strict=True))
 
     def steps(self, index: Tensor) -> Self:
-        r"""Returns the same at some of the times."""
+        r"""Returns the same request at some of the times."""
 
         times, a, b, scale = (value[index] for value in self[1:5])
         return self._replace(times=times, a=a, b=b, scale=scale)
 
     def rows(self, index: Tensor) -> Self:
-        r"""Returns the same for some rows, whose times differ."""
+        r"""Returns the same request for some rows, whose times differ."""
 
         times, a, b, scale = (value[:, index] for value in self[1:5])
         return self._replace(

@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor, is_number
 
 from ..models.checks import check_interval, check_number
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .affine import Affine
 from .guided import Guided
@@ -23,28 +24,29 @@ def classifier_free(
     scale: Scale,
     *,
     interval: tuple[float, float] | None = None,
-    negative: Mapping[str, Tensor] | None = None,
-    **condition: Tensor,
+    negative: Mapping[str, Condition] | None = None,
+    **condition: Condition,
 ) -> ScoreModel:
     r"""Returns the model guided towards a condition: classifier-free guidance (CFG).
 
     .. math:: D(x \mid n) + w \, (D(x \mid c) - D(x \mid n))
 
-    A scale of 0 ignores the condition c and 1 follows the model: both cost one call. Others cost
-    two. Where a paper has the scale :math:`s` in :math:`(1 + s) D(x \mid c) - s D(x)`, pass
+    A scale of 0 ignores the condition c, and a scale of 1 is the conditional model; both cost one call, and
+    other scales cost two. If a paper defines the scale :math:`s` by :math:`(1 + s) D(x \mid c) - s D(x)`, pass
     :math:`w = 1 + s`.
 
     Arguments:
-        model: A score model that also answers without the condition.
-        scale: The scale :math:`w`: a number, one per sample with shape (B,), or a function from noise
-            levels :math:`\sigma / \alpha` to scales of the same shape.
+        model: A score model that can also be called without the condition.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape.
         interval: The noise levels, the lower first, within which the model is guided. Outside, the scale
             is 1.
-        negative: The condition :math:`n` to be led away from, such as `{"label": label}`. By default, none.
+        negative: The condition :math:`n` to move away from, such as `{"label": label}`. By default, this is no
+            condition.
         condition: The condition :math:`c`, with leading size B or 1.
 
     Raises:
-        ValueError: If there is no condition, a scale is not finite, or the interval is upside down.
+        ValueError: If there is no condition, a scale is not finite, or the interval is not ascending.
 
     References:
         | Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), equation (6)
@@ -89,7 +91,7 @@ def classifier_free(
 
 
 def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
-    r"""Returns scales at noise levels, with their shape, as a function says them."""
+    r"""Returns the scales of a function at noise levels, with the same shape."""
 
     found = torch.as_tensor(scale(levels))
     _check_real(found, "return", found)
@@ -100,7 +102,9 @@ def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
             f"{tuple(found.shape)}."
         )
     if not bool(found.isfinite().all()):
-        raise ValueError("scale must be finite at all noise levels that are asked for.")
+        raise ValueError(
+            "scale must be finite at all noise levels, but its function returned NaN or infinity."
+        )
     return found.expand_as(levels)
 
 
@@ -138,6 +142,6 @@ class ClassifierFreeFrom(ClassifierFree):
 
 
 def towards(w: Tensor) -> Tensor:
-    r"""Returns the weights of two models where that of the second is w."""
+    r"""Returns the weights of two models, where w is that of the second."""
 
     return torch.stack([1 - w, w], -1)

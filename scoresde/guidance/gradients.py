@@ -1,4 +1,4 @@
-r"""Gradients of what users ask for, each row by itself."""
+r"""Gradients of user functions, separately for each row."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +12,17 @@ from ..runs.current import suspect
 from .noisy_classifier import Classifier
 from .words import title
 
-CURE = "keep roots, norms and logarithms in it away from 0: the network is not at fault"
+CURE = "keep roots, norms and logarithms in it away from 0; the network is not at fault"
 
 
 class RowFunction:
-    r"""Creates a function of rows, such as a loss, that is asked for its gradient.
+    r"""Creates a function of rows, such as a loss, with its gradient.
 
     Arguments:
-        name: What errors call it.
+        name: Its name in error messages.
         function: The function, which returns one number per row, with shape (B,).
-        data: What it takes by name, each with leading size B or 1.
-        takes: What it takes before that.
+        data: Its keyword arguments, each with leading size B or 1.
+        takes: Its positional arguments.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class RowFunction:
         r"""Returns the gradient with respect to the rows, with shape (B, \*).
 
         Arguments:
-            x: Where, with shape (B, \*).
-            times: What it takes after `x`.
+            x: The points, with shape (B, \*).
+            times: Its positional arguments after `x`.
             data: What it takes by name.
         """
 
@@ -71,7 +71,7 @@ class RowFunction:
     def _check_slopes(
         self, x: Tensor, times: Sequence[Tensor], data: Mapping[str, Tensor], found: Tensor
     ) -> None:
-        r"""Refuses a function that changes, but has no slope anywhere: it rounds, counts or compares."""
+        r"""Refuses a function whose values differ but whose gradient is 0: it rounds, counts or compares."""
 
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
@@ -86,7 +86,7 @@ class RowFunction:
 
 
 def one_per_row(name: str, found: object, x: Tensor) -> Tensor:
-    r"""Returns what a function of rows has found, refused unless it is one number for each."""
+    r"""Returns the result of a function of rows, after checking that it is one number per row."""
 
     if not isinstance(found, Tensor) or found.shape != x.shape[:1]:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -97,12 +97,12 @@ def one_per_row(name: str, found: object, x: Tensor) -> Tensor:
 
 
 def gradient_of(name: str, found: Tensor, leaf: Tensor) -> Tensor:
-    r"""Returns the gradient of numbers, one per row, with respect to the rows of a leaf, like the leaf.
+    r"""Returns the gradient of numbers, one per row, with respect to the rows of a leaf tensor.
 
     Arguments:
-        name: What errors call the function that found them.
+        name: The name of their function in error messages.
         found: The numbers, with shape (B,).
-        leaf: What it was asked of, with shape (B, \*).
+        leaf: The tensor they were computed from, with shape (B, \*).
     """
 
     if not found.requires_grad:
@@ -111,12 +111,12 @@ def gradient_of(name: str, found: Tensor, leaf: Tensor) -> Tensor:
         )
     (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
     if gradient is None:
-        raise ValueError(f"{name} does not depend on the data that it is given.")
+        raise ValueError(f"{name} does not depend on the data, so it has no gradient.")
     return gradient
 
 
 def check_gradients() -> None:
-    r"""Refuses the mode in which there are no gradients at all."""
+    r"""Refuses inference mode, in which there are no gradients."""
 
     if torch.is_inference_mode_enabled():
         raise ValueError(
@@ -135,15 +135,15 @@ def check_graph(model: ScoreModel, D: Tensor) -> None:
 
 
 def check_function(
-    name: str, function: object, data: Mapping[str, Tensor], takes: Sequence[str] = ("D",)
+    name: str, function: object, data: Mapping[str, object], takes: Sequence[str] = ("D",)
 ) -> None:
-    r"""Refuses what is no function of data, or does not take what it will be given.
+    r"""Refuses anything that is not a function of data, or does not take the arguments that it will get.
 
     Arguments:
         name: What errors call the function.
         function: The function.
-        data: What it takes by name, each with leading size B or 1.
-        takes: What it takes before that.
+        data: Its keyword arguments, each with leading size B or 1.
+        takes: Its positional arguments.
     """
 
     if not callable(function):
@@ -158,20 +158,20 @@ def check_function(
         raise TypeError(
             f"{name} is called as {name}({words}), which {function!r} does not take."
         ) from None
-    except ValueError:  # of what has no signature
+    except ValueError:  # for functions without a signature
         pass
 
 
 def check_owner(
-    name: str, function: object, data: Mapping[str, Tensor], process: Process | None = None
+    name: str, function: object, data: Mapping[str, object], process: Process | None = None
 ) -> None:
-    r"""Asks a classifier, of which a function is a method, whether it knows the data, and the process.
+    r"""Checks, if a function is a method of a classifier, that the classifier fits the data and the process.
 
     Arguments:
         name: What errors call the function.
         function: The function.
         data: What it takes by name.
-        process: The process, if it takes noisy data and its time.
+        process: The process, if the function takes noisy data and its time.
     """
 
     owner = getattr(function, "__self__", None)
@@ -188,4 +188,5 @@ def check_owner(
             "this classifier is for clean data only; pass its loss to guidance.universal."
         )
     for key, value in data.items():
+        assert isinstance(value, Tensor)  # as check_function has seen to
         owner.check_condition(key, value)

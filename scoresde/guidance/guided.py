@@ -1,4 +1,4 @@
-r"""The guided model: some models, and the rule by which their denoised data becomes one."""
+r"""The guided model: several models, and the rule that combines their denoised data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +16,10 @@ from .rule import Guidance
 
 @checked
 class Guided(ScoreModel):
-    r"""Creates the model that a rule makes of other models, which share a process.
+    r"""Creates a model from other models of the same process, by a rule.
 
     Arguments:
-        models: The models. What is known of the data, such as its moments, is that of the first.
+        models: The models. Facts about the data, such as its moments, are taken from the first.
         rule: The rule.
 
     Examples:
@@ -36,7 +36,7 @@ class Guided(ScoreModel):
         for other in models[1:]:
             if other.process != first.process:
                 raise ValueError(
-                    f"models must share a process, but have {first.process} and {other.process}."
+                    f"models must have the same process, but have {first.process} and {other.process}."
                 )
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
@@ -80,7 +80,7 @@ class Guided(ScoreModel):
 
     def rows(self, index: Tensor) -> ScoreModel:
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
-        part.resemble(self)  # what was said of it since
+        part.resemble(self)  # attributes set on it since
         return part
 
     def check_condition(self, name: str, value: Tensor) -> None:

@@ -1,7 +1,7 @@
-r"""Inverse problems: data of which :math:`y = A(x_0) + \epsilon` is known, with normal noise of deviation s_y.
+r"""Inverse problems: data with a measurement :math:`y = A(x_0) + \epsilon`, with normal noise.
 
-Most are the gradient of an estimate of :math:`\log p(y \mid x_t)` with respect to the data; one puts what was
-measured in the place of what was estimated.
+Most methods use the gradient of an estimate of :math:`\log p(y \mid x_t)` with respect to the data; one replaces
+the measured part of the estimate by the measurement.
 
 References:
     | Diffusion Posterior Sampling for General Noisy Inverse Problems (Chung et al., 2023), algorithm 1
@@ -42,17 +42,17 @@ def posterior_sampling(
     max_level: float | None = None,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model guided by a measurement as in diffusion posterior sampling (DPS).
+    r"""Returns the model guided by a measurement, as in diffusion posterior sampling (DPS).
 
     .. math:: D' = D - \zeta \, V \, \frac{\nabla |y - A(D)|^2}{|y - A(D)|}
 
-    The division makes it robust, but the result is not the posterior under any noise. This is its form as
-    a score; the paper moves the state by the gradient once in each step, at any noise level, so its
-    strengths are other numbers.
+    The division makes it robust, but the result is not a posterior for any noise. This is its form as a score;
+    the paper moves the state by the gradient once per step, at any noise level, so its strengths have a
+    different scale.
 
     Arguments:
         model: The model.
-        operator: The function A, each row by itself.
+        operator: The function A, which acts on each row separately.
         y: The measurements, with leading size B or 1.
         strength: The :math:`\zeta`.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
@@ -104,12 +104,12 @@ def pseudoinverse(
     .. math:: D' = D + V \big( r^2 A^T A + \sigma_y^2 \big)^{-1} A^T (y - A D) , \qquad
         r^2 = \frac{s^2 c^2}{s^2 + c^2}
 
-    for data of standard deviation c, as if data given its noisy state were normal with variance
-    :math:`r^2`. The system is solved by conjugate gradients, without calls of the network.
+    for data with standard deviation c, as if data given its noisy state were normal with variance :math:`r^2`.
+    The system is solved by conjugate gradients, without network calls.
 
     Arguments:
         model: The model.
-        operator: The linear function A, each row by itself.
+        operator: The linear function A, which acts on each row separately.
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`.
         iterations: The number of iterations of conjugate gradients.
@@ -130,7 +130,7 @@ def pseudoinverse(
 
 
 def _spread(model: ScoreModel) -> float:
-    r"""The standard deviation of the data; its root mean square where that is all that is known."""
+    r"""The standard deviation of the data, or its root mean square if only that is known."""
 
     known = model.moments
     return scale_of(model) if known is None else float(known.coordinates.mean().sqrt())
@@ -149,7 +149,7 @@ class Pseudoinverse(Pull):
         gap, A, adjoint = self.measured.seen(D)
         variance = known.level**2 * self.std**2 / (known.level**2 + self.std**2)
 
-        def system(v: Tensor) -> Tensor:  # consistent whatever the measurements are
+        def system(v: Tensor) -> Tensor:  # consistent for all measurements
             return adjoint(A(variance * v)) + self.noise**2 * v
 
         return solve(system, adjoint(gap), self.iterations)
@@ -170,12 +170,12 @@ def moment_matching(
 
     .. math:: D' = D + V A^T \big( A V A^T + \sigma_y^2 \big)^{-1} (y - A D)
 
-    with the covariance of the model itself. It is exact for normal data. Each iteration of conjugate
+    with the model's own covariance V. It is exact for normal data. Each iteration of conjugate
     gradients costs one backward call, and the last product one more.
 
     Arguments:
         model: The model.
-        operator: The linear function A, each row by itself.
+        operator: The linear function A, which acts on each row separately.
         y: The measurements, with leading size B or 1.
         noise: Their standard deviation :math:`\sigma_y`, which must be positive.
         iterations: The number of iterations of conjugate gradients.
@@ -193,7 +193,7 @@ def moment_matching(
     iterations = check_count("iterations", iterations, at_least=1)
     if not check_noise(noise) > 0:
         raise ValueError(
-            "noise must be positive for moment matching; use pseudoinverse for exact data."
+            "noise must be positive for moment matching; use pseudoinverse for measurements without noise."
         )
     known = Measurement.of(operator, y, data)
     return Guided((model,), MomentMatching(known, noise, iterations, max_level=max_level))
@@ -224,12 +224,12 @@ def replacement(
 
     .. math:: D + A^+ (y - A D) , \qquad A^+ = A^T (A A^T)^+
 
-    It needs no gradient through the model. Only what is measured is moved, so the rest is biased where it
-    depends on that; :func:`pseudoinverse` moves both. The system is solved by conjugate gradients.
+    It needs no gradient through the model. It changes only the measured part, so the rest is biased where it
+    depends on that part; :func:`pseudoinverse` changes both. The system is solved by conjugate gradients.
 
     Arguments:
         model: The model.
-        operator: The linear function A, each row by itself.
+        operator: The linear function A, which acts on each row separately.
         y: The measurements, with leading size B or 1.
         iterations: The number of iterations of conjugate gradients.
         data: Further arguments of the operator, such as masks, each with leading size B or 1.

@@ -1,4 +1,4 @@
-r"""Guidance by gradients of functions of the data: of classifiers that know noise, and of any loss."""
+r"""Guidance by gradients of functions of the data: of classifiers of noisy data, and of any loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ def classifier(
     scale: float | Callable[[Tensor], Tensor] = 1.0,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model whose score is that of data and of a classifier on noisy data.
+    r"""Returns the model whose score is the sum of its own and that of a classifier of noisy data.
 
     .. math:: \nabla \log p(x_t) + w \, \nabla \log p(y \mid x_t) , \qquad
         D' = D + w \, \frac{\sigma^2}{\alpha} \nabla_{x_t} \log p(y \mid x_t)
 
-    At :math:`w = 1`, and with an exact classifier, it is the conditional score.
+    With :math:`w = 1` and an exact classifier, this is the conditional score.
 
     Arguments:
         model: The model.
         log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
             shape (B,), that returns the log-probabilities of the condition, with shape (B,).
-        scale: The scale :math:`w`, or a function from noise levels to scales of the same shape.
+        scale: The scale :math:`w`, or a function from noise levels to scales with the same shape.
         data: The condition, such as labels, each with leading size B or 1.
 
     References:
@@ -91,12 +91,12 @@ def optimised(
     iterations: int = 5,
     **data: Tensor,
 ) -> ScoreModel:
-    r"""Returns the model whose denoised data takes some steps down the gradient of a loss.
+    r"""Returns the model whose denoised data is moved by some gradient descent steps on a loss.
 
     .. math:: D \leftarrow D - \eta \, \nabla \ell(D)
 
-    It is the "backward" guidance of the paper, for which the network is not differentiated; use it in
-    place of :func:`universal` or around it, and with the solver "recurrent" for its self-recurrence.
+    This is the paper's "backward" guidance, which does not differentiate the network; use it instead of
+    :func:`universal` or around it, and with the solver "recurrent" for the paper's self-recurrence.
 
     Arguments:
         model: The model.
@@ -154,15 +154,16 @@ def universal(
 
     .. math:: D' = D - w \, V \, \nabla \ell(D)
 
-    So data is weighted by :math:`\exp(-w \, \ell)`, as far as the loss of an estimate is that of the data.
+    It weights data by :math:`\exp(-w \, \ell)`, as far as the loss of the estimate equals that of the data.
 
     Arguments:
         model: The model.
         loss: A function `loss(D, **data)` of the denoised data, with shape (B, *), that returns one number
             per sample, with shape (B,): such as minus the log-probability of a class by any classifier.
         scale: The scale :math:`w`.
-        max_level: The noise level above which the model is not guided; `inf` for none. By default, networks have
-            one, up to which their derivatives are not mostly errors, and exact models have none.
+        max_level: The noise level above which the model is not guided; `inf` for no limit. By default, the limit
+            of a network is the level above which its derivatives are mostly errors, and exact models have no
+            limit.
         data: Further arguments of the loss, such as targets, each with leading size B or 1.
 
     References:

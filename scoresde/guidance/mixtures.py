@@ -1,4 +1,4 @@
-r"""What noise keeps exactly: mixtures of models, and the mixture that a model has learned."""
+r"""Mixtures, which noise preserves exactly: of several models, and the mixture that a model has learned."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.shapes import align
 
 from ..models.checks import check_finite, check_number
-from ..models.conditions import check_conditions
+from ..models.conditions import Bound, Condition, check_conditions
 from ..models.score_model import ScoreModel
 from ..runs.current import suspect
 from .asked import Noisy
@@ -19,19 +19,19 @@ from .guided import Guided
 from .rule import Rule
 from .words import title
 
-LARGEST = 1e300  # a number that 0 may be multiplied with
+LARGEST = 1e300  # a finite number, so that its product with 0 is 0
 
 
 @checked
 def mixture(
     models: Sequence[ScoreModel], log_weights: Callable[[Tensor, Tensor], Tensor]
 ) -> ScoreModel:
-    r"""Returns the model of a mixture, whose data is from one of several models. Its moments are not known.
+    r"""Returns the model of a mixture, whose data comes from one of several models. Its moments are not known.
 
     .. math:: \sum_i r_i \, D_i , \qquad r_i \propto \pi_i \, p_i(x_t) ,
 
-    exactly, since noise keeps mixtures. For conditions of one model,
-    :math:`p_i(x_t) \propto p(c_i \mid x_t) / p(c_i)`, which a classifier of noisy data knows.
+    exactly, since noise preserves mixtures. For conditions of one model,
+    :math:`p_i(x_t) \propto p(c_i \mid x_t) / p(c_i)`, which a classifier of noisy data provides.
 
     Arguments:
         models: The models, or one model with one condition each.
@@ -77,9 +77,9 @@ def feedback(
     share: float,
     *,
     limit: float = 10.0,
-    **condition: Tensor,
+    **condition: Condition,
 ) -> ScoreModel:
-    r"""Returns the model guided by as much as its own mistake needs, state by state.
+    r"""Returns the model guided only as much as its own error requires, state by state.
 
     If a model has learned :math:`q(x \mid c) = \pi \, p(x \mid c) + (1 - \pi) \, p(x)` under the condition c, the
     score of :math:`p(x_t \mid c)` is that of
@@ -87,20 +87,21 @@ def feedback(
     .. math:: D_u + w \, (D_c - D_u) , \qquad w(x, t) = 1 + \frac{1 - \pi}{\pi \, r} , \qquad
         r = \frac{p(x_t \mid c)}{p(x_t)} = \frac{p(c \mid x_t)}{p(c)} ,
 
-    exactly and at every noise level, since noise keeps mixtures. So samples that show the condition are
-    not guided further. The paper estimates a ratio along the path of a chain; here it is a function of the
-    state, such as a classifier of noisy data knows, so the guided model serves every solver and inversion.
+    exactly and at every noise level, since noise preserves mixtures. So samples that already show the condition
+    are not guided further. The paper estimates the ratio along the path of a chain; here it is a function of the
+    state, for instance from a classifier of noisy data, so the guided model works with every solver and with
+    inversion.
 
     Arguments:
-        model: A score model that also answers without the condition.
+        model: A score model that can also be called without the condition.
         log_ratio: A function `log_ratio(x, t, **condition)` of noisy data, with shape (B, \*), and its time, with
-            shape (B,), that returns :math:`\log r`, with shape (B,): the log-probability of the condition given x,
-            less that of the condition.
+            shape (B,), that returns :math:`\log r`, with shape (B,): the log-probability of the condition given
+            x, minus that of the condition.
         share: The :math:`\pi` in (0, 1]; 1 is the model itself.
-        limit: The largest scale. Where the state does not show the condition at all, as at low noise between
-            classes far apart, the formula multiplies what is nearly 0 with what is nearly infinite, and the limit
-            makes the estimate :math:`D_u` in place of :math:`D_c`. With `inf` the formula holds as far as
-            rounding allows.
+        limit: The largest scale. If the state does not show the condition at all, as at low noise between
+            distant classes, the formula multiplies a nearly vanishing difference by a nearly infinite scale, and
+            the limit makes the estimate :math:`D_u` instead of :math:`D_c`. With `inf`, the formula holds as far
+            as rounding allows.
         condition: The condition, with leading size B or 1.
 
     References:
@@ -137,15 +138,15 @@ class Feedback(Rule):
     share: float
     limit: float
     log_ratio: Callable[..., Tensor]
-    condition: Mapping[str, Tensor]
+    condition: Mapping[str, Bound]
     roles = ("conditional", "unconditional")
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x = noisy.x
         found = self.log_ratio(noisy.state, noisy.time, **self.condition)
         found = one_per_row("log_ratio", found, x)
-        cause = f"what log_ratio {title(self.log_ratio)!r} returns is NaN or infinite"
-        suspect(cause, "take log_softmax in place of the logarithm of probabilities", found, x)
+        cause = f"the result of log_ratio {title(self.log_ratio)!r} is NaN or infinite"
+        suspect(cause, "use log_softmax instead of the logarithm of probabilities", found, x)
         need = (1 - self.share) / self.share * torch.exp(-found.double()).clamp(max=LARGEST)
         scale = torch.where(found.isfinite(), (1 + need).clamp(max=self.limit), torch.nan)
         bound, free = denoised

@@ -1,4 +1,4 @@
-r"""Classifiers of noisy data, for guidance and to say what samples show."""
+r"""Classifiers of noisy data, for guidance and for the evaluation of samples."""
 
 import math
 
@@ -18,18 +18,19 @@ from ..processes.process import Process
 
 @checked
 class Classifier(nn.Module):
-    r"""Creates the classifier of a network, :math:`\log p(y \mid x_t)`.
+    r"""Creates a classifier of noisy data from a network, :math:`\log p(y \mid x_t)`.
 
-    The network sees :math:`X / \sqrt{s^2 + c^2}` and :math:`\log (s) / 4`, with :math:`X = x / \alpha`, at the
-    noise level :math:`s = \sigma / \alpha`, for data of root mean square c. So one network serves every process.
+    The network's inputs are :math:`X / \sqrt{s^2 + c^2}` and :math:`\log (s) / 4`, with :math:`X = x / \alpha`,
+    at the noise level :math:`s = \sigma / \alpha`, for data with root mean square c. So one network serves every
+    process.
 
     Arguments:
-        network: The network, from images and what tells the noise level to logits, with shape (B, K).
-        process: The process whose noise it has seen.
+        network: The network, from images and a number for the noise level to logits, with shape (B, K).
+        process: The process whose noise it was trained on.
         data_std: The root mean square c of the data.
-        levels: The least and the largest noise level that it has seen. Others are taken for the nearest, so that
-            a classifier of clean data has one.
-        classes: The number of labels it knows, or 0 if that is not known.
+        levels: The smallest and the largest noise level of its training. Other levels are clamped to these, so a
+            classifier of clean data has a single level.
+        classes: The number of labels, or 0 if that is not known.
 
     Examples:
         >>> classifier = ss.load_classifier("digits_noisy")
@@ -60,7 +61,7 @@ class Classifier(nn.Module):
 
         Arguments:
             x: Noisy data, with shape (B, *).
-            t: The time, with shape () or (B,). By default, `x` is data, with the least noise that it has seen.
+            t: The time, with shape () or (B,). By default, `x` is data with the smallest noise of the training.
         """
 
         x = as_state("x", x)
@@ -71,7 +72,7 @@ class Classifier(nn.Module):
             t = as_times("t", t).double().clamp(self.process.t_min, self.process.t_max)
             align(t, x)  # refuses other shapes
             alpha, level = (
-                value.expand(len(x))  # worked out where t is: nothing waits for the device
+                value.expand(len(x))  # computed where t is, so that nothing waits for the device
                 for value in (self.process.scales(t)[0], torch.exp(-self.process.log_snr(t)))
             )
         level = level.clamp(*self.levels)
@@ -97,15 +98,16 @@ class Classifier(nn.Module):
                 f"label must hold whole numbers, one or {len(x)}, but holds {label.dtype} of shape "
                 f"{tuple(label.shape)}."
             )
-        if label.device.type == "cpu":  # others would be waited for
+        if label.device.type == "cpu":  # on other devices, this would wait
             self.check_condition("label", label)
         index = label.to(x.device).long().expand(len(x))
         return self(x, t).gather(1, index[:, None])[:, 0]
 
     def log_ratio(self, x: Tensor, t: Tensor | None = None, *, label: Tensor) -> Tensor:
-        r"""Returns :math:`\log p(y \mid x_t) / p(y)` for labels that are alike likely, with shape (B,).
+        r"""Returns :math:`\log p(y \mid x_t) / p(y)` for equally likely labels, with shape (B,).
 
-        It is what :func:`scoresde.guidance.feedback` asks for. Arguments are those of :meth:`log_prob`.
+        This is the `log_ratio` of :func:`scoresde.guidance.feedback`. The arguments are those of
+        :meth:`log_prob`.
         """
 
         if not self.classes:
@@ -113,7 +115,7 @@ class Classifier(nn.Module):
         return self.log_prob(x, t, label=label) + math.log(self.classes)
 
     def check_condition(self, name: str, value: Tensor) -> None:
-        r"""Refuses labels that it does not know."""
+        r"""Refuses unknown labels."""
 
         if name == "label" and self.classes:
             check_labels(value, self.classes)

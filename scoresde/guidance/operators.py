@@ -1,4 +1,4 @@
-r"""What is measured of data: operators, measurements, and the systems that link both."""
+r"""Measurements of data: operators, measured values, and the linear systems that link them to data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -17,7 +17,7 @@ from ..runs.current import suspect
 from .gradients import check_function, check_gradients
 from .words import title
 
-ROUNDING = 1e-4  # what float32 and the order of sums may change, by far
+ROUNDING = 1e-4  # generous bound for the errors of float32 and of the order of sums
 Operator = Callable[..., Tensor]  # `operator(x, **data)`, from data (B, *) to measurements (B, *)
 Product = Callable[[Tensor], Tensor]
 
@@ -26,12 +26,12 @@ Product = Callable[[Tensor], Tensor]
 def joined(
     operators: Sequence[Operator], ys: Sequence[Tensor], noises: Sequence[float]
 ) -> tuple[Operator, Tensor]:
-    r"""Returns several measurements as one, whose noise has a standard deviation of 1: pass `noise=1`.
+    r"""Returns several measurements joined to one, whose noise has the standard deviation 1: pass `noise=1`.
 
-    Each is divided by its own, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and made flat.
+    Each is divided by its own deviation, :math:`(A_1(x) / \sigma_1, A_2(x) / \sigma_2, \dots)`, and flattened.
 
     Arguments:
-        operators: The functions, each row by itself. All get all data.
+        operators: The functions, which act on each row separately. All receive the same keyword arguments.
         ys: The measurements of each, with leading size B or 1.
         noises: Their standard deviations, which must be positive.
 
@@ -45,7 +45,7 @@ def joined(
     counts = (len(operators), len(ys), len(noises))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            "operators, ys and noises must be of one length, but their lengths are "
+            "operators, ys and noises must have equal lengths, but their lengths are "
             f"{', '.join(map(str, counts))}."
         )
     stds = [check_noise(noise) for noise in noises]
@@ -67,12 +67,12 @@ def joined(
 
 
 class Measurable:
-    r"""Creates an operator that is looked at once, where it is first asked.
+    r"""Creates an operator that is checked once, when it is first called.
 
     Arguments:
-        operator: The function A, each row by itself.
-        data: Its arguments beside data.
-        affine: Whether it must be linear, up to a constant.
+        operator: The function A, which acts on each row separately.
+        data: Its further arguments.
+        affine: Whether it must be linear up to a constant.
     """
 
     def __init__(
@@ -117,26 +117,26 @@ class Measurable:
 
 
 def _alike(a: Tensor, b: Tensor, size: Tensor) -> bool:
-    r"""Whether two tensors agree up to rounding, or are not finite, which others will tell of."""
+    r"""Whether two tensors agree up to rounding, or are not finite, which is reported elsewhere."""
 
     wrong = (a - b).abs() > ROUNDING * size.clamp(min=torch.finfo(a.dtype).tiny)
     return not bool((wrong & a.isfinite() & b.isfinite()).any())
 
 
 def like(x: Tensor, generator: torch.Generator) -> Tensor:
-    r"""Returns normal numbers like a tensor, the same on every device."""
+    r"""Returns normal numbers with the shape of a tensor, the same on every device."""
 
     return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
 
 class Links:
-    r"""Creates the products with the derivative J of an operator at some data, and with its transpose.
+    r"""Creates the products with the derivative J of an operator at given data, and with its transpose.
 
-    For an operator that is linear up to a constant, :math:`A(x) = J x + c`, they are those of J, whatever c is.
+    For an operator that is linear up to a constant, :math:`A(x) = J x + c`, they do not depend on c.
 
     Arguments:
-        leaf: The data, which asks for gradients.
-        seen: What the operator made of it.
+        leaf: The data, which requires gradients.
+        seen: The operator's result for it.
     """
 
     def __init__(self, leaf: Tensor, seen: Tensor) -> None:
@@ -170,7 +170,7 @@ class Links:
 
 
 class Measurement(NamedTuple):
-    r"""What was measured of data, :math:`y = A(x_0) + \epsilon`.
+    r"""A measurement of data, :math:`y = A(x_0) + \epsilon`.
 
     Arguments:
         operator: The function A.
@@ -186,7 +186,7 @@ class Measurement(NamedTuple):
     def of(
         cls, operator: Operator, y: Tensor, data: Mapping[str, Tensor], *, affine: bool = False
     ) -> "Measurement":
-        r"""Returns what was measured, refused unless it is finite, by a function that takes the data."""
+        r"""Returns a measurement, after checking that it is finite and its function takes the data."""
 
         rows, known = as_conditions(data), check_measurement(y)
         return cls(Measurable(operator, rows, affine=affine), known, rows)
@@ -203,14 +203,14 @@ class Measurement(NamedTuple):
         if not isinstance(found, Tensor) or found.shape != known.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"y must have the shape of what the operator returns, {shape}, but has {tuple(known.shape)}."
+                f"y must have the shape of the operator's result, {shape}, but has {tuple(known.shape)}."
             )
         if not found.requires_grad:
             raise ValueError(
                 "the operator has no gradient: leave out .detach(), rounding and no_grad."
             )
-        cause = f"what the operator {operator.title!r} returns is NaN or infinite"
-        suspect(cause, "keep it finite for all data: the network is not at fault", found, D)
+        cause = f"the result of the operator {operator.title!r} is NaN or infinite"
+        suspect(cause, "keep it finite for all data; the network is not at fault", found, D)
         links, gap = Links(leaf, found), known - found.detach()
         if not operator.looked:
             operator.look(D.detach(), found.detach(), gap, self.data, links)
@@ -221,7 +221,7 @@ class Measurement(NamedTuple):
 def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -> Tensor:
     r"""Returns the solution of a positive system by conjugate gradients, for each row until it is solved.
 
-    It ends where the system is less than a floor along a step: there a network's derivatives are no covariance.
+    It stops where the system falls below a floor along a step: there, a network's derivatives are no covariance.
     """
 
     with torch.no_grad():
@@ -241,13 +241,13 @@ def solve(system: Product, right: Tensor, iterations: int, floor: float = 0.0) -
 
 
 def check_measurement(y: Tensor, name: str = "y") -> Tensor:
-    r"""Returns measurements, refused unless they are finite numbers."""
+    r"""Returns measurements, after checking that they are finite numbers."""
 
     return as_floats(name, y, least=1)
 
 
 def check_noise(noise: float) -> float:
-    r"""Returns the standard deviation of noise, refused unless it is a number of at least 0."""
+    r"""Returns the standard deviation of noise, after checking that it is a number of at least 0."""
 
     noise = check_finite("noise", noise)
     if noise < 0:

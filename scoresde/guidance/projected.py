@@ -1,8 +1,8 @@
-r"""Guidance by the difference of two predictions, each row by itself, that is no sum with fixed weights.
+r"""Guidance by the difference of two predictions that is not a sum with fixed weights.
 
-All are functions of the denoised data :math:`D_c` of the model asked for and :math:`D_u` of another: without the
-condition, of a negative condition, or of a weaker model. With :math:`d = D_c - D_u`, plain guidance is
-:math:`D_u + w \, d = D_c + (w - 1) \, d`.
+All are functions, separate for each row, of the denoised data :math:`D_c` of the wanted model and :math:`D_u` of
+another one: without the condition, with a negative condition, or of a weaker model. With :math:`d = D_c - D_u`,
+plain guidance is :math:`D_u + w \, d = D_c + (w - 1) \, d`.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ PAIR = ("conditional", "unconditional")
 def adaptive_projected(
     model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
-    r"""Returns the model under adaptive projected guidance (APG), which leaves out what only adds contrast.
+    r"""Returns the model under adaptive projected guidance (APG), which damps the part that only adds contrast.
 
     .. math:: D_c + (w - 1) \, (d_\perp + \eta \, d_\parallel)
 
-    with the difference d split along :math:`D_c`, and shortened to a norm before that, if one is given.
-    The momentum of the paper, which needs the results of other steps, is left out.
+    with the difference d split into parts orthogonal and parallel to :math:`D_c`, after it is shortened to
+    `norm`, if that is given. The paper's momentum, which needs the results of other steps, is left out.
 
     Arguments:
         model: The model, with its conditions bound.
-        other: The model without them.
+        other: The model without these conditions.
         scale: The scale :math:`w`.
-        parallel: The share :math:`\eta` of the parallel part; 1 is plain guidance.
-        norm: The largest norm of the difference, over all entries of a sample; 0 for any.
+        parallel: The factor :math:`\eta` of the parallel part; 1 is plain guidance.
+        norm: The largest norm of the difference, over all entries of a sample; 0 for no limit.
 
     References:
         | Eliminating Oversaturation and Artifacts of High Guidance Scales (Sadat et al., 2024),
@@ -82,17 +82,17 @@ class Projected(Rule):
 
 @checked
 def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
-    r"""Returns the model guided as in CFG-Zero*: the other velocity is first scaled to fit.
+    r"""Returns the model guided as in CFG-Zero*, which first scales the other velocity to fit.
 
     .. math:: (1 - w) \, \beta \, v_u + w \, v_c , \qquad \beta = \langle v_c, v_u \rangle / |v_u|^2 , \qquad
         v = (X - (1 + s) D) / s
 
-    with the velocity of the rectified flow at the noise level s, whatever the process. The paper also
-    leaves out the first steps, which is a matter of the grid.
+    with the velocity of the rectified flow at the noise level s, whatever the process. The paper also skips the
+    first steps, which is a choice of grid.
 
     Arguments:
         model: The model, with its conditions bound.
-        other: The model without them.
+        other: The model without these conditions.
         scale: The scale :math:`w`.
 
     References:
@@ -126,14 +126,15 @@ class ZeroStar(Rule):
 
 @checked
 def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> ScoreModel:
-    r"""Returns a guided model whose denoised data has, in part, the standard deviation of the plain one's.
+    r"""Returns a guided model with the standard deviation of its denoised data rescaled towards the plain
+    model's.
 
     .. math:: \Big( \varphi \, \frac{\operatorname{std} D_c}{\operatorname{std} D} + 1 - \varphi \Big) D
 
     Arguments:
         guided: The guided model.
-        model: The model with its conditions bound, not guided.
-        share: The share :math:`\varphi` in [0, 1].
+        model: The model without guidance, with its conditions bound.
+        share: The fraction :math:`\varphi` in [0, 1].
 
     References:
         | Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), equation (15)

@@ -1,7 +1,7 @@
 r"""Guidance by gradients through the model: losses on the denoised data, and inverse problems.
 
 The covariance of the data given its noisy state is :math:`V = s^2 \, \partial D / \partial X`, with
-:math:`X = x / \alpha` and the noise level s, so a gradient c with respect to the data moves the estimate by
+:math:`X = x / \alpha` and the noise level s, so a gradient c with respect to the data moves the estimate to
 
 .. math:: D' = D + V c .
 
@@ -35,7 +35,7 @@ class Known(NamedTuple):
 
     Arguments:
         level: Its noise level :math:`s`.
-        covariance: The product of V with a tensor like the data.
+        covariance: A function that multiplies V with a tensor of the data's shape.
 
     Examples:
         >>> known = ss.guidance.Known(level=0.5, covariance=lambda v: v / 8)
@@ -49,11 +49,11 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Pull(Guidance):
-    r"""Abstract guidance of one model, whose estimates are moved by a gradient.
+    r"""Abstract guidance that moves the estimates of one model by a gradient.
 
     Arguments:
-        max_level: The noise level above which estimates are not changed. By default, what a check of the
-            model's derivatives finds: see :mod:`scoresde.guidance.trust`.
+        max_level: The noise level above which estimates are not changed. By default, it follows from a check of
+            the model's derivatives; see :mod:`scoresde.guidance.trust`.
 
     Examples:
         >>> class Up(ss.guidance.Pull):
@@ -75,7 +75,7 @@ class Pull(Guidance):
 
     @abstractmethod
     def __call__(self, D: Tensor, known: Known) -> Tensor:
-        r"""Returns the gradient c, with shape (B, \*), each row by itself.
+        r"""Returns the gradient c, with shape (B, \*), separately for each row.
 
         Arguments:
             D: The denoised data, with shape (B, \*).

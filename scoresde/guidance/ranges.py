@@ -18,12 +18,11 @@ from .guided import Guided
 
 @checked
 def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel:
-    r"""Returns the model that calls one of several models, chosen by the noise level.
+    r"""Returns the model that calls one of several models, depending on the noise level.
 
     Arguments:
-        models: The models, from that of the lowest noise levels on.
-        levels: The noise levels :math:`\sigma / \alpha` at which the next one takes over, in increasing
-            order.
+        models: The models, beginning with that of the lowest noise levels.
+        levels: The noise levels :math:`\sigma / \alpha` at which the next model takes over, in increasing order.
 
     References:
         | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
@@ -50,13 +49,12 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
 def within(guided: ScoreModel, model: ScoreModel, interval: tuple[float, float]) -> ScoreModel:
     r"""Returns the guided model within an interval of noise levels, and the model outside.
 
-    Guidance by gradients through a network has a limit of its own, `max_level` of :func:`universal`: both
-    apply.
+    Guidance by gradients through a network also has its own limit, `max_level` of :func:`universal`.
 
     Arguments:
         guided: The guided model.
         model: The model outside the interval.
-        interval: The noise levels, the lower first; 0 and `inf` are no limits.
+        interval: The noise levels, the lower first; 0 and `inf` stand for no limit.
 
     Examples:
         >>> wide = ss.GaussianOracle(torch.zeros(2), 1.0)
@@ -95,7 +93,7 @@ class Experts(Affine):
 
 @dataclass(frozen=True)
 class Within(Experts):
-    r"""See :func:`within`. Pictures show the guided model, of this number."""
+    r"""See :func:`within`. Plots show the guided model, which has this index."""
 
     inside: int
 

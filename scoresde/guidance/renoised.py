@@ -1,4 +1,4 @@
-r"""CFG++: the guided estimate with the noise of the model without condition."""
+r"""CFG++: the guided estimate with the noise of the unconditional model."""
 
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_floats
 from ..models.checks import check_finite
+from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..runs.current import Current, current_run
@@ -22,27 +23,26 @@ SOLVER = "ddim"
 
 @checked
 def plus_plus(
-    model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Tensor
+    model: ScoreModel, scale: float, times: Tensor | None = None, **condition: Condition
 ) -> ScoreModel:
-    r"""Returns the model whose steps of DDIM are those of CFG++, on whatever grid it is used.
+    r"""Returns the model whose DDIM steps are those of CFG++, on any grid.
 
     From the noise level s to s', in units of the data, these are
 
     .. math:: X' = D_u + \lambda (D_c - D_u) + s' \, \frac{X - D_u}{s} ,
 
-    which is plain guidance of the scale :math:`w = \lambda / (1 - s' / s)`. So the scale is that of a grid: in a
-    run it is worked out from the grid of the run, whose solver must be "ddim" without noise. The last
-    denoising has the scale :math:`\lambda`.
+    which is plain guidance with the scale :math:`w = \lambda / (1 - s' / s)`. So the scale depends on the grid.
+    A run computes it from its own grid, and its solver must be "ddim" without noise. The last denoising has the
+    scale :math:`\lambda`.
 
     Arguments:
-        model: A score model that also answers without the condition.
+        model: A score model that can also be called without the condition.
         scale: The :math:`\lambda` in [0, 1].
-        times: The grid outside of runs, where the model is called by hand, from noise to data, with shape
-            (n + 1,).
+        times: The grid for direct calls of the model, outside runs, from noise to data, with shape (n + 1,).
         condition: The condition, with leading size B or 1.
 
     Raises:
-        ValueError: If the scale or the grid does not fit, or a run has another solver, noise or tolerances.
+        ValueError: If the scale or the grid is invalid, or a run has another solver, noise or tolerances.
 
     References:
         | CFG++: Manifold-Constrained Classifier Free Guidance (Chung et al., 2024), algorithm 2
@@ -103,7 +103,7 @@ class PlusPlus(Affine):
 
 
 def _grid_of(run: Current) -> Tensor:
-    r"""The grid of a run, refused unless its steps are those of DDIM."""
+    r"""The grid of a run, after checking that its steps are those of DDIM."""
 
     if run.solver is not get(SOLVER):
         raise ValueError(

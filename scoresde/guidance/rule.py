@@ -1,7 +1,8 @@
-r"""What a guidance is: a rule by which the denoised data of some models becomes that of one.
+r"""Guidance as a rule that combines the denoised data of several models into one.
 
-A rule is a frozen dataclass. Its fields are all it knows: tensors in them, and those in dictionaries and lists,
-belong to samples, with leading size B or 1, unless their shape is (); numbers and functions are its settings.
+A rule is a frozen dataclass, and its fields are its whole state. Tensors in them, also inside dictionaries and
+lists, are per-sample values with leading size B or 1, unless their shape is (); numbers and functions are
+settings.
 """
 
 from abc import ABC, abstractmethod
@@ -23,14 +24,14 @@ from .words import told, words_of
 
 @dataclass(frozen=True)
 class Guidance(ABC):
-    r"""Abstract guidance: what makes one model of some, each row by itself.
+    r"""Abstract guidance, which combines several models into one, separately for each row.
 
     Attributes:
-        roles: What pictures call the first models: names of :data:`scoresde.models.BASES` are what guidance
-            starts from, those of :data:`scoresde.models.OTHERS` what it leads away from.
-        others: What they call further ones, which are numbered.
-        smooth: Whether derivatives of what it returns are known.
-        changes: Whether the model is no longer the score of noisy data, even where its models are.
+        roles: The names of the first models in plots. Guidance starts from models with the names "conditional",
+            "strong" or "model", and leads away from "unconditional", "negative", "weak" or "other".
+        others: The name of further models, which are numbered.
+        smooth: Whether its results can be differentiated.
+        changes: Whether the result is no longer the score of noisy data, even if those of its models are.
     """
 
     roles: ClassVar[Sequence[str]] = ("model", "other")
@@ -40,7 +41,7 @@ class Guidance(ABC):
 
     @abstractmethod
     def bind(self, asked: Asked) -> Sequence[StateField]:
-        r"""Returns a function of the state for each of the times, as :meth:`scoresde.ScoreModel.combine` does."""
+        r"""Returns a function of the state for each time, as :meth:`scoresde.ScoreModel.combine` does."""
 
     def check(self, models: Sequence[ScoreModel]) -> None:
         r"""Refuses models that it cannot guide, and a rule with attributes other than its fields."""
@@ -57,7 +58,7 @@ class Guidance(ABC):
             )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        r"""Returns the rule whose tensors are changed."""
+        r"""Returns the rule with its tensors changed."""
 
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return replace(self, **{name: changed(value, change) for name, value in own.items()})
@@ -68,7 +69,7 @@ class Guidance(ABC):
         return self.map(of_rows(index))
 
     def beside(self, x: Tensor) -> Self:
-        r"""Returns the rule with its tensors on the device of a state, refused unless they are of as many rows."""
+        r"""Returns the rule with its tensors on the device of a state, after checking their leading sizes."""
 
         for name, value in self.held.items():
             if len(value) not in (1, len(x)):
@@ -85,30 +86,30 @@ class Guidance(ABC):
 
     @property
     def words(self) -> str:
-        r"""What tells it from others, but for the data it compares with."""
+        r"""A description of the rule, without the data it compares with."""
 
         own = [(f.name, told(getattr(self, f.name))) for f in fields(self) if f.repr]
         return words_of(type(self), [(name, text) for name, text in own if text])
 
     def cost(self, costs: Sequence[int]) -> int:
-        r"""Returns the network calls of one denoising, from those of each model."""
+        r"""Returns the network calls per denoising, from those of each model."""
 
         return sum(costs)
 
     def parts(self, models: Sequence[ScoreModel]) -> dict[str, ScoreModel]:
-        r"""Returns what it is made of, by name, for pictures."""
+        r"""Returns its parts by name, for plots."""
 
         names = chain(self.roles, (f"{self.others} {i}" for i in count(1)))
         return dict(zip(names, models, strict=False))
 
     def part_levels(self, models: Sequence[ScoreModel], level: float) -> list[float]:
-        r"""Returns the noise levels nearest to one at which each of these parts is asked."""
+        r"""Returns the noise levels, nearest to the given one, at which each of these parts is called."""
 
         return [level] * len(models)
 
 
 class Rule(Guidance):
-    r"""Abstract guidance that is any function of denoised data.
+    r"""Abstract guidance by any function of the denoised data.
 
     Examples:
         >>> class Doubled(ss.guidance.Rule):
@@ -120,11 +121,11 @@ class Rule(Guidance):
 
     @abstractmethod
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
-        r"""Returns the denoised data, with shape (B, \*), each row by itself.
+        r"""Returns the denoised data, with shape (B, \*), separately for each row.
 
         Arguments:
-            denoised: That of each model, with shape (B, \*).
-            noisy: Of which noisy data.
+            denoised: The denoised data of each model, with shape (B, \*).
+            noisy: The noisy data.
         """
 
     def bind(self, asked: Asked) -> Sequence[StateField]:

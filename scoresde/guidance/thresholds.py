@@ -1,5 +1,6 @@
-r"""Denoised data that is kept inside a range."""
+r"""Denoised data kept inside a range."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,17 +21,17 @@ from .rule import Rule
 def thresholded(
     model: ScoreModel, limit: float = 1.0, quantile: float | None = None
 ) -> ScoreModel:
-    r"""Returns the model whose denoised data is clipped, each sample by itself.
+    r"""Returns the model with its denoised data clipped, separately for each sample.
 
     A static threshold clips to [-limit, limit]. A dynamic one clips to a quantile q of the absolute values
     of the sample, if that is larger, and divides by it, :math:`\operatorname{clip}(D, -q, q) \, limit / q`.
 
-    A clipped flow has no way back, and its density is not that of a diffusion.
+    A clipped flow is not invertible, and its density is not that of a diffusion.
 
     Arguments:
         model: The model.
         limit: The largest absolute value of the data.
-        quantile: The quantile in (0, 1], for a dynamic threshold; 0.995 is the paper's.
+        quantile: The quantile in (0, 1], for a dynamic threshold; the paper uses 0.995.
 
     References:
         | Photorealistic Text-to-Image Diffusion Models (Saharia et al., 2022), section 2.3
@@ -52,15 +53,16 @@ def thresholded(
 
 @dataclass(frozen=True)
 class Thresholded(Rule):
-    r"""See :func:`thresholded`."""
+    r"""See :func:`thresholded`; the quantile that counts is at most `most`."""
 
     limit: float
     quantile: float | None
+    most: float = math.inf
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         if self.quantile is None:
             return D.clamp(-self.limit, self.limit)
         size = torch.quantile(D.abs().flatten(1), self.quantile, dim=1)
-        size = align(size.clamp(min=self.limit), D)
+        size = align(size.clamp(min=self.limit).clamp(max=self.most), D)
         return D.maximum(-size).minimum(size) * (self.limit / size)

@@ -1,9 +1,9 @@
-r"""How far the derivatives of a model can be trusted.
+r"""The noise level up to which the derivatives of a model can be trusted.
 
-Guidance through a model multiplies with :math:`V = s^2 \, \partial D / \partial X`, the covariance of data given
-its noisy state at the noise level s. That of an exact model is, on average, at most the covariance C of the data
-(law of total variance). A network is trained for the values of D alone: an error of its derivative, however small,
-grows with :math:`s^2`, and far above the data V is nothing but that error.
+Guidance through a model multiplies by :math:`V = s^2 \, \partial D / \partial X`, the covariance of data given
+its noisy state at the noise level s. For an exact model it is, on average, at most the covariance C of the data
+(law of total variance). A network is trained for the values of D alone, so even a small error of its derivative
+grows with :math:`s^2`, and at noise levels far above the data, V is nothing but that error.
 """
 
 import math
@@ -20,25 +20,25 @@ from ..models.score_model import ScoreModel
 from ..oracles.mixture import Oracle
 from .gradients import check_graph
 
-EXCESS = 2.0  # times the data's covariance: from there on a derivative is mostly error
+EXCESS = 2.0  # times the data's covariance: beyond it, a derivative is mostly error
 STEPS, ROWS, ENTRIES = (
     20,
     (8, 64),
     1024,
-)  # of the check, which has fewer rows the more entries they have
-HIGHEST = 1e4  # the noise level where the check starts at most
+)  # of the check: the more entries per row, the fewer rows
+HIGHEST = 1e4  # highest noise level at which the check starts
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    r"""Creates what a check of the derivatives of a model has found.
+    r"""Creates the result of a check of a model's derivatives.
 
     Arguments:
-        levels: The noise levels, which fall, with shape (n,).
+        levels: The noise levels, in descending order, with shape (n,).
         sizes: The root mean square of :math:`|V v|` for random directions v of length 1, with shape (n,).
-        data: The same for the covariance of the data: by the law of total variance, that of the last estimates
-            and V there.
+        data: The same for the covariance of the data, which by the law of total variance is that of the last
+            estimates plus the last V.
         std: The standard deviation of the data.
     """
 
@@ -54,24 +54,24 @@ class Measured:
         trusted = (self.sizes <= EXCESS * self.data) | (self.levels <= self.std)
         if bool(trusted.all()):
             return math.inf
-        first = int((~trusted).nonzero()[-1]) + 1  # below the lowest that is not
+        first = int((~trusted).nonzero()[-1]) + 1  # below the lowest level where it is larger
         return float(self.levels[first]) if first < len(self.levels) else 0.0
 
 
 def trusted_level(model: ScoreModel, x: Tensor, count: int) -> float:
     r"""Returns the noise level up to which guidance by gradients through a model makes sense.
 
-    It is measured once per model, along a few samples of its own, and remembered by its network. Exact models
-    have no limit.
+    It is measured once per model, along a few of its own samples, and stored with its network. Exact models have
+    no limit.
 
     Arguments:
         model: The model, with its conditions bound for some rows.
-        x: A state, which gives shape, dtype and device.
+        x: A state, which sets shape, dtype and device.
         count: The number of these rows.
     """
 
     parts = list(model.parts.values())
-    if parts:  # a guided model: of each that it is made of, since its own estimates are no means
+    if parts:  # of a guided model, whose own estimates are not posterior means
         return min(trusted_level(part, x, count) for part in parts)
     leaves = [m for m in model.modules() if isinstance(m, ScoreModel) and not _holds_another(m)]
     if all(isinstance(leaf, Oracle) for leaf in leaves):
@@ -89,7 +89,7 @@ def _holds_another(model: ScoreModel) -> bool:
 
 
 def _version(model: ScoreModel) -> int:
-    r"""A number that changes whenever weights do."""
+    r"""A number that changes whenever the weights change."""
 
     return sum(0 if p.is_inference() else p._version for p in model.parameters())
 
@@ -117,11 +117,11 @@ def measured(model: ScoreModel, x: Tensor, count: int) -> Measured:
             v = normal()
             found, product = _product(model, X, alpha, t, v / align(v.flatten(1).norm(dim=1), v))
             if not bool(found.isfinite().all() & product.isfinite().all()):
-                break  # as networks may at the very end
+                break  # as can happen to networks at the very end
             D, X = found, found + ratio * (X - found)
             sizes.append(s**2 * product.flatten(1).double().square().sum(1).mean().sqrt())
     if D is None:
-        return Measured(levels[:0], levels[:0], 0.0, 0.0)  # the run will say what is wrong
+        return Measured(levels[:0], levels[:0], 0.0, 0.0)  # the run will report the problem
     seen, variance = _spread(D.double().flatten(1))
     left = float(sizes[-1])
     known = torch.stack(sizes).cpu()
@@ -141,10 +141,10 @@ def _product(
 
 
 def _spread(x: Tensor) -> tuple[float, float]:
-    r"""What :math:`|C v|` is for random v, and the variance, of the law of some samples.
+    r"""The root mean square of :math:`|C v|` for random v, and the variance, of the law of given samples.
 
-    Half the differences of two pairs are independent, centred and of covariance C, so the mean square of their
-    inner products is tr C^2, without bias.
+    The scaled differences of two pairs are independent and centred with covariance C, so the mean square of
+    their inner products is an unbiased estimate of tr C^2.
     """
 
     apart = (x[::2] - x[1::2]) / 2**0.5

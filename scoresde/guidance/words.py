@@ -1,4 +1,4 @@
-r"""What rules and functions are called, in messages, fingerprints and pictures."""
+r"""Names of rules and functions in messages, fingerprints and plots."""
 
 import re
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ import torch
 
 
 def title(function: object) -> str:
-    r"""Returns what a function is called."""
+    r"""Returns the name of a function."""
 
     named = getattr(function, "title", None)
-    if isinstance(named, str):  # of what wraps one
+    if isinstance(named, str):  # of a wrapper
         return named
     return getattr(function, "__qualname__", type(function).__name__)
 
 
 def told(value: object) -> str:
-    r"""Returns numbers, or the name of a function, in words; of data and `None` there are none."""
+    r"""Returns numbers, or the name of a function, as text; data and `None` have none."""
 
     if isinstance(value, torch.Tensor):
         return "" if value.ndim else f"{value.item():g}"
@@ -30,7 +30,7 @@ def told(value: object) -> str:
 
 
 def words_of(kind: type, settings: Sequence[tuple[str, str]]) -> str:
-    r"""Returns what a rule is called: the words of its class, the first setting, and others with their names."""
+    r"""Returns the name of a rule: the words of its class, its first setting, and others with their names."""
 
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
     own = [text if i == 0 else f"{name} {text}" for i, (name, text) in enumerate(settings)]

@@ -1,4 +1,4 @@
-r"""From data to latents, and the error of the way back."""
+r"""Encoding of data to latents, and the error of the way back."""
 
 from .encoding import encode
 from .files import load_latents, save_latents

@@ -1,4 +1,4 @@
-r"""From data to latents."""
+r"""Encoding of data to latents."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
+from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -29,6 +30,7 @@ from ..runs.options import (
     RunOptions,
     Start,
     Stepping,
+    Times,
     Watching,
 )
 from ..runs.run import Run, same_time
@@ -38,7 +40,7 @@ from ..runs.takes import Takes, split
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
-FIXED: RunOptions = {"solver": "exponential_3"}  # where the user says steps
+FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -46,13 +48,13 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 @verb
 def encode(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -70,23 +72,23 @@ def encode(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Solution:
-    r"""Turns data into the latents that :func:`scoresde.decode` turns back.
+    r"""Turns data into latents, which :func:`scoresde.decode` turns back into data.
 
     Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        t_max: The time of the latents. By default, the last of the process.
+        t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
-            without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3"
-            if `steps` is passed.
+            without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3" if
+            `steps` is passed.
 
     Returns:
         The solution, whose `x` holds the latents.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit, such as a stochastic solver.
+        ValueError, TypeError: If an option or condition is invalid, such as a stochastic solver.
         SolverError: If the run fails.
 
     References:
@@ -129,19 +131,19 @@ def encode(  # noqa: D417
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
-    if run.solver.exact:
+    if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
 
 
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
-    r"""Refuses a model that is random, or whose rows depend on one another.
+    r"""Refuses a model that is random, or whose rows depend on each other.
 
     Arguments:
         model: The model, with its conditions bound.
         x: Data, with shape (B, *).
         settings: The options.
-        use: What is not defined then, in words.
+        use: The result that is then undefined, in words.
     """
 
     if settings.takes_apart(len(x)):
@@ -150,7 +152,7 @@ def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> Non
 
 
 def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
-    r"""Warns of latents by methods for inversion that are far larger than the prior."""
+    r"""Warns about latents, from methods for inversion, that are far larger than the prior."""
 
     solver, last = settings.method, float(z.times[-1].max())
     special = solver.reversible or solver.undone_by is not solver
@@ -167,7 +169,7 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
 
 
 def signal(model: ScoreModel, t: float) -> float:
-    r"""Returns :math:`\alpha_t`, by which data is scaled where it enters."""
+    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
 
     return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
 

@@ -1,15 +1,15 @@
-r"""Latents in files, with all that the way back needs. Nothing in a file is executed."""
+r"""Latents in files, with everything that the way back needs. Nothing in a file is executed."""
 
 import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from solvers import Solution, Solver, get
+from solvers import Solution, get
 from solvers.catalogue import name_of
 from solvers.doors.signatures import checked
 
@@ -43,7 +43,7 @@ def save_latents(file: str | Path, z: Solution) -> None:
     file = check_latents_file(file)
     if not isinstance(z, Solution):
         raise TypeError(f"z must be the solution of ss.encode, not a {type(z).__name__}.")
-    name = None if z.solver is None else name_of(cast(Solver, z.solver))
+    name = None if z.solver is None else name_of(z.solver)
     if name is None:
         raise ValueError(
             f"a file holds only the name of a solver, and {z.solver} differs from the solver of that name "
@@ -77,7 +77,7 @@ def load_latents(file: str | Path) -> Solution:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no latents, or is damaged.
+        ValueError: If it does not hold latents, or is damaged.
 
     Examples:
         >>> z = ss.encode(model, torch.ones(3, 2), steps=8)
@@ -108,7 +108,7 @@ def load_latents(file: str | Path) -> Solution:
             f"{file} holds no latents of ss.encode, or is damaged: {words}."
         ) from None
     x, times = (torch.from_numpy(arrays[name]) for name in ("x", "times"))
-    none = np.zeros_like(arrays["calls"])  # of files that do not tell how many steps there were
+    none = np.zeros_like(arrays["calls"])  # for files without the number of steps
     counts = {name: torch.from_numpy(arrays.get(name, none)) for name in COUNTS}
     pair = arrays.get("companion")
     return Solution(
@@ -124,7 +124,7 @@ def load_latents(file: str | Path) -> Solution:
 
 
 def _check_sizes(file: Path) -> None:
-    r"""Refuses arrays whose declared size is larger than the file, before memory is taken."""
+    r"""Refuses arrays whose declared size is larger than the file, before memory is allocated."""
 
     there = file.stat().st_size
     with zipfile.ZipFile(file) as archive:
@@ -167,7 +167,7 @@ def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
 
 
 def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
-    r"""Refuses arrays by sample that are not of as many samples as there are, or of another kind."""
+    r"""Refuses per-sample arrays with another number of samples or another dtype."""
 
     x, status = arrays["x"], arrays["status"]
     counts = {name: arrays[name] for name in COUNTS if name in arrays}
@@ -179,7 +179,7 @@ def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
     for name, found in (*counts.items(), ("status", status)):
         if found.shape != (batch,):
             raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")
-    pair = arrays.get("companion")  # in coordinates of its own
+    pair = arrays.get("companion")  # in its own coordinates
     if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * x.size):
         raise ValueError(
             f"'companion' must have shape ({batch}, 2, *), for two states like 'x', but has {pair.shape}"

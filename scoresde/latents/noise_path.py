@@ -1,9 +1,9 @@
-r"""The noise path of data: what a stochastic solver has to be given so that it ends at the data.
+r"""The noise path of data: the noise with which a stochastic solver ends at the data.
 
-A chain of states is drawn from the process, from the data up to noise. The solver goes down from its last
-state; what separates its mean from the next state of the chain, in standard deviations, is the normal
-number that leads there. Replayed under the same condition, these end at the data, up to round-off;
-under another, at an edit of it.
+A chain of states is drawn from the process, from the data up to noise. The solver goes down from its last state.
+The distance of each step's mean from the next state of the chain, in standard deviations, is the normal number
+that leads there. Replayed under the same condition, these numbers lead to the data, up to round-off; under
+another condition, they lead to an edit of it.
 
 References:
     | CycleDiffusion: A Latent Space of Stochastic Diffusion Models (Wu and De la Torre, 2023),
@@ -13,7 +13,7 @@ References:
     | https://arxiv.org/abs/2304.06140
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
@@ -43,8 +44,10 @@ from ..runs.options import (
     Numbers,
     Options,
     RunOptions,
+    Seeds,
     Start,
     Stepping,
+    Times,
     Watching,
     names,
 )
@@ -71,7 +74,7 @@ class NoisePath:
         times: The times, from noise to data, with shape (n + 1,).
         calls: The network calls, with shape (B,).
         options: The solver and its amount of noise, for :meth:`replay`.
-        provenance: How it was made.
+        provenance: A record of how it was made.
 
     Examples:
         >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)
@@ -108,12 +111,12 @@ class NoisePath:
         callback: Callable[[Event], object] | None = None,
         **condition: Condition,
     ) -> Solution:
-        r"""Returns where a model goes by this noise, in units of the data.
+        r"""Returns the result of a run of a model with this noise, in units of the data.
 
         Arguments:
-            model: The score model. The one that made the path returns to the data.
-            condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that are
-                not the path's own.
+            model: The score model. The model that made the path returns to the data.
+            condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that the
+                path does not set.
         """
 
         options = REPLAY.said(locals())
@@ -127,7 +130,7 @@ class NoisePath:
         ]
         if missing:
             raise ValueError(
-                f"the noise path was made with {missing[0]}=, but the replay lacks it; pass it."
+                f"the noise path was made with {missing[0]}=, but the replay lacks this condition; pass it."
             )
         REPLAY.refuse(options)
         keywords = {**options, **self.options, "times": self.times, "noise": self.normals}
@@ -138,12 +141,12 @@ class NoisePath:
 
     @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
-        r"""Returns this path, with the noise of another below a noise level.
+        r"""Returns this path, with the noise of another path below a noise level.
 
-        Large structures come from this one, details from the other.
+        Large structures come from this path, and details from the other.
 
         Arguments:
-            noise_level: The noise level :math:`\sigma / \alpha` at which they change places.
+            noise_level: The noise level :math:`\sigma / \alpha` at which the other path takes over.
             other: Another path over the same times.
         """
 
@@ -164,14 +167,14 @@ class NoisePath:
 @verb
 def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -180,7 +183,7 @@ def encode_noise(  # noqa: D417
     eta: float | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -188,19 +191,19 @@ def encode_noise(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> NoisePath:
-    r"""Turns data into the noise path that :meth:`NoisePath.replay` turns back.
+    r"""Turns data into a noise path, which :meth:`NoisePath.replay` turns back into data.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        t_max: The time at which the path starts. By default, the last of the process.
-        chain: "forward" noises data step by step; "independent" gives each state noise of its own,
-            which makes the normals larger, and keeps more of the data under another condition.
+        t_max: The time at which the path starts. By default, the last time of the process.
+        chain: "forward" adds noise to data step by step; "independent" gives each state independent noise, which
+            makes the normal numbers larger and keeps more of the data under another condition.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a noise
             path depends on. The default solver is "ancestral" with 50 steps.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit, such as a solver without noise.
+        ValueError, TypeError: If an option or condition is invalid, such as a solver without noise.
 
     Examples:
         >>> path = ss.encode_noise(model, torch.ones(3, 2), steps=4)
@@ -260,13 +263,13 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
-    if settings.adaptive or (settings.times is not None and settings.times.ndim > 1):
+    if settings.adaptive or (settings.own_times is not None and settings.own_times.ndim > 1):
         raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
     return solver
 
 
 def _chain(x: Tensor, levels: Tensor, settings: Settings, kind: str) -> list[Tensor]:
-    r"""States in units of the data, at noise levels that fall."""
+    r"""States in units of the data, at decreasing noise levels."""
 
     keys, d = keyed_by_rows(settings, x).keys(torch.arange(len(x))), x[0].numel()
 

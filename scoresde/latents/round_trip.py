@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
+from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -15,14 +16,14 @@ from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import Failures, Gradients
+from ..runs.options import Failures, Gradients, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
 from .statistics import LatentStatistics, latent_statistics
 
 RECONSTRUCT = Takes("a round trip, which follows the probability flow", *ENCODE.names)
-POOR = 0.1  # of the data: a round trip that is worth a warning
+POOR = 0.1  # of the data: a round-trip error that gives a warning
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,11 @@ class Reconstruction:
     r"""The result of a round trip.
 
     Arguments:
-        x: The data that came back, with shape (B, *).
+        x: The reconstructed data, with shape (B, *).
         rms: The root mean square error of each sample, with shape (B,).
         max: The largest error of each sample, with shape (B,).
-        latent: The solution of encoding.
-        statistics: Statistics that tell the latents from noise; `None` if encoding did not end at the
-            prior.
+        latent: The solution of the encoding.
+        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior.
         calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
@@ -62,14 +62,14 @@ class Reconstruction:
 @verb
 def reconstruct(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     one_state: bool = False,
     t_max: float | None = None,
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -87,16 +87,16 @@ def reconstruct(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Reconstruction:
-    r"""Encodes data and decodes it again with the same solver, on the same grid backwards.
+    r"""Encodes data and decodes it again, with the same solver on the same grid backwards.
 
     There is no last denoising, which would hide or add an error.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        one_state: Whether to ignore the companion of a reversible solver's latents, as if only the latents
-            had been kept.
-        t_max: The time of the latents. By default, the last of the process.
+        one_state: Whether to ignore the companion state of a reversible solver, as if only the latents had been
+            kept.
+        t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :func:`scoresde.encode`.
 
     Examples:
@@ -114,7 +114,7 @@ def reconstruct(  # noqa: D417
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
     error = (y - x.to(y)).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
-    error[ended] = torch.nan  # a trip that ended on the way has no error
+    error[ended] = torch.nan  # a round trip that ended early has no error
     rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max

@@ -1,7 +1,7 @@
-r"""Whether latents look like the prior: noise that is normal, and independent in all entries.
+r"""Statistics of latents against the prior: normal noise, independent in all entries.
 
-In units of the prior's standard deviation, each latent is compared with standard normal numbers,
-as the flow of a right model has them for data of its own kind.
+In units of the prior's standard deviation, each latent is compared with standard normal numbers, which is the
+law of the latents of a correct model for data from its distribution.
 """
 
 import math
@@ -13,35 +13,36 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 
 from ..models.checks import check_data
 from ..models.score_model import ScoreModel
 
-FEW = 30  # entries, below which kurtosis and the like say nothing
-MANY, RARE = 4.0, 1e-4  # standard errors, and a p-value, that noise hardly has
-MOST = 2048  # entries of which all correlations are looked at
+FEW = 30  # entries, below which kurtosis and the like are uninformative
+MANY, RARE = 4.0, 1e-4  # standard errors, and a p-value, that are unlikely for noise
+MOST = 2048  # entries up to which all correlations are computed
 SCORES, Z = ("radius", "neighbours", "pairs"), " (z-score)"
 
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    r"""Statistics of all entries of all latents together, in units of the prior.
+    r"""Statistics over all entries of all latents together, in units of the prior.
 
-    This is what few dimensions need, where a single latent has too few entries to tell anything.
+    They are meant for few dimensions, where a single latent has too few entries to be informative.
 
     Arguments:
         samples: The number B of latents.
-        entries: The number d of entries of each.
+        entries: The number d of entries per latent.
         mean: The mean of all B d entries, whose standard error is :math:`1 / \sqrt{B d}`.
         std: Their standard deviation, whose standard error is :math:`1 / \sqrt{2 B d}`.
         kurtosis: Their excess kurtosis, whose standard error is about :math:`\sqrt{24 / (B d)}`.
-        normality: The p-value of Kolmogorov's and Smirnov's test of all of them.
+        normality: The p-value of the Kolmogorov-Smirnov test of all entries.
         means: The mean of each entry over the batch, with the shape of one latent.
-        stds: The standard deviation of each entry over the batch, likewise; NaN of a single latent.
-        correlation: The largest correlation coefficient, without its sign, of two entries over the batch; NaN
-            of fewer than three latents, of a single entry or of more than 2048.
-        correlation_z: The same in its standard errors, :math:`1 / \sqrt B`. Of K pairs it is to be expected below
-            :math:`\sqrt{2 \log K}`.
+        stds: The standard deviation of each entry over the batch, with the same shape; NaN for a single latent.
+        correlation: The largest absolute correlation coefficient of two entries over the batch; NaN for fewer
+            than three latents, for a single entry, or for more than 2048 entries.
+        correlation_z: The same in units of its standard error, :math:`1 / \sqrt B`. For K pairs, expect less
+            than :math:`\sqrt{2 \log K}`.
     """
 
     samples: int
@@ -57,9 +58,9 @@ class BatchStatistics:
 
     @property
     def scores(self) -> dict[str, float]:
-        r"""By how many standard errors mean, standard deviation, kurtosis and correlation miss those of noise.
+        r"""The deviations of mean, standard deviation, kurtosis and correlation from noise, in standard errors.
 
-        The largest of many correlations is held against what is to be expected of as many.
+        The largest of many correlations is compared with its expected maximum.
         """
 
         n, pairs = self.samples * self.entries, self.entries * (self.entries - 1) / 2
@@ -76,7 +77,7 @@ class BatchStatistics:
 
     @property
     def verdict(self) -> str:
-        r"""Whether these look like the prior, in words."""
+        r"""Whether the latents look like the prior, in words."""
 
         worst, score = max(self.scores.items(), key=lambda entry: entry[1])
         if score > MANY:
@@ -96,24 +97,25 @@ class BatchStatistics:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    r"""Statistics of each latent over its own entries, in units of the prior, with shape (B,), in float64.
+    r"""Statistics of each latent over its entries, in units of the prior, with shape (B,), in float64.
 
-    With few entries these say little: `batch` has those of all latents together. A z-score is a number
-    that has the mean 0 and the standard deviation 1 for noise, whatever the dimension.
+    With few entries, these are uninformative; `batch` has the statistics of all latents together. A z-score has
+    the mean 0 and the standard deviation 1 for noise, in any dimension.
 
     Arguments:
         mean: The mean, whose standard error is :math:`1 / \sqrt d`.
         std: The standard deviation, whose standard error is :math:`1 / \sqrt{2 d}`.
         kurtosis: The excess kurtosis, whose standard error is about :math:`\sqrt{24 / d}`.
-        normality: The p-value of Kolmogorov's and Smirnov's test against the standard normal law.
+        normality: The p-value of the Kolmogorov-Smirnov test against the standard normal law.
         radius: The z-score of the norm.
-        neighbours: The z-score of `neighbour_correlation`: that times the root of the number of pairs.
-        pairs: The z-score of `pair_correlation`: that times :math:`\sqrt d`, so at most that. For B
-            latents, expect less than :math:`\sqrt{2 \log B}`: 2.6 for 64, 3.1 for 512.
+        neighbours: The z-score of `neighbour_correlation`, which is multiplied by the root of the number of
+            pairs.
+        pairs: The z-score of `pair_correlation`, which is multiplied by :math:`\sqrt d`. For B latents, expect
+            less than :math:`\sqrt{2 \log B}`: 2.6 for 64, 3.1 for 512.
         neighbour_correlation: The correlation coefficient of adjacent entries along the last axes, about
             the mean 0 of noise.
-        pair_correlation: The largest correlation coefficient with another latent, without its sign,
-            likewise; NaN for a single latent.
+        pair_correlation: The largest absolute correlation coefficient with another latent, also about the mean
+            0; NaN for a single latent.
         batch: The statistics of all latents together.
 
     Examples:
@@ -136,7 +138,7 @@ class LatentStatistics:
 
     @property
     def averages(self) -> dict[str, float]:
-        r"""The mean of each statistic over the latents, by what it is called in words."""
+        r"""The mean of each statistic over the latents, by its name in words."""
 
         return {
             f"{name}{Z if name in SCORES else ''}": value.nanmean().item()
@@ -154,8 +156,8 @@ class LatentStatistics:
 
 
 @checked
-def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatistics:
-    r"""Returns statistics that tell latents from noise.
+def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
+    r"""Returns statistics that compare latents with noise.
 
     Arguments:
         model: The score model, whose prior is that of the latents.
@@ -163,7 +165,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Tensor) -> LatentStatisti
             :func:`scoresde.encode`.
 
     Raises:
-        ValueError: If the latents are those of another time.
+        ValueError: If the latents belong to another time.
 
     Examples:
         >>> z = ss.encode(model, model.data(64), steps=8)
@@ -226,7 +228,7 @@ def _batch(u: Tensor) -> BatchStatistics:
 
 
 def _correlation(flat: Tensor) -> float:
-    r"""The largest correlation of two columns, without its sign."""
+    r"""The largest absolute correlation of two columns."""
 
     if len(flat) < 3 or not 1 < flat.shape[1] <= MOST:
         return math.nan
@@ -250,7 +252,7 @@ def _normality(flat: Tensor) -> Tensor:
 
 
 def _neighbours(u: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The correlation of adjacent entries, and its z-score; 0 where there are none, or all are 0."""
+    r"""The correlation of adjacent entries, and its z-score; 0 if there are none, or all are 0."""
 
     sums, firsts, seconds, count = (torch.zeros(len(u), dtype=torch.float64) for _ in range(4))
     for axis in range(max(1, u.ndim - 2), u.ndim):

@@ -1,4 +1,4 @@
-r"""Likelihoods, with their errors."""
+r"""Likelihoods and their errors."""
 
 from .bits import bits_per_dim, dequantize, quantize
 from .bounds import Bound, elbo

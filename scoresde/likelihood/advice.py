@@ -1,4 +1,4 @@
-r"""What makes the parts of a budget smaller, among what can still be done."""
+r"""Advice that makes the parts of an error budget smaller, among the options left."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ PARTS = ("probes", "quadrature", "path", "end", "prior", "dequantisation")
 
 
 def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -> dict[str, str]:
-    r"""Returns for each part of a budget what makes it smaller.
+    r"""Returns, for each part of an error budget, what makes it smaller.
 
     Arguments:
-        made: What made the density: its solver, probes and target, and the domain of its process.
+        made: How the density was made: its solver, probes and target, and the domain of its process.
         dimension: The number of dimensions.
         t_min: The time of the data.
         share: The part "end", in nats per dimension.

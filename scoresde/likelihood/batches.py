@@ -1,4 +1,4 @@
-r"""Data checked at the door, and taken a batch at a time."""
+r"""Argument checks for densities, and their data in batches."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
@@ -32,7 +33,7 @@ NUMBERS = 2**18  # of the states of a batch
 
 
 class Batch(NamedTuple):
-    r"""Some samples, with all that belongs to them.
+    r"""A batch of samples, with everything that belongs to them.
 
     Arguments:
         model: The model, with their conditions.
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
         settings: The options.
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
-        first: The place of the first of them among all samples.
+        first: The position of the first one among all samples.
     """
 
     model: ScoreModel
@@ -51,7 +52,7 @@ class Batch(NamedTuple):
     first: int
 
     def halves(self) -> "tuple[Batch, Batch]":
-        r"""Returns the samples in two parts."""
+        r"""Returns the two halves of the batch."""
 
         first, second = torch.arange(len(self.x)).tensor_split(2)
         return self._part(first), self._part(second)
@@ -96,7 +97,7 @@ class Asked(NamedTuple):
         return self.x[0].numel()
 
     def batches(self) -> Iterator[Batch]:
-        r"""Returns the samples, as many at once as were asked for or fit."""
+        r"""Returns the samples in batches of the requested size, or as many at once as fit."""
 
         for rows in torch.arange(len(self.x)).split(rows_at_once(self.settings, self.x)):
             seed, index = self.settings.keys(rows)
@@ -107,12 +108,12 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
 ) -> Asked:
-    r"""Returns what was asked, refused if something does not fit.
+    r"""Returns the checked model, data and settings of a density.
 
     States are in float64 unless the user passes `dtype`; networks compute in their own dtype.
     """
@@ -129,9 +130,11 @@ def ask(
     check_rows(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
-    settings.check_batch(len(x), len(settings.times) - 1 if settings.times is not None else 0)
+    settings.check_batch(
+        len(x), len(settings.own_times) - 1 if settings.own_times is not None else 0
+    )
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
-    times = None if settings.times is None else process.inside("times", settings.times)
+    times = None if settings.own_times is None else process.inside("times", settings.own_times)
     if times is not None and not _reach(times, ends):
         raise ValueError(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
@@ -144,7 +147,7 @@ def ask(
 
 
 def rows_at_once(settings: Settings, x: Tensor) -> int:
-    r"""Returns how many samples are taken at once: as many as were asked for or fit."""
+    r"""Returns the batch size: the requested one, or as many samples as fit."""
 
     return settings.batch_size or max(1, NUMBERS // x[0].numel())
 
@@ -161,8 +164,8 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, object]) -> Asked:
-    r"""Returns what was asked of a view that has no path to be solved."""
+def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
+    r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)
 
@@ -170,8 +173,8 @@ def ask_freely(model: ScoreModel, x: Tensor, options: Mapping[str, object]) -> A
 def _rows(settings: Settings, rows: Tensor) -> Settings:
     r"""The options of some samples, whose path is kept."""
 
-    seeds = None if settings.seeds is None else [settings.seeds[i] for i in rows.tolist()]
-    times = settings.times
+    seeds = None if settings.seeds is None else [int(settings.seeds[i]) for i in rows.tolist()]
+    times = settings.own_times
     if times is not None and times.ndim > 1:
         times = times[:, rows]
     first = settings.first_index + (0 if seeds else int(rows[0]))

@@ -1,4 +1,4 @@
-r"""Densities of continuous data, and the probability of integers."""
+r"""Densities of continuous data, and probabilities of integers."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_number, as_tensor, as_whole
+from solvers.doors.values import Array, as_number, as_tensor, as_whole
 from solvers.noise.brownian import DEQUANTIZE, keyed_uniform
 
 from ..doors.data import check_batch_shape, check_rows_finite
@@ -25,8 +25,8 @@ def bin_width(levels: int, low: float, high: float) -> float:
     return (high - low) / (levels - 1)
 
 
-def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") -> Tensor:
-    r"""Returns data on levels, refused if it lies elsewhere; integers are numbers of levels."""
+def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -> Tensor:
+    r"""Returns data on levels, after checking that it lies on them; integers are indices of levels."""
 
     width, x = bin_width(levels, low, high), as_tensor(name, x)
     check_batch_shape(name, x)
@@ -44,7 +44,7 @@ def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") 
     if off > 1e-3:
         raise ValueError(
             f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins "
-            "off them: pass levels= of the data; data that has noise already needs no levels= (use "
+            "off them: pass levels= of the data; data that already has noise needs no levels= (use "
             "log_likelihood and bits_per_dim)."
         )
     return x if x.is_floating_point() else values
@@ -52,7 +52,7 @@ def on_levels(x: Tensor, levels: int, low: float, high: float, name: str = "x") 
 
 @checked
 def dequantize(
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float = -1.0,
@@ -60,18 +60,18 @@ def dequantize(
     seed: int = 0,
     first_index: int = 0,
 ) -> Tensor:
-    r"""Returns :math:`x + b \, (U - 1/2)`, uniform noise of one bin.
+    r"""Returns :math:`x + b \, (U - 1/2)`, data with uniform noise of one bin width b.
 
     Arguments:
         x: Data on the levels, with shape (B, *). Integers become floating-point numbers.
         levels: The number of levels.
         low: The value of the lowest level.
         high: The value of the highest level.
-        seed: The seed. Row i depends on it and on `first_index + i` alone.
+        seed: The seed. Row i depends on the seed and on `first_index + i` alone.
         first_index: The index of the first sample.
 
     Raises:
-        ValueError: If data is not on the levels.
+        ValueError: If the data is not on the levels.
 
     Examples:
         >>> x = torch.tensor([[-1.0, 0.0, 1.0]])
@@ -88,11 +88,11 @@ def dequantize(
 
 
 @checked
-def quantize(x: Tensor, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    r"""Returns data on the nearest levels.
+def quantize(x: Array, *, levels: int, low: float = -1.0, high: float = 1.0) -> Tensor:
+    r"""Returns data rounded to the nearest levels.
 
     Arguments:
-        x: Data of any shape.
+        x: Data, with any shape.
         levels: The number of levels.
         low: The value of the lowest level.
         high: The value of the highest level.
@@ -117,9 +117,9 @@ def bits_per_dim(
 
     .. math:: - \frac{\log p(x) + d \log b}{d \log 2} , \qquad b = (high - low) / (levels - 1)
 
-    For uniformly dequantised data (:func:`dequantize`) it is an upper bound of the code length of the
-    integers under the model that integrates the density over each bin. The result of
-    :func:`scoresde.discrete_log_likelihood` is a probability already, and needs no levels.
+    For uniformly dequantised data (:func:`dequantize`), this is an upper bound on the code length of the
+    integers under the density integrated over each bin. The result of :func:`scoresde.discrete_log_likelihood`
+    is already a probability, and needs no levels.
 
     Arguments:
         likelihood: The log-density of dequantised data in nats, or the log-probability of integers.
@@ -128,7 +128,7 @@ def bits_per_dim(
         high: The value of the highest level.
 
     Raises:
-        ValueError: If the levels are missing, passed for a probability, or closer than the noise of the
+        ValueError: If the levels are missing, passed for a probability, or closer together than the noise of the
             density.
 
     References:
@@ -157,7 +157,7 @@ def bits_per_dim(
 
 
 def check_noise(noise_level: float, width: float) -> None:
-    r"""Refuses a noise at `t_min` that is wider than the bins."""
+    r"""Refuses noise at `t_min` that is wider than the bins."""
 
     if noise_level > width / math.sqrt(12):
         raise ValueError(

@@ -8,8 +8,8 @@ Noise is added to the data at the noise level :math:`s_0`: :math:`y = x + r z` w
 
 with equality for exact scores. In T steps, with the prediction
 :math:`\hat x = y - r^2 e / s` of the data, the integral becomes a sum over
-:math:`\frac{1}{2} (r_{k-1}^{-2} - r_k^{-2}) \, \mathbb{E} |x - \hat x|^2`. Both are of the form
-:math:`a |e|^2 - 2 b \, e \cdot z + c \, |z|^2`, of which the Gaussian companion's expectation is known.
+:math:`\frac{1}{2} (r_{k-1}^{-2} - r_k^{-2}) \, \mathbb{E} |x - \hat x|^2`. Both have the form
+:math:`a |e|^2 - 2 b \, e \cdot z + c \, |z|^2`, whose expectation is known for the Gaussian companion.
 
 References:
     | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), theorem 3
@@ -19,13 +19,13 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
@@ -34,7 +34,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
-from ..runs.options import SEED, Gradients
+from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
 from .companion import Companion
 from .integral import denoisers
@@ -45,13 +45,13 @@ NODES, DRAWS = 8, 16
 
 
 class Bound(NamedTuple):
-    r"""A view of a log-density.
+    r"""An estimate of a log-density, or of a bound.
 
     Arguments:
-        nats: Its estimate, with shape (B,), in float64.
-        stderr: The standard error of that, with shape (B,), widened for few draws and for skewed ones, so that
-            twice it holds the mean of the draws' law in about 95 % of cases; NaN from a single draw.
-        calls: The network calls of each sample.
+        nats: The estimate, with shape (B,), in float64.
+        stderr: Its standard error, with shape (B,), widened for few or skewed draws, so that the interval of two
+            standard errors covers the true mean in about 95 % of cases; NaN for a single draw.
+        calls: The network calls per sample.
 
     Examples:
         >>> bound = ss.elbo(model, torch.zeros(3, 2))
@@ -87,19 +87,19 @@ class Measure(Protocol):
         r"""Returns stratified nodes, whose weighted mean over offsets is the integral."""
 
     def whole(self) -> Form:
-        r"""Returns all nodes that it takes to know the companion's part, with shape (n, 1)."""
+        r"""Returns all nodes that the companion's part needs, with shape (n, 1)."""
 
 
 @verb
 def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -110,21 +110,21 @@ def elbo(  # noqa: D417
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.
 
-    It needs no divergence. For the exact score it equals the density of the flow; the gap tells how far
-    the model's score is from an exact one.
+    It needs no divergence. For the exact score, it equals the density of the flow; the gap shows how far the
+    model's score is from an exact one.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        steps: The number of steps of an ancestral sampler, even in t, whose bound is asked for. By
-            default, that in continuous time.
-        nodes: The noise levels of a draw, stratified.
-        draws: The number of draws, each of antithetic pairs: 2 x nodes calls.
+        steps: The number of steps, even in t, of an ancestral sampler, to get its bound. By default, the bound
+            is that in continuous time.
+        nodes: The number of noise levels per draw, which are stratified.
+        draws: The number of draws. Each consists of antithetic pairs, and takes 2 x nodes calls.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
             bound without a path depends on.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
 
     Examples:
         >>> bound = ss.elbo(model, torch.zeros(1, 2))
@@ -193,7 +193,7 @@ class _Sum:
         return -process.log_snr(times[1:])
 
     def _chances(self) -> Tensor:
-        r"""How often each level is drawn: as the companion's trace changes there, and evenly."""
+        r"""The probability of each level: partly by the change of the companion's trace, and partly even."""
 
         u = torch.cat([torch.tensor(self.asked.ends[:1]).double(), self._levels()])
         density = self.asked.companion.change((u[1:] + u[:-1]) / 2).sqrt() * (u[1:] - u[:-1])
@@ -210,7 +210,7 @@ class _Sum:
 
 
 def _draws(asked: Asked, batch: Batch, measure: Measure, nodes: int, draws: int) -> Tensor:
-    r"""What the model's terms are beyond the companion's, with shape (draws, B)."""
+    r"""The model's terms minus the companion's, with shape (draws, B)."""
 
     return torch.stack([_draw(asked, batch, measure, nodes, number) for number in range(draws)])
 
@@ -274,7 +274,7 @@ def _end(asked: Asked) -> Tensor:
 
 
 def _entropies(asked: Asked, u: Tensor) -> Tensor:
-    r"""That of the noise at the end, less the logarithm of the Gaussian that decodes the first step."""
+    r"""The entropy of the noise at the end, minus the log of the Gaussian that decodes the first step."""
 
     ends = torch.stack([u[0], torch.tensor(asked.ends[1], dtype=torch.float64)])
     low, high = added(ends, asked.ends[0]).log()
@@ -282,6 +282,6 @@ def _entropies(asked: Asked, u: Tensor) -> Tensor:
 
 
 def added(u: Tensor, first: float) -> Tensor:
-    r"""The noise that was added since the first noise level."""
+    r"""The noise added since the first noise level."""
 
     return (torch.exp(2 * u) - math.exp(2 * first)).clamp(min=0).sqrt()

@@ -1,4 +1,4 @@
-r"""Classification by the likelihoods of a conditional model: log-probabilities of its labels."""
+r"""Classification by the likelihoods of a conditional model."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from solvers import Solver
-from solvers.doors.values import as_tensor
+from solvers.doors.values import Array, as_tensor
 
 from ..doors.data import as_data, as_floats
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients
+from ..runs.options import SEED, Failures, Gradients, Seeds, Times
 from ..runs.takes import Takes
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bounds import Bound, elbo
@@ -27,11 +27,11 @@ OTHERS = {"flow": ("draws",), "elbo": ("divergence", "probes", "target_stderr")}
 @verb
 def classify(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     classes: Sequence[int],
     *,
     condition: str = "label",
-    prior: Tensor | None = None,
+    prior: Array | None = None,
     by: Literal["flow", "elbo"] = "flow",
     divergence: str | None = None,
     probes: int | None = None,
@@ -41,14 +41,14 @@ def classify(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -64,25 +64,25 @@ def classify(  # noqa: D417
 
     .. math:: \log p(c \mid x) = \log p(x \mid c) + \log p(c) - \log \sum_k p(x \mid k) \, p(k)
 
-    All classes share probes and noise, so that what these do to all of them cancels.
+    All classes share probes and noise, so that common errors cancel.
 
     Arguments:
         model: A score model that takes the condition.
         x: Data, with shape (B, *).
         classes: The classes.
         condition: The name of the condition.
-        prior: Their probabilities, with shape (K,). By default, all are alike.
-        by: "flow", the density of the flow, or "elbo", its bound, which takes no derivatives.
-        divergence: As in :func:`scoresde.log_likelihood`, like `probes` and `target_stderr`; for "flow".
-        probes: The number of probes at each node.
-        nodes: As in that function, or in :func:`scoresde.elbo`, by `by`.
+        prior: The prior probabilities of the classes, with shape (K,). By default, they are equal.
+        by: "flow", the density of the flow, or "elbo", its bound, which needs no derivatives.
+        divergence: As in :func:`scoresde.log_likelihood`, as are `probes` and `target_stderr`; for "flow".
+        probes: The number of probes per node.
+        nodes: As in that function, or in :func:`scoresde.elbo`, depending on `by`.
         target_stderr: The standard error in nats at which a sample gets no more probes.
         draws: As in :func:`scoresde.elbo`; for "elbo".
-        conditions: The other conditions of the model. The options are those of that function.
+        conditions: The other conditions of the model. The options are those of the same function.
 
     Raises:
-        ValueError: If there are fewer than two classes, the model does not take the condition, the prior
-            does not fit, or an option has no effect.
+        ValueError: If there are fewer than two classes, the model does not take the condition, the prior is
+            invalid, or an option has no effect.
 
     References:
         | Your Diffusion Model is Secretly a Zero-Shot Classifier (Li et al., 2023), equation (5)
@@ -100,7 +100,9 @@ def classify(  # noqa: D417
         raise ValueError(f"classes must be at least two whole numbers, but are {classes}.")
     if condition not in model.conditions:
         known = ", ".join(model.conditions) or "none"
-        raise ValueError(f"the model takes no condition {condition!r}; there are: {known}.")
+        raise ValueError(
+            f"the model takes no condition {condition!r}; its conditions are: {known}."
+        )
     if by not in ("flow", "elbo"):
         raise ValueError(f"by must be 'flow' or 'elbo', but is {by!r}.")
     prior = torch.ones(len(labels)) if prior is None else as_floats("prior", prior)

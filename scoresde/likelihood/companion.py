@@ -1,4 +1,4 @@
-r"""The Gaussian with the moments of the data, whose flow is known: a control variate for every trace.
+r"""The Gaussian with the moments of the data, whose flow is known: a control variate for traces.
 
 At the noise level :math:`s = e^u`, data :math:`\mathcal{N}(m, U \Lambda U^T)` is denoised by
 :math:`D(y) = m + U G U^T (y - m)` with the gains :math:`G = \Lambda (\Lambda + s^2)^{-1}`, and
@@ -20,11 +20,11 @@ from ..models.score_model import ScoreModel
 
 @dataclass(frozen=True)
 class Companion:
-    r"""Creates the Gaussian in coordinates in which its covariance is diagonal.
+    r"""Creates the Gaussian, in coordinates that make its covariance diagonal.
 
     Arguments:
         moments: Its mean and covariance.
-        known: Whether they are those of the data, and not of one variance alone.
+        known: Whether these are the data's own, and not made from a single variance.
     """
 
     moments: Moments
@@ -32,7 +32,7 @@ class Companion:
 
     @staticmethod
     def of(model: ScoreModel, x: Tensor) -> "Companion":
-        r"""Returns the companion of a model, from its moments or the size of the data."""
+        r"""Returns the companion of a model, from its moments or the scale of the data."""
 
         if model.moments is not None:
             return Companion(model.moments.like(x), True)
@@ -73,7 +73,7 @@ class Companion:
         r"""Returns vectors of samples with coordinates z, with shape (k, B, *).
 
         Arguments:
-            z: The coordinates, with shape (k, B, c). What the axes cover is taken from the others.
+            z: The coordinates, with shape (k, B, c). Parts along the axes are removed from the others.
         """
 
         known, (k, rows) = self.moments, z.shape[:2]
@@ -86,14 +86,14 @@ class Companion:
         return known.join(flat).reshape(k, rows, *known.mean.shape)
 
     def split(self, v: Tensor) -> Tensor:
-        r"""Returns the coordinates of vectors of shape (k, B, *), with shape (k, B, c), in float64."""
+        r"""Returns the coordinates of vectors with shape (k, B, *), with shape (k, B, c), in float64."""
 
         k, rows = v.shape[:2]
         coordinates = self.moments.split(v.reshape(k * rows, *v.shape[2:]))
         return coordinates.double().reshape(k, rows, -1)
 
     def denoise(self, y: Tensor, u: Tensor) -> Tensor:
-        r"""Returns the data that it denoises y to at the noise levels :math:`e^u` of the rows."""
+        r"""Returns its denoised data for y, at the noise levels :math:`e^u` of the rows."""
 
         z = self.split((y - self.moments.mean)[None])
         return self.moments.mean + self.directions(self.gains(u.to(y.device)) * z)[0]
@@ -112,6 +112,6 @@ class Companion:
 
     @property
     def counts(self) -> Tensor:
-        r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
+        r"""The number of directions per coordinate: the d - k directions that no axis covers share theirs."""
 
         return self.moments.counts

@@ -10,12 +10,11 @@ from solvers.shapes import align
 
 @dataclass(frozen=True)
 class Curve:
-    r"""Creates a path that, in units of what noisy data measures, is cubic between its knots.
+    r"""Creates a path that, in units of the size of noisy data, is cubic between its knots.
 
     Arguments:
-        knots: The logarithms of noise levels at which it is known, ascending, with shape (K,) or
-            (K, B).
-        states: The states there over :func:`size`, with shape (K, B, *).
+        knots: The logarithms of the noise levels at which it is known, ascending, with shape (K,) or (K, B).
+        states: The states there, divided by :func:`size`, with shape (K, B, *).
         std: The root mean square of the data.
     """
 
@@ -62,11 +61,11 @@ def size(u: Tensor, std: float) -> Tensor:
 
 
 def lagrange(near: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns the weights of the values at some knots in the interpolant, and in its slope.
+    r"""Returns the weights of the values at given knots in the interpolant, and in its slope.
 
     Arguments:
         near: The knots, with shape (k, B).
-        u: Where, with shape (B,).
+        u: The points, with shape (B,).
     """
 
     count = len(near)

@@ -1,6 +1,6 @@
-r"""The probability of data on levels, bounded by the density of noisy data.
+r"""Bounds on the probability of data on levels, from the density of noisy data.
 
-With noise v of any density q inside the bin of each entry,
+With noise v, of any density q, inside the bin of each entry,
 
 .. math:: \log P(x) = \log \int_{bin} p \geq \mathbb{E}_q \big[ \log p(x + v) - \log q(v) \big] ,
 
@@ -15,13 +15,14 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from solvers import Solver
+from solvers.doors.values import Array
 from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 
 from ..doors.warning import warn
@@ -29,7 +30,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients, Options
+from ..runs.options import SEED, Failures, Gradients, Options, Seeds, Times
 from ..runs.takes import Takes, check_model
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bits import bin_width, check_noise, on_levels
@@ -39,7 +40,7 @@ from .verb import log_likelihood
 
 DISCRETE = Takes("a likelihood", *DENSITY.names, *OF_DENSITY)
 CUT = 3.0  # standard deviations of the truncated normal in half a bin
-APART = 2.5  # by which data may be farther from the mean than the model's is
+APART = 2.5  # by which data may be farther from the mean than the model's data
 NOISY = 0.1  # nats by which noisy terms may raise an importance-weighted bound
 Noise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -51,7 +52,7 @@ def uniform_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def truncated_normal_noise(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns normal noise that is cut at half a bin, three standard deviations, and its log-density."""
+    r"""Returns normal noise, truncated at half a bin (three standard deviations), and its log-density."""
 
     normal = torch.distributions.Normal(0.0, 1.0)
     low = float(normal.cdf(torch.tensor(-CUT, dtype=torch.float64)))
@@ -67,7 +68,7 @@ NOISES: dict[str, Noise] = {"uniform": uniform_noise, "truncated_normal": trunca
 @verb
 def discrete_log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     levels: int,
     low: float | None = None,
@@ -82,14 +83,14 @@ def discrete_log_likelihood(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -101,24 +102,24 @@ def discrete_log_likelihood(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
-    r"""Returns a lower bound of the log-probability of data on levels.
+    r"""Returns a lower bound on the log-probability of data on levels.
 
     Arguments:
         model: The score model.
-        x: Data on the levels, with shape (B, *), or the numbers of levels, as integers.
+        x: Data on the levels, with shape (B, *), or the indices of the levels, as integers.
         levels: The number of levels.
-        low: The value of the lowest level. By default -1, with a warning where the model's data is known to
-            lie elsewhere.
-        high: The value of the highest level. By default 1.
-        dequantization: "uniform" noise in each bin; "truncated_normal", of the noise level at `t_min`,
-            which then is a sixth of a bin by default, so that models of the levels themselves are
+        low: The value of the lowest level. By default, -1, with a warning if the model's data is known to lie
+            elsewhere.
+        high: The value of the highest level. By default, 1.
+        dequantization: "uniform" noise in each bin; "truncated_normal" noise with the noise level at `t_min`,
+            which then is a sixth of a bin by default, so that models trained on the levels themselves are
             evaluated where they were trained; or a function of data and uniform numbers of its shape that
-            returns noise in (-1/2, 1/2), in bins, and its log-density, with shape (B,), such as a
+            returns noise in (-1/2, 1/2), in units of bins, and its log-density, with shape (B,), such as a
             :class:`scoresde.VariationalNoise`.
-        draws: The draws of noise that are averaged. Their standard error is in the budget: from their spread, or
-            of a single uniform draw from the slope of the density, at most, and NaN otherwise.
-        importance: Whether to average densities and not their logarithms, which tightens the bound.
-            It needs densities without noise, as exact divergences give.
+        draws: The number of noise draws to average. The budget contains their standard error: from their spread,
+            or, for a single uniform draw, an upper bound from the slope of the density; otherwise it is NaN.
+        importance: Whether to average densities instead of their logarithms, which tightens the bound. It needs
+            densities without noise, such as those from exact divergences.
         divergence: As in :func:`scoresde.log_likelihood`, like `probes`, `nodes` and `target_stderr`.
         probes: The number of probes at each node.
         nodes: The number of nodes of the sum.
@@ -126,7 +127,7 @@ def discrete_log_likelihood(  # noqa: D417
         condition: The conditions of the model. The options are as in :func:`scoresde.log_likelihood`.
 
     Raises:
-        ValueError, TypeError: If data is not on the levels, or an option does not fit.
+        ValueError, TypeError: If the data is not on the levels, or an option is invalid.
 
     Examples:
         >>> x = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
@@ -202,7 +203,7 @@ def _inside(drawn: object, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_one(one: Likelihood, width: float, v: Tensor, dequantization: str | Noise) -> Tensor:
-    r"""The standard error of one draw v: of uniform noise, a bound by the slope of the density.
+    r"""The standard error of one draw v: for uniform noise, a bound from the slope of the density.
 
     :math:`\operatorname{Var} L \le E[\tau(v) |w \nabla L|^2]` with the Stein kernel
     :math:`\tau(v) = (1/4 - v^2) / 2` of uniform noise, with equality where L is linear (Cacoullos 1982).
@@ -215,7 +216,7 @@ def _of_one(one: Likelihood, width: float, v: Tensor, dequantization: str | Nois
 
 
 def _check_range(model: ScoreModel, x: Tensor) -> None:
-    r"""Warns if data on levels from -1 to 1 is not where the model's data is known to be."""
+    r"""Warns if data on levels from -1 to 1 is not in the known range of the model's data."""
 
     known = model.moments
     if known is None:
@@ -248,7 +249,7 @@ def _keys(options: Options, x: Tensor) -> tuple[Options, Seed, Tensor]:
 
 
 def _reseeded(options: Options, draw: int) -> Options:
-    r"""The options of a draw, whose probes it shares with no other."""
+    r"""The options of a draw, which give it its own probes."""
 
     if options.get("seeds") is not None:
         return {**options, "seeds": [int(seed) + draw * 2**32 for seed in options["seeds"]]}
@@ -256,9 +257,9 @@ def _reseeded(options: Options, draw: int) -> Options:
 
 
 def _check_terms(one: Likelihood) -> None:
-    r"""Refuses terms whose noise would raise the bound, as soon as the first draw tells."""
+    r"""Refuses terms whose noise would raise the bound, from the first draw on."""
 
-    known = one.stderr[~one.nats.isnan()].square()  # a sample that failed has no terms
+    known = one.stderr[~one.nats.isnan()].square()  # a failed sample has no terms
     raised = known.max().item() / 2 if len(known) else 0.0
     if not raised < NOISY:
         raise ValueError(
@@ -285,7 +286,7 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
         name: torch.stack([one.budget[name] for one in found]).mean(0) for name in first.budget
     }
     budget["probes"] = stderr
-    if draws > 1:  # the draws differ by their probes too
+    if draws > 1:  # the draws also differ in their probes
         budget["dequantisation"] = (error**2 - stderr**2).clamp(min=0).sqrt()
     return replace(
         first,

@@ -1,14 +1,14 @@
 r"""The density of data under the probability flow.
 
-In the units of the data, :math:`y = x / \alpha`, and with the logarithm u of the noise level
-:math:`\sigma / \alpha` for a clock, the flow of every process is :math:`dy/du = y - D(y)`. It
-carries data at :math:`u_0` to the prior at :math:`u_1`, and the density changes by
+In units of the data, :math:`y = x / \alpha`, and with the logarithm u of the noise level :math:`\sigma / \alpha`
+as the clock, the flow of every process is :math:`dy/du = y - D(y)`. It transports data at :math:`u_0` to the
+prior at :math:`u_1`, and the density changes by
 
 .. math:: \log p_0(y_0) = \log p_1(y_1)
     + \int_{u_0}^{u_1} \big( d - \operatorname{tr} \partial_y D \big) \, du .
 
-The path is solved first, by a solver that sees the state alone. The trace beyond that of a Gaussian
-with the moments of the data, whose integral is known, then is summed over nodes on it.
+The path is solved first, by a solver that sees only the state. Then, the trace minus that of a Gaussian with the
+moments of the data, whose integral is known, is summed over nodes on the path.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (39)
@@ -38,11 +38,11 @@ from .prior import prior_gap
 from .result import Likelihood
 from .traces import Tracer
 
-KNOTS = 128  # of the path under tolerances
-PASSES = 64  # at most, to reach a standard error
-EXACT_NODES = 64  # of exact divergences
+KNOTS = 128  # of the path with adaptive steps
+PASSES = 64  # maximum, to reach a standard error
+EXACT_NODES = 64  # for exact divergences
 MISMATCH = (
-    0.25  # the share of the path's correction that may be wrong, as networks are no gradients
+    0.25  # fraction of the path's correction that may be wrong, as networks are not gradients
 )
 
 
@@ -56,9 +56,9 @@ class Flow:
         start: The time of the data.
         ends: The logarithms of the first and the last noise level.
         settings: The options.
-        tracer: How traces are found.
+        tracer: The tracer that computes traces.
         nodes: The number of nodes.
-        fallback: Whether rows whose target takes more than an exact divergence get that.
+        fallback: Whether rows whose target costs more than an exact divergence get the exact one.
     """
 
     model: ScoreModel
@@ -74,7 +74,7 @@ class Flow:
         r"""Returns the densities.
 
         Arguments:
-            target: The standard error at which samples get no more probes, if any.
+            target: The standard error at which samples get no more probes, if there is one.
         """
 
         path = self._path()
@@ -138,10 +138,10 @@ class Flow:
         return Curve(u, path.path / unit, std)
 
     def _quadrature_gap(self, integral: Integral, sums: Sums) -> Tensor:
-        r"""How far the sum may be from the integral.
+        r"""A bound for the difference between the sum and the integral.
 
-        The change of the companion's trace, whose integral is known, stands in. The sums over
-        every other node tell too, where they differ by more than their noise.
+        It is estimated from the change of the companion's trace, whose integral is known, and from the sums over
+        every other node, if these differ by more than their noise.
         """
 
         companion, (u, weights) = self.tracer.companion, integral.nodes
@@ -153,7 +153,7 @@ class Flow:
     def _refined(
         self, integral: Integral, sums: Sums, quadrature: Tensor, cost: Tensor, target: float
     ) -> tuple[Sums, Tensor, Tensor]:
-        r"""The sums with a standard error, by more passes, or exact where that takes fewer products."""
+        r"""The sums with the wanted standard error, by more passes, or exact if that takes fewer products."""
 
         d = self.x[0].numel()
         more = (sums.variance.sqrt() / target).square() - 1  # passes
@@ -175,7 +175,7 @@ class Flow:
 def _repeated(
     integral: Integral, sums: Sums, target: float, wanted: Tensor
 ) -> tuple[Sums, Tensor]:
-    r"""The mean of as many passes as each row that wants them needs for a standard error, and their numbers."""
+    r"""The mean of as many passes as each row needs for its standard error, and their numbers."""
 
     trace, noise = sums.trace, sums.variance  # sums over passes
     passes = torch.ones_like(noise)

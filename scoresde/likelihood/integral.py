@@ -1,12 +1,12 @@
 r"""The integral of the trace along a path.
 
-A path that a solver found, and that is interpolated, is not quite the flow's: its slope is off by a
-defect :math:`\delta = dy/du - (y - D)`. Along any curve at all,
+An interpolated numerical path differs slightly from the flow: its slope is off by a defect
+:math:`\delta = dy/du - (y - D)`. Along any curve,
 
 .. math:: \frac{d}{du} \log p_u(y) = \operatorname{tr} \partial_y D - d + \nabla \log p_u(y) \cdot \delta ,
 
-so the sum over :math:`\nabla \log p_u \cdot \delta = (D - y) \cdot \delta / s^2` takes out what the
-defect did, as far as the model's score is the gradient of its own log-density.
+so the sum over :math:`\nabla \log p_u \cdot \delta = (D - y) \cdot \delta / s^2` removes the effect of the
+defect, as far as the model's score is the gradient of its own log-density.
 """
 
 import math
@@ -25,24 +25,24 @@ from .nodes import Nodes, base_density, place, refined_density, table
 from .prior import Tail
 from .traces import Tracer, variance
 
-PILOT = 8  # nodes of two probes each, which say where the others go
-FIRST_DRAW = 1000  # the draws before it are the pilot's
+PILOT = 8  # nodes of two probes each, which decide where the others go
+FIRST_DRAW = 1000  # earlier draws are the pilot's
 
 
 class Sums(NamedTuple):
     r"""Sums over the nodes, each with shape (B,), in float64.
 
     Arguments:
-        trace: The integral of the trace beyond the companion's.
-        variance: Its variance from the probes.
+        trace: The integral of the trace minus the companion's.
+        variance: Its variance due to the probes.
         defect: The integral of the score times the defect of the path.
-        spread: How far the sum of all that is free of noise may be from its integral (:func:`gap`).
-        noisy_halves: Half the difference between the sums over the even and the odd nodes of what is
-            not, whose variance is that of the sum.
-        turned: What the defect may do beyond that since the score is no gradient.
-        end: What the log-density changes by if the noise at the start is taken away, to first order.
+        spread: A bound for the error of the sum of the noise-free terms (:func:`gap`).
+        noisy_halves: Half the difference between the sums of the noisy terms over the even and the odd nodes,
+            which has the variance of their sum.
+        turned: The additional effect that the defect may have because the score is not a gradient.
+        end: The change of the log-density if the noise at the start is removed, to first order.
         slope: The score at the first node, with shape (B, d).
-        tail: What the last node tells.
+        tail: The data of the last node.
     """
 
     trace: Tensor
@@ -63,10 +63,10 @@ class Integral:
     Arguments:
         model: The score model, with its conditions bound.
         curve: The path.
-        tracer: How traces are found.
+        tracer: The tracer that computes traces.
         nodes: The nodes.
         first: The logarithm of the first noise level.
-        twist: What the pilot found of the squared twist, with shape (B,), if there was one.
+        twist: The pilot's estimate of the squared twist, with shape (B,), if there was a pilot.
     """
 
     model: ScoreModel
@@ -80,7 +80,7 @@ class Integral:
     def of(
         model: ScoreModel, curve: Curve, tracer: Tracer, ends: tuple[float, float], count: int
     ) -> "Integral":
-        r"""Returns the integral with its nodes placed: for random probes, where a pilot finds noise."""
+        r"""Returns the integral with its nodes placed; for random probes, they go where a pilot finds noise."""
 
         u = table(*ends)
         base = base_density(tracer.companion, u)
@@ -119,7 +119,7 @@ class Integral:
         return len(self.nodes.u) * self.tracer.products
 
     def along(self) -> Iterator[tuple[Tensor, StateField, Tensor, Tensor]]:
-        r"""Returns the nodes, the denoiser there, the states, and their slopes."""
+        r"""Yields the nodes, the denoiser there, the states, and their slopes."""
 
         u = self.nodes.u.expand(-1, self.curve.states.shape[1])
         for here, field in zip(u, denoisers(self.model, u, self.curve.states[0]), strict=True):
@@ -129,7 +129,7 @@ class Integral:
         r"""Returns the sums of one pass.
 
         Arguments:
-            number: The number of the pass, which has probes of its own.
+            number: The number of the pass, which has its own probes.
         """
 
         like = self.curve.states[0]
@@ -171,7 +171,7 @@ class Integral:
         return shrink * (divergence + (force * noise).sum(1))
 
     def _turned(self, turned: Tensor, twists: list[Tensor]) -> Tensor:
-        r"""Two standard deviations of what a score of this twist, turned at random, misses of the defect."""
+        r"""Two standard deviations of the effect of the defect that a score with this twist misses."""
 
         squared = torch.stack(twists).mean(0) if twists else self.twist
         if squared is None:
@@ -180,11 +180,11 @@ class Integral:
 
 
 def gap(terms: Tensor) -> Tensor:
-    r"""Returns how far a midpoint sum may be from its integral, with shape (B,).
+    r"""Returns a bound for the error of a midpoint sum, with shape (B,).
 
-    It is half the difference between the sums over the even and the odd nodes, which can agree by chance, and
-    two standard deviations of a sum of noise that has the fourth differences of the terms (the second, at the
-    ends): those of smooth terms are small, those of kinks, as of a path between its knots, are not.
+    It is half the difference between the sums over the even and the odd nodes, which can agree by chance, plus
+    two standard deviations of a sum of noise with the same fourth differences as the terms (second differences
+    at the ends). These are small for smooth terms, but not at kinks, such as those of a path at its knots.
 
     Arguments:
         terms: The weighted values at the nodes, with shape (n, B), n >= 5.
@@ -200,7 +200,7 @@ def _halves(terms: Tensor) -> Tensor:
 
 
 def put(whole: Sums, part: Sums, rows: Tensor) -> Sums:
-    r"""Returns sums of which some rows are replaced."""
+    r"""Returns sums with some rows replaced."""
 
     tail = Tail(*(a.index_copy(0, rows, b) for a, b in zip(whole.tail, part.tail, strict=True)))
     others = zip(whole[:-1], part[:-1], strict=True)
@@ -208,12 +208,12 @@ def put(whole: Sums, part: Sums, rows: Tensor) -> Sums:
 
 
 def denoisers(model: ScoreModel, u: Tensor, x: Tensor) -> Sequence[StateField]:
-    r"""Returns :math:`y \mapsto D(\alpha y)` at some noise levels.
+    r"""Returns :math:`y \mapsto D(\alpha y)` at the given noise levels.
 
     Arguments:
         model: The score model.
         u: The logarithms of the noise levels, with shape (n, B).
-        x: A state, which gives shape, dtype and device.
+        x: A state, which sets shape, dtype and device.
     """
 
     times = model.process.time(-u)

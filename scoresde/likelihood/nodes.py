@@ -1,9 +1,9 @@
-r"""Where the divergence is asked for: nodes of a midpoint rule, dense where probes are noisy.
+r"""Nodes of a midpoint rule for the divergence, which are dense where probes are noisy.
 
-The integral over the logarithm u of the noise level is done with n nodes at the quantiles of a
-density :math:`\rho`, of weight :math:`1 / (n \rho)`. The noise of one probe per node, of standard
-deviation :math:`\varsigma(u)`, is least for :math:`\rho \propto \varsigma`; a share of the density
-that follows the Gaussian companion keeps nodes where the trace changes without noise.
+The integral over the logarithm u of the noise level uses n nodes at the quantiles of a density :math:`\rho`,
+with weights :math:`1 / (n \rho)`. The noise of one probe per node, with standard deviation :math:`\varsigma(u)`,
+is smallest for :math:`\rho \propto \varsigma`; a part of the density that follows the Gaussian companion keeps
+nodes where the trace changes without noise.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from torch import Tensor
 from .companion import Companion
 
 TABLE = 2048
-EVEN = 0.15  # the share of the base density that is even in u
-BASE = 0.35  # the share of the density that is the base
+EVEN = 0.15  # the fraction of the base density that is even in u
+BASE = 0.35  # the fraction of the density that is the base
 WIDTH = 0.4  # by which the pilot's profile is smoothed, in u
 CHUNK = 128  # points at which it is smoothed at once
 
@@ -34,7 +34,7 @@ class Nodes(NamedTuple):
 
 
 def table(first: float, last: float) -> Tensor:
-    r"""Returns the points at which densities are known, with shape (T,)."""
+    r"""Returns the points at which densities are tabulated, with shape (T,)."""
 
     return torch.linspace(first, last, TABLE, dtype=torch.float64)
 
@@ -71,7 +71,7 @@ def place(u: Tensor, density: Tensor, count: int, offset: Tensor | float = 0.5) 
         u: The points of the densities, with shape (T,).
         density: The densities, with shape (T, B).
         count: The number of nodes.
-        offset: Where in its part of the probability each node is, in (0, 1), with shape () or (B,).
+        offset: The position of each node in its part of the probability, in (0, 1), with shape () or (B,).
     """
 
     pieces = (density[1:] + density[:-1]) / 2 * (u[1] - u[0])
@@ -90,10 +90,10 @@ def place(u: Tensor, density: Tensor, count: int, offset: Tensor | float = 0.5) 
 
 
 def _smoothed(rows: Tensor, u: Tensor) -> Tensor:
-    r"""Functions on the table, with shape (T, M), averaged under a normal kernel."""
+    r"""Functions on the table, with shape (T, M), smoothed with a normal kernel."""
 
     found = []
-    for some in u.split(CHUNK):  # the kernel as a whole takes more memory than a network
+    for some in u.split(CHUNK):  # the whole kernel would take more memory than a network
         kernel = torch.exp(-(((some[:, None] - u) / WIDTH) ** 2) / 2)
         found.append(kernel / kernel.sum(1, keepdim=True) @ rows)
     return torch.cat(found)

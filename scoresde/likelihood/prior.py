@@ -1,15 +1,15 @@
-r"""How far the prior is from where noisy data ends.
+r"""The gap between the prior and the law of noisy data at the end.
 
-At the last noise level :math:`s = e^u` the companion, a Gaussian with the moments that are known, is compared with
-the prior. The data of a model under a condition, or of one whose moments are not known, is elsewhere: where the
-model denoises to :math:`D = D_G + r` and not to the :math:`D_G` of the companion. For a Gaussian of another mean,
-by :math:`\Delta = (I - G)^{-1} r`, the log-density is that of the companion and
+At the last noise level :math:`s = e^u`, the companion, a Gaussian with the known moments, is compared with the
+prior. For a model with a condition, or with unknown moments, the data lies elsewhere: the model denoises to
+:math:`D = D_G + r` and not to the companion's :math:`D_G`. For a Gaussian whose mean differs by
+:math:`\Delta = (I - G)^{-1} r`, the log-density is that of the companion plus
 
 .. math:: \frac{\Delta \cdot (y - D_G)}{s^2} - \frac{\Delta \cdot r}{2 s^2} .
 
-Another covariance moves the trace of the Jacobian too, by :math:`\tau`, which tells its part: it adds
-:math:`q \tau` to the product above with :math:`q = |y|^2 / (d s^2)`, and :math:`(q - 1) \tau / 2` to the
-log-density, up to some :math:`\tau` where directions differ.
+Another covariance also changes the trace of the Jacobian, by :math:`\tau`, from which its effect follows: it
+adds :math:`q \tau` to the product above with :math:`q = |y|^2 / (d s^2)`, and :math:`(q - 1) \tau / 2` to the
+log-density, up to some :math:`\tau` if directions differ.
 """
 
 import math
@@ -21,17 +21,17 @@ from torch import Tensor
 from ..processes.process import Process
 from .companion import Companion
 
-MOST = 0.9  # gain of data whose mean is asked for, since it tells less and less of it
-MARGIN = 0.1  # of what the model's own mean does, which data that is no Gaussian may change
+MOST = 0.9  # gain below which the model says little about the mean of the data
+MARGIN = 0.1  # of the effect of the model's own mean, which non-Gaussian data may change
 
 
 class Tail(NamedTuple):
-    r"""What the last node tells of where data is.
+    r"""The information of the last node about the location of the data.
 
     Arguments:
         u: The logarithm of its noise level, with shape (B,).
-        mean: The mean :math:`\Delta` beyond the companion's, with shape (B, *).
-        trace: The trace :math:`\tau` beyond the companion's, with shape (B,).
+        mean: The mean :math:`\Delta` minus the companion's, with shape (B, *).
+        trace: The trace :math:`\tau` minus the companion's, with shape (B,).
     """
 
     u: Tensor
@@ -40,7 +40,7 @@ class Tail(NamedTuple):
 
     @staticmethod
     def of(companion: Companion, y: Tensor, u: Tensor, denoised: Tensor, trace: Tensor) -> "Tail":
-        r"""Returns what the model beyond the companion does with states y."""
+        r"""Returns the difference of model and companion for states y."""
 
         rest = companion.split((denoised - companion.denoise(y, u)).detach()[None])
         return Tail(u, companion.directions(rest / (1 - companion.gains(u)))[0], trace.detach())
@@ -49,13 +49,13 @@ class Tail(NamedTuple):
 def prior_gap(
     process: Process, companion: Companion, x: Tensor, tail: Tail, data: Tensor
 ) -> Tensor:
-    r"""Returns by how much the log-density of noisy data differs from the prior's, with shape (B,).
+    r"""Returns the difference of the log-densities of noisy data and the prior, with shape (B,).
 
     Arguments:
         process: The process.
         companion: The Gaussian companion.
         x: The states at `t_max`, with shape (B, *).
-        tail: What the last node tells.
+        tail: The data of the last node.
         data: The data, with shape (B, *).
     """
 
@@ -67,7 +67,7 @@ def prior_gap(
     denoised = companion.denoise(y, u.expand(len(y)))
     apart, mean = ((value / s).flatten(1).double() for value in (y - denoised, tail.mean))
     shift = (mean * apart).sum(1) - mean.square().sum(1) / 2
-    nearer = torch.exp(tail.u - u.to(tail.u.device))  # what it tells is of a lower noise level
+    nearer = torch.exp(tail.u - u.to(tail.u.device))  # it belongs to a lower noise level
     q = (y / s).flatten(1).double().square().mean(1)
     other = tail.trace * nearer * ((q - 1) / 2 * nearer - q)
     gap = (known + shift + other).abs() + MARGIN * shift.abs() + (tail.trace * nearer).abs()
@@ -77,10 +77,10 @@ def prior_gap(
 
 
 def _loose_gap(companion: Companion, data: Tensor, tail: Tail, q: Tensor, s: float) -> Tensor:
-    r"""What data of any mean, as large as is known or seen, does to the log-density at a noise level s.
+    r"""The effect on the log-density at a noise level s of a mean as large as is known or seen.
 
-    Its mean is at most the larger of the size of the companion, that of the data in hand, and :math:`\Delta`
-    with the gain that the trace tells, and its product with the noise twice a standard deviation.
+    The mean is at most the largest of the scale of the companion, that of the given data, and :math:`\Delta`
+    with the gain that follows from the trace; its product with the noise is at most two standard deviations.
     """
 
     d = data[0].numel()

@@ -1,4 +1,4 @@
-r"""A log-density with what is known of its errors."""
+r"""A log-density with its error budget."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .advice import PARTS, cures
 
-NOISES = {"probes", "dequantisation"}  # standard errors, the others are sizes of biases
+NOISES = {"probes", "dequantisation"}  # standard errors; the others are sizes of biases
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 
 
@@ -16,25 +16,24 @@ ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 class Likelihood:
     r"""The log-density of data.
 
-    It is the density of :math:`x_0 + (\sigma / \alpha) z` at `t_min`, in the units of the data.
+    It is the density of :math:`x_0 + (\sigma / \alpha) z` at `t_min`, in units of the data.
 
     Arguments:
-        nats: The log-density, with shape (B,), in float64; higher is likelier. NaN for samples whose path
-            failed, with `on_failure="partial"`.
-        stderr: Its standard error from the probes: 0 if exact, NaN for a fixed probe.
+        nats: The log-density, with shape (B,), in float64; higher is more likely. With `on_failure="partial"`,
+            it is NaN for samples whose path failed.
+        stderr: Its standard error due to the probes: 0 if the divergence is exact, and NaN for a fixed probe.
         latent: The state at the end of the flow, with shape (B, *).
         calls: The network calls of each sample along the path, with shape (B,).
-        derivatives: The Jacobian products of each sample, with shape (B,), each one more call.
+        derivatives: The Jacobian products of each sample, with shape (B,), each of which is one more call.
         dimension: The number of dimensions.
         t_min: The time of the data.
         noise_level: Its noise level :math:`\sigma / \alpha`.
-        budget: How far each part may be off, in nats, with shape (B,): "probes" is `stderr`; the
-            others are sizes of biases: "quadrature", "path", "end" (of the noise at `t_min`),
-            "prior" (at the end of the flow), and "dequantisation", a standard error. A part that is not
-            known is NaN.
-        provenance: How it was made. "guided" tells that the density is of the flow of a guided model,
-            which is not that of data under its condition.
-        levels: The number of levels, if it is the probability of data on levels.
+        budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`) and
+            "dequantisation" are standard errors; "quadrature", "path", "end" (of the noise at `t_min`) and
+            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN.
+        provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
+            model, which is not that of data under its condition.
+        levels: The number of levels, if it is a probability of data on levels.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
 
     Examples:
@@ -58,7 +57,7 @@ class Likelihood:
 
     @property
     def total(self) -> Tensor:
-        r"""How far the log-density may be off: two standard errors and all biases, with shape (B,)."""
+        r"""The possible error of the log-density: two standard errors plus all biases, with shape (B,)."""
 
         none = torch.zeros_like(self.nats)
         noise = sum((self.budget[name].square() for name in NOISES & self.budget.keys()), none)
@@ -74,14 +73,14 @@ class Likelihood:
 
     @property
     def cures(self) -> dict[str, str]:
-        r"""What makes each part of the budget smaller."""
+        r"""The way to make each part of the budget smaller."""
 
         share = self.budget["end"].nanmedian().item() / self.dimension if self.budget else 0.0
         return cures(self.provenance, self.dimension, self.t_min, share)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        r"""The names of the parts that are not known of some sample that has a density."""
+        r"""The names of the parts that are unknown for a sample with a density."""
 
         there = ~self.nats.isnan()
         return tuple(
@@ -92,11 +91,11 @@ class Likelihood:
 
     @property
     def advice(self) -> str:
-        r"""The part that is not known, or the largest of the budget, and what makes it smaller."""
+        r"""The unknown or the largest part of the budget, and what makes it smaller."""
 
         if self.unknown:
             name = self.unknown[0]
-            return f"the part {name} is not known, so neither is the whole: {self.cures[name]}"
+            return f"the part {name} is not known, so neither is the total: {self.cures[name]}"
         name = self.dominant
         size = self.budget[name].nanmean().item()
         words = f"{name} is the largest part of the error, {size:.2g} nats: {self.cures[name]}"
@@ -107,7 +106,7 @@ class Likelihood:
 
     @staticmethod
     def stack(parts: list["Likelihood"]) -> "Likelihood":
-        r"""Returns the log-densities of all samples from those of consecutive batches."""
+        r"""Returns the log-densities of all samples, from those of consecutive batches."""
 
         rows: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in ROWS

@@ -1,9 +1,9 @@
-r"""Standard errors that few numbers tell, widened until twice as much holds the truth as often as it should.
+r"""Standard errors from few numbers, widened so that two of them have the right coverage.
 
-An error that is known holds 95.4 % of all truths within twice itself. One that is estimated with
-:math:`\nu` degrees of freedom follows Student's t, and is multiplied by
-:math:`t_\nu^{-1}(0.977) / 2`. Sums of several estimates :math:`a_j` of variances have, by Satterthwaite's rule,
-:math:`(\sum a_j)^2 / \sum a_j^2 \nu_j^{-1}` of them.
+Two known standard errors cover the truth in 95.4 % of cases. With an estimate from :math:`\nu` degrees of
+freedom, the ratio follows Student's t, so the estimate is multiplied by :math:`t_\nu^{-1}(0.977) / 2`. A sum of
+variance estimates :math:`a_j` has, by Satterthwaite's rule, :math:`(\sum a_j)^2 / \sum a_j^2 \nu_j^{-1}` degrees
+of freedom.
 
 References:
     | An Approximate Distribution of Estimates of Variance Components (Satterthwaite, 1946), equation (17)
@@ -15,14 +15,14 @@ import math
 import torch
 from torch import Tensor
 
-TWICE = (1 + math.erf(2**0.5)) / 2  # how often a normal number is below twice its deviation
-SKEWED = 1.5  # of an error, for each unit of skewness over the root of how many numbers there are
+TWICE = (1 + math.erf(2**0.5)) / 2  # probability that a normal number is below twice its deviation
+SKEWED = 1.5  # of an error, per unit of skewness over the root of the count of numbers
 
 
 def widening(freedom: Tensor) -> Tensor:
-    r"""Returns the factor of a standard error with some degrees of freedom, of which one is the least."""
+    r"""Returns the factor of a standard error for its degrees of freedom, which are at least one."""
 
-    from scipy.special import stdtrit  # which takes long to import
+    from scipy.special import stdtrit  # slow to import
 
     found = stdtrit(freedom.detach().double().clamp(min=1.0).cpu().numpy(), TWICE)
     return torch.as_tensor(found / 2).to(freedom.device)
@@ -33,8 +33,8 @@ def freedom(shares: Tensor, each: float) -> Tensor:
 
     Arguments:
         shares: The variances, with shape (n, B).
-        each: The degrees of freedom of each. Squares of estimates with :math:`\nu` of them are too large by
-            :math:`1 + 2 / \nu` on average, so that for estimates it is :math:`\nu + 2`.
+        each: The degrees of freedom of each. Squared estimates with :math:`\nu` of them are too large by the
+            factor :math:`1 + 2 / \nu` on average, so for estimates pass :math:`\nu + 2`.
     """
 
     squares = shares.square().sum(0) / each
@@ -42,12 +42,12 @@ def freedom(shares: Tensor, each: float) -> Tensor:
 
 
 def error_of_mean(values: Tensor) -> Tensor:
-    r"""Returns the standard error of the mean of independent numbers, with shape (B,); NaN of a single one.
+    r"""Returns the standard error of the mean of independent numbers, with shape (B,); NaN for one number.
 
-    Numbers that miss the long tail of a law of skewness :math:`\gamma` have a mean and a spread that are both too
-    small. The expansion of Student's ratio moves by :math:`|\gamma| (2 t^2 + 1) / (6 \sqrt n)`, of which t = 2
-    makes :math:`\frac{3}{4} |\gamma| / \sqrt n` of the error. Twice that is added, since the skewness that few
-    numbers show is about half that of their law.
+    Numbers that miss the long tail of a law with skewness :math:`\gamma` have a mean and a spread that are both
+    too small. The expansion of Student's ratio shifts by :math:`|\gamma| (2 t^2 + 1) / (6 \sqrt n)`, which for t
+    = 2 is :math:`\frac{3}{4} |\gamma| / \sqrt n` of the error. Twice this amount is added, since the skewness of
+    few numbers is about half that of their law.
 
     Arguments:
         values: The numbers, with shape (n, B).

@@ -1,18 +1,18 @@
-r"""Other views of the log-density of the flow, which tell whether a score is one."""
+r"""Other views of the log-density of the flow, which show whether a score is right."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from ..runs.options import SEED, Gradients
+from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
 from .bounds import Bound, elbo
 from .integral import denoisers
@@ -25,10 +25,10 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 @verb
 def views(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -37,11 +37,11 @@ def views(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> dict[str, Bound]:
-    r"""Returns the log-density of data at `t_min` under the flow, and three others to compare it with.
+    r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
 
-    For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the
-    bound of a sampler of 1000 steps, is a little lower. The gap between "flow" and "elbo" is the
-    divergence between noisy data and noisy samples, so it shows a wrong score.
+    For an exact score, "flow", "elbo" and "sde" are equal within their errors, and "ancestral", the bound of a
+    sampler with 1000 steps, is a little lower. The gap between "flow" and "elbo" is the divergence between noisy
+    data and noisy samples, so it reveals a wrong score.
 
     Arguments:
         model: The score model.
@@ -68,12 +68,12 @@ def views(  # noqa: D417
 @verb
 def path_density(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     steps: int = 256,
     paths: int = 4,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -82,13 +82,13 @@ def path_density(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
-    r"""Returns the log-density of data at `t_min` along noisy paths, which needs no divergence.
+    r"""Returns the log-density of data at `t_min` along noisy paths, without a divergence.
 
     .. math:: \log p_0(y_0) = \log p_1(y_1) - \int \tfrac{1}{2} |\nabla \log p|^2 ds^2
         + \nabla \log p \cdot d \overleftarrow{y}
 
-    Its error falls with the square root of the number of steps, so it shows whether a score is wrong, but
-    not the density to a tenth of a nat.
+    Its error falls with the square root of the number of steps, so it can reveal a wrong score, but not give the
+    density to a tenth of a nat.
 
     Arguments:
         model: The score model.

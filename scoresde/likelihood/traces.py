@@ -1,12 +1,11 @@
-r"""Traces of the denoiser's Jacobian, less that of the Gaussian companion, exact or by probes.
+r"""Traces of the denoiser's Jacobian minus that of the Gaussian companion, exact or by probes.
 
 A probe v with random signs in the axes of the data gives
 
 .. math:: v^T (J - J_G) v = \sum_i c_i , \qquad c_i = v_i \, ((J - J_G) v)_i ,
 
-whose variance is :math:`2 \sum_{i \neq j} S_{ij}^2` for the symmetric part S of J, and at most twice
-the sum of the variances of the :math:`c_i`: these tell the noise from a single probe and its
-neighbours.
+whose variance is :math:`2 \sum_{i \neq j} S_{ij}^2` for the symmetric part S of J, and at most twice the sum of
+the variances of the :math:`c_i`, so the noise can be estimated from a single probe and its neighbours.
 
 References:
     | Hutch++: Optimal Stochastic Trace Estimation (Meyer et al., 2021), algorithm 1
@@ -27,18 +26,18 @@ from .companion import Companion
 from .curve import lagrange
 from .students import freedom, widening
 
-FILLED = 1e-3  # of a sketch, by which its axes are told from round-off
+FILLED = 1e-3  # of a sketch, to separate its axes from round-off
 Kind = Literal["exact", "hutchinson", "fixed", "hutch++"]
 
 
 class Trace(NamedTuple):
-    r"""What one node tells.
+    r"""The result of one node.
 
     Arguments:
-        value: The trace beyond the companion's, with shape (B,), in float64.
-        parts: What it is the sum of, for each probe, with shape (k, B, c), where that tells its noise.
+        value: The trace minus the companion's, with shape (B,), in float64.
+        parts: The summands of each probe, with shape (k, B, c), if they are needed for its noise.
         denoised: The denoised data, with shape (B, *).
-        twist: The squared :func:`twist` of the Jacobian, with shape (B,), where it is known.
+        twist: The squared :func:`twist` of the Jacobian, with shape (B,), if it is known.
     """
 
     value: Tensor
@@ -49,13 +48,13 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True)
 class Tracer:
-    r"""Creates what traces are found with.
+    r"""Creates the estimator of traces.
 
     Arguments:
         companion: The Gaussian companion.
-        kind: "exact"; "hutchinson", with fresh probes at each node; "fixed", with the same at all; or
-            "hutch++", which finds the largest directions by a third of the probes, takes them
-            exactly by another third, and estimates the rest by the last.
+        kind: "exact"; "hutchinson", with fresh probes at each node; "fixed", with the same probes at all nodes;
+            or "hutch++", which finds the largest directions with a third of the probes, computes these exactly
+            with another third, and estimates the rest with the last third.
         probes: The number of probes.
         seed: Their seed.
         index: The indices of the samples, with shape (B,).
@@ -77,7 +76,7 @@ class Tracer:
 
     @property
     def random(self) -> bool:
-        r"""Whether every node has probes of its own."""
+        r"""Whether every node has its own probes."""
 
         return self.kind in ("hutchinson", "hutch++")
 
@@ -110,9 +109,9 @@ class Tracer:
         return Trace(value, None if self.kind == "fixed" else parts, denoised)
 
     def pilot(self, field: StateField, y: Tensor, u: Tensor, draw: int) -> tuple[Tensor, Tensor]:
-        r"""Returns what two probes tell, each with shape (B,).
+        r"""Returns two estimates from two probes, each with shape (B,).
 
-        These are the standard deviation of the value of one probe, and the squared :func:`twist`.
+        They are the standard deviation of the value of one probe, and the squared :func:`twist`.
         """
 
         v = self.companion.directions(self.draw(draw, 2))
@@ -135,7 +134,7 @@ class Tracer:
             value = value + entries.sum(0)
             columns = columns.detach()
             size = size + columns.square().sum((0, 2)) - 2 * entries.detach().sum(0) + len(some)
-            turn = turn + torch.einsum("kbd,k->bd", columns, v[some])  # J v, less the transpose's
+            turn = turn + torch.einsum("kbd,k->bd", columns, v[some])  # J v, minus the transpose's
             turn = turn.index_add(1, some, -(columns @ v).T)
         return Trace(
             value - self.companion.trace(u), None, denoised, twist(turn.square().sum(1), size)
@@ -167,7 +166,7 @@ class Tracer:
         return Trace(largest + parts.mean(0).sum(1), parts, denoised)
 
     def _beyond(self, field: StateField, y: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The denoised data, and the products with the Jacobian beyond the companion's."""
+        r"""The denoised data, and the products with the Jacobian minus the companion's."""
 
         denoised, products = jacobian_products(field, y, v)
         gains = self.companion.gains(u).to(v)
@@ -175,23 +174,24 @@ class Tracer:
 
 
 def twist(skew: Tensor, size: Tensor) -> Tensor:
-    r"""Returns how far a score is from a gradient, squared: :math:`|J - J^T|^2 / (4 |I - J|^2)`, with shape (B,).
+    r"""Returns the squared distance of a score from a gradient, :math:`|J - J^T|^2 / (4 |I - J|^2)`, as (B,).
 
     The score is :math:`(D - y) / s^2`, whose Jacobian :math:`(J - I) / s^2` is symmetric if it is a gradient.
 
     Arguments:
         skew: An estimate of :math:`|J - J^T|^2`.
-        size: One of :math:`|I - J|^2`.
+        size: An estimate of :math:`|I - J|^2`.
     """
 
     return (skew / (4 * size).clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
 
 
 def independent(sketch: Tensor) -> Tensor:
-    r"""Returns orthonormal axes that hold what a sketch spans, with shape (B, d, k).
+    r"""Returns orthonormal axes whose span contains that of a sketch, with shape (B, d, k).
 
-    Where it spans less than k directions, as that of a Jacobian of low rank does, round-off would choose the
-    others, and differently in each batch: a little of the first axes of space is added, which chooses them.
+    If the sketch spans fewer than k directions, as for a Jacobian of low rank, round-off would choose the
+    others, differently in each batch. So small multiples of the first coordinate axes are added, which choose
+    them.
 
     Arguments:
         sketch: The products with k probes, with shape (B, d, k), with k <= d.
@@ -205,10 +205,10 @@ def independent(sketch: Tensor) -> Tensor:
 def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
     r"""Returns the variance of the weighted sum of traces, with shape (B,).
 
-    It is that between the probes of a node. A single one is compared with the cubic through four
-    neighbours; where nodes are so few that it does not follow the change, it comes out too large. Where few
-    nodes tell it, it is widened: those between whose probes it is, or, for single probes, where neighbours may
-    agree by chance, those at which there is most to be noisy.
+    It is the variance between the probes of a node. A single probe is compared with the cubic through four
+    neighbours, which overestimates the variance if nodes are too few to follow the change. The result is widened
+    if it rests on few nodes: with several probes, on those that contribute most of it; with single probes, which
+    may agree with their neighbours by chance, on those with most room for noise.
 
     Arguments:
         parts: The parts of each trace, with shape (k, B, c).
@@ -226,7 +226,7 @@ def variance(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
 
 
 def _beside_neighbours(parts: list[Tensor], weights: Tensor, u: Tensor) -> Tensor:
-    r"""The variances of single probes beside the cubic through their neighbours, with shape (n - 4, B)."""
+    r"""The variances of single probes about the cubic through their neighbours, with shape (n - 4, B)."""
 
     found = []
     for j in range(2, len(parts) - 2):

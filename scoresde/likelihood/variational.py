@@ -1,4 +1,4 @@
-r"""Noise that is learned: variational dequantisation."""
+r"""Learned noise: variational dequantisation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class VariationalNoise(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns the noise of some uniform numbers, and its log-density, with shape (B,)."""
+        r"""Returns the noise for given uniform numbers, and its log-density, with shape (B,)."""
 
         dtype = next((p.dtype for p in self.parameters()), x.dtype)
         mean, log_std = (value.to(x) for value in self.network(x.to(dtype)))
@@ -65,7 +65,7 @@ def fit_noise(
     lr: float = 1e-2,
     seed: int = 0,
 ) -> Iterator[float]:
-    r"""Trains noise to make the bound of the log-probability of data tight, one step for each item.
+    r"""Trains noise to tighten the bound on the log-probability of data, one step per item.
 
     Arguments:
         noise: The noise.
@@ -75,12 +75,12 @@ def fit_noise(
         low: The value of the lowest level.
         high: The value of the highest level.
         steps: The number of steps.
-        batch: The samples of a step.
+        batch: The number of samples per step.
         lr: The learning rate of Adam.
         seed: The seed of batches and noise.
 
     Returns:
-        The loss after each step, minus the evidence lower bound in nats per dimension.
+        The loss after each step, which is minus the evidence lower bound in nats per dimension.
 
     Examples:
         >>> class Halves(torch.nn.Conv1d):
@@ -93,7 +93,7 @@ def fit_noise(
 
     steps, batch = check_count("steps", steps, at_least=1), check_count("batch", batch, at_least=1)
     if next(noise.parameters(), None) is None:
-        raise ValueError("noise must have weights to teach: its network must be a module.")
+        raise ValueError("noise must have weights to train: its network must be a module.")
     width = bin_width(levels, low, high)
     data = on_levels(data, levels, low, high, "data")
     optimizer = torch.optim.Adam(noise.parameters(), lr=positive("lr", lr, zero=True))
@@ -107,6 +107,6 @@ def fit_noise(
         loss = -(bound - log_q + x[0].numel() * math.log(width)).mean() / x[0].numel()
         weights = list(noise.parameters())
         for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-            weight.grad = slope  # and none for the model's
+            weight.grad = slope  # and no gradients for the model's
         optimizer.step()
         yield loss.item()

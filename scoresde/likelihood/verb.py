@@ -1,13 +1,13 @@
-r"""The verb: densities of any number of samples."""
+r"""The public function: densities of any number of samples."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from solvers import Solver, SolverError
+from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..doors.warning import warn
@@ -18,7 +18,7 @@ from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
 from ..reverse.reverse import Clock
 from ..runs.health import warn_of_health
-from ..runs.options import SEED, Failures, Gradients, RunOptions
+from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
@@ -26,11 +26,11 @@ from .result import Likelihood
 from .traces import Kind, Tracer
 
 NODES = 46
-SKETCHED = 6  # probes of Hutch++, at least: two for each of its thirds
+SKETCHED = 6  # minimum probes of Hutch++: two for each of its thirds
 EXACT_FIRST = (
     2  # dimensions in which three rounds of probes take more products than an exact divergence
 )
-EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is told
+EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is reported
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
@@ -39,7 +39,7 @@ KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 @verb
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     *,
     divergence: str = "auto",
     probes: int | None = None,
@@ -48,14 +48,14 @@ def log_likelihood(  # noqa: D417
     solver: str | Solver | None = None,
     steps: int | None = None,
     grid: str | None = None,
-    times: Tensor | None = None,
+    times: Times | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
     seed: int | None = SEED,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     first_index: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -67,26 +67,26 @@ def log_likelihood(  # noqa: D417
     t_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
-    r"""Returns the log-density of data under the probability flow, with its errors.
+    r"""Returns the log-density of data under the probability flow, with its error budget.
 
     Arguments:
         model: The score model.
         x: Data, with shape (B, *).
-        divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" one per
-            probe and node, with fresh probes at each; "fixed" one probe for all nodes; "hutch++" a third
-            of its probes for the largest directions. "auto" is exact up to 256 dimensions, unless `probes`
-            or `target_stderr` is passed, and with a target in 1 or 2 dimensions.
-        probes: The number of probes at each node. By default 1, and 6 for "hutch++".
-        nodes: The number of nodes of the sum. By default 46, and 64 for exact divergences.
-        target_stderr: The standard error in nats at which a sample gets no more probes; it gets at most 64
-            times the first number. "auto" takes the exact divergence for samples where that needs fewer
-            products. A target that is missed is warned of.
+        divergence: "exact" takes one Jacobian product per dimension and node; "hutchinson" takes one per probe
+            and node, with fresh probes at each node; "fixed" uses one probe for all nodes; "hutch++" uses a
+            third of its probes to find the largest directions. "auto" is exact up to 256 dimensions, or up to 2
+            dimensions if `target_stderr` is passed, and random if `probes` is passed.
+        probes: The number of probes per node. By default, 1, or 6 for "hutch++".
+        nodes: The number of nodes of the sum. By default, 46, or 64 for exact divergences.
+        target_stderr: The standard error in nats at which a sample gets no more probes; it gets at most 64 times
+            the initial number. "auto" uses the exact divergence for samples for which that needs fewer products.
+            A missed target gives a warning.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
             density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
-            dtype float64.
+            dtype is float64.
 
     Raises:
-        ValueError, TypeError: If an option or condition does not fit.
+        ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
 
     Examples:
@@ -107,9 +107,9 @@ def log_likelihood(  # noqa: D417
             "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
             "is its likelihood; pass the model without it."
         )
-    if settings.adaptive and settings.times is not None:
+    if settings.adaptive and settings.own_times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
-    if not settings.adaptive and settings.steps is None and settings.times is None:
+    if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)
@@ -134,11 +134,11 @@ def log_likelihood(  # noqa: D417
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
-    r"""The densities of a batch, in as many parts as the memory of the device asks for."""
+    r"""The densities of a batch, in as many parts as the memory of the device requires."""
 
     try:
         return density(batch)
-    except SolverError as error:  # name the sample among all
+    except SolverError as error:  # name the sample among all samples
         samples = tuple(row + batch.first for row in error.failure.samples)
         raise SolverError(replace(error.failure, samples=samples), error.solution) from None
     except torch.OutOfMemoryError:

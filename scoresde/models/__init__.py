@@ -1,1 +1,1 @@
-r"""Score models, and what is known and checked of them."""
+r"""Score models, and the facts and checks about them."""

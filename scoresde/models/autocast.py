@@ -1,26 +1,27 @@
-r"""An outer autocast is for networks: the arithmetic of a run keeps the dtype of its state.
+r"""An outer autocast applies to networks only; the arithmetic of a run keeps the dtype of its state.
 
-Changes of coordinates are matrix products, which autocast would take in half precision.
+Changes of coordinates are matrix products, which autocast would compute in half precision.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 import torch
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-Asked = Mapping[str, torch.dtype]  # the dtype that autocast takes, by the kind of device
+Asked = Mapping[str, torch.dtype]  # the dtype of autocast, by device type
 
 _hidden: ContextVar[Asked] = ContextVar("hidden", default={})  # noqa: B039, which nobody changes
 
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    r"""Hides an outer autocast in its block, but for networks."""
+    r"""Hides an outer autocast in its block from everything except networks."""
 
     asked = {d: torch.get_autocast_dtype(d) for d in DEVICES if torch.is_autocast_enabled(d)}
     if not asked:
@@ -36,27 +37,30 @@ def without_autocast() -> Iterator[None]:
         _hidden.reset(token)
 
 
-def exempt(function: F) -> F:
-    r"""Returns a function that no outer autocast reaches."""
+def exempt(function: Callable[P, R]) -> Callable[P, R]:
+    r"""Returns the function, unaffected by any outer autocast."""
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         with without_autocast():
             return function(*arguments, **keywords)
 
-    return cast(F, call)
+    return call
 
 
 def hidden_autocast() -> Asked:
-    r"""Returns what is hidden, for functions that are called later, as when gradients are taken."""
+    r"""Returns the hidden autocast, for functions that are called later, such as in the backward pass."""
 
     return _hidden.get()
 
 
 @contextmanager
 def autocast(asked: Asked) -> Iterator[None]:
-    r"""Gives a network the autocast that is hidden from the run."""
+    r"""Restores the hidden autocast for a network call."""
 
+    if not asked:
+        yield
+        return
     with ExitStack() as stack:
         for device, dtype in asked.items():
             stack.enter_context(torch.autocast(device, dtype=dtype))

@@ -1,8 +1,8 @@
-r"""What belongs to samples: tensors of leading size B or 1, wherever they are held."""
+r"""Per-sample values: tensors with leading size B or 1, wherever they are held."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ Change = Callable[[Tensor], Tensor]
 
 
 def changed(value: T, change: Change) -> T:
-    r"""Returns a value whose tensors are changed, in dictionaries, lists and tuples too.
+    r"""Returns a value with its tensors changed, also inside dictionaries, lists and tuples.
 
-    Numbers, tensors of shape (), and all else are not changed.
+    Numbers, tensors with shape (), and everything else stay as they are.
     """
 
     found: object = value
@@ -23,13 +23,13 @@ def changed(value: T, change: Change) -> T:
     elif isinstance(value, Mapping):
         found = {name: changed(one, change) for name, one in value.items()}
     elif isinstance(value, list | tuple):
-        make = getattr(value, "_make", type(value))  # of a tuple whose entries have names
+        make = getattr(value, "_make", type(value))  # of a named tuple
         found = make(changed(one, change) for one in value)
     return cast(T, found)
 
 
 def tensors_in(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
-    r"""Returns the tensors that :func:`changed` changes, with what each is called."""
+    r"""Returns the tensors that :func:`changed` changes, with their names."""
 
     if isinstance(value, Tensor):
         if value.ndim:
@@ -61,31 +61,32 @@ def lists_in(name: str, value: object) -> Iterator[str]:
 
 
 def of_rows(index: Tensor) -> Change:
-    r"""Returns the function that takes some rows of a tensor; one of leading size 1 is shared by all."""
+    r"""Returns the function that selects rows of a tensor; a tensor with leading size 1 is shared by all rows."""
 
     return lambda value: value if len(value) == 1 else value[index.to(value.device)]
 
 
-def with_parts(value: Any, kind: type, index: Tensor) -> Any:
-    r"""Returns what has rows, or holds in lists and dictionaries what has, for some of them.
+def with_parts(value: T, kind: type[object], index: Tensor) -> T:
+    r"""Returns a value for some rows: an object with `rows`, or lists and dictionaries that hold such objects.
 
     Arguments:
-        value: The value, which is returned itself where nothing in it is by sample.
-        kind: The class of what has `rows`.
-        index: The rows.
+        value: The value, which is returned as it is if nothing in it is per sample.
+        kind: The class of objects with `rows`.
+        index: The indices of the rows.
     """
 
     if isinstance(value, kind):
-        return value.rows(index)  # type: ignore[attr-defined]
+        return cast(T, value.rows(index))  # type: ignore[attr-defined]
     if isinstance(value, dict | nn.ModuleDict):
-        old = list(value.values())
+        old: list[object] = list(value.values())
     elif isinstance(value, list | tuple | nn.ModuleList):
         old = list(value)
     else:
         return value
-    new = [with_parts(one, kind, index) for one in old]
+    new: list[object] = [with_parts(one, kind, index) for one in old]
     if all(map(operator.is_, old, new)):
         return value
+    make: Callable[[object], T] = getattr(value, "_make", type(value))
     if isinstance(value, dict | nn.ModuleDict):
-        return type(value)(dict(zip(value.keys(), new, strict=True)))
-    return getattr(value, "_make", type(value))(new)
+        return make(dict(zip(value.keys(), new, strict=True)))
+    return make(new)

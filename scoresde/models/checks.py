@@ -1,4 +1,4 @@
-r"""Checks of data and numbers at the door."""
+r"""Argument checks of data and numbers."""
 
 import contextlib
 import inspect
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
+from solvers.doors.values import MOST, Array, as_device, as_number, as_whole, is_number
 
 from ..doors.data import as_data, as_floats, check_rows_finite
 from .score_model import ScoreModel
@@ -22,14 +22,14 @@ T = TypeVar("T")
 def model_device(model: ScoreModel) -> torch.device | None:
     r"""Returns the device of the model's tensors, or `None` if it has none.
 
-    Weights that were moved elsewhere, and lie on "meta", do not tell where the network computes.
+    Offloaded weights, on the device "meta", do not tell where the network computes.
     """
 
     return device_of(model.modules())
 
 
 def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
-    r"""Returns the device of the first tensor of some modules, parameters before buffers."""
+    r"""Returns the device of the first tensor of the modules, with parameters before buffers."""
 
     modules = tuple(modules)
     for kind in ("_parameters", "_buffers"):
@@ -41,13 +41,13 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device | None:
 
 
 def model_dtype(model: ScoreModel) -> torch.dtype:
-    r"""Returns the dtype for states: float64 if the model's is, else float32."""
+    r"""Returns the dtype for states: float64 if that is the model's dtype, otherwise float32."""
 
     return dtype_of(model.modules())
 
 
 def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype:
-    r"""Returns the dtype for states that the first parameter of some modules asks for."""
+    r"""Returns the dtype for states that follows from the first parameter of the modules."""
 
     for module in modules:
         for parameter in module._parameters.values():
@@ -57,11 +57,11 @@ def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype:
 
 
 def check_transforms() -> None:
-    r"""Refuses a call from inside torch.func.grad, jvp, vmap and their like, which see nothing of a run."""
+    r"""Refuses calls inside torch.func.grad, jvp, vmap and the like, which cannot see into a run."""
 
     dual = (
         forward_ad._current_level >= 0
-    )  # where derivatives inside would be taken for those outside
+    )  # where derivatives inside would be confused with those outside
     if dual or torch._C._functorch.peek_interpreter_stack() is not None:
         raise ValueError(
             "this cannot be called inside torch.func.grad, vjp, jvp, vmap or another transform of torch.func, nor "
@@ -72,7 +72,7 @@ def check_transforms() -> None:
 
 def check_data(
     model: ScoreModel,
-    x: Tensor,
+    x: Array,
     name: str = "x",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -80,7 +80,7 @@ def check_data(
     r"""Returns states in float32 or float64, on the model's device.
 
     Raises:
-        TypeError: If `x` is no tensor, or holds integers.
+        TypeError: If `x` is not a tensor, or holds integers.
         ValueError: If its shape, device or values do not fit.
     """
 
@@ -90,7 +90,7 @@ def check_data(
         x = x.to(as_device("device", device))
     home = model_device(model)
     if home is not None and home.type != x.device.type:
-        raise ValueError(f"{name} is on {x.device} but the model on {home}; move one of them.")
+        raise ValueError(f"{name} is on {x.device}, but the model is on {home}; move one of them.")
     check_rows_finite(name, x)
     if dtype is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
@@ -98,7 +98,7 @@ def check_data(
 
 
 def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
-    r"""Refuses a shape of one sample that is not the model's."""
+    r"""Refuses a sample shape that is not the model's."""
 
     if model.shape is not None and shape != tuple(model.shape):
         raise ValueError(
@@ -108,7 +108,7 @@ def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
 
 
 def check_number(name: str, value: T, low: float = -math.inf, high: float = math.inf) -> T:
-    r"""Returns a number as Python's, refused if it is none, or out of range."""
+    r"""Returns a number as a Python number, after checking its range."""
 
     value = as_number(name, value)
     if isinstance(value, int | float) and (value < low or value > high):
@@ -118,14 +118,14 @@ def check_number(name: str, value: T, low: float = -math.inf, high: float = math
 
 
 def check_numbers(name: str, values: object) -> list[float]:
-    r"""Returns finite numbers as a list of Python's."""
+    r"""Returns finite numbers as a list of Python numbers."""
 
     found: list[float] = as_floats(name, values, least=1, dtype=torch.float64).flatten().tolist()
     return found
 
 
 def check_finite(name: str, value: T) -> T:
-    r"""Returns a number as Python's, refused if it is none or not finite."""
+    r"""Returns a number as a Python number, after checking that it is finite."""
 
     value = as_number(name, value)
     if isinstance(value, int | float) and not math.isfinite(value):
@@ -134,7 +134,7 @@ def check_finite(name: str, value: T) -> T:
 
 
 def check_interval(interval: object) -> None:
-    r"""Refuses what is no interval of noise levels, the lower first; 0 and `inf` are no limits."""
+    r"""Refuses anything but an interval of noise levels, the lower first; 0 and `inf` stand for no limit."""
 
     pair = list(interval) if isinstance(interval, Sequence | np.ndarray | Tensor) else []
     if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] < pair[1]:
@@ -144,16 +144,16 @@ def check_interval(interval: object) -> None:
 
 
 def check_count(name: str, value: T, at_least: int | None, at_most: int | None = MOST) -> T:
-    r"""Returns a whole number as Python's, refused if it is none, or out of range."""
+    r"""Returns a whole number as a Python int, after checking its range."""
 
     return as_whole(name, value, at_least, at_most)
 
 
 def check_callback(callback: object) -> None:
-    r"""Refuses what cannot be called with one argument, as far as its signature tells."""
+    r"""Refuses a callback that cannot be called with one argument, as far as its signature tells."""
 
     fits = callback is None or callable(callback)
-    with contextlib.suppress(ValueError):  # built-in functions may have none
+    with contextlib.suppress(ValueError):  # built-in functions may have no signature
         try:
             inspect.signature(callback).bind(None) if callable(callback) else None
         except TypeError:
@@ -163,7 +163,7 @@ def check_callback(callback: object) -> None:
 
 
 def check_several(name: str, values: object) -> None:
-    r"""Refuses what is no list of things, or an empty one."""
+    r"""Refuses anything but a list, and an empty list."""
 
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise TypeError(f"{name} must be a list, but is {values!r}; write [{values!r}].")

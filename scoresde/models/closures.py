@@ -1,4 +1,4 @@
-r"""What a function holds: the modules and tensors it was written around."""
+r"""The modules and tensors that a function refers to."""
 
 import dis
 import functools
@@ -8,15 +8,15 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 import numpy as np
 from torch import Tensor, nn
 
-DEPTH = 6  # of functions in functions, containers in objects, and so on
-ENTRIES = 64  # of a container, of which larger ones are data
+DEPTH = 6  # depth of functions in functions, containers in objects, and so on
+ENTRIES = 64  # entries of a container; larger ones are taken for data
 
 
 def held_by(function: object) -> Iterator[nn.Module | Tensor | np.ndarray]:
-    r"""Returns the modules, tensors and arrays that a function reaches, each once, the nearest first.
+    r"""Returns the modules, tensors and arrays that a function can reach, each once, the nearest first.
 
-    They are those of its closure, of its defaults, of the globals it names, and of what it is a method of, a
-    wrapper around or a part of. Modules are not opened.
+    They come from its closure, its defaults, the globals it names, the object it is a method of, and the
+    functions it wraps. Modules are not searched.
     """
 
     seen: set[int] = set()
@@ -66,7 +66,7 @@ def _inside_function(function: FunctionType) -> list[object]:
 
 @functools.lru_cache(maxsize=1024)
 def _globals(code: CodeType) -> tuple[str, ...]:
-    r"""The names of the globals that some code reads, and the functions inside it."""
+    r"""The names of the globals that a code object reads, including the functions inside it."""
 
     names = [
         i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")

@@ -1,10 +1,10 @@
-r"""What common errors of networks mean, and what helps."""
+r"""Explanations of common network errors, with cures."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .closures import held_by
 
@@ -19,7 +19,7 @@ NUMPY = (
     "np.ndarray",
 )
 BATCH = (
-    "it may hold a batch of its own, as in lambda x, t: network(x, t, labels); runs ask for some rows of a batch, "
+    "it may hold a fixed batch, as in lambda x, t: network(x, t, labels); runs ask for some rows of a batch, "
     "so pass what belongs to samples as a condition: NetworkScore(..., conditions=['labels']), and labels= to "
     "the call"
 )
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
         network: The network.
         declared: The conditions that the model declares.
         x: The state, with shape (B, *).
-        condition: The arguments that were passed by name.
+        condition: The conditions that were passed.
         rows: The rows of an earlier call that succeeded, if any.
     """
 
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 def check_answer(F: object, x: Tensor) -> None:
-    r"""Refuses what a network returned unless it is like the state."""
+    r"""Refuses the output of a network unless it has the shape and a dtype of the state."""
 
     if not isinstance(F, Tensor):
         hint = "; take the tensor out, as in lambda x, t: network(x, t)[0]"
@@ -64,7 +64,7 @@ def check_answer(F: object, x: Tensor) -> None:
 
 
 def explained(error: Exception, asked: Asked) -> Exception | None:
-    r"""Returns an error that names cause and cure, or `None` if the network's own error says as much."""
+    r"""Returns an error that names cause and cure, or `None` if the network's own error is clear enough."""
 
     text = str(error)
     missing = MISSING.search(text)
@@ -107,9 +107,19 @@ def _missing(names: Sequence[str], asked: Asked) -> str:
 
 
 def _other_batch(asked: Asked) -> bool:
-    r"""Whether the number of rows is another than before, or than that of a tensor the network holds."""
+    r"""Whether the number of rows differs from an earlier one, or from that of a tensor the network holds."""
 
     if asked.rows not in (None, len(asked.x)):
         return True
-    sizes = [len(one) for one in held_by(asked.network) if isinstance(one, Tensor) and one.ndim]
+    sizes = [len(one) for one in _held(asked.network) if isinstance(one, Tensor) and one.ndim]
     return any(size not in (1, len(asked.x)) for size in sizes)
+
+
+def _held(network: Callable[..., object]) -> Iterator[object]:
+    r"""What a function holds, or the functions and dictionaries that a module is made of, but no weights."""
+
+    parts: list[object] = [network]
+    if isinstance(network, nn.Module):
+        parts = [value for name, value in vars(network).items() if not name.startswith("_")]
+    for part in parts:
+        yield from held_by(part)

@@ -1,11 +1,11 @@
-r"""Conditions: what may be one, checked once."""
+r"""Conditions: their allowed forms, checked once."""
 
 import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from torch import Tensor
@@ -18,30 +18,32 @@ from .by_sample import changed, of_rows, tensors_in
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Condition: TypeAlias = float | Tensor | np.ndarray | Sequence[float] | Form
 Bound: TypeAlias = "Tensor | tuple[Bound, ...] | dict[str, Bound]"
-V = TypeVar("V", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by the call of a verb
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
-def verb(function: V) -> V:
-    r"""Returns a public function, checked, whose own keywords no condition may be called."""
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    r"""Returns a public function with checks, whose own keywords cannot be names of conditions."""
 
     kinds = inspect.signature(function).parameters.values()
     RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         token = SAID.set(frozenset(keywords))
         try:
             return inner(*arguments, **keywords)
         finally:
             SAID.reset(token)
 
-    return cast(V, call)
+    return call
 
 
-ELSEWHERE = {  # what other libraries call what
+ELSEWHERE = {  # other libraries' names, and ours
     **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "num_sampling_steps"), "steps="),
     **dict.fromkeys(("sampler", "scheduler", "sampler_name", "sampling_method"), "solver="),
     **dict.fromkeys(("sigmas", "timesteps", "ts"), "times="),
@@ -57,13 +59,13 @@ ELSEWHERE = {  # what other libraries call what
 
 
 class Conditioned(Protocol):
-    r"""An object that takes conditions: the names that it knows, and those that are bound to it already."""
+    r"""An object that takes conditions, with the names that it accepts and those that are already bound."""
 
     conditions: tuple[str, ...]
     bound_names: tuple[str, ...]
 
     def check_condition(self, name: str, value: Tensor) -> None:
-        r"""Refuses a value that is not known."""
+        r"""Refuses a value that the object does not know."""
 
 
 def leaves(value: Bound) -> list[Tensor]:
@@ -72,14 +74,14 @@ def leaves(value: Bound) -> list[Tensor]:
     return [leaf for _, leaf in tensors_in("", value)]
 
 
-def rows_of(condition: Mapping[str, Any], index: Tensor) -> dict[str, Any]:
-    r"""Returns conditions for some rows; those of leading size 1 are shared."""
+def rows_of(condition: Mapping[str, T], index: Tensor) -> dict[str, T]:
+    r"""Returns conditions for some rows; those with leading size 1 are shared."""
 
     return {name: changed(value, of_rows(index)) for name, value in condition.items()}
 
 
-def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
-    r"""Returns conditions with leading size B on the device of a state."""
+def spread(condition: Mapping[str, Bound], x: Tensor) -> dict[str, Bound]:
+    r"""Returns conditions expanded to leading size B, on the device of a state."""
 
     found = {}
     for name, given in condition.items():
@@ -92,8 +94,8 @@ def spread(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     return found
 
 
-def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Any:
-    r"""Returns a condition whose parts went through a door; mappings, and tuples of anything but numbers, stay."""
+def as_bound(name: str, value: object, door: Callable[[str, object], Tensor] = as_tensor) -> Bound:
+    r"""Returns a condition with its parts checked; mappings, and tuples of other things than numbers, stay."""
 
     if isinstance(value, Mapping):
         return {str(key): as_bound(f"{name}[{key!r}]", one, door) for key, one in value.items()}
@@ -106,7 +108,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) or getattr(value, "ndim", None) == 0
 
 
-def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+def floats_like(condition: Mapping[str, object], x: Tensor) -> dict[str, Bound]:
     r"""Returns conditions whose floating-point numbers have the dtype of a state."""
 
     def like(name: str, given: object) -> Tensor:
@@ -117,8 +119,16 @@ def floats_like(condition: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     return {name: as_bound(name, value, like) for name, value in condition.items()}
 
 
-def as_condition(name: str, value: object) -> Any:
-    r"""Returns what belongs to samples, with leading size B or 1; a number stands for all of them."""
+@overload
+def as_condition(name: str, value: Tensor) -> Tensor: ...
+
+
+@overload
+def as_condition(name: str, value: object) -> Bound: ...
+
+
+def as_condition(name: str, value: object) -> Bound:
+    r"""Returns per-sample values with leading size B or 1; a number applies to all samples."""
 
     bound = as_bound(name, value, _checked)
     if not leaves(bound):
@@ -137,7 +147,7 @@ def _checked(name: str, value: object) -> Tensor:
 
 
 def as_conditions(given: Mapping[str, object]) -> dict[str, Tensor]:
-    r"""Returns what belongs to samples by name, each a tensor with leading size B or 1."""
+    r"""Returns per-sample values by name, each a tensor with leading size B or 1."""
 
     return {name: _checked(name, value) for name, value in given.items()}
 
@@ -147,25 +157,25 @@ def check_conditions(
     condition: Mapping[str, object],
     batch: int | None,
     options: Iterable[str] = (),
-) -> dict[str, Any]:
-    r"""Returns the conditions as tensors, or mappings and tuples of these.
+) -> dict[str, Bound]:
+    r"""Returns the conditions as tensors, or as mappings and tuples of tensors.
 
     Arguments:
-        model: The model that gets them.
-        condition: The conditions: numbers, or tensors, arrays or lists of them with leading size B or 1, and
-            mappings or tuples of these.
+        model: The model that receives them.
+        condition: The conditions: numbers; tensors, arrays or lists with leading size B or 1; or mappings or
+            tuples of these.
         batch: The size B, if known.
-        options: The names of options, which a mistyped one may have meant.
+        options: The names of options, to suggest for a mistyped one.
 
     Raises:
-        TypeError: If the model does not take a condition of this name, or it is not a tensor.
+        TypeError: If the model does not take a condition with this name, or it does not hold numbers.
         ValueError: If a leading size is neither B nor 1, or a value is not finite.
     """
 
-    found: dict[str, Any] = {}
+    found: dict[str, Bound] = {}
     for name, value in condition.items():
         if name in model.bound_names:
-            raise TypeError(f"{name}= is bound to the model already; leave it out.")
+            raise TypeError(f"{name}= is already bound to the model; leave it out.")
         if name not in model.conditions:
             near = difflib.get_close_matches(name, [*model.conditions, *options], n=1)
             takes = ", ".join(model.conditions) or "none"
@@ -179,12 +189,12 @@ def check_conditions(
                 raise ValueError(
                     f"{name} must have leading size {batch} or 1, but has shape {tuple(tensor.shape)}."
                 )
-        model.check_condition(name, found[name])
+        model.check_condition(name, cast(Tensor, found[name]))  # as models that check theirs say
     return found
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    r"""Returns the names of conditions, refused where they are no keywords of their own."""
+    r"""Returns the names of conditions, after checking that they are valid and unreserved keywords."""
 
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(
@@ -197,7 +207,7 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
         if name in RESERVED:
             raise ValueError(
                 f"a condition cannot be called {name!r}, which is an option or argument here; wrap the network in "
-                f"a function that takes it by another name."
+                f"a function that takes it under another name."
             )
     if len(set(known)) < len(known):
         raise ValueError(f"conditions must differ, but are {', '.join(known)}.")

@@ -1,4 +1,4 @@
-r"""Mean and covariance of data: what moment-matched solvers know of it."""
+r"""Mean and covariance of data, which moment-matched solvers use."""
 
 import copy
 import math
@@ -9,28 +9,28 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_whole
+from solvers.doors.values import Array, as_whole
 
 from ..doors.data import as_data, as_floats
 
-ORTHONORMAL = 1e-3  # what products of axes may be off by: files hold float32
+ORTHONORMAL = 1e-3  # tolerance of the axes' inner products: files hold float32
 Kind = Literal["full", "diagonal", "low_rank"]
-CONSTANT = 1e-5  # of the root mean square: what varies less is taken for constant
+CONSTANT = 1e-5  # of the root mean square: directions that vary less count as constant
 
 
 @checked
 @dataclass(frozen=True)
 class Moments:
-    r"""Creates the mean and covariance of data, in coordinates in which the covariance is diagonal.
+    r"""Creates the mean and covariance of data, in coordinates that make the covariance diagonal.
 
     Arguments:
         mean: The mean, with the shape of one sample.
-        basis: Orthonormal axes as columns, with shape (d, k), or `None` for those of the data.
+        basis: Orthonormal axes as columns, with shape (d, k), or `None` for the coordinate axes.
         variances: The variances along the axes, with shape (k,).
-        rest: The variance in every direction that no axis covers, if there is one.
+        rest: The variance in every direction that no axis covers, if there are such directions.
 
     Raises:
-        ValueError: If the shapes do not fit, a number is not finite, a variance is negative or the basis is
+        ValueError: If the shapes do not match, a number is not finite, a variance is negative or the basis is
             not orthonormal.
 
     Examples:
@@ -68,7 +68,7 @@ class Moments:
             off = (axes.T @ axes - torch.eye(k, dtype=axes.dtype, device=axes.device)).abs().max()
             if not off <= ORTHONORMAL:
                 raise ValueError(
-                    "the basis must be orthonormal, but its products with itself are off from 0 and 1 by "
+                    "the basis must be orthonormal, but inner products of its columns are off from 0 and 1 by "
                     f"{off:.2g}."
                 )
 
@@ -103,7 +103,7 @@ class Moments:
 
     @property
     def finest(self) -> float | None:
-        r"""The smallest standard deviation in any direction. Where there is none, data is constant."""
+        r"""The smallest standard deviation in any direction in which the data varies."""
 
         stds = self.coordinates.sqrt()
         stds = stds[stds > CONSTANT * self.scale]
@@ -117,7 +117,7 @@ class Moments:
 
     @property
     def counts(self) -> Tensor:
-        r"""How many directions each coordinate stands for: the d - k that no axis covers are shared."""
+        r"""The number of directions per coordinate: the d - k directions that no axis covers share theirs."""
 
         d, counts = self.mean.numel(), torch.ones_like(self.coordinates)
         if self.rest is not None:
@@ -125,9 +125,9 @@ class Moments:
         return counts
 
     def like(self, x: Tensor) -> "Moments":
-        r"""Returns the same with the dtype and on the device of a state."""
+        r"""Returns the same moments with the dtype and on the device of a state."""
 
-        moved = copy.copy(self)  # whose numbers were looked at once
+        moved = copy.copy(self)  # whose numbers were checked before
         for name in ("mean", "basis", "variances"):
             value = getattr(self, name)
             object.__setattr__(moved, name, None if value is None else value.to(x))
@@ -136,7 +136,7 @@ class Moments:
     def split(self, x: Tensor) -> Tensor:
         r"""Returns the coordinates of differences from the mean, with shape (B, c).
 
-        With fewer axes than dimensions, these are what the axes do not cover, then the axes.
+        With fewer axes than dimensions, the part that the axes do not cover comes first, then the axes.
         """
 
         flat = x.flatten(1)
@@ -146,7 +146,7 @@ class Moments:
         return along if self.rest is None else torch.cat([flat - along @ self.basis.T, along], 1)
 
     def join(self, z: Tensor) -> Tensor:
-        r"""Returns the differences from the mean that have some coordinates."""
+        r"""Returns the differences from the mean with the given coordinates."""
 
         flat = z
         if self.basis is not None:
@@ -158,25 +158,24 @@ class Moments:
 
 @checked
 def moments(
-    data: Tensor,
+    data: Array,
     kind: Kind = "full",
     *,
-    basis: Tensor | None = None,
+    basis: Array | None = None,
     rank: int | None = None,
 ) -> Moments:
     r"""Returns the mean and covariance of data, for solvers such as "moment_2".
 
     Arguments:
         data: The data, with shape (n, *).
-        kind: "full" takes the principal axes of the data; "diagonal" the variances along given
-            axes, or those of the data itself; "low_rank" the first principal axes, and one
-            variance for all other directions.
-        basis: The axes of "diagonal", as orthonormal columns with shape (d, d), such as those of a
-            cosine transform.
-        rank: The number of axes of "low_rank".
+        kind: "full" uses the principal axes of the data; "diagonal" the variances along given axes, or along the
+            coordinate axes; "low_rank" the first principal axes, and one variance for all other directions.
+        basis: The axes for "diagonal", as orthonormal columns with shape (d, d), such as those of a cosine
+            transform.
+        rank: The number of axes for "low_rank".
 
     Raises:
-        ValueError: If data or options do not fit.
+        ValueError: If the data or options are invalid.
 
     Examples:
         >>> known = ss.moments(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), "diagonal")
@@ -186,7 +185,7 @@ def moments(
 
     data, rank = as_data("data", data), as_whole("rank", rank)
     if len(data) < 2:
-        raise ValueError("data must have at least 2 samples, with shape (n, *), but has one.")
+        raise ValueError("data must have shape (n, *) with at least 2 samples, but has one.")
     if (kind == "low_rank") != (rank is not None):
         raise ValueError("rank= must be passed with kind='low_rank', and with no other kind.")
     if basis is not None and kind != "diagonal":
@@ -211,7 +210,7 @@ def moments(
 
 
 def _axes(basis: object, d: int) -> Tensor:
-    r"""Axes as columns, in float64."""
+    r"""The axes as columns, in float64."""
 
     axes = as_floats("basis", basis, least=2)
     if axes.shape != (d, d):
@@ -220,7 +219,7 @@ def _axes(basis: object, d: int) -> Tensor:
 
 
 def from_covariance(mean: Tensor, covariance: Tensor) -> Moments:
-    r"""Returns the moments of a mean, with shape (*), and a covariance, with shape (d, d)."""
+    r"""Returns the moments with a mean, with shape (*), and a covariance, with shape (d, d)."""
 
     variances, axes = torch.linalg.eigh(covariance)
     return Moments(mean, axes, variances.clamp(min=0))

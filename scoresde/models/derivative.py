@@ -1,14 +1,14 @@
-r"""Whether a model's derivative is that of what it returns, seen once per model.
+r"""A check, once per model, that autograd's derivative of a model matches its values.
 
-A network that detaches, rounds, or runs under `torch.no_grad()` answers as any other, but what autograd
-says of it is wrong, and so is all that is made of that: gradients, divergences, likelihoods. The change
-along a line, from five points on it,
+A network that detaches, rounds, or runs under `torch.no_grad()` returns values like any other, but its
+derivative by autograd is wrong, and so are gradients, divergences and likelihoods. The change along a line, from
+five points on it,
 
 .. math:: F(x + v) - F(x - v) = \int_{-1}^{1} \frac{\partial F}{\partial x}(x + s v) \, v \, ds ,
 
-holds for every network whose derivative is right, with kinks (ReLU) or constant ones too. Boole's rule takes
-the integral. It is off by its difference from the trapezoidal rule at most, and by rounding, which the fourth
-differences of F tell.
+holds for every network with a correct derivative, even with kinks (ReLU) or if it is constant. The integral is
+computed by Boole's rule. Its error is at most its difference from the trapezoidal rule, plus rounding, which the
+fourth differences of F show.
 """
 
 import math
@@ -28,28 +28,28 @@ from .score_model import Given, ScoreModel
 
 Mode = Literal["forward", "reverse"]
 
-REACH = 0.5  # of a line to each side, in standard deviations of the noise
+REACH = 0.5  # length of a line to each side, in standard deviations of the noise
 PLACES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 BOOLE = (7 / 45, 32 / 45, 12 / 45, 32 / 45, 7 / 45)
 TRAPEZOID = (1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 4)
 FOURTH = (1.0, -4.0, 6.0, -4.0, 1.0)
 ROUNDING = math.sqrt(
     2 / 70
-)  # of a difference of two values, against that of the fourth difference
-SLACK = 0.01  # the share of a change that a derivative may miss, as in TF32
-ULPS = 16  # of the dtype, by which a network's values may be rounded
-SAFETY = 2.0  # between an estimate of an error and a bound of it
-CLEAR = 2.0  # times such a bound, beyond which there is no doubt
-ENTRIES, LINES = 64, 8  # so many numbers are compared if so many lines give them
+)  # rounding of a difference of two values, relative to that of the fourth difference
+SLACK = 0.01  # the fraction of a change that a derivative may miss, as in TF32
+ULPS = 16  # of the dtype, to which a network's values may be rounded
+SAFETY = 2.0  # from an error estimate to a bound
+CLEAR = 2.0  # times this bound, beyond which there is no doubt
+ENTRIES, LINES = 64, 8  # as many numbers are compared, if that many lines give them
 
 
 class Seen(NamedTuple):
-    r"""The values and derivatives along some lines.
+    r"""The values and derivatives along lines.
 
     Arguments:
-        values: What the network returns at the five places of each line, with shape (5, n).
-        slopes: The derivatives along the line there, with shape (5, n).
-        size: The root mean square of what the network returns.
+        values: The network's output at the five points of each line, with shape (5, n).
+        slopes: The derivatives along the line at these points, with shape (5, n).
+        size: The root mean square of the network's output.
     """
 
     values: Tensor
@@ -58,12 +58,12 @@ class Seen(NamedTuple):
 
 
 class Missed(NamedTuple):
-    r"""How far derivatives are from changes.
+    r"""The mismatch between derivatives and changes.
 
     Arguments:
-        ratio: The gap against what rounding and kinks explain, or 0 if they do.
+        ratio: The gap relative to what rounding and kinks explain, or 0 if they explain it.
         change: The root mean square of the changes.
-        gap: That of what derivatives miss of them.
+        gap: The root mean square of the part of the changes that the derivatives miss.
     """
 
     ratio: float
@@ -74,20 +74,20 @@ class Missed(NamedTuple):
 def check_derivative(
     model: ScoreModel, x: Tensor, mode: Mode, use: str, rows: int | None = None
 ) -> None:
-    r"""Refuses a model whose derivative with respect to the state is not that of what it returns.
+    r"""Refuses a model whose derivative with respect to the state does not match its values.
 
-    It takes some six network calls, and more for less than 64 numbers, once for a model, a mode and the names of
-    the conditions that are bound. They are not counted.
+    This takes about six network calls, more for fewer than 64 numbers, once per model, mode and set of bound
+    condition names. They are not counted.
 
     Arguments:
         model: The model, with its conditions bound.
-        x: A state, which gives shape, dtype and device.
-        mode: "forward", as for divergences, or "reverse", as for gradients.
-        use: The name of what needs the derivative, for messages.
-        rows: How many rows may be computed at once. By default, all.
+        x: A state, which sets shape, dtype and device.
+        mode: "forward", as in divergences, or "reverse", as in gradients.
+        use: The name of the feature that needs the derivative, for messages.
+        rows: The maximum number of rows computed at once. By default, all.
 
     Raises:
-        ValueError: If they differ by more than rounding and kinks explain.
+        ValueError: If the two differ by more than rounding and kinks explain.
     """
 
     owner = model
@@ -100,7 +100,7 @@ def check_derivative(
         model, x = model.rows(torch.arange(rows)), x[:rows]
     with uncounted():
         seen: list[Seen] = []
-        for _ in range(2):  # what one set of lines finds wrong, two have to
+        for _ in range(2):  # an error found on one set of lines must be found on two
             seen += _lines(model, x, mode, use, len(seen))
             missed = _missed(seen, coarsest_eps(model, x))
             if not 0 < missed.ratio < CLEAR:
@@ -116,7 +116,7 @@ def check_derivative(
 
 
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:
-    r"""The values and derivatives along some lines, from the number of the first of them on."""
+    r"""The values and derivatives along lines, from the line with the given number on."""
 
     t, scale = where_noise_is_data(model, x)
     count = min(LINES, -(-ENTRIES // x.numel()))
@@ -133,7 +133,7 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
         )
         state, step = math.sqrt(2) * scale * state, REACH * scale * step
         with torch.no_grad():
-            field(state)  # what fails here has nothing to do with derivatives
+            field(state)  # a failure here has nothing to do with derivatives
         try:
             found.append(_seen(field, state, step, w, mode))
         except torch.OutOfMemoryError:
@@ -150,12 +150,12 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
 def where_noise_is_data(
     model: ScoreModel, x: Tensor, level: float | None = None
 ) -> tuple[Tensor, float]:
-    r"""The time at which noise is as large as data, with shape (B,), and the standard deviation of the noise.
+    r"""The time at which noise is as large as data, with shape (B,), and the noise's standard deviation.
 
     Arguments:
         model: The model.
-        x: States, each with a time of its own.
-        level: Another noise level.
+        x: States, each with its own time.
+        level: A noise level to use instead.
     """
 
     process = model.process
@@ -187,7 +187,7 @@ def _forward(field: StateField, state: Tensor, step: Tensor) -> Seen:
 
 
 def _reverse(field: StateField, state: Tensor, step: Tensor, w: Tensor) -> Seen:
-    r"""The same along two directions per row: that of the change itself, and a random one."""
+    r"""The same in reverse mode, along two directions per row: that of the change itself, and a random one."""
 
     with torch.no_grad():
         change = field(state + step) - field(state - step)
@@ -216,7 +216,7 @@ def _pulled(F: Tensor, leaf: Tensor, way: Tensor) -> Tensor:
 
 
 def _missed(seen: list[Seen], eps: float) -> Missed:
-    r"""What the derivatives miss of the change along all lines."""
+    r"""The part of the change along all lines that the derivatives miss."""
 
     values = torch.cat([one.values for one in seen], 1)
     slopes = torch.cat([one.slopes for one in seen], 1)
@@ -226,7 +226,7 @@ def _missed(seen: list[Seen], eps: float) -> Missed:
     gap, root = (change - boole).norm(), math.sqrt(change.numel())
     size = torch.stack([one.size for one in seen]).square().mean().sqrt()
     known = SLACK * change.norm() + ULPS * eps * root * size
-    if bool(slopes.any()):  # else a network whose derivative is right is constant up to rounding
+    if bool(slopes.any()):  # otherwise a correct one means that the network is constant
         kinks, rounding = (boole - trapezoid).norm(), ROUNDING * (rules[2] @ values).norm()
         known = known + SAFETY * (kinks + rounding)
     ratio = float(gap) / float(known) if bool(gap > known) else 0.0

@@ -1,9 +1,9 @@
-r"""Networks as score models: what a network predicts, and how it is called."""
+r"""Networks as score models: their prediction types, and how they are called."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +19,27 @@ from .autocast import autocast, hidden_autocast
 from .by_sample import changed
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
-from .conditions import as_bound, check_names, floats_like
+from .conditions import Bound, as_bound, check_names, floats_like
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel, check_time, model_times
 
-SILENT = 1e6  # noise level from which on float32 has no digit of the data left
+SILENT = 1e6  # noise level from which float32 has no digit of the data left
 
 
 class Kind(NamedTuple):
-    r"""The dtypes of the state and of the time that a network gets."""
+    r"""The dtypes of the state and of the time that a network receives."""
 
     state: torch.dtype
     time: torch.dtype
 
 
+Key = tuple[torch.dtype, torch.dtype | None]  # the dtypes of the state and of a module's weights
 HALVES = (torch.bfloat16, torch.float16)
 DTYPES = re.compile(r"dtype|(?:scalar|data|same|input|bias) type", re.IGNORECASE)
 
 
 def _with_times(states: Sequence[torch.dtype]) -> list[Kind]:
-    r"""The same with times, first those that are finer."""
+    r"""The same with time dtypes, the finer ones first."""
 
     found = []
     for state in dict.fromkeys(states):
@@ -48,19 +49,19 @@ def _with_times(states: Sequence[torch.dtype]) -> list[Kind]:
 
 @dataclass
 class Seen:
-    r"""What earlier calls of a network have shown.
+    r"""What earlier calls of a network have revealed.
 
     Attributes:
-        kinds: The dtypes in which it works, by those of the state and of its weights, if it is a module.
+        kinds: The dtypes in which it works, keyed by those of the state and, for a module, of its weights.
         rows: The rows of the last call that succeeded.
     """
 
-    kinds: dict[tuple[torch.dtype, torch.dtype | None], Kind]
+    kinds: dict[Key, Kind]
     rows: int | None
 
 
 def _check_signal(process: Process, predicts: str) -> None:
-    r"""Refuses predictions from which data does not follow where no signal is left."""
+    r"""Refuses prediction types that do not determine the data where no signal is left."""
 
     if predicts in ("noise", "score") and process.has_scales:
         level = process.noise_level(process.t_max)
@@ -74,9 +75,9 @@ def _check_signal(process: Process, predicts: str) -> None:
 
 @checked
 class NetworkScore(ScoreModel):
-    r"""Creates the score model of a network.
+    r"""Creates a score model from a network.
 
-    `predicts` has no default, since nothing in a network tells what it predicts:
+    `predicts` has no default, since nothing in a network shows what it predicts:
 
     - "data": the clean data :math:`\mathbb{E}[x_0 \mid x_t]`.
     - "noise": :math:`\mathbb{E}[z \mid x_t]`, with :math:`x_t = \alpha x_0 + \sigma z`.
@@ -93,15 +94,15 @@ class NetworkScore(ScoreModel):
         | https://arxiv.org/abs/2206.00364
 
     Arguments:
-        network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,): a module
-            in the dtype of its weights, a function in that of the state, or else in the first one in which
-            it works. Times are in float32 at least. It receives copies. For the unconditional prediction
-            of classifier-free guidance it is called without the conditions.
+        network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,). A module is
+            called in the dtype of its weights, a function in the dtype of the state; if that fails, the first
+            dtype that works is used. Times are at least in float32. The network receives copies. For the
+            unconditional prediction of classifier-free guidance, it is called without the conditions.
         process: The process whose noise it removes.
-        predicts: What it predicts.
-        conditions: The names of the conditions it takes.
+        predicts: The prediction type.
+        conditions: The names of its conditions.
         shape: The shape of one sample, if known.
-        data_std: The constant of preconditioning :math:`\sigma_{data}` of "edm", by default 0.5.
+        data_std: The preconditioning constant :math:`\sigma_{data}` of "edm", by default 0.5.
         data_scale: The root mean square of the data, if `model.moments` does not give it and `data_std`
             differs from it.
 
@@ -144,16 +145,17 @@ class NetworkScore(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
-        self.process.scales(t)  # refused by processes that have no clean data
+        if not self.process.has_scales:
+            self.process.log_scales(t)  # raises: there is no clean data
         return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if self.predicts != "score":
             return super().score(x, t, **condition)
-        return self.raw(x, t, **condition)  # as it comes, so that it needs no scales
+        return self.raw(x, t, **condition)  # as the network returns it, so that it needs no scales
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
-        r"""Returns the parts; a function's are the modules that it was written around."""
+        r"""Returns the children; those of a function are the modules that it refers to."""
 
         yield from super().named_children()
         yield from self._within()
@@ -161,7 +163,7 @@ class NetworkScore(ScoreModel):
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        r"""Returns all parts of parts, so that weights, device and training mode of a function's are known."""
+        r"""Returns all submodules, so that weights, device and training mode of a function's modules are known."""
 
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
@@ -174,7 +176,7 @@ class NetworkScore(ScoreModel):
         if isinstance(self.network, nn.Module):
             return
         for number, thing in enumerate(held_by(self.network)):
-            if isinstance(thing, ScoreModel):  # which answers for itself, but not for its networks
+            if isinstance(thing, ScoreModel):  # which sets its own mode, not its networks'
                 parts = [part for part in thing.children() if not isinstance(part, ScoreModel)]
             else:
                 parts = [thing] if isinstance(thing, nn.Module) else []
@@ -204,9 +206,10 @@ class NetworkScore(ScoreModel):
             return self._call(scale * x, self._labels(times, form, x)[0], condition)
 
     def _labels(self, times: Tensor, form: Preconditioning | None, x: Tensor) -> list[Tensor]:
-        r"""The times as the network gets them, each with shape (B,)."""
+        r"""The times as the network receives them, each with shape (B,)."""
 
-        like = x.new_empty((len(x), 0), dtype=self._kind(x).time)
+        _, kind = self._kind(x)
+        like = x.new_empty((len(x), 0), dtype=kind.time)
         if form is None or form.label is None:
             return model_times(self.process, times, like)
         return list(form.label.to(like).reshape(len(times), -1).expand(-1, len(x)))
@@ -217,7 +220,7 @@ class NetworkScore(ScoreModel):
         a: Scalar,
         b: Scalar,
         scale: Scalar,
-        condition: dict[str, Any],
+        condition: Mapping[str, Bound],
         asked: Autocast,
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
@@ -231,11 +234,11 @@ class NetworkScore(ScoreModel):
 
         return combined
 
-    def _call(self, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
+    def _call(self, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
         if condition:
             condition = {name: as_bound(name, value) for name, value in condition.items()}
         count_call()
-        kind = self._kind(x)
+        key, kind = self._kind(x)
         try:
             F = self._ask(kind, x, t, condition)
         except torch.OutOfMemoryError:
@@ -245,11 +248,11 @@ class NetworkScore(ScoreModel):
         if isinstance(F, Tensor):
             count_backward(F)
         check_answer(F, x)
-        self._seen.kinds[self._key(x)], self._seen.rows = kind, len(x)
+        self._seen.kinds[key], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
 
-    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Tensor:
-        r"""Calls the network with copies, which it may change, in some dtypes."""
+    def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
+        r"""Calls the network in the given dtypes with copies, which it may change."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
@@ -260,9 +263,9 @@ class NetworkScore(ScoreModel):
         return self.network(x, t.to(kind.time, copy=True), **condition)
 
     def _ask_again(
-        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: dict[str, Any]
+        self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]
     ) -> tuple[Tensor, Kind]:
-        r"""Calls the network in the other dtypes it may be meant for, or raises what is wrong."""
+        r"""Calls the network in the other dtypes that it may be meant for, or raises an explained error."""
 
         plain = {name: value for name, value in condition.items() if isinstance(value, Tensor)}
         asked = Asked(self.network, self.conditions, x, plain, self._seen.rows)
@@ -273,15 +276,18 @@ class NetworkScore(ScoreModel):
             for other in [one for one in self._kinds(x) if one != kind]:
                 try:
                     return self._ask(other, x, t, condition), other
-                except Exception:  # the first error tells most
+                except Exception:  # the first error is the most informative
                     continue
         raise error
 
-    def _kind(self, x: Tensor) -> Kind:
-        known = self._seen.kinds.get(self._key(x))
-        return self._kinds(x)[0] if known is None else known
+    def _kind(self, x: Tensor) -> tuple[Key, Kind]:
+        r"""What a kind is known by, and the kind in which the network is called with a state."""
 
-    def _key(self, x: Tensor) -> tuple[torch.dtype, torch.dtype | None]:
+        key = self._key(x)
+        known = self._seen.kinds.get(key)
+        return key, self._kinds(x)[0] if known is None else known
+
+    def _key(self, x: Tensor) -> Key:
         r"""The dtypes of the state and of a module's weights."""
 
         if not isinstance(self.network, nn.Module):
@@ -290,10 +296,10 @@ class NetworkScore(ScoreModel):
         return x.dtype, next((p.dtype for p in weights if p.is_floating_point()), None)
 
     def _kinds(self, x: Tensor) -> list[Kind]:
-        r"""The dtypes in which the network may be meant to be called, the likeliest first.
+        r"""The dtypes that the network may be meant for, the likeliest first.
 
-        A module is called in the dtype of its weights, a function in that of the state. Times
-        come in float32 at least, which has room for all labels.
+        A module is called in the dtype of its weights, a function in that of the state. Times are at least in
+        float32, which resolves all labels.
         """
 
         _, own = self._key(x)

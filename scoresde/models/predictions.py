@@ -1,4 +1,4 @@
-r"""What networks predict, and how the denoised data follows from it."""
+r"""Prediction types of networks, and the denoised data that follows from each."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from ..processes.process import Process
 
 
 class Preconditioning(NamedTuple):
-    r"""How the denoised data follows from a network: :math:`D = skip \, x + out \, F(scale \, x)`.
+    r"""The denoised data in terms of a network F: :math:`D = skip \, x + out \, F(scale \, x)`.
 
     Arguments:
         skip: The coefficient of the noisy data.
         out: The coefficient of the network.
-        scale: The factor of the noisy data as the network sees it.
-        label: The time as the network sees it, or `None` for t itself.
+        scale: The factor of the noisy data in the network's input.
+        label: The time in the network's input, or `None` for t itself.
     """
 
     skip: Tensor

@@ -1,4 +1,4 @@
-r"""A trained model on another process: the same noise level, at another time and scale."""
+r"""A trained model with another process: the same noise level, at another time and scale."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,17 +15,18 @@ from .score_model import ScoreModel
 
 @checked
 class Rescheduled(ScoreModel):
-    r"""Creates the model of another process, whose noisy data a model knows at equal noise level.
+    r"""Creates a model for another process, which calls the given model at the same noise level.
 
-    Both processes have :math:`x_t = \alpha x_0 + \sigma z`. With :math:`\lambda_B(t) = \lambda_A(s)`,
+    Both processes have :math:`x_t = \alpha x_0 + \sigma z`. With s such that
+    :math:`\lambda_B(t) = \lambda_A(s)`,
 
     .. math:: D_B(x, t) = D_A(x \, \alpha_A(s) / \alpha_B(t), s) ,
 
-    so samples, likelihoods and latents follow without any training. Times at which the model knows no noise
-    level are cut off.
+    so samples, likelihoods and latents follow without training. Times outside the noise levels of the model are
+    cut off.
 
     Arguments:
-        model: The model, of any process A.
+        model: The model, with any process A.
         process: The process B.
 
     Raises:
@@ -75,7 +76,7 @@ class Rescheduled(ScoreModel):
 
 
 def _within(process: Process, known: Process) -> Process:
-    r"""A process without the times at which another has no such noise level."""
+    r"""A process without the times whose noise levels another process does not have."""
 
     for one in (process, known):
         one.noise_level(one.t_max)  # refused by processes without scales

@@ -1,13 +1,13 @@
-r"""Whether the rows of a model are those of the model, seen before a batch is taken apart.
+r"""A check, before a batch is split, that the rows of a model agree with the whole model.
 
-A model of one's own may hold what belongs to samples in ways that nothing tells: a tensor, or a function around
-one. Its rows, by :meth:`scoresde.ScoreModel.rows`, must then have theirs,
+A custom model may hold per-sample tensors without declaring them, for instance inside a function. Its rows, by
+:meth:`scoresde.ScoreModel.rows`, must then hold theirs:
 
 .. math:: D_{rows(i)}(x_i) = D(x)_i .
 
-What may belong to samples is found by its size: tensors of leading size B that are still so after rows have been
-taken. Weights and buffers never are. What is found may be a table that happens to have as many entries, so the law
-itself is asked, at three noise levels, by calls that are not counted. Usually nothing is found, and none is made.
+Candidates are found by size: tensors, other than weights and buffers, whose leading size is B and stays B after
+rows have been selected. Since a candidate may be a table that happens to have B entries, the law itself is then
+tested, at three noise levels, by calls that are not counted. Usually there are no candidates, and no calls.
 """
 
 from collections.abc import Iterator
@@ -31,14 +31,15 @@ LEVELS = (0.1, 1.0, 10.0)  # times the size of the data
 
 
 def check_rows(model: ScoreModel, x: Tensor) -> None:
-    r"""Refuses a model that would mistake the samples of a part of the batch for others.
+    r"""Refuses a model that would mix up samples if it were given a part of the batch.
 
     Arguments:
         model: The model, with its conditions bound.
-        x: A state with shape (B, *), which gives shape, dtype and device.
+        x: A state with shape (B, *), which sets shape, dtype and device.
 
     Raises:
-        ValueError: If rows of the model are not those of the model, or what it says is by sample has another size.
+        ValueError: If its rows disagree with the whole model, or an attribute named in `by_sample` has another
+            size.
     """
 
     for part in model.modules():
@@ -46,7 +47,7 @@ def check_rows(model: ScoreModel, x: Tensor) -> None:
             _check_sizes(part, len(x))
     if len(x) < 2:
         return
-    index = torch.arange(1, len(x))  # fewer, and none in its place
+    index = torch.arange(1, len(x))  # fewer rows, and none in its place
     found = list(dict.fromkeys(_unsaid(model.rows(index), len(x))))
     if found and not _rows_agree(model, x, index):
         name = type(model).__name__
@@ -67,7 +68,7 @@ def _check_sizes(part: ScoreModel, batch: int) -> None:
             )
         for found in lists_in(name, getattr(part, name)):
             raise ValueError(
-                f"{found} belongs to samples by by_sample, so it must be a tensor; pass torch.as_tensor({found})."
+                f"{found} is named in by_sample, so it must be a tensor; pass torch.as_tensor({found})."
             )
     for name, value in part.held.items():
         if len(value) not in (1, batch):
@@ -77,7 +78,7 @@ def _check_sizes(part: ScoreModel, batch: int) -> None:
 
 
 def _unsaid(model: ScoreModel, size: int) -> Iterator[str]:
-    r"""The names of all tensors of some leading size that a model reaches, but for weights and buffers."""
+    r"""The names of all tensors with the given leading size that a model reaches, except weights and buffers."""
 
     waiting: list[tuple[str, nn.Module]] = [("", model)]
     seen: set[object] = set()
@@ -92,7 +93,7 @@ def _unsaid(model: ScoreModel, size: int) -> Iterator[str]:
 
 
 def _held(module: nn.Module, seen: set[object]) -> Iterator[tuple[str, object]]:
-    r"""What a module and its class hold, by name, unless they have been seen."""
+    r"""The attributes of a module and its class, by name, unless they have been visited."""
 
     own = [] if id(module) in seen else [*vars(module).items(), *module._modules.items()]
     seen.add(id(module))
@@ -112,7 +113,7 @@ def _has(value: Tensor | np.ndarray, size: int) -> bool:
 
 
 def _rows_agree(model: ScoreModel, x: Tensor, index: Tensor) -> bool:
-    r"""Whether the model for some rows says what the model says of these rows."""
+    r"""Whether the model for some rows agrees with the whole model on these rows."""
 
     part, number, here = (
         model.rows(index),
@@ -127,10 +128,10 @@ def _rows_agree(model: ScoreModel, x: Tensor, index: Tensor) -> bool:
             state = scale * keyed_normal(0, number, PROBES, 0, x[0].numel()).to(x).reshape(x.shape)
             wanted, again = (_answers(model, state, t) for _ in range(2))
             if any(_differ(a, w, bound) for a, w in zip(again, wanted, strict=True)):
-                return True  # it is random, of which other checks tell
+                return True  # it is random, which other checks report
             try:
                 found = _answers(part, state[here], t[index])
-            except Exception:  # of tensors that do not fit, whatever it is called
+            except Exception:  # of tensors that do not fit, whatever its type
                 return False
             if any(_differ(f, w[here], bound) for f, w in zip(found, wanted, strict=True)):
                 return False
@@ -138,7 +139,7 @@ def _rows_agree(model: ScoreModel, x: Tensor, index: Tensor) -> bool:
 
 
 def _answers(model: ScoreModel, x: Tensor, t: Tensor) -> list[Tensor]:
-    r"""What solvers ask of a model, and what the last denoising does."""
+    r"""The model's answers to solvers and to the last denoising."""
 
     if not model.process.has_scales:
         return [model.score(x, t)]

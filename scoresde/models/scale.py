@@ -1,9 +1,9 @@
-r"""The scale of the data, and checks that noise begins above it and ends below.
+r"""The scale of the data, and checks that the noise begins above it and ends below it.
 
-A process takes data of standard deviation l along some direction, from its prior of noise level s and back,
-to :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior has no data in it. The last denoising at the level s
-returns :math:`l / \sqrt{1 + s^2 / l^2}`, the deviation of :math:`\mathbb{E}[x_0 \mid x]`. Both are 95 % of it
-where one is a third of the other.
+If data has the standard deviation l along some direction, samples that start from a prior with the noise level s
+have :math:`l / \sqrt{1 + l^2 / s^2}`, since the prior contains no data. The last denoising at the level s
+returns :math:`l / \sqrt{1 + s^2 / l^2}`, the deviation of :math:`\mathbb{E}[x_0 \mid x]`. Both are 95 % of l
+where the smaller of l and s is a third of the other.
 """
 
 import math
@@ -16,29 +16,29 @@ from ..processes.process import NOISE_LEVELS, PRIOR_GAP, Use
 from .data_moments import Moments
 from .score_model import UNSAID, ScoreModel
 
-THIRD = 1 / 3  # of the one, where the other takes 5 % of a deviation
-TENTH = 1 / 10  # where it takes half a percent
-UNLIKE = 0.2  # the share by which scores differ that belong to other laws
+THIRD = 1 / 3  # ratio at which 5 % of a deviation is lost
+TENTH = 1 / 10  # ratio at which half a percent is lost
+UNLIKE = 0.2  # relative difference of scores that belong to different laws
 
 
 def scale_of(model: ScoreModel) -> float:
-    r"""Returns the root mean square of the data, or the value that is assumed if it is not known."""
+    r"""Returns the root mean square of the data, or the assumed value if it is not known."""
 
     known = model.data_scale
     return UNSAID if known is None else known
 
 
 def smoothness_of(model: ScoreModel) -> float:
-    r"""Returns the deviation of Gaussian noise that the data has in it for sure, which may be 0.
+    r"""Returns the standard deviation of the Gaussian noise that the data certainly contains, possibly 0.
 
-    What moments tell is none: modes far apart have large moments, and may be points.
+    It does not follow from moments: modes far apart have large moments, and may be points.
     """
 
     return model._finest or 0.0
 
 
 def ask_scale(model: ScoreModel, what: str) -> None:
-    r"""Warns that something depends on the scale of the data, if that is not known."""
+    r"""Warns that a result depends on the scale of the data, if that is not known."""
 
     if model.data_scale is None:
         warn(
@@ -48,7 +48,7 @@ def ask_scale(model: ScoreModel, what: str) -> None:
 
 
 def start_of(model: ScoreModel, use: Use) -> float:
-    r"""Returns the default of `t_min`: that of the process, or lower where the data is finer than that."""
+    r"""Returns the default of `t_min`: that of the process, or lower if the data is finer."""
 
     process, finest = model.process, model.finest
     start = process.bare_start_of(use)
@@ -61,47 +61,47 @@ def start_of(model: ScoreModel, use: Use) -> float:
     return process.bare_at_noise_level(min(NOISE_LEVELS[use], TENTH * finest))
 
 
-def check_prior(model: ScoreModel, first: Tensor) -> None:
-    r"""Warns where a run starts from noise that does not cover the data.
+def check_prior(model: ScoreModel, first: float) -> None:
+    r"""Warns if a run starts from noise that does not cover the data.
 
     Arguments:
         model: The score model.
-        first: The first time, with shape () or (B,).
+        first: The first time, the nearest to data of all samples.
     """
 
-    process, scale, t = model.process, model.data_scale, first.min()
+    process, scale = model.process, model.data_scale
     if scale is None or not process.has_scales:
         return
-    level = process.bare_noise_level(float(t))
+    level = process.bare_noise_level(first)
     gap = scale**2 / level**2 / 2
     if gap > PRIOR_GAP:
         warn(
-            f"at {process.describe(float(t))}, noise alone is {gap:.3g} nats per dimension from noised "
+            f"at {process.describe(first)}, noise alone is {gap:.3g} nats per dimension from noised "
             f"data, whose root mean square is {scale:.4g}: samples are biased; start at a noise level of "
             f"{scale / math.sqrt(2 * PRIOR_GAP):.3g} or more, or scale the data down."
         )
     elif isinstance(model.moments, Moments) and model.moments.widest > THIRD * level:
         widest = model.moments.widest
         warn(
-            f"at {process.describe(float(t))}, noise does not cover the direction in which the data has "
+            f"at {process.describe(first)}, noise does not cover the direction in which the data has "
             f"the standard deviation {widest:.4g}: samples have {_kept(level / widest):.0%} of it; start "
             "at a higher noise level, or scale the data down."
         )
 
 
 def check_marginal(model: ScoreModel, z: Tensor) -> None:
-    r"""Warns where the prior of a process without scales is not the law at t_max, as the score tells it.
+    r"""Warns if the prior of a process without scales is not the law at t_max, as judged by the score.
 
-    That of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. A model is called once, and the call is not
+    The score of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. The model is called once, and the call is not
     counted.
 
     Arguments:
         model: The score model.
-        z: Draws of the prior, with shape (B, *).
+        z: Draws from the prior, with shape (B, *).
     """
 
     process = model.process
-    if process.has_scales or vars(model).get("_asked_at_prior"):
+    if vars(model).get("_asked_at_prior"):
         return
     std = process.prior_std()
     with torch.no_grad():
@@ -116,22 +116,22 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
         )
 
 
-def check_last(model: ScoreModel, last: Tensor) -> None:
-    r"""Warns where the last denoising takes away what the data has in its finest direction.
+def check_last(model: ScoreModel, last: float) -> None:
+    r"""Warns if the last denoising removes the variation of the data in its finest direction.
 
     Arguments:
         model: The score model.
-        last: The last time, with shape () or (B,).
+        last: The last time, the farthest from data of all samples.
     """
 
-    process, finest, t = model.process, model.finest, last.max()
+    process, finest = model.process, model.finest
     if finest is None or not process.has_scales:
         return
-    level = process.bare_noise_level(float(t))
+    level = process.bare_noise_level(last)
     if level > (1 + 1e-6) * THIRD * finest:
-        end = "t_min=" if float(t) > process.t_min else "a process with a lower t_min or sigma_min"
+        end = "t_min=" if last > process.t_min else "a process with a lower t_min or sigma_min"
         warn(
-            f"the last denoising, from {process.describe(float(t))}, leaves {_kept(finest / level):.0%} "
+            f"the last denoising, from {process.describe(last)}, leaves {_kept(finest / level):.0%} "
             f"of the smallest standard deviation of the data, {finest:.4g}; pass {end}, or denoise=False."
         )
 

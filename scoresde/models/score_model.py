@@ -6,16 +6,16 @@ Noise, score and velocity are linear in the denoised data :math:`D = \mathbb{E}[
     \nabla \log p_t(x) = (\alpha D - x) / \sigma^2 , \qquad
     dx/dt = f x + \dot \lambda (\alpha D - x) ,
 
-so a model has one operation, :math:`s \mapsto a \, x + b \, D(x)` at given times, with
-coefficients worked out in float64, for all times at once, before any network is called. What a
-network predicts is linear in D too, and is folded into the same coefficients: nothing cancels.
+so a model has one operation, :math:`x \mapsto a \, x + b \, D(x)` at given times, with coefficients computed in
+float64, for all times at once, before any network is called. A network's prediction is linear in D, too, and is
+folded into the same coefficients, so that nothing cancels.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,10 @@ from .conditions import Bound, Condition, check_conditions, leaves, rows_of, spr
 from .data_moments import Moments
 
 Pair = tuple[Tensor, Tensor]
-BASES = ("conditional", "strong", "model")  # names of parts from which guidance starts
-MACHINERY = frozenset(vars(nn.Module()))  # names of what modules keep for themselves
-UNSAID = 0.5  # what is taken for the root mean square of data where nothing is known of it
-OTHERS = ("unconditional", "negative", "weak", "other")  # and of those from which it leads away
+BASES = ("conditional", "strong", "model")  # names of parts that guidance leads towards
+MACHINERY = frozenset(vars(nn.Module()))  # names of internal attributes of modules
+UNSAID = 0.5  # assumed root mean square of data of unknown scale
+OTHERS = ("unconditional", "negative", "weak", "other")  # parts that guidance leads away from
 
 
 def _noise(process: Process, t: Tensor) -> Pair:
@@ -56,29 +56,28 @@ def _velocity(process: Process, t: Tensor) -> Pair:
 OF_STATE: dict[str, dict[str, Door]] = {
     **{name: {"x": as_state} for name in ("denoise", "raw", "noise", "score", "velocity")},
     "rows": {"index": as_index},
-}  # the functions of a state of a model, and the doors of their arguments
+}  # the functions of a model that take a state, and the checks of their arguments
 
 
 class ScoreModel(nn.Module, ABC):
-    r"""Abstract score model. A subclass defines :meth:`denoise`; the rest is derived.
+    r"""Abstract score model. A subclass defines :meth:`denoise`; everything else is derived.
 
     Attributes:
         process: The process whose noise it removes.
         shape: The shape of one sample, if known.
-        conditions: The names of the conditions it takes.
-        fingerprint: The name by which files identify it, if known.
-        data_std: The constant by which a network of "edm" is preconditioned, 0.5 by default.
+        conditions: The names of its conditions.
+        fingerprint: The name by which files identify it, if it has one.
+        data_std: The preconditioning constant of an "edm" network, 0.5 by default.
         data_scale: The root mean square of the data, or `None` if it is not known. Grids, solvers and the
             check of the prior use it.
-        finest: The smallest standard deviation of the data in any direction, or `None`.
-        moments: The mean and covariance of the data, for the solvers that ask for them.
-        cost: The network calls of one denoising.
+        finest: The smallest standard deviation of the data in any direction, or `None` if it is not known.
+        moments: The mean and covariance of the data, for solvers that use them.
+        cost: The network calls per denoising.
         bound_names: The names of the conditions that are bound.
-        guided: Whether guidance has changed it, so that it is no longer the score of noisy data.
-        differentiable: Whether derivatives of its estimates are known. A model guided by gradients has
-            none.
-        by_sample: The names of its attributes that belong to samples: tensors with leading size B or 1, or
-            dictionaries and lists of them.
+        guided: Whether guidance has changed it, so that it is no longer the score of the noisy data.
+        differentiable: Whether its estimates can be differentiated. Those of a model guided by gradients cannot.
+        by_sample: The names of its per-sample attributes: tensors with leading size B or 1, or dictionaries and
+            lists of such tensors.
 
     Examples:
         >>> class Standard(ss.ScoreModel):  # of standard normal data
@@ -100,23 +99,21 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
-    owned: bool = False  # whether its network is asked from outside, while the run lasts
+    owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
 
     _data_std: float | None = None
     _data_scale: float | None = None
     _finest: float | None = None
     _asked_at_prior: bool = False
-    _steady: frozenset[tuple[str, ...]] = frozenset()  # names of bound conditions of steady calls
-    _healthy: frozenset[tuple[str, ...]] = (
-        frozenset()
-    )  # and of those that were looked at for warnings
+    _steady: frozenset[tuple[str, ...]] = frozenset()  # bound conditions of steady calls
+    _healthy: frozenset[tuple[str, ...]] = frozenset()  # and of calls looked at for warnings
     _checked: frozenset[tuple[str, ...]] = (
         frozenset()
-    )  # ways of its derivative, and names of bound conditions
+    )  # modes of its derivative, and names of bound conditions
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        r"""Gives the functions of a state that a model defines the doors of all."""
+    def __init_subclass__(cls, **keywords: object) -> None:
+        r"""Adds the common argument checks to the functions that a model defines."""
 
         super().__init_subclass__(**keywords)
         if isinstance(cls.by_sample, str):
@@ -159,18 +156,18 @@ class ScoreModel(nn.Module, ABC):
 
     @property
     def held(self) -> Mapping[str, Tensor]:
-        r"""The tensors by sample that it holds itself, each with leading size B or 1."""
+        r"""Its own per-sample tensors, each with leading size B or 1."""
 
         return dict(chain(*(tensors_in(name, getattr(self, name)) for name in self.by_sample)))
 
     def part_levels(self, level: float) -> list[float]:
-        r"""Returns the noise levels nearest to one at which this model asks each of its parts."""
+        r"""Returns the noise levels, nearest to the given one, at which this model calls each of its parts."""
 
         return [level] * len(self.parts)
 
     @property
     def parts(self) -> "dict[str, ScoreModel]":
-        r"""The parts of a guided model by name, for pictures. Other models have none."""
+        r"""The parts of a guided model by name, for plots. Other models have none."""
 
         return {}
 
@@ -181,11 +178,11 @@ class ScoreModel(nn.Module, ABC):
         Arguments:
             x: Noisy data, with shape (B, *).
             t: The time, with shape () or (B,).
-            condition: What the data is conditioned on, each with leading size B or 1.
+            condition: The conditions, each with leading size B or 1.
         """
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        r"""Returns what the model is made of, with shape (B, *): a network's own answer, if it has one."""
+        r"""Returns the model's own quantity, with shape (B, *): the network's raw output, if it has one."""
 
         return self.denoise(x, t, **condition)
 
@@ -202,7 +199,7 @@ class ScoreModel(nn.Module, ABC):
     def velocity(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the velocity dx/dt of the probability flow, with shape (B, *).
 
-        Time runs towards noise. Flow libraries flip the sign.
+        Time runs towards noise; flow libraries have the opposite sign.
         """
 
         return self._combined(_velocity, x, t, condition)
@@ -217,7 +214,7 @@ class ScoreModel(nn.Module, ABC):
             a: The coefficients of the noisy data, with the shape of `times`.
             b: The coefficients of the denoised data, with the shape of `times`.
             scale: The scales of the state, with the shape of `times`.
-            x: A state, which gives shape, dtype and device.
+            x: A state, which sets shape, dtype and device.
             condition: The conditions.
         """
 
@@ -232,7 +229,7 @@ class ScoreModel(nn.Module, ABC):
         return [bind(*column) for column in zip(*columns, strict=True)]
 
     def resemble(self, model: "ScoreModel") -> None:
-        r"""Takes over the attributes of a wrapped model."""
+        r"""Copies the attributes of a wrapped model."""
 
         self.process, self.shape = model.process, model.shape
         for name in ("data_std", "data_scale", "finest"):
@@ -242,7 +239,7 @@ class ScoreModel(nn.Module, ABC):
         self.guided, self.differentiable = model.guided, model.differentiable
 
     def given(self, **condition: Condition) -> "ScoreModel":
-        r"""Returns the model with its conditions bound, each with leading size B or 1."""
+        r"""Returns the model with conditions bound, each with leading size B or 1."""
 
         return Given(self, check_conditions(self, condition, None)) if condition else self
 
@@ -252,8 +249,8 @@ class ScoreModel(nn.Module, ABC):
     def rows(self, index: Tensor) -> "ScoreModel":
         r"""Returns the model for some rows of the batch.
 
-        By default, it has these rows of what `by_sample` names and of the models that it is made of, as
-        attributes or in lists and dictionaries, and shares all else.
+        By default, it holds these rows of the attributes that `by_sample` names and of the models that it
+        contains, as attributes or in lists and dictionaries, and shares everything else.
         """
 
         pick = of_rows(index)
@@ -297,7 +294,7 @@ class Given(ScoreModel):
 
     Arguments:
         model: The model.
-        bound: The conditions, each with leading size B or 1, or mappings and tuples of such.
+        bound: The conditions, each with leading size B or 1, or mappings and tuples of these.
 
     Examples:
         >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
@@ -317,18 +314,21 @@ class Given(ScoreModel):
         return f"{self.model!r}.given({', '.join(self.bound)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.denoise(x, t, **spread(self.bound, x), **condition)
+        return self.model.denoise(x, t, **self._spread(x), **condition)
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.raw(x, t, **spread(self.bound, x), **condition)
+        return self.model.raw(x, t, **self._spread(x), **condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        return self.model.score(x, t, **spread(self.bound, x), **condition)
+        return self.model.score(x, t, **self._spread(x), **condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.model.combine(times, a, b, scale, x, **spread(self.bound, x), **condition)
+        return self.model.combine(times, a, b, scale, x, **self._spread(x), **condition)
+
+    def _spread(self, x: Tensor) -> dict[str, Tensor]:
+        return cast(dict[str, Tensor], spread(self.bound, x))  # as models annotate conditions
 
     @property
     def held(self) -> Mapping[str, Tensor]:
@@ -354,7 +354,7 @@ def _bound(model: ScoreModel, bound: Mapping[str, Bound]) -> ScoreModel:
 
 
 def _said(model: ScoreModel, name: str) -> float | None:
-    r"""What is known of a model's data, by an attribute or by its class."""
+    r"""A fact about a model's data, set as an attribute or by its class."""
 
     by_class = getattr(type(model), name)
     said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class
@@ -362,16 +362,16 @@ def _said(model: ScoreModel, name: str) -> float | None:
 
 
 def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
-    r"""Returns times as models get them: of shape (B,), like the state, inside the domain.
+    r"""Returns times as models receive them: with shape (B,), in the state's dtype, inside the domain.
 
-    Rounding to the dtype of the state may leave the domain by a little: then the next number
-    inside is taken.
+    If rounding to the dtype of the state leaves the domain, the nearest number inside is taken.
     """
 
     rounded = times.to(x.dtype)
+    exact = rounded.double()
     for beyond, inwards in (
-        (rounded.double() > process.t_max, -torch.inf),
-        (rounded.double() < process.t_min, torch.inf),
+        (exact > process.t_max, -torch.inf),
+        (exact < process.t_min, torch.inf),
     ):
         if bool(beyond.any()):
             near = torch.nextafter(rounded, torch.full_like(rounded, inwards))
@@ -380,9 +380,8 @@ def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
-    r"""Returns times in float64 on the CPU, refused outside the domain of the process."""
+    r"""Returns times in float64 on the CPU, after checking that they lie in the domain of the process."""
 
-    as_state("x", x)
     t = as_times("t", t).detach().cpu()
     slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
     t = t.double()

@@ -1,7 +1,7 @@
-r"""Whether a network answers the same to the same input, seen before it is relied on.
+r"""A check that a network gives the same output for the same input.
 
-Dropout that was left on, or noise that a network draws for itself, is another network at every call. A density, a
-way there and back, or an error estimate from two calls then measures this noise, and nothing in the result tells.
+With dropout left on, or noise drawn by the network itself, every call is a different network. A density, a round
+trip, or an error estimate from two calls then measures this noise, and nothing in the result shows it.
 """
 
 import torch
@@ -14,22 +14,22 @@ from ..doors.warning import warn
 from .derivative import coarsest_eps, where_noise_is_data
 from .score_model import Given, ScoreModel
 
-ULPS = 4  # of the coarsest dtype, by which sums in another order may differ
-LEAST = 1e-5  # of what a network returns: noise below is none
+ULPS = 4  # of the coarsest dtype: the difference of sums in another order
+LEAST = 1e-5  # of a network's output: smaller noise is ignored
 CURE = (
-    "call .eval() on the network if that is due to dropout, and pass noise that it draws by itself as a "
+    "call .eval() on the network if that is due to dropout, and pass noise that it draws itself as a "
     "condition"
 )
-NUMBERS, PAIRS = 64, 8  # of all calls together, and pairs of calls at most
+NUMBERS, PAIRS = 64, 8  # of all calls together, and maximum pairs of calls
 
 
 def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
     r"""Refuses a model for which two calls with the same input differ.
 
-    Arguments are those of :func:`warn_of_randomness`.
+    The arguments are those of :func:`warn_of_randomness`.
 
     Raises:
-        ValueError: If they differ by more than rounding explains.
+        ValueError: If the calls differ by more than rounding explains.
     """
 
     share = _difference(model, x, rows)
@@ -38,16 +38,16 @@ def check_steady(model: ScoreModel, x: Tensor, use: str, rows: int | None = None
 
 
 def warn_of_randomness(model: ScoreModel, x: Tensor, use: str, rows: int | None = None) -> None:
-    r"""Warns of a model for which two calls with the same input differ.
+    r"""Warns about a model for which two calls with the same input differ.
 
-    It takes two network calls, or some more for few numbers, until a model with these conditions is found to be
-    steady. They are not counted.
+    This takes two network calls, or a few more for few numbers, until a model with these conditions has been
+    found to be steady. They are not counted.
 
     Arguments:
         model: The model, with its conditions bound.
-        x: A state, which gives shape, dtype and device.
+        x: A state, which sets shape, dtype and device.
         use: The consequence, for messages.
-        rows: How many rows may be computed at once. By default, all.
+        rows: The maximum number of rows computed at once. By default, all.
     """
 
     share = _difference(model, x, rows)
@@ -62,10 +62,10 @@ def _seen(share: float) -> str:
 def _difference(
     model: ScoreModel, x: Tensor, rows: int | None, level: float | None = None
 ) -> float:
-    r"""The root mean square by which two calls differ, against that of a call; 0 if rounding explains it."""
+    r"""The root mean square difference of two calls, relative to that of a call; 0 if rounding explains it."""
 
     parts = model.parts.values()
-    if parts:  # guidance itself may be that of a grid
+    if parts:  # guidance itself may depend on a grid
         levels = model.part_levels(level or model.data_std)
         pairs = zip(parts, levels, strict=True)
         return max(_difference(part, x, rows, own) for part, own in pairs)
@@ -89,7 +89,7 @@ def _asked_twice(model: ScoreModel, x: Tensor, level: float | None) -> float:
     index = torch.arange(len(x), device=x.device)
     state = scale * keyed_normal(0, index, PROBES, 0, x[0].numel()).to(x).reshape(x.shape)
     devices = [x.device] if x.device.type == "cuda" else []
-    pairs = min(max(1, NUMBERS // state.numel()), PAIRS)  # of few numbers, chance may spare all
+    pairs = min(max(1, NUMBERS // state.numel()), PAIRS)  # chance may spare a few numbers
     found = 0.0
     with uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
         one = model.raw(state, t).detach().double()

@@ -11,16 +11,16 @@ from .unet import Block, Halve, waves
 
 
 class Encoder(nn.Module):
-    r"""Creates the way down of a U-Net, with logits at its end.
+    r"""Creates the encoder half of a U-Net, with logits at its end.
 
     Arguments:
-        channels: The channels of the images.
-        width: The channels of the first level.
-        multipliers: The channels of each level, in multiples of `width`. Every level but the
-            first halves height and width.
+        channels: The number of channels of the images.
+        width: The number of channels of the first level.
+        multipliers: The number of channels of each level, in multiples of `width`. Every level except the first
+            halves height and width.
         size: The height and width of the images.
         classes: The number of logits.
-        dropout: The probability with which features are dropped in training.
+        dropout: The probability of dropping a feature in training.
 
     Examples:
         >>> from scoresde.networks import Encoder

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    r"""Creates a U-Net for images, with residual blocks that the time and the label modulate.
+    r"""Creates a U-Net for images, with residual blocks that are modulated by the time and the label.
 
     References:
         | Denoising Diffusion Probabilistic Models (Ho et al., 2020), appendix B
         | https://arxiv.org/abs/2006.11239
 
     Arguments:
-        channels: The channels of the images.
-        width: The channels of the first level.
-        multipliers: The channels of each level, in multiples of `width`. Every level but the
-            first halves height and width.
-        blocks: The residual blocks of each level, on the way down.
+        channels: The number of channels of the images.
+        width: The number of channels of the first level.
+        multipliers: The number of channels of each level, in multiples of `width`. Every level except the first
+            halves height and width.
+        blocks: The number of residual blocks of each level, on the way down.
         classes: The number of labels, or 0 for none.
-        dropout: The probability with which features are dropped in training.
+        dropout: The probability of dropping a feature in training.
 
     Examples:
         >>> from scoresde.networks import UNet
@@ -77,12 +77,12 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        r"""Returns a tensor like `x`.
+        r"""Returns the output, a tensor like `x`.
 
         Arguments:
             x: Images, with shape (B, C, H, W).
             t: A number for the noise level, with shape (B,).
-            label: The labels, with shape (B,), where the number of classes means none.
+            label: The labels, with shape (B,), where `classes` stands for no label.
         """
 
         features = self.time(waves(t, self.frequencies).to(x.dtype))

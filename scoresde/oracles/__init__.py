@@ -1,1 +1,1 @@
-r"""Exact score models, to test solvers on."""
+r"""Exact score models, for tests of solvers."""

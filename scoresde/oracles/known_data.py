@@ -1,4 +1,4 @@
-r"""The data of exact models, checked at the door."""
+r"""Argument checks of the data of exact models."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from ..processes.standard import EDM
 
 
 def known_process(process: Process | None) -> Process:
-    r"""Returns the process, or EDM's, refused unless it is one."""
+    r"""Returns the process after checking it; by default, this is `EDM()`."""
 
     if process is not None:
         check_process(process)
@@ -16,7 +16,7 @@ def known_process(process: Process | None) -> Process:
 
 
 def check_points(name: str, value: Tensor, least: int) -> None:
-    r"""Refuses what is no finite data, or none at all."""
+    r"""Refuses data that is empty or not finite."""
 
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, but is a {type(value).__name__}.")
@@ -32,14 +32,14 @@ def check_points(name: str, value: Tensor, least: int) -> None:
 
 
 def axes_of(means: Tensor, covariances: Tensor | float) -> tuple[Tensor, Tensor]:
-    r"""Returns the variances of components along their axes, with shape (K, D), and the axes, (K, D, D).
+    r"""Returns the variances of components along their axes, with shape (K, D), and the axes, with (K, D, D).
 
     Arguments:
         means: The means, with shape (K, D).
-        covariances: Matrices of shape (K, D, D), or standard deviations, with shape () or (K,).
+        covariances: Matrices, with shape (K, D, D), or standard deviations, with shape () or (K,).
 
     Raises:
-        TypeError, ValueError: If they are none.
+        TypeError, ValueError: If they are not valid covariances.
     """
 
     given = torch.as_tensor(covariances)

@@ -1,18 +1,17 @@
-r"""Exact score models: data of which everything is known, to test solvers on.
+r"""Exact score models: data with known distributions, for tests of solvers.
 
-Every oracle knows its denoised data and its log-density at any time in closed form.
+Every oracle has its denoised data and log-density at any time in closed form.
 """
 
 import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import as_number
+from solvers.doors.values import Array, as_number
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -30,14 +29,14 @@ EXACT: dict[str, dict[str, Door]] = {
     "log_prob": {"x": as_data, "t": as_times},
     "data": {"count": as_size, "seed": as_seed},
     "flow": {"x": as_data},
-}  # the functions of an oracle, and the doors of their arguments
+}  # the functions of an oracle, and the checks of their arguments
 
 
 class Oracle(ScoreModel):
     r"""Abstract exact score model.
 
-    The functions that a subclass defines check their arguments as those of every oracle do, and compute in
-    the dtype of the state, whatever autocast is in force.
+    The functions of a subclass get the argument checks of all oracles, and compute in the dtype of the state,
+    whatever autocast is active.
 
     Examples:
         >>> isinstance(model, ss.Oracle)
@@ -46,7 +45,7 @@ class Oracle(ScoreModel):
         torch.Size([5, 2])
     """
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
+    def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
         with_doors(cls, EXACT)
         for name in EXACT:
@@ -80,7 +79,7 @@ class Oracle(ScoreModel):
         return self.log_prob(alpha.to(x) * x, t) + x[0].numel() * alpha.log()
 
     def _know(self, square: Tensor, least: Tensor | float) -> None:
-        r"""Says the mean square of the data, and the least variance of its parts."""
+        r"""Stores the mean square of the data, and the smallest variance of its components."""
 
         self.data_std = self.data_scale = math.sqrt(square)
         self.finest = math.sqrt(least)
@@ -99,7 +98,7 @@ class Oracle(ScoreModel):
         label = as_condition("label", label)
         if len(label) not in (1, len(x)):
             raise ValueError(f"label must have leading size {len(x)} or 1, but has {len(label)}.")
-        if label.device.type == "cpu":  # others would be waited for
+        if label.device.type == "cpu":  # on other devices, this would wait
             self.check_condition("label", label)
         return label.to(x.device)[:, None]
 
@@ -112,7 +111,7 @@ class Oracle(ScoreModel):
 
 @checked
 class MixtureOracle(Oracle):
-    r"""Creates the exact score model of a mixture of Gaussians.
+    r"""Creates the exact score model of a Gaussian mixture.
 
     With responsibilities :math:`r_k(x)` at time t, and covariances
     :math:`\Sigma_k = U_k \operatorname{diag}(l_k) U_k^T`,
@@ -125,10 +124,10 @@ class MixtureOracle(Oracle):
         covariances: The covariances, with shape (K, D, D), or standard deviations of isotropic
             components, with shape () or (K,).
         weights: The probabilities of the components, with shape (K,). By default, they are equal.
-        process: The process. By default, EDM's.
+        process: The process. By default, `EDM()`.
 
     Condition:
-        label: The component that data is from, with shape (B,).
+        label: The component that the data belongs to, with shape (B,).
 
     Examples:
         >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
@@ -140,9 +139,9 @@ class MixtureOracle(Oracle):
 
     def __init__(
         self,
-        means: Tensor,
-        covariances: Tensor | float,
-        weights: Tensor | None = None,
+        means: Array,
+        covariances: Array | float,
+        weights: Array | None = None,
         process: Process | None = None,
     ) -> None:
         means = as_data("means", means)
@@ -184,7 +183,7 @@ class MixtureOracle(Oracle):
         )
         z = keyed_normal(seed, index, DATA_NOISE, 0, self.means.shape[1]).to(self.means)
         x = self.means[k]
-        for j in k.unique().tolist():  # one by one, since axes of every sample take much memory
+        for j in k.unique().tolist():  # one by one, since axes for every sample take much memory
             rows = k == j
             x[rows] += (self.values[j].sqrt() * z[rows]) @ self.vectors[j].T
         return x.reshape(count, *(self.shape or ()))
@@ -204,7 +203,7 @@ class MixtureOracle(Oracle):
         check_labels(value, len(self.means))
 
     def _project(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Each component's axes of the deviation, (B, K, D), and its joint log-density, (B, K)."""
+        r"""The deviation along each component's axes, (B, K, D), and its joint log-density, (B, K)."""
 
         alpha, sigma = alpha[..., None], sigma[..., None]
         deviation = x.flatten(1)[:, None] - alpha * self.means.to(x)
@@ -224,7 +223,7 @@ class GaussianOracle(MixtureOracle):
     Arguments:
         mean: The mean, with shape (*).
         covariance: The covariance, with shape (D, D), or the standard deviation.
-        process: The process. By default, EDM's.
+        process: The process. By default, `EDM()`.
 
     Examples:
         >>> model = ss.GaussianOracle(torch.zeros(2), 0.5)
@@ -236,8 +235,8 @@ class GaussianOracle(MixtureOracle):
 
     def __init__(
         self,
-        mean: Tensor,
-        covariance: Tensor | float,
+        mean: Array,
+        covariance: Array | float,
         process: Process | None = None,
     ) -> None:
         mean = as_floats("mean", mean, least=1)
@@ -248,12 +247,12 @@ class GaussianOracle(MixtureOracle):
         )
 
     def flow(self, x: Tensor, start: float, stop: float) -> Tensor:
-        r"""Returns where the probability flow carries states from one time to another.
+        r"""Returns states transported by the probability flow from one time to another.
 
         Arguments:
             x: States at `start`, with shape (B, *).
-            start: The first time.
-            stop: The last time.
+            start: The time of `x`.
+            stop: The time of the result.
         """
 
         check_shape(self, tuple(x.shape[1:]), "x")
@@ -267,7 +266,7 @@ class GaussianOracle(MixtureOracle):
 
 @checked
 class KernelOracle(Oracle):
-    r"""Creates the exact score model of data under a Gaussian kernel: a mixture with a component per data point.
+    r"""Creates the exact score model of a Gaussian kernel density: a mixture with one component per data point.
 
     .. math:: D(x) = \sum_i r_i \Big( y_i + \frac{\alpha h^2}{\alpha^2 h^2 + \sigma^2}
         (x - \alpha y_i) \Big)
@@ -275,11 +274,11 @@ class KernelOracle(Oracle):
     Arguments:
         data: The data :math:`y`, with shape (N, *).
         width: The standard deviation h of the kernel.
-        process: The process. By default, EDM's.
-        labels: The classes of the data, with shape (N,), if the label is to be a condition.
+        process: The process. By default, `EDM()`.
+        labels: The classes of the data, with shape (N,), to make the label a condition.
 
     Condition:
-        label: The class that data is from, with shape (B,).
+        label: The class that the data belongs to, with shape (B,).
 
     Examples:
         >>> kernel = ss.KernelOracle(torch.tensor([[0.0], [2.0]]), 0.1)
@@ -289,10 +288,10 @@ class KernelOracle(Oracle):
 
     def __init__(
         self,
-        data: Tensor,
+        data: Array,
         width: float,
         process: Process | None = None,
-        labels: Tensor | None = None,
+        labels: Array | None = None,
     ) -> None:
         data, width = as_data("data", data), as_number("width", width)
         labels = None if labels is None else labels_of(labels, len(data))
@@ -320,7 +319,7 @@ class KernelOracle(Oracle):
         return (mean + gain * (x.flatten(1) - alpha * mean)).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        wide = x.double()  # squares that nearly cancel are divided by the square of the width
+        wide = x.double()  # nearly cancelling squares are divided by the square of the width
         alpha, sigma = self._scales(wide, t)
         variance = alpha**2 * self.width**2 + sigma**2
         d = self.points.shape[1]
@@ -350,7 +349,7 @@ class KernelOracle(Oracle):
             check_labels(value, int(self.labels.max()) + 1)
 
     def _log_joint(self, x: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
-        r"""The log-densities of the parts up to what they share, with shape (B, N)."""
+        r"""The log-densities of the components up to a common constant, with shape (B, N)."""
 
         products = (alpha * x.flatten(1)) @ self.points.to(x).T
         return (products - alpha**2 * self.squares.to(x) / 2) / variance
@@ -359,7 +358,7 @@ class KernelOracle(Oracle):
 def check_labels(label: Tensor, classes: int) -> None:
     r"""Refuses labels that are not whole numbers below a number of classes."""
 
-    if not isinstance(label, Tensor):  # but a form of several
+    if not isinstance(label, Tensor):  # but a container of several numbers
         raise TypeError(
             "label must be one number for each sample, in a tensor, an array or a list, but is a "
             f"{type(label).__name__}."

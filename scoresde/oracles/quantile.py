@@ -1,11 +1,11 @@
 r"""An exact score model with an exact flow: rotated products of mixtures in one dimension.
 
-In one dimension the probability flow transports quantiles,
+In one dimension, the probability flow transports quantiles,
 
 .. math:: x_s = F_s^{-1} (F_t (x_t)) ,
 
-since it keeps order and mass. In a basis in which coordinates are independent, each does so by
-itself: so trajectories, latents and likelihoods are known in any dimension.
+since it preserves order and mass. In a basis with independent coordinates, this holds for each of them, so
+trajectories, latents and likelihoods are known in any dimension.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.doors.values import Array
 from solvers.network_calls import count_call
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
@@ -34,9 +35,8 @@ class QuantileOracle(Oracle):
         means: The means of the components of each coordinate, with shape (D, K).
         stds: Their standard deviations, with shape (D, K).
         weights: Their probabilities, with shape (D, K). By default, they are equal.
-        rotation: An orthogonal matrix Q of shape (D, D), with data :math:`x = Q y`. By default,
-            none.
-        process: The process. By default, EDM's.
+        rotation: An orthogonal matrix Q with shape (D, D), for data :math:`x = Q y`. By default, there is none.
+        process: The process. By default, `EDM()`.
 
     Examples:
         >>> product = ss.QuantileOracle(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [0.5]]))
@@ -46,10 +46,10 @@ class QuantileOracle(Oracle):
 
     def __init__(
         self,
-        means: Tensor,
-        stds: Tensor,
-        weights: Tensor | None = None,
-        rotation: Tensor | None = None,
+        means: Array,
+        stds: Array,
+        weights: Array | None = None,
+        rotation: Array | None = None,
         process: Process | None = None,
     ) -> None:
         means, stds = as_floats("means", means, least=2), as_floats("stds", stds, least=2)
@@ -118,12 +118,12 @@ class QuantileOracle(Oracle):
         return y @ self.rotation.T
 
     def flow(self, x: Tensor, start: float, stop: float) -> Tensor:
-        r"""Returns where the probability flow carries states from one time to another.
+        r"""Returns states transported by the probability flow from one time to another.
 
         Arguments:
             x: States at `start`, with shape (B, D).
-            start: The first time.
-            stop: The last time.
+            start: The time of `x`.
+            stop: The time of the result.
         """
 
         check_shape(self, tuple(x.shape[1:]), "x")
@@ -134,7 +134,7 @@ class QuantileOracle(Oracle):
         return (self._quantile(lower, upper, stop) @ rotation.T).to(x)
 
     def _quantile(self, lower: Tensor, upper: Tensor, t: float) -> Tensor:
-        r"""Where the log-probabilities below and above are those given, by bisection."""
+        r"""The points with the given log-probabilities below and above, by bisection."""
 
         alpha, sigma = self.process.scales(torch.tensor(t, dtype=torch.float64))
         reach = 40 * (alpha**2 * self.variances.double().max() + sigma**2).sqrt()
@@ -143,7 +143,7 @@ class QuantileOracle(Oracle):
         for _ in range(90):
             middle = (low + high) / 2
             below, above = self._log_tails(middle, t)
-            # each half of the distribution is compared in the tail that is small
+            # each half of the distribution is compared in its small tail
             left = torch.where(lower < upper, below < lower, above > upper)
             low, high = torch.where(left, middle, low), torch.where(left, high, middle)
         return (low + high) / 2

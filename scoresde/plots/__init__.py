@@ -1,4 +1,4 @@
-r"""Pictures. They need matplotlib: `pip install 'scoresde[plots]'`."""
+r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 
 from .charts import bars, curves, histogram, work_precision
 from .checks import errors

@@ -1,21 +1,25 @@
-r"""What stands behind and beside a picture of geometry: a density, limits true to scale, the images themselves."""
+r"""The surroundings of a picture of geometry: the density behind it, its limits, and the images beside it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..geometry import Density, Trajectory
 
-POINTS = 160  # of the grid of a density, along each axis
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 160  # points of the grid of a density, along each axis
 MARGIN = 0.12
-FALL, SHADES = 7.0, 30  # of the log-density, below which nothing is drawn; and the steps of grey
-LINES = torch.tensor([-4.5, -2.0, -0.5])  # of the log-density of data, below its top
+FALL, SHADES = 7.0, 30  # range of the log-density that is drawn; and the steps of grey
+LINES = torch.tensor([-4.5, -2.0, -0.5])  # levels of the log-density of data, below its maximum
 
 
-def limits(axis: Any, box: Tensor) -> None:
-    r"""Sets the limits of an axis to a box and a margin, with one scale for all directions.
+def limits(axis: "Axes", box: Tensor) -> None:
+    r"""Sets the limits of an axis to a box plus a margin, with one scale for all directions.
 
     Arguments:
         axis: The axis.
@@ -26,19 +30,19 @@ def limits(axis: Any, box: Tensor) -> None:
     axis.set_xlim(float(low[0]), float(high[0]))
     axis.set_ylim(float(low[1]), float(high[1]))
     if len(low) == 3:
-        axis.set_zlim(float(low[2]), float(high[2]))
+        axis.set(zlim=(float(low[2]), float(high[2])))
     axis.set_aspect("equal")
 
 
-def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float) -> None:
-    r"""Draws the density of noisy data behind data of two dimensions, and that of data as lines.
+def shade(axis: "Axes", density: Density, box: Tensor, level: float, lowest: float) -> None:
+    r"""Draws the density of noisy data behind two-dimensional data, and that of clean data as lines.
 
     Arguments:
         axis: The axis.
         density: The log-density, of points and a noise level.
         box: The corners, with shape (2, 2).
         level: The noise level.
-        lowest: That of data.
+        lowest: The noise level of the data.
     """
 
     low, high = square(box)
@@ -58,15 +62,15 @@ def shade(axis: Any, density: Density, box: Tensor, level: float, lowest: float)
 
 
 def thumbnails(
-    figure: Any, trajectory: Trajectory, sample: int, i: int, colours: Mapping[str, str]
+    figure: "Figure", trajectory: Trajectory, sample: int, i: int, colours: Mapping[str, str]
 ) -> None:
-    r"""Draws the noisy image and its estimates beside a picture, if data are grey images.
+    r"""Draws the noisy image and its estimates beside a picture, if the data are grey images.
 
     Arguments:
         figure: The figure.
         trajectory: The trajectory.
-        sample: Which sample.
-        i: At which state.
+        sample: The index of the sample.
+        i: The index of the state.
         colours: The names of the estimates, and their colours.
     """
 

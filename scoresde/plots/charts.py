@@ -22,11 +22,11 @@ MARKER_SIZES = (4.0, 7.0, 5.5)
 def histogram(
     file: str | Path, groups: Mapping[str, tuple[Tensor, str]], label: str, *, bins: int = 40
 ) -> None:
-    r"""Draws histograms over one another.
+    r"""Draws overlaid histograms.
 
     Arguments:
         file: The file to write.
-        groups: Names, and values of shape (N,) with the words that the legend adds.
+        groups: Names, and values with shape (N,) and the words that the legend adds.
         label: The label of the axis.
         bins: The number of bins over the range of all values.
 
@@ -46,7 +46,7 @@ def histogram(
     every = np.concatenate(list(known.values()))
     edges = np.linspace(every.min(), every.max(), bins + 1)
     for name, (_, words) in groups.items():
-        axis.hist(known[name], edges, alpha=0.6, label=f"{name}: {words}")
+        axis.hist(known[name], edges.tolist(), alpha=0.6, label=f"{name}: {words}")
     axis.set_xlabel(label)
     axis.set_ylabel("samples")
     figures.legend(axis)
@@ -59,7 +59,7 @@ def bars(file: str | Path, values: Mapping[str, float], label: str) -> None:
 
     Arguments:
         file: The file to write.
-        values: Names, and positive numbers.
+        values: Names and positive numbers.
         label: The label of the axis.
 
     Examples:
@@ -90,7 +90,7 @@ def curves(
 
     Arguments:
         file: The file to write.
-        lines: Names, and points of each curve.
+        lines: The name and the points of each curve.
         x_label: The label of the horizontal axis.
         y_label: The label of the vertical axis.
 
@@ -119,16 +119,16 @@ def work_precision(
     label: str,
     base: float | None = None,
 ) -> None:
-    r"""Draws error against network calls on logarithmic axes, with the best at each cost marked.
+    r"""Draws error against network calls on logarithmic axes, and marks the best at each cost.
 
-    Each curve has its colour and marker, in the order of its last error. Those that are best somewhere
-    have thick lines and full markers; the rest are dashed and hollow. Distances may be negative: where
-    some are, or are within a standard error of it, the axis is linear near zero, and its label says so.
+    Each curve has its colour and marker, in the order of the last errors. Curves that are best somewhere have
+    thick lines and filled markers; the others are dashed with hollow markers. Distances may be negative: if some
+    are, or are within a standard error of zero, the axis is linear near zero, and its label says so.
 
     Arguments:
         file: The file to write.
-        lines: Names, and points of each curve: calls, error, and its standard error.
-        front: The points that nothing beats at as many calls or fewer.
+        lines: The name and the points of each curve: calls, error, and its standard error.
+        front: The points that no other beats at the same number of calls or fewer.
         label: The label of the vertical axis.
         base: The value of the exact flow, drawn as a line.
 
@@ -169,7 +169,7 @@ def work_precision(
 
 
 def _threshold(points: Sequence[tuple[float, float, float]], base: float | None) -> float | None:
-    r"""Below which size an axis is to be linear: the median standard error, if zero is within one of a point."""
+    r"""The size below which an axis is linear: the median standard error, if a point is within its own of zero."""
 
     lowest = min(error - spread for _, error, spread in points)
     spreads = sorted(spread for _, _, spread in points if spread)
@@ -179,7 +179,7 @@ def _threshold(points: Sequence[tuple[float, float, float]], base: float | None)
 
 
 def _marked(i: int, *, hollow: bool = False) -> dict[str, Any]:
-    r"""The colour and marker of a curve: sizes differ, too, so that one upon another shows both."""
+    r"""The colour and marker of a curve; sizes differ, too, so that overlapping markers are both visible."""
 
     import matplotlib
 

@@ -24,10 +24,10 @@ def errors(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]])
         True
     """
 
-    named = figures.titled("lines", lines)
+    figures.titled("lines", lines)
     figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
     axis.axhline(1.0, color="black", linewidth=0.8, linestyle=":", label="best linear denoiser")
-    for i, (name, points) in enumerate(named.items()):
+    for i, (name, points) in enumerate(lines.items()):
         if points:
             xs, ys = zip(*points, strict=True)
             axis.loglog(xs, ys, marker=MARKERS[i % len(MARKERS)], linewidth=1.2, label=name)

@@ -1,17 +1,22 @@
-r"""Figures: made in one style, written whole, without any state of pyplot's."""
+r"""Figures in one style, which are written whole and use no pyplot state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from solvers.doors.signatures import checked
 
 from .ticks import label_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ACROSS = 100  # groups in a row, at most
 PICTURES = (".png", ".pdf", ".svg")
@@ -26,8 +31,8 @@ TURN = RLock()  # of the thread that draws
 
 def figure(
     rows: int, columns: int, size: tuple[float, float], projection: str | None = None
-) -> tuple[Any, list[Any]]:
-    r"""Returns a figure, and its axes by rows; the size is that of one, in inches."""
+) -> tuple["Figure", list["Axes"]]:
+    r"""Returns a figure and its axes by rows; the size is that of one axis, in inches."""
 
     made = blank((size[0] * columns, size[1] * rows))
     with styled():
@@ -36,8 +41,8 @@ def figure(
     return made, list(axes.flat)
 
 
-def titled(name: str, groups: object) -> Mapping[str, Any]:
-    r"""Returns groups by their titles, of which one alone has none."""
+def titled(name: str, groups: object) -> Mapping[str, object]:
+    r"""Returns groups by their titles; a single group has no title."""
 
     named = groups if isinstance(groups, Mapping) else {"": groups}
     if not named:
@@ -47,7 +52,7 @@ def titled(name: str, groups: object) -> Mapping[str, Any]:
 
 @checked
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
-    r"""Raises a `ValueError` for a file whose ending is neither that of a picture nor one of `others`.
+    r"""Raises a `ValueError` for a file whose suffix is neither that of a picture nor one of `others`.
 
     Examples:
         >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))
@@ -61,15 +66,15 @@ def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
 
 
 def check_libraries() -> None:
-    r"""Refuses to draw without the libraries of pictures and reports."""
+    r"""Refuses to draw without the libraries for pictures and reports."""
 
     for name in LIBRARIES:
         if find_spec(name) is None:
             raise ImportError(f"pictures and reports need {name}: pip install 'scoresde[plots]'.")
 
 
-def blank(size: tuple[float, float]) -> Any:
-    r"""Returns a figure without axes, of some size in inches, which no window will show."""
+def blank(size: tuple[float, float]) -> "Figure":
+    r"""Returns a figure without axes, with a size in inches, which no window will show."""
 
     with styled():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -80,8 +85,8 @@ def blank(size: tuple[float, float]) -> Any:
     return made
 
 
-def legend(axis: Any, *, below: bool = True) -> None:
-    r"""Names the curves of an axis beside it, or below, where no curve can lie under the names."""
+def legend(axis: "Axes", *, below: bool = True) -> None:
+    r"""Adds the legend of an axis beside or below it, where it covers no curve."""
 
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)}
     if not below:
@@ -89,16 +94,31 @@ def legend(axis: Any, *, below: bool = True) -> None:
     axis.legend(frameon=False, fontsize=7, **place)
 
 
-def pixels(made: Any) -> np.ndarray:
+def line(axis: "Axes", points: Tensor, **style: Any) -> None:
+    r"""Draws a line through points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
+
+    axis.plot(*points.T.tolist(), **style)
+
+
+def dots(axis: "Axes", points: Tensor, **style: Any) -> None:
+    r"""Draws points, with shape (n, 2) or (n, 3), styled by matplotlib's own keywords."""
+
+    axis.scatter(*points.T.tolist(), **style)
+
+
+def pixels(made: "Figure") -> np.ndarray:
     r"""Returns the picture of a figure, with shape (H, W, 3)."""
 
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     made.set_dpi(100)
+    canvas = FigureCanvasAgg(made)
     with styled():
-        made.canvas.draw()
-    return np.asarray(made.canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write(made: Any, file: Path) -> None:
+def write(made: "Figure", file: Path) -> None:
     r"""Writes a figure, with labels on every logarithmic axis."""
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +131,10 @@ def write(made: Any, file: Path) -> None:
         made.savefig(file, dpi=130, bbox_inches="tight")
 
 
-def _lay_out(made: Any) -> None:
-    r"""Gives axes the room that their numbers need. Legends take none of it: the picture grows by them."""
+def _lay_out(made: "Figure") -> None:
+    r"""Gives axes the room that their numbers need. Legends take no room from them: the picture grows."""
 
-    legends = [axes.get_legend() for axes in made.axes if axes.get_legend() is not None]
+    legends = [beside for axes in made.axes if (beside := axes.get_legend()) is not None]
     for beside in legends:
         beside.set_in_layout(False)
     made.tight_layout()
@@ -124,7 +144,7 @@ def _lay_out(made: Any) -> None:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    r"""Makes our style matplotlib's for a while, one thread at a time, so that the user's comes back."""
+    r"""Applies our matplotlib style in its block, one thread at a time, and restores the user's."""
 
     check_libraries()
     import matplotlib

@@ -1,9 +1,9 @@
-r"""Power spectra: what noise hides, and in which order sampling brings it back."""
+r"""Power spectra: the frequencies that noise hides, and the order in which sampling restores them."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from ..geometry.spectra import coarse_to_fine, hinge
 from ..geometry.spectra import spectrum as power_spectrum
 from . import figures
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 LEVELS = (0.1, 0.3, 1.0, 3.0)
-CURVES, HIGHEST = 6, 10.0  # of estimates, from how many sizes of the data on
+CURVES, HIGHEST = 6, 10.0  # of estimates; and the first noise level, in scales of the data
 
 
 @checked
@@ -28,7 +31,7 @@ def spectrum(
     followed: Trajectory | None = None,
     seed: int = 0,
 ) -> dict[float, float]:
-    r"""Draws the power spectrum of images, and of the same with noise; and of the estimates along sampling.
+    r"""Draws the power spectrum of images with and without noise, and of the estimates during sampling.
 
     Dots mark the hinges, where the power of data falls to that of noise.
 
@@ -40,7 +43,7 @@ def spectrum(
         seed: The seed of the noise.
 
     Returns:
-        The hinge of each level, in cycles per pixel, as of :func:`scoresde.spectra.hinge`.
+        The hinge of each level, in cycles per pixel, as computed by :func:`scoresde.spectra.hinge`.
 
     Examples:
         >>> hinges = ss.plots.spectrum(folder / "power.png", model.data(64).reshape(2, 1, 8, 8), levels=[1.0])
@@ -80,7 +83,7 @@ def spectrum(
     return hinges
 
 
-def _fill(axis: Any, followed: Trajectory) -> None:
+def _fill(axis: "Axes", followed: Trajectory) -> None:
     found, settled = coarse_to_fine(followed)
     frequencies = found.frequencies.tolist()
     first = int((followed.levels > HIGHEST * followed.data_std).sum())
@@ -91,5 +94,5 @@ def _fill(axis: Any, followed: Trajectory) -> None:
         axis.plot(frequencies, found.power[i].tolist(), linewidth=1, color=colour, label=words)
     axis.plot(frequencies, found.power[-1].tolist(), color="black", linewidth=2, label="last")
     reached = ", ".join("-" if math.isnan(s) else f"{s:.2g}" for s in settled.tolist())
-    words = "estimates less their mean; each ring has half its last power\nat the noise levels"
+    words = "estimates minus their mean; each ring has half its last power\nat the noise levels"
     axis.set_title(f"{words} {reached}", fontsize=8)

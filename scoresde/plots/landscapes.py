@@ -1,7 +1,7 @@
-r"""Steps and ways of guided sampling as pictures: in the data's own plane, or in one that says what it hides."""
+r"""Steps and paths of guided sampling, drawn in the plane of the data, or in one that states what it hides."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from . import figures
 from .backdrop import limits, shade, thumbnails
 from .movie import write_gif, write_page
 from .views import COLOURS, View, path_view, step_view
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STATE, NOISE, FAINT = "black", "tab:orange", "0.6"
 SIZE = (7.5, 6.0)
@@ -34,24 +38,24 @@ def geometry(
     density: Density | None = None,
     seconds: float = 6.0,
 ) -> Plane:
-    r"""Draws a step, or the whole way, of a sample: noisy points, estimates, their difference, what guidance adds.
+    r"""Draws a step, or the whole path, of a sample: noisy points, estimates, their difference, and guidance.
 
-    Data of two dimensions is drawn in its own plane, with its noisy density behind. Other data is drawn in
-    the plane that is spanned by the way to the estimate and what guidance adds, or that shows most of the
-    way; distances are true to scale, and the legend says which share of each arrow's squared length is
-    hidden. An animation of many dimensions takes another plane, and another scale, for each step.
+    Two-dimensional data is drawn in its own plane, with its noisy density behind it. Other data is drawn in the
+    plane that is spanned by the way to the estimate and the push of guidance, or that shows most of the path;
+    distances are true to scale, and the legend states the hidden fraction of each arrow's squared length. An
+    animation of many dimensions uses a different plane and scale for each step.
 
     Arguments:
-        file: The file to write: a picture, or for the way step by step a .gif, or an .html with a slider.
+        file: The file to write: a picture, or, to show the path step by step, a .gif or an .html with a slider.
         trajectory: The trajectory of :func:`scoresde.geometry.follow`.
-        sample: Which sample.
-        step: Which step, from 0 on. By default, the way.
-        dimensions: 2, or 3 for a view of space.
-        highest: The noise level from which on the way is drawn. By default, 4 root mean squares of
-            data of 2 or 3 dimensions, else 1.5; animations of more dimensions then show all steps.
-        density: The log-density behind data of two dimensions, from points in units of the data, with shape
-            (n, 2), and a noise level. By default, that of the model, if it is known.
-        seconds: How long an animation takes.
+        sample: The index of the sample.
+        step: The index of the step, from 0. By default, the whole path is drawn.
+        dimensions: 2, or 3 for a three-dimensional view.
+        highest: The noise level from which the path is drawn. By default, 4 root mean squares of the data in 2
+            or 3 dimensions, and 1.5 in more; animations of more dimensions then show all steps.
+        density: The log-density behind two-dimensional data, as a function of points in units of the data, with
+            shape (n, 2), and a noise level. By default, that of the model, if it is known.
+        seconds: The duration of an animation.
 
     Returns:
         The plane.
@@ -91,8 +95,8 @@ def geometry(
 def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
     r"""A picture of each step, in one plane and on one scale if there are few dimensions.
 
-    Else one plane would hide nearly all that guidance does; and with planes and scales of their own, all steps
-    can be seen.
+    In many dimensions, one plane would hide nearly all of guidance; with separate planes and scales, all steps
+    are visible.
     """
 
     last = len(view.trajectory.states) - 1
@@ -104,20 +108,20 @@ def _pictures(view: View, dimensions: int, whole: bool) -> list[np.ndarray]:
     return [_frame(own, i, own.box([i])) for own, i in zip(views, every, strict=True)]
 
 
-def _draw_step(figure: Any, view: View, i: int, box: Tensor, trail: bool = False) -> None:
+def _draw_step(figure: "Figure", view: View, i: int, box: Tensor, trail: bool = False) -> None:
     trajectory, axis = view.trajectory, figure.axes[0]
     states = view.points(trajectory.states)
     here, after = states[i], states[i + 1]
     if trail:
-        _line(axis, states[view.first : i + 1], color=FAINT, linewidth=1, marker=".")
+        figures.line(axis, states[view.first : i + 1], color=FAINT, linewidth=1, marker=".")
     _arrows(axis, view, i)
     for name, colour in view.colours.items():
         at = view.points(trajectory.estimates[name])[i]
-        _line(axis, torch.stack([here, at]), color=colour, linewidth=0.8, linestyle=":")
-        axis.scatter(*at.tolist(), color=colour, s=45, zorder=5, label=f"{name} estimate")
-    axis.scatter(*here.tolist(), color=STATE, s=45, zorder=6, label="noisy point")
-    axis.scatter(
-        *after.tolist(), facecolor="white", edgecolor=STATE, s=45, zorder=6, label="next point"
+        figures.line(axis, torch.stack([here, at]), color=colour, linewidth=0.8, linestyle=":")
+        figures.dots(axis, at[None], color=colour, s=45, zorder=5, label=f"{name} estimate")
+    figures.dots(axis, here[None], color=STATE, s=45, zorder=6, label="noisy point")
+    figures.dots(
+        axis, after[None], facecolor="white", edgecolor=STATE, s=45, zorder=6, label="next point"
     )
     levels = trajectory.levels.tolist()
     axis.set_title(
@@ -127,8 +131,8 @@ def _draw_step(figure: Any, view: View, i: int, box: Tensor, trail: bool = False
     thumbnails(figure, trajectory, view.sample, i, view.colours)
 
 
-def _arrows(axis: Any, view: View, i: int) -> None:
-    r"""The difference, what guidance adds, the step, and its noise."""
+def _arrows(axis: "Axes", view: View, i: int) -> None:
+    r"""The difference, the push of guidance, the step, and its noise."""
 
     trajectory, b = view.trajectory, view.sample
     points = {name: view.points(e)[i] for name, e in trajectory.estimates.items()}
@@ -154,12 +158,12 @@ def _arrows(axis: Any, view: View, i: int) -> None:
         _arrow(axis, mean, end, NOISE, view.words("fresh noise", trajectory.noise[i, b]))
 
 
-def _draw_way(figure: Any, view: View) -> None:
+def _draw_way(figure: "Figure", view: View) -> None:
     trajectory, axis = view.trajectory, figure.axes[0]
     first, states = view.first, view.points(view.trajectory.states)
     for name, colour in reversed(view.colours.items()):
         at = view.points(trajectory.estimates[name])[first:]
-        _line(
+        figures.line(
             axis,
             at,
             color=colour,
@@ -170,14 +174,17 @@ def _draw_way(figure: Any, view: View) -> None:
         )
         if name == next(iter(trajectory.estimates)):
             for pair in zip(states[first:], at, strict=True):
-                _line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
+                figures.line(axis, torch.stack(pair), color=FAINT, linewidth=0.5)
     steps = trajectory.states[1:, view.sample] - trajectory.states[:-1, view.sample]
     shares = view.plane.hidden(steps[first:])
     hidden = f" ({100 * float(shares.mean()):.0f} % of a step hidden)"
     words = "states" if view.whole else f"states{hidden}"
-    _line(axis, states[first:], color=STATE, linewidth=1.5, marker="o", markersize=4, label=words)
-    axis.scatter(
-        *states[-1].tolist(),
+    figures.line(
+        axis, states[first:], color=STATE, linewidth=1.5, marker="o", markersize=4, label=words
+    )
+    figures.dots(
+        axis,
+        states[-1:],
         marker="*",
         color="gold",
         edgecolor=STATE,
@@ -197,8 +204,8 @@ def _frame(view: View, i: int, box: Tensor, trail: bool = False) -> np.ndarray:
     return figures.pixels(figure)
 
 
-def _figure(view: View) -> Any:
-    r"""A figure with one axis, flat or of space."""
+def _figure(view: View) -> "Figure":
+    r"""A figure with one axis, in two or three dimensions."""
 
     flat = len(view.plane.basis) == 2
     figure = figures.blank(SIZE)
@@ -206,7 +213,7 @@ def _figure(view: View) -> Any:
     return figure
 
 
-def _finish(figure: Any, view: View, box: Tensor, level: float) -> None:
+def _finish(figure: "Figure", view: View, box: Tensor, level: float) -> None:
     axis, flat = figure.axes[0], len(view.plane.basis) == 2
     limits(axis, box)
     if view.density is not None and flat:
@@ -215,16 +222,12 @@ def _finish(figure: Any, view: View, box: Tensor, level: float) -> None:
     axis.set_xlabel(names[0])
     axis.set_ylabel(names[1])
     if not flat:
-        axis.set_zlabel(names[2])
+        axis.set(zlabel=names[2])
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left",
                   bbox_to_anchor=(0.66, 0.9))  # fmt: skip
 
 
-def _line(axis: Any, points: Tensor, **style: Any) -> None:
-    axis.plot(*points.T.tolist(), **style)
-
-
-def _arrow(axis: Any, start: Tensor, end: Tensor, colour: str, words: str) -> None:
+def _arrow(axis: "Axes", start: Tensor, end: Tensor, colour: str, words: str) -> None:
     if len(start) == 3:
         axis.quiver(
             *start.tolist(), *(end - start).tolist(), color=colour, label=words, linewidth=1.5
@@ -241,7 +244,7 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
     if not isinstance(trajectory, Trajectory):
         kind = type(trajectory).__name__
         raise TypeError(
-            f"trajectory must be what ss.geometry.follow(model, ...) returns, not a {kind}."
+            f"trajectory must be the result of ss.geometry.follow(model, ...), not a {kind}."
         )
     steps, count = len(trajectory.states) - 1, trajectory.states.shape[1]
     for name, value, size in (("sample", sample, count), ("step", step, steps)):
@@ -250,5 +253,5 @@ def _check(trajectory: Trajectory, sample: int, step: int | None, file: str | Pa
             raise ValueError(f"{name} must lie in [0, {size - 1}], but is {value}.")
     if step is not None and Path(file).suffix in MOVIES:
         raise ValueError(
-            f"an animation shows many steps; leave step= out, or write a picture, not {str(file)!r}."
+            f"an animation shows many steps; leave out step=, or write a picture, not {str(file)!r}."
         )

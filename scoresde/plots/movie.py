@@ -1,4 +1,4 @@
-r"""Animations from pictures, as GIF or as a page that opens from disk."""
+r"""Animations from pictures, as GIF or as a self-contained page."""
 
 import base64
 import io
@@ -30,12 +30,12 @@ def check_gif(file: Path) -> None:
 
 
 def write_gif(file: Path, pictures: Sequence[np.ndarray], seconds: float) -> None:
-    r"""Writes an animated GIF, which rests at its end.
+    r"""Writes an animated GIF, which pauses at its end.
 
     Arguments:
         file: The file to write.
-        pictures: The pictures, grey with shape (H, W), or with colours, (H, W, 3), of 8 bits.
-        seconds: How long it takes, without the rest.
+        pictures: The pictures in 8 bits, with shape (H, W) for grey or (H, W, 3) for colour.
+        seconds: Its duration, without the pause.
     """
 
     check_libraries()
@@ -49,9 +49,9 @@ def write_gif(file: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
 
 
 def write_page(file: Path, pictures: Sequence[np.ndarray], seconds: float, title: str) -> None:
-    r"""Writes a page with a slider over the pictures, which needs nothing but itself.
+    r"""Writes a self-contained page with a slider over the pictures.
 
-    Arguments are those of :func:`write_gif`, and the title of the page.
+    The arguments are those of :func:`write_gif`, and the title of the page.
     """
 
     check_libraries()

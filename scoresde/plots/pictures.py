@@ -27,7 +27,7 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     Arguments:
         x: Grey images, with shape (B, 1, H, W) or (B, H, W).
         columns: The number of columns. By default, the picture is about square.
-        gap: The pixels between images. They are grey, and so are the empty places of the last row.
+        gap: The number of pixels between images. They are grey, as are the empty places of the last row.
 
     Examples:
         >>> ss.plots.tile(torch.zeros(6, 1, 8, 8), columns=3).shape
@@ -63,11 +63,11 @@ def images(
 
     Arguments:
         file: The file to write.
-        groups: Titles, and images of shape (B, 1, H, W); or such images alone.
-        columns: The images in a row of a group.
-        across: The groups in a row. By default, all.
-        low: The value that is black.
-        high: The value that is white.
+        groups: Titles, and images with shape (B, 1, H, W); or images alone.
+        columns: The number of images in a row of a group.
+        across: The number of groups in a row. By default, all.
+        low: The value of black.
+        high: The value of white.
 
     Examples:
         >>> ss.plots.images(folder / "images.png", torch.zeros(4, 1, 8, 8))
@@ -87,7 +87,7 @@ def images(
         title: tile(2 * (x - low) / (high - low) - 1, columns, gap=1) for title, x in known.items()
     }
     height, wide = next(iter(pictures.values())).shape
-    width = wide / 25  # inches: a pixel of 8 x 8 images is to be seen
+    width = wide / 25  # inches: pixels of 8 x 8 images must be visible
     figure, axes = figures.figure(down, across, (width, width * height / wide + 0.5))
     for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
@@ -106,14 +106,14 @@ def animate(
     seconds: float = 3.0,
     zoom: int = 8,
 ) -> None:
-    r"""Writes the images of a path as an animated GIF, which rests at its end.
+    r"""Writes the images of a path as an animated GIF, which pauses at its end.
 
     Arguments:
         file: The file to write.
         path: Grey images on [-1, 1], with shape (n, B, 1, H, W), such as the path of an edit.
-        columns: The images in a row. By default, each picture is about square.
-        seconds: The duration in seconds, without the rest at the end.
-        zoom: The pixels of the picture for each of the images.
+        columns: The number of images in a row. By default, each picture is about square.
+        seconds: The duration in seconds, without the pause at the end.
+        zoom: The number of pixels of the picture per image pixel, along each side.
 
     Examples:
         >>> ss.plots.animate(folder / "path.gif", torch.zeros(3, 1, 1, 8, 8), seconds=0.1)

@@ -3,7 +3,7 @@ r"""Samples of two or three dimensions as points."""
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from ..models.checks import check_count
 from . import figures
 from .backdrop import limits, square
 
-INSIDE = 0.995  # the quantile of each entry, and one less it, that pictures show for certain
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSIDE = 0.995  # the quantile q of each entry: pictures always show the range from q to 1 - q
 SIZE = (3.2, 3.4)
-FULL = 200  # points that are drawn large and dark; more are smaller and fainter
+FULL = 200  # points that are drawn large and dark; more points are smaller and fainter
 
 
 @checked
@@ -28,18 +31,18 @@ def scatter(
     behind: Tensor | None = None,
     across: int | None = None,
 ) -> None:
-    r"""Draws groups of samples as points, each under its title, on one scale.
+    r"""Draws groups of samples as points, each under its title, on a common scale.
 
-    The scale is that on which most groups are seen; a title says how many points of its group lie outside.
+    The scale shows most groups; a title states how many points of its group lie outside.
 
     Arguments:
         file: The file to write.
-        groups: Titles, and samples of shape (B, 2) or (B, 3); or such samples alone.
-        behind: Samples that are drawn in grey behind each group, such as data.
-        across: The groups in a row. By default, at most four.
+        groups: Titles, and samples with shape (B, 2) or (B, 3); or samples alone.
+        behind: Samples to draw in grey behind each group, such as data.
+        across: The number of groups in a row. By default, at most four.
 
     Raises:
-        ValueError: If samples have neither two nor three entries, or groups differ in it.
+        ValueError: If samples have neither two nor three entries, or groups differ in their number.
 
     Examples:
         >>> ss.plots.scatter(folder / "points.png", {"samples": ss.sample(model, 9, steps=3).x})
@@ -87,7 +90,7 @@ def _checked(name: str, value: object) -> Tensor:
 
 
 def _box(groups: list[Tensor]) -> Tensor:
-    r"""The corners, (2, d), of what is shown: medians over groups, so that one that is far off hides no other."""
+    r"""The corners of the shown box, (2, d): medians over groups, so that no outlying group hides the others."""
 
     corners = []
     for x in groups:
@@ -99,12 +102,12 @@ def _box(groups: list[Tensor]) -> Tensor:
     return torch.stack(corners).median(0).values
 
 
-def _draw(axis: Any, x: Tensor, box: Tensor, colour: str) -> int:
-    r"""Draws the points that are within the limits of a box, and returns how many these are."""
+def _draw(axis: "Axes", x: Tensor, box: Tensor, colour: str) -> int:
+    r"""Draws the points inside a box, and returns their number."""
 
     low, high = square(box)
     near = ((x >= low) & (x <= high)).all(1)
     fewer = min(1.0, (FULL / max(1, len(x))) ** 0.5)
-    axis.scatter(*x[near].T.tolist(), color=colour, s=4 + 10 * fewer, alpha=0.3 + 0.4 * fewer,
+    figures.dots(axis, x[near], color=colour, s=4 + 10 * fewer, alpha=0.3 + 0.4 * fewer,
                  linewidths=0)  # fmt: skip
     return int(near.sum())

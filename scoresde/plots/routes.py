@@ -1,4 +1,4 @@
-r"""What goes on along a trajectory: lengths, angles, estimates as a strip of film."""
+r"""Quantities along a trajectory: lengths, angles, and estimates as a film strip."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ GROUPS = {
 
 @checked
 def trajectory(file: str | Path, followed: Trajectory) -> None:
-    r"""Draws lengths, angles and shares against the noise level, averaged over the samples.
+    r"""Draws lengths, angles and fractions against the noise level, averaged over the samples.
 
     Arguments:
         file: The file to write.
@@ -55,12 +55,12 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
         for name in names:
             known = [(row["noise level"], row[name]) for row in rows if not math.isnan(row[name])]
             if words == LENGTH and not any(length > 0 for _, length in known):
-                continue  # such as the noise of a solver that has none
+                continue  # such as the noise of a deterministic solver
             label = GROUPS[words][name]
             axis.plot(
                 *zip(*known, strict=True), marker="o", markersize=3, linewidth=1, label=label
             )
-        if words == COSINE:  # two deviations of that of directions at random
+        if words == COSINE:  # two standard deviations for random directions
             bound = 2 / math.sqrt(followed.dimension * followed.states.shape[1])
             axis.axhspan(-bound, bound, color="0.9", zorder=0, label="directions at random")
         axis.set_xscale("log")
@@ -75,13 +75,13 @@ def trajectory(file: str | Path, followed: Trajectory) -> None:
 
 @checked
 def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: int = 12) -> None:
-    r"""Draws the noisy image and its estimates along a trajectory, one column for a step.
+    r"""Draws the noisy image and its estimates along a trajectory, with one column per step.
 
     Arguments:
         file: The file to write.
         followed: The trajectory of grey images, with shape (1, H, W).
-        sample: Which sample.
-        columns: The largest number of columns; steps are left out evenly.
+        sample: The index of the sample.
+        columns: The maximum number of columns; steps are skipped evenly.
 
     Examples:
         >>> way = ss.geometry.follow(ss.load("digits"), 1, steps=2, label=torch.tensor([3]))

@@ -1,19 +1,22 @@
-r"""Labels of logarithmic axes: some on every axis, however few decades it spans."""
+r"""Labels of logarithmic axes, even of those that span few decades."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-ENOUGH, ROOM = 4, 9  # labels: with fewer nothing can be read off, more do not fit
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+ENOUGH, ROOM = 4, 9  # labels: with fewer, nothing can be read off; more do not fit
 LEADING = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # digits, from coarse to fine
-PLAIN = (1e-4, 1e5)  # the range of powers of ten that are written out
+PLAIN = (1e-4, 1e5)  # the range of powers of ten written without exponent
 
 
 def logarithmic(low: float, high: float) -> list[float]:
-    r"""Returns the numbers to be written on a logarithmic axis.
+    r"""Returns the tick labels of a logarithmic axis.
 
-    They are powers of ten where there are enough of them, every other one if there are too many, and
-    else more of the numbers between; on an axis of a small part of a decade, even distances.
+    They are powers of ten if there are enough of them, every other one if there are too many, and otherwise more
+    of the numbers in between; on an axis that spans a small part of a decade, they are evenly spaced.
 
     Arguments:
         low: The lower end, positive.
@@ -29,12 +32,12 @@ def logarithmic(low: float, high: float) -> list[float]:
 
 
 def signed(low: float, high: float, threshold: float) -> list[float]:
-    r"""Returns the numbers to be written on an axis that is linear near zero.
+    r"""Returns the tick labels of an axis that is linear near zero.
 
     Arguments:
         low: The lower end.
         high: The upper end.
-        threshold: Where the axis becomes logarithmic, on both sides of zero.
+        threshold: The size from which the axis is logarithmic, on both sides of zero.
     """
 
     if max(abs(low), abs(high)) <= 3 * threshold:
@@ -50,20 +53,21 @@ def signed(low: float, high: float, threshold: float) -> list[float]:
     return found
 
 
-def label_axis(axis: Any) -> None:
-    r"""Writes numbers on an axis, if it is a logarithmic one.
+def label_axis(axis: "Axis") -> None:
+    r"""Writes tick labels on an axis, if it is logarithmic.
 
     Arguments:
-        axis: An axis of matplotlib, one of a figure that is complete.
+        axis: A matplotlib axis of a complete figure.
     """
 
     from matplotlib import ticker
+    from matplotlib.scale import SymmetricalLogTransform
 
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() == "log":
         numbers = logarithmic(low, high)
-    elif axis.get_scale() == "symlog":
-        numbers = signed(low, high, axis.get_transform().linthresh)
+    elif isinstance(change := axis.get_transform(), SymmetricalLogTransform):
+        numbers = signed(low, high, change.linthresh)
     else:
         return
     axis.set_major_locator(ticker.FixedLocator(numbers))

@@ -1,4 +1,4 @@
-r"""What pictures of geometry show: of which sample, in which plane, from where on."""
+r"""The views in pictures of geometry: the sample, the plane, and the first step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,21 +11,22 @@ from ..geometry.plane import of_path, of_step
 from ..models.checks import check_finite
 
 COLOURS = ("tab:red", "tab:green", "tab:blue", "tab:purple", "tab:brown", "tab:pink")
-FEW = 3  # dimensions that are drawn as they are, or nearly
-HIGHEST_FEW, HIGHEST = 4.0, 1.5  # root mean squares of the data, above which no way is drawn
+FEW = 3  # dimensions that are drawn directly, or nearly so
+HIGHEST_FEW, HIGHEST = 4.0, 1.5  # root mean squares of the data, above which no path is drawn
 AXES = ("along most of the way", "across it", "across both")
 
 
 class View(NamedTuple):
-    r"""What is to be drawn of a trajectory.
+    r"""The part of a trajectory to draw.
 
     Arguments:
         trajectory: The trajectory.
-        sample: Which sample.
+        sample: The index of the sample.
         plane: The plane.
         first: The first step that is shown.
-        density: The log-density behind, of points in units of the data and a noise level.
-        labels: What the axes are called, if they are not the data's own.
+        density: The log-density behind the picture, as a function of points in units of the data and a noise
+            level.
+        labels: The labels of the axes, if they are not the data's own.
     """
 
     trajectory: Trajectory
@@ -49,7 +50,7 @@ class View(NamedTuple):
 
     @property
     def colours(self) -> dict[str, str]:
-        r"""The colours of the estimates, by name: what the solver sees, the base, the other, and the rest."""
+        r"""The colours of the estimates by name: the one that the solver sees, the base, the other, the rest."""
 
         t = self.trajectory
         roles = dict(zip([next(iter(t.estimates)), t.base, t.other], COLOURS, strict=False))
@@ -58,26 +59,26 @@ class View(NamedTuple):
         return known | {name: COLOURS[3 + i % 3] for i, name in enumerate(rest)}
 
     def points(self, every: Tensor) -> Tensor:
-        r"""Returns the coordinates of what has shape (n, B, \*)."""
+        r"""Returns the coordinates of the sample's points, from shape (n, B, \*)."""
 
         return self.plane(every[:, self.sample]).cpu()
 
     def step(self, i: int) -> Tensor:
-        r"""Returns a step without its noise, like a sample."""
+        r"""Returns a step without its noise, with the shape of a sample."""
 
         t = self.trajectory
         end = t.states[i + 1] if t.means is None else t.means[i]
         return (end - t.states[i])[self.sample]
 
     def words(self, name: str, direction: Tensor) -> str:
-        r"""Returns what the legend says of a direction."""
+        r"""Returns the legend of a direction."""
 
         if self.whole:
             return name
         return f"{name} ({100 * float(self.plane.hidden(direction[None])):.0f} % hidden)"
 
     def box(self, steps: Sequence[int]) -> Tensor:
-        r"""Returns the corners of what is drawn of some steps, with shape (2, k)."""
+        r"""Returns the corners of the drawn part of some steps, with shape (2, k)."""
 
         t, index = self.trajectory, torch.tensor(list(steps))
         ends = (index + 1).clamp(max=len(t.states) - 1)
@@ -92,7 +93,7 @@ class View(NamedTuple):
 def path_view(
     trajectory: Trajectory, sample: int, dimensions: int, highest: float | None, density: Density | None
 ) -> View:  # fmt: skip
-    r"""Returns the view of a sample's way, from a noise level on."""
+    r"""Returns the view of a sample's path, from a noise level on."""
 
     highest = check_finite("highest", highest)
     if highest is not None and not highest > 0:
@@ -108,7 +109,7 @@ def path_view(
 
 
 def step_view(view: View, i: int, dimensions: int) -> View:
-    r"""Returns the view of one step, in its own plane."""
+    r"""Returns the view of one step in its own plane."""
 
     t = view.trajectory
     towards = f"towards the {t.base or next(iter(t.estimates))} estimate"

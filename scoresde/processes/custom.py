@@ -1,7 +1,7 @@
-r"""Processes of the user's own: from scales, from a linear drift, or from any drift.
+r"""Your own processes: from scales, from a linear drift, or from any drift.
 
-Functions of time take and return float64 tensors of shape (n,), made of PyTorch operations; where one
-is constant, a number will do.
+Functions of time map float64 tensors with shape (n,) to the same, by PyTorch operations; a constant function may
+be given as a number.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,19 @@ NEWTON = 6  # iterations inside a piece, from its middle
 @checked
 @dataclass(frozen=True)
 class CustomProcess(Process):
-    r"""Creates the process of scales :math:`\alpha(t), \sigma(t)`.
+    r"""Creates the process with the scales :math:`\alpha(t), \sigma(t)`.
 
     Arguments:
         alpha: The function :math:`\alpha(t) > 0`.
         sigma: The function :math:`\sigma(t) > 0`.
         t_min: The first time.
         t_max: The last time.
-        f: The rate :math:`f(t)` of the drift, if it is to be checked against the scales.
-        g: The diffusion :math:`g(t)`, if it is to be checked.
+        f: The rate :math:`f(t)` of the drift, to check it against the scales.
+        g: The diffusion :math:`g(t)`, to check it against the scales.
 
     Raises:
-        ValueError: If the log-SNR does not decrease, `f` or `g` are not those of the scales, or the scales
-            are random or hide their derivatives.
+        ValueError: If the log-SNR does not decrease, `f` or `g` do not match the scales, or the scales are
+            random or not differentiable by PyTorch.
 
     Examples:
         >>> process = ss.CustomProcess(lambda t: 1 - t, lambda t: t, t_max=0.99)
@@ -74,7 +74,7 @@ class CustomProcess(Process):
         return invert(self.log_snr, log_snr, (self.t_min, self.t_max))
 
     def _check_scales(self) -> None:
-        r"""Refuses scales that differ from call to call, or whose derivatives torch does not see."""
+        r"""Refuses scales that differ from call to call, or whose derivatives autograd does not see."""
 
         h = 1e-5 * (self.t_max - self.t_min)
         t = torch.linspace(self.t_min, self.t_max, CHECKED, dtype=torch.float64)[1:-1]
@@ -93,9 +93,9 @@ class CustomProcess(Process):
         derived = torch.stack([f, f - log_snr_rate])
         wrong = (derived - slopes).abs() > 0.05 * slopes.abs() + 1e-4 * slopes.abs().mean()
         for name, share in zip(("alpha", "sigma"), wrong.double().mean(1).tolist(), strict=True):
-            if share > 0.2:  # tables have kinks, but few
+            if share > 0.2:  # tables have kinks, but only a few
                 raise ValueError(
-                    f"the derivative of {name} by PyTorch is not that of its values; compute it with PyTorch "
+                    f"PyTorch's derivative of {name} does not match its values; compute it with PyTorch "
                     "operations on t, without detach, NumPy or rounding."
                 )
 
@@ -105,12 +105,12 @@ class CustomProcess(Process):
 class LinearProcess(Process):
     r"""Creates the process :math:`dx = f(t) x \, dt + g(t) \, dw`, whose noise starts at t = 0.
 
-    Its scales come by Gauss-Legendre quadrature of
+    Its scales are computed by Gauss-Legendre quadrature of
 
     .. math:: \log \alpha_t = \int_0^t f , \qquad
         \sigma_t^2 = \alpha_t^2 \int_0^t g^2 / \alpha^2 ,
 
-    to round-off, even where f and g jump, as a :math:`\beta` from a table does.
+    to round-off, even where f and g jump, as for a :math:`\beta` from a table.
 
     Arguments:
         f: The rate :math:`f(t)`.
@@ -173,7 +173,7 @@ class LinearProcess(Process):
         return t
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
-        r"""Nothing: the scales are integrals of these rates, found to round-off."""
+        r"""Checks nothing: the scales are integrals of these rates, exact to round-off."""
 
     def _check_diffusion(self) -> None:
         t = torch.linspace(self.t_min, self.t_max, CHECKED, dtype=torch.float64)
@@ -201,7 +201,7 @@ class LinearProcess(Process):
 
 
 def described(process: Process, *functions: str) -> str:
-    r"""Returns a process in words that are the same in every run, with the names of its functions."""
+    r"""Returns a description of a process that is the same in every run, with the names of its functions."""
 
     words = []
     for name in functions:
@@ -215,14 +215,15 @@ def described(process: Process, *functions: str) -> str:
 @checked
 @dataclass(frozen=True)
 class NonlinearProcess(Process):
-    r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` of any drift.
+    r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` with any drift.
 
-    It has no scales: what needs them (clean data, noise, log-SNR, semi-linear solvers, encoding, edits,
-    likelihoods and the last denoising, which sampling leaves out) is refused. Its models must have
+    It has no scales, so everything that needs them is refused: clean data, noise, log-SNR, semi-linear solvers,
+    encoding, edits and likelihoods. Sampling leaves out the last denoising. Its models must have
     `predicts="score"`.
 
     Arguments:
-        f: The drift :math:`f(x, t)`, from shapes (B, *) and () or (B, 1, ...) to (B, *).
+        f: The drift :math:`f(x, t)`, with shape (B, *), for x with shape (B, *) and t with shape () or (B, 1,
+            ...).
         g: The diffusion :math:`g(t)`.
         std: The standard deviation of the prior at `t_max`.
         t_min: The first time.
@@ -255,7 +256,7 @@ class NonlinearProcess(Process):
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "a NonlinearProcess has no alpha and sigma, so clean data, noise and log-SNR are not "
-            "defined. It can only be sampled from, by a model with predicts='score' and an ODE or SDE "
+            "defined. It can only be sampled from, with a model with predicts='score' and an ODE or SDE "
             "solver such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, "
             "denoising and semi-linear solvers need scales."
         )

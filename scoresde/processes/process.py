@@ -5,7 +5,7 @@ whose transition kernel is
 
 .. math:: p(x_t \mid x_0) = \mathcal{N}(x_t \mid \alpha_t x_0, \sigma_t^2 I) .
 
-A subclass only says what :math:`\log \alpha` and :math:`\log \sigma` are. With
+A subclass only defines :math:`\log \alpha` and :math:`\log \sigma`. With
 :math:`\lambda = \log (\alpha / \sigma)`, the rest follows: :math:`f = \partial_t \log \alpha_t` and
 :math:`g^2 = \partial_t \sigma_t^2 - 2 f \sigma_t^2 = -2 \sigma_t^2 \, \partial_t \lambda`.
 
@@ -16,15 +16,15 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial, wraps
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import Door, checked, with_doors
-from solvers.doors.values import WORD, as_device, as_shape, as_whole
+from solvers.doors.values import WORD, Shape, as_device, as_shape, as_whole
 from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
@@ -32,13 +32,13 @@ from ..doors.amounts import positive
 from ..doors.data import as_seeds, as_state, as_times
 from ..doors.warning import warn
 
-CHECKED = 1025  # times at which a process is looked at
-PRIOR_GAP = 1e-2  # nats per dimension from which on a warning is due
+CHECKED = 1025  # times at which a process is checked
+PRIOR_GAP = 1e-2  # nats per dimension from which a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
 SLACK, ROUNDING = (
     1e-6,
     2.0**-23,
-)  # of times in float32: of their own, and of what they are differences of
+)  # of times in float32: of their own rounding, and of times that they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 Pair = tuple[Tensor, Tensor]
 _time = partial(torch.tensor, dtype=torch.float64)
@@ -51,19 +51,19 @@ OF_TIME: dict[str, dict[str, Door]] = {
     "time": {"log_snr": as_times},
     "drift": {"x": as_state, "t": as_times},
     **{name: {} for name in ("noise_level", "at_noise_level", "start_of", "prior_sample")},
-}  # the functions of a process, and the doors of their arguments
+}  # the functions of a process, and the checks of their arguments
 
 
 F = TypeVar("F", bound=Callable[..., float])
 
 
 def kept(function: F) -> F:
-    r"""Returns a method of numbers that a constant process works out once."""
+    r"""Returns a method for numbers whose results a constant process computes once."""
 
     known = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
-    def call(self: "Process", *arguments: Any, **keywords: Any) -> float:
+    def call(self: "Process", *arguments: Hashable, **keywords: Hashable) -> float:
         return (known if self.is_constant else function)(self, *arguments, **keywords)
 
     return cast(F, call)
@@ -73,12 +73,12 @@ class Process(ABC):
     r"""Abstract forward process, with domain [`t_min`, `t_max`].
 
     Attributes:
-        t_min: The first time, of data.
-        t_max: The last time, of noise.
-        has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and so noise levels.
-        constant: Whether nothing of it but its fields can change, so that what follows from these is worked out
-            once. Each class says so for itself, as in `class Mine(Process, constant=True)`.
-        grid: The default grid of steps, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
+        t_min: The first time, that of data.
+        t_max: The last time, that of noise.
+        has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and therefore noise levels.
+        constant: Whether it depends on nothing but its fields, so that derived quantities are computed once.
+            Each class declares it for itself, as in `class Mine(Process, constant=True)`.
+        grid: The default grid, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
 
     Examples:
         >>> process, x, t = ss.EDM(), torch.ones(1, 2), torch.tensor([2.0])
@@ -90,8 +90,8 @@ class Process(ABC):
 
     instead: ClassVar[str] = "; pass ss.VP() or another"
 
-    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
-        r"""Gives the functions of time that a process defines the doors of all."""
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
+        r"""Adds the common argument checks to the functions of time that a process defines."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant
@@ -101,7 +101,7 @@ class Process(ABC):
     t_max: float
     has_scales: ClassVar[bool] = True
     constant: ClassVar[bool] = False
-    bare_log_scales: Callable[[Tensor], Pair]  # the same without their doors
+    bare_log_scales: Callable[[Tensor], Pair]  # the same without argument checks
     bare_scales: Callable[[Tensor], Pair]
     bare_log_snr: Callable[[Tensor], Tensor]
     bare_rates: Callable[[Tensor], Pair]
@@ -114,13 +114,13 @@ class Process(ABC):
 
     @property
     def said_levels(self) -> tuple[float | None, float | None]:
-        r"""The least and the largest noise level where the user named them."""
+        r"""The smallest and the largest noise level, where the user set them."""
 
         return None, None
 
     @property
     def is_constant(self) -> bool:
-        r"""Whether it is constant with all that it is made of."""
+        r"""Whether it is constant, with all its parts."""
 
         return self.constant
 
@@ -145,9 +145,9 @@ class Process(ABC):
         r"""Returns the inverse of :meth:`log_snr`, inside the domain."""
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, like `t`."""
+        r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, with the shape of `t`."""
 
-        # backwards, which for a handful of small operations is 5 times faster than forwards
+        # in reverse mode, which for a handful of small operations is 5 times faster than in forward mode
         pull = torch.func.vjp(self.bare_log_scales, t.detach())[1]
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         return pull((one, zero))[0], pull((one, -one))[0]
@@ -181,10 +181,25 @@ class Process(ABC):
 
         return float(self.bare_scales(_time(self.t_max))[1])
 
+    def _drawn(
+        self,
+        shape: tuple[int, ...],
+        *,
+        seed: int | Tensor = 0,
+        first_index: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        index = torch.arange(first_index, first_index + shape[0], device=device)
+        if isinstance(seed, Tensor):
+            index, seed = torch.zeros_like(index), seed.to(index.device)
+        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
+        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+
     @checked
     def prior_sample(
         self,
-        shape: tuple[int, ...],
+        shape: Shape,
         *,
         seed: int | Tensor = 0,
         first_index: int = 0,
@@ -195,8 +210,8 @@ class Process(ABC):
 
         Arguments:
             shape: The shape (B, *).
-            seed: The seed, or one per sample. Row i depends on it and on `first_index + i` alone, or
-                on its own seed.
+            seed: The seed, or one per sample. Row i depends on the seed and on `first_index + i` alone, or on
+                its own seed.
             first_index: The index of the first sample.
             dtype: The dtype. By default, PyTorch's.
             device: The device. By default, the CPU.
@@ -206,11 +221,9 @@ class Process(ABC):
         shape = as_shape("shape", shape, device)
         first_index = as_whole("first_index", first_index, at_least=0, at_most=WORD // 2)
         seed = as_seeds("seed", seed, shape[0])
-        index = torch.arange(first_index, first_index + shape[0], device=device)
-        if isinstance(seed, Tensor):
-            index, seed = torch.zeros_like(index), seed.to(index.device)
-        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
-        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+        return self._drawn(shape, seed=seed, first_index=first_index, dtype=dtype, device=device)
+
+    prior_sample.bare = _drawn  # type: ignore[attr-defined]
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         r"""Returns the log-density of the prior in nats, with shape (B,), in float64."""
@@ -223,7 +236,7 @@ class Process(ABC):
     def prior_gap(self, data_std: float = 1.0) -> float:
         r"""Returns the KL divergence from the prior to :math:`p(x_{t_{max}} \mid x_0)`.
 
-        It is :math:`\alpha^2 s^2 / (2 \sigma^2)` nats per dimension, for data of root mean square s.
+        It is :math:`\alpha^2 s^2 / (2 \sigma^2)` nats per dimension, for data with root mean square s.
         """
 
         return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
@@ -244,9 +257,9 @@ class Process(ABC):
     @checked
     @kept
     def start_of(self, use: Use) -> float:
-        r"""Returns the default of `t_min` for a use, by its noise level.
+        r"""Returns the default of `t_min` for a use, which is chosen by noise level.
 
-        Sampling goes down to the least noise level that the user named.
+        Sampling goes down to the smallest noise level that the user set.
         """
 
         level, least = NOISE_LEVELS[use], self.said_levels[0]
@@ -257,21 +270,21 @@ class Process(ABC):
 
     @checked
     def describe(self, t: float) -> str:
-        r"""Returns a time in words."""
+        r"""Returns a description of a time."""
 
         return f"t={t:.4g} (sigma/alpha={self.noise_level(t):.3g})"
 
     def inside(self, name: str, times: Tensor) -> Tensor:
-        r"""Returns times inside the domain: beyond its ends by no more than float32 rounds, the ends.
+        r"""Returns times inside the domain; those outside by no more than float32 rounding become its ends.
 
-        The first and the last of a grid are the ends already if they are so in float32.
+        The first and last time of a grid become the ends if they equal them in float32.
 
         Arguments:
-            name: What they are called.
+            name: The name of the argument.
             times: The times, with shape (), or those of a grid, with shape (n, \*).
 
         Raises:
-            ValueError: If one is outside by more.
+            ValueError: If a time is outside by more.
         """
 
         low, high = times.min().item(), times.max().item()
@@ -285,7 +298,7 @@ class Process(ABC):
         found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
         cure = ""
         if low == 0 < self.t_min:
-            cure = "; leave out the final 0 of other libraries' grids, for which the last denoising stands"
+            cure = "; leave out the final 0 of other libraries' grids, which the last denoising replaces"
         raise ValueError(
             f"{name} must lie in [{self.t_min:.9g}, {self.t_max:.9g}], the domain of "
             f"{type(self).__name__}, but {found}{cure}."
@@ -294,6 +307,8 @@ class Process(ABC):
     def check_inside(self, name: str, t: float) -> float:
         r"""Returns a time inside the domain, as :meth:`inside` does."""
 
+        if type(t) is float and self.t_min <= t <= self.t_max:
+            return t
         return float(self.inside(name, _time(positive(name, t, zero=True))))
 
     def _check(self) -> None:
@@ -302,7 +317,7 @@ class Process(ABC):
         log_snr = self.log_snr(t)
         if not bool(log_snr.isfinite().all()):
             where = float(t[~log_snr.isfinite()][0])
-            near = "; 1 - 2**-30 is as near to 1 as it needs" if where == self.t_max == 1 else ""
+            near = "; 1 - 2**-30 is close enough to 1" if where == self.t_max == 1 else ""
             raise ValueError(
                 f"{type(self).__name__} has no finite log-SNR at t={where:.4g}; choose t_min and "
                 f"t_max so that signal and noise are positive between them{near}."
@@ -339,7 +354,7 @@ class Process(ABC):
             )
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:
-        r"""Refuses a drift f(t) and a diffusion g(t) that are not those of the scales."""
+        r"""Refuses a drift f(t) and a diffusion g(t) that do not match the scales."""
 
         sigma = self.scales(t)[1]
         log_alpha_rate, log_snr_rate = Process.rates(self, t)
@@ -358,7 +373,7 @@ with_doors(Process, OF_TIME)
 
 
 def check_process(process: object) -> None:
-    r"""Refuses what is not a process."""
+    r"""Refuses anything that is not a process."""
 
     if not isinstance(process, Process):
         raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")

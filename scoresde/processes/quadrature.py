@@ -1,7 +1,7 @@
-r"""Functions of time, and their integrals, to round-off.
+r"""Functions of time and their integrals, exact to round-off.
 
-Pieces are halved until a Gauss-Legendre sum over each equals those over its halves. So a jump is enclosed
-between edges that nearly touch, and a steep rate gets short pieces.
+Pieces are halved until the Gauss-Legendre sum over each equals those over its halves. So a jump ends up between
+edges that nearly touch, and a steep rate gets short pieces.
 """
 
 from collections.abc import Callable
@@ -16,29 +16,29 @@ from solvers.doors.values import is_number, shown
 
 Rate = Callable[[Tensor], Tensor]
 Known = Rate | float
-PIECES, POINTS = 256, 8  # to begin with, and of the sum over each
+PIECES, POINTS = 256, 8  # initial pieces, and nodes of the sum over each
 NODES, WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(POINTS))
 MOST = 2**17  # pieces
 TOLERANCE, ENOUGH = (
     1e-11,
     1e-7,
-)  # of the sum over a piece, and where it is as short as float64 knows
+)  # of the sum over a piece, and of one as short as float64 resolves
 SHORTEST = 1e-14  # of the whole span
-EDGE = 1e-7  # of a piece: how near its ends it is looked at
+EDGE = 1e-7  # of a piece: how near its ends it is checked
 
 
 def check_rate(name: str, rate: object) -> None:
-    r"""Refuses what is neither a number nor a function of time."""
+    r"""Refuses anything that is neither a number nor a function of time."""
 
     if isinstance(rate, bool) or not (callable(rate) or isinstance(rate, Real | Tensor)):
         raise TypeError(f"{name} must be a function of t, or a number, but is {rate!r}.")
 
 
 def rate_at(name: str, rate: Known, t: Tensor) -> Tensor:
-    r"""Returns a function of time, or a constant, with the shape of `t`.
+    r"""Returns the values of a function of time, or a constant, with the shape of `t`.
 
     Raises:
-        ValueError: If the function returns another shape.
+        ValueError: If the function returns a different shape.
     """
 
     value: Tensor | float = rate(t) if callable(rate) else rate
@@ -55,12 +55,12 @@ def rate_at(name: str, rate: Known, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Antiderivative:
-    r"""Creates the integral of a function of time from the first of some edges.
+    r"""Creates the integral of a function of time, from the first edge on.
 
     Arguments:
         rate: The function.
-        edges: The ends of pieces, ascending.
-        values: The integral there.
+        edges: The ends of the pieces, in ascending order.
+        values: The integral at the edges.
     """
 
     rate: Rate
@@ -69,7 +69,7 @@ class Antiderivative:
 
     @staticmethod
     def of(rate: Rate, edges: Tensor) -> "Antiderivative":
-        r"""Returns the integral over given pieces."""
+        r"""Returns the integral over the given pieces."""
 
         pieces = gauss(rate, edges[:-1], edges[1:])
         return Antiderivative(rate, edges, torch.cat([torch.zeros(1).double(), pieces.cumsum(0)]))
@@ -89,9 +89,9 @@ def gauss(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _unseen(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
-    r"""What a jump between the outermost nodes of a sum and its ends would make it wrong by.
+    r"""The error that a jump between the ends of a piece and the outermost nodes would cause.
 
-    There the function is held against the polynomial through the nodes.
+    There, the function is compared with the polynomial through the nodes.
     """
 
     nodes = NODES.numpy()
@@ -107,16 +107,16 @@ def _unseen(rate: Rate, low: Tensor, high: Tensor) -> Tensor:
 
 
 def refined(name: str, rate: Rate, edges: Tensor, size: Callable[[Tensor], Tensor]) -> Tensor:
-    r"""Returns edges between which the sums over a function of time are right.
+    r"""Returns edges between which the quadrature of a function of time is accurate.
 
     Arguments:
-        name: What the function is called.
+        name: The name of the function.
         rate: The function.
-        edges: The edges to begin with.
-        size: What errors are held against, as a function of time.
+        edges: The initial edges.
+        size: The size that errors are compared with, as a function of time.
 
     Raises:
-        ValueError: If it cannot be integrated: near a pole, or if it is random.
+        ValueError: If it cannot be integrated, near a pole or because it is random.
     """
 
     low, high, kept = edges[:-1], edges[1:], [edges]
@@ -131,7 +131,7 @@ def refined(name: str, rate: Rate, edges: Tensor, size: Callable[[Tensor], Tenso
         stuck = wrong & (short | (sum(map(len, kept)) > MOST) | ~error.isfinite())
         if bool(stuck.any()):
             raise ValueError(
-                f"{name} has no integral that can be found near t={low[stuck][0]:.6g}: it has a pole "
+                f"{name} cannot be integrated near t={low[stuck][0]:.6g}: it has a pole "
                 "there, or is not a function of t alone; choose t_max before the pole, or pass the "
                 "scales to ss.CustomProcess."
             )

@@ -1,8 +1,8 @@
-r"""Noise schedules: when the noise comes.
+r"""Noise schedules: how much noise there is at each time.
 
-A schedule is a strictly decreasing function :math:`\lambda(t)` of time, the log of the ratio of
-signal to noise, :math:`\log (\alpha / \sigma)`, together with its inverse. How signal and noise
-are scaled for a given :math:`\lambda` is the business of a process (:mod:`scoresde.processes.standard`).
+A schedule is a strictly decreasing function :math:`\lambda(t)` of time, the log of the signal-to-noise ratio,
+:math:`\log (\alpha / \sigma)`, together with its inverse. How signal and noise are scaled for a given
+:math:`\lambda` is up to the process (:mod:`scoresde.processes.standard`).
 """
 
 import math
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,15 +20,17 @@ from solvers.doors.signatures import checked, with_doors
 from ..doors.amounts import positive
 from ..doors.data import as_times
 
+Angle = TypeVar("Angle", float, Tensor)
+
 
 class Schedule(ABC):
     r"""Abstract noise schedule.
 
     Attributes:
-        domain: The times between which it is meant to be used.
-        constant: Whether nothing of it but its fields can change, as :class:`scoresde.Process` has it.
-        said: The least and the largest noise level if the user named them, else `None`. Sampling goes to
-            the least, and grids begin at the largest.
+        domain: The first and last time of its intended use.
+        constant: Whether it depends on nothing but its fields, as in :class:`scoresde.Process`.
+        said: The smallest and the largest noise level if the user set them, otherwise `None`. Sampling goes down
+            to the smallest, and grids begin at the largest.
 
     Examples:
         >>> schedule = ss.VP().schedule
@@ -38,11 +40,11 @@ class Schedule(ABC):
 
     instead: ClassVar[str] = "; pass ss.Cosine() or another"
     constant: ClassVar[bool] = False
-    bare_call: Callable[[Tensor], Tensor]  # the same without their doors
+    bare_call: Callable[[Tensor], Tensor]  # the same without argument checks
     bare_inverse: Callable[[Tensor], Tensor]
 
-    def __init_subclass__(cls, *, constant: bool = False, **keywords: Any) -> None:
-        r"""Gives the functions of a schedule the doors of all."""
+    def __init_subclass__(cls, *, constant: bool = False, **keywords: object) -> None:
+        r"""Adds the common argument checks to the functions of a schedule."""
 
         super().__init_subclass__(**keywords)
         cls.constant = constant
@@ -62,13 +64,13 @@ class Schedule(ABC):
 
     @abstractmethod
     def inverse(self, log_snr: Tensor) -> Tensor:
-        r"""Returns the :math:`t` of which `log_snr` is :math:`\lambda(t)`."""
+        r"""Returns the :math:`t` for which `log_snr` is :math:`\lambda(t)`."""
 
 
 @checked
 @dataclass(frozen=True)
 class LinearBeta(Schedule, constant=True):
-    r"""Creates the schedule of a linear :math:`\beta`.
+    r"""Creates the schedule with a linear :math:`\beta`.
 
     .. math:: \lambda(t) = - \log (e^{B(t)} - 1) / 2 , \qquad
         B(t) = \int_0^t \beta = \beta_0 t + (\beta_1 - \beta_0) t^2 / 2
@@ -114,7 +116,7 @@ class Cosine(Schedule, constant=True):
     .. math:: \alpha^2 = \cos^2 (u) / \cos^2 (u_0) , \qquad
         u = \frac{\pi}{2} \frac{t + s}{1 + s} , \quad u_0 = u(0)
 
-    of a process with :math:`\alpha^2 + \sigma^2 = 1`. It ends before t = 1, where no signal is left.
+    for a process with :math:`\alpha^2 + \sigma^2 = 1`. It ends before t = 1, where no signal is left.
 
     Arguments:
         offset: The offset :math:`s`.
@@ -151,20 +153,20 @@ class Cosine(Schedule, constant=True):
         u = torch.atan(((math.sin(u0) ** 2 + cos2 * noise) / (cos2 * signal)).sqrt())
         return (u - u0) * (1 + self.offset) * 2 / math.pi
 
-    def _angle(self, t: Any) -> Any:
+    def _angle(self, t: Angle) -> Angle:
         return (t + self.offset) * (math.pi / 2 / (1 + self.offset))
 
 
 @checked
 @dataclass(frozen=True)
 class Geometric(Schedule, constant=True):
-    r"""Creates the schedule whose ratio of noise to signal grows geometrically.
+    r"""Creates the schedule whose noise-to-signal ratio grows geometrically.
 
     .. math:: \lambda(t) = - (1 - t) \log \sigma_{min} - t \log \sigma_{max}
 
     Arguments:
-        sigma_min: The ratio at time 0.
-        sigma_max: The ratio at time 1.
+        sigma_min: The noise-to-signal ratio at time 0.
+        sigma_max: The noise-to-signal ratio at time 1.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (30)
@@ -201,7 +203,7 @@ class Geometric(Schedule, constant=True):
 @checked
 @dataclass(frozen=True)
 class Karras(Schedule, constant=True):
-    r"""Creates the schedule whose time is the ratio of noise to signal, :math:`\lambda = -\log t`.
+    r"""Creates the schedule whose time is the noise-to-signal ratio, :math:`\lambda = -\log t`.
 
     Arguments:
         sigma_min: The first time.
@@ -259,17 +261,17 @@ class Logit(Schedule, constant=True):
 
 
 def softplus(x: Tensor) -> Tensor:
-    r"""Returns :math:`\log (1 + e^x)`, to round-off, and the same wherever it stands in a tensor.
+    r"""Returns :math:`\log (1 + e^x)`, exact to round-off and independent of its place in a tensor.
 
-    PyTorch's own is linear from 20 on, and takes another routine for the last entries of a tensor, so
-    that part of a grid would not have the bits of the whole.
+    PyTorch's own version is linear from 20 on, and uses a different routine for the last entries of a tensor, so
+    that part of a grid would not have the bits of the whole grid.
     """
 
     return x / 2 + x.abs() / 2 + torch.log1p(torch.exp(-x.abs()))
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    r"""Returns :math:`1 / (1 + e^{-x})`, likewise."""
+    r"""Returns :math:`1 / (1 + e^{-x})`, with the same properties."""
 
     return torch.exp(-softplus(-x))
 
@@ -277,11 +279,11 @@ def sigmoid(x: Tensor) -> Tensor:
 def invert(
     function: Callable[[Tensor], Tensor], values: Tensor, domain: tuple[float, float]
 ) -> Tensor:
-    r"""Returns where a decreasing function has given values, by bisection of its domain."""
+    r"""Returns the points where a decreasing function takes the given values, by bisection of its domain."""
 
     low = torch.full_like(values, domain[0])
     high = torch.full_like(values, domain[1])
-    for _ in range(64):  # halves of a span of 1 down to the spacing of float64
+    for _ in range(64):  # bisections of a span of 1 down to the spacing of float64
         middle = (low + high) / 2
         above = function(middle) > values
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
@@ -289,7 +291,7 @@ def invert(
 
 
 def _unless_default(schedule: Geometric | Karras) -> float | None:
-    r"""The least noise level, unless it is the default, which nobody named."""
+    r"""The smallest noise level, unless it is the default, which the user did not set."""
 
     return None if schedule.sigma_min == type(schedule).sigma_min else schedule.sigma_min
 

@@ -1,4 +1,4 @@
-r"""The processes of the field: each says how signal and noise are scaled for a schedule."""
+r"""The standard processes: each defines how signal and noise are scaled for a schedule."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from .schedules import Geometric, Karras, LinearBeta, Logit, Schedule, softplus
 
 @dataclass(frozen=True, repr=False)
 class Scheduled(Process):
-    r"""Abstract process of a noise schedule.
+    r"""Abstract process with a noise schedule.
 
     Arguments:
         schedule: The noise schedule.
@@ -60,7 +60,7 @@ class Scheduled(Process):
 @checked
 @dataclass(frozen=True, repr=False)
 class VP(Scheduled, constant=True):
-    r"""Creates a variance preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
+    r"""Creates a variance-preserving process, :math:`\alpha^2 + \sigma^2 = 1`.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
@@ -82,9 +82,9 @@ class VP(Scheduled, constant=True):
 @checked
 @dataclass(frozen=True, repr=False)
 class SubVP(Scheduled, constant=True):
-    r"""Creates a sub-VP process, with the :math:`\alpha` of VP and its :math:`\sigma` squared.
+    r"""Creates a sub-VP process, with the :math:`\alpha` of VP and the square of its :math:`\sigma`.
 
-    The schedule is the one of VP.
+    The schedule is that of VP.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (29)
@@ -114,7 +114,7 @@ class SubVP(Scheduled, constant=True):
 @checked
 @dataclass(frozen=True, repr=False)
 class VE(Scheduled, constant=True):
-    r"""Creates a variance exploding process, :math:`\alpha = 1`.
+    r"""Creates a variance-exploding process, :math:`\alpha = 1`.
 
     References:
         | Score-Based Generative Modeling through SDEs (Song et al., 2021), section 3.4
@@ -155,7 +155,7 @@ class EDM(VE, constant=True):
 class Interpolant(Scheduled, constant=True):
     r"""Creates a linear interpolant, :math:`\alpha + \sigma = 1`, as in rectified flow.
 
-    Flow libraries count time the other way: data is at t = 0 here.
+    Data is at t = 0, whereas flow libraries count time the other way.
 
     References:
         | Flow Straight and Fast (Liu et al., 2023), equation (1)

@@ -1,4 +1,4 @@
-r"""Noise schedules that are known as tables, as discrete-time models were trained."""
+r"""Noise schedules given as tables, as for discrete-time models."""
 
 import math
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ LEAST_SIGNAL = 2.0**-48  # the square of alpha that stands for 0, where no signa
 @checked
 @dataclass(frozen=True, repr=False)
 class Tabulated(Schedule, constant=True):
-    r"""Creates the schedule whose log-SNR is known at :math:`t = 0, 1, \dots, n - 1`, and linear between them.
+    r"""Creates the schedule with a tabulated log-SNR at :math:`t = 0, 1, \dots, n - 1`, linear in between.
 
-    Time is the index of the table, which is the time label of discrete-time networks: at whole times the
+    Time is the index into the table, which is the time label of discrete-time networks; at whole times, the
     schedule is exact.
 
     Arguments:
-        log_snr: The values :math:`\lambda = \log (\alpha / \sigma)`, which decrease, n of them.
+        log_snr: The n values of :math:`\lambda = \log (\alpha / \sigma)`, in descending order.
 
     Examples:
         >>> betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -59,7 +59,7 @@ class Tabulated(Schedule, constant=True):
     @classmethod
     @checked
     def from_betas(cls, betas: Sequence[float] | Tensor) -> "Tabulated":
-        r"""Returns the schedule of :math:`\bar \alpha_t = \prod_{s \leq t} (1 - \beta_s)`, as of DDPM.
+        r"""Returns the schedule with :math:`\bar \alpha_t = \prod_{s \leq t} (1 - \beta_s)`, as in DDPM.
 
         Arguments:
             betas: The variances :math:`\beta` of the noise that each step adds, with shape (n,).
@@ -71,12 +71,12 @@ class Tabulated(Schedule, constant=True):
     @classmethod
     @checked
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor) -> "Tabulated":
-        r"""Returns the schedule of :math:`\bar \alpha = \alpha^2`, where :math:`\alpha^2 + \sigma^2 = 1`.
+        r"""Returns the schedule with :math:`\bar \alpha = \alpha^2`, where :math:`\alpha^2 + \sigma^2 = 1`.
 
-        A last value of 0 (a zero terminal SNR) becomes :math:`2^{-48}`, of which float32 has no digit left.
+        A last value of 0 (a zero terminal SNR) becomes :math:`2^{-48}`, which is below the precision of float32.
 
         Arguments:
-            alphas_cumprod: The values :math:`\bar \alpha`, which decrease, with shape (n,).
+            alphas_cumprod: The values :math:`\bar \alpha`, in descending order, with shape (n,).
         """
 
         signal = _fractions("alphas_cumprod", alphas_cumprod).clone()
@@ -86,10 +86,10 @@ class Tabulated(Schedule, constant=True):
     @classmethod
     @checked
     def from_sigmas(cls, sigmas: Sequence[float] | Tensor) -> "Tabulated":
-        r"""Returns the schedule of noise levels :math:`\sigma / \alpha`, as of k-diffusion.
+        r"""Returns the schedule with noise levels :math:`\sigma / \alpha`, as in k-diffusion.
 
         Arguments:
-            sigmas: The noise levels, which increase, with shape (n,).
+            sigmas: The noise levels, in ascending order, with shape (n,).
         """
 
         levels = as_tensor("sigmas", sigmas).detach().double().cpu()

@@ -1,1 +1,1 @@
-r"""Reverse processes as problems that a solver solves."""
+r"""Reverse processes as problems for a solver."""

@@ -1,22 +1,21 @@
-r"""The linear parts in which reverse processes are solved.
+r"""The linear parts with which reverse processes are solved.
 
-With data of mean m and variances l along some axes, and :math:`z = X - m`, the denoised data is
-:math:`m + \rho z` plus a remainder, :math:`\rho = l / (l + s^2)`, at the noise level
+For data with mean m and variances l along some axes, and :math:`z = X - m`, the denoised data is
+:math:`m + \rho z` plus a remainder, where :math:`\rho = l / (l + s^2)` at the noise level
 :math:`s = \sigma / \alpha = e^{-\lambda}`. So the equation of :mod:`scoresde.reverse.reverse` is
 
 .. math:: dz = -(1 + \eta^2) \frac{s^2}{l + s^2} z \, d\lambda
     + (1 + \eta^2) \frac{s}{\sqrt{l + s^2}} N \, d\lambda + \eta \sqrt 2 \, s \, dw , \qquad
     N = \frac{\sqrt{l + s^2}}{s} (D - m - \rho z) ,
 
-along each axis, and its linear part is solved exactly,
+along each axis, and its linear part is solved exactly:
 
 .. math:: \Phi = \Big( \frac{l + s'^2}{l + s^2} \Big)^{(1 + \eta^2) / 2} , \qquad
     \mathrm{std}^2 = (l + s'^2) \Big( 1 - \Big( \frac{l + s'^2}{l + s^2} \Big)^{\eta^2} \Big) .
 
-The variance l is a choice. At l = 0, N is the denoised data: the form of DPM-Solver++. At
-:math:`l = \infty`, up to a constant factor, N is minus the noise: that of DDIM's
-:math:`\epsilon` and DPM-Solver. At the variance of the data, Gaussian data leave N = 0, and steps of
-any size are exact.
+The variance l is a choice. At l = 0, N is the denoised data: the form of DPM-Solver++. At :math:`l = \infty`, N
+is minus the noise, up to a constant factor: the form of DDIM (:math:`\epsilon`) and DPM-Solver. At the variance
+of the data, N = 0 for Gaussian data, and steps of any size are exact.
 """
 
 import math
@@ -33,13 +32,13 @@ from solvers.problem import Linear
 from ..processes.process import Process
 
 Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
-QUIET = 18.0  # log-SNR by which a time is quieter than another, all of whose variance is then fresh in float64
+QUIET = 18.0  # log-SNR to a so much less noisy time that, in float64, all variance of the noisier one is new
 Convention = Literal["canonical", "ddim", "k_diffusion"]
 
 
 @dataclass(frozen=True)
 class Frame(Linear):
-    r"""The linear part for some variances, in the clock :math:`\lambda`.
+    r"""The linear part for given variances, in the clock :math:`\lambda`.
 
     Arguments:
         process: The process.
@@ -52,18 +51,17 @@ class Frame(Linear):
     noise: Noise
 
     def total(self, t: Tensor) -> Tensor:
-        r"""Returns :math:`l + s^2`, with shape (\*, c); 1 where l is infinite."""
+        r"""Returns :math:`l + s^2`, with shape (\*, c), or 1 where l is infinite."""
 
         total = self.variances + torch.exp(-2 * t)[..., None]
-        return torch.where(self._flat, 1.0, total) if self._any_flat else total
+        return total if self._flat is None else torch.where(self._flat, 1.0, total)
 
     @cached_property
-    def _flat(self) -> Tensor:
-        return self.variances.isinf()
+    def _flat(self) -> Tensor | None:
+        r"""Where l is infinite, or `None` if it is so nowhere."""
 
-    @cached_property
-    def _any_flat(self) -> bool:
-        return bool(self._flat.any())
+        flat = self.variances.isinf()
+        return flat if bool(flat.any()) else None
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
         return _decay(self.total(s), self.total(t), (1 + self._eta2(s, t))[..., None])
@@ -76,7 +74,7 @@ class Frame(Linear):
     def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
         eta2, total = self._eta2(s, t)[..., None], self.total(t)
         gained = -torch.expm1(eta2 * (total / self.total(s)).log()) * total
-        if self._any_flat:
+        if self._flat is not None:
             flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
             gained = torch.where(self._flat, flat, gained)
         return gained.clamp(min=0).sqrt()
@@ -105,11 +103,12 @@ class Frame(Linear):
         return self.process.bare_time(t) if name == "time" else super().variable(name, t)
 
     def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns the a and b of :math:`N = a z + b (D - m)`, with shape (\*, c)."""
+        r"""Returns a and b of :math:`N = a z + b (D - m)`, with shape (\*, c)."""
 
         level, total = torch.exp(-t)[..., None], self.total(t)
         b = total.sqrt() / level  # the total is 1 where the variance is infinite
-        ratio = torch.where(self._flat, 1, self.variances / total)
+        ratio = self.variances / total
+        ratio = ratio if self._flat is None else torch.where(self._flat, 1, ratio)
         return -b * ratio, b
 
     def _eta2(self, s: Tensor, t: Tensor) -> Tensor:
@@ -121,20 +120,20 @@ class Frame(Linear):
 def _decay(before: Tensor, after: Tensor, rate: Tensor) -> Tensor:
     r"""The ratio of two totals to the power of half a rate."""
 
-    # a power by logarithm: that of PyTorch takes another routine for the last entries of a tensor
+    # a power by logarithm: PyTorch's uses a different routine for the last entries of a tensor
     return torch.exp(rate / 2 * (after / before).log())
 
 
 def constant_noise(eta: float) -> Noise:
-    r"""Returns the noise of a constant :math:`\eta`."""
+    r"""Returns the noise for a constant :math:`\eta`."""
 
     return lambda s, t: eta**2 * (t - s)
 
 
 def up_step(eta: float) -> Noise:
-    r"""Returns the noise of DDIM's convention.
+    r"""Returns the noise in DDIM's convention.
 
-    The noise that a step adds is `eta` times that which it adds for :math:`\eta = 1`,
+    A step adds `eta` times the noise that it adds for :math:`\eta = 1`,
     :math:`\sigma_u = \eta \, s' \sqrt{1 - s'^2 / s^2}`.
 
     References:
@@ -146,7 +145,7 @@ def up_step(eta: float) -> Noise:
         added = -torch.expm1(-2 * (t - s)) * eta**2
         if not bool((added < 1).all()):
             raise ValueError(
-                f"eta={eta} by the convention of DDIM asks for more noise than a step can hold; "
+                f"eta={eta} in the convention of DDIM asks for more noise than a step can hold; "
                 "pass at most 1, or use the canonical convention."
             )
         return -torch.log1p(-added) / 2
@@ -155,7 +154,7 @@ def up_step(eta: float) -> Noise:
 
 
 def er_noise(eta: float) -> Noise:
-    r"""Returns the noise of ER-SDE-Solver: a step multiplies the state by a ratio of
+    r"""Returns the noise of ER-SDE-Solver, where a step multiplies the state by a ratio of values of
 
     .. math:: \phi(s) = s \, (\exp(s^{0.3}) + 10) .
 
@@ -172,7 +171,7 @@ def er_noise(eta: float) -> Noise:
 
 
 def middle_noise(eta: float, low: float = 0.05, high: float = 1.0) -> Noise:
-    r"""Returns the noise of SA-Solver: a constant :math:`\eta` between two noise levels, else none.
+    r"""Returns the noise of SA-Solver: a constant :math:`\eta` between two noise levels, and none elsewhere.
 
     References:
         | SA-Solver: Stochastic Adams Solver (Xue et al., 2023), appendix E.1
@@ -191,7 +190,7 @@ PROFILES: dict[str, Callable[[float], Noise]] = {
 
 
 def make_noise(profile: str, eta: float, convention: str) -> Noise:
-    r"""Returns the noise of a solver's profile, by the user's convention of eta.
+    r"""Returns the noise of a solver's profile, in the user's convention of eta.
 
     "canonical" is the :math:`\eta` of the equation; "ddim" scales the noise of a step, also in
     k-diffusion's ancestral samplers; "k_diffusion" is its square, in that library's SDE samplers.

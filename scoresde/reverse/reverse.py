@@ -4,14 +4,14 @@ For any :math:`\eta \geq 0`, the marginals of a process are those of the equatio
 
 .. math:: dx = \Big( f x - \frac{1 + \eta^2}{2} g^2 \nabla \log p_t(x) \Big) dt + \eta \, g \, dw ,
 
-which runs back in time: the probability flow for :math:`\eta = 0` and the reverse SDE for
-:math:`\eta = 1`. With :math:`D = \mathbb{E}[x_0 \mid x_t]`, and in any clock, it is
+which runs back in time. It is the probability flow for :math:`\eta = 0` and the reverse SDE for
+:math:`\eta = 1`. With :math:`D = \mathbb{E}[x_0 \mid x_t]`, and in any clock, it reads
 
 .. math:: dx = \big( \dot{(\log \alpha)} \, x + (1 + \eta^2) \, \dot \lambda \, (\alpha D - x) \big)
     + \eta \, \sigma \sqrt{2 |\dot \lambda|} \, dw .
 
-In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log (\alpha / \sigma)` it is one
-and the same semi-linear equation for all processes,
+In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log (\alpha / \sigma)` it is the same
+semi-linear equation for all processes:
 
 .. math:: dX = (1 + \eta^2) \, (D - X) \, d\lambda + \eta \sqrt{2} \, e^{-\lambda} dw .
 """
@@ -19,7 +19,7 @@ and the same semi-linear equation for all processes,
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -37,13 +37,13 @@ from ..processes.custom import NonlinearProcess
 from .linear_part import Frame, Noise, constant_noise
 
 Clock = Literal["t", "log_snr"]
-LEAP = 0.23  # largest step in log-SNR, per order of the estimate: data of one scale takes about 2
-FLOOR = 1e-3  # of the mean variance, where no variance may be far below the others
+LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
+FLOOR = 1e-3  # of the mean variance: the floor for "floored"
 
 
 @checked
 def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
-    r"""Returns the reverse SDE in the time of the process, to be integrated from noise to data.
+    r"""Returns the reverse SDE in the time of the process, for integration from noise to data.
 
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
@@ -60,7 +60,7 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
 
 @checked
 def probability_flow(model: ScoreModel) -> ODE:
-    r"""Returns the probability flow (PF-ODE) in the time of the process, to be integrated either way.
+    r"""Returns the probability flow (PF-ODE) in the time of the process, for integration in either direction.
 
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
@@ -74,19 +74,30 @@ def probability_flow(model: ScoreModel) -> ODE:
     return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]
 
 
+class _Common(TypedDict, total=False):
+    r"""The arguments that all kinds of problems share."""
+
+    rows: Callable[[Tensor], Problem]
+    describe: Callable[[float], str]
+    cost: int
+    sizes: Callable[[Tensor], Sizes]
+    pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None
+    longest: float
+
+
 @dataclass(frozen=True)
 class Reverse(Chart):
-    r"""The reverse process in the form that a solver solves: a chart of the states of the process.
+    r"""The reverse process in the form that a solver needs: a chart of the states of the process.
 
     Arguments:
         model: The score model.
         kind: The kind of problem: ODE, SDE or SemiLinear.
         eta: The amount of noise :math:`\eta`.
         clock: The time of the problem, "t" or "log_snr".
-        form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root
-            mean square of the data, or "moments" with what the model knows of it. "floored" is the
-            same with no variance far below the others, and "isotropic" if nothing is known.
-        noise: The noise of a semi-linear problem, if it is not that of a constant eta.
+        form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root mean square of
+            the data, or "moments" with the model's moments. "floored" is the same with a lower bound on the
+            variances, and "isotropic" if the model has no moments.
+        noise: The noise of a semi-linear problem, if it does not follow from a constant eta.
     """
 
     model: ScoreModel
@@ -101,7 +112,7 @@ class Reverse(Chart):
 
         if isinstance(self.model.process, NonlinearProcess):
             return self._nonlinear(self.model.process)
-        common: dict[str, Any] = {
+        common: _Common = {
             "rows": self._rows,
             "describe": self._describe,
             "cost": self.model.cost,
@@ -126,7 +137,7 @@ class Reverse(Chart):
 
     @cached_property
     def moments(self) -> Moments | None:
-        r"""What is known of the data, if the solver asks for it."""
+        r"""The moments of the data, if the solver uses them."""
 
         if self.kind is not SemiLinear or self.form not in ("moments", "floored"):
             return None
@@ -140,7 +151,7 @@ class Reverse(Chart):
         known = self.model.moments
         if not isinstance(known, Moments):
             raise TypeError(
-                f"model.moments must be what ss.moments(data) returns, not a {type(known).__name__}."
+                f"model.moments must be the result of ss.moments(data), not a {type(known).__name__}."
             )
         if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
             raise ValueError(
@@ -174,7 +185,7 @@ class Reverse(Chart):
         return self.model.process.bare_time(clock) if self.clock == "log_snr" else clock
 
     def scale(self, t: Tensor) -> Tensor:
-        r"""Returns what states of the problem are multiplied with to have the size of x."""
+        r"""Returns the factor that brings states of the problem to the size of x."""
 
         return (
             self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
@@ -184,9 +195,9 @@ class Reverse(Chart):
         r"""The sizes of noisy data in units of x.
 
         With :math:`X = x / \alpha`, the rate of an error is :math:`\partial D / \partial X - 1` in log-SNR, and
-        :math:`\partial D / \partial X` is a covariance over :math:`s^2`: towards noise an error grows at most
-        as the noise level s does. Where the data has Gaussian noise of variance l in it, that covariance
-        is at least :math:`l s^2 / (l + s^2)`, and the error grows at most as :math:`\sqrt{l + s^2}` does.
+        :math:`\partial D / \partial X` is a covariance over :math:`s^2`, so towards noise an error grows at most
+        like the noise level s. If the data contains Gaussian noise of variance l, that covariance is at least
+        :math:`l s^2 / (l + s^2)`, and the error grows at most like :math:`\sqrt{l + s^2}`.
         """
 
         alpha, sigma = self.model.process.bare_scales(self.to_time(clock))
@@ -200,7 +211,7 @@ class Reverse(Chart):
     def enter(self, x: Tensor, time: Tensor) -> Tensor:
         r"""Returns the state of the problem from the state x of the process.
 
-        It is x, or :math:`x / \alpha` if semi-linear, or the coordinates of the latter.
+        This is x, or :math:`x / \alpha` for semi-linear problems, possibly in other coordinates.
         """
 
         return self._enter(x, self.scale(time).to(x))
@@ -211,7 +222,7 @@ class Reverse(Chart):
         return self._leave(X, self.scale(time).to(X))
 
     def motion(self, outside: Brownian) -> Brownian:
-        r"""Returns a motion in log-SNR, or in no clock of its own, as the problem sees it."""
+        r"""Returns a Brownian motion, in log-SNR or without a clock, as the problem sees it."""
 
         process, known = self.model.process, self.moments
         same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
@@ -221,10 +232,10 @@ class Reverse(Chart):
         return Translated(outside, _itself, lambda w: known.like(w).split(w))
 
     def seam(self, times: Tensor, x: Tensor) -> Callable[[int, Tensor], Tensor] | None:
-        r"""Returns the way of a state at the i-th of some times to the process and back, if it rounds.
+        r"""Returns the map of a state at the i-th time to the process and back, if it rounds.
 
-        A run that ends there and one that goes on from it take this way. Noisy runs in one piece take it
-        between their steps, so that they have the same bits.
+        A run that ends there and one that continues from it apply this map. Stochastic runs in one piece apply
+        it between their steps, so that they have the same bits.
         """
 
         scales = self.scale(times)
@@ -296,7 +307,7 @@ class Reverse(Chart):
 
     def _nonlinear(self, process: NonlinearProcess) -> Problem:
         if self.kind is SemiLinear or self.clock != "t":
-            process.log_scales(torch.zeros(()))  # raises: there are none
+            process.log_scales(torch.zeros(()))  # raises, because there are none
 
         def drift(t: Tensor, x: Tensor) -> Tensor:
             pull = (1 + self.eta**2) / 2 * process.diffusion(t.double()) ** 2
@@ -304,7 +315,7 @@ class Reverse(Chart):
             score = self.model.score(x, flat)
             return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
 
-        common: dict[str, Any] = {
+        common: _Common = {
             "rows": self._rows,
             "describe": self._describe,
             "longest": LEAP / 10 * (process.t_max - process.t_min),

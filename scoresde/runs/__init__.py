@@ -1,1 +1,1 @@
-r"""Runs: from the options of a verb to the solution."""
+r"""Runs: from the options of a public function ("verb") to the solution."""

@@ -1,11 +1,11 @@
-r"""Whether a network gives the same bits for the same bits, which exact inversion rests on.
+r"""A check that a network is bitwise reproducible, which exact inversion requires.
 
-Matrix products add in an order that depends on the number of rows. So networks are called with blocks
-of rows, always as many, in which the bits of a row must depend on that row alone.
+The order of sums in matrix products depends on the number of rows. So networks are called with blocks of a fixed
+number of rows, in which the bits of a row must depend on that row alone.
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ MOST = 64  # rows of a block
 
 
 def settle(run: Run, x: Tensor) -> Run:
-    r"""Returns a run whose exact solver has a block that the network allows; others are not changed.
+    r"""Returns a run whose exact solver has a block size that the network allows; other runs are unchanged.
 
     Arguments:
         run: The run.
@@ -30,9 +30,8 @@ def settle(run: Run, x: Tensor) -> Run:
         ValueError: If the network gives different bits for the same input.
     """
 
-    solver: Any = run.solver
-    settings = run.settings
-    if not solver.exact:
+    solver, settings = run.settings.method, run.settings
+    if not solver.exact or not is_dataclass(solver):
         return run
     if settings.batch_size is not None:
         raise ValueError(
@@ -44,7 +43,7 @@ def settle(run: Run, x: Tensor) -> Run:
         if not fits(solver.block):
             raise ValueError(
                 f"in blocks of {solver.block}, the network's bits for a row depend on other rows; pass "
-                "block=1, or leave block out to have it found."
+                "block=1, or leave out block= to let it be found."
             )
         return run
     block = min(MOST, 1 << (len(x) - 1).bit_length())
@@ -55,7 +54,7 @@ def settle(run: Run, x: Tensor) -> Run:
 
 
 class _Check:
-    r"""Whether blocks of some size give the bits of each row whatever the other rows are."""
+    r"""Whether, in blocks of some size, the bits of each row are independent of the other rows."""
 
     def __init__(self, run: Run, x: Tensor) -> None:
         reverse, times = run.reverse, run.times
@@ -92,8 +91,8 @@ class _Check:
             return self.problem.subset(rows).at(clock[None], x)[0](x)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    r"""Returns what the last bits of a network depend on beside its input."""
+def environment(device: torch.device) -> dict[str, object]:
+    r"""Returns the settings that the last bits of a network depend on, besides its input."""
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"torch": torch.__version__, "device": gpu or device.type, "threads": torch.get_num_threads(),
@@ -101,8 +100,8 @@ def environment(device: torch.device) -> dict[str, Any]:
             "precision of products": torch.get_float32_matmul_precision()}  # fmt: skip
 
 
-def warn_of_other_bits(known: dict[str, Any], device: torch.device) -> None:
-    r"""Warns if latents were made where the network may have given other bits."""
+def warn_of_other_bits(known: Mapping[str, object], device: torch.device) -> None:
+    r"""Warns if latents were made under settings in which the network may have given other bits."""
 
     here = environment(device)
     changed = [f"{name} {known.get(name)}, now {value}" for name, value in here.items()

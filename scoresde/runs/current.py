@@ -1,4 +1,4 @@
-r"""What guidance may know of the current run, and the causes of failures that it reports."""
+r"""The part of the current run that guidance may read, and the causes of failures that it reports."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +18,8 @@ class Current:
 
     Arguments:
         solver: The solver.
-        times: The grid in the time of the process, with shape (n + 1,) or (n + 1, B), or `None` where the
-            solver chooses its own steps.
+        times: The grid in the time of the process, with shape (n + 1,) or (n + 1, B), or `None` if the solver
+            chooses its own steps.
         eta: The amount of noise.
         suspects: Values that were not finite although their inputs were, with causes and cures.
     """
@@ -30,7 +30,7 @@ class Current:
     suspects: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def blame(self, failure: Failure) -> Failure:
-        r"""Returns a failure that names what was not finite first, if that is known."""
+        r"""Returns a failure that names the first non-finite value, if that is known."""
 
         if failure.kind != "nonfinite":
             return failure
@@ -61,13 +61,13 @@ def current_run() -> Current | None:
 
 
 def suspect(cause: str, cure: str, found: Tensor, asked: Tensor) -> None:
-    r"""Tells the current run whether something is not finite in rows that were; no device is waited for.
+    r"""Tells the current run whether a value is not finite in rows with finite input, without waiting for it.
 
     Arguments:
-        cause: The cause if it is not finite, as part of a sentence.
+        cause: The cause to report if it is not finite, as part of a sentence.
         cure: What to do about it.
         found: The value, with shape (B, \*).
-        asked: Its input, with shape (B, \*).
+        asked: The input, with shape (B, \*).
     """
 
     run = _current.get()

@@ -1,10 +1,9 @@
 r"""How decoding ends: one denoising, and a check of the result.
 
-A state of the process has about the root mean square :math:`\sqrt{\alpha^2 c^2 + \sigma^2}`, for data of
-root mean square c. By Markov's inequality, no law with this second moment has a share of more than
-:math:`1 / k^2` of samples that are k times as large: so samples that are far larger are no rare ones, but have
-come out of a run that diverged. Where nothing is known of the data, c is the noise level at `t_max`, beyond which
-noise would not cover it.
+A state of the process has about the root mean square :math:`\sqrt{\alpha^2 c^2 + \sigma^2}`, for data with root
+mean square c. By Markov's inequality, in a law with this second moment at most a fraction :math:`1 / k^2` of
+samples is k times as large, so far larger samples are not rare events but come from a run that diverged. If the
+scale of the data is unknown, c is the noise level at `t_max`, since noise would not cover larger data.
 """
 
 from dataclasses import replace
@@ -18,19 +17,20 @@ from solvers.shapes import row_where
 from ..doors.warning import warn
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
+from .between import changed_between
 from .current import Current, running
 from .run import Run
 from .settings import Settings
 from .transport import transport
 from .trial import warn_of_gain
 
-FAR = 30.0  # times the size due, for all samples at once: a warning
+FAR = 30.0  # times the expected size, for all samples at once: a warning
 DIVERGED = 1e4  # and for one sample: a failure
 LAST = "raise t_min, or check the network there"
 
 
 def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
-    r"""Carries states to the end of a run, and looks at their size; see :func:`transport`."""
+    r"""Carries states to the end of a run, and checks their size; see :func:`transport`."""
 
     warn_of_gain(run)
     solution = transport(run, x, companion)
@@ -48,9 +48,9 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     with counting() as counter:
         for rows in torch.arange(whole).split(settings.batch_size or whole):
             own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
-            with running(Current(run.solver, own, run.eta)) as current:
+            with running(Current(run.settings.method, own, run.eta)) as current:
                 part = model.rows(rows) if len(rows) < whole else model
-                state = solution.x[rows.to(x.device)]
+                state = changed_between(model, solution.x[rows.to(x.device)], t)
                 clean.append(part.denoise(state, t.expand(whole)[rows]))
             failure = failure if failure.cause else current.blame(failure)
     calls = max(counter.total // len(clean), 1)
@@ -67,10 +67,10 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:
-    r"""The solution, some samples of which have failed.
+    r"""The solution with failed samples marked.
 
     Raises:
-        SolverError: If the run is not content with a part.
+        SolverError: If failures are to raise.
     """
 
     if not bool(bad.any()):
@@ -87,10 +87,10 @@ def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Setting
 
 
 def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solution:
-    r"""The solution, with samples failed that are absurdly far from prior and data."""
+    r"""The solution, with samples marked as failed that are far larger than prior and data."""
 
     model, settings = run.model, run.settings
-    if isinstance(model.process, NonlinearProcess):  # whose states have no size that is known
+    if isinstance(model.process, NonlinearProcess):  # whose states have no known size
         return solution
     process, times, c = model.process, solution.times, model.data_scale
     size = process.bare_noise_level(process.t_max) if c is None else c
@@ -122,7 +122,7 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
 
 
 def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) -> Tensor:
-    r"""The root mean square of each row over that which is due, with shape (B,)."""
+    r"""The root mean square of each row over the expected one, with shape (B,)."""
 
     alpha, sigma = process.bare_scales(t)
     due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)

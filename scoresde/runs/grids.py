@@ -1,13 +1,13 @@
-r"""Grids of times: where the steps of a solver with a fixed number of them are.
+r"""Grids of times, for solvers with a fixed number of steps.
 
 With the noise level :math:`s = \sigma / \alpha = e^{-\lambda}`, a grid is uniform in a function
 of it. The first and last time are exact.
 
 Far above the data, D hardly depends on the state, and one step crosses any span of levels. So levels are spaced
-below 160 times the scale of the data (80 for a root mean square of 0.5, as EDM has it), and a first step from
-t_max enters there: the noise of flows, and of processes that keep no signal, knows no bound. A largest level
-that the user named is never cut, nor one within 4 times of that: from there estimates of noise, whose errors
-grow with the level, would be trusted for too long a step.
+below 160 times the scale of the data (80 for a root mean square of 0.5, as in EDM), and a first step from t_max
+leads there, because the noise level of flows, and of processes that keep no signal, is unbounded. A largest
+level that the user set is never cut, nor one within 4 times the limit: the first step would rely for too long on
+estimates of the noise, whose errors grow with the level.
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -34,7 +34,7 @@ from ..processes.schedules import invert
 
 RHO = 7.0
 HIGHEST = 160.0  # times the scale of the data, where steps of grids by noise level begin
-NEAR = 4.0  # times as high, it is not worth a step of its own
+NEAR = 4.0  # times as high: below it, an extra first step is not worthwhile
 CENTRE, FLOOR = 1.25, 0.1  # of "logistic": the level of the most steps over the scale, and epsilon
 Map = Callable[[Tensor, float], Tensor]
 
@@ -69,7 +69,7 @@ SCALED = ("tan", "asinh", "logistic")  # which bend at the scale of the data
 def model_grid(
     model: ScoreModel, name: str, start: float, stop: float, steps: int, *, whole: bool = False
 ) -> Tensor:
-    r"""Returns the times of :func:`grid_times` for a model, and warns if they depend on an unknown scale.
+    r"""Returns the times of :func:`grid_times` for a model, with a warning if they depend on an unknown scale.
 
     Arguments:
         model: The score model.
@@ -77,8 +77,7 @@ def model_grid(
         start: The first time.
         stop: The last time, before or after it.
         steps: The number of intervals.
-        whole: Whether levels are spaced up to that of t_max however high, for solvers whose steps must be
-            alike.
+        whole: Whether levels are spaced up to that of t_max, however high, for solvers that need equal steps.
     """
 
     scale = scale_of(model)
@@ -98,7 +97,7 @@ def model_grid(
 
 
 def highest(process: Process, scale: float, top: float) -> float:
-    r"""Returns the noise level below which grids are spaced for data of some scale.
+    r"""Returns the noise level below which grids are spaced, for data of the given scale.
 
     Arguments:
         process: The process.
@@ -112,7 +111,7 @@ def highest(process: Process, scale: float, top: float) -> float:
 
 
 def default_grid(model: ScoreModel) -> str:
-    r"""Returns the grid of steps if none is named: that of the process, or "logistic" where levels are cut."""
+    r"""Returns the name of the default grid: that of the process, or "logistic" if levels are cut."""
 
     process = model.process
     if not process.has_scales:
@@ -144,7 +143,7 @@ def grid_times(
         whole: Whether levels are spaced up to that of t_max, however high.
 
     Raises:
-        ValueError: If there is no grid of this name.
+        ValueError: If there is no grid with this name.
     """
 
     if name not in NAMES:
@@ -167,10 +166,10 @@ def _spaced(ends: Tensor, steps: int) -> Tensor:
 
 
 def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str | None]:
-    r"""Returns a solver and its grid, which its name may end with, as in "DPM++ 2M Karras".
+    r"""Returns a solver and its grid, with which the solver's name may end, as in "DPM++ 2M Karras".
 
     Raises:
-        ValueError: If another grid is given.
+        ValueError: If `grid` is a different one.
     """
 
     if not isinstance(solver, str):

@@ -1,10 +1,10 @@
-r"""What happens at each step of a run beside the step: the progress bar, and the user's callback."""
+r"""The progress bar and the user's callback, which are updated after each step of a run."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from solvers import Event
 
@@ -22,27 +22,27 @@ def listener(
     times: Tensor,
     samples: range,
     settings: Settings,
-    progress: Any,
+    progress: tqdm | None,
 ) -> Callable[[Event], object] | None:
-    r"""What moves the progress bar, and tells the user's callback in terms of the process."""
+    r"""A function that moves the progress bar, and calls the user's callback in the process's times and states."""
 
     if not settings.progress and settings.callback is None:
         return None
 
     def told(event: Event) -> object:
         event = reverse.event(event)
-        if settings.progress:
+        if progress is not None:
             share = len(samples) * _done(reverse, times, event)
             progress.update(samples.start + share - progress.n)
         if settings.callback is None:
             return None
         rows, x, denoised = event.rows, event.x, watch.latest if watch else None
-        if rows is None and len(x) > len(samples):  # others fill up a block
+        if rows is None and len(x) > len(samples):  # the others fill up a block
             known = slice(len(samples))
             x = x[known]
             denoised = None if denoised is None else denoised[known]
             event = event._replace(calls=None if event.calls is None else event.calls[known])
-        if settings.batch_size is not None or settings.method.block:  # name those of the whole run
+        if settings.batch_size is not None or settings.method.block:  # name rows of the whole run
             rows = (torch.arange(len(x)) if rows is None else rows) + samples.start
         return settings.callback(event._replace(x=x, rows=rows, denoised=denoised))
 
@@ -50,7 +50,7 @@ def listener(
 
 
 def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
-    r"""The share of the span of log-SNR that is done, averaged over the samples."""
+    r"""The fraction of the span of log-SNR that is done, averaged over the samples."""
 
     process = reverse.model.process
     if isinstance(process, NonlinearProcess) or event.rows is not None:

@@ -1,4 +1,4 @@
-r"""The noise of a run: one Brownian motion of the process, as its solver sees it."""
+r"""The noise of a run: a Brownian motion of the process, as its solver sees it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Normals(Brownian):
-    r"""Creates the motion of given standard normals, of which each step takes the next.
+    r"""Creates a motion from given standard normals, of which each step takes the next.
 
     Arguments:
         normals: The normals, with shape (n, B, *).
@@ -51,14 +51,13 @@ class Normals(Brownian):
 def see_noise(
     reverse: Reverse, x: Tensor, rows: Tensor, times: Tensor, settings: Settings
 ) -> Brownian | None:
-    r"""Returns the noise of some samples, or `None` where there is none.
+    r"""Returns the noise of some samples, or `None` if there is none.
 
     Arguments:
         reverse: The problem.
         x: The states of these samples, with shape (B, *).
-        rows: Which samples of the run they are.
-        times: The times of the process, by which steps are known, so that part of a run sees what the
-            whole sees.
+        rows: The indices of these samples in the run.
+        times: The times of the process, which key the steps, so that part of a run has the noise of the whole.
         settings: The options.
     """
 
@@ -96,10 +95,10 @@ def _motion(x: Tensor, rows: Tensor, settings: Settings) -> Brownian:
 
 
 def keyed_by_rows(settings: Settings, x: Tensor) -> Settings:
-    r"""Returns options whose seeds are of what each row of data holds, beside its own seed and index.
+    r"""Returns options whose seeds depend on the values of each row of data, besides its seed and index.
 
-    It is for noise that is added to data: what is edited again then meets noise of which it is
-    independent, while the same row meets the same noise.
+    This is for noise that is added to data: repeated edits then use noise that is independent of the data, while
+    the same row always gets the same noise.
     """
 
     settings.check_batch(len(x), 0)
@@ -108,7 +107,7 @@ def keyed_by_rows(settings: Settings, x: Tensor) -> Settings:
 
 
 def noise_kind(settings: Settings) -> str:
-    r"""Returns what the noise of a run is, in a word."""
+    r"""Returns the kind of the noise of a run, in a word."""
 
     if isinstance(settings.noise, str):
         return settings.noise

@@ -1,60 +1,63 @@
-r"""The options of runs, in groups, which verbs take: names, kinds, defaults, and what they mean."""
+r"""The options of runs, in groups: their names, types, defaults and meanings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solvers import Brownian, Event, Solver
+from solvers.doors.values import Array
 
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .plan import Plan
 
-Motion = Literal["increments", "path"] | Tensor | Brownian
+Times: TypeAlias = Array
+Seeds: TypeAlias = Sequence[int] | np.ndarray | Tensor
+Motion = Literal["increments", "path"] | Tensor | np.ndarray | Brownian
 Failures = Literal["raise", "partial"]
 Gradients = Literal["none", "backprop", "checkpoint", "adjoint"]
 
 
 class _Unsaid(int):
-    r"""A number that the user has not passed."""
+    r"""A number that the user did not pass."""
 
 
-SEED = _Unsaid(0)  # the seed of calls that say none
+SEED = _Unsaid(0)  # the seed of calls without one
 
 
 @dataclass(frozen=True, repr=False)
 class Stepping:
-    r"""Creates the options for where the steps of a run are.
+    r"""Creates the options for the solver and the steps of a run.
 
     Arguments:
-        solver: The name of a solver, or a solver. By default "dpmpp_2m", or "exponential" if there
-            are tolerances; for encoding "exponential_3" if there are steps, else "exponential".
-        steps: The number of intervals of the grid. By default 20, unless the solver chooses its
-            own steps.
-        grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "t". By default
-            "rho"; "logistic" for flows, processes of one's own, and where levels are cut; or for solvers that
-            need equal steps, one that is even in their clock.
-        times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) when
-            samples have their own.
-        rtol: The relative tolerance, for solvers that choose their own steps. If these get neither
-            steps nor tolerances, both are 1e-5.
+        solver: A solver, or its name. By default, "dpmpp_2m", or "exponential" if tolerances are passed; for
+            encoding, "exponential_3" if steps are passed, and "exponential" otherwise.
+        steps: The number of intervals of the grid. By default, 20, unless the solver chooses its own steps.
+        grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "t". By default,
+            "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers that
+            need equal steps, a grid that is even in their clock.
+        times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) for one grid per
+            sample.
+        rtol: The relative tolerance, for solvers that choose their own steps. If they get neither steps nor
+            tolerances, both tolerances are 1e-5.
         atol: The absolute tolerance, in units of the state x.
-        max_step: The largest step under tolerances, in log-SNR (in t for processes without), so that none leaps
-            over where data comes out of noise. By default 0.23 times the order of the error's estimate, which
-            is one below the solver's.
-        first_step: The first step under tolerances, in log-SNR. By default, the solver chooses it.
-        clock: The time that ODE and SDE solvers see: "t" or "log_snr". By default "t", but
-            "log_snr" under tolerances.
+        max_step: The maximum adaptive step, in log-SNR (in t for processes without one), so that no step misses
+            the range in which data emerges from noise. By default, 0.23 times the order of the error estimate,
+            which is one below the solver's.
+        first_step: The initial adaptive step, in log-SNR. By default, the solver chooses it.
+        clock: The time variable of ODE and SDE solvers: "t" or "log_snr". By default, "t" on a grid and
+            "log_snr" with tolerances.
     """
 
     solver: str | Solver | None = None
     steps: int | None = None
     grid: str | None = None
-    times: Tensor | None = None
+    times: Times | None = None
     rtol: float | None = None
     atol: float | None = None
     max_step: float | None = None
@@ -64,17 +67,17 @@ class Stepping:
 
 @dataclass(frozen=True, repr=False)
 class Noise:
-    r"""Creates the options for how much noise a run has, and of which kind.
+    r"""Creates the options for the amount and kind of noise in a run.
 
     Arguments:
-        eta: The amount of noise: 0 is the probability flow, 1 the reverse SDE. By default 1 for
-            stochastic solvers and 0 for others.
-        eta_convention: What `eta` means: "canonical"; "ddim", where it scales the noise of each step,
-            as in k-diffusion's ancestral samplers too; or "k_diffusion", its square, as in that
-            library's SDE samplers.
-        noise: "increments", keyed by the time of the step; "path", one Brownian path in log-SNR
-            that is the same at any number of steps; standard normals of shape (steps, B, *); or a
-            :class:`solvers.Brownian`. By default "increments", and "path" under tolerances.
+        eta: The amount of noise: 0 is the probability flow, and 1 the reverse SDE. By default, 1 for stochastic
+            solvers and 0 for others.
+        eta_convention: The meaning of `eta`: "canonical"; "ddim", where it scales the noise of each step, as
+            also in k-diffusion's ancestral samplers; or "k_diffusion", the square of the canonical one, as in
+            that library's SDE samplers.
+        noise: "increments", keyed by the time of the step; "path", one Brownian path in log-SNR that is the same
+            for any number of steps; standard normals with shape (steps, B, *); or a :class:`solvers.Brownian`.
+            By default, "increments" on a grid and "path" with tolerances.
     """
 
     eta: float | None = None
@@ -84,16 +87,17 @@ class Noise:
 
 @dataclass(frozen=True, repr=False)
 class Keys:
-    r"""Creates the options for what random numbers are keyed by.
+    r"""Creates the options for the keys of random numbers.
 
     Arguments:
-        seed: The seed of start, noise and probes: 0, so that equal calls draw equal samples. `None` draws one.
-        seeds: One seed per sample, in place of seed and index.
+        seed: The seed of the initial state, noise and probes. By default, 0, so that equal calls draw equal
+            samples. `None` draws a seed.
+        seeds: One seed per sample, instead of seed and index.
         first_index: The index of the first sample: row i depends on `first_index + i` alone.
     """
 
     seed: int | None = SEED
-    seeds: Sequence[int] | None = None
+    seeds: Seeds | None = None
     first_index: int = 0
 
 
@@ -102,11 +106,11 @@ class Numbers:
     r"""Creates the options for the dtype, device and gradients of a run.
 
     Arguments:
-        dtype: The dtype of the state. By default that of the data, else of the network.
-        device: The device of the state. By default that of the data, else of the model.
-        grad: Which gradients the result carries, with respect to start, weights and conditions: "none";
-            "backprop" through all steps; "checkpoint", the same in the memory of one network call, each
-            being made again; or "adjoint", torchdiffeq's, for its methods.
+        dtype: The dtype of the state. By default, that of the data, or of the network if there is no data.
+        device: The device of the state. By default, that of the data, or of the model if there is no data.
+        grad: The gradients of the result with respect to initial state, weights and conditions: "none";
+            "backprop" through all steps; "checkpoint", the same with the memory of one network call, by
+            repeating each call; or "adjoint", that of torchdiffeq, for its methods.
     """
 
     dtype: torch.dtype | None = None
@@ -116,12 +120,12 @@ class Numbers:
 
 @dataclass(frozen=True, repr=False)
 class Limits:
-    r"""Creates the options for what a run may cost, and how failures and progress are handled.
+    r"""Creates the options for the cost of a run, and for its failures and progress.
 
     Arguments:
-        batch_size: The largest number of samples that are integrated at once.
-        max_calls: The largest number of network calls of a sample.
-        on_failure: "raise", or "partial" to end the samples concerned and keep what there is.
+        batch_size: The maximum number of samples that are integrated at once.
+        max_calls: The maximum number of network calls per sample.
+        on_failure: "raise", or "partial" to end only the samples concerned and keep all results.
         progress: Whether to show a progress bar.
     """
 
@@ -133,12 +137,12 @@ class Limits:
 
 @dataclass(frozen=True, repr=False)
 class Watching:
-    r"""Creates what is seen of a run on its way.
+    r"""Creates the options for watching a run.
 
     Arguments:
-        path: Whether to keep the states at all times of the grid.
-        callback: A function that is called with the :class:`solvers.Event` of each accepted step. If it
-            returns a truth value that is true, the run ends there.
+        path: Whether to keep the states at all grid times.
+        callback: A function that is called with the :class:`solvers.Event` of each accepted step and ends the
+            run by returning `True`.
     """
 
     path: bool = False
@@ -147,10 +151,10 @@ class Watching:
 
 @dataclass(frozen=True, repr=False)
 class Start:
-    r"""Creates the option for the time of data.
+    r"""Creates the option for the time of the data.
 
     Arguments:
-        t_min: The time at which data is taken to be. By default the process's, for the use.
+        t_min: The time assigned to the data. By default, that of the process for the use at hand.
     """
 
     t_min: float | None = None
@@ -158,11 +162,11 @@ class Start:
 
 @dataclass(frozen=True, repr=False)
 class Ending:
-    r"""Creates the option for how a run towards data ends.
+    r"""Creates the option for the end of a run towards data.
 
     Arguments:
-        denoise: Whether decoding ends with one denoising. `denoise=False` leaves it out, for a round trip: what
-            comes back then is the state :math:`\alpha x` at `t_min`.
+        denoise: Whether decoding ends with one denoising. `denoise=False` leaves it out, for a round trip; the
+            result is then the state :math:`\alpha x` at `t_min`.
     """
 
     denoise: bool = True
@@ -170,10 +174,10 @@ class Ending:
 
 @dataclass(frozen=True, repr=False)
 class Planned:
-    r"""Creates what stands for solver and steps.
+    r"""Creates the option that replaces solver and steps.
 
     Arguments:
-        plan: A :class:`scoresde.Plan` or its file, in place of solver and steps.
+        plan: A :class:`scoresde.Plan` or its file, instead of solver and steps.
     """
 
     plan: Plan | str | Path | None = None
@@ -183,7 +187,7 @@ GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Plann
 
 
 class UntimedOptions(TypedDict, total=False):
-    r"""The options of a run between times that are not the caller's to choose."""
+    r"""The options of a run whose times the caller does not choose."""
 
     solver: str | Solver | None
     steps: int | None
@@ -197,7 +201,7 @@ class UntimedOptions(TypedDict, total=False):
     eta_convention: Convention
     noise: Motion | None
     seed: int | None
-    seeds: Sequence[int] | None
+    seeds: Seeds | None
     first_index: int
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -213,9 +217,9 @@ class UntimedOptions(TypedDict, total=False):
 
 
 class RunOptions(UntimedOptions, total=False):
-    r"""All options of a run, for functions that hand them on."""
+    r"""All options of a run, for functions that pass them on."""
 
-    times: Tensor | None
+    times: Times | None
     plan: Plan | str | Path | None
 
 
@@ -223,7 +227,7 @@ Options: TypeAlias = dict[str, Any]  # options and conditions by name, which ver
 
 
 def names(*groups: type | str) -> tuple[str, ...]:
-    r"""Returns the names of the options of some groups, among which names of single ones may be."""
+    r"""Returns the names of the options in the given groups, which may include names of single options."""
 
     found: list[str] = []
     for group in groups:

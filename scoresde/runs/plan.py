@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from solvers.methods.exponential import ExponentialMultistep
 from ..doors.warning import warn
 from ..files import (
     Entry,
+    Json,
     check_entries,
     damaged,
     each,
@@ -34,7 +34,7 @@ from ..models.conditions import leaves
 from ..models.score_model import ScoreModel
 
 KIND = "plan of scoresde"
-PROBES = 64  # numbers of a tensor that go into a fingerprint
+PROBES = 64  # numbers of a tensor that enter a fingerprint
 ENTRIES = {
     "options": Entry("options by name", mapping),
     "noise_levels": Entry(
@@ -49,18 +49,18 @@ ENTRIES = {
 
 @dataclass(frozen=True)
 class Plan:
-    r"""A choice of how to sample, with the measurements behind it.
+    r"""A choice of solver, grid and settings, with the measurements behind it.
 
     Arguments:
-        options: The options of :func:`scoresde.sample` that it stands for, as plain data.
-        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid
-            is a named one.
+        options: The options of :func:`scoresde.sample` that it sets, as plain data.
+        noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid has a
+            name.
         scales: The factors of the weights of each step, if they were learned.
         model: The fingerprint of the model that it was measured on.
-        figures: The measurements, with units in their names.
+        figures: The measurements, whose names include their units.
 
     Raises:
-        ValueError: If the options name no solver, or noise levels do not fall.
+        ValueError: If the options name no solver, or noise levels do not decrease.
 
     Examples:
         >>> plan = ss.Plan({"solver": "ddim", "steps": 3})
@@ -68,11 +68,11 @@ class Plan:
         Solution((4, 2) by ddim, 3 intervals, 4 calls per sample)
     """
 
-    options: dict[str, Any]
+    options: Json
     noise_levels: tuple[float, ...] | None = None
     scales: tuple[tuple[float, ...], ...] = ()
     model: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_entries(dict(vars(self)), ENTRIES, "the plan: ")
@@ -97,7 +97,7 @@ class Plan:
         r"""Reads a plan.
 
         Raises:
-            ValueError: If the file is no plan.
+            ValueError: If the file does not hold a plan.
         """
 
         content = read_json(file, KIND)
@@ -116,8 +116,8 @@ class Plan:
             return plan
 
     @checked
-    def options_for(self, model: ScoreModel) -> dict[str, Any]:
-        r"""Returns the options for a model, with a warning unless it is the one of the plan."""
+    def options_for(self, model: ScoreModel) -> Json:
+        r"""Returns the options for a model, with a warning unless the plan was measured on it."""
 
         mine = fingerprint(model)
         if self.model and mine != self.model:
@@ -134,7 +134,7 @@ class Plan:
 
     @property
     def solver(self) -> Solver:
-        r"""The solver, with what was learned of it."""
+        r"""The solver, with its learned weights."""
 
         solver = solvers.get(self.options["solver"])
         if not self.scales:
@@ -144,8 +144,8 @@ class Plan:
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
 
     @property
-    def plain(self) -> dict[str, Any]:
-        r"""The options, with the solver in words."""
+    def plain(self) -> dict[str, object]:
+        r"""The options, with the solver as text."""
 
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
 
@@ -194,7 +194,7 @@ class Plan:
 
 
 def _falling(levels: object) -> bool:
-    r"""Whether these are positive numbers, each smaller than the one before."""
+    r"""Whether these are positive numbers in descending order."""
 
     if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
         return False
@@ -205,12 +205,12 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, Any]:
-    r"""Returns keywords whose `plan` is replaced by the options it stands for.
+def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, object]:
+    r"""Returns keywords with `plan` replaced by the options that it sets.
 
     Raises:
         TypeError: If it is neither a plan nor the name of a file.
-        ValueError: If an option that it sets is passed beside it.
+        ValueError: If an option that it sets is also passed.
     """
 
     keywords = {**keywords}
@@ -223,12 +223,12 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, An
     fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
     for name in fixed & keywords.keys():
         if keywords[name] is not None:
-            raise ValueError(f"{name}= is set by plan= already; pass one of the two.")
+            raise ValueError(f"{name}= is already set by plan=; pass one of the two.")
     return {**keywords, **plan.options_for(model)}
 
 
 class Described:
-    r"""Shows of a dataclass of options those that are not the default, each in few words."""
+    r"""A dataclass of options whose repr shows those that are not the default, in short form."""
 
     def __repr__(self) -> str:
         said = []
@@ -243,7 +243,7 @@ class Described:
 
 
 def fingerprint(model: ScoreModel) -> str:
-    r"""Returns what identifies a model: that of its file, or of its process and some of its numbers."""
+    r"""Returns the fingerprint of a model: from its file, or from its process and some of its numbers."""
 
     if model.fingerprint is not None:
         return model.fingerprint
@@ -261,7 +261,7 @@ def fingerprint(model: ScoreModel) -> str:
 
 
 def _sketch(value: Tensor) -> str:
-    r"""Some numbers of a tensor, and the sums of all and of their squares."""
+    r"""Some numbers of a tensor, the sum of all, and that of their squares."""
 
     flat = value.detach().flatten().double()
     some = flat[torch.linspace(0, max(len(flat) - 1, 0), PROBES).long()] if len(flat) else flat
@@ -270,7 +270,7 @@ def _sketch(value: Tensor) -> str:
 
 
 def describe_function(function: object) -> str:
-    r"""Returns what tells a function from others: its name and code, as far as they are known."""
+    r"""Returns a description that identifies a function: its name and code, as far as they are known."""
 
     code = getattr(function, "__code__", None)
     text = "" if code is None else f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
@@ -279,15 +279,13 @@ def describe_function(function: object) -> str:
 
 
 def describe_process(model: ScoreModel) -> str:
-    r"""Returns the process of a model in words that are the same in every run."""
+    r"""Returns a description of a model's process that is the same in every run."""
 
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # where functions happen to be
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # memory addresses of functions
 
 
-def describe_setup(
-    model: ScoreModel, data: Tensor | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    r"""Returns what two measurements must agree in, for one to go on with the other."""
+def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str, object]) -> Json:
+    r"""Returns the settings that two measurements must share, if one is to continue the other."""
 
     known = model.moments
     return {
@@ -303,7 +301,7 @@ def describe_setup(
 
 
 def describe_conditions(model: ScoreModel) -> dict[str, str]:
-    r"""Returns the conditions that are bound to a model: one value itself, several by a digest."""
+    r"""Returns the conditions bound to a model: single values as they are, others by a digest."""
 
     known: dict[str, str] = {}
     for module in model.modules():
@@ -314,6 +312,6 @@ def describe_conditions(model: ScoreModel) -> dict[str, str]:
 
 
 def digest(value: Tensor) -> str:
-    r"""Returns what tells a tensor from others."""
+    r"""Returns a digest that identifies a tensor."""
 
     return hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]

@@ -1,8 +1,7 @@
-r"""Progress bars: lively where someone watches, rare lines in the file of a job."""
+r"""Progress bars: lively on a terminal, rare lines in a log file."""
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from tqdm import tqdm
 
@@ -10,12 +9,12 @@ PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 
 
 def bar(
-    iterable: Iterable[Any] | None = None, *, desc: str, shown: bool = True, **options: Any
-) -> Any:
-    r"""Returns a progress bar of tqdm on the standard error.
+    iterable: Iterable[object] | None = None, *, desc: str, shown: bool = True, **options: object
+) -> tqdm:
+    r"""Returns a tqdm progress bar on the standard error.
 
     Arguments:
-        iterable: What to go through, if the bar is not to be moved by hand.
+        iterable: The items to iterate over, unless the bar is moved by hand.
         desc: Its title.
         shown: Whether to show it.
         options: Other options of tqdm.

@@ -1,8 +1,8 @@
-r"""What the default seed has drawn in this process, to warn where it draws the same again.
+r"""A memory of draws with the default seed in this process, to warn about repeated draws.
 
-It is the one thing that outlives a run, and changes no result: the seed is the same in every call, so
-that results can be had again, and a loop would draw copies, and a second way over the same times noise that
-is not independent of the first, without a word. Calls that pass a seed are not checked.
+This is the only state that outlives a run, and it changes no result. The default seed is the same in every call,
+so that results are reproducible. Without a warning, a loop would draw copies, and a second run over the same
+times would get noise that is not independent of the first. Calls that pass a seed are not checked.
 """
 
 import threading
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,12 @@ LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
 WATCHING = ("callback", "progress")  # options that change nothing
 _calls: dict[int, None] = {}
 _passes: "deque[_Pass]" = deque(maxlen=PASSES)
-_numbers: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
+_numbers: "weakref.WeakKeyDictionary[object, int]" = weakref.WeakKeyDictionary()
 _next, _lock = count(), threading.Lock()
 
 
 class _Pass(NamedTuple):
-    r"""A noisy run under the default seed: what its noise was, where it started, and what it came to."""
+    r"""A noisy run with the default seed: its noise, start and result."""
 
     noise: tuple[str, int, str]
     ends: tuple[float, float]
@@ -42,24 +42,24 @@ class _Pass(NamedTuple):
     states: frozenset[int]
 
 
-def says_seed(options: Mapping[str, Any]) -> bool:
+def says_seed(options: Mapping[str, object]) -> bool:
     r"""Returns whether the user passed a seed."""
 
     return "seed" in options or options.get("seeds") is not None
 
 
 def is_keyed(solution: Solution) -> bool:
-    r"""Returns whether a run had noise, and not of the user's own."""
+    r"""Returns whether a run had noise that the user did not provide."""
 
     return solution.provenance["noise"] in ("increments", "path")
 
 
-def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, Any]) -> None:
-    r"""Warns if a call without a seed equals an earlier one, and so draws the same.
+def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str, object]) -> None:
+    r"""Warns if a call without a seed equals an earlier one, so that it draws the same samples.
 
     Arguments:
-        verb: The name of the verb.
-        model: The model, or models.
+        verb: The name of the function.
+        model: The model or models.
         given: Its other argument: a shape, or data.
         options: The options.
     """
@@ -79,15 +79,15 @@ def warn_of_copies(verb: str, model: object, given: object, options: Mapping[str
 def warn_of_second_pass(
     z: Tensor, solution: Solution, settings: Settings, *, drawn: bool = False
 ) -> None:
-    r"""Warns if a run without a seed goes over times whose noise an earlier one has seen, from elsewhere.
+    r"""Warns if a run without a seed covers times whose noise an earlier run from another start has used.
 
-    A run from a state of an earlier one goes on with it, and one from its start is compared with it.
+    A run from a state of an earlier one continues it, and a run from the same start is a comparison.
 
     Arguments:
-        z: Where it started, with shape (B, *).
+        z: The start of the run, with shape (B, *).
         solution: Its solution.
         settings: Its options.
-        drawn: Whether its start was drawn, and not given, so that nothing can depend on earlier noise.
+        drawn: Whether its start was drawn and not given, so that it cannot depend on earlier noise.
     """
 
     if not is_keyed(solution):
@@ -141,7 +141,7 @@ def _is_new(call: int) -> bool:
 
 
 def _told(value: object) -> object:
-    r"""What tells a value from others, and can be hashed: what it holds, or which object it is."""
+    r"""A hashable key that identifies a value: by its content, or as an object."""
 
     if isinstance(value, ScoreModel | nn.ModuleList | nn.ModuleDict):
         own = {name: held for name, held in vars(value).items() if not name.startswith("_")}
@@ -164,7 +164,7 @@ def _told(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    r"""The number of an object, which no other gets when it is gone."""
+    r"""The number of an object, which is never reused when it is gone."""
 
     try:
         return _numbers.setdefault(value, next(_next))

@@ -1,16 +1,15 @@
-r"""A run: all that is decided before its first step."""
+r"""A run: everything that is decided before its first step."""
 
 import functools
 import importlib.metadata
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers import ODE, SemiLinear, Solver
+from solvers import ODE, SemiLinear
 from solvers.catalogue import label
 from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
@@ -28,13 +27,13 @@ from .settings import LENGTHS, STEPS, Settings
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    r"""Creates a run, of any states.
+    r"""Creates a run, for any states.
 
     Arguments:
         model: The score model, with its conditions bound.
         settings: The options.
         times: The times of the process from the first to the last, with shape (n + 1,), or (n + 1, B), in
-            float64. Under tolerances, those between are where the path is kept.
+            float64. With tolerances, the times in between are those at which the path is kept.
     """
 
     model: ScoreModel
@@ -43,19 +42,13 @@ class Run:
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
-        r"""Returns the run from one time to another, unless the options have other times."""
+        r"""Returns the run from one time to another, unless the options set other times."""
 
         return Run(model, settings, make_times(model, start, stop, settings))
 
-    @cached_property
-    def solver(self) -> Solver:
-        r"""The solver."""
-
-        return self.settings.method
-
     @property
     def grid(self) -> Tensor | None:
-        r"""The times of the steps, or `None` where the solver chooses them."""
+        r"""The times of the steps, or `None` if the solver chooses them."""
 
         return None if self.settings.adaptive else self.times
 
@@ -63,11 +56,26 @@ class Run:
     def eta(self) -> float:
         r"""The amount of noise."""
 
-        return _eta(self.settings)
+        eta, method, can = self.settings.eta, self.settings.method, self.settings.method.can
+        if can.solves is ODE:
+            if eta:
+                raise ValueError(
+                    f"eta={eta} has no effect on {method}, which solves the probability flow; use a solver "
+                    "with noise, such as 'ancestral' or 'em'."
+                )
+            return 0.0
+        if eta is None:
+            return 1.0 if can.stochastic else 0.0
+        if not can.takes_eta and (can.stochastic or eta):
+            cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
+            if not can.stochastic:
+                cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
+            raise ValueError(f"eta={eta} has no effect on {method}: {cure}.")
+        return float(eta)
 
     @cached_property
     def clock(self) -> Clock:
-        r"""The time that the solver sees."""
+        r"""The time variable of the solver."""
 
         return _clock(self.model, self.settings)
 
@@ -75,7 +83,7 @@ class Run:
     def reverse(self) -> Reverse:
         r"""The reverse process in the form that the solver needs."""
 
-        solver, convention, noise = self.solver, self.settings.eta_convention, None
+        solver, convention, noise = self.settings.method, self.settings.eta_convention, None
         can = solver.can
         if can.solves is SemiLinear:
             noise = make_noise(can.profile, self.eta, convention)
@@ -87,15 +95,15 @@ class Run:
         return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        r"""How the solution was made, as plain data."""
+    def provenance(self) -> dict[str, object]:
+        r"""A record of how the solution was made, as plain data."""
 
         settings, model = self.settings, self.model
-        times = None if settings.times is None else settings.times.tolist()
+        times = None if settings.own_times is None else settings.own_times.tolist()
         gridded = times is None and not settings.adaptive
-        noisy = self.solver.can.stochastic or self.eta
+        noisy = settings.method.can.stochastic or self.eta
         return {
-            "solver": label(self.solver),
+            "solver": label(settings.method),
             "steps": (settings.steps or STEPS) if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
@@ -117,7 +125,7 @@ class Run:
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
-    r"""Returns the times of a run from `start` to `stop`, unless the settings have others."""
+    r"""Returns the times of a run from `start` to `stop`, unless the settings have their own."""
 
     process, up = model.process, start < stop
     ours, theirs = ("t_min", "t_max") if up else ("t_max", "t_min")
@@ -125,13 +133,13 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     ends = torch.tensor([start, stop], dtype=torch.float64)
     if start == stop:
         raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
-    if settings.times is not None:
-        times = process.inside("times", check_times(settings.times))
+    if settings.own_times is not None:
+        times = process.inside("times", check_times(settings.own_times))
         low = times.min().item()
         if settings.t_min is not None and not same_time(low, settings.t_min):
             raise ValueError(
                 f"t_min={settings.t_min:.9g} does not agree with the grid, which reaches down to "
-                f"{low:.9g}; pass steps= or a grid of your own."
+                f"{low:.9g}; pass steps= or your own grid."
             )
         if bool(((times[-1] - times[0]) * (stop - start) < 0).any()):
             first, last = (ends.flatten()[0] for ends in (times[0], times[-1]))
@@ -152,7 +160,7 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
 
 
 def same_time(one: float, other: float) -> bool:
-    r"""Whether two times are the same, as far as float32 tells."""
+    r"""Whether two times are equal to the precision of float32."""
 
     return math.isclose(one, other, rel_tol=SLACK)
 
@@ -163,26 +171,6 @@ def _grid(model: ScoreModel, settings: Settings) -> str:
     if isinstance(model.process, NonlinearProcess) or not settings.method.can.even:
         return default_grid(model)
     return _clock(model, settings)
-
-
-def _eta(settings: Settings) -> float:
-    can = settings.method.can
-    if can.solves is ODE:
-        if settings.eta:
-            raise ValueError(
-                f"eta={settings.eta} has no effect on {settings.method}, which solves the "
-                "probability flow; use a solver with noise, such as 'ancestral' or 'em'."
-            )
-        return 0.0
-    noisy = can.stochastic
-    if settings.eta is not None and not can.takes_eta and (noisy or settings.eta):
-        cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
-        if not noisy:
-            cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
-        raise ValueError(f"eta={settings.eta} has no effect on {settings.method}: {cure}.")
-    if settings.eta is None:
-        return 1.0 if noisy else 0.0
-    return float(settings.eta)
 
 
 def _clock(model: ScoreModel, settings: Settings) -> Clock:

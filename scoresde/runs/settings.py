@@ -1,4 +1,4 @@
-r"""The options of one run, checked once at the door and held against each other."""
+r"""The options of one run, checked once on entry and against each other."""
 
 import math
 import secrets
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -34,12 +34,12 @@ REALS = {
     **dict.fromkeys(LENGTHS, math.inf),
     "eta": 1e15,
     "t_min": math.inf,
-}  # and what is most
+}  # and their maxima
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
 class Tolerances(TypedDict):
-    r"""The tolerances of a run, as a solver takes them."""
+    r"""The tolerances of a run, in the form that a solver takes."""
 
     rtol: float | None
     atol: float | None
@@ -48,11 +48,11 @@ class Tolerances(TypedDict):
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
-    r"""Creates the options of a run, each documented with its group.
+    r"""Creates the options of a run.
 
-    They are those of :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`, `Limits`, `Watching`,
-    `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of `None` by one that
-    is drawn.
+    They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
+    `Limits`, `Watching`, `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of
+    `None` by a drawn one.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)
@@ -87,6 +87,13 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return can.adaptive and (gridless or not can.fixed)
 
     @cached_property
+    def own_times(self) -> Tensor | None:
+        r"""The user's own grid, if there is one."""
+
+        assert self.times is None or isinstance(self.times, Tensor)
+        return self.times
+
+    @cached_property
     def method(self) -> Solver:
         r"""The solver."""
 
@@ -94,7 +101,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return self.solver
 
     def takes_apart(self, batch: int) -> bool:
-        r"""Returns whether a run asks some samples of a batch without the others."""
+        r"""Returns whether a run calls the model for some samples of a batch without the others."""
 
         can = self.method.can
         size = can.block or self.batch_size or batch
@@ -110,7 +117,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
-        r"""The context in which a run is made."""
+        r"""The gradient mode of a run, as a context."""
 
         with torch.set_grad_enabled(self.grad != "none"), without_autocast():
             yield
@@ -123,7 +130,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
-        self._check_noise()
+        if self.noise is not None:
+            self._check_noise()
         if self.seeds is not None:
             self._check_seeds()
         if self.callback is not None:
@@ -132,7 +140,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
     def _check_noise(self) -> None:
         if isinstance(self.noise, str) and self.noise not in ("increments", "path"):
             raise ValueError(f"noise must be 'increments' or 'path', but is {self.noise!r}.")
-        if self.noise is not None and not isinstance(self.noise, str | Brownian):
+        if not isinstance(self.noise, str | Brownian):
             object.__setattr__(self, "noise", as_floats("noise", self.noise, least=3))
         if isinstance(self.noise, Tensor) and not self.method.can.one_normal:
             raise ValueError(
@@ -141,11 +149,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             )
 
     def _check_seeds(self) -> None:
-        seeds: Any = self.seeds  # arrays and tensors too
-        seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds
-        if not isinstance(seeds, list | tuple | range):
-            raise TypeError(f"seeds must be whole numbers, one per sample, but is {self.seeds!r}.")
-        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in seeds)
+        assert self.seeds is not None
+        seeds = tuple(check_count("each of seeds", seed, None, None) for seed in self.seeds)
         object.__setattr__(self, "seeds", seeds)
         if self.seed != 0 or self.first_index:
             raise ValueError("seeds= replaces seed= and first_index=; pass it alone.")
@@ -158,7 +163,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         return torch.tensor(list(self.seeds), dtype=torch.int64)[rows], torch.zeros_like(rows)
 
     def check_batch(self, batch: int, steps: int) -> None:
-        r"""Refuses options that have entries for another number of samples or steps."""
+        r"""Refuses options whose entries do not match the number of samples or steps."""
 
         if isinstance(self.noise, Tensor) and self.noise.shape[:2] != (steps, batch):
             raise ValueError(
@@ -169,29 +174,37 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"seeds must have {batch} entries, one per sample, not {len(self.seeds)}."
             )
-        if self.times is not None and self.times.ndim > 1 and self.times.shape[1] != batch:
-            shape = tuple(self.times.shape)
+        times = self.own_times
+        if times is not None and times.ndim > 1 and times.shape[1] != batch:
+            shape = tuple(times.shape)
             raise ValueError(
                 f"times must have shape (n + 1,) or (n + 1, {batch}), but has {shape}."
             )
 
+    def _said(self, *names: str) -> str | None:
+        r"""The first of some options that has a value."""
+
+        for name in names:
+            if getattr(self, name) is not None:
+                return name
+        return None
+
     def _check_steps(self) -> None:
-        choices = [n for n in ("steps", "grid") if getattr(self, n) is not None]
-        tolerances = [n for n in ("rtol", "atol") if getattr(self, n) is not None]
-        if choices and tolerances:
+        choice, tolerance = self._said("steps", "grid"), self._said("rtol", "atol")
+        if choice and tolerance:
             raise ValueError(
-                f"{choices[0]}= has no effect with {tolerances[0]}=, since {self.method} then chooses "
+                f"{choice}= has no effect with {tolerance}=, since {self.method} then chooses "
                 f"its own steps; pass one of the two."
             )
-        if choices and not self.method.can.fixed:
+        if choice and not self.method.can.fixed:
             raise ValueError(
-                f"{choices[0]}= has no effect on {self.method}, which chooses its own steps; pass "
+                f"{choice}= has no effect on {self.method}, which chooses its own steps; pass "
                 "rtol= and atol=, or use a solver with fixed steps."
             )
-        lengths = [n for n in LENGTHS if getattr(self, n) is not None]
-        if lengths and not self.adaptive:
+        length = self._said(*LENGTHS)
+        if length and not self.adaptive:
             raise ValueError(
-                f"{lengths[0]}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
+                f"{length}= has no effect on the steps of a grid; pass rtol= and atol=, or steps=."
             )
         stepwise = self.noise == "increments" or isinstance(self.noise, Tensor | Increments)
         if self.adaptive and self.method.can.stochastic and stepwise:
@@ -199,5 +212,5 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
-        if self.times is not None and choices:
-            raise ValueError(f"{choices[0]}= has no effect with times=; pass one of the two.")
+        if self.times is not None and choice:
+            raise ValueError(f"{choice}= has no effect with times=; pass one of the two.")

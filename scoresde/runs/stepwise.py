@@ -1,7 +1,7 @@
-r"""Runs that are driven from outside: they ask for network outputs, or show their steps, one at a time.
+r"""Runs under the caller's control, which ask for network outputs, or yield their steps, one at a time.
 
-The run is the ordinary one, and waits in a thread of its own while its owner works. So any verb, solver
-and guidance can be driven, results are the same to the last bit, and other runs pay nothing.
+The run is the ordinary one, and waits in a separate thread while its owner works. So this works with any public
+function, solver and guidance, results are the same to the last bit, and other runs have no overhead.
 """
 
 import contextvars
@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -29,17 +29,17 @@ class _Closed(BaseException):
 
 class _Message(NamedTuple):
     kind: str  # "says", "done" or "failed"
-    value: Any
+    value: object
 
 
-class _Suspended(Generic[R]):
-    r"""A function that waits in a thread whenever it sends a value, until it is answered."""
+class Suspended(Generic[R]):
+    r"""A function in a thread that, whenever it sends a value, waits for an answer."""
 
-    def __init__(self, function: Callable[[Callable[[Any], Any]], R]) -> None:
+    def __init__(self, function: Callable[[Callable[[object], object]], R]) -> None:
         said: SimpleQueue[_Message] = SimpleQueue()
-        answers: SimpleQueue[Any] = SimpleQueue()
+        answers: SimpleQueue[object] = SimpleQueue()
 
-        def say(value: Any) -> Any:
+        def say(value: object) -> object:
             said.put(_Message("says", value))
             answer = answers.get()
             if answer is _Closed:
@@ -59,11 +59,11 @@ class _Suspended(Generic[R]):
         self._thread = threading.Thread(target=context.run, args=(work,), daemon=True)
         self._close = weakref.finalize(self, answers.put, _Closed)
         self.result: R | None = None
-        self.done = False  # whether nothing is left to say
-        self.ended = False  # and that by itself, not by a failure or an owner who left
+        self.done = False  # whether there is nothing left to send
+        self.ended = False  # and it returned normally, neither failed nor closed
 
-    def send(self, answer: Any) -> Any:
-        r"""Answers the last value that was sent, and returns the next one, or `None` at the end."""
+    def send(self, answer: object) -> object:
+        r"""Answers the latest value, and returns the next one, or `None` at the end."""
 
         if self.done:
             return None
@@ -78,30 +78,30 @@ class _Suspended(Generic[R]):
         self.done = True
         self._close.detach()
         self.ended = message.kind == "done"
-        if not self.ended:
+        if isinstance(message.value, BaseException) and not self.ended:
             raise message.value
-        self.result = message.value
+        self.result = cast(R, message.value)
         return None
 
     def close(self) -> None:
-        r"""Ends the function where it waits."""
+        r"""Ends the function at its current wait."""
 
         self.done = True
         self._close()
 
 
 class Question(NamedTuple):
-    r"""The network input whose output a run asks for.
+    r"""A network input whose output a run asks for.
 
     Arguments:
         x: The noisy data, with shape (B, \*).
-        t: The time as the network gets it, with shape (B,).
+        t: The time as the network receives it, with shape (B,).
         condition: The conditions by name.
     """
 
     x: Tensor
     t: Tensor
-    condition: dict[str, Any]
+    condition: dict[str, Tensor]
 
 
 @checked
@@ -109,8 +109,7 @@ class Stepwise(Generic[R]):
     r"""Creates a run that asks for network outputs, one at a time: `question` is the next input of the network.
 
     Arguments:
-        verb: A function of a model that makes the run, as in the example. It may wrap the model in a
-            guidance.
+        verb: A function of a model that starts the run, as in the example. It may apply guidance to the model.
         process: The process of the network.
         predicts: What the network predicts, as for :class:`scoresde.NetworkScore`.
         conditions: The names of conditions, as for :class:`scoresde.NetworkScore`, like the rest.
@@ -120,10 +119,10 @@ class Stepwise(Generic[R]):
 
     Attributes:
         question: The next network input, or `None` at the end.
-        result: The result of the verb, at the end.
+        result: The result of `verb`, at the end.
 
     Raises:
-        ValueError, TypeError, SolverError: As the verb does, at the call of :meth:`tell` that leads to it.
+        ValueError, TypeError, SolverError: If `verb` raises them, at the call of :meth:`tell` that leads there.
 
     Examples:
         >>> run = ss.Stepwise(lambda model: ss.sample(model, 4, steps=3), ss.EDM(), "data", shape=(2,))
@@ -144,9 +143,9 @@ class Stepwise(Generic[R]):
         data_std: float | None = None,
         data_scale: float | None = None,
     ) -> None:
-        def made(say: Callable[[Any], Any]) -> R:
-            def network(x: Tensor, t: Tensor, **condition: Any) -> Any:
-                return say(Question(x, t, condition))
+        def made(say: Callable[[object], object]) -> R:
+            def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+                return cast(Tensor, say(Question(x, t, condition)))
 
             model = NetworkScore(
                 network,
@@ -160,23 +159,26 @@ class Stepwise(Generic[R]):
             model.owned = True
             return verb(model)
 
-        self._run: _Suspended[R] = _Suspended(made)
-        self.question: Question | None = self._run.send(None)
+        self._run: Suspended[R] = Suspended(made)
+        self.question = self._asked(None)
 
     def tell(self, output: Tensor) -> Question | None:
         r"""Passes the output of the network for the current question, and returns the next question."""
 
         if self.question is None:
             raise ValueError(
-                "this run is done, and has no further question; its result is in .result."
+                "this run is done and has no further question; its result is in .result."
             )
         self.question = None  # a run that fails asks no more
-        self.question = self._run.send(output)
+        self.question = self._asked(output)
         return self.question
+
+    def _asked(self, answer: Tensor | None) -> Question | None:
+        return cast(Question | None, self._run.send(answer))
 
     @property
     def result(self) -> R:
-        r"""The result of the verb."""
+        r"""The result of `verb`."""
 
         if not self._run.done:
             raise ValueError(
@@ -187,7 +189,7 @@ class Stepwise(Generic[R]):
         return cast(R, self._run.result)
 
     def close(self) -> None:
-        r"""Ends the run before its time."""
+        r"""Ends the run early."""
 
         self.question = None
         self._run.close()
@@ -195,13 +197,13 @@ class Stepwise(Generic[R]):
 
 @checked
 class StepByStep(Iterator[Event]):
-    r"""Creates an iterator over the steps of a run, which takes a step when the next event is asked for.
+    r"""Creates an iterator over the steps of a run, which takes a step whenever the next event is requested.
 
     Arguments:
-        verb: A function of a callback that makes the run, as in the example.
+        verb: A function of a callback that starts the run, as in the example.
 
     Attributes:
-        solution: The solution of the verb, at the end.
+        solution: The solution of `verb`, at the end.
 
     Examples:
         >>> steps = ss.StepByStep(lambda tell: ss.sample(model, 4, steps=3, callback=tell))
@@ -212,23 +214,23 @@ class StepByStep(Iterator[Event]):
     """
 
     def __init__(self, verb: Callable[[Callable[[Event], object]], Solution]) -> None:
-        self._run: _Suspended[Solution] = _Suspended(verb)
+        self._run: Suspended[Solution] = Suspended(verb)
         self._stopped = False
 
     def __next__(self) -> Event:
-        event: Event | None = self._run.send(self._stopped)
+        event = cast(Event | None, self._run.send(self._stopped))
         if event is None:
             raise StopIteration
         return event
 
     def stop(self) -> None:
-        r"""Ends the run after the current step; the solution holds what there is."""
+        r"""Ends the run after the current step; the solution holds the states reached."""
 
         self._stopped = True
 
     @property
     def solution(self) -> Solution:
-        r"""The solution of the verb, once the run has ended."""
+        r"""The solution of `verb`, once the run has ended."""
 
         if self._stopped:
             while not self._run.done:

@@ -1,4 +1,4 @@
-r"""The options that a verb takes, by groups, and the refusal of others."""
+r"""The options that a public function takes, by groups, and the refusal of others."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -10,36 +10,36 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
-from ..models.score_model import ScoreModel
+from ..models.score_model import Given, ScoreModel
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
 from .settings import Settings
 
 
 class Takes:
-    r"""Creates what a verb takes beside its own arguments and the conditions of its model.
+    r"""Creates the set of options that a function takes, besides its own arguments and conditions.
 
     Arguments:
-        verb: The name of the verb in messages.
-        groups: Groups of options, or names of single ones.
-        words: What other options have, in messages, such as "has no effect on".
+        verb: The name of the function in messages.
+        groups: Groups of options, or names of single options.
+        words: The words about other options in messages, such as "has no effect on".
     """
 
     def __init__(self, verb: str, *groups: type | str, words: str = "has no effect on") -> None:
         self.verb, self.names, self.words = verb, names(*groups), words
 
     def of(self, options: Mapping[str, object]) -> Options:
-        r"""Returns those of some options that the verb takes."""
+        r"""Returns the given options that the function takes."""
 
         return {name: value for name, value in options.items() if name in self.names}
 
     def said(self, scope: Mapping[str, Any]) -> Options:
-        r"""Returns the options and the conditions that a call of the verb passes, given its arguments.
+        r"""Returns the options and conditions that a call of the function passes, given its arguments.
 
         Options of the verb alone are passed unless they are `None`.
         """
 
-        passed = SAID.get()  # at its default, perhaps
+        passed = SAID.get()  # possibly at its default
         said = {
             n: v
             for n, v in scope.items()
@@ -48,12 +48,12 @@ class Takes:
         return {**said, **scope["condition"]}
 
     def with_conditions(self, options: Mapping[str, object]) -> Options:
-        r"""Returns those of some options that the verb takes, and what is no option."""
+        r"""Returns the given options that the function takes, and all keywords that are not options."""
 
         return {n: v for n, v in options.items() if n in self.names or n not in OPTIONS}
 
     def refuse(self, options: Mapping[str, object]) -> None:
-        r"""Refuses options that are passed and that the verb does not take."""
+        r"""Refuses passed options that the function does not take."""
 
         for name, value in options.items():
             known = name in OPTIONS or name == "t_max"
@@ -72,14 +72,14 @@ def split(
     takes: Takes,
     **defaults: Unpack[RunOptions],
 ) -> tuple[ScoreModel, Settings]:
-    r"""Returns the model with the conditions among some keywords bound, and the options.
+    r"""Returns the model with the conditions among the keywords bound, and the options.
 
     Arguments:
         model: The model.
         keywords: The keywords that the user passed.
         batch: The number of samples, if known.
-        takes: The options that the verb takes.
-        defaults: The options of the verb, where the user passes nothing.
+        takes: The options that the function takes.
+        defaults: The function's defaults, for options that the user did not pass.
     """
 
     check_model(model)
@@ -94,7 +94,7 @@ def parted(
     takes: Takes,
     **defaults: Unpack[RunOptions],
 ) -> tuple[ScoreModel, Settings]:
-    r"""Returns what :func:`split` does, of a model that is one, and whose modules are known."""
+    r"""Returns the result of :func:`split`, for a checked model whose modules are known."""
 
     takes.refuse(keywords)
     keywords = with_plan(model, keywords)
@@ -111,7 +111,7 @@ def parted(
         (options if name in OPTIONS else condition)[name] = value
     bound = check_conditions(model, condition, batch, takes.names) if condition else {}
     ours: Options = {**defaults}
-    if ours and set(STEPPING) & set(options):  # the user's choice of steps replaces ours whole
+    if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**ours, **options})
     again = settings.grad in ("checkpoint", "adjoint")
@@ -125,11 +125,11 @@ def parted(
             f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
             "losses), whose own derivatives are not known; leave it out."
         )
-    return model.given(**bound), settings
+    return Given(model, bound) if bound else model, settings
 
 
 def check_model(model: object) -> None:
-    r"""Refuses what is not a score model, and a call from inside a transform of torch.func."""
+    r"""Refuses anything but a score model, and a call from inside a transform of torch.func."""
 
     check_transforms()
     if not isinstance(model, ScoreModel):

@@ -1,21 +1,24 @@
-r"""From one time of a process to another, by any solver: what all verbs are made of."""
+r"""Transport from one time of a process to another by any solver, on which all public functions build."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from solvers import Brownian, Solution, Solver, SolverError
-from solvers.integrate import solve
+from solvers.control import Control
+from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
+from .between import seam
 from .current import Current, running
 from .listener import REFRESH, listener
 from .noise import see_noise
@@ -34,23 +37,24 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         companion: The companion from which a reversible solver goes back.
     """
 
-    settings, dtype = run.settings, x.dtype
-    can = run.solver.can
+    settings, dtype, method = run.settings, x.dtype, run.settings.method
+    can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
-    _check_resolution(x, settings, run.model.process)
+    if settings.adaptive:
+        _check_resolution(x, settings, run.model.process)
     if settings.grad != "none":
         check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
     parts: list[Solution] = []
-    with _bar(run.solver, len(x)) if settings.progress else nullcontext() as progress:
+    with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times))
                 continue
             try:
                 parts.append(_solve(some, settings, progress))
-            except SolverError as error:  # name the sample of the whole run, keep what is done
+            except SolverError as error:  # name the sample in the whole run, keep what is done
                 here = [row for row in error.failure.samples if row < len(some.samples)]
                 samples = tuple(row + some.samples.start for row in here)
                 kept = [*parts, *([error.solution] if error.solution else [])]
@@ -59,18 +63,18 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     whole = Solution.stack(parts)
     path = whole.path if whole.path is None else whole.path.to(dtype)
     x, made = whole.x.to(dtype), run.provenance
-    return replace(whole, x=x, path=path, provenance=made, solver=run.solver)
+    return replace(whole, x=x, path=path, provenance=made, solver=method)
 
 
-def _bar(solver: Solver, total: int) -> Any:
+def _bar(solver: Solver, total: int) -> tqdm:
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     return bar(total=total, desc=str(solver), bar_format=shape)
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
-    r"""The samples, so many at once; the last of them fill up a block."""
+    r"""The samples in batches; repetitions of the last one fill up a block."""
 
-    block, reverse, times = run.solver.can.block, run.reverse, run.times
+    block, reverse, times = run.settings.method.can.block, run.reverse, run.times
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
@@ -88,24 +92,24 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
 
 
 def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
-    r"""Refuses tolerances that the numbers of the state cannot meet, or that anything meets."""
+    r"""Refuses tolerances below the precision of the state, or so large that everything meets them."""
 
     known = settings.tolerances
-    given = [t for t in (known["rtol"], known["atol"]) if t is not None]
+    loosest = max(known["rtol"] or 0.0, known["atol"] or 0.0)
     if settings.atol is not None and settings.atol > (largest := process.prior_std()):
         raise ValueError(
             f"atol must be at most {largest:.4g}, the deviation of the prior, but is {settings.atol:.4g}."
         )
     least = torch.finfo(x.dtype).eps / 1000  # what rounding allows, with a wide margin
-    if given and max(given) < least:
+    if loosest < least:
         raise ValueError(
             f"rtol and atol must not both be below {least:.2g}, which {x.dtype} cannot resolve, but are "
-            f"at most {max(given):.2g}; loosen one, or pass dtype=torch.float64."
+            f"at most {loosest:.2g}; loosen one, or pass dtype=torch.float64."
         )
 
 
 class _Some(NamedTuple):
-    r"""Some rows that are integrated at once. The last may stand several times, to fill a block."""
+    r"""Rows that are integrated at once. The last one may be repeated, to fill a block."""
 
     reverse: Reverse
     x: Tensor
@@ -115,7 +119,7 @@ class _Some(NamedTuple):
     companion: Tensor | None
 
 
-def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
+def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     reverse, x, samples, times, noise, companion = some
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)
@@ -127,25 +131,29 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
         with running(made):
-            solution = solve(
-                reverse.problem(),
-                reverse.enter(x, times[0]),
-                reverse.to_clock(times),
-                settings.method,
-                **settings.tolerances,
-                max_step=settings.max_step,
-                first_step=settings.first_step,
+            problem, method = reverse.problem(), settings.method
+            told = listener(reverse, watch, times, samples, settings, progress)
+            control = Control(
+                make_controller(
+                    problem,
+                    method,
+                    **settings.tolerances,
+                    max_step=settings.max_step,
+                    first_step=settings.first_step,
+                ),
                 noise=noise,
                 path=settings.path,
-                callback=listener(reverse, watch, times, samples, settings, progress),
+                callback=told,
                 pause=0.0 if settings.callback else REFRESH,
                 max_calls=settings.max_calls,
                 on_failure=settings.on_failure,
                 grad=settings.grad,
                 parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
                 companion=companion,
-                seam=None if noise is None else reverse.seam(times, x),
+                seam=seam(reverse, times, x, settings.method, noisy=noise is not None),
             )
+            start, clock = reverse.enter(x, times[0]), reverse.to_clock(times)
+            solution = begin(problem, start, clock, method, control).finish(told)
     except SolverError as error:
         failure = made.blame(error.failure)
         raise SolverError(failure, error.solution and finish(error.solution)) from None
@@ -153,16 +161,16 @@ def _solve(some: _Some, settings: Settings, progress: Any) -> Solution:
 
 
 def _untouched(x: Tensor, times: Tensor) -> Solution:
-    r"""The solution of samples that were never begun."""
+    r"""The solution of samples that were never started."""
 
     none = torch.zeros(len(x), dtype=torch.int64)
     reached = times[0].expand(len(x))
     return Solution(x, times, reached, none, none, none, ("stopped",) * len(x))
 
 
-def _parameters(model: ScoreModel) -> list[Tensor]:
-    r"""Weights and conditions that ask for gradients."""
+def _parameters(model: ScoreModel) -> tuple[Tensor, ...]:
+    r"""Weights and conditions that require gradients."""
 
     bound = [c for m in model.modules() for c in getattr(m, "bound", {}).values()]
     given = [tensor for condition in bound for tensor in leaves(condition)]
-    return [p for p in (*model.parameters(), *given) if p.requires_grad]
+    return tuple(p for p in (*model.parameters(), *given) if p.requires_grad)

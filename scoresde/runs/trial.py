@@ -1,13 +1,13 @@
-r"""A trial of noise: what a solver makes of known data on its grid, before the network is called.
+r"""A noise trial of a solver, on its grid and with known data, before the network is called.
 
-Noise that a step puts in is what its method does not expect of the values it remembers: with few steps
-it may be multiplied in place of being forgotten. How much depends on the solver, the grid and the amount of
-noise, and little on the data. For data of two modes and the same size the law is known at all times, and
-solving for some hundred numbers costs no network call.
+A multistep method does not account for noise in the values it remembers, so with few steps the noise may be
+amplified instead of forgotten. How much depends on the solver, the grid and the amount of noise, and little on
+the data. For data with two modes and the same scale, the law is known at all times, and a run for a few hundred
+numbers costs no network call.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -19,15 +19,17 @@ from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
+from ..reverse.linear_part import Convention
+from ..reverse.reverse import Clock
 from .run import Run
 from .settings import Settings
 from .transport import transport
 
 MOST = 1.5  # times as large as it should be
 ROWS = 512
-LONGEST = 200  # steps of a trial; more of them are short
-MODES = 0.95  # where they are, as a share of the scale of the data
-EXACT = ("moments", "floored")  # forms that know more of the data than its scale
+LONGEST = 200  # steps of a trial; with more, steps are short
+MODES = 0.95  # positions of the modes, as a fraction of the scale of the data
+EXACT = ("moments", "floored")  # forms that use more of the data than its scale
 
 
 class _Trial(NamedTuple):
@@ -35,17 +37,17 @@ class _Trial(NamedTuple):
     scale: float
     method: Solver
     times: tuple[float, ...]
-    clock: Any
+    clock: Clock | None
     eta: float | None
-    eta_convention: Any
-    noise: Any
+    eta_convention: Convention
+    noise: Literal["path"] | None
 
 
 def warn_of_gain(run: Run) -> None:
-    r"""Warns if a noisy run makes data of the model's size too large; of several grids, the first is tried."""
+    r"""Warns if a noisy run makes data of the model's scale too large; of several grids, the first is tried."""
 
     model, times, settings = run.model, run.times, run.settings
-    method, steps = run.solver, len(times) - 1
+    method, steps = run.settings.method, len(times) - 1
     if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
         return
     if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
@@ -62,18 +64,18 @@ def warn_of_gain(run: Run) -> None:
     )
     try:
         found = _known_gain(trial)
-    except TypeError:  # a process or a solver of one's own that cannot be hashed
+    except TypeError:  # a user's process or solver that cannot be hashed
         found = _gain(trial)
     if found > MOST:
         warn(
-            f"in {steps} noisy steps, {method} makes samples of two modes of the size {trial.scale:.3g} "
-            f"that are {found:.3g} times as large, so your samples are likely to be too large; take more "
+            f"in {steps} noisy steps, {method} makes samples of two-mode data of the scale {trial.scale:.3g} "
+            f"{found:.3g} times too large, so your samples are likely to be too large; take more "
             "steps, less noise, or a solver meant for few noisy steps, such as 'ancestral' or 'er_sde'."
         )
 
 
 def _gain(trial: _Trial) -> float:
-    r"""How many times too large data of two modes comes out."""
+    r"""The factor by which data with two modes comes out too large."""
 
     alpha, sigma = trial.process.scales(torch.tensor(trial.times, dtype=torch.float64)[[0, -1]])
     place = torch.tensor([[MODES], [-MODES]], dtype=torch.float64) * trial.scale
@@ -87,12 +89,12 @@ def _gain(trial: _Trial) -> float:
         noise=trial.noise,
         on_failure="partial",
     )
-    assert settings.times is not None
+    assert settings.own_times is not None
     with torch.no_grad(), uncounted():
         x = alpha[0] * model.data(ROWS) + model.process.prior_sample(
             (ROWS, 1), dtype=torch.float64
         ) * (sigma[0] / model.process.prior_std())
-        x = transport(Run(model, settings, settings.times), x).x
+        x = transport(Run(model, settings, settings.own_times), x).x
     size = float(
         x.square().mean().sqrt() / (alpha[1] ** 2 * trial.scale**2 + sigma[1] ** 2).sqrt()
     )

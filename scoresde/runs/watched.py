@@ -6,11 +6,11 @@ from ..models.score_model import ScoreModel
 
 
 class Watched(ScoreModel):
-    r"""Creates the same model, whose latest denoised data can be read.
+    r"""Creates the same model with access to its latest denoised data.
 
     Arguments:
         model: The model.
-        memory: Where the latest is kept.
+        memory: The container of the latest denoised data.
     """
 
     def __init__(self, model: ScoreModel, memory: list[Tensor] | None = None) -> None:

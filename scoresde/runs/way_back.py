@@ -1,4 +1,4 @@
-r"""The way back from where a run ended: with the solver that made it, on its own grid."""
+r"""The way back from the end of a run, with its own solver and grid."""
 
 import re
 from dataclasses import is_dataclass, replace
@@ -18,7 +18,7 @@ HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
 def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
-    r"""Refuses latents that failed, or are of another process or model, and warns of another machine's."""
+    r"""Refuses failed latents and those of another process or model, and warns about other machines."""
 
     if not z.ok:
         bad = [i for i, status in enumerate(z.status) if status != "ok"]
@@ -44,10 +44,10 @@ def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | No
 
 
 def reversed_options(solution: Solution) -> Options:
-    r"""Returns the options by which a solution is run backwards, by the solver that made it."""
+    r"""Returns the options to run a solution backwards with the solver that made it."""
 
     made = solution.provenance
-    if not isinstance(solution.solver, Solver):
+    if solution.solver is None:
         raise ValueError(
             f"this solution, by {made.get('solver', 'no solver')}, cannot be run backwards; pass the "
             "tensor z.x."
@@ -61,19 +61,22 @@ def reversed_options(solution: Solution) -> Options:
             options["t_min"] = float(solution.times[0])
         else:
             options["times"] = solution.times.flip(0)
-        return {**options, **{name: made.get(name) for name in ("rtol", "atol", "max_step")}}
-    return {**options, "times": solution.times.flip(0)}
+        options["rtol"], options["atol"] = made.get("rtol"), made.get("atol")
+        options["max_step"] = made.get("max_step")
+    else:
+        options["times"] = solution.times.flip(0)
+    return options
 
 
 def as_encoded(
     model: ScoreModel, z: Solution, options: Options
 ) -> tuple[Options, Options, Tensor | None]:
-    r"""Returns the options of a decoding, what they leave to the way up, and its companion if all is as it was."""
+    r"""Returns the options of a decoding, those taken from the encoding, and its companion if it still applies."""
 
     defaults = reversed_options(z)
-    solver: Solver = defaults["solver"]
-    asked = options.get("solver")
-    if asked is not None and _same(get(asked), solver):
+    assert z.solver is not None
+    solver, asked = z.solver.undone_by, options.get("solver")
+    if isinstance(asked, str | Solver) and _same(get(asked), solver):
         options = {name: value for name, value in options.items() if name != "solver"}
     other = [name for name in STEPPING if options.get(name) is not None]
     if not other:
@@ -91,7 +94,7 @@ def as_encoded(
 
 
 def _same(asked: Solver, known: Solver) -> bool:
-    r"""Whether two solvers are the same, but for blocks, which encoding finds."""
+    r"""Whether two solvers are the same, except for blocks, which encoding finds."""
 
     if asked == known or not (asked.exact and known.exact and is_dataclass(asked)):
         return asked == known
@@ -108,6 +111,6 @@ def _warn_of_another(model: ScoreModel, z: Solution) -> None:
 
 
 def end_of(z: Solution) -> float | None:
-    r"""Returns the time at which a run ended, if that is one."""
+    r"""Returns the time at which a run ended, if all samples share it."""
 
     return float(z.times[-1]) if z.times.ndim == 1 else None

@@ -1,6 +1,6 @@
-r"""The score model of digits that this package ships.
+r"""The score model of digits that is part of this package.
 
-It sees uniformly dequantised images, and their labels four times out of five.
+It is trained on uniformly dequantised images, with their labels four times out of five.
 """
 
 import sys
@@ -31,12 +31,12 @@ NETWORK = {"width": 40, "multipliers": [1, 2], "blocks": 2, "classes": CLASSES, 
 def train_digits(
     *, steps: int = STEPS, seed: int = 0, checkpoint: Path | None = None
 ) -> Iterator[tuple[Progress, NetworkScore]]:
-    r"""Trains the digits model, and yields the progress and the averaged model of each step.
+    r"""Trains the digits model, and yields the progress and the averaged model after each step.
 
     Arguments:
         steps: The number of steps.
         seed: The seed of weights, batches and noise.
-        checkpoint: A file in which the state is kept, and from which it goes on.
+        checkpoint: A file that stores the state, from which training resumes.
     """
 
     images, labels = digits("train")
@@ -48,7 +48,7 @@ def train_digits(
 
         def loss(step: int) -> Tensor:
             draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            torch.manual_seed(seed * 1_000_003 + step)  # of dropout, so that a resumed run agrees
+            torch.manual_seed(seed * 1_000_003 + step)  # for dropout, so that a resumed run agrees
             index = torch.randint(len(images), (BATCH,), generator=draw)
             x = dequantize(images[index], levels=LEVELS, seed=step, first_index=seed << 32)
             log_snr = 1.7 + 1.2 * torch.randn(BATCH, generator=draw)
@@ -68,15 +68,15 @@ def _score(network: torch.nn.Module, std: float) -> NetworkScore:
 
 
 def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
-    r"""Trains the model with a progress bar, writes it, and measures what was written.
+    r"""Trains the model with a progress bar, writes it, and measures the written model.
 
     Arguments:
-        folder: Where `digits.json`, `digits.safetensors` and the checkpoint go.
+        folder: The folder for `digits.json`, `digits.safetensors` and the checkpoint.
         steps: The number of steps.
         seed: The seed.
 
     Returns:
-        The path of the card, alone in a list.
+        A list with the path of the card.
     """
 
     folder.mkdir(parents=True, exist_ok=True)

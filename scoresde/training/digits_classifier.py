@@ -1,13 +1,13 @@
-r"""The classifiers of digits that this package ships: of clean images, and of images with any noise."""
+r"""The classifiers of digits that are part of this package: for clean images, and for any noise."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files import Json
 from ..guidance.noisy_classifier import Classifier
 from ..likelihood import dequantize
 from ..networks import Encoder
@@ -30,10 +30,11 @@ SHOWN = (0.02, 0.5, 1.0, 2.0, 4.0, 8.0)
 def train_classifier(
     noisy: bool, *, steps: int = STEPS, seed: int = 0
 ) -> Iterator[tuple[Progress, Classifier]]:
-    r"""Trains a classifier of digits, and yields the progress and the averaged classifier of each step.
+    r"""Trains a classifier of digits, and yields the progress and the averaged classifier after each step.
 
     Arguments:
-        noisy: Whether it sees all noise levels, alike on a logarithmic scale, or those that hardly show.
+        noisy: Whether it is trained on all noise levels, evenly on a logarithmic scale, or on hardly visible
+            noise.
         steps: The number of steps.
         seed: The seed of weights, batches and noise.
     """
@@ -50,7 +51,7 @@ def train_classifier(
 
         def loss(step: int) -> Tensor:
             draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            torch.manual_seed(seed * 1_000_003 + step)  # of dropout
+            torch.manual_seed(seed * 1_000_003 + step)  # for dropout
             index = torch.randint(len(images), (BATCH,), generator=draw)
             x = dequantize(images[index], levels=LEVELS, seed=step, first_index=seed << 32)
             share = torch.rand(BATCH, generator=draw, dtype=torch.float64)
@@ -63,10 +64,10 @@ def train_classifier(
 
 
 def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
-    r"""Trains both classifiers with a progress bar, writes them, and measures what was written.
+    r"""Trains both classifiers with a progress bar, writes them, and measures the written ones.
 
     Arguments:
-        folder: Where `digits` and `digits_noisy` go.
+        folder: The folder for `digits` and `digits_noisy`.
         steps: The number of steps.
         seed: The seed.
 
@@ -80,7 +81,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
             train_classifier(noisy, steps=steps, seed=seed), total=steps, desc=f"train {name}"
         ):
             average = classifier
-        card: dict[str, Any] = {
+        card: Json = {
             "name": name,
             "network": {"name": "Encoder", "settings": NETWORK},
             "training": {
@@ -94,7 +95,7 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
 
 
 def evaluate(classifier: Classifier, repeats: int = 10) -> dict[str, dict[str, float]]:
-    r"""Returns how often held-out digits are named rightly, and their mean log-probability, by noise level."""
+    r"""Returns the accuracy and the mean log-probability on held-out digits, by noise level."""
 
     test, process = digits("test"), classifier.process
     x, labels = (part.repeat(repeats, *(1,) * (part.ndim - 1)) for part in test)

@@ -1,7 +1,6 @@
-r"""What is measured of the digits model: likelihood, labels, novelty."""
+r"""Measurements of the digits model: likelihood, labels, novelty."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,25 +14,23 @@ from .digits_data import CLASSES, LEVELS, digits
 SAMPLES = 1000
 
 
-def evaluate(model: ScoreModel) -> dict[str, Any]:
-    r"""Returns the figures of a card, measured on held-out digits and on samples."""
+def evaluate(model: ScoreModel) -> dict[str, float | list[float]]:
+    r"""Returns the figures for the card, measured on held-out digits and on samples."""
 
     return {**held_out_bits(model), **label_agreement(model)}
 
 
-def held_out_bits(model: ScoreModel) -> dict[str, Any]:
+def held_out_bits(model: ScoreModel) -> dict[str, float]:
     r"""Returns bits per dimension of the held-out digits, without and with their labels.
 
-    The standard error is over images; each of them is known as well as the last figure says.
+    The standard error is over images; the last figure states the error of each single image.
     """
 
     images, labels = digits("test")
-    figures: dict[str, Any] = {}
-    conditions: dict[str, dict[str, Any]] = {"without label": {}, "with label": {"label": labels}}
-    for name, condition in conditions.items():
-        found = discrete_log_likelihood(
-            model, images, levels=LEVELS, probes=1, batch_size=180, **condition
-        )
+    figures: dict[str, float] = {}
+    models = {"without label": model, "with label": model.given(label=labels)}
+    for name, known in models.items():
+        found = discrete_log_likelihood(known, images, levels=LEVELS, probes=1, batch_size=180)
         bits = bits_per_dim(found)
         within = found.total.mean().item() / (found.dimension * math.log(2))
         figures[f"bits/dim {name}"] = round(bits.mean().item(), 4)
@@ -44,11 +41,11 @@ def held_out_bits(model: ScoreModel) -> dict[str, Any]:
     return figures
 
 
-def label_agreement(model: ScoreModel, samples: int = SAMPLES) -> dict[str, Any]:
-    r"""Returns how samples with labels compare with digits.
+def label_agreement(model: ScoreModel, samples: int = SAMPLES) -> dict[str, float | list[float]]:
+    r"""Returns a comparison of labelled samples with digits.
 
-    A support vector machine trained on the training split says what they show, and their
-    nearest training images whether they are copies, beside the same of held-out digits.
+    A support vector machine, trained on the training split, decides which digits they show, and distances to the
+    nearest training images show whether they are copies; both are given for held-out digits, too.
     """
 
     from sklearn.svm import SVC

@@ -1,4 +1,4 @@
-r"""The training loop: a generator that takes one step each time it is asked for the next."""
+r"""The training loop: a generator that takes one step per iteration."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from ..files import replacing
 
 
 class Progress(NamedTuple):
-    r"""What a step of training tells.
+    r"""The report of a training step.
 
     Arguments:
         step: The number of steps taken.
@@ -43,12 +43,12 @@ def train(
 
     Arguments:
         network: The network, trained in place.
-        loss: The loss of a step, as a function of its number. It draws what it needs from that
-            number, so that a run that is resumed goes on as if never stopped.
+        loss: The loss of a step, as a function of its number. Its random numbers must depend on that number, so
+            that a resumed run continues as if it had never stopped.
         steps: The number of steps.
-        lr: The largest learning rate.
+        lr: The maximum learning rate.
         average: The decay of the moving average of the weights.
-        checkpoint: A file in which the state is kept, and from which it goes on.
+        checkpoint: A file that stores the state, from which training resumes.
         every: The number of steps between checkpoints.
     """
 

@@ -15,13 +15,13 @@ def denoising_loss(
     r"""Returns the squared error of the denoised data at given noise levels, with shape (B,).
 
     It is the mean over the entries of :math:`w \, (D(x_t) - x_0)^2` with :math:`s = \sigma / \alpha`
-    and :math:`w = 1 / s^2 + 1 / c^2` for data of root mean square c, which makes all levels count
-    alike when the network predicts as little as it must.
+    and :math:`w = 1 / s^2 + 1 / c^2` for data with root mean square c, which gives all levels equal weight if
+    the network's target has unit scale at all of them.
 
     Arguments:
         model: The score model.
         x: Clean data, with shape (B, *).
-        log_snr: The log of :math:`\alpha / \sigma` of each sample, with shape (B,).
+        log_snr: The log of :math:`\alpha / \sigma` for each sample, with shape (B,).
         z: Standard noise, with shape (B, *).
         condition: The conditions.
 

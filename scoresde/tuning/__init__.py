@@ -1,4 +1,4 @@
-r"""A plan found by search: solver, grid, and on request coefficients."""
+r"""Search for a plan: solver, grid and, on request, coefficients."""
 
 from .verb import tune
 

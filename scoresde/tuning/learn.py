@@ -1,7 +1,7 @@
 r"""The weights of a plan, learned by gradients of the error through the solver.
 
-Each weight of a multistep method is multiplied by a number of its own, which starts at 1: as many
-as there are values in all steps. The loss is the mean error of samples from the exact flow's.
+Each weight of a multistep method, one per value and step, is multiplied by a separate factor, which starts at 1.
+The loss is the mean error of samples, compared with those of the exact flow.
 
 References:
     | S4S: Solving for a Diffusion Model Solver (Frankel et al., 2025), section 3, for the idea
@@ -24,12 +24,12 @@ ITERATIONS, RATE, CLIP = 80, 0.01, 1.0
 
 
 def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
-    r"""Returns the plan with the weights that were best on the samples of the bench.
+    r"""Returns the plan with the best weights for the samples of the bench.
 
     Arguments:
-        bench: The model and the samples that teach.
-        plan: A plan with a grid of its own.
-        bar: What shows how far it is.
+        bench: The model and the training samples.
+        plan: A plan with its own grid.
+        bar: The progress bar.
 
     Raises:
         ValueError: If the solver of the plan has no weights to learn.
@@ -51,7 +51,7 @@ def learn(bench: Bench, plan: Plan, bar: tqdm) -> Plan:
         if loss < least:
             known = tuple(tuple(row.tolist()) for row in scales.detach().split(counts))
             best, least = replace(plan, scales=known), loss.item()
-        scales.grad = torch.autograd.grad(loss, scales)[0]  # the network's own gradients stay
+        scales.grad = torch.autograd.grad(loss, scales)[0]  # the network's own gradients are kept
         nn.utils.clip_grad_norm_([scales], CLIP)
         optimizer.step()
         bar.update()

@@ -1,4 +1,4 @@
-r"""The metric that a search minimises, remembered so that a search that was stopped goes on."""
+r"""The metric that a search minimises, stored so that an interrupted search can continue."""
 
 import json
 import time
@@ -34,9 +34,9 @@ class Objective:
     Arguments:
         bench: The model, start and truth.
         metric: "error", or the name of a distance of the bench.
-        file: A JSON file of what was found before.
-        setup: What a file must agree with.
-        tick: What is called after each value that had to be measured.
+        file: A JSON file with earlier results.
+        setup: The settings that a file must agree with.
+        tick: A function that is called after each evaluation.
     """
 
     bench: Bench
@@ -59,7 +59,7 @@ class Objective:
         self.known = content["known"]
 
     def __call__(self, plan: Plan, count: int | None = None) -> float:
-        r"""Returns the value of a plan for some of the samples; infinity if it fails."""
+        r"""Returns the value of a plan for the first samples, or infinity if it fails."""
 
         key = json.dumps([count, plan.plain, plan.noise_levels])
         if key not in self.known:
@@ -71,7 +71,7 @@ class Objective:
         return self.known[key]
 
     def save(self) -> None:
-        r"""Writes what is known."""
+        r"""Writes all known values."""
 
         self.saved = time.monotonic()
         if self.file is not None:

@@ -1,4 +1,4 @@
-r"""Grids made better one time at a time."""
+r"""Refinement of grids, one time at a time."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,16 @@ def refine(
     r"""Moves the inner noise levels of a grid, each between its neighbours, as long as that helps.
 
     Arguments:
-        objective: What is to be small, of noise levels.
-        levels: The noise levels to start from, decreasing, with shape (n + 1,).
-        sweeps: How many times each is tried.
+        objective: The function of noise levels to minimise.
+        levels: The initial noise levels, in descending order, with shape (n + 1,).
+        sweeps: The number of tries per level.
 
     Returns:
         The best levels, and their value.
     """
 
     logs = levels.double().log()
-    reach = torch.full_like(logs, FIRST)  # of a move, as a share of the way to the neighbour
+    reach = torch.full_like(logs, FIRST)  # of a move, as a fraction of the gap to the neighbour
     best = objective(levels)
     for _ in range(sweeps):
         for i in range(1, len(logs) - 1):

@@ -1,10 +1,9 @@
-r"""A grid from a teacher's path: the steps whose local errors are least in sum.
+r"""A grid from a teacher's path: the steps with the smallest sum of local errors.
 
-The states that the flow passes are known at many nodes, and so are the values that a multistep
-method would see there. The local error of its step from one node to another, after a step from a
-third, then follows without a network call (methods that know more values are taken to know two,
-and correctors to be left out). Errors shrink on the way to data as they would if data
-were Gaussian. Dynamic programming finds the nodes.
+The states of the flow are known at many nodes, and so are the values that a multistep method would use there.
+The local error of its step from one node to another, after a step from a third, then follows without a network
+call (methods with more values are treated as if they had two, and without corrector). Errors are assumed to
+shrink on the way to data as they would for Gaussian data. Dynamic programming finds the nodes.
 
 References:
     | On the Trajectory Regularity of ODE-based Diffusion Sampling (Chen et al., 2024), section 4,
@@ -28,7 +27,7 @@ from ..runs.run import Run
 from ..runs.settings import Settings
 
 NODES, SAMPLES = 30, 8
-# How local errors count: the power of their shrinking on the way to data, and that of themselves.
+# Weights of local errors: the power of their shrinking on the way to data, and of the errors themselves.
 # Which of these is right depends on model and budget, and trying them costs one run each.
 COUNTED = ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.0, 2.0))
 
@@ -49,7 +48,7 @@ class Teacher:
 
     @staticmethod
     def of(bench: Bench) -> "Teacher":
-        r"""Follows the flow."""
+        r"""Returns a teacher that follows the flow."""
 
         process, options = bench.model.process, bench.options
         stop = options.get("t_min") or start_of(bench.model, "sampling")
@@ -62,7 +61,7 @@ class Teacher:
         return Teacher(small, times, run.path)
 
     def grids(self, solver: Solver, steps: int) -> list[Tensor]:
-        r"""Returns the times of the best steps, by each way to count; none unless multistep."""
+        r"""Returns the times of the best steps for each weighting; none unless the solver is multistep."""
 
         if not isinstance(solver, ExponentialMultistep) or steps >= NODES:
             return []
@@ -74,10 +73,10 @@ class Teacher:
     def _costs(self, solver: ExponentialMultistep) -> Tensor:
         r"""The error of a step from node i to j after one from h, with shape (n, n + 1, n + 1).
 
-        The first index is h + 1, of which 0 means that there was none.
+        The first index is h + 1, where 0 means that there was no step before.
         """
 
-        # of a corrector, its predictor; and each step by itself, wherever it will be in the grid
+        # a corrector counts as its predictor; each step is taken separately, wherever it will be in the grid
         solver = replace(solver, lower_order_final=False, analytic_first=False, corrector=())
         reverse = Run(self.bench.model, Settings(solver=solver), self.times).reverse
         clock, problem = reverse.to_clock(self.times), reverse.problem()
@@ -97,7 +96,7 @@ class Teacher:
         return costs
 
     def _shrinking(self) -> Tensor:
-        r"""What is left at the end of an error made at each node, if data were Gaussian."""
+        r"""The remainder at the end of an error made at each node, for Gaussian data."""
 
         level = torch.exp(-self.bench.model.process.log_snr(self.times))
         total = scale_of(self.bench.model) ** 2 + level**2
@@ -139,7 +138,7 @@ def _say(value: Tensor, X: Tensor) -> Tensor:
 
 
 def _cheapest(costs: Tensor, steps: int) -> list[int]:
-    r"""The nodes of the path of some steps whose costs are least in sum."""
+    r"""The nodes of the path with the given number of steps and the smallest sum of costs."""
 
     total, choices = costs[0, 0], []  # of steps from node 0 to j
     sums = torch.full_like(costs[0], torch.inf)

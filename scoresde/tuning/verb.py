@@ -13,6 +13,7 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 from solvers.catalogue import label
+from solvers.doors.values import Array
 
 from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
@@ -35,7 +36,7 @@ from .teacher import Teacher
 
 GRIDS = ("rho", "log_snr", "tan", "asinh", "logistic")
 SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
-SMALL = 16  # samples of the first look
+SMALL = 16  # samples of the first round
 
 
 @verb
@@ -46,7 +47,7 @@ def tune(  # noqa: D417
     solvers: Sequence[str | Solver] | None = None,
     grids: Sequence[str] = GRIDS,
     metric: str = "error",
-    data: Tensor | None = None,
+    data: Array | None = None,
     samples: int = 64,
     seed: int = 0,
     held_out: int = 256,
@@ -65,33 +66,33 @@ def tune(  # noqa: D417
     denoise: bool = True,
     **condition: Condition,
 ) -> Plan:
-    r"""Searches for the best way to spend some calls on a sample.
+    r"""Searches for the best plan within a budget of network calls per sample.
 
-    First every solver is tried on every grid, with few samples and then with more. The best ones
-    get grids that are fitted to the model, as in Align Your Steps (AYS): by dynamic programming over a
-    teacher's path (see :mod:`.teacher`), after which each time is moved as long as that helps. The plan
-    reports what it reaches on held-out noise, beside the best of the named grids.
+    First, every solver is tried on every grid, with few samples and then with more. The best ones get grids that
+    are fitted to the model, as in Align Your Steps (AYS): by dynamic programming over a teacher's path (see
+    :mod:`.teacher`), after which each time is moved as long as that helps. The plan reports its result on
+    held-out noise, beside the best of the named grids.
 
     Arguments:
         model: The score model.
-        budget: The most calls per sample, the last denoising included.
-        solvers: The solvers to choose from. By default, all deterministic ones for diffusions.
-        grids: The grids to start from.
-        metric: The metric to minimise: "error", the mean root mean square difference of samples from the
-            exact flow's; or a distance to data, as in :func:`scoresde.compare`.
-        data: Data, with shape (M, *): for a distance (one half is used to choose, the other to measure),
-            and to report the energy distance.
-        samples: The number of samples by which solvers and grids are chosen.
+        budget: The maximum number of calls per sample, the last denoising included.
+        solvers: The solvers to choose from. By default, all deterministic solvers for diffusion models.
+        grids: The initial grids.
+        metric: The metric to minimise: "error", the mean root mean square difference between samples and those
+            of the exact flow; or a distance to data, as in :func:`scoresde.compare`.
+        data: Data, with shape (M, *), for a distance (one half is used to choose, the other to measure), and to
+            report the energy distance.
+        samples: The number of samples for the choice of solvers and grids.
         seed: The seed of their noise; held-out samples have the next one.
         held_out: The number of held-out samples, on which the plan is measured.
-        learned: Whether to learn the weights too, by gradients of the error through the solver.
+        learned: Whether to learn the weights, too, by gradients of the error through the solver.
         reference_tolerance: The tolerance of the exact flow's samples.
-        file: A JSON file of the results so far, from which a search that was stopped goes on.
+        file: A JSON file of the results so far, from which an interrupted search continues.
         progress: Whether to show a progress bar.
         condition: The conditions of the model. The options are as in :func:`scoresde.compare`.
 
     Raises:
-        ValueError: If no solver fits into the budget, or an option does not fit.
+        ValueError: If no solver fits into the budget, or an option is invalid.
 
     Examples:
         >>> options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], "samples": 4, "held_out": 4}
@@ -116,7 +117,7 @@ def tune(  # noqa: D417
     start = time.perf_counter()
     todo = _starts(model, chosen, budget, grids)
     if not todo:
-        raise ValueError(f"no solver fits into budget={budget} calls; the least is 2.")
+        raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
     setup = {
         **describe_setup(model, data, options),
         "budget": budget,
@@ -139,9 +140,9 @@ def tune(  # noqa: D417
 
 
 def _distances(
-    model: ScoreModel, metric: str, data: Tensor | None
+    model: ScoreModel, metric: str, data: Array | None
 ) -> tuple[Tensor | None, dict[str, Distance]]:
-    r"""The data and the distances, refused unless they fit the model and the metric."""
+    r"""The data and the distances, after checking that they fit the model and the metric."""
 
     if isinstance(model.process, NonlinearProcess):
         raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
@@ -154,7 +155,7 @@ def _distances(
 
 
 def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""Data that chooses and data that judges."""
+    r"""One half of the data to choose, and the other to measure."""
 
     assert data is not None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
@@ -179,7 +180,7 @@ def _starts(
 def _search(
     objective: Objective, todo: Sequence[Cell], bar: tqdm, learned: bool
 ) -> tuple[Plan, list[Plan]]:
-    r"""The best plan, and the best ones of those that it started from."""
+    r"""The best plan, and the best of the initial ones."""
 
     objective.bench.look()
     try:
@@ -213,7 +214,7 @@ def _screen(objective: Objective, todo: Sequence[Cell], bar: tqdm) -> list[tuple
     r"""All solvers on all grids, the best ones first, with their values."""
 
     plans = [Plan(cell.options) for cell in todo]
-    if objective.metric == "error":  # which few samples tell well enough
+    if objective.metric == "error":  # for which few samples suffice
         plans.sort(key=lambda plan: objective(plan, SMALL))
         plans = plans[:SCREENED]
         bar.total += len(plans)
@@ -239,7 +240,7 @@ def _finalists(
 
 
 def _own_grid(objective: Objective, plan: Plan, bar: tqdm) -> tuple[float, Plan]:
-    r"""The plan with its grid refined, after its value."""
+    r"""The value of a plan with a refined grid, and this plan."""
 
     levels = torch.tensor(plan.noise_levels, dtype=torch.float64)
     bar.total += 2 * SWEEPS * (len(levels) - 2)
@@ -252,7 +253,7 @@ def _own_grid(objective: Objective, plan: Plan, bar: tqdm) -> tuple[float, Plan]
 
 
 def _named(bench: Bench, plan: Plan) -> Tensor:
-    r"""The times of a grid that has a name."""
+    r"""The times of a named grid."""
 
     process = bench.model.process
     stop = bench.options.get("t_min") or start_of(bench.model, "sampling")
@@ -261,7 +262,7 @@ def _named(bench: Bench, plan: Plan) -> Tensor:
 
 
 def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
-    r"""The plan on other times."""
+    r"""The plan with other times."""
 
     options = {k: v for k, v in plan.options.items() if k not in ("grid", "steps")}
     levels = torch.exp(-bench.model.process.log_snr(times))
@@ -269,7 +270,7 @@ def _on(plan: Plan, times: Tensor, bench: Bench) -> Plan:
 
 
 class Reached(TypedDict):
-    r"""What a plan reaches."""
+    r"""The results of a plan."""
 
     plan: str
     options: Options
@@ -279,7 +280,7 @@ class Reached(TypedDict):
 
 
 def _judge(bench: Bench, best: Plan, others: Sequence[Plan]) -> dict[str, object]:
-    r"""What a plan and others reach with noise that chose nothing."""
+    r"""The results of a plan and others with held-out noise."""
 
     def reach(plan: Plan) -> Reached:
         s = bench.run(plan=plan)

@@ -1,4 +1,4 @@
-r"""Samples whose law is the one that is meant, by weights: products of powers of densities, and posteriors."""
+r"""Weighted samples with the exact law: products of powers of densities, and posteriors."""
 
 from .particles import Weighted
 from .products import weighted_sample

@@ -1,4 +1,4 @@
-r"""Samples with weights that are drawn anew from one another where the weights become uneven."""
+r"""Weighted samples, which are resampled when their weights become uneven."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -19,27 +19,26 @@ from ..models.scale import check_prior, start_of
 from ..models.score_model import ScoreModel
 from ..runs.grids import model_grid
 
-FEW = 10.0  # independent samples, of which fewer are worth a warning
+FEW = 10.0  # independent samples: fewer give a warning
 
 
 @dataclass(frozen=True, repr=False)
 class Weighted:
-    r"""Samples with weights.
+    r"""Weighted samples.
 
     Arguments:
         x: The samples, with shape (n, \*), with noise of the level at `t_min`.
         log_weights: The logarithms of their weights, whose sum is 1, with shape (n,), in float64.
-        log_normaliser: The logarithm of the estimate of the mass of what is sampled, which is unbiased up to the
-            error of the steps: :math:`\int \prod_i q_i^{b_i}` of a product, p(y) of a posterior.
+        log_normaliser: The logarithm of an estimate of the total mass, :math:`\int \prod_i q_i^{b_i}` for a
+            product and p(y) for a posterior. The estimate is unbiased up to the error of the steps.
         sizes: The effective number of samples before each step, :math:`1 / \sum w^2`.
         resampled: How often samples were resampled.
         calls: The network calls, with shape (n,).
-        ancestors: The first sample that each descends from, with shape (n,): itself, without resampling.
-        steps: The number of steps, in which the error of the law is of first order: twice the steps, half
-            the error.
+        ancestors: The initial sample that each descends from, with shape (n,); without resampling, it is itself.
+        steps: The number of steps. The error of the law is of first order: twice the steps, half the error.
         balance: For products, :math:`- \mathbb{E} (x - m) \cdot S / d` with the mean m of the samples and the
-            score S, which is 1 for samples of any law that has the score S, up to their noise; further
-            from 1 if steps are few.
+            score S, which is 1, up to sampling noise, for samples of a law with the score S. It is further from
+            1 if steps are few.
 
     Examples:
         >>> s = ss.weighted_sample([model], [1.0], 100, steps=20)
@@ -61,8 +60,8 @@ class Weighted:
     def effective(self) -> float:
         r"""The effective number of independent samples, :math:`1 / \sum_a W_a^2`.
 
-        W is the weight of all samples with one ancestor: those that were drawn anew from one another are as
-        good as one.
+        Here, W is the total weight of all samples with the same ancestor, because those that were resampled from
+        one sample count as one.
         """
 
         return 1 / float(self._families.square().sum())
@@ -71,7 +70,8 @@ class Weighted:
     def stderr(self) -> float:
         r"""The standard error of `log_normaliser` from the number of samples, not from the steps.
 
-        It is :math:`\sqrt{\sum_a W_a^2 - 1 / n}`, and rather too large where systematic drawing adds little noise.
+        It is :math:`\sqrt{\sum_a W_a^2 - 1 / n}`, which is conservative where systematic resampling adds little
+        noise.
 
         References:
             | Variance Estimation in the Particle Filter (Lee and Whiteley, 2018), section 3
@@ -81,16 +81,16 @@ class Weighted:
         return math.sqrt(max(1 / self.effective - 1 / len(self.x), 0.0))
 
     def extrapolated(self, coarse: "Weighted") -> float:
-        r"""Returns the log-normaliser without the error of first order in the steps.
+        r"""Returns the log-normaliser without the first-order error of the steps.
 
-        It is :math:`(n L_n - k L_k) / (n - k)` for this run of n steps and one of the same of k, whose noise it
-        multiplies by n / (n - k) and k / (n - k): by 2 and 1 for twice the steps.
+        It is :math:`(n L_n - k L_k) / (n - k)` for this run of n steps and the same run with k steps. It
+        multiplies their noise by n / (n - k) and k / (n - k), which is 2 and 1 for n = 2 k.
 
         Arguments:
-            coarse: The same with fewer steps, and another seed.
+            coarse: The result of the same run with fewer steps and another seed.
 
         Raises:
-            ValueError: If it has no fewer steps.
+            ValueError: If it does not have fewer steps.
         """
 
         n, k = self.steps, coarse.steps
@@ -115,7 +115,7 @@ class Weighted:
         r"""Returns the weighted mean of a function of the samples.
 
         Arguments:
-            function: From samples, with shape (n, \*), to values, with shape (n, ...).
+            function: A function from samples, with shape (n, \*), to values, with shape (n, ...).
         """
 
         values = function(self.x)
@@ -135,7 +135,7 @@ class Steps:
         times: The times of the process, with shape (n + 1,).
         levels: Their noise levels.
         seed: The seed.
-        threshold: Samples are drawn anew when their effective number is below this share.
+        threshold: Samples are resampled when their effective number falls below this fraction.
     """
 
     times: Tensor
@@ -162,7 +162,7 @@ class Steps:
 def make_steps(
     model: ScoreModel, count: int, steps: int, grid: str, seed: int, threshold: float, t_min: float | None
 ) -> Steps:  # fmt: skip
-    r"""Returns the steps of a run, refused unless its options make sense."""
+    r"""Returns the steps of a run, after checking its options."""
 
     count = check_count("count", count, at_least=2)
     steps = check_count("steps", steps, at_least=1)
@@ -175,23 +175,23 @@ def make_steps(
         t_min = process.check_inside("t_min", t_min)
     stop = start_of(model, "sampling") if t_min is None else t_min
     times = model_grid(model, grid, process.t_max, stop, steps, whole=True)
-    check_prior(model, times[0])
+    check_prior(model, process.t_max)
     levels = torch.exp(-process.log_snr(times)).tolist()
     return Steps(times, levels, seed, threshold)
 
 
 @dataclass
 class Particles:
-    r"""The samples of a run under way.
+    r"""The samples during a run.
 
     Arguments:
         x: The samples in units of the data, with shape (n, \*).
         log_normaliser: The logarithm of the mass so far.
         log_weights: The logarithms of their weights, whose sum is 1.
-        ancestors: The first samples that they descend from.
+        ancestors: The initial samples that they descend from.
         sizes: Their effective numbers.
-        resampled: How often they were drawn anew.
-        balance: Of their law with the score, if it was weighed.
+        resampled: How often they were resampled.
+        balance: The balance of their law with the score, if it was computed.
     """
 
     x: Tensor
@@ -203,7 +203,7 @@ class Particles:
     balance: float | None = None
 
     def resample(self, steps: Steps, i: int) -> Tensor | None:
-        r"""Returns which samples take the place of all, if weights are uneven before a step."""
+        r"""Returns the indices of the resampled samples, if weights are uneven before a step."""
 
         self.sizes.append(float(1 / (2 * self.log_weights).exp().sum()))
         if self.sizes[-1] >= steps.threshold * len(self.x):
@@ -217,11 +217,11 @@ class Particles:
         return index
 
     def reweigh(self, gain: Tensor, when: str) -> None:
-        r"""Multiplies the weights by the exponential of what they gain."""
+        r"""Multiplies the weights by the exponentials of their gains."""
 
         dead = self.log_weights == -math.inf
         log_w = torch.where(dead, self.log_weights, self.log_weights + gain)
-        right = self.x.flatten(1).isfinite().all(1) & (log_w < math.inf)  # which NaN is not
+        right = self.x.flatten(1).isfinite().all(1) & (log_w < math.inf)  # false for NaN
         bad = (~right).nonzero()[:, 0].tolist()
         mass = log_w.logsumexp(0)
         if bad or not bool(mass.isfinite()):
@@ -230,14 +230,14 @@ class Particles:
         self.log_normaliser += float(mass)
 
     def weigh(self, score: Tensor) -> None:
-        r"""Holds the law of the samples against a score, by Stein's identity."""
+        r"""Compares the law of the samples with a score, by Stein's identity."""
 
         x, weights = self.x.double().flatten(1), self.log_weights.exp()[:, None]
         apart = x - (weights * x).sum(0)
         self.balance = -float((weights * apart * score.double().flatten(1)).sum()) / x.shape[1]
 
     def result(self, calls: int, steps: int) -> Weighted:
-        r"""Returns them as they are, with a warning if few of them carry the weight."""
+        r"""Returns the samples, with a warning if few of them carry most of the weight."""
 
         found = Weighted(
             self.x,
@@ -262,7 +262,7 @@ class Particles:
 def start(
     model: ScoreModel, count: int, shape: tuple[int, ...] | None, variance: float, seed: int
 ) -> Particles:
-    r"""Returns samples of the prior with some variance, of even weights."""
+    r"""Returns samples of the prior with the given variance and equal weights."""
 
     size = shape or model.shape
     if size is None:
@@ -275,7 +275,7 @@ def start(
 
 
 def systematic(log_weights: Tensor, shift: Tensor) -> Tensor:
-    r"""Returns rows that are drawn by their weights, evenly spaced with one random shift, with shape (n,)."""
+    r"""Returns rows drawn by their weights (systematic resampling with one random shift), with shape (n,)."""
 
     n = len(log_weights)
     edges = log_weights.exp().cumsum(0)
@@ -290,12 +290,12 @@ def square(x: Tensor) -> Tensor:
 
 
 def check_shared(models: Sequence[ScoreModel], others: Iterable[Tensor] = ()) -> None:
-    r"""Refuses tensors that differ between samples, which take one another's place."""
+    r"""Refuses tensors that differ between samples, since resampling replaces samples by others."""
 
     parts = (part for model in models for part in model.modules() if isinstance(part, ScoreModel))
     held = [value for part in parts for value in part.held.values()]
     if any(len(value) > 1 for value in (*held, *others)):
         raise ValueError(
-            "conditions must be the same for all samples, which are drawn anew from one another; make one "
+            "conditions must be the same for all samples, which are resampled from one another; make one "
             "call for each."
         )

@@ -1,14 +1,14 @@
-r"""Samples with weights, whose law at every noise level is a product of powers of densities.
+r"""Weighted samples whose law at every noise level is a product of powers of densities.
 
-Plain guidance adds scores as if the sum were the score of noisy products, which it is not: noise does not keep
-products. For densities :math:`q_i` of data with noise of the level s, and exponents :math:`b_i`, samples of the
-reverse SDE with the score :math:`S = \sum_i b_i \nabla \log q_i` have the law :math:`\prod_i q_i^{b_i}` at
-every s once they carry weights w that grow with :math:`\lambda = - \log s` as
+Plain guidance adds scores as if the sum were the score of the noised product, which it is not, because noise
+does not preserve products. For densities :math:`q_i` of data with noise of the level s, and exponents
+:math:`b_i`, samples of the reverse SDE with the score :math:`S = \sum_i b_i \nabla \log q_i` have the law
+:math:`\prod_i q_i^{b_i}` at every s once they carry weights w that grow with :math:`\lambda = - \log s` as
 
 .. math:: d \log w = s^2 \Big( |S|^2 - \sum_i b_i |\nabla \log q_i|^2 \Big) \, d \lambda .
 
-For classifier-free guidance of the scale w the exponents are :math:`(1 - w, w)`, for annealing one :math:`b`, for
-products ones. Samples whose weights have become uneven are drawn anew from themselves.
+The exponents are :math:`(1 - w, w)` for classifier-free guidance with the scale w, a single :math:`b` for
+annealing, and ones for products. Samples are resampled when their weights become uneven.
 
 References:
     | Feynman-Kac Correctors in Diffusion (Skreta et al., 2025), section 3
@@ -32,8 +32,8 @@ from ..runs.progress import bar
 from ..runs.takes import check_model
 from .particles import Weighted, check_shared, make_steps, square, start
 
-SLACK = 0.02  # by which bad luck may make it negative
-BALANCED = (0.5, 2.0)  # outside of which the law of samples is plainly another
+SLACK = 0.02  # by which chance may make it negative
+BALANCED = (0.5, 2.0)  # outside of which the law of the samples is clearly different
 
 
 @verb
@@ -50,23 +50,23 @@ def weighted_sample(
     t_min: float | None = None,
     progress: bool = False,
 ) -> Weighted:
-    r"""Draws samples of a product of powers of the densities of some models.
+    r"""Draws samples from a product of powers of the densities of several models.
 
     Arguments:
-        models: The models, with their conditions bound, which share a process.
-        exponents: The exponents :math:`b_i`, of positive sum. (1 - w, w) for a model without and with a
-            condition is guidance of the scale w.
+        models: The models, with their conditions bound, of the same process.
+        exponents: The exponents :math:`b_i`, with a positive sum. For a model without and with a condition, (1 -
+            w, w) is guidance with the scale w.
         count: The number n of samples, which depend on one another through their weights.
         shape: The shape of one sample, for models that do not know it.
-        steps: The steps; their error is of first order.
+        steps: The number of steps; their error is of first order.
         grid: The grid, as in :func:`scoresde.sample`.
         seed: The seed.
-        threshold: Samples are resampled, systematically, when their effective number is below this share.
-        t_min: The time at which to end. By default, the process's for sampling.
+        threshold: Samples are resampled, systematically, when their effective number falls below this fraction.
+        t_min: The time at which to end. By default, that of the process for sampling.
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError, TypeError: If an argument does not fit, or the product has no finite mass.
+        ValueError, TypeError: If an argument is invalid, or the product has no finite mass.
 
     Examples:
         >>> other = ss.GaussianOracle(torch.ones(2), 0.5)
@@ -102,7 +102,7 @@ def weighted_sample(
 
 
 def _check_balance(balance: float | None, b: list[float]) -> None:
-    r"""Refuses, or warns of, samples whose law does not have the score of the product."""
+    r"""Refuses, or warns about, samples whose law does not have the score of the product."""
 
     if balance is None or BALANCED[0] <= balance <= BALANCED[1]:
         return
@@ -112,7 +112,7 @@ def _check_balance(balance: float | None, b: list[float]) -> None:
     )
     if balance < -SLACK:  # for a log-concave product it is not negative for any samples at all
         raise ValueError(
-            f"{said}. Where it is not positive the product has no finite mass, since a negative exponent "
+            f"{said}. If it is not positive, the product has no finite mass, since a negative exponent "
             "outweighs the others in the tails, or steps are far too few; choose smaller exponents or more steps=."
         )
     warn(f"{said}; take more steps= and samples.")
@@ -131,7 +131,7 @@ def _check_steps(levels: list[float], total: float) -> None:
 
 
 def _combined(pulls: Sequence[Tensor], b: Sequence[float]) -> tuple[Tensor, Tensor]:
-    r"""The sum of the scores with their exponents, and what weights grow by, both times s^2 and s^4."""
+    r"""The weighted sum of the scores, times s^2, and the growth rate of the weights, times s^4."""
 
     drift = torch.zeros_like(pulls[0])
     squares = torch.zeros(len(drift), dtype=torch.float64, device=drift.device)
@@ -150,7 +150,7 @@ def _checked(
         check_model(model)
         if model.process != models[0].process:
             raise ValueError(
-                f"models must share a process, but have {models[0].process} and {model.process}."
+                f"models must have the same process, but have {models[0].process} and {model.process}."
             )
     check_shared(models)
     b = [float(value) for value in exponents]

@@ -1,4 +1,4 @@
-r"""Samples of the posterior of data that something is known of, by weights.
+r"""Weighted samples of the posterior of data, given any likelihood.
 
 The chain of the reverse SDE has steps :math:`X' \sim N(m, v)`, with
 
@@ -10,8 +10,8 @@ in units of the data at the noise levels s and s'. Twisted by any estimate :math
 
 .. math:: \frac{N(X'; m, v)}{N(X'; m + \delta, v)} \, \frac{\tau(X')}{\tau(X)} .
 
-With the true :math:`p(y \mid x_0)` at the end, the samples are of the posterior of the chain, whatever the
-estimates before were: these decide how even the weights are.
+With the true :math:`p(y \mid x_0)` at the end, the samples have the posterior law of the chain, whatever the
+earlier estimates were; these only decide how even the weights are.
 
 References:
     | Practical and Asymptotically Exact Conditional Sampling in Diffusion Models (Wu et al., 2023), algorithm 1
@@ -54,28 +54,26 @@ def twisted_sample(
     progress: bool = False,
     **data: Tensor,
 ) -> Weighted:
-    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`: twisted diffusion (TDS).
+    r"""Draws samples of the posterior of data, :math:`p(x) \, p(y \mid x) / p(y)`, by twisted diffusion (TDS).
 
     Arguments:
         model: The model, with its conditions bound.
-        log_prob: A function `log_prob(D, level, **data)` of the denoised data, with shape (n, \*), and of the
-            noise level from which it was denoised, a number, that returns an estimate of
-            :math:`\log p(y \mid x_t)`, with shape (n,). At the level 0 it must be :math:`\log p(y \mid x_0)`
-            itself. With normal noise, its variance is the sum of that of the noise and that of data given
-            its noisy state.
+        log_prob: A function `log_prob(D, level, **data)` of the denoised data, with shape (n, \*), and the noise
+            level from which it was denoised, a number. It returns an estimate of :math:`\log p(y \mid x_t)`,
+            with shape (n,), which at the level 0 must be :math:`\log p(y \mid x_0)` itself. For normal
+            measurement noise, use the sum of its variance and that of data given its noisy state.
         count: The number n of samples, which depend on one another through their weights.
         shape: The shape of one sample, for models that do not know it.
-        steps: The steps.
+        steps: The number of steps.
         grid: The grid, as in :func:`scoresde.sample`.
         seed: The seed.
-        threshold: Samples are resampled, systematically, when their effective number is below this share.
-        t_min: The time at which to end. By default, the process's for sampling.
+        threshold: Samples are resampled, systematically, when their effective number falls below this fraction.
+        t_min: The time at which to end. By default, that of the process for sampling.
         progress: Whether to show a progress bar.
         data: Further arguments of `log_prob`, such as measurements, each with leading size 1.
 
     Raises:
-        ValueError, TypeError: If an argument does not fit. SolverError: If a state or weight is not
-        finite.
+        ValueError, TypeError: If an argument is invalid. SolverError: If a state or weight is not finite.
 
     Examples:
         >>> log_prob = lambda D, level, y: -2 * (D[:, 0] - y) ** 2  # a measurement of variance 0.25
@@ -90,7 +88,7 @@ def twisted_sample(
 
     check_derivative(model, cloud.x, "reverse", "a twist")
     fields = plan.estimates(model, cloud.x)
-    limit = trusted_level(model, cloud.x, count)  # whatever leads samples, weights make up for it
+    limit = trusted_level(model, cloud.x, count)  # weights correct for any guidance
     here = {name: value.to(cloud.x.device) for name, value in data.items()}
 
     def look(i: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +114,7 @@ def twisted_sample(
 
 
 def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> dict[str, Tensor]:
-    r"""Returns what is known, refused unless it and the model can be twisted."""
+    r"""Returns the log-likelihood function, after checking that the model can be twisted by it."""
 
     check_model(model)
     known = as_conditions(data)
@@ -124,7 +122,7 @@ def _checked(model: ScoreModel, log_prob: Twist, data: Mapping[str, object]) -> 
     check_shared([model], known.values())
     if not model.differentiable:
         raise ValueError(
-            f"{model!r} has no gradients to lead samples by; pass the model that it is made of."
+            f"{model!r} has no gradients to guide samples by; pass the model that it wraps."
         )
     check_gradients()
     return known

@@ -1,4 +1,4 @@
-r"""Models in files: weights as safetensors, and a JSON card that says what they are."""
+r"""Models in files: weights as safetensors, and a JSON card that describes them."""
 
 from .classifiers import load_classifier, save_classifier
 from .files import load

@@ -1,30 +1,40 @@
-r"""From cards and weights to networks, processes and moments: each entry is looked at before it is used.
+r"""Networks, processes and moments from cards and weights, whose entries are all checked before use.
 
-A file may hold anything. No network is built beyond the weights that came with its card, and what is
-refused is named by its entry.
+A file may hold anything. No network is built larger than the weights that came with its card, and refusals name
+the entry.
 """
 
 import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .. import networks
-from ..files import Entry, check_entries, each, finite, mapping, or_none, shortened, text, whole
+from ..files import (
+    Entry,
+    Json,
+    check_entries,
+    each,
+    finite,
+    mapping,
+    or_none,
+    shortened,
+    text,
+    whole,
+)
 from ..models.data_moments import Moments
 from ..models.predictions import PREDICTIONS
 from ..processes import schedules
 from ..processes import standard as processes
 from ..processes.process import Process
 
-PREFIX = "moments."  # of the tensors that are no weights
-DATA_STD = (1e-10, 1e10)  # beyond these, squares leave float32 together with those of the noise
-NOISE = 1e12  # the largest scale of the noise; its inverse is the least noise level
+PREFIX = "moments."  # of the tensors that are not weights
+DATA_STD = (1e-10, 1e10)  # beyond these, squares (with the noise's) leave float32
+NOISE = 1e12  # the largest scale of the noise; its inverse is the smallest noise level
 KINDS = {kind.__name__: kind for kind in (
     processes.VP, processes.SubVP, processes.VE, processes.EDM, processes.Interpolant
 )}  # fmt: skip
@@ -83,8 +93,8 @@ CLASSIFIER = {
 REST = {"rest": Entry("a number of at least 0, or null", or_none(lambda v: finite(v) and v >= 0))}
 
 
-def check_card(card: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
-    r"""Refuses a card of which an entry is missing or wrong; it may hold more."""
+def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
+    r"""Refuses a card with a missing or wrong entry; further entries are allowed."""
 
     check_entries({name: card[name] for name in entries if name in card}, entries)
     check_entries(card["network"], NETWORK, "network: ")
@@ -93,13 +103,13 @@ def check_card(card: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
         check_entries(card["moments"], REST, "moments: ")
 
 
-def build_network(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+def build_network(card: Json, tensors: Mapping[str, Tensor]) -> nn.Module:
     r"""Returns the network that a card names, with its weights, in float32 or float64.
 
-    It is built without memory first, and no further than the weights reach.
+    It is first built without memory, and no larger than the weights.
 
     Raises:
-        ValueError: If network and weights do not fit together, or a weight is not finite.
+        ValueError: If network and weights do not match, or a weight is not finite.
     """
 
     name, settings = card["network"]["name"], card["network"]["settings"]
@@ -134,7 +144,7 @@ def _check_weight(key: str, value: Tensor, wanted: Tensor) -> None:
 
 
 def check_numbers(name: str, value: Tensor) -> None:
-    r"""Refuses a tensor of complex, infinite or missing numbers."""
+    r"""Refuses a tensor with complex, infinite or NaN entries."""
 
     if value.is_complex():
         raise ValueError(f"{name} must hold real numbers, but holds {value.dtype}")
@@ -144,7 +154,7 @@ def check_numbers(name: str, value: Tensor) -> None:
 
 @contextmanager
 def at_most(count: int) -> Iterator[None]:
-    r"""Ends the building of a network, in this thread, that has more than some parameters."""
+    r"""Stops the building of a network, in this thread, once it has more than `count` parameters."""
 
     here, built = threading.get_ident(), 0
 
@@ -161,8 +171,8 @@ def at_most(count: int) -> Iterator[None]:
         hook.remove()
 
 
-def take_moments(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> Moments | None:
-    r"""Takes the moments of the data, if there are any, out of the tensors of a file."""
+def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
+    r"""Removes the moments of the data, if there are any, from the tensors of a file, and returns them."""
 
     names = [name for name in tensors if name.startswith(PREFIX)]
     found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
@@ -186,7 +196,7 @@ def take_moments(tensors: dict[str, Tensor], card: Mapping[str, Any]) -> Moments
     return Moments(mean, basis, variances, card["moments"]["rest"])
 
 
-def describe_process(process: Process) -> dict[str, Any]:
+def describe_process(process: Process) -> Json:
     r"""Returns a process as plain data."""
 
     if type(process) not in KINDS.values() or type(process.schedule) not in SCHEDULES.values():  # type: ignore[attr-defined]
@@ -204,8 +214,8 @@ def describe_process(process: Process) -> dict[str, Any]:
     }
 
 
-def build_process(card: Mapping[str, Any]) -> Process:
-    r"""Returns the process that plain data describes."""
+def build_process(card: Json) -> Process:
+    r"""Returns the process described by plain data."""
 
     kind, schedule = KINDS[card["name"]], SCHEDULES[card["schedule"]]
     process = kind(schedule(**card["settings"]), card["t_min"], card["t_max"])

@@ -1,13 +1,13 @@
-r"""Loading and saving classifiers of noisy data, in files like those of models."""
+r"""Loading and saving of classifiers of noisy data, in files like those of models."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
 
+from ..files import Json
 from ..guidance.noisy_classifier import Classifier
 from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
 from .files import EMBEDDED, described, open_card, read_weights
@@ -17,14 +17,14 @@ FOLDER = EMBEDDED / "classifiers"
 
 
 class CardClassifier(Classifier):
-    r"""A classifier, with the card that describes it.
+    r"""A classifier with the card that describes it.
 
     Attributes:
         card: The card.
-        fingerprint: What identifies its weights.
+        fingerprint: The identifier of its weights.
     """
 
-    card: dict[str, Any]
+    card: Json
     fingerprint: str
 
 
@@ -35,13 +35,13 @@ def load_classifier(
     r"""Returns an embedded classifier, or the classifier in a file.
 
     Arguments:
-        name: The name of an embedded one, "digits" for clean digits or "digits_noisy" for any noise level; or
-            a path, as for :func:`scoresde.load`.
+        name: The name of an embedded classifier ("digits" for clean digits, or "digits_noisy" for any noise
+            level), or a path, as for :func:`scoresde.load`.
         device: The device. By default, the CPU.
 
     Raises:
         FileNotFoundError: If there is no such classifier.
-        ValueError: If the files are not a classifier, or damaged.
+        ValueError: If the files are not a classifier, or are damaged.
 
     Examples:
         >>> classifier = ss.load_classifier("digits")
@@ -68,17 +68,17 @@ def load_classifier(
 def save_classifier(
     classifier: Classifier,
     file: str | Path,
-    card: dict[str, Any],
+    card: Json,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
     r"""Writes a classifier to `file.safetensors` and `file.json`.
 
     Arguments:
-        classifier: The classifier, of one of :mod:`scoresde.networks`.
-        file: The path, without ending.
-        card: The entries of the card: the network's name and settings, as for :func:`scoresde.save`, and
-            others.
+        classifier: The classifier, whose network is one of :mod:`scoresde.networks`.
+        file: The path, without suffix.
+        card: The entries of the card: the network's name and settings, as for :func:`scoresde.save`, and further
+            ones.
         dtype: The dtype of the weights, as for :func:`scoresde.save`.
 
     Returns:

@@ -1,9 +1,9 @@
-r"""Loading and saving models. Nothing in a file is executed.
+r"""Loading and saving of models. Nothing in a file is executed.
 
-A model is two files of one name: `NAME.safetensors` holds the weights, and the moments of the data if
-they are known, and `NAME.json`, its card,
-says what they are: network, process, what is predicted, data, licence, measurements. The card names
-networks, processes and schedules of this package, and their settings are plain numbers.
+A model consists of two files with the same name: `NAME.safetensors` holds the weights, and the moments of the
+data if they are known, and `NAME.json`, its card, describes them: network, process, prediction type, data,
+licence, measurements. The card names networks, processes and schedules of this package, and their settings are
+plain numbers.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +20,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
 
-from ..files import Entry
+from ..files import Entry, Json
 from ..models.network import NetworkScore
 from ..oracles.mixture import check_labels
 from .build import MODEL, build_network, build_process, check_card, take_moments
@@ -30,14 +29,14 @@ EMBEDDED = Path(__file__).parent
 
 
 class CardScore(NetworkScore):
-    r"""A network's score model, with the card that describes it.
+    r"""A network's score model with the card that describes it.
 
     Attributes:
         card: The card.
-        classes: The number of labels it knows, or 0.
+        classes: The number of its labels, or 0.
     """
 
-    card: dict[str, Any]
+    card: Json
     classes: int = 0
 
     def check_condition(self, name: str, value: Tensor) -> None:
@@ -50,13 +49,12 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
     r"""Returns an embedded model, or the model in a file.
 
     Arguments:
-        name: The name of an embedded model, or a path to a card or to weights, or to a folder
-            with one card.
+        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
         device: The device. By default, the CPU.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the files are not a model, or damaged.
+        ValueError: If the files are not a model, or are damaged.
 
     Examples:
         >>> digits = ss.load("digits")
@@ -85,7 +83,7 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> CardS
 
 
 def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
-    r"""Returns the tensors beside a card, and the fingerprint of their file."""
+    r"""Returns the tensors that belong to a card, and the fingerprint of their file."""
 
     weights = card_file.with_suffix(".safetensors")
     if not weights.exists():
@@ -100,7 +98,7 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
 
 @contextmanager
 def described(card_file: Path) -> Iterator[None]:
-    r"""Says of what goes wrong inside that the card does not describe a model."""
+    r"""Turns errors in its block into one that says that the card does not describe a model."""
 
     try:
         yield
@@ -111,15 +109,13 @@ def described(card_file: Path) -> Iterator[None]:
         ) from None
 
 
-def open_card(
-    name: str | Path, folder: Path, needed: Mapping[str, Entry]
-) -> tuple[Path, dict[str, Any]]:
-    r"""Returns the path of a card, and what it says.
+def open_card(name: str | Path, folder: Path, needed: Mapping[str, Entry]) -> tuple[Path, Json]:
+    r"""Returns the path of a card, and its content.
 
     Arguments:
-        name: The name of an embedded model, or a path to a card or to weights, or to a folder with one card.
-        folder: Where the embedded ones are.
-        needed: The entries that it must have.
+        name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
+        folder: The folder of the embedded models.
+        needed: The required entries.
     """
 
     card_file = _find(name, folder)
@@ -152,10 +148,10 @@ def _find(name: str | Path, folder: Path) -> Path:
     )
 
 
-def _read_card(file: Path, needed: Mapping[str, Entry]) -> dict[str, Any]:
+def _read_card(file: Path, needed: Mapping[str, Entry]) -> Json:
     try:
         card = json.loads(file.read_text())
-    except (ValueError, RecursionError):  # of text that is no JSON, or nested without end
+    except (ValueError, RecursionError):  # of text that is not JSON, or nested too deeply
         raise ValueError(f"{file} is not a model card: it is not JSON text.") from None
     known = set(card) if isinstance(card, dict) else set()
     missing = [name for name, entry in needed.items() if entry.needed and name not in known]

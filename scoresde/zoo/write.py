@@ -1,9 +1,8 @@
-r"""Saving models: nothing is written that could not be loaded again."""
+r"""Saving of models: nothing is written that could not be loaded again."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from .. import networks
-from ..files import Entry, replacing
+from ..files import Entry, Json, replacing
 from ..models.network import NetworkScore
 from .build import (
     MODEL,
@@ -26,36 +25,36 @@ from .build import (
 )
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-LOST = 0.01  # of a weight's norm: what float16 may lose of it unasked
+LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
 
 
 @checked
 def save(
     model: NetworkScore,
     file: str | Path,
-    card: dict[str, Any] | None = None,
+    card: Json | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes a model to `file.safetensors` and `file.json`, which :func:`load` reads again.
+    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
 
-    The network must be one of :mod:`scoresde.networks`, and the process one of this package with a schedule
-    of this package, since nothing in a file is executed. Networks do not keep their settings: pass them as
+    The network must be one of :mod:`scoresde.networks`, and the process and its schedule must be from this
+    package, since nothing in a file is executed. Networks do not keep their settings, so pass them as
     `card["network"]`, such as `{"name": "UNet", "settings": {...}}`.
 
     Arguments:
         model: The score model of a network.
-        file: The path, without ending.
-        card: The entries of the card beside those that the model knows.
-        dtype: The dtype of the weights. By default float16, and float32 for those that float16 cannot hold
-            within a hundredth. To keep all numbers exactly, pass torch.float32, or torch.float64 for
-            weights of that dtype.
+        file: The path, without suffix.
+        card: The entries of the card, in addition to those that the model provides.
+        dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
+            within one percent. To keep all numbers exactly, pass torch.float32, or torch.float64 for weights of
+            that dtype.
 
     Returns:
         The path of the card.
 
     Raises:
-        TypeError: If the model is not that of a network.
+        TypeError: If the model is not a :class:`scoresde.NetworkScore`.
         ValueError: If it could not be loaded again, or a number does not fit into the dtype.
 
     Examples:
@@ -67,7 +66,7 @@ def save(
     if not isinstance(model, NetworkScore):
         raise TypeError(
             f"model must be a NetworkScore, whose network has weights to save, but is a {type(model).__name__}; "
-            "of a guided or conditioned model, save the model that it is made of."
+            "for a guided or conditioned model, save the model that it wraps."
         )
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but is {dtype}.")
@@ -94,19 +93,19 @@ def save(
 def write_model(
     network: object,
     file: Path,
-    card: dict[str, Any],
+    card: Json,
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes the weights of a network, other tensors as they are, and the card, once they can be read again.
+    r"""Writes the weights of a network, other tensors as they are, and the card, if they can be read again.
 
     Arguments:
         network: The network.
-        file: The path, without ending.
+        file: The path, without suffix.
         card: The card.
-        others: The tensors that are no weights.
-        entries: What the card must have.
+        others: The tensors that are not weights.
+        entries: The required entries of the card.
         dtype: The dtype of the weights, as in :func:`save`.
 
     Returns:
@@ -134,7 +133,7 @@ def write_model(
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    r"""A weight as a file holds it; refused where the dtype has no such number."""
+    r"""A weight in the dtype of the file, after checking that it fits."""
 
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
@@ -155,12 +154,12 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _check_readable(
     network: nn.Module,
-    card: dict[str, Any],
+    card: Json,
     weights: dict[str, Tensor],
     others: dict[str, Tensor],
     entries: Mapping[str, Entry],
 ) -> None:
-    r"""Refuses what could not be loaded again, by loading it."""
+    r"""Refuses a model that cannot be loaded again, by loading it."""
 
     try:
         known = json.loads(json.dumps(card, allow_nan=False))

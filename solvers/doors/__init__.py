@@ -1,1 +1,1 @@
-r"""The doors of all public functions: values and signatures."""
+r"""Argument checks of all public functions ("doors"): values and signatures."""

@@ -1,14 +1,14 @@
-r"""Names with settings, as in "recurrent:repeats=3": one form for everything that has a name and settings."""
+r"""Names with settings, such as "recurrent:repeats=3": one syntax for everything that has both."""
 
 from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    r"""One setting behind a name.
+    r"""One setting that follows a name.
 
     Arguments:
         key: The name of the setting.
-        text: To what, or `None` if there is no "=".
+        text: The text of its value, or `None` if there is no "=".
     """
 
     key: str
@@ -18,7 +18,7 @@ class Setting(NamedTuple):
         return self.key if self.text is None else f"{self.key}={self.text}"
 
     def number(self, kind: type[int] | type[float] = float) -> float | None:
-        r"""Returns the number that it is set to, of some kind, or `None` if it is none."""
+        r"""Returns the value as a number of some type, or `None` if it is not one."""
 
         try:
             return None if self.text is None else kind(self.text)
@@ -27,10 +27,10 @@ class Setting(NamedTuple):
 
 
 def parsed(words: str) -> tuple[str, list[Setting]]:
-    r"""Returns a name, and the settings behind it, each after a ":".
+    r"""Returns a name and the settings that follow it, each after a ":".
 
     Raises:
-        ValueError: If something is set twice.
+        ValueError: If a key is set twice.
     """
 
     name, *options = words.split(":")

@@ -1,8 +1,8 @@
 r"""Checks of arguments against the annotations of signatures.
 
-A public function declares by its annotations what each argument is. :func:`checked` refuses anything else
-in one sentence, before any work is done, and takes numbers of any library. Functions of data have checks
-of their own (:func:`solvers.doors.as_tensor`), so tensors are not checked here.
+The annotations of a public function declare the type of each argument. :func:`checked` refuses anything else in
+one sentence, before any work is done, and accepts numbers from any library. Functions that take data have their
+own checks (:func:`solvers.doors.as_tensor`), so tensors are not checked here.
 """
 
 import functools
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from .values import WORD, as_device, as_number, as_tensor, as_whole, shown
 
-C = TypeVar("C", bound=Callable[..., Any])
-OPEN = (Tensor, Any, object)  # what is left to doors of data, or to anyone
+C = TypeVar("C", bound=Callable[..., object])
+OPEN = (Tensor, Any, object)  # left to the checks of data, or to nobody
 CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
     Sequence: ((list, tuple, range, np.ndarray, Tensor), "a list"),
     tuple: ((list, tuple, np.ndarray, Tensor), "a tuple"),
@@ -31,17 +31,17 @@ CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
 }
 
 
-Door = Callable[[str, Any], Any]  # from the name and value of an argument to what is used
+Door = Callable[[str, object], object]  # from the name and value of an argument to the value used
 WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
 class Kind(NamedTuple):
-    r"""The kind of an argument.
+    r"""The kind of value that an argument takes.
 
     Arguments:
-        words: It in words.
+        words: Its description in words.
         take: A function from the argument's name and value to the value that is used.
-        plain: The types of which any value is used as it is, so that `take` is not asked.
+        plain: The types whose values are used as they are, without calling `take`.
     """
 
     words: str
@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 
 
 def checked(function: C) -> C:
-    r"""Returns a function, or a class, which refuses arguments other than those of its signature."""
+    r"""Returns the function or class with checks that refuse arguments which do not fit its signature."""
 
     if inspect.isclass(function):
         function.__init__ = checked(function.__init__)  # type: ignore[method-assign]
@@ -68,7 +68,7 @@ def checked(function: C) -> C:
         return {name: kind for name, kind in found.items() if kind is not None}
 
     @functools.wraps(function)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: object, **keywords: object) -> object:
         known = kinds()
         taken = list(arguments)
         said = [*zip(order, arguments, strict=False), *keywords.items()]
@@ -87,14 +87,15 @@ def checked(function: C) -> C:
 
 
 def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
-    r"""Gives methods that a class itself defines doors for some of their arguments.
+    r"""Adds checks of some arguments to the methods that a class itself defines.
 
-    What is inside, and has its arguments from a door, calls the same without: `bare_log_snr` is `log_snr`, and
-    `bare_call` is `__call__`.
+    Internal callers, whose arguments are already checked, call the unchecked methods: `bare_log_snr` for
+    `log_snr`, and `bare_call` for `__call__`.
 
     Arguments:
         owner: The class.
-        doors: The doors by the names of methods and arguments; none for methods that are checked, or check.
+        doors: The checks by the names of methods and arguments; none for methods that are already checked, or
+            check their arguments themselves.
     """
 
     for name, known in doors.items():
@@ -105,16 +106,16 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
             and not getattr(method, "__isabstractmethod__", False)
         ):
             setattr(owner, name, _through(method, known))
-        found = getattr(owner, name, None)  # that of a base, if it has none itself
+        found = getattr(owner, name, None)  # that of a base class, if it has none itself
         setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))
 
 
-def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[..., Any]:
+def _through(method: Callable[..., object], doors: Mapping[str, Door]) -> Callable[..., object]:
     order = tuple(inspect.signature(method).parameters)
     places = [(order.index(name), name, door) for name, door in doors.items() if name in order]
 
     @functools.wraps(method)
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: object, **keywords: object) -> object:
         taken = list(arguments)
         for place, name, door in places:
             if place < len(taken):
@@ -127,8 +128,8 @@ def _through(method: Callable[..., Any], doors: Mapping[str, Door]) -> Callable[
     return call
 
 
-def kind_of(hint: Any) -> Kind | None:
-    r"""Returns what an annotation allows, or `None` where that is left to others."""
+def kind_of(hint: object) -> Kind | None:
+    r"""Returns the kind of value that an annotation allows, or `None` if it is checked elsewhere."""
 
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint in OPEN or isinstance(hint, TypeVar):
@@ -220,16 +221,18 @@ def _choice(choices: Iterable[object]) -> Kind:
     return Kind(words, take)
 
 
-def _either(hints: Iterable[Any]) -> Kind | None:
+def _either(hints: Iterable[object]) -> Kind | None:
     hints = list(hints)
-    if torch.device in hints:  # which texts and numbers name
+    if torch.device in hints:  # which strings and numbers stand for
         hints = [hint for hint in hints if hint is not str]
+    if Sequence[int] in hints or tuple[int, ...] in hints:  # which lists and arrays stand for
+        hints = [hint for hint in hints if hint not in (list[int], np.ndarray, Tensor)]
     found = [kind_of(hint) for hint in hints]
     kinds = [kind for kind in found if kind is not None]
     if len(kinds) < len(found):
         return None
     several = [kind for kind in kinds if kind is not PLAIN[type(None)]]
-    path = {"a text": "a path"} if Path in hints else {}  # which texts name
+    path = {"a text": "a path"} if Path in hints else {}  # which strings stand for
     words = _or(list(dict.fromkeys(path.get(kind.words, kind.words) for kind in several)))
     plain = tuple(known for kind in kinds for known in kind.plain)
     if len(several) == 1:
@@ -246,11 +249,11 @@ def _either(hints: Iterable[Any]) -> Kind | None:
     return Kind(words, take, plain)
 
 
-def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> Kind:
+def _container(known: tuple[tuple[type, ...], str], parts: tuple[object, ...]) -> Kind:
     types_, words = known
     paired = (
         len(parts) > 1 and parts[-1] is not ... and tuple in types_
-    )  # of a length that others know
+    )  # whose length is checked elsewhere
     inside = kind_of(parts[0]) if parts and not paired else None
 
     def take(name: str, value: object) -> object:
@@ -261,7 +264,7 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
             value = _entries(name, value, inside is None)
         if isinstance(value, Mapping) or inside is None:
             return value
-        entries: Iterable[object] = typing.cast(Any, value)
+        entries = typing.cast(Iterable[object], value)
         found = [
             entry if isinstance(entry, inside.plain) else inside.take(f"each of {name}", entry)
             for entry in entries
@@ -272,7 +275,7 @@ def _container(known: tuple[tuple[type, ...], str], parts: tuple[Any, ...]) -> K
 
 
 def _entries(name: str, value: object, rows: bool) -> list[object]:
-    r"""The rows of an array, or its numbers."""
+    r"""The rows of an array, or its numbers if it has one dimension."""
 
     entries = as_tensor(name, value)
     if entries.ndim == 0:
@@ -281,7 +284,7 @@ def _entries(name: str, value: object, rows: bool) -> list[object]:
 
 
 def _named(value: object) -> str:
-    r"""A value in a sentence on what it is."""
+    r"""A value as a sentence names it by its type."""
 
     if inspect.isclass(value):
         return f"the class {value.__name__}"

@@ -1,21 +1,25 @@
-r"""The doors for numbers, data and devices, from whatever library they come.
+r"""Argument checks for numbers, data and devices, whatever library they come from.
 
-Each returns the thing in the form in which the packages compute, or refuses it in one sentence.
+Each check returns the value in the form that the packages compute with, or refuses it in one sentence.
 """
 
 import math
 import numbers
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+Shape: TypeAlias = tuple[int, ...] | list[int] | np.ndarray | Tensor
+Array: TypeAlias = (  # of one shape, in what the doors take
+    Tensor | np.ndarray | Sequence[float | Sequence[float] | Tensor | np.ndarray]
+)
 WORD = 2**63  # whole numbers lie in [-WORD, WORD)
-MOST = 10**6  # steps, repeats and their like in one run
+MOST = 10**6  # steps, repeats and the like in one run
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
          torch.int8, torch.int16, torch.int32, torch.int64)  # fmt: skip
@@ -24,18 +28,18 @@ FAULTS: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (lambda x: x.layout != torch.strided, "dense, but is {x.layout}; pass x.to_dense()"),
     (lambda x: x.is_quantized, "plain numbers, but is quantised; pass x.dequantize()"),
     (lambda x: x.is_meta, "numbers, but is on the device meta, which holds none"),
-    (lambda x: x.is_complex(), "real, but holds {x.dtype}; pass torch.view_as_real(x)"),
+    (lambda x: x.is_complex(), "real, but is {x.dtype}; pass torch.view_as_real(x)"),
     (lambda x: x.dtype not in FLOATING + WHOLE,
-     "of a dtype that serves arithmetic, not {x.dtype}; pass x.float()"),
+     "of a dtype that supports arithmetic, not {x.dtype}; pass x.float()"),
 )  # fmt: skip
 
 
 def as_number(name: str, value: T) -> T:
-    r"""Returns a number as Python's; `None` means that none was passed.
+    r"""Returns a number as a Python number; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a real number.
-        ValueError: If it is too large for one in double precision.
+        ValueError: If it is too large for double precision.
     """
 
     if value is None or type(value) is float:
@@ -51,7 +55,7 @@ def as_number(name: str, value: T) -> T:
 
 
 def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | None = None) -> T:
-    r"""Returns a whole number as Python's; `None` means that none was passed.
+    r"""Returns a whole number as a Python int; `None` means that none was passed.
 
     Raises:
         TypeError: If it is not a whole number.
@@ -61,7 +65,7 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
     if value is None:
         return value
     plain = value if type(value) is int else _scalar(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral):
+    if isinstance(plain, bool) or not isinstance(plain, int | numbers.Integral):
         raise TypeError(f"{name} must be a whole number, but is {shown(value)}.")
     whole = int(plain)
     if at_least is not None and whole < at_least:
@@ -74,18 +78,18 @@ def as_whole(name: str, value: T, at_least: int | None = None, at_most: int | No
 
 
 def is_number(value: object) -> bool:
-    r"""Whether something is a real number, in whatever form."""
+    r"""Whether a value is a real number, of whatever library."""
 
     plain = _scalar(value)
     return isinstance(plain, numbers.Real) and not isinstance(plain, bool)
 
 
 def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
-    r"""Returns numbers as a dense tensor of real ones, of some dtype; arrays and lists become tensors.
+    r"""Returns data as a dense tensor of real numbers, of the given dtype; arrays and lists become tensors.
 
     Raises:
-        TypeError: If it holds no numbers, or such as nothing here computes with.
-        ValueError: If the lists in a list differ in length.
+        TypeError: If it holds no numbers, or numbers of a kind that is not supported here.
+        ValueError: If the lists inside a list differ in length.
     """
 
     x = value if isinstance(value, Tensor) else _converted(name, value, dtype)
@@ -99,24 +103,26 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
 def as_shape(
     name: str, value: object, device: torch.device | str | None = None
 ) -> tuple[int, ...]:
-    r"""Returns a shape (B, *) of positive whole numbers that memory holds.
+    r"""Returns a shape (B, *) of positive whole numbers that fits into memory.
 
     Raises:
-        TypeError: If it is no shape.
-        ValueError: If a size is not positive, or it is larger than memory.
+        TypeError: If it is not a shape.
+        ValueError: If a size is not positive, or the shape does not fit into memory.
     """
 
     sizes = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim else value
     if not isinstance(sizes, tuple | list):
-        raise TypeError(f"{name} must be a whole number or (B, *), but is {shown(value)}.")
+        raise TypeError(f"{name} must be a whole number or a shape (B, *), but is {shown(value)}.")
     shape = tuple([size if type(size) is int else _size(size) for size in sizes])
     if len(shape) < 2 or min(shape) < 1:
-        raise ValueError(f"{name} must be (B, *) of positive whole numbers, but is {sizes}.")
+        raise ValueError(
+            f"{name} must be a shape (B, *) of positive whole numbers, but is {sizes}."
+        )
     size, most = 8 * math.prod(shape), _memory(device)
     if size > most:
         raise ValueError(
-            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but there are {most / 2**30:.3g}; "
-            "draw fewer at once, and the others by first_index=."
+            f"{name} of {shape} takes {size / 2**30:.3g} GiB in float64, but the device has {most / 2**30:.3g}; "
+            "draw fewer samples at once, and the others with first_index=."
         )
     return shape
 
@@ -127,7 +133,7 @@ def _size(value: object) -> int:
 
 
 def _memory(device: torch.device | str | None) -> int:
-    r"""The memory of a device in bytes; of those that do not tell, the most that an address reaches."""
+    r"""The memory of a device in bytes; if the device does not report it, the largest addressable size."""
 
     if device is not None and torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -138,7 +144,7 @@ def _memory(device: torch.device | str | None) -> int:
 
 
 def as_device(name: str, value: object) -> torch.device | None:
-    r"""Returns a device that is there; `None` means that none was passed.
+    r"""Returns a device that exists on this machine; `None` means that none was passed.
 
     Raises:
         ValueError, TypeError: If there is no such device.
@@ -156,7 +162,7 @@ def as_device(name: str, value: object) -> torch.device | None:
     if device is None or device.type == "meta":
         there = ["'cpu'", *(repr(kind) for kind in ("cuda", "mps") if _is_there(kind))]
         raise ValueError(
-            f"{name}={value!r} is no device of this machine, which has {', '.join(there)}."
+            f"{name}={value!r} is not a device of this machine, which has {', '.join(there)}."
         )
     return device
 
@@ -166,19 +172,19 @@ def _is_there(kind: str) -> bool:
 
 
 def _scalar(value: object) -> object:
-    r"""The value in an array or tensor without dimensions, or in a scalar of numpy."""
+    r"""The value in an array or tensor without dimensions, or in a NumPy scalar."""
 
     if isinstance(value, np.generic) or (
         isinstance(value, np.ndarray | Tensor) and value.ndim == 0
     ):
         try:
             return value.item()
-        except (RuntimeError, NotImplementedError):  # of the device meta, or sparse
+        except (RuntimeError, NotImplementedError):  # on the device meta, or sparse
             return value
     return value
 
 
-def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
+def _converted(name: str, value: object, dtype: torch.dtype | None) -> Tensor:
     if value is None or isinstance(value, str | bytes | dict | set):
         raise TypeError(_no_numbers(name, value))
     if isinstance(value, list | tuple) and any(isinstance(entry, Tensor) for entry in value):
@@ -187,10 +193,10 @@ def _converted(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
         array = np.array(value)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(
-            f"{name} must have rows of one length, but holds lists that differ."
+            f"{name} must have rows of equal length, but holds lists of different lengths."
         ) from None
     if array.dtype.kind == "O" and array.size and all(isinstance(v, int) for v in array.flat):
-        raise ValueError(f"{name} must fit into 64 bits, but holds numbers beyond.")
+        raise ValueError(f"{name} must fit into 64 bits, but holds larger numbers.")
     if array.dtype.kind not in "biufc":
         raise TypeError(_no_numbers(name, value))
     if array.dtype.kind == "f" and isinstance(value, list | tuple | float):
@@ -213,7 +219,7 @@ def _stacked(name: str, entries: list[Tensor]) -> Tensor:
 
 
 def shown(value: object) -> str:
-    r"""A value in a sentence: short ones as they are written, others by their type."""
+    r"""A value as a sentence shows it: short values as they are written, others by their type."""
 
     text = repr(value)
     return text if len(text) <= 40 and "\n" not in text else f"a {type(value).__name__}"

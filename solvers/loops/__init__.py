@@ -1,1 +1,1 @@
-r"""The loops that take a method's steps, and what they write down."""
+r"""The loops that take a method's steps, and the records they keep."""

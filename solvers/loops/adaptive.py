@@ -1,30 +1,32 @@
-r"""The loop under tolerances: every sample has its own time, step, order and end.
+r"""The adaptive loop: every sample has its own time, step, order and end.
 
-A sample that is done leaves the batch, so that the others do not wait for it and it does not
-cost calls. Row i of a batch takes the steps it takes alone.
+A finished sample leaves the batch, so that it costs no further calls. Row i of a batch takes the same steps as
+it would take alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..noise.brownian import Brownian
 from ..problem import Problem, Sizes
 from ..shapes import align, row_rms, row_where
-from ..solver import Solver, Step
+from ..solver import Run, Solver, Step
 from .record import Record, says_stop
 
-SMALLEST = 1e-10  # of the span: a step below it means that no step will do
-PATIENCE = 10  # attempts without a finite error: steps that creep up to where a model breaks
+SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
+PATIENCE = 10  # attempts without a finite error: steps that creep up to where the model breaks
 
 
 @dataclass
 class _Front:
-    r"""The samples under way: their rows, times, ends, step sizes, states and memories."""
+    r"""The running samples: their rows, times, ends, step sizes, states and memories."""
 
     problem: Problem
     rows: Tensor
@@ -33,21 +35,21 @@ class _Front:
     last: Sizes  # of states at the end
     h: Tensor
     x: Tensor
-    memory: Any
+    memory: object
     noise: Brownian | None
-    broken: Tensor  # how many attempts gave no finite error
+    broken: Tensor  # number of attempts without a finite error
 
     def keep(self, mask: Tensor) -> None:
         index = mask.nonzero()[:, 0]
         self.problem = self.problem.subset(index)
         for name in ("rows", "t", "stop", "last", "h", "x", "memory", "broken"):
-            setattr(self, name, _rows(getattr(self, name), index))
+            setattr(self, name, _mapped(lambda v: v[index.to(v.device)], getattr(self, name)))
         self.noise = None if self.noise is None else self.noise.rows(index)
 
 
 @dataclass
 class _Attempt:
-    r"""What one attempt at a step of each sample gave."""
+    r"""The result of one attempted step of each sample."""
 
     step: Step
     t1: Tensor
@@ -58,12 +60,12 @@ class _Attempt:
 def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Run:
     r"""Integrates from the first to the last time in steps that meet the tolerances.
 
-    The path at the times between comes from interpolation, not from shorter steps.
+    The path at the times in between is interpolated; no steps are shortened for it.
     """
 
     controller, counter, can = control.controller or Controller(), control.counter, method.can
     record, result = Record(problem, x, times, control), x.clone()
-    nodes = torch.ones(len(x), dtype=torch.int64)  # the next time of the grid of each sample
+    nodes = torch.ones(len(x), dtype=torch.int64)  # the next grid time of each sample
     t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
     span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
     watched = problem.map(counter.watch)
@@ -107,7 +109,7 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
     can, left = method.can, front.stop - front.t
     reach = front.problem.ahead(front.t, front.stop, controller.max_step) - front.t
     front.h = front.h.minimum(reach.abs())
-    last = left.abs() <= front.h * (1 + 1e-10)  # no sliver of a step is left for the end
+    last = left.abs() <= front.h * (1 + 1e-10)  # leaves no sliver of a step for the end
     t1 = torch.where(last, front.stop, front.t + left.sign() * front.h)
     [plan] = method.plan(front.problem, front.t[None], t1[None], front.x)
     step = method.step(plan, front.x, front.memory, front.noise)
@@ -115,7 +117,7 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
     ends = front.problem.sizes(torch.stack([front.t, t1]))
     allowed = controller.allowed(front.problem, ends, front.last, front.x, step.x)
     ratio = row_rms(step.error.detach() / allowed)
-    accept = ratio <= can.caution.accept  # not where it is NaN
+    accept = ratio <= can.caution.accept  # false where it is NaN
     front.broken = front.broken + ~ratio.isfinite()
     order = torch.as_tensor(can.order if step.order is None else step.order)
     factor = can.caution.factor(ratio, order)
@@ -136,22 +138,20 @@ def _attempt(method: Solver, front: _Front, controller: Controller, record: Reco
 def _advance(front: _Front, done: _Attempt) -> None:
     front.t = torch.where(done.accept, done.t1, front.t)
     front.x = row_where(done.accept, done.step.x, front.x)
-    if done.step.memory is None:
-        front.memory = None
-    else:
-        front.memory = _where(done.accept, done.step.memory, front.memory)
+    front.memory = _mapped(partial(row_where, done.accept), done.step.memory, front.memory)
 
 
-def _rows(value: Any, index: Tensor) -> Any:
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)]
-    return value and type(value)(*(_rows(v, index) for v in value))
+def _mapped(change: Callable[..., Tensor], *values: object) -> object:
+    r"""The result of a function of tensors, or of tuples with the same structure; `None` stays `None`."""
 
-
-def _where(condition: Tensor, new: Any, old: Any) -> Any:
-    if isinstance(new, Tensor):
-        return row_where(condition, new, old)
-    return type(new)(*(_where(condition, a, b) for a, b in zip(new, old, strict=True)))
+    first = values[0]
+    if isinstance(first, Tensor):
+        return change(*values)
+    if not isinstance(first, tuple):
+        return first
+    parts = zip(*cast(tuple[tuple[object, ...], ...], values), strict=True)
+    make = getattr(first, "_make", tuple)  # of a tuple whose entries have names
+    return make(_mapped(change, *some) for some in parts)
 
 
 def _fraction(front: _Front, span: Tensor) -> float:
@@ -160,7 +160,7 @@ def _fraction(front: _Front, span: Tensor) -> float:
 
 
 def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:
-    r"""Writes the path at the times that the accepted steps went past."""
+    r"""Writes the path at the times that the accepted steps passed."""
 
     step, t1 = done.step, done.t1
     if record.path is None or step.interpolate is None:

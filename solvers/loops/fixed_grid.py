@@ -1,23 +1,23 @@
-r"""The loop over a grid: coefficients first, then steps that never wait for a device."""
+r"""The loop over a grid: coefficients come first, then steps that never wait for the device."""
 
 from dataclasses import replace
 
 from torch import Tensor
 
-from ..control import Control, Run
+from ..control import Control
 from ..problem import Problem
 from ..shapes import row_finite
-from ..solver import Solver
+from ..solver import Run, Solver
 from .record import Record, says_stop
 
-CHECK_EVERY = 8  # steps between looks at the state, each of which waits for a device
+CHECK_EVERY = 8  # steps between checks of the state, each of which waits for the device
 
 
 def march(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Run:
     r"""Takes one step per interval of the grid.
 
-    The state is checked every few steps and at the end. If it is no longer finite, the steps
-    since the last check are taken again one by one, to find which samples failed, and when.
+    The state is checked every few steps and at the end. If it is no longer finite, the steps since the last
+    check are repeated one by one, to find which samples failed and when.
     """
 
     dtype, counter, can = x.dtype, control.counter, method.can
@@ -39,7 +39,7 @@ def march(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: C
             bad = record.alive & ~row_finite(x)
             if bool(bad.any()) and every > 1:
                 (i, x, memory), every = saved, 1
-                counter.total = before = known  # what is taken again costs nobody twice
+                counter.total = before = known  # repeated steps are not counted twice
                 continue
             _fail(record, bad, saved[1], i, counter.total, can.limit)
             saved, known = (i, x, memory), counter.total

@@ -1,4 +1,4 @@
-r"""The mutable record of one run, from which its solution is made."""
+r"""The mutable record of one run, from which its solution is built."""
 
 import math
 from time import monotonic
@@ -11,11 +11,11 @@ from ..control import Control, Event
 from ..errors import Failure, SolverError
 from ..problem import Problem
 from ..shapes import align
-from ..solution import Solution
+from ..solver import Solution
 
 
 def says_stop(answer: object) -> bool:
-    r"""Whether a callback returned a truth value, and it is true; other answers mean nothing."""
+    r"""Whether a callback returned a truth value that is true; other answers are ignored."""
 
     if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.numel() > 1:
         raise TypeError(
@@ -27,7 +27,7 @@ def says_stop(answer: object) -> bool:
 
 
 class Record:
-    r"""What is known of each sample of a run so far."""
+    r"""The state of each sample of a run so far."""
 
     def __init__(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> None:
         self.problem, self.x, self.times, self.control = problem, x, times, control
@@ -42,7 +42,7 @@ class Record:
             self.path[0] = x
 
     def due(self, fraction: float) -> bool:
-        r"""Whether somebody is to be told that a share of the run is done."""
+        r"""Whether progress at this fraction of the run is to be reported."""
 
         control, now = self.control, monotonic()
         if control.callback is None or (fraction < 1 and now < self.told + control.pause):
@@ -51,20 +51,20 @@ class Record:
         return True
 
     def event(self, fraction: float, time: Tensor, x: Tensor, rows: Tensor | None = None) -> Event:
-        r"""Returns what is told about accepted steps.
+        r"""Returns the event of accepted steps.
 
         Arguments:
-            fraction: The share of the run that is done.
+            fraction: The fraction of the run that is done.
             time: The times of the states.
             x: The states.
-            rows: The samples that they belong to. By default, all.
+            rows: The samples that they belong to. By default, all samples.
         """
 
         calls = self.calls if rows is None else self.calls[rows]
         return Event(fraction, time, x, rows, calls.clone())
 
     def keep(self, step: int, x: Tensor) -> None:
-        r"""Keeps the state after a step of the grid, if asked for."""
+        r"""Keeps the state after a grid step, if the path is asked for."""
 
         if self.path is not None:
             self.path[step] = x
@@ -72,7 +72,7 @@ class Record:
                 self.path[step, ~self.alive.to(x.device)] = torch.nan
 
     def count(self, calls: int, steps: int) -> None:
-        r"""Writes down the calls and steps of all samples that are still under way."""
+        r"""Records the calls and steps of all samples that are still running."""
 
         if self.all_alive:
             self.calls.fill_(calls)
@@ -81,16 +81,16 @@ class Record:
             self.calls[self.alive], self.accepted[self.alive] = calls, steps
 
     def spent(self, calls: int) -> bool:
-        r"""Whether some number of calls would exceed the budget."""
+        r"""Whether a number of further calls would exceed the budget."""
 
         limit = self.control.max_calls
         return limit is not None and calls > limit
 
     def fail(self, kind: str, rows: Tensor, x: Tensor, time: Tensor, words: str = "") -> None:
-        r"""Ends samples before their time, with the states they had.
+        r"""Ends samples that failed, with the states they had.
 
         Raises:
-            SolverError: If the run is not content with a part.
+            SolverError: If failures are to raise.
         """
 
         if not len(rows):
@@ -101,7 +101,7 @@ class Record:
             raise SolverError(Failure(kind, tuple(rows.tolist()), words), self.solution())
 
     def stop(self, rows: Tensor, x: Tensor, time: Tensor, status: str = "stopped") -> None:
-        r"""Ends samples with the states they have, because the callback says so or they fail.
+        r"""Ends samples with the states they have, because the callback stops them or they failed.
 
         Arguments:
             rows: The samples.

@@ -1,32 +1,30 @@
-r"""A run as something to iterate over, one accepted step at a time."""
+r"""A run that you iterate over, one accepted step at a time."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
-from ..control import Event, Run
+from ..control import Event
 from ..errors import SolverError
 from ..network_calls import Counter, counting
-from ..solution import Solution
-from ..solver import Solver
+from ..solver import Run, Solution, Solver
 
 
 class Steps(Iterator[Event]):
-    r"""Creates the steps of a run, which are taken one at a time as they are iterated over.
+    r"""Creates the steps of a run, which are taken one at a time as you iterate over them.
 
-    Between steps neither the gradient mode of the run nor its counter of calls is active. The solution is
-    also what `yield from` returns.
+    Between steps, neither the run's gradient mode nor its call counter is active. `yield from` returns the
+    solution.
 
     Arguments:
         solver: The solver.
         run: The run.
         counter: The counter of its network calls.
-        grad: Whether it keeps gradients.
+        grad: Whether the run keeps gradients.
 
     Attributes:
-        solution: The solution, once there are no more steps; until then `None`.
+        solution: The solution once there are no more steps, `None` before.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -39,32 +37,32 @@ class Steps(Iterator[Event]):
         self.solution: Solution | None = None
         self._solver, self._run, self._counter, self._grad = solver, run, counter, grad
         self._begun = False
-        self._answer: object = None  # to the event that was told last
+        self._answer: object = None  # the answer to the latest event
 
     def __next__(self) -> Event:
-        with self._inside():
+        with torch.set_grad_enabled(self._grad), counting(self._counter):
             event = self._send()
         if event is None:
             raise StopIteration(self.solution)
         return event
 
     def stop(self) -> Solution:
-        r"""Ends the run where it is, and returns its solution, in which samples under way are "stopped".
+        r"""Ends the run where it is, and returns its solution, in which the running samples are "stopped".
 
-        A run that has not begun takes its first step.
+        A run that has not begun takes its first step before it ends.
         """
 
         self._answer = True
         return self.finish()
 
     def finish(self, callback: Callable[[Event], object] | None = None) -> Solution:
-        r"""Takes all steps that are left, and returns the solution.
+        r"""Takes all remaining steps, and returns the solution.
 
         Arguments:
-            callback: A function that is called with each event, and ends the run if it returns `True`.
+            callback: A function that is called with each event and ends the run by returning `True`.
         """
 
-        with self._inside():
+        with torch.set_grad_enabled(self._grad), counting(self._counter):
             while (event := self._send()) is not None:
                 if callback is not None:
                     self._answer = callback(event)
@@ -85,8 +83,3 @@ class Steps(Iterator[Event]):
             self.solution = error.solution
             raise
         return None
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
-        with torch.set_grad_enabled(self._grad), counting(self._counter):
-            yield

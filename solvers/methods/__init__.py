@@ -1,1 +1,1 @@
-r"""The methods: each file a family, each method data."""
+r"""The methods: each file is a family, and each method is data."""

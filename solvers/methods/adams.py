@@ -6,12 +6,12 @@ written with divided differences,
 .. math:: x_p = \Phi(s, t) \, x + \sum_{i < k} \gamma_i \, N[s, s_1, ..., s_i] , \qquad
     \gamma_i = \int_s^t \Phi(u, t) B(u) \prod_{j < i} (u - s_j) \, du .
 
-The value at its end is called once. It gives the corrector of order k + 1,
+N is evaluated once, at its end. This gives the corrector of order k + 1,
 :math:`x = x_p + \gamma_k \, N[t, s, ..., s_{k-1}]`, whose last term is the local error of the
-predictor; the same term at k - 1 and k + 1 says which order allows the largest step. The
-value is not called again at x, but serves the next step as it is.
+predictor; the same term at k - 1 and k + 1 says which order allows the largest step. N is not evaluated again at
+x; the next step uses the value as it is.
 
-With noise the order is 1, and the error that of the trapezoidal rule beside Euler's.
+With noise, the order is 1, and the error is the difference between the trapezoidal rule and Euler's.
 
 References:
     | Solving Ordinary Differential Equations I (Hairer et al., 1993), section III.5
@@ -32,7 +32,7 @@ from ..shapes import align
 from ..solver import Solver, Step
 from .weights import quadrature
 
-FIRST = 0.05  # of the span: the first step, which is refused where it is too large
+FIRST = 0.05  # of the span: the first step, which is rejected where it is too large
 
 
 class _Plan(NamedTuple):
@@ -46,7 +46,7 @@ class _Memory(NamedTuple):
     differences: Tensor  # (B, K, *)
     times: Tensor  # (B, K), the newest first
     order: Tensor  # of the next step, (B,)
-    known: Tensor  # how many values there are, (B,)
+    known: Tensor  # the number of known values, (B,)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class AdaptiveAdams(Solver):
         name: The name of the method.
         highest: The highest order of the predictor.
         form: The linear part of the equation.
-        stochastic: Whether the problem is meant to have noise. All attempts at a step then see
-            the same Brownian path, so that refusing some of them does not favour any noise.
+        stochastic: Whether it is meant for problems with noise. All attempts at a step then see the same
+            Brownian path, so that rejections do not bias the noise.
 
     Examples:
         >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))
@@ -162,7 +162,7 @@ def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor)
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
 
     h = (t - s)[:, None]
-    points, gauss = quadrature(linear, s, t)
+    points, gauss = quadrature(linear, s, t, linear.decay(s, t))
     u = s[:, None] + h * points
     weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
     products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)

@@ -1,9 +1,9 @@
-r"""Exponential multistep methods, which know the values of :math:`N` at their last steps.
+r"""Exponential multistep methods, which use the values of :math:`N` at their last steps.
 
 With the polynomial through the last k values integrated exactly, this is the exponential Adams
-method of order k; order 1 is DDIM. The equation comes in a form of choice: its linear part may hold
-the noise that the state still has ("data"), nothing ("noise"), or what is known of the data's
-moments. A corrector takes the last step again once the value at its end is known, at no cost.
+method of order k; order 1 is DDIM. The form of the equation is a choice: its linear part may hold the noise that
+is still in the state ("data"), nothing ("noise"), or known moments of the data. A corrector repeats the last
+step once the value at its end is known, at no extra call.
 
 References:
     | Denoising Diffusion Implicit Models (Song et al., 2021), equation (12)
@@ -29,13 +29,13 @@ from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import Rule, exact, weights
 
-MOST = 4  # values: more of them are never better on the grids of use
+MOST = 4  # values: more of them are never better on grids used in practice
 
 
 class _Plan(NamedTuple):
     decay: Scalar
     weights: list[Scalar]
-    correction: list[Scalar]  # the weights by which the step before is taken again
+    correction: list[Scalar]  # the weights by which the previous step is repeated
     noise_std: Scalar  # per square root of time
     number: int
     t0: Tensor
@@ -45,31 +45,31 @@ class _Plan(NamedTuple):
 
 class _Memory(NamedTuple):
     values: tuple[Tensor, ...]
-    base: Tensor | None  # the last step but for its values
+    base: Tensor | None  # the last step without its values
 
 
 @dataclass(frozen=True)
 class ExponentialMultistep(Solver):
-    r"""Creates the exponential multistep method of some rules.
+    r"""Creates the exponential multistep method with the given rules.
 
-    Its first steps have fewer values. The global error is of the stated order once these steps are
-    short enough; on an even grid the first of them caps it at 2, or at 3 with a corrector. One value is DDIM, or
-    DDPM with noise; two with the rule `midpoint` are DPM-Solver++ (2M); those with a corrector are UniPC's.
+    Its first steps use fewer values. The global error has the stated order once these steps are short enough; on
+    an even grid, the first of them caps it at 2, or at 3 with a corrector. One value gives DDIM, or DDPM with
+    noise; two with the rule `midpoint` give DPM-Solver++ (2M); with a corrector, the methods are those of UniPC.
 
     Arguments:
         name: The name of the method.
         values: The number of past values, in [1, 4].
         form: The linear part: "data", "noise", "isotropic" or "moments".
-        rules: How one value, two, ... are weighted; the last rule serves for more.
-        corrector: The same for the corrector, which has one value more. By default there is none.
-        variable: The variable in which N is taken to be a polynomial.
-        stochastic: Whether the problem is meant to have noise.
-        known_order: The order, if it is not the number of values, plus 1 with a corrector.
-        profile: How the amount of noise depends on the noise level, by name.
-        lower_order_final: Whether the last steps have fewer values.
-        analytic_first: Whether the first value is that of Gaussian data, instead of a call.
-        scales: Numbers that multiply the weights of each step, the newest value first, for grids of as
-            many steps: what is learned of a method.
+        rules: The rules that weight one value, two values, and so on; the last rule serves for more.
+        corrector: The same for the corrector, which has one more value. By default, there is none.
+        variable: The variable in which N is approximated by a polynomial.
+        stochastic: Whether it is meant for problems with noise.
+        known_order: The order, if it differs from the number of values (plus 1 with a corrector).
+        profile: The name of the function that gives the amount of noise by noise level.
+        lower_order_final: Whether the last steps use fewer values.
+        analytic_first: Whether the first value is that of Gaussian data, which saves a call.
+        scales: Learned factors of the weights of each step, the newest value first, for grids with that number
+            of steps.
 
     Raises:
         ValueError: If the number of values is out of range.
@@ -127,12 +127,13 @@ class ExponentialMultistep(Solver):
         if self.analytic_first and problem.guess is not None:
             fields[0] = problem.guess(t0[:1], x)[0]
         std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
-        predictor = self._weights(problem, t0, t1, x, ahead=0)
+        decay = problem.linear.decay(t0, t1)
+        predictor = self._weights(problem, t0, t1, decay, x, ahead=0)
         corrector: list[list[Scalar]] = [[] for _ in fields]
         if self.corrector:
-            corrector[1:] = self._weights(problem, t0, t1, x, ahead=1)[:-1]
+            corrector[1:] = self._weights(problem, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
-            factors(problem.linear.decay(t0, t1), x),
+            factors(decay, x),
             predictor,
             corrector,
             factors(std, x),
@@ -144,7 +145,7 @@ class ExponentialMultistep(Solver):
         return [_Plan(*column) for column in zip(*columns, strict=True)]
 
     def _weights(
-        self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor, ahead: int
+        self, problem: SemiLinear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
     ) -> list[list[Scalar]]:
         r"""Returns the weights of the values in each step, the newest first.
 
@@ -159,14 +160,15 @@ class ExponentialMultistep(Solver):
             number = (known == k).nonzero()[:, 0]
             nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
             rule = rules[min(k + ahead, len(rules)) - 1]
-            w = weights(problem.linear, t0[number], t1[number], nodes, rule, self.variable)
+            steps_of_k = (t0[number], t1[number], decay[number])
+            w = weights(problem.linear, *steps_of_k, nodes, rule, self.variable)
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
         return rows if ahead or not self.scales else self._scaled(rows)
 
     def known(self, steps: int) -> Tensor:
-        r"""Returns how many values each of some steps knows."""
+        r"""Returns how many values are known at each step."""
 
         known = torch.arange(1, steps + 1).clamp(max=self.values)
         return known.minimum(torch.arange(steps, 0, -1)) if self.lower_order_final else known

@@ -4,8 +4,8 @@ A step :math:`\Psi` from t to s leads from x' to x. Given x, the iteration
 
 .. math:: x' \leftarrow x' + \big( x - \Psi(x') \big) / \Phi(t, s)
 
-starts where the method itself would go from s to t. Run to its end, it makes the way there the exact
-inverse of the way back.
+starts where the method itself would lead from s to t. Once it has converged, the way there is the exact inverse
+of the way back.
 
 References:
     | Effective Real Image Editing with Accelerated Iterative Diffusion Inversion (Pan et al., 2023),
@@ -45,8 +45,8 @@ class FixedPoint(Solver):
 
     Arguments:
         name: The name of the method.
-        method: The method that is to lead back.
-        iterations: The iterations of each step.
+        method: The method that leads back.
+        iterations: The number of iterations per step.
         depth: How many iterates Anderson acceleration combines with each new one.
         average: How many of the last iterates are averaged, as ReNoise does.
     """
@@ -97,7 +97,7 @@ class FixedPoint(Solver):
         return Step(z)
 
     def _correction(self, iterates: list[Tensor], residuals: list[Tensor]) -> Tensor:
-        r"""What Anderson acceleration takes from the last iterate, for each row by itself."""
+        r"""The correction of the last iterate by Anderson acceleration, for each row separately."""
 
         depth = min(self.depth, len(iterates) - 1)
         if depth == 0:

@@ -1,11 +1,11 @@
-r"""General methods on semi-linear problems, whose linear part they need not resolve.
+r"""General methods for semi-linear problems, whose linear part they need not resolve.
 
-In the coordinates :math:`y = \Phi(t, r) \, x`, with any fixed time r, the linear part is gone,
+In the coordinates :math:`y = \Phi(t, r) \, x`, with any fixed time r, the linear part vanishes:
 
 .. math:: dy = \Phi(t, r) B(t) \, N(t, x) \, dt .
 
-A Runge-Kutta method on it is Lawson's; with the variances of the data in the linear part, y hardly
-moves where the data is nearly Gaussian.
+A Runge-Kutta method in these coordinates is Lawson's method; with the variances of the data in the linear part,
+y hardly moves where the data is nearly Gaussian.
 
 References:
     | Generalized Runge-Kutta Processes for Stable Systems with Large Lipschitz Constants
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..abilities import Abilities
 from ..chart import Chart
-from ..control import Control, Run
+from ..control import Control
 from ..problem import ODE, Linear, Problem, SemiLinear, StateField
 from ..shapes import Scalar, factors
-from ..solver import Loop, Solver
+from ..solver import Loop, Run, Solver
 
 # The variables: a function of the linear part and the clock that rises with it, its inverse, and the
 # change of the clock with it.
@@ -44,22 +44,22 @@ VARIABLES: dict[str, tuple[Map, Map, Map]] = {
     ),
 }
 
-LARGEST_BLOCK = 4096  # rows at once: files name a solver with its block
+LARGEST_BLOCK = 4096  # rows at once: files store a solver's name with its block
 
 
 @dataclass(frozen=True)
 class Interaction(Solver):
-    r"""Creates a method that takes semi-linear problems in the coordinates without a linear part.
+    r"""Creates a method that solves semi-linear problems in coordinates without a linear part.
 
-    Its variables are meant for clocks that rise as the noise level falls like an exponential.
+    Its variables are meant for clocks in which the noise level falls exponentially.
 
     Arguments:
         name: The name of the method.
         method: A method for ODEs.
         form: The linear part of the equation.
-        variable: The variable whose grid steps are equal to the method: "clock", "noise_level"
-            or "signal_to_noise", its inverse.
-        block: How many rows are integrated at once, always as many; 0 if that does not matter.
+        variable: The variable in which the method takes its steps: "clock", "noise_level" or "signal_to_noise",
+            its inverse.
+        block: The fixed number of rows that are integrated at once; 0 if the number does not matter.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Interaction(Solver):
         return replace(
             self.method.can,
             solves=SemiLinear,
-            unstable="",  # its clock is not stiff without the linear part
+            unstable="",  # without the linear part, its clock is not stiff
             takes_eta=False,
             adaptive=False,
             form=self.form,
@@ -109,8 +109,8 @@ class Lawson(Chart):
     Arguments:
         semi_linear: The problem.
         variable: The name of the variable.
-        reference: The least of its times, r, with shape () or (B,).
-        last: The greatest.
+        reference: The smallest time of the run, r, with shape () or (B,).
+        last: The largest time of the run.
     """
 
     semi_linear: SemiLinear

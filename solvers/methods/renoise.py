@@ -1,8 +1,8 @@
-r"""Noise around the steps of a method that has none of its own.
+r"""Noise around the steps of a deterministic method.
 
-The states of a diffusion at one time may be carried to another by any method for the equation
-without noise, and noise may be added to reach a louder time: before the step (churn), after it
-(ancestral), or balanced by a step of Langevin dynamics at the same time.
+Any method for the equation without noise carries the states of a diffusion from one time to another. Noise may
+be added to reach a noisier time, before the step (churn) or after it (ancestral), or it may be balanced by a
+step of Langevin dynamics at the same time.
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -28,7 +28,7 @@ from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, align, scalars
 from ..solver import Solver, Step, check_one_step
 
-RARE = 4.0  # standard noise is longer than the root of its dimension and this with a probability below exp(-8)
+RARE = 4.0  # standard noise is longer than sqrt(d) + 4 with a probability below exp(-8)
 
 
 class _Plan(NamedTuple):
@@ -42,11 +42,11 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Renoised(Solver):
-    r"""Abstract method that adds noise to the steps of another, which has none.
+    r"""Abstract method that adds noise to the steps of a deterministic one.
 
     Arguments:
         name: The name of the method.
-        inner: The method of the steps, which must not need a memory.
+        inner: The method of the steps, which must be a one-step method.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Renoised(Solver):
 
 @dataclass(frozen=True)
 class Ancestral(Renoised):
-    r"""Creates the ancestral form of a method: it steps beyond the end, and noise leads back.
+    r"""Creates the ancestral form of a method, which steps beyond the end and returns by adding noise.
 
-    It steps to the quieter time of :math:`\sigma_d^2 = \sigma(t)^2 - \sigma_u^2`, where
-    :math:`\sigma_u` is the noise that the equation adds between both ends, and adds this noise.
+    It steps to the less noisy time with :math:`\sigma_d^2 = \sigma(t)^2 - \sigma_u^2`, where :math:`\sigma_u` is
+    the noise that the equation adds between both ends, and then adds this noise.
 
     Examples:
         >>> solver = solvers.Ancestral("mine", solvers.get("dpm_2"))
@@ -105,11 +105,11 @@ class Ancestral(Renoised):
 
 @dataclass(frozen=True)
 class Recurrent(Ancestral):
-    r"""Creates the ancestral form of a method that takes each step several times.
+    r"""Creates the ancestral form of a method with each step taken several times.
 
-    After all but the last, noise leads back to where the step began,
-    :math:`X \leftarrow X + \sqrt{\sigma(t_0)^2 - \sigma(t_1)^2} \, z`, so that what guidance puts in, or is known
-    of the data, and the rest come to agree. The error of the steps is repeated, too.
+    After each repeat except the last, noise leads back to the start of the step,
+    :math:`X \leftarrow X + \sqrt{\sigma(t_0)^2 - \sigma(t_1)^2} \, z`, so that the part set by guidance or by
+    known data and the rest come to agree. The error of the steps is repeated, too.
 
     References:
         | RePaint: Inpainting using Denoising Diffusion Probabilistic Models (Lugmayr et al., 2022), algorithm 1
@@ -118,7 +118,7 @@ class Recurrent(Ancestral):
         | https://arxiv.org/abs/2302.07121
 
     Arguments:
-        repeats: How often it takes each step.
+        repeats: How many times it takes each step.
     """
 
     repeats: int = 5
@@ -146,16 +146,16 @@ class Recurrent(Ancestral):
 
 @dataclass(frozen=True)
 class Churn(Renoised):
-    r"""Creates the churned form of a method: noise leads back to a louder time before each step.
+    r"""Creates the churned form of a method: noise leads back to a noisier time before each step.
 
     The noise level rises by the factor :math:`1 + \min(S / n, \sqrt 2 - 1)`, where n counts the
     steps and the last denoising, but never beyond the domain.
 
     Arguments:
         amount: The total :math:`S` (S_churn).
-        low: The noise level below which there is none (S_tmin).
-        high: The noise level above which there is none (S_tmax).
-        noise: The standard deviation of the noise, relative to what the level asks for (S_noise).
+        low: The noise level below which no noise is added (S_tmin).
+        high: The noise level above which no noise is added (S_tmax).
+        noise: The standard deviation of the noise, relative to the one that the noise level requires (S_noise).
 
     Examples:
         >>> solver = solvers.Churn("mine", solvers.get("edm_heun"), amount=10.0)
@@ -203,26 +203,26 @@ class _LangevinPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class Langevin(Solver):
-    r"""Creates steps of Langevin dynamics at the end of each step of another method.
+    r"""Creates a method that adds steps of Langevin dynamics at the end of each step of another method.
 
-    They do not change the law at a time, but for the error of a step of finite size,
+    They leave the law at a time unchanged, except for the error of their finite step size:
 
     .. math:: x' = x + \tau \, (N - x) + \sqrt{2 \tau} \, \sigma \, z , \qquad
         \tau = 2 r^2 \min \Big( 1, \, \frac{(\sqrt d + 4)^2 \sigma^2}{\|N - x\|^2} \Big) ,
 
-    or the constant :math:`\tau` of annealed Langevin dynamics. Where N - x is the pull of a score, the mean of
-    its square is at most :math:`d \sigma^2`, which so stands for the mean over a batch; the bound is for pulls
-    that are longer than those of noise ever are, as guidance makes them. A step that followed the norm
-    of each sample would change the law, since it would be long where the score is small: in one dimension the
-    variance doubled. With data of variance l the variance settles at its :math:`1 / (1 - \tau (1 - \rho) / 2)`,
-    :math:`\rho = l / (l + \sigma^2)`, at most 2.7 % too large for r = 0.16.
+    or with the constant :math:`\tau` of annealed Langevin dynamics. If N - x comes from a score, its mean square
+    is at most :math:`d \sigma^2`, which therefore replaces the mean over a batch; the bound by the norm is for
+    vectors longer than noise ever is, as guidance makes them. A step size that followed the norm of each sample
+    would change the law, since steps would be long where the score is small: in one dimension, the variance
+    would double. With data of variance l, the variance settles at :math:`1 / (1 - \tau (1 - \rho) / 2)` times
+    its value, :math:`\rho = l / (l + \sigma^2)`, which is at most 2.7 % too large for r = 0.16.
 
     Arguments:
         name: The name of the method.
         inner: The method of the steps between times, or `None` for annealed Langevin dynamics.
-        corrections: The number of Langevin steps after each of its steps.
+        corrections: The number of Langevin steps after each step of `inner`.
         ratio: The ratio r of signal to noise.
-        tau: The constant :math:`\tau`, if it is not that of the ratio.
+        tau: The constant :math:`\tau`, if it does not follow from the ratio.
 
     Examples:
         >>> solver = solvers.Langevin("mine", solvers.get("ddim"), corrections=2)

@@ -1,7 +1,7 @@
-r"""Methods whose every step can be undone, for they carry a second state beside the first.
+r"""Methods whose steps can all be undone, because they carry a second state beside the first.
 
-A run begins with one state and ends with a pair. Given that pair, a run over the same times
-backwards ends where the first began, up to round-off; on a lattice of numbers, to the last bit.
+A run begins with one state and ends with a pair. From that pair, a run backwards over the same times ends where
+the first began: up to round-off, or to the last bit on a lattice of numbers.
 
 References:
     | Reversible Heun: Efficient and Accurate Gradients for Neural SDEs (Kidger et al., 2021),
@@ -26,10 +26,8 @@ from ..shapes import Scalar, row_where, scalars
 from ..solver import Solver, Step
 from .runge_kutta import RungeKutta, Tableau
 
-CHANGED = 1e-5  # relative: more than rounding does to a state
-Pair = (
-    tuple[Tensor, ...] | None
-)  # the second state and what else is known of it; none at the start
+CHANGED = 1e-5  # relative: larger than rounding errors of a state
+Pair = tuple[Tensor, ...] | None  # the second state and further data; none at the start
 
 
 class Reversible(Solver):
@@ -64,18 +62,19 @@ class _Ends(NamedTuple):
 
 @dataclass(frozen=True)
 class ReversibleHeun(Reversible):
-    r"""Creates the reversible Heun method: order 2 at one call per step.
+    r"""Creates the reversible Heun method, of order 2 at one call per step.
 
     .. math:: \hat x' = 2 x - \hat x + h f(\hat x) , \qquad
         x' = x + \tfrac h 2 \big( f(\hat x) + f(\hat x') \big)
 
     A step of size -h undoes it. On a lattice of multiples of :math:`2^{-bits}`, each
     :math:`\tfrac h 2 f` is rounded to a multiple once; sums of such numbers are exact below
-    :math:`2^{53 - bits}`, and so is the way back, if f gives the same bits for the same bits.
+    :math:`2^{53 - bits}`, and so is the way back, provided that f is bitwise reproducible.
 
     Arguments:
         name: The name of the method.
-        bits: The lattice, if any. States are then in float64.
+        bits: The number of bits after the binary point of the lattice, if there is one; states are then in
+            float64.
     """
 
     name: str = "reversible_heun"
@@ -117,7 +116,7 @@ class ReversibleHeun(Reversible):
         falls = bool((t1 < t0).any())
         rising = (
             times.flip(0) if falls else times
-        )  # in one order, so that both ways have equal bits
+        )  # in a fixed order, so that both directions have equal bits
         fields, h = list(problem.at(rising, x)), rising.diff(dim=0)
         if falls:
             fields, h = fields[::-1], -h.flip(0)
@@ -139,7 +138,7 @@ class ReversibleHeun(Reversible):
         return torch.round(x * 2.0**self.bits) * 2.0**-self.bits
 
     def _inside(self, x: Tensor, other: Tensor) -> Tensor:
-        r"""The states, or infinity in rows where sums on the lattice are no longer exact."""
+        r"""The states, with infinity in the rows whose sums on the lattice are no longer exact."""
 
         if self.bits is None:
             return x
@@ -156,12 +155,12 @@ class _Coupled(NamedTuple):
 
 @dataclass(frozen=True)
 class McCallumFoster(Reversible):
-    r"""Creates the reversible form of a Runge-Kutta method, by McCallum and Foster.
+    r"""Creates the reversible form of a Runge-Kutta method of McCallum and Foster.
 
     .. math:: x' = \kappa x + (1 - \kappa) \hat x + \Psi_h(\hat x) , \qquad
         \hat x' = \hat x - \Psi_{-h}(x')
 
-    for increments :math:`\Psi`, in rising time; falling time undoes it.
+    for increments :math:`\Psi`, as time rises; steps with falling time undo it.
 
     Arguments:
         name: The name of the method.

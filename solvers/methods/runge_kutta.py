@@ -1,4 +1,4 @@
-r"""Explicit Runge-Kutta methods: a method is a tableau, and one step serves them all."""
+r"""Explicit Runge-Kutta methods: a method is a tableau, and one step function serves them all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from ..solver import Solver, Step
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""A Butcher tableau, refused when it is not consistent.
+    r"""A Butcher tableau, which is checked for consistency.
 
     Arguments:
         name: The name of the method.
         a: The weights of earlier stages in each stage.
         b: The weights of the stages in the result.
         order: The order of the result.
-        b_low: The weights of an embedded method of one order less, which measures the error.
-        dense: The coefficients of :math:`\theta, \theta^2, ...` of the weights at a fraction
-            :math:`\theta` of the step, for each stage.
+        b_low: The weights of an embedded method of one order less, for the error estimate.
+        dense: The coefficients of :math:`\theta, \theta^2, ...` in each stage's weight at a fraction
+            :math:`\theta` of the step.
 
     Examples:
         >>> heun = solvers.Tableau("mine", a=((), (1.0,)), b=(1 / 2, 1 / 2), order=2)
@@ -54,13 +54,13 @@ class Tableau:
 
     @property
     def c(self) -> tuple[float, ...]:
-        r"""The fractions of the step at which the stages are."""
+        r"""The places of the stages, as fractions of the step."""
 
         return tuple(round(sum(row), 12) for row in self.a)  # a stage at the end is at 1 itself
 
     @property
     def first_same_as_last(self) -> bool:
-        r"""Whether the last stage is the first of the next step."""
+        r"""Whether the last stage is the first stage of the next step."""
 
         return self.a[-1] == self.b[:-1] and self.b[-1] == 0 and len(self.b) > 1
 
@@ -74,7 +74,7 @@ class _Plan(NamedTuple):
 class RungeKutta(Solver):
     r"""Creates the explicit Runge-Kutta method of a tableau.
 
-    It follows a grid, or meets tolerances if the tableau has an embedded method.
+    It follows a grid, or chooses its steps by tolerances if the tableau has an embedded method.
 
     Examples:
         >>> heun = solvers.RungeKutta(solvers.Tableau("mine", ((), (1.0,)), (1 / 2, 1 / 2), order=2))

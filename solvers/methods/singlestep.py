@@ -1,7 +1,7 @@
-r"""Exponential Runge-Kutta methods, which know only the values of :math:`N` inside their step.
+r"""Exponential Runge-Kutta methods, which use only the values of :math:`N` inside a step.
 
-A method is data: the places of its stages, which values each stage and the result use, and how. The
-weights are those of multistep methods, with stages in place of past steps.
+A method is data: the places of its stages, and the values that each stage and the result use, with their rules.
+The weights are those of multistep methods, with stages in place of past steps.
 
 References:
     | Exponential Integrators (Hochbruck and Ostermann, 2010), section 2.3
@@ -30,16 +30,16 @@ from .weights import Rule, exact, midpoint, weights
 
 @dataclass(frozen=True)
 class Stages:
-    r"""The data of a method, refused when a stage would use a value not yet known.
+    r"""The data of a method; no stage may use a value that is not yet known.
 
     Arguments:
         places: The fractions of the step at which the values are, the first being 0.
-        uses: For each place but the first, the numbers of the values from which its state comes.
-        final: The numbers of the values from which the result comes.
+        uses: For each place except the first, the indices of the values that its state is computed from.
+        final: The indices of the values that the result is computed from.
         order: The order of the result.
-        rule: How the values of the result are weighted.
-        low: The values of an embedded result of lower order, which measures the error.
-        low_rule: How they are weighted.
+        rule: The rule that weights the values of the result.
+        low: The indices of the values of an embedded result of lower order, for the error estimate.
+        low_rule: The rule that weights them.
 
     Examples:
         >>> midpoint = solvers.Stages((0.0, 1 / 2), ((0,),), (1,), order=2)
@@ -78,7 +78,7 @@ class _Stage(NamedTuple):
 class _Plan(NamedTuple):
     stages: Stages
     fields: Sequence[StateField]
-    steps: Sequence[_Stage]  # to each place but the first, and to the end
+    steps: Sequence[_Stage]  # to each place except the first, and to the end
     low: Sequence[Scalar]
     number: int
     t0: Tensor
@@ -88,16 +88,16 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta(Solver):
-    r"""Creates the exponential Runge-Kutta method of some stages.
+    r"""Creates the exponential Runge-Kutta method with the given stages.
 
     Arguments:
         name: The name of the method.
-        stages: Its data.
+        stages: The stages.
         form: The linear part: "data", "noise" or "isotropic".
-        variable: The variable in which N is taken to be a polynomial.
-        stochastic: Whether the problem is meant to have noise.
-        ending: The data of the last steps, where they differ.
-        adaptive: Whether it is meant for tolerances.
+        variable: The variable in which N is approximated by a polynomial.
+        stochastic: Whether it is meant for problems with noise.
+        ending: The stages of the last steps, if they differ.
+        adaptive: Whether it is meant for adaptive steps.
 
     Examples:
         >>> stages = solvers.Stages((0.0, 1 / 2), ((0,),), (1,), order=2)
@@ -123,7 +123,7 @@ class ExponentialRungeKutta(Solver):
             cap=min((1 + stages.order for stages in self.ending), default=math.inf),
             stochastic=self.stochastic,
             one_normal=False,
-            takes_eta=not self.adaptive,  # its error estimate knows of no noise
+            takes_eta=not self.adaptive,  # its error estimate ignores noise
             adaptive=self.adaptive,
             fixed=not self.adaptive,
             form=self.form,
@@ -146,7 +146,7 @@ class ExponentialRungeKutta(Solver):
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         plans, each = [], self._each(len(t0))
         numbers = range(len(t0))
-        for stages in dict.fromkeys(each):  # all steps of one kind at once
+        for stages in dict.fromkeys(each):  # all steps with the same stages at once
             own = [i for i in numbers if each[i] == stages]
             for i, plan in zip(own, self._plan(problem, stages, t0[own], t1[own], x), strict=True):
                 plans.append(plan._replace(number=i))
@@ -159,19 +159,22 @@ class ExponentialRungeKutta(Solver):
         fields = [problem.at(t, x) for t in times]
         linear, steps = problem.linear, []
 
-        def by_step(end: Tensor, used: Sequence[int], rule: Rule) -> list[Sequence[Scalar]]:
+        def by_step(
+            end: Tensor, decay: Tensor, used: Sequence[int], rule: Rule
+        ) -> list[Sequence[Scalar]]:
             nodes = torch.stack([times[i] for i in used], dim=-1)
-            w = weights(linear, t0, end, nodes, rule, self.variable)
+            w = weights(linear, t0, end, decay, nodes, rule, self.variable)
             return list(zip(*(factors(w[..., j, :], x) for j in range(len(used))), strict=True))
 
         uses = (*stages.uses, stages.final)
         rules = [exact] * len(stages.uses) + [stages.rule]
         for end, used, rule in zip((*times[1:], t1), uses, rules, strict=True):
             std = linear.noise_std(t0, end) / (end - t0).abs().sqrt()[..., None]
-            decays, stds = factors(linear.decay(t0, end), x), factors(std, x)
-            columns = zip(decays, by_step(end, used, rule), stds, strict=True)
+            decay = linear.decay(t0, end)
+            by_value = by_step(end, decay, used, rule)
+            columns = zip(factors(decay, x), by_value, factors(std, x), strict=True)
             steps.append([_Stage(*column) for column in columns])
-        low = by_step(t1, stages.low, stages.low_rule) if self.adaptive else [[]] * len(t0)
+        low = by_step(t1, decay, stages.low, stages.low_rule) if self.adaptive else [[]] * len(t0)
         rows = zip(zip(*fields, strict=True), zip(*steps, strict=True), low, t0, t1, strict=True)
         return [_Plan(stages, *row[:3], 0, *row[3:], linear) for row in rows]
 
@@ -199,10 +202,11 @@ class ExponentialRungeKutta(Solver):
 
         s = torch.lerp(plan.t0, plan.t1, theta.reshape(-1).double().cpu())
         nodes = torch.stack([torch.lerp(plan.t0, plan.t1, c) for c in plan.stages.places], dim=-1)
-        w = weights(plan.linear, plan.t0, s, nodes, exact, self.variable)
+        decay = plan.linear.decay(plan.t0, s)
+        w = weights(plan.linear, plan.t0, s, decay, nodes, exact, self.variable)
         each = [factors(w[None, ..., j, :], x)[0] for j in range(len(values))]
-        [decay] = factors(plan.linear.decay(plan.t0, s)[None], x)
-        return _add(x * decay, each, values, range(len(values)))
+        [shrunk] = factors(decay[None], x)
+        return _add(x * shrunk, each, values, range(len(values)))
 
 
 def _add(

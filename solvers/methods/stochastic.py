@@ -1,4 +1,4 @@
-r"""Runge-Kutta methods for equations with additive noise: a method is a tableau here too.
+r"""Runge-Kutta methods for equations with additive noise: here, too, a method is a tableau.
 
 References:
     | Numerical Solution of SDEs (Kloeden and Platen, 1992), section 10.2, for "em"
@@ -26,14 +26,14 @@ Noise = tuple[tuple[float, float, float], ...]
 
 @dataclass(frozen=True)
 class NoisyTableau:
-    r"""A Butcher tableau with noise, refused when it is not consistent.
+    r"""A Butcher tableau with noise, which is checked for consistency.
 
-    Stages and result get :math:`\sum g(t + c h) (p \, \Delta w + q \, u)` with
+    Each stage and the result receive :math:`\sum g(t + c h) (p \, \Delta w + q \, u)` with
     :math:`u = \int (w - w(t)) \, ds / h`, for some triples (c, p, q).
 
     Arguments:
         drift: The tableau of the drift.
-        noise: The triples of each stage, and last those of the result.
+        noise: The triples of each stage, followed by those of the result.
         order: The strong order.
 
     Examples:
@@ -78,7 +78,7 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class StochasticRungeKutta(Solver):
-    r"""Creates the Runge-Kutta method of a tableau with noise.
+    r"""Creates the Runge-Kutta method with a tableau for drift and noise.
 
     Examples:
         >>> euler = solvers.Tableau("mine", a=((),), b=(1.0,), order=1)

@@ -1,43 +1,42 @@
 r"""The methods of torchdiffeq.
 
-Six traps are closed here. Adaptive methods probe and step past the last time, where a model
-may be undefined: they get the last time as a time to step to and a first step of ours. They leap over
-what happens between their stages: they get a largest step. Their error norm averages over the batch,
-and holds errors against the state where a step began: ours takes the worst sample, where the step ends.
-Adams methods hold for steps of equal size only, and are refused on other grids; implicit ones iterate
-until the whole batch has converged: they correct once here, so that a sample does not depend on others.
+Six traps are avoided here. Adaptive methods evaluate and step past the last time, where a model may be
+undefined; they are given the last time as a time to step to, and our own first step. They may step over what
+happens between their stages; they are given a maximum step. Their error norm averages over the batch and
+compares errors with the state before a step; ours takes the worst sample and the state after the step. Adams
+methods are valid for steps of equal size only, and are refused on other grids; implicit ones iterate until the
+whole batch has converged, so here they correct once, which keeps samples independent.
 
 References:
     | Neural Ordinary Differential Equations (Chen et al., 2018)
     | https://arxiv.org/abs/1806.07366
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from ..abilities import Abilities
-from ..control import Control, Run
+from ..control import Control
 from ..controller import Controller
 from ..errors import SolverError
 from ..loops.record import Record, says_stop
 from ..network_calls import Counter, counting
 from ..problem import ODE, Problem, Sizes
 from ..shapes import row_finite, row_rms
-from ..solution import Solution
-from ..solver import Loop, Solver
+from ..solver import Loop, Run, Solution, Solver
 
-ONCE = 1e30  # tolerance of implicit ones' iteration, whose end would be that of the whole batch: they correct once
+ONCE = 1e30  # tolerance of the implicit methods' iteration, which is one for the batch: they correct once
 ADAMS_ORDER = 4  # torchdiffeq's default of 12 is unstable for any step a sampler takes
-FIRST = 2  # steps of rk4, with four calls each, that Adams methods start with
+FIRST = 2  # number of rk4 steps, of four calls each, at the start of Adams methods
 
 
 class _Stop(RuntimeError):
-    r"""The end of a run before its time; carries status, time and the rows concerned, if not all."""
+    r"""Ends a run early; carries the status, the time and the rows concerned, if not all."""
 
     def __init__(self, status: str, time: float, rows: Tensor | None = None) -> None:
         super().__init__(status)
@@ -45,14 +44,14 @@ class _Stop(RuntimeError):
 
 
 class _Once(torch.autograd.Function):
-    r"""The result of an adjoint, whose derivatives torchdiffeq does not know further."""
+    r"""The result of an adjoint, which torchdiffeq cannot differentiate again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # as under create_graph=True
             raise ValueError(
                 "grad='adjoint' has first derivatives only, so create_graph=True has no effect on them; "
@@ -62,7 +61,7 @@ class _Once(torch.autograd.Function):
 
 
 class _Field:
-    r"""The drift in the time s = sign t, which increases, kept inside the span."""
+    r"""The drift in the increasing time s = sign t, restricted to the span."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class _Field:
         self.state, self.time, self.before = record.x, self.first, 0
         self.probe, self.probed = record.x, self.first  # what was evaluated last, and when
         self.told = self.first
-        for name in callbacks:  # torchdiffeq warns of callbacks that a method does not know
+        for name in callbacks:  # torchdiffeq warns about callbacks that a method does not support
             setattr(self, name, getattr(self, f"_{name}"))
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
@@ -95,12 +94,12 @@ class _Field:
 
     @torch.no_grad()
     def worst(self, controller: Controller, ratio: Tensor) -> Tensor:
-        r"""Returns the largest error of a sample, relative to what our controller allows.
+        r"""Returns the largest error of any sample, relative to the error that our controller allows.
 
         Arguments:
             controller: The controller.
-            ratio: The error relative to what torchdiffeq's allows, atol + rtol max(|x_0|, |x_1|). The last stage
-                of a step of its methods stands at the end, so its state is the :math:`x_1` of both.
+            ratio: The error relative to the one that torchdiffeq allows, atol + rtol max(|x_0|, |x_1|). The last
+                stage of its methods is at the end of the step, so its state is the :math:`x_1` of both.
         """
 
         before, after = self.state.abs(), self.probe.abs()
@@ -116,17 +115,17 @@ class _Field:
         last, self.before = self.counter.total - self.before, self.counter.total
         if self.record.spent(self.counter.total + last):
             raise _Stop("max_calls", self.time)
-        if self.time != self.told:  # else nothing was accepted since
+        if self.time != self.told:  # otherwise nothing was accepted since then
             self.tell(y)
 
     def release(self) -> None:
-        r"""Lets go of the run. Its result holds this field for the adjoint, and must not be held by it."""
+        r"""Releases the run: its result refers to this field for the adjoint, which must not refer back."""
 
         self.state = self.state.new_empty(0)
         self.record = Record(self.problem, self.state, torch.zeros(1), Control())
 
     def tell(self, x: Tensor) -> None:
-        r"""Tells the callback of the run about the state at the time reached."""
+        r"""Reports the state at the time reached to the run's callback."""
 
         self.told, time = self.time, torch.tensor(self.time, dtype=torch.float64)
         fraction = (self.time - self.first) / (self.last - self.first)
@@ -146,15 +145,15 @@ class _Field:
 
 @dataclass(frozen=True)
 class Torchdiffeq(Solver):
-    r"""Creates a method of torchdiffeq.
+    r"""Creates a solver from a method of torchdiffeq.
 
     Arguments:
-        method: Its name there.
+        method: The name of the method in torchdiffeq.
         order: Its order.
-        calls_per_step: The evaluations of the drift in a step.
-        adaptive: Whether it needs tolerances, and takes no grid.
+        calls_per_step: The drift evaluations per step.
+        adaptive: Whether it needs tolerances and cannot follow a grid.
         even: Whether it needs steps of equal size.
-        solo: Whether samples must be integrated one by one, since it ignores the error norm.
+        solo: Whether samples must be integrated one by one, because it ignores the error norm.
     """
 
     method: str
@@ -191,7 +190,7 @@ class Torchdiffeq(Solver):
     def integrate(
         self, problem: Problem, x: Tensor, times: Tensor, control: Control, loop: Loop
     ) -> Run:
-        yield from ()  # its steps are not ours to wait between
+        yield from ()  # its steps are taken without us, so there is nowhere to wait
         return self._integrate(problem, x, times, control)
 
     def _integrate(self, problem: Problem, x: Tensor, times: Tensor, control: Control) -> Solution:
@@ -251,7 +250,7 @@ class Torchdiffeq(Solver):
     def _end(
         self, record: Record, x: Tensor, status: str, time: Tensor, rows: Tensor | None
     ) -> None:
-        r"""Ends all samples, since a run is one for its batch; the rows at fault are named first."""
+        r"""Ends all samples, since they share one run; the rows that failed come first."""
 
         if status == "stopped":
             return record.stop(torch.arange(len(x)), x, time)
@@ -262,16 +261,16 @@ class Torchdiffeq(Solver):
 
     def _options(
         self, field: _Field, x: Tensor, times: Tensor, controller: Controller | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         if controller is None:
             once = {"rtol": ONCE, "atol": ONCE, "options": {"max_order": ADAMS_ORDER + 1}}
             return once if self.even else {}
         problem = field.problem
         marks = problem.marks(times, controller.max_step)
         longest = marks.diff().abs().max() if problem.pace is None else torch.inf
-        options: dict[str, Any] = {"max_step": float(longest)}
+        options: dict[str, object] = {"max_step": float(longest)}
         tolerances = {"rtol": controller.rtol, "atol": controller.atol}
-        if self.solo:  # its tolerances are numbers, so the absolute one is that of the start
+        if self.solo:  # its tolerances are numbers, so the absolute one is that at the start
             if controller.first_step is not None:
                 raise ValueError(f"first_step= has no effect on {self}; leave it out.")
             sizes = map(problem.sizes, times[[0, -1]])
@@ -293,10 +292,12 @@ class Torchdiffeq(Solver):
         return {**tolerances, "options": options}
 
 
-def _backwards(options: dict[str, Any]) -> dict[str, Any]:
-    r"""The options of the adjoint, whose errors are those of the worst sample or weight too."""
+def _backwards(options: Mapping[str, object]) -> dict[str, object]:
+    r"""The options of the adjoint, whose error is also that of the worst sample or parameter."""
 
-    kept = {k: v for k, v in options.get("options", {}).items() if k.startswith("max_")}
+    inner = options.get("options")
+    known = inner if isinstance(inner, dict) else {}
+    kept = {name: value for name, value in known.items() if name.startswith("max_")}
 
     def worst(parts: tuple[Tensor, ...]) -> Tensor:
         _, y, adjoint, *weights = parts

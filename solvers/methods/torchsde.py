@@ -1,10 +1,10 @@
 r"""The methods of torchsde, one step at a time.
 
-torchsde's own loop fits a fixed step size to the span, builds a tree of Brownian increments and
-wants the diffusion of additive noise as a matrix. Its methods need none of that: each is a class
-with one step. We give this step our equation, with products in place of matrices, and our
-keyed Brownian motion. So there are exactly as many steps as the grid has, of any sizes, in either
-direction, and memory for one of them. A drift asked for twice is computed once.
+torchsde's own loop fits a fixed step size to the span, builds a tree of Brownian increments and wants the
+diffusion of additive noise as a matrix. Its methods need none of that: each is a class with a step function. We
+call this function with our equation, with products in place of matrices, and our keyed Brownian motion. So the
+steps are exactly those of the grid, of any size and in either direction, and take the memory of one. A drift
+that is requested twice is computed once.
 
 References:
     | Scalable Gradients for Stochastic Differential Equations (Li et al., 2020)
@@ -13,7 +13,7 @@ References:
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from ..solver import Solver, Step
 
 
 class _Equation:
-    r"""The SDE as torchsde's methods see it, in the time s = sign t, which increases."""
+    r"""The SDE as torchsde's methods see it, in the increasing time s = sign t."""
 
     noise_type = "additive"
 
@@ -69,7 +69,7 @@ class _Equation:
 
 
 class _Motion:
-    r"""Our Brownian motion behind the calls of torchsde's, for one step at a time."""
+    r"""Our Brownian motion with the interface of torchsde's, for one step at a time."""
 
     def __init__(self, noise: Brownian | None, like: Tensor, levy_area: str, sign: float) -> None:
         self.noise, self.shape, self.levy_area_approximation = noise, like.shape, levy_area
@@ -77,7 +77,7 @@ class _Motion:
 
     def __call__(
         self, ta: Tensor, tb: Tensor, return_U: bool = False, return_A: bool = False
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         if self.noise is None:
             raise ValueError("a stochastic method needs noise; pass noise= or seed=.")
         times = (self.sign * torch.as_tensor(s, dtype=torch.float64) for s in (ta, tb))
@@ -86,6 +86,19 @@ class _Motion:
             return w, self.sign * area
         w = self.noise.increment(self.index, *times)
         return (w, None) if return_A else w
+
+
+class _Method(Protocol):
+    r"""The part of a torchsde method that is used here."""
+
+    bm: _Motion
+
+    def step(
+        self, t0: Tensor, t1: Tensor, y0: Tensor, extra0: object
+    ) -> tuple[Tensor, object]: ...
+
+
+_Memory = tuple[_Method, object]
 
 
 class _Plan(NamedTuple):
@@ -97,14 +110,14 @@ class _Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Torchsde(Solver):
-    r"""Creates a method of torchsde.
+    r"""Creates a solver from a method of torchsde.
 
     Arguments:
-        method: Its name there.
-        sde_type: "ito" or "stratonovich". For additive noise both mean the same equation.
+        method: The name of the method in torchsde.
+        sde_type: "ito" or "stratonovich". For additive noise, both mean the same equation.
         order: Its strong order for additive noise.
-        calls_per_step: The evaluations of the drift in a step.
-        levy_area: What it wants to know of the Brownian motion beside increments.
+        calls_per_step: The drift evaluations per step.
+        levy_area: What it needs from the Brownian motion besides increments, in torchsde's words.
     """
 
     method: str
@@ -144,13 +157,13 @@ class Torchsde(Solver):
         ends = zip(sign * t0, sign * t1, strict=True)
         return [_Plan(i, start, stop, equation) for i, (start, stop) in enumerate(ends)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: Any, noise: Brownian | None) -> Step:
+    def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
         method, extra = memory or self._start(plan, x, noise)
         method.bm.index, method.bm.noise = plan.number, noise
         x, extra = method.step(plan.t0, plan.t1, x, extra)
         return Step(x, (method, extra))
 
-    def _start(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> tuple[Any, Any]:
+    def _start(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> _Memory:
         from torchsde._core.methods import select
 
         method = select(self.method, self.sde_type)(

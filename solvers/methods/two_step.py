@@ -1,7 +1,8 @@
 r"""Reversible methods for semi-linear problems that link three states, or mix two.
 
-A two-step method is a line of three states, :math:`x_{i+1} = p \, x_{i-1} + q \, x_i + w \, N(x_i)`, so
-each of them follows from the others. Its first step is DDIM's.
+A two-step method is a linear relation between three states,
+:math:`x_{i+1} = p \, x_{i-1} + q \, x_i + w \, N(x_i)`, so each outer state follows from the other two. Its
+first step is that of DDIM.
 
 References:
     | BELM: Bidirectional Explicit Linear Multi-step Sampler (Wang et al., 2024), equation (18)
@@ -36,9 +37,10 @@ Rule = Callable[[Linear, Tensor, Tensor, Tensor], Coefficients]
 
 
 def ddim(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns the decay of steps from s to t, and the weight of one constant value."""
+    r"""Returns the decay of steps from s to t, and the weight of a constant value."""
 
-    return linear.decay(s, t), weights(linear, s, t, s[..., None])[..., 0, :]
+    decay = linear.decay(s, t)
+    return decay, weights(linear, s, t, decay, s[..., None])[..., 0, :]
 
 
 def belm(variable: str) -> Rule:
@@ -47,7 +49,7 @@ def belm(variable: str) -> Rule:
     .. math:: y_{i+1} = r^2 y_{i-1} + (1 - r^2) y_i + h (1 + r) \, y'(v_i) , \qquad
         h = v_{i+1} - v_i , \quad r = h / (v_i - v_{i-1})
 
-    in the variable v, for states y whose linear part is taken out.
+    in the variable v, for states y from which the linear part is taken out.
     """
 
     return _Belm(variable)
@@ -68,12 +70,12 @@ class _Belm:
 
 
 def bdia(gamma: float) -> Rule:
-    r"""Returns the rule of BDIA, in rising time, and its inverse in falling time.
+    r"""Returns the rule of BDIA for rising time, and its inverse for falling time.
 
     .. math:: x_{i+1} = \gamma \big( x_{i-1} - \Delta_{i \to i-1} \big) + (1 - \gamma) x_i + \Delta_{i \to i+1}
 
     for DDIM's increments :math:`\Delta` at :math:`x_i`; :math:`\gamma = 1` is the leapfrog. In falling time,
-    errors grow by :math:`1 / \gamma` at each step. (As published, states hold the factor alpha.)
+    errors grow by :math:`1 / \gamma` per step. (The published states contain the factor alpha.)
     """
 
     return _Bdia(gamma)
@@ -115,11 +117,11 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True)
 class TwoStep(Reversible):
-    r"""Creates the two-step method of a rule.
+    r"""Creates the two-step method with the given rule.
 
     Arguments:
         name: The name of the method.
-        rule: Its coefficients.
+        rule: The rule for its coefficients.
         form: The linear part of the equation.
         order: The order of the method.
         unstable: Where its own errors grow, if they do.
@@ -159,20 +161,20 @@ class _Mix(NamedTuple):
     decay: Scalar
     weight: Scalar
     ratio: Scalar
-    field: StateField  # at the earlier time of the step, as time rises
+    field: StateField  # at the time of the step that comes first as time rises
 
 
 @dataclass(frozen=True)
 class Edict(Reversible):
-    r"""Creates EDICT: DDIM steps of two states that take turns, and are then mixed.
+    r"""Creates EDICT: alternating DDIM steps of two states, which are then mixed.
 
-    In rising time, with DDIM's decay a and weight b,
+    As time rises, with DDIM's decay a and weight b,
 
     .. math:: x_1 = a x + b N(y) , \quad y_1 = a y + b N(\tilde x_1) , \quad
         x' = \rho x_1 + (1 - \rho) y_1 , \quad y' = \rho y_1 + (1 - \rho) x' ;
 
-    falling time undoes it. The second call is at the earlier time too, but :math:`\tilde x_1` is rescaled from
-    the unit of the state there to that at the later time.
+    steps with falling time undo it. The second call is at the earlier time, too, but with :math:`\tilde x_1`
+    rescaled between the units of the state at the two times.
 
     Arguments:
         name: The name of the method.

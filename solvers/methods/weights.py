@@ -4,10 +4,9 @@ Variation of constants solves a semi-linear problem over a step from s to t as
 
 .. math:: x(t) = \Phi(s, t) \, x(s) + \int_s^t \Phi(u, t) B(u) \, N(u, x(u)) \, du + \xi .
 
-A method replaces :math:`N` by a polynomial through values it knows, in a variable of its choice. Its
-weights then follow from the moments of :math:`\Phi B` and the places of the values; published
-methods differ in the variable, and in moments that they take to be simpler than they are. The
-moments are Gauss-Legendre sums in float64, exact to round-off.
+A method replaces :math:`N` by a polynomial through known values, in a variable of its choice. Its weights then
+follow from the moments of :math:`\Phi B` and the places of the values; published methods differ in the variable
+and in simplifications of the moments. The moments are Gauss-Legendre sums in float64, exact to round-off.
 
 References:
     | Exponential Integrators (Hochbruck and Ostermann, 2010), sections 2.1 and 2.5
@@ -27,19 +26,26 @@ from ..problem import Linear
 
 POINTS, GAUSS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(24))
 POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
-STIFF = math.exp(-30)  # the least decay over a piece of a step whose weight these points resolve
+STIFF = math.exp(-30)  # the smallest decay over a piece of a step that these points resolve
 
 
-def quadrature(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
 
-    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end: pieces
-    are halved towards it until the last one resolves it.
+    Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end;
+    pieces are halved towards the end until the last one resolves it.
+
+    Arguments:
+        linear: The linear part of the problem.
+        s: The times at which the steps start, with shape (\*).
+        t: The times at which they end, with shape (\*).
+        decay: The decay :math:`\Phi(s, t)` of the steps.
     """
 
     halvings = 0
-    while halvings < 60 and bool((linear.decay(torch.lerp(t, s, 0.5**halvings), t) < STIFF).any()):
+    while halvings < 60 and bool((decay < STIFF).any()):
         halvings += 1
+        decay = linear.decay(torch.lerp(t, s, 0.5**halvings), t)
     if not halvings:
         return POINTS, GAUSS
     edges = [0.0] + [1 - 0.5**k for k in range(1, halvings + 1)] + [1.0]
@@ -50,12 +56,12 @@ def quadrature(linear: Linear, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Moments(NamedTuple):
-    r"""What the weights of a step follow from.
+    r"""The data from which the weights of a step follow.
 
     Arguments:
         nodes: The places of the k values, as fractions of the step, with shape (\*, k).
-        powers: The integrals of the weight times :math:`\theta^i`, i < k, with shape (\*, k, c).
-        edge: What returns the length of the step times the weight at its end, with shape (\*, c).
+        powers: The integrals of the weight times :math:`\theta^i` for i < k, with shape (\*, k, c).
+        edge: A function that returns the step length times the weight at its end, with shape (\*, c).
     """
 
     nodes: Tensor
@@ -73,7 +79,7 @@ def exact(m: Moments) -> Moments:
 
 
 def midpoint(m: Moments) -> Moments:
-    r"""The polynomial's value half-way counts for all of the step: DPM-Solver++ 2M, UniP-2 (bh2).
+    r"""The polynomial's midpoint value holds for the whole step: DPM-Solver++ 2M, UniP-2 (bh2).
 
     References:
         | DPM-Solver++ (Lu et al., 2022), algorithm 2
@@ -85,7 +91,7 @@ def midpoint(m: Moments) -> Moments:
 
 
 def edge(m: Moments) -> Moments:
-    r"""The slope is weighted as if the weight were that at the end: UniP-2 (bh1), SA-Solver-2.
+    r"""The slope is weighted as if the weight were its value at the end: UniP-2 (bh1), SA-Solver-2.
 
     References:
         | UniPC (Zhao et al., 2023), section 3.2
@@ -104,7 +110,7 @@ def halved(m: Moments) -> Moments:
 
 
 def even(m: Moments) -> Moments:
-    r"""Steps and weight are taken to be constant: the coefficients of Adams and Bashforth.
+    r"""Steps and weight are assumed constant: the Adams-Bashforth coefficients.
 
     References:
         | Pseudo Numerical Methods for Diffusion Models on Manifolds (Liu et al., 2022), equation (12)
@@ -125,6 +131,7 @@ def weights(
     linear: Linear,
     s: Tensor,
     t: Tensor,
+    decay: Tensor,
     nodes: Tensor,
     rule: Rule = exact,
     variable: str = "clock",
@@ -135,13 +142,14 @@ def weights(
         linear: The linear part of the problem.
         s: The times at which the steps start, with shape (\*).
         t: The times at which they end, with shape (\*).
+        decay: The decay :math:`\Phi(s, t)` of the steps.
         nodes: The times of the values, with shape (\*, k).
-        rule: What is made of the moments.
-        variable: The variable in which the polynomial is one.
+        rule: The rule that turns the moments into weights.
+        variable: The variable in which N is approximated by a polynomial.
     """
 
     h = (t - s)[..., None]
-    points, gauss = quadrature(linear, s, t)
+    points, gauss = quadrature(linear, s, t, decay)
     u = s[..., None] + h * points
     weight = linear.weight(u, s[..., None], t[..., None]) * (h * gauss)[..., None]
     first, last = linear.variable(variable, s[..., None]), linear.variable(variable, t[..., None])
@@ -149,5 +157,7 @@ def weights(
     places = (linear.variable(variable, nodes) - first) / (last - first)
     powers = [(weight * theta[..., None] ** i).sum(-2) for i in range(nodes.shape[-1])]
     m = rule(Moments(places, torch.stack(powers, dim=-2), partial(_edge, linear, s, t)))
+    if m.nodes.shape[-1] == 1:  # one value has all of the weight
+        return m.powers
     vandermonde = torch.stack([m.nodes**i for i in range(nodes.shape[-1])], dim=-2)
     return torch.linalg.solve(vandermonde, m.powers)

@@ -1,1 +1,1 @@
-r"""Brownian motion that is keyed, and its paths."""
+r"""Keyed Brownian motion and its paths."""

@@ -1,9 +1,8 @@
 r"""Brownian motion keyed by (seed, sample): the noise of a sample does not depend on its batch.
 
-Every random number is a function of the seed, the index of the sample, a stream (what it is for)
-and a counter. The k-th word of a row is the k-th output of SplitMix64 started at a hash of
-the others, and the halves of a word become two normals by the transform of Box and Muller. All
-rows are computed at once.
+Every random number is a function of the seed, the index of the sample, a stream (its purpose) and a counter. The
+k-th word of a row is the k-th output of SplitMix64 started at a hash of the others, and the halves of a word
+become two normals by the transform of Box and Muller. All rows are computed at once.
 
 References:
     | Fast Splittable Pseudorandom Number Generators (Steele et al., 2014), figure 17
@@ -22,12 +21,12 @@ from torch import Tensor
 
 from ..shapes import factors
 
-VERSION = 4  # of the noise: it changes when the same seed gives other numbers
+VERSION = 4  # of the noise: it changes whenever a seed gives different numbers
 START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
     1, 11
 )  # the streams
-AT_ONCE = 2**22  # entries of which keys are made at once
-TOGETHER = 2**15  # normals up to which more blocks are drawn at once: more of them fill caches
+AT_ONCE = 2**22  # entries whose keys are computed at once
+TOGETHER = 2**15  # normals up to which several blocks are drawn at once: more overflow the caches
 Seed = int | Tensor  # one for all, or one per sample
 
 
@@ -46,7 +45,7 @@ def _mix(z: Tensor) -> Tensor:  # the finaliser of SplitMix64; int64 shifts copy
 
 
 def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
-    r"""Returns what the words of each sample start from, with shape (B,)."""
+    r"""Returns the keys at which the words of each sample start, with shape (B,)."""
 
     if isinstance(seed, int):
         return _mix(index * GAMMA + _root(seed, stream))
@@ -56,7 +55,7 @@ def keys(seed: Seed, index: Tensor, stream: int) -> Tensor:
 
 def _stirred(seed: Tensor, stream: int) -> Tensor:
     key = seed * GAMMA + stream
-    for _ in range(3):  # in turn with the index: a sum would not tell who is who
+    for _ in range(3):  # in turn with the index: a sum would not tell the two apart
         key = _mix(key)
     return key
 
@@ -69,21 +68,21 @@ def _root(seed: int, stream: int) -> int:
 def key_of_rows(x: Tensor) -> Tensor:
     r"""Returns a key of the values of each row, with shape (B,), the same in float32 and float64.
 
-    It is a sum, without carry, of one mixed word per entry, in which its place has a part: so neither
-    batch nor device changes it.
+    It is a sum without carry of one mixed word per entry, which depends on the entry's place, so neither batch
+    nor device changes it.
     """
 
     x = x.detach().flatten(1)
-    x = (x if x.device.type != "mps" else x.cpu()).double() + 0.0  # there is one zero
+    x = (x if x.device.type != "mps" else x.cpu()).double() + 0.0  # zero has one sign
     place = torch.arange(1, x.shape[1] + 1, device=x.device) * GAMMA
     rows = x.split(max(AT_ONCE // len(place), 1))
     return torch.cat([_mix(_mix(row.view(torch.int64) + place).sum(1)) for row in rows])
 
 
 def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
-    r"""Returns a seed for each row of data, of what it holds and its own seed and index, with shape (B,).
+    r"""Returns a seed for each row of data, from its values, its seed and its index, with shape (B,).
 
-    Noise that is added to data which was made with noise of the same seed is independent of it.
+    Noise drawn with it is independent of the data, even if the data came from noise of the same seed.
     """
 
     own = keys(seed, index.to(x.device), EDITS)
@@ -93,12 +92,12 @@ def seeds_of_rows(seed: Seed, index: Tensor, x: Tensor) -> Tensor:
 def keys_of_steps(times: Tensor) -> Tensor:
     r"""Returns a key of each step of a grid, with shape (n,) or (n, B) for n + 1 times.
 
-    It is of the time at which the step starts, as float32 has it: a grid and its copy in float32 have the
-    same keys. Only where float32 does not tell both ends of a step apart, so that a copy is no grid, all digits
-    count. Neighbours have no part in it, so it is the same in part of a grid.
+    It is a key of the time at which the step starts, rounded to float32, so a grid and its copy in float32 have
+    the same keys. Only if float32 cannot tell the ends of a step apart, so that a copy is no grid, do all digits
+    count. It does not depend on neighbouring times, so it is the same in part of a grid.
     """
 
-    times = times.double() + 0.0  # there is one zero
+    times = times.double() + 0.0  # zero has one sign
     rounded = times.float().double()
     told = rounded[:-1] != rounded[1:]
     starts = torch.where(told, rounded[:-1], times[:-1]).contiguous()
@@ -126,9 +125,9 @@ def keyed_uniform(seed: Seed, index: Tensor, stream: int, counter: int, size: in
     Arguments:
         seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
-        stream: What the numbers are for.
-        counter: Which block of `size` numbers of the stream.
-        size: How many numbers each sample gets.
+        stream: The purpose of the numbers.
+        counter: The index of the block of `size` numbers in the stream.
+        size: The count of numbers per sample.
     """
 
     words = (_words(keys(seed, index, stream), counter * size, size) >> 11) & ((1 << 53) - 1)
@@ -145,7 +144,7 @@ def keyed_normal(
 ) -> Tensor:
     r"""Returns standard normal numbers, with shape (B, size).
 
-    Arguments are those of :func:`keyed_uniform`.
+    The arguments are those of :func:`keyed_uniform`.
     """
 
     return _normal(keys(seed, index, stream), counter * _pairs(size), size, dtype)
@@ -161,8 +160,8 @@ class Brownian(ABC):
     Times have shape (), or (B,) when samples differ.
 
     Attributes:
-        clocked: Whether its times are of one clock, into which those of a solver are translated. Else it
-            takes steps in any clock.
+        clocked: Whether its times belong to one clock, into which a solver's times are translated. Otherwise it
+            accepts steps in any clock.
 
     Examples:
         >>> motion = solvers.Increments(0, torch.arange(4), torch.zeros(4, 2))
@@ -176,12 +175,12 @@ class Brownian(ABC):
 
     @abstractmethod
     def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
-        r"""Returns :math:`w(t_1) - w(t_0)` over a step, like the state."""
+        r"""Returns :math:`w(t_1) - w(t_0)` over a step, with the state's shape."""
 
     def increments(
         self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
     ) -> list[Tensor]:
-        r"""Returns the increments from the start of a step to some fractions of it."""
+        r"""Returns the increments from the start of a step to the given fractions of it."""
 
         return [self.increment(step, t0, torch.lerp(t0, t1, theta)) for theta in inside]
 
@@ -190,7 +189,7 @@ class Brownian(ABC):
         r"""Returns the increment, and :math:`\int_{t_0}^{t_1} (w(s) - w(t_0)) \, ds`."""
 
     def fresh(self, step: int, k: int) -> Tensor:
-        r"""Returns the k-th of the standard normals of a step that have no part in the path."""
+        r"""Returns the k-th set of standard normals of a step that are independent of the path."""
 
         raise NotImplementedError(
             f"{type(self).__name__} has increments only, but this solver needs further normal numbers; "
@@ -198,17 +197,17 @@ class Brownian(ABC):
         )
 
     def on(self, times: Tensor) -> Self:
-        r"""Returns the noise of a grid, with shape (n + 1,) or (n + 1, B), unless it has one."""
+        r"""Returns the noise on a grid, with shape (n + 1,) or (n + 1, B), unless it already has one."""
 
         return self
 
     def check(self, times: Tensor) -> None:
-        r"""Refuses a grid, in the clock of this motion, whose steps are too short to have its law."""
+        r"""Refuses a grid, in the clock of this motion, whose steps are too short for its law."""
 
         return None
 
     def rows(self, index: Tensor) -> Self:
-        r"""Returns the noise of some rows."""
+        r"""Returns the noise of the given rows."""
 
         raise NotImplementedError(
             f"{type(self).__name__} cannot be split into rows; pass seed=, whose noise can."
@@ -222,11 +221,11 @@ class Keyed(Brownian):
     Arguments:
         seed: The seed, or one per sample.
         index: The indices of the samples, with shape (B,).
-        like: A state of shape (B, *), which gives shape, dtype and device.
-        times: The times by which steps are known, with shape (n + 1,), or (n + 1, B) when samples
-            differ, in any clock: a step has the same numbers in part of a grid as in the whole, and
-            in a copy of it in float32. By default, :func:`solvers.solve` takes those of its grid;
-            elsewhere steps have numbers.
+        like: A state with shape (B, *), which sets shape, dtype and device.
+        times: The times that key the steps, with shape (n + 1,), or (n + 1, B) when samples differ, in any
+            clock: a step has the same numbers in part of a grid as in the whole grid, and in its copy in
+            float32. By default, :func:`solvers.solve` uses those of its grid; elsewhere, steps are keyed by
+            their index.
     """
 
     seed: Seed
@@ -250,16 +249,16 @@ class Keyed(Brownian):
         return self.normal(FRESH, k, self.place(step))
 
     def place(self, step: int) -> int | Tensor:
-        r"""Returns the word of a stream at which the numbers of a step start, () or one per sample."""
+        r"""Returns the word of a stream at which the numbers of a step start, with shape () or (B,)."""
 
         return step << 32 if self._places is None else self._places[step]
 
     def normal(self, stream: int, counter: int | Tensor, place: int | Tensor = 0) -> Tensor:
-        r"""Returns standard normal numbers like the state.
+        r"""Returns standard normal numbers with the state's shape.
 
         Arguments:
-            stream: What they are for.
-            counter: Which block of numbers, () or one per sample, counted from the place.
+            stream: Their purpose.
+            counter: The index of the block of numbers, counted from the place, with shape () or (B,).
             place: The word of the stream at which the first block starts.
         """
 
@@ -268,7 +267,7 @@ class Keyed(Brownian):
     def normals(
         self, stream: int, counters: Sequence[int | Tensor], place: int | Tensor = 0
     ) -> Iterator[Tensor]:
-        r"""Yields what :meth:`normal` returns for each of some counters. Small states are drawn together."""
+        r"""Yields the result of :meth:`normal` for each counter. Small states are drawn together."""
 
         size, rows, key = self.like[0].numel(), len(self.like), self._keys[stream]
         together = max(TOGETHER // self.like.numel(), 1)
@@ -294,9 +293,10 @@ class Keyed(Brownian):
 
 
 class Increments(Keyed):
-    r"""Creates the cheap form: the normals of a step are keyed by the time at which it starts, in float32.
+    r"""Creates independent increments, the cheap form: a step is keyed by the time at which it starts, in
+    float32.
 
-    It serves a grid known beforehand. Other grids see other paths.
+    They serve a grid that is known beforehand. Other grids see other paths.
 
     Examples:
         >>> start, stop, like = torch.tensor(0.0), torch.tensor(1.0), torch.zeros(4, 2)
@@ -318,7 +318,7 @@ class Increments(Keyed):
         between = [theta for theta in inside if theta < 1]
         if len(between) > 1:
             raise ValueError(
-                "increments can be asked at one time between grid times only; pass noise='path'."
+                "increments can be taken at only one time between grid times; pass noise='path'."
             )
         bridge = _times(self._bridge(step), (t1 - t0).abs().sqrt())
         return [theta * whole + math.sqrt(theta * (1 - theta)) * bridge for theta in inside]

@@ -1,10 +1,10 @@
-r"""One Brownian path, the same at any step count and in any order of queries.
+r"""One Brownian path, the same for any step count and any order of queries.
 
-The path is refined by halves: its value in the middle of an interval follows from those at both
-ends and one normal number keyed by the interval, down to the time that is asked for, or to intervals of
-length :data:`RESOLUTION`. On these the path is the line between both ends, plus one keyed normal
-times the deviation of a Brownian bridge. So values at times that are at least as far apart have the law of
-Brownian motion, and a grid with shorter steps is refused.
+The path is refined by halves: its value in the middle of an interval follows from those at both ends and one
+normal number keyed by the interval, down to the requested time, or to intervals of length :data:`RESOLUTION`. On
+these, the path is the line between both ends, plus one keyed normal number times the deviation of a Brownian
+bridge. So values at times at least this far apart have the law of Brownian motion, and a grid with shorter steps
+is refused.
 
 References:
     | Scalable Gradients for Stochastic Differential Equations (Li et al., 2020), section 4
@@ -23,13 +23,13 @@ from .brownian import TREE, Keyed
 
 SPAN, LEVELS = 64.0, 33  # from -32 to 32: more than the log-SNR of any process
 RESOLUTION = SPAN / 2**LEVELS  # shorter increments are rounded away in float32
-KEPT = 16  # levels that are kept from one query to the next, which shares them
-MESH = 2.0**-7  # pieces of integrals, and an eighth of shorter steps
+KEPT = 16  # levels kept from one query to the next, which shares them
+MESH = 2.0**-7  # pieces of integrals; one eighth of it for shorter steps
 
 
 @dataclass
 class _Interval:
-    r"""An interval of a level: its number there, and the path at its ends and in the middle."""
+    r"""An interval of a level: its index in the level, and the path at its ends and in the middle."""
 
     number: int
     left: Tensor
@@ -38,7 +38,7 @@ class _Interval:
 
 
 class Path(Keyed):
-    r"""Creates the path. Queries near the last one are cheap, since both share their intervals.
+    r"""Creates a Brownian path. Queries near the last one are cheap, since they share its intervals.
 
     Examples:
         >>> path = solvers.Path(0, torch.arange(4), torch.zeros(4, 2, dtype=torch.float64))
@@ -80,7 +80,7 @@ class Path(Keyed):
             )
 
     def at(self, t: Tensor) -> Tensor:
-        r"""Returns the path at a time, of shape () or (B,), like the state; it is 0 at -32."""
+        r"""Returns the path at a time with shape () or (B,), with the state's shape; it is 0 at -32."""
 
         for time, value in self._recent:
             if torch.equal(time, t):
@@ -104,9 +104,9 @@ class Path(Keyed):
         return add_product(x, self.normal(TREE, 2**LEVELS + leaf), deviation)
 
     def _shared(self, leaf: int, rest: float) -> tuple[Tensor, Tensor]:
-        r"""The path at both ends of the shortest interval that is wanted for a time of all samples.
+        r"""The path at both ends of the shortest interval needed for a time that all samples share.
 
-        It is the first that starts at this time, or one of the last level.
+        This is the first interval that starts at this time, or one of the last level.
         """
 
         known = self._intervals

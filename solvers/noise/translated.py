@@ -11,14 +11,14 @@ from .brownian import Brownian
 
 @dataclass(frozen=True)
 class Translated(Brownian):
-    r"""Creates a Brownian motion in another clock and other coordinates, where increments have the same law.
+    r"""Creates a Brownian motion in another clock and other coordinates, with increments of the same law.
 
     .. math:: \tilde w(t_1) - \tilde w(t_0) = S \big( w(v_1) - w(v_0) \big) \sqrt{(t_1 - t_0) / (v_1 - v_0)} ,
         \qquad v_i = v(t_i)
 
     Arguments:
         motion: The motion.
-        clock: Its time v(t) from that of the other clock.
+        clock: The function v(t) from the time of the other clock to that of the motion.
         split: The coordinates S of a state, an orthogonal map.
     """
 
@@ -52,6 +52,6 @@ class Translated(Brownian):
         return replace(self, motion=self.motion.rows(index))
 
     def _speed(self, t0: Tensor, t1: Tensor, w: Tensor) -> Tensor:
-        r"""How fast the other clock runs, averaged over a step."""
+        r"""The relative speed of the clocks, averaged over a step."""
 
         return align(((t1 - t0) / (self.clock(t1) - self.clock(t0))).to(w), w)

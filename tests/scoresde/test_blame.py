@@ -40,11 +40,11 @@ FAILING: dict[str, tuple[Callable[[ss.MixtureOracle], ss.ScoreModel], str]] = {
     ),
     "feedback": (
         lambda m: guidance.feedback(m, certain, 0.7, label=torch.tensor([1])),
-        "what log_ratio 'certain' returns is NaN or infinite",
+        "the result of log_ratio 'certain' is NaN or infinite",
     ),
     "operator": (
         lambda m: guidance.pseudoinverse(m, overflowing, torch.zeros(1, 2)),
-        "what the operator 'overflowing' returns is NaN or infinite",
+        "the result of the operator 'overflowing' is NaN or infinite",
     ),
     "within": (
         lambda m: guidance.within(guidance.universal(m, rooted), m, (0.0, 1.0)),

@@ -327,7 +327,7 @@ def test_plans_are_for_one_model(tmp_path: Path) -> None:
     plan = ss.compare(oracle, ["ddim"], [5], **QUIET).best(budget=5)
     with pytest.warns(UserWarning, match="the plan was measured on the model"):
         ss.sample(gaussian(ss.VP()), 2, plan=plan)
-    with pytest.raises(ValueError, match="steps= is set by plan= already"):
+    with pytest.raises(ValueError, match="steps= is already set by plan="):
         ss.sample(oracle, 2, plan=plan, steps=3)
     with pytest.raises(TypeError, match="plan must be a Plan or a path, but is 3"):
         ss.sample(oracle, 2, plan=3)

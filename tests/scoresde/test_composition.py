@@ -114,7 +114,7 @@ def test_negative_conditions_take_the_place_of_none() -> None:
     assert torch.allclose(none.denoise(x, t), away)
     assert list(guided.parts) == ["negative", "conditional"]
     assert ss.sample(guided, 2, solver="ddim", steps=3).calls.tolist() == [8, 8]
-    with pytest.raises(TypeError, match="label= is bound"):
+    with pytest.raises(TypeError, match="label= is already bound"):
         ss.sample(guided, 2, steps=3, label=label)
 
 
@@ -291,7 +291,7 @@ def test_inpainting_takes_guided_models_and_resamples_by_default() -> None:
     assert ss.inpaint(
         model, x, known, method="resampling", solver=None, steps=4
     ).calls.tolist() == [21, 21]
-    with pytest.raises(ValueError, match="has a solver of its own"):
+    with pytest.raises(ValueError, match="has its own solver"):
         ss.inpaint(model, x, known, method="resampling", solver="ddim", steps=4)
 
 
@@ -341,7 +341,7 @@ def test_a_guidance_of_ones_own_is_a_combination() -> None:
                        for m in (own, usual))  # fmt: skip
         assert torch.allclose(found.x, want.x, atol=1e-9)
     assert own.guided
-    with pytest.raises(TypeError, match="label= is bound"):
+    with pytest.raises(TypeError, match="label= is already bound"):
         ss.sample(own, 2, label=LABEL)
 
 

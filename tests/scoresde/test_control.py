@@ -303,7 +303,7 @@ def test_tolerances_below_the_resolution_of_numbers_are_refused() -> None:
 def test_wrong_moments_are_refused_before_the_run() -> None:
     oracle = mixture(ss.VP())
     for wrong, kind, message in (
-        ((torch.zeros(2), torch.eye(2)), TypeError, "what ss.moments"),
+        ((torch.zeros(2), torch.eye(2)), TypeError, "the result of ss.moments"),
         (
             ss.moments(torch.randn(9, 3)),
             ValueError,

@@ -208,7 +208,7 @@ def test_directions_are_differences_and_principal_components() -> None:
         ),
         (
             {"strength": 0.5, "method": "inpaint", "known": torch.tensor([0.5, 1])},
-            "nothing between",
+            "no values in between",
         ),
         (
             {"strength": 0.5, "method": "noise_path", "solver": "heun"},

@@ -231,7 +231,7 @@ def test_loading_draws_no_random_numbers(saved: Path) -> None:
     (put("scales", [[1.0], [1.0, 1.0, 1.0]]), "'scales' must be lists of"),
     (put("model", None), "'model' must be the fingerprint"),
     (put("figures", []), "'figures' must be figures by name"),
-    (put("more", 1), "entry 'more' that is unknown"),
+    (put("more", 1), "the unknown entry 'more'"),
 ])  # fmt: skip
 def test_a_plan_is_refused_by_its_entry(tmp_path: Path, change: Change, words: str) -> None:
     plan = ss.Plan({"solver": "dpmpp_2m"}, (10.0, 1.0, 0.1), ((1.0,), (1.0, 1.0)))

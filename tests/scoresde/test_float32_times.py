@@ -63,7 +63,7 @@ def test_times_outside_are_refused_in_digits_that_tell() -> None:
     oracle = mixture(ss.EDM())
     with pytest.raises(
         ValueError,
-        match=r"from 0 to 80; leave out the final 0 of other libraries' grids, for which the last",
+        match=r"from 0 to 80; leave out the final 0 of other libraries' grids, which the last",
     ):
         ss.sample(
             oracle, 2, times=torch.cat([karras(5, 0.01, 80.0).clamp(max=80), torch.zeros(1)])

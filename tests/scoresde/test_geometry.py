@@ -315,7 +315,7 @@ def test_pictures_say_what_is_wrong(options: dict[str, int], words: str, tmp_pat
 
 def test_following_says_what_is_wrong(tmp_path: Path) -> None:
     model = mixture(ss.EDM())
-    with pytest.raises(ValueError, match="leave step="):
+    with pytest.raises(ValueError, match="leave out step="):
         plots.geometry(tmp_path / "a.gif", followed(), step=2)
     with pytest.raises(TypeError, match="file must be a path, but is a Trajectory"):
         plots.geometry(followed(), "a.png")  # type: ignore[arg-type]

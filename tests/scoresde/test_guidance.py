@@ -279,7 +279,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda m: guidance.autoguidance(m, mixture(ss.EDM()), 2.0), "must share a process"),
+        (lambda m: guidance.autoguidance(m, mixture(ss.EDM()), 2.0), "must have the same process"),
         (lambda m: guidance.adaptive_projected(m, m, 2.0, norm=-1), "norm must be at least 0"),
         (lambda m: guidance.autoguidance(m, m, math.nan), "scale must be a finite number"),
         (lambda m: guidance.zero_star(m, m, math.inf), "scale must be a finite number"),
@@ -316,7 +316,7 @@ def test_every_sample_is_guided_by_itself(name: str) -> None:
             lambda m: guidance.pseudoinverse(m, lambda D: D, MEANS[:, :1]).denoise(
                 MEANS, torch.tensor(0.5)
             ),
-            "y must have the shape of what the operator returns",
+            "y must have the shape of the operator's result",
         ),
     ],
 )

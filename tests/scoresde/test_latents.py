@@ -115,9 +115,9 @@ class Noisy(ss.MixtureOracle):
 def test_the_block_is_found_that_keeps_rows_apart() -> None:
     x, times = MEANS, torch.tensor([0.002, 1.0, 80.0])
     asked = Settings(solver="lattice_heun", steps=2)
-    assert settle(Run(mixture(ss.EDM()), asked, times), x).solver.block == 4
+    assert settle(Run(mixture(ss.EDM()), asked, times), x).settings.method.block == 4
     model = Mixing(MEANS, 0.3)
-    assert settle(Run(model, asked, times), x).solver.block == 1
+    assert settle(Run(model, asked, times), x).settings.method.block == 1
     with pytest.raises(ValueError, match="depend on other rows; pass block=1"):
         ss.encode(model, x, solver="lattice_heun:block=4", steps=3)
     with pytest.raises(ValueError, match=r"different bits for the same input.*model.eval"):

@@ -63,7 +63,7 @@ def test_too_few_samples_are_refused_in_words(name: str, least: int) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_samples_of_another_shape_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="must be of one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         ALL[name](torch.randn(8, 2), torch.randn(8, 3))
 
 

@@ -220,7 +220,7 @@ def test_a_batch_in_a_closure_is_named() -> None:
     for options in ({"batch_size": 3}, {"batch_size": 1}):
         with pytest.raises(ValueError, match="holds tensors that belong to samples"):
             ss.decode(model, X, steps=2, **options)
-    with pytest.raises(ValueError, match="may hold a batch of its own"):
+    with pytest.raises(ValueError, match="may hold a fixed batch"):
         ss.decode(model_of(lambda x, t: 0.5 * x + shift), X[:3], steps=2)
     weight = torch.randn(2, 2)
     with pytest.raises(RuntimeError, match="^boom$"):  # what says enough stays as it is

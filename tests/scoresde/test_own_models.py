@@ -377,9 +377,7 @@ class Targeted(ss.ScoreModel):
 
 @pytest.mark.parametrize("targets", [np.arange(8.0).reshape(4, 2), [[0.0, 1.0]] * 4])
 def test_what_is_by_sample_must_be_a_tensor(targets: object) -> None:
-    with pytest.raises(
-        ValueError, match="targets belongs to samples by by_sample, so it must be a tensor"
-    ):
+    with pytest.raises(ValueError, match="targets is named in by_sample, so it must be a tensor"):
         ss.sample(Targeted(targets), (4, 2), steps=2, batch_size=2)
     right = torch.as_tensor(targets).double()
     x = ss.sample(Targeted(right), (4, 2), steps=2, batch_size=2, dtype=torch.float64).x

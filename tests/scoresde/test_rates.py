@@ -77,8 +77,8 @@ def test_constant_rates_are_numbers() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: ss.LinearProcess(lambda t: -1 / (0.7003 - t).abs(), 1.0), "f has no integral .* near t=0.700"),
-    (lambda: ss.LinearProcess(lambda t: -torch.rand_like(t), 1.0), "f has no integral"),
+    (lambda: ss.LinearProcess(lambda t: -1 / (0.7003 - t).abs(), 1.0), "f cannot be integrated near t=0.700"),
+    (lambda: ss.LinearProcess(lambda t: -torch.rand_like(t), 1.0), "f cannot be integrated"),
     (lambda: ss.LinearProcess(-1.0, lambda t: -torch.ones_like(t)), "g must be positive and finite, but is -1"),
     (lambda: ss.LinearProcess(-1.0, math.nan), "g must be a finite number, but is nan"),
     (lambda: ss.LinearProcess(lambda t: -torch.ones(3), 1.0), "f must return a number, or one for each time"),

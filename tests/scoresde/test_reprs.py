@@ -105,7 +105,7 @@ def test_an_error_is_an_error_and_a_distance_is_asked_for(compared: ss.Compariso
 
 def test_reports_of_plans_that_are_best(compared: ss.Comparison, tmp_path: Path) -> None:
     c = ss.compare(ORACLE, [compared.best(budget=12)], [4], samples=8, progress=False)
-    with pytest.raises(ValueError, match="the row is of a plan already"):
+    with pytest.raises(ValueError, match="the row already belongs to a plan"):
         c.plan(c.rows[0])
     assert "dpmpp_2m" in c.html(tmp_path / "c.html").read_text()
 

@@ -316,7 +316,7 @@ def test_predictions_of_noise_are_refused_where_no_signal_is_left() -> None:
             ValueError, match="does not determine the data at t_max=1, where no signal"
         ):
             ss.NetworkScore(lambda x, t: x, ss.VP(ss.Cosine(), t_max=1.0), predicts)
-    with pytest.raises(ValueError, match=r"no finite log-SNR at t=1; .* 1 - 2\*\*-30 is as near"):
+    with pytest.raises(ValueError, match=r"no finite log-SNR at t=1; .* 1 - 2\*\*-30 is close"):
         ss.Interpolant(t_max=1.0)
 
 

@@ -102,7 +102,8 @@ def test_signatures_show_the_options_of_their_groups(verb: Callable[..., Any]) -
 def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     rests = {verb: keywords_of(verb) for _, verb in public() if verb not in (ss.edit,)}
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
-    assert set(conditioned) == {*VERBS, ss.Comparison.html, ss.ScoreModel.given}
+    guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
+    assert set(conditioned) == {*VERBS, *guidances, ss.Comparison.html, ss.ScoreModel.given}
 
 
 def test_no_public_function_takes_keywords_of_any_kind() -> None:
@@ -203,7 +204,7 @@ def test_an_option_that_is_passed_at_its_default_is_passed() -> None:
     model = ss.GaussianOracle(torch.zeros(2), 0.5)
     plan = ss.Plan({"solver": "heun", "steps": 5, "denoise": False})
     assert ss.sample(model, 3, plan=plan, seed=0).calls.tolist() == [10] * 3
-    with pytest.raises(ValueError, match="denoise= is set by plan="):
+    with pytest.raises(ValueError, match="denoise= is already set by plan="):
         ss.sample(model, 3, plan=plan, seed=0, denoise=True)
 
 

@@ -42,8 +42,8 @@ def test_rows_are_those_that_are_meant(z: Solution, index: object, right: list[i
     ([True, False], ValueError, "true or false for each of 4 samples, but has 2"),
     (True, TypeError, "whole numbers"), ([0.5], TypeError, "whole numbers"), ([], ValueError, "is empty"),
     ([False] * 4, ValueError, "is empty"), (slice(2, 2), ValueError, "is empty"), (4, IndexError, "one is 4"),
-    ([0, -5], IndexError, "one is -5"), (None, TypeError, "rows must be numbers of samples"),
-    ("a", TypeError, "rows must be numbers of samples"),
+    ([0, -5], IndexError, "one is -5"), (None, TypeError, "rows must be indices of samples"),
+    ("a", TypeError, "rows must be indices of samples"),
     ([[0, 1]], ValueError, r"shape \(n,\)"),
 ])  # fmt: skip
 def test_what_is_no_row_is_refused(

@@ -55,7 +55,7 @@ def test_densities_and_latents_of_a_random_network_are_refused(
 
 
 def test_steps_under_tolerances_warn_and_those_of_a_grid_do_not() -> None:
-    with pytest.warns(UserWarning, match="steps under tolerances are chosen by that noise"):
+    with pytest.warns(UserWarning, match="adaptive steps are chosen by that noise"):
         ss.sample(model(noisy), 2, rtol=0.5, atol=0.5, seed=0)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -113,7 +113,7 @@ def test_samples_are_drawn_anew_where_weights_are_uneven() -> None:
         ([0], [-1.0], {}, "sum positive"),
         ([0], [1.0], {"threshold": 2.0}, r"threshold must lie in \[0, 1\]"),
         ([0], [1.0], {"steps": 0}, "steps must be at least 1"),
-        ([0, 1], [1.0, 1.0], {}, "must share a process"),
+        ([0, 1], [1.0, 1.0], {}, "must have the same process"),
     ],
 )
 def test_bad_products_are_refused(

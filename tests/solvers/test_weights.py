@@ -31,7 +31,8 @@ def weigh(
 ) -> Tensor:
     times = torch.tensor([0.7]), torch.tensor([0.7 + h])
     places = 0.7 + h * torch.tensor([nodes])
-    return weights(Decay(rate), *times, places, rule, **settings)[0, :, 0]
+    linear = Decay(rate)
+    return weights(linear, *times, linear.decay(*times), places, rule, **settings)[0, :, 0]
 
 
 def integral(f: object, rate: float, h: float) -> float:
