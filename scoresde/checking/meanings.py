@@ -4,7 +4,7 @@ A reading says how a network is called: for the noise of which process, and with
 taken for each of the predictions, with either sign, at no further call.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import lru_cache
 from typing import NamedTuple
@@ -86,8 +86,13 @@ class Meaning(NamedTuple):
     fit: float
 
 
-def readings(model: NetworkScore, data_std: float) -> list[Reading]:
-    r"""Returns the ways in which a network may be meant to be called, the declared one first."""
+def readings(model: NetworkScore, sizes: Sequence[float]) -> list[Reading]:
+    r"""Returns the ways in which a network may be meant to be called, the declared one first.
+
+    Arguments:
+        model: The model of the network.
+        sizes: What the constant of an "edm" network may have been taken from.
+    """
 
     declared, own = model.process, label_of(model.network)
     edm = model.data_std if model.predicts == "edm" else None
@@ -100,7 +105,7 @@ def readings(model: NetworkScore, data_std: float) -> list[Reading]:
         for label in (own, None, LEVEL, QUARTER)
     ]
     found += [Reading(*known) for known in _standard()]
-    stds = dict.fromkeys((model.data_std, 0.5, 1.0, round(data_std, 3)))
+    stds = dict.fromkeys((model.data_std, 0.5, 1.0, *(round(size, 3) for size in sizes)))
     found += [Reading(EDM(), "ss.EDM()", None, std) for std in stds]
     return list(_once(found))
 

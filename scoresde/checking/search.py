@@ -66,7 +66,7 @@ def search(
         some = data[index.to(data.device)]
         return Trial(network, some, std, rows_of(condition, index), seed, rows)
 
-    known, *others = readings(network, std)
+    known, *others = readings(network, (std, math.sqrt(float(data.double().square().mean()))))
     screen, whole, found = trial(SCREENED), trial(COMPARED), []
     found = whole.fits(known, RANGES[0])
     said = network.predicts, sign_of(network.network)

@@ -182,18 +182,22 @@ def test_the_embedded_model_is_right_and_its_labels_are_not_off_by_one() -> None
 
 
 def test_the_constant_of_edm_is_held_against_the_data() -> None:
-    process = ss.EDM()
+    def inner(data_std: float) -> Network:  # F of the preconditioning
+        def call(x: Tensor, label: Tensor) -> Tensor:
+            sigma = torch.exp(4 * label).reshape(-1, 1, 1, 1)
+            total = (sigma**2 + data_std**2).sqrt()
+            D = denoised(total * x, torch.ones_like(sigma), sigma)
+            return (D - data_std**2 / total * x) * total / (data_std * sigma)
 
-    def call(x: Tensor, label: Tensor) -> Tensor:  # F of the preconditioning with data_std 2
-        sigma = torch.exp(4 * label).reshape(-1, 1, 1, 1)
-        total = (sigma**2 + 4).sqrt()
-        noisy = total * x
-        D = denoised(noisy, torch.ones_like(sigma), sigma)
-        return (D - 4 / total**2 * noisy) * total / (2 * sigma)
+        return call
 
-    right = ss.NetworkScore(call, process, "edm", data_std=2.0)
+    right = ss.NetworkScore(inner(2.0), EDM, "edm", data_std=2.0)
     [finding] = ss.check_score(right, held_out()).findings
     assert finding.startswith("data_std=2 is the constant of the preconditioning")
+    size = round(float(held_out().square().mean().sqrt()), 3)
+    wrong = ss.NetworkScore(inner(size), EDM, "edm", data_std=1.3)
+    finding = ss.check_score(wrong, held_out()).findings[0]
+    assert f"its data_std is {size:g}, not 1.3" in finding
 
 
 def test_randomness_and_coupling_are_named() -> None:
