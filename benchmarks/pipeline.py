@@ -115,7 +115,6 @@ def stock(network: torch.nn.Module, config: Any) -> Iterator[tuple[str, Any, int
                 yield f"{name}, {words}", kind.from_config(config, **settings, **grid), steps
 
 
-
 def measure(folder: Path) -> list[dict]:
     model = ss.from_diffusers(folder)
     pipe = diffusers.DDPMPipeline.from_pretrained(folder, local_files_only=True)

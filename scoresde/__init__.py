@@ -15,6 +15,7 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
+from .checking import ScoreCheck, check_score
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -99,6 +100,7 @@ __all__ = [
     "Reconstruction",
     "Rescheduled",
     "Schedule",
+    "ScoreCheck",
     "ScoreModel",
     "Settings",
     "StepByStep",
@@ -109,6 +111,7 @@ __all__ = [
     "Weighted",
     "adapters",
     "bits_per_dim",
+    "check_score",
     "classifier_free",
     "classify",
     "compare",

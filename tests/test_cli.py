@@ -365,6 +365,20 @@ def test_solvers_and_info(tmp_path: Path) -> None:
     assert "torchdiffeq/dopri5" in run("solvers", folder=tmp_path).stdout
 
 
+def test_check_says_what_is_wrong_and_exits_with_one(data: Path) -> None:
+    held_out = digits("test").images[:16].numpy()
+    np.save(data / "right.npy", held_out)
+    np.save(data / "wrong.npy", (held_out + 1) / 2)
+    arguments = ["check", "digits", "--label", ",".join(["3"] * 16), "--batch-size", 16]
+    said = answer("check", "digits", "--data", "right.npy", "--plot", "check.png", folder=data)
+    assert said["ok"]
+    assert not said["findings"]
+    assert (data / "check.png").exists()
+    done = within(*arguments, "--data", "wrong.npy", "--json", folder=data)
+    assert done.exit_code == 1
+    assert "2 * data - 1" in json.loads(done.stdout)["findings"][0]
+
+
 def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
     import scoresde as ss
 

@@ -14,7 +14,7 @@ import solvers
 from .. import zoo
 from ..models.checks import check_count
 from ..sampling import sample as draw
-from . import about, latents, likelihood, measure, plot
+from . import about, check, latents, likelihood, measure, plot
 from .files import SUFFIXES, check_out, decoded, write_array
 from .given import check_number_of, conditions, largest
 from .guidances import guided
@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (latents, about, likelihood, measure, plot):
+for part in (latents, about, likelihood, check, measure, plot):
     app.add_typer(part.app)
 
 

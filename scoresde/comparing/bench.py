@@ -13,8 +13,10 @@ from solvers import Solution, SolverError, counting
 from solvers.methods.renoise import Langevin
 
 from ..metrics import Distance, floor, with_error
+from ..models.checks import model_device, model_dtype
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
+from ..runs.health import ROWS, warn_of_health
 from ..runs.options import Ending, Options, RunOptions
 from ..runs.plan import Plan
 from ..runs.takes import Takes, split
@@ -87,6 +89,14 @@ class Bench:
             KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
             for noisy, r in self.references.items()
         } | {KINDS[noisy]: {"failed": words} for noisy, words in self.failures.items()}
+
+    def look(self) -> None:
+        r"""Warns of a network that is random, or couples the rows of a batch."""
+
+        few = (min(self.shape[0], ROWS), *self.shape[1:])
+        dtype = self.options.get("dtype") or model_dtype(self.model)
+        device = self.options.get("device") or model_device(self.model)
+        warn_of_health(self.model, torch.zeros(few, dtype=dtype, device=device))
 
     def run(self, **options: Unpack[RunOptions]) -> Solution:
         r"""Returns the samples of a solver."""

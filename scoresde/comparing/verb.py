@@ -114,6 +114,7 @@ def compare(  # noqa: D417
     bench = Bench(model, shape, seed, reference_tolerance, distances, data, options, errors)
     known = Comparison.resume(file, Comparison(setup))
     rows = {row.key: row for row in known.rows}
+    bench.look()
     if data is not None and not known.floors:
         known = replace(known, floors=bench.floors(), exact=bench.exact_distances())
     for cell in bar([c for c in todo if c.key not in rows], desc="compare", shown=progress):

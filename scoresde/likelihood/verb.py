@@ -17,6 +17,7 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
 from ..reverse.reverse import Clock
+from ..runs.health import warn_of_health
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, Batch, ask, rows_at_once
@@ -112,6 +113,7 @@ def log_likelihood(  # noqa: D417
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)
+    warn_of_health(asked.model, asked.x)
     check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 

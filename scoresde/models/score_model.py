@@ -106,6 +106,7 @@ class ScoreModel(nn.Module, ABC):
     _finest: float | None = None
     _asked_at_prior: bool = False
     _steady: frozenset[tuple[str, ...]] = frozenset()  # bound conditions of steady calls
+    _healthy: frozenset[tuple[str, ...]] = frozenset()  # and of calls looked at for warnings
     _checked: frozenset[tuple[str, ...]] = (
         frozenset()
     )  # modes of its derivative, and names of bound conditions

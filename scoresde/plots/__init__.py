@@ -1,6 +1,7 @@
 r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 
 from .charts import bars, curves, histogram, work_precision
+from .checks import errors
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
@@ -16,6 +17,7 @@ __all__ = [
     "check_gif",
     "check_picture",
     "curves",
+    "errors",
     "film",
     "geometry",
     "histogram",

@@ -182,6 +182,7 @@ def _search(
 ) -> tuple[Plan, list[Plan]]:
     r"""The best plan, and the best of the initial ones."""
 
+    objective.bench.look()
     try:
         ranked = _screen(objective, todo, bar)
         teacher = Teacher.of(objective.bench)

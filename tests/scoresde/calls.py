@@ -53,6 +53,7 @@ CLASSIFIER = ss.Classifier(
     classes=3,
 )
 X = torch.tensor([[0.0, 0.5], [1.0, -0.5], [0.25, 0.75], [-1.0, -0.25]])
+SEVERAL = torch.linspace(-1, 1, 16).reshape(8, 2).sin()
 ON = torch.tensor([[0.0, 1.0], [1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])
 DIGITS, SEES = ss.load("digits"), ss.load_classifier("digits")
 IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
@@ -241,6 +242,9 @@ def of_verbs() -> dict[str, Call]:
             "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "seed": 0, "first_index": 0}),
         "quantize": (ss.quantize, {"x": X, "levels": 3, "low": -1.0, "high": 1.0}),
         "interpolate": (ss.interpolate, {"a": X, "b": X + 1, "shares": 3, "way": "slerp"}),
+        "check_score": (ss.check_score, {
+            "model": GAUSS, "data": SEVERAL, "against": None, "one_step": False, "seed": 0, "dtype": None,
+            "device": None, "batch_size": 8}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -274,6 +278,7 @@ def of_verbs() -> dict[str, Call]:
         "Comparison.best, error": (COMPARISON.best, {"error": 10.0}),
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
+        "ScoreCheck.plot": (ss.check_score(GAUSS, SEVERAL).plot, {"file": "never.png"}),
         "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
         "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
         "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
@@ -320,6 +325,7 @@ def of_pictures() -> dict[str, Call]:
             "zoom": 1}),
         "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
         "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
+        "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
         "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {
             "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from scoresde.checking.verb import CHECK
 from scoresde.comparing.bench import BENCH
 from scoresde.editing.inpainting import INPAINT
 from scoresde.editing.verb import TAKES
@@ -47,6 +48,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.views: (FREE, {"x"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
+    ss.check_score: (CHECK, {"data", "against", "one_step"}),
     ss.compare: (
         BENCH,
         {"solvers", "budgets", "grids", "tolerances", "metrics", "data", "features", "samples",
@@ -58,7 +60,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
          "reference_tolerance", "file", "progress"},
     ),
 }  # fmt: skip
-OWN_SEED = (ss.compare, ss.tune)  # which measure with one seed, and draw none
+OWN_SEED = (ss.check_score, ss.compare, ss.tune)  # which measure with one seed, and draw none
 KINDS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 
 
