@@ -144,9 +144,9 @@ def _parts(source: Any, scheduler: Any) -> tuple[Any, Parts]:
     r"""The pipeline, if there is one, and the parts of it or of a network and a scheduler."""
 
     if isinstance(source, str | Path):
-        source = opened(source)
+        source = opened("source", source)
     if isinstance(scheduler, str | Path):
-        scheduler = opened(scheduler)
+        scheduler = opened("scheduler", scheduler)
     if hasattr(source, "components") and not isinstance(source, nn.Module):
         parts = parts_of(source)
         parts = parts if scheduler is None else parts._replace(scheduler=scheduler)

@@ -34,8 +34,8 @@ def is_folder(path: Path) -> bool:
     return config.is_file() and "_class_name" in _read(config)
 
 
-def opened(folder: str | Path) -> object:
-    r"""Returns the pipeline, network or scheduler of a folder.
+def opened(name: str, folder: str | Path) -> object:
+    r"""Returns the pipeline, network or scheduler of a folder, which messages call by a name.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -46,16 +46,16 @@ def opened(folder: str | Path) -> object:
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {str(path)!r}; models of the hub are opened by diffusers: pass the pipeline that "
-            "DiffusionPipeline.from_pretrained returns."
+            f"{name} must be a folder, but there is no folder {str(path)!r}; of a model of the hub, pass the "
+            "pipeline that DiffusionPipeline.from_pretrained returns."
         )
-    for name, opener in (
+    for file, opener in (
         ("model_index.json", _pipeline),
         ("config.json", _network),
         ("scheduler_config.json", _scheduler),
     ):
-        if (path / name).is_file():
-            return opener(path, _read(path / name))
+        if (path / file).is_file():
+            return opener(path, _read(path / file))
     raise ValueError(
         f"the folder {path} holds no model_index.json of a pipeline and no config.json of a network, as "
         "save_pretrained of diffusers writes them; pass the folder that holds one."

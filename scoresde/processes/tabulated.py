@@ -38,11 +38,7 @@ class Tabulated(Schedule, constant=True):
     log_snr: Sequence[float]
 
     def __post_init__(self) -> None:
-        table = as_tensor("log_snr", self.log_snr).detach().double().cpu()
-        if table.ndim != 1 or len(table) < 2:
-            raise ValueError(
-                f"log_snr must hold at least two values, but has shape {tuple(table.shape)}."
-            )
+        table = _column("log_snr", self.log_snr)
         if not bool(table.isfinite().all()):
             raise ValueError(
                 "log_snr must be finite, but has NaN or infinite values; leave out steps without any noise."
@@ -92,7 +88,14 @@ class Tabulated(Schedule, constant=True):
             sigmas: The noise levels, in ascending order, with shape (n,).
         """
 
-        levels = as_tensor("sigmas", sigmas).detach().double().cpu()
+        levels = _column("sigmas", sigmas)
+        if not bool(
+            ((levels > 0) & levels.isfinite() & (levels.diff(prepend=levels[:1] - 1) > 0)).all()
+        ):
+            raise ValueError(
+                f"sigmas must be positive and finite and increase, but go from {levels[0]:.6g} to "
+                f"{levels[-1]:.6g} otherwise; order them from data to noise, and leave out a 0."
+            )
         return cls(-levels.log())  # type: ignore[arg-type]
 
     @cached_property
@@ -126,14 +129,22 @@ class Tabulated(Schedule, constant=True):
         return f"Tabulated({len(self.log_snr)} noise levels from {first:.3g} to {last:.3g})"
 
 
-def _fractions(name: str, values: Sequence[float] | Tensor) -> Tensor:
+def _column(name: str, values: Sequence[float] | Tensor) -> Tensor:
+    r"""A list of numbers, two at least, in float64."""
+
     found = as_tensor(name, values).detach().double().cpu()
-    inside = (found >= 0) & (found <= 1)
-    if found.ndim != 1 or not bool(inside.all()):
-        what = (
-            f"has shape {tuple(found.shape)}"
-            if found.ndim != 1
-            else f"has {found[~inside][0]:.6g}"
+    if found.ndim != 1 or len(found) < 2:
+        raise ValueError(
+            f"{name} must be a list of at least two numbers, but has shape {tuple(found.shape)}."
         )
-        raise ValueError(f"{name} must be a list of numbers from 0 to 1, but {what}.")
+    return found
+
+
+def _fractions(name: str, values: Sequence[float] | Tensor) -> Tensor:
+    r"""The same with numbers from 0 to 1."""
+
+    found = _column(name, values)
+    inside = (found >= 0) & (found <= 1)
+    if not bool(inside.all()):
+        raise ValueError(f"{name} must be numbers from 0 to 1, but has {found[~inside][0]:.6g}.")
     return found

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -406,9 +407,80 @@ def of_solvers() -> dict[str, Call]:
     }  # fmt: skip
 
 
+class Standin(nn.Module):
+    r"""A network or denoiser with the attributes by which other libraries say what theirs are."""
+
+    img_channels, img_resolution, label_dim, sigma_min, sigma_max = 1, 4, 0, 0.0, 80.0
+    self_condition, objective, channels, image_size = False, "pred_v", 1, (4, 4)
+    alphas_cumprod = torch.linspace(0.999, 0.01, 20)
+    config = {"in_channels": 1, "sample_size": 4, "prediction_type": "v_prediction"}
+    betas, model_mean_type = torch.linspace(1e-4, 0.2, 20), SimpleNamespace(name="EPSILON")
+    input_shape, t_min, t_max = (2,), 1e-3, 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Identity()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return 0 * x
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - 0.99 * t, 0.01 + 0.99 * t
+
+    def mean_t_fn(self, t: Tensor) -> Tensor:
+        return torch.exp(-5 * t)
+
+    def std_fn(self, t: Tensor) -> Tensor:
+        return (1 - torch.exp(-10 * t)).sqrt()
+
+    def score(self, input: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+        return -input
+
+
+class Unet(Standin):
+    r"""The same, called as networks of diffusers are."""
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return 0 * sample
+
+
+STANDIN = Standin()
+VPSDE = type("VPSDE", (), {"beta_0": 0.1, "beta_1": 20.0, "N": 1000})()
+
+
+def of_sources() -> dict[str, Call]:
+    shape = {"shape": (1, 4, 4)}
+    found: dict[str, Call] = {
+        "Tabulated": (ss.Tabulated, {"log_snr": [3.0, 0.0, -3.0]}),
+        "Tabulated.from_betas": (ss.Tabulated.from_betas, {"betas": [0.01, 0.1, 0.9]}),
+        "Tabulated.from_alphas_cumprod": (ss.Tabulated.from_alphas_cumprod, {"alphas_cumprod": [0.9, 0.1]}),
+        "Tabulated.from_sigmas": (ss.Tabulated.from_sigmas, {"sigmas": [0.01, 1.0, 50.0]}),
+        "Rescheduled": (ss.Rescheduled, {"model": GAUSS, "process": ss.VP()}),
+        "Label": (ss.Label, {"of": "t", "factor": 999.0, "offset": 1.0}),
+        "from_callable": (ss.from_callable, {
+            "network": lambda x, t: x, "process": PROCESS, "predicts": "data", "label": 999, "order": "x, t",
+            "factor": 1.0, "constants": {}, "null": {}, "conditions": [], "shape": (2,), "data_std": 1.0}),
+        "from_edm": (ss.from_edm, {"network": STANDIN}),
+        "from_k_diffusion": (ss.from_k_diffusion, {
+            "denoiser": lambda x, sigma: x, "sigma_min": 0.01, "sigma_max": 50.0, "conditions": [], **shape}),
+        "from_score_sde": (ss.from_score_sde, {"network": STANDIN, "sde": VPSDE, **shape}),
+        "from_guided_diffusion": (ss.from_guided_diffusion, {"network": STANDIN, "diffusion": STANDIN, **shape}),
+        "from_flow": (ss.from_flow, {
+            "network": lambda x, t: x, "order": "x, t", "data_at": 1, "conditions": [], "shape": (2,)}),
+        "from_azula": (ss.from_azula, {"denoiser": STANDIN, "conditions": [], **shape}),
+        "from_lucidrains": (ss.from_lucidrains, {"diffusion": STANDIN, "clip": True}),
+        "from_sbi": (ss.from_sbi, {"estimator": STANDIN, "shape": (2,)}),
+        "from_diffusers": (ss.from_diffusers, {
+            "source": Unet(), "scheduler": STANDIN, "conditions": [], "constants": {}, "null": {}, "clip": True,
+            **shape}),
+        "register_network": (ss.register_network, {"constructor": nn.Linear}),
+    }  # fmt: skip
+    return found
+
+
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_pictures(), **of_measures(),
-    **of_latents(), **of_solvers(),
+    **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 

@@ -180,7 +180,7 @@ def test_trust_says_what_is_missing(saved: Path) -> None:
     (lambda c: c["network"]["called"].pop("order"), "it lacks 'order'"),
     (lambda c: c["network"].update(hook="x"), "the unknown entry 'hook'"),
     (lambda c: c["process"]["settings"].update(log_snr=[1.0, 2.0]), "log_snr must decrease"),
-    (lambda c: c["process"]["settings"].update(log_snr=[3.0]), "at least two values"),
+    (lambda c: c["process"]["settings"].update(log_snr=[3.0]), "at least two numbers"),
     (lambda c: c["process"]["settings"].update(log_snr=["a"]), "'settings' must be finite numbers"),
     (lambda c: c["process"].update(schedule="Cosine"), "log_snr"),
 ])  # fmt: skip
@@ -306,7 +306,7 @@ def test_files_of_components_are_looked_at(
 
 
 def test_missing_parts_are_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="source must be a folder, but there is no"):
         ss.from_diffusers(tmp_path / "runwayml" / "stable-diffusion")
     with pytest.raises(ValueError, match="holds no model_index.json"):
         ss.from_diffusers(tmp_path)
