@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from ..runs.between import tell_between
+from ..runs.between import telling
 from ..runs.stepwise import Question, Suspended
 from .schedulers import Meaning
 
@@ -57,8 +57,10 @@ def started(verb: Verb, meaning: Meaning, x: Tensor) -> Suspended[Tensor]:
 
         model = NetworkScore(network, meaning.process, meaning.predicts)
         model.owned = True
-        tell_between(model, lambda x, t: say(State(x, t)))
-        with torch.no_grad():  # which is the thread's own
+        with (
+            torch.no_grad(),
+            telling(model, lambda x, t: say(State(x, t))),
+        ):  # which are the thread's own
             return verb(model, x)
 
     return Suspended(made)

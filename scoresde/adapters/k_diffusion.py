@@ -13,7 +13,7 @@ from solvers.doors.values import as_tensor
 from ..models.network import NetworkScore
 from ..processes.schedules import Karras
 from ..processes.standard import EDM
-from ..runs.between import tell_between
+from ..runs.between import telling
 from ..sampling import decode
 from .schedulers import WIDER
 
@@ -90,7 +90,6 @@ class KDiffusionSampler:
         )
         asked = _Asked(model, dict(extra_args or {}), callback, sigmas)
         score = NetworkScore(asked, process, "data", shape=tuple(x.shape[1:]))
-        tell_between(score, asked.between)
         start = x if x.dtype == torch.float64 else x.float()
         if len(levels) == 1:
             return score.denoise(start, levels[0].to(x.device)).to(x.dtype) if clean else x
@@ -98,7 +97,8 @@ class KDiffusionSampler:
         if self.solver.stochastic and not {"seed", "seeds", "noise"} & options.keys():
             options["seed"] = int(torch.randint(2**31, ()))
         options |= {"solver": self.solver, "times": levels, "denoise": clean}
-        return decode(score, start, **options).x.to(x.dtype)
+        with telling(score, asked.between):
+            return decode(score, start, **options).x.to(x.dtype)
 
 
 class _Asked:

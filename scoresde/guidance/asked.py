@@ -10,7 +10,8 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from ..models.conditions import rows_of
-from ..models.score_model import ScoreModel, model_times
+from ..models.score_model import ScoreModel
+from ..models.times import model_times
 from ..processes.process import Process
 
 

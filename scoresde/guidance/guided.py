@@ -10,7 +10,8 @@ from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
 from ..models.conditions import Bound
-from ..models.score_model import ScoreModel, check_time
+from ..models.score_model import ScoreModel
+from ..models.times import check_time
 from .asked import Asked
 from .rule import Guidance
 

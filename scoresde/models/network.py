@@ -21,7 +21,8 @@ from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
 from .predictions import PREDICTIONS, Preconditioning
-from .score_model import ScoreModel, check_time, model_times
+from .score_model import ScoreModel
+from .times import check_time, model_times
 
 SILENT = 1e6  # noise level from which float32 has no digit of the data left
 

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from solvers.doors.signatures import Door, checked, with_doors
 from solvers.problem import StateField
-from solvers.shapes import align, scalars
+from solvers.shapes import scalars
 
 from ..doors.amounts import positive
-from ..doors.data import as_index, as_state, as_times
+from ..doors.data import as_index, as_state
 from ..processes.process import Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
+from .times import check_time, model_times
 
 Pair = tuple[Tensor, Tensor]
 BASES = ("conditional", "strong", "model")  # names of parts that guidance leads towards
@@ -365,37 +366,3 @@ def _said(model: ScoreModel, name: str) -> float | None:
     by_class = getattr(type(model), name)
     said: float | None = getattr(model, f"_{name}") if isinstance(by_class, property) else by_class
     return said
-
-
-def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
-    r"""Returns times as models receive them: with shape (B,), in the state's dtype, inside the domain.
-
-    If rounding to the dtype of the state leaves the domain, the nearest number inside is taken.
-    """
-
-    rounded = times.to(x.dtype)
-    exact = rounded.double()
-    for beyond, inwards in (
-        (exact > process.t_max, -torch.inf),
-        (exact < process.t_min, torch.inf),
-    ):
-        if bool(beyond.any()):
-            near = torch.nextafter(rounded, torch.full_like(rounded, inwards))
-            rounded = torch.where(beyond, near, rounded)
-    return list(rounded.to(x.device).reshape(len(times), -1).expand(-1, len(x)))
-
-
-def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
-    r"""Returns times in float64 on the CPU, after checking that they lie in the domain of the process."""
-
-    t = as_times("t", t).detach().cpu()
-    slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
-    t = t.double()
-    align(t, x)
-    outside = ~((t >= process.t_min - slack) & (t <= process.t_max + slack))
-    if bool(outside.any()):
-        raise ValueError(
-            f"t must lie in [{process.t_min:.4g}, {process.t_max:.4g}], but is "
-            f"{t[outside].flatten()[0]:.4g}."
-        )
-    return t.clamp(process.t_min, process.t_max)

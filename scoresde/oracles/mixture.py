@@ -20,7 +20,8 @@ from ..models.autocast import exempt
 from ..models.checks import check_shape
 from ..models.conditions import as_condition
 from ..models.data_moments import Moments, from_covariance, moments
-from ..models.score_model import ScoreModel, check_time
+from ..models.score_model import ScoreModel
+from ..models.times import check_time
 from ..processes.process import Process
 from .known_data import axes_of, check_points, known_process
 

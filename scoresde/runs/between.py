@@ -1,6 +1,8 @@
 r"""Between the steps of a run: whoever drives it from outside sees the state there, and may change it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor
 
@@ -9,23 +11,34 @@ from solvers import Solver
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Reverse
 
-NAME = "_told_between_steps"  # of the attribute of a model whose owner is told
 Between = Callable[[Tensor, Tensor], Tensor | None]
 
+_TOLD: ContextVar[tuple[ScoreModel, Between] | None] = ContextVar("told between", default=None)
 
-def tell_between(model: ScoreModel, told: Between) -> None:
-    r"""Has a function told of state and time between all steps on grids, and before the last denoising.
+
+@contextmanager
+def telling(model: ScoreModel, told: Between) -> Iterator[None]:
+    r"""Has a function told of state and time between all steps of a model's runs, and before the last denoising.
+
+    Only runs on grids tell, since others have a time for each sample.
 
     Arguments:
-        model: The model whose runs are meant, or its part.
+        model: The model whose runs in this block are meant, or its part.
         told: The function. It returns the state to go on from, or `None` to go on from the same.
     """
 
-    object.__setattr__(model, NAME, told)
+    token = _TOLD.set((model, told))
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
 
 
 def _told_of(model: ScoreModel) -> Between | None:
-    return next((vars(m)[NAME] for m in model.modules() if NAME in vars(m)), None)
+    known = _TOLD.get()
+    if known is None:
+        return None
+    return known[1] if any(part is known[0] for part in model.modules()) else None
 
 
 def changed_between(model: ScoreModel, x: Tensor, time: Tensor) -> Tensor:

@@ -577,3 +577,22 @@ def test_snippets_run(
     for code in snippets:
         exec(compile(code, "pipelines_out.md", "exec"), known)
         assert capsys.readouterr().out.strip()
+
+
+def test_the_road_of_the_readme_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stock = diffusers.DDPMScheduler(clip_sample=False)
+    diffusers.DDPMPipeline(pipelines.unet(), stock).save_pretrained("pipeline")
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    [code] = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    few = 'budget=3, solvers=["dpmpp_2m"], grids=["rho"], samples=4, held_out=4, progress=False'
+    code = code.replace("budget=8", few)
+    exec(compile(code, "README.md", "exec"), {"images": torch.rand(16, 1, 8, 8) * 2 - 1})
+    assert (
+        "check that its weights were loaded" in capsys.readouterr().out
+    )  # the network has random weights
+    again = diffusers.DDPMPipeline.from_pretrained("tuned")
+    images = again(num_inference_steps=3, output_type="np", batch_size=2).images
+    assert images.shape == (2, 8, 8, 1)

@@ -444,7 +444,16 @@ class Unet(Standin):
         return 0 * sample
 
 
+class Ends(nn.Module):
+    r"""An autoencoder that changes nothing."""
+
+    def decode(self, z: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=z)
+
+
 STANDIN = Standin()
+LATENT = ss.NetworkScore(nn.Identity(), PROCESS, "data", shape=(1, 4, 4))
+LATENT.autoencoder = ss.adapters.Autoencoder(Ends())
 VPSDE = type("VPSDE", (), {"beta_0": 0.1, "beta_1": 20.0, "N": 1000})()
 
 
@@ -474,6 +483,7 @@ def of_sources() -> dict[str, Call]:
             "source": Unet(), "scheduler": STANDIN, "conditions": [], "constants": {}, "null": {}, "clip": True,
             **shape}),
         "register_network": (ss.register_network, {"constructor": nn.Linear}),
+        "pictures": (ss.pictures, {"model": LATENT, "latents": torch.zeros(1, 1, 4, 4)}),
     }  # fmt: skip
     return found
 

@@ -43,7 +43,7 @@ def test_weights_of_any_step_sum_to_one_less_its_decay(step: float) -> None:
     linear = ConstantRate(-1.0)
     ends = torch.tensor([[0.0], [step]], dtype=torch.float64)
     nodes = torch.tensor([[0.0, -1.0]], dtype=torch.float64)
-    found = weights(linear, ends[0], ends[1], nodes, exact)
+    found = weights(linear, *ends, linear.decay(*ends), nodes, exact)
     assert found.sum().item() == pytest.approx(-math.expm1(-step), rel=1e-12)
     first = found[0, :, 0] @ nodes[0]  # the integral of e^(u - t) u du
     assert first.item() == pytest.approx(step - 1 + math.exp(-step), rel=1e-9, abs=1e-12)

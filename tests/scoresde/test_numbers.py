@@ -230,7 +230,7 @@ def test_what_verbs_take_is_no_name_of_a_condition() -> None:
             if inspect.isfunction(verb) and {"options", "solver"} & set(
                 taken := inspect.signature(verb).parameters
             ):
-                assert set(taken) - {"options", "condition"} <= RESERVED, verb
+                assert set(taken) - {"options", "condition", "conditions"} <= RESERVED, verb
 
 
 def test_words_of_other_libraries_are_led_to_ours() -> None:

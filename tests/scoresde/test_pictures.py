@@ -281,6 +281,7 @@ def draw_all(folder: Path) -> None:
     plots.histogram(folder / "histogram.png", {"a": (torch.randn(9), "of nine")}, "x")
     plots.work_precision(folder / "work.png", {"a": points}, [points[-1][:2]], "error")
     plots.spectrum(folder / "spectrum.png", x, followed=grey)
+    plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
     plots.trajectory(folder / "trajectory.png", t)
     plots.film(folder / "film.png", grey)
     for ending in ("png", "gif", "html"):
