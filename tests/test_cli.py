@@ -166,6 +166,7 @@ def test_all_data_is_checked_before_any_is_scored(data: Path) -> None:
         assert words in refusal(*score, *arguments, folder=data)
 
 
+@pytest.mark.slow
 def test_likelihoods_of_arrays_that_stay_on_the_disk(data: Path) -> None:
     np.save(data / "test.npy", np.load(data / "test.npz")["x"][:2])
     arguments = ["likelihood", "digits", "--data", "test.npy", "--levels", 17, "--label", 3]

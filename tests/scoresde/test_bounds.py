@@ -154,7 +154,9 @@ GRID = torch.cartesian_prod(*[torch.linspace(LOW, HIGH, LEVELS).double()] * 2)
 ON = {"levels": LEVELS, "low": LOW, "high": HIGH}
 
 
-@pytest.mark.parametrize("kind", ["uniform", "truncated_normal"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("uniform", marks=pytest.mark.slow), "truncated_normal"]
+)
 def test_probabilities_are_bounded_and_importance_makes_bounds_tight(kind: str) -> None:
     want = probability(GRID)
     mean = ss.discrete_log_likelihood(GAUSS, GRID, dequantization=kind, draws=8, **ON)
