@@ -46,6 +46,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.leaps
+	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

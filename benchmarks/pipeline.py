@@ -92,6 +92,7 @@ def start(model: ss.ScoreModel, seed: int) -> Tensor:
     return model.process.prior_sample((SAMPLES, 1, 8, 8), seed=seed, dtype=torch.float32)
 
 
+@torch.no_grad()
 def loop(network: torch.nn.Module, scheduler: Any, steps: int, z: Tensor) -> tuple[Tensor, int]:
     r"""The images of a scheduler from given noise, as a pipeline's loop makes them, and the network calls."""
 

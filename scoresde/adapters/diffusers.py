@@ -163,6 +163,8 @@ def _parts(source: Any, scheduler: Any) -> tuple[Any, Parts]:
             "source must be a network or pipeline of diffusers, or a folder of one, but is a "
             f"{type(source).__name__}."
         )
+    known = getattr(parts.scheduler, "stock_scheduler", parts.scheduler)  # behind one of ours
+    parts = parts._replace(scheduler=known)
     packed = class_of(parts.network) == "FluxTransformer2DModel"
     return pipeline, parts._replace(network=Packed(parts.network)) if packed else parts
 

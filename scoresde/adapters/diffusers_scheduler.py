@@ -270,6 +270,12 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         return self.add_noise(sample, noise, timestep)
 
+    @property
+    def stock_scheduler(self) -> Any:
+        r"""The scheduler of diffusers whose config this is, and which says what the network predicts."""
+
+        return self._stock
+
     def _look(self) -> None:
         r"""Reads the config, which pipelines change."""
 

@@ -19,6 +19,10 @@ from ..files import Json, shortened
 from .weights import SPARE, Shapes, at_most, shapes_in
 
 LIBRARIES = ("diffusers", "transformers")
+OURS = [
+    "scoresde.adapters.diffusers_scheduler",
+    "ScoreSDEScheduler",
+]  # the one class of ours in folders
 OLDEST = (0, 42)  # the first version that refuses code in folders by itself too
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CHECKERS = ("safety_checker", "feature_extractor")  # of finished images, which are not loaded
@@ -160,7 +164,9 @@ def _check_component(path: Path, name: str, value: Any) -> None:
         raise ValueError(
             f"{path} has a component {shortened(name)}, which is no name of a folder in it."
         )
-    if len(value) != 2 or (value[0] is not None and value[0] not in LIBRARIES):
+    if list(value) == OURS:
+        import_module(OURS[0])  # as diffusers wants it before it opens the folder
+    elif len(value) != 2 or (value[0] is not None and value[0] not in LIBRARIES):
         raise ValueError(
             f"the component {name!r} of {path} is {shortened(value)}, but only classes of "
             f"{' and '.join(LIBRARIES)} are opened. If you trust it, open the pipeline by diffusers and pass it."

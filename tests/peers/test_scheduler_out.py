@@ -596,3 +596,7 @@ def test_the_road_of_the_readme_runs(
     again = diffusers.DDPMPipeline.from_pretrained("tuned")
     images = again(num_inference_steps=3, output_type="np", batch_size=2).images
     assert images.shape == (2, 8, 8, 1)
+    tuned, before = ss.from_diffusers("tuned"), ss.from_diffusers("pipeline")
+    assert torch.equal(tuned.times(5), before.times(5))
+    options = {"steps": 3, "seed": 0}
+    assert torch.equal(ss.sample(tuned, 2, **options).x, ss.sample(before, 2, **options).x)
