@@ -28,7 +28,7 @@ from .report import save
 
 FOLDER = Path("build/digits_pipeline")
 STEPS, BATCH, RATE, DECAY = 3000, 64, 2e-3, 0.998
-BUDGET, SAMPLES = 8, 256
+BUDGET, SAMPLES = 8, 128
 SEEDS = (11, 12)
 STOCK = {  # class: what is set beside the pipeline's config, at its best
     "DDIMScheduler": {"clip_sample": False},
@@ -121,7 +121,7 @@ def measure(folder: Path) -> list[dict]:
     pipe = diffusers.DDPMPipeline.from_pretrained(folder, local_files_only=True)
     held_out = digits("test").images
     print(ss.check_score(model, held_out))
-    plan = ss.tune(model, BUDGET, samples=128, held_out=64, learned=True, progress=False)
+    plan = ss.tune(model, BUDGET, samples=48, held_out=64, progress=False)
     plain = replace(plan, model="")
     ours = ScoreSDEScheduler.from_config(pipe.scheduler, plan=plain)
     entries = [*stock(pipe.unet, pipe.scheduler.config)]
