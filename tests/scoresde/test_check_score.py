@@ -382,3 +382,22 @@ def test_verbs_that_measure_warn_once_of_coupled_rows(name: str) -> None:
         act(apart)
     assert not any("call of this row" in str(one.message) for one in found)
     assert apart.network.calls - first < first  # it is looked at once
+
+
+@pytest.mark.parametrize("process", [ss.EDM(), ss.VP()], ids=["EDM", "VP"])
+def test_the_figures_of_a_gaussian_are_known(process: ss.Process) -> None:
+    std = 0.7
+    oracle = ss.GaussianOracle(torch.zeros(6, dtype=torch.float64), std, process=process)
+    check = ss.check_score(oracle, oracle.data(4000))
+    assert check.ok
+    for level in check.levels:
+        s = (
+            level.noise_level
+        )  # D = x / alpha * std^2 / (std^2 + s^2), which is the best linear denoiser
+        share = s**2 / (std**2 + s**2)
+        assert level.error == pytest.approx(1, rel=0.05)
+        assert level.noise_slope == pytest.approx(share, rel=0.1)
+        assert level.spread == pytest.approx(1 - share, rel=0.1)
+        assert level.slope.value == pytest.approx(1, abs=5 * level.slope.stderr)
+        if level.tweedie.value == level.tweedie.value:  # it is taken where it is judged
+            assert level.tweedie.value == pytest.approx(1, rel=0.1)
