@@ -121,9 +121,7 @@ def sample(  # noqa: D417
     )
     start = process.t_max
     if settings.own_times is not None:  # a user's own grid may start at less noise
-        first = make_times(model, start, process.t_min, settings)[0]
-        x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
-        start = first.min().item()
+        x, start = _lifted(model, x, settings)
     if process.has_scales:
         check_prior(model, start)
     else:
@@ -133,6 +131,22 @@ def sample(  # noqa: D417
     if not says_seed(options):
         warn_of_second_pass(x, solution, settings, drawn=True)
     return solution
+
+
+def _lifted(model: ScoreModel, x: Tensor, settings: Settings) -> tuple[Tensor, float]:
+    r"""Draws from the prior as noise at the first time of the user's own grid, and the earliest such time."""
+
+    process = model.process
+    first = make_times(model, process.t_max, process.t_min, settings)[0]
+    start = first.min().item()
+    if process.has_scales:
+        return x * align((process.scales(first)[1] / process.prior_std()).to(x), x), start
+    if not same_time(start, process.t_max):
+        raise ValueError(
+            f"times must start at t_max={process.t_max:.9g}, where the law is the prior, but start at "
+            f"{start:.9g}; a NonlinearProcess has no noise levels in between."
+        )
+    return x, start
 
 
 @verb

@@ -38,6 +38,7 @@ class Affine(Guidance):
     """
 
     apart: ClassVar[bool] = False
+    on_scores = True
 
     @abstractmethod
     def weights(self, levels: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class Affine(Guidance):
 
         Arguments:
             levels: The noise levels :math:`\sigma / \alpha` in float64, with shape (n,), or (n, B) if rows
-                differ.
+                differ; the times, for a process without scales.
 
         Returns:
             The weights, with shape (\*levels.shape, k), or (n, B, k) for separate weights per sample.

@@ -41,6 +41,10 @@ ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
 FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
+GENERAL = {
+    "exponential": "dopri5",
+    "exponential_3": "rk4",
+}  # instead, for processes without scales
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -74,7 +78,8 @@ def encode(  # noqa: D417
 ) -> Solution:
     r"""Turns data into latents, which :func:`scoresde.decode` turns back into data.
 
-    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow.
+    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow. For a process without
+    scales, it is itself the state there.
 
     Arguments:
         model: The score model.
@@ -82,7 +87,7 @@ def encode(  # noqa: D417
         t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3" if
-            `steps` is passed.
+            `steps` is passed; for a process without scales, these are "dopri5" and "rk4".
 
     Returns:
         The solution, whose `x` holds the latents.
@@ -112,7 +117,8 @@ def encode(  # noqa: D417
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
     x, t_max = as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
-    model, settings = split(model, options, len(x), ENCODE, **(FIXED if stepped else DEFAULTS))
+    defaults = suited(model, FIXED if stepped else DEFAULTS)
+    model, settings = split(model, options, len(x), ENCODE, **defaults)
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
@@ -127,13 +133,22 @@ def encode(  # noqa: D417
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
     check_way(model, x, settings, "the way to latents and back")
-    alpha, run = process.scales(run.times[0])[0], settle(run, x)
+    alpha, run = process.signal(run.times[0]), settle(run, x)
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
     if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
+
+
+def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
+    r"""Returns defaults with a solver that the model's process can be solved by."""
+
+    process = getattr(model, "process", None)
+    if process is None or process.has_scales:
+        return defaults
+    return {**defaults, "solver": GENERAL[str(defaults["solver"])]}
 
 
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
@@ -158,8 +173,8 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     special = solver.reversible or solver.undone_by is not solver
     if not special or not math.isclose(last, model.process.t_max, rel_tol=1e-6):
         return
-    size = z.x.detach().flatten(1).square().mean(1).sqrt().nanmedian().item()
-    size /= model.process.prior_std()
+    latents = model.process.standardised(z.x.detach())
+    size = latents.flatten(1).square().mean(1).sqrt().nanmedian().item()
     if not size < LARGE:
         warn(
             f"the latents are {size:.3g} times as large as the prior: either the data is unlike that of "
@@ -171,7 +186,7 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
 def signal(model: ScoreModel, t: float) -> float:
     r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
 
-    return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
+    return model.process.signal(torch.tensor(t, dtype=torch.float64)).item()
 
 
 def refuse_noise(settings: Settings) -> None:

@@ -183,7 +183,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
             )
         z = z.x
     z = check_data(model, z, "z")
-    u = z.detach().double().cpu() / process.prior_std()
+    u = process.standardised(z.detach().double().cpu())
     flat, d = u.flatten(1), u[0].numel()
     mean, std = flat.mean(1), flat.std(1, correction=0)
     square = flat.square().sum(1) / d

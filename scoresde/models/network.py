@@ -187,6 +187,8 @@ class NetworkScore(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> list[StateField]:
+        if not self.process.has_scales:
+            return list(super().combine(times, a, b, scale, x, **condition))
         form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
         columns = (
             self._labels(times, form, x),

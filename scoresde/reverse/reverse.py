@@ -34,6 +34,7 @@ from ..models.data_moments import Moments
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
+from ..processes.dependent import check_given, reverse_drift
 from .linear_part import Frame, Noise, constant_noise
 
 Clock = Literal["t", "log_snr"]
@@ -309,11 +310,11 @@ class Reverse(Chart):
         if self.kind is SemiLinear or self.clock != "t":
             process.log_scales(torch.zeros(()))  # raises, because there are none
 
+        check_given(process)
+
         def drift(t: Tensor, x: Tensor) -> Tensor:
-            pull = (1 + self.eta**2) / 2 * process.diffusion(t.double()) ** 2
-            flat = t.reshape(-1) if t.ndim else t
-            score = self.model.score(x, flat)
-            return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
+            t = t.reshape(-1) if t.ndim else t
+            return reverse_drift(process, x, t, self.model.score(x, t), self.eta)
 
         common: _Common = {
             "rows": self._rows,

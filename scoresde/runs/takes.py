@@ -137,4 +137,4 @@ def check_model(model: object) -> None:
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
             "ss.NetworkScore(network, process, predicts=...)."
         )
-    check_names(model.conditions)
+    check_names(dict.fromkeys((*model.conditions, *model.process.conditions)))
