@@ -16,10 +16,10 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache, partial, wraps
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -32,15 +32,11 @@ from solvers.shapes import align
 from ..doors.amounts import positive
 from ..doors.data import as_seeds, as_state, as_times
 from ..doors.warning import warn
-from .constant import kept
 
 CHECKED = 1025  # times at which a process is checked
 PRIOR_GAP = 1e-2  # nats per dimension from which a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
-SLACK, ROUNDING = (
-    1e-6,
-    2.0**-23,
-)  # of times in float32: of their own rounding, and of times that they are differences of
+SLACK, ROUNDING = 1e-6, 2.0**-23  # of times in float32, and of times that they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 Pair = tuple[Tensor, Tensor]
 _time = partial(torch.tensor, dtype=torch.float64)
@@ -54,6 +50,21 @@ OF_TIME: dict[str, dict[str, Door]] = {
     "drift": {"x": as_state, "t": as_times},
     **{name: {} for name in ("noise_level", "at_noise_level", "start_of", "prior_sample")},
 }  # the functions of a process, and the checks of their arguments
+
+
+F = TypeVar("F", bound=Callable[..., float])
+
+
+def kept(function: F) -> F:
+    r"""Returns a method for numbers whose results a constant process computes once."""
+
+    known = lru_cache(maxsize=1024)(function)
+
+    @wraps(function)
+    def call(self: "Process", *arguments: Hashable, **keywords: Hashable) -> float:
+        return (known if self.is_constant else function)(self, *arguments, **keywords)
+
+    return cast(F, call)
 
 
 class Process(ABC):
@@ -386,10 +397,3 @@ class Process(ABC):
 
 
 with_doors(Process, OF_TIME)
-
-
-def check_process(process: object) -> None:
-    r"""Refuses anything that is not a process."""
-
-    if not isinstance(process, Process):
-        raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")
