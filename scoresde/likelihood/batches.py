@@ -17,7 +17,6 @@ from ..models.checks import check_data
 from ..models.derivative import check_derivative
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
 from ..runs.settings import Settings
@@ -79,7 +78,7 @@ class Asked(NamedTuple):
         x: The data, with shape (B, *).
         settings: The options.
         start: The time of the data.
-        ends: The logarithms of the first and the last noise level.
+        ends: The logarithms of the first and the last noise level; without scales, the first and the last time.
         companion: The Gaussian companion.
     """
 
@@ -122,8 +121,10 @@ def ask(
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
     process = model.process
-    if isinstance(process, NonlinearProcess):
-        raise ValueError(f"likelihoods need noise levels, but {process} has none.")
+    if takes is FREE and not process.has_scales:
+        raise ValueError(
+            f"bounds and views need noise levels, but {process} has none; ss.log_likelihood needs none."
+        )
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
@@ -140,7 +141,7 @@ def ask(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
             f"{times[0].flatten()[0]:.9g} to {times[-1].flatten()[0]:.9g}; pass such times, or t_min=."
         )
-    first, last = (-process.log_snr(ends)).tolist()
+    first, last = (-process.log_snr(ends) if process.has_scales else ends).tolist()
     if settings.grad != "none":
         check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))

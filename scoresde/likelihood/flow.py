@@ -19,6 +19,7 @@ References:
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -158,7 +159,8 @@ class Flow:
         d = self.x[0].numel()
         more = (sums.variance.sqrt() / target).square() - 1  # passes
         dear = (more > EXACT_NODES * d / integral.products) & self.fallback
-        sums, passes = _repeated(integral, sums, target, ~dear)
+        trace, noise, passes = repeated(integral, sums, target, ~dear)
+        sums = sums._replace(trace=trace, variance=noise)
         cost = cost + ((passes - 1) * integral.products).to(cost)
         rows = dear.nonzero()[:, 0]
         if len(rows):
@@ -172,10 +174,33 @@ class Flow:
         return sums, quadrature, cost
 
 
-def _repeated(
-    integral: Integral, sums: Sums, target: float, wanted: Tensor
-) -> tuple[Sums, Tensor]:
-    r"""The mean of as many passes as each row needs for its standard error, and their numbers."""
+class Passed(Protocol):
+    r"""The sums of one pass."""
+
+    @property
+    def trace(self) -> Tensor: ...
+    @property
+    def variance(self) -> Tensor: ...
+
+
+class Passes(Protocol):
+    r"""An integral whose probes may be drawn again."""
+
+    def rows(self, index: Tensor) -> "Passes": ...
+    def sums(self, number: int) -> Passed: ...
+
+
+def repeated(
+    integral: Passes, sums: Passed, target: float, wanted: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the mean trace of as many passes as each row needs, its variance, and their numbers.
+
+    Arguments:
+        integral: The integral.
+        sums: The sums of its first pass.
+        target: The standard error that is needed.
+        wanted: Whether more passes are wanted, with shape (B,).
+    """
 
     trace, noise = sums.trace, sums.variance  # sums over passes
     passes = torch.ones_like(noise)
@@ -187,4 +212,4 @@ def _repeated(
         trace = trace.index_add(0, rows, more.trace)
         noise = noise.index_add(0, rows, more.variance)
         passes[rows] += 1
-    return sums._replace(trace=trace / passes, variance=noise / passes**2), passes
+    return trace / passes, noise / passes**2, passes

@@ -27,10 +27,12 @@ class Likelihood:
         derivatives: The Jacobian products of each sample, with shape (B,), each of which is one more call.
         dimension: The number of dimensions.
         t_min: The time of the data.
-        noise_level: Its noise level :math:`\sigma / \alpha`.
+        noise_level: Its noise level :math:`\sigma / \alpha`; NaN for a process without scales, whose density is
+            that of the state at `t_min`.
         budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`) and
             "dequantisation" are standard errors; "quadrature", "path", "end" (of the noise at `t_min`) and
-            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN.
+            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without scales there is
+            no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
             model, which is not that of data under its condition.
         levels: The number of levels, if it is a probability of data on levels.
@@ -75,7 +77,8 @@ class Likelihood:
     def cures(self) -> dict[str, str]:
         r"""The way to make each part of the budget smaller."""
 
-        share = self.budget["end"].nanmedian().item() / self.dimension if self.budget else 0.0
+        end = self.budget.get("end")
+        share = 0.0 if end is None else end.nanmedian().item() / self.dimension
         return cures(self.provenance, self.dimension, self.t_min, share)
 
     @property

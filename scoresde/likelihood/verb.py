@@ -11,6 +11,7 @@ from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..doors.warning import warn
+from ..latents.encoding import suited
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
@@ -22,6 +23,7 @@ from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
+from .general import GeneralFlow
 from .result import Likelihood
 from .traces import Kind, Tracer
 
@@ -82,8 +84,8 @@ def log_likelihood(  # noqa: D417
             the initial number. "auto" uses the exact divergence for samples for which that needs fewer products.
             A missed target gives a warning.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
-            density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
-            dtype is float64.
+            density depends on. The default solver is "exponential" (without scales, "dopri5") with tolerances
+            of 1e-3, and the default dtype is float64.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -100,7 +102,7 @@ def log_likelihood(  # noqa: D417
     size = math.prod(x.shape[1:])
     kind = _kind(divergence, probes, target_stderr, size)
     nodes = check_count("nodes", nodes, at_least=8)
-    asked = ask(model, x, options, **DEFAULTS)
+    asked = ask(model, x, options, **suited(model, DEFAULTS))
     settings = asked.settings
     if not asked.model.differentiable:
         raise ValueError(
@@ -122,8 +124,8 @@ def log_likelihood(  # noqa: D417
         tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
         exact_too = divergence == "auto" and size <= EXACT_AT_MOST
         known = batch.model, batch.x, asked.start, asked.ends, batch.settings
-        flow = Flow(*known, tracer, count, exact_too)
-        return flow.density(target_stderr)
+        flow = Flow if batch.model.process.has_scales else GeneralFlow
+        return flow(*known, tracer, count, exact_too).density(target_stderr)
 
     with settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
@@ -148,7 +150,8 @@ def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood
 
 
 def _warn_of_noise(found: Likelihood) -> None:
-    share = found.budget["end"].nanmedian().item() / found.dimension
+    end = found.budget.get("end")
+    share = 0.0 if end is None else end.nanmedian().item() / found.dimension
     if share > LARGE_END:
         warn(
             f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by "
