@@ -41,10 +41,10 @@ ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
 FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
-GENERAL = {
-    "exponential": "dopri5",
-    "exponential_3": "rk4",
-}  # instead, for processes without scales
+GENERAL: dict[str, RunOptions] = {  # instead, for processes without scales
+    "exponential": {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5},
+    "exponential_3": {"solver": "rk4"},
+}
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -148,7 +148,7 @@ def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
     process = getattr(model, "process", None)
     if process is None or process.has_scales:
         return defaults
-    return {**defaults, "solver": GENERAL[str(defaults["solver"])]}
+    return GENERAL[str(defaults["solver"])]
 
 
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:

@@ -121,10 +121,8 @@ def ask(
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
     process = model.process
-    if takes is FREE and not process.has_scales:
-        raise ValueError(
-            f"bounds and views need noise levels, but {process} has none; ss.log_likelihood needs none."
-        )
+    if takes is FREE:
+        check_levels(model)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
@@ -145,6 +143,15 @@ def ask(
     if settings.grad != "none":
         check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+
+
+def check_levels(model: ScoreModel) -> None:
+    r"""Refuses a model whose process has no noise levels."""
+
+    if not model.process.has_scales:
+        raise ValueError(
+            f"bounds and views need noise levels, but {model.process} has none; ss.log_likelihood needs none."
+        )
 
 
 def rows_at_once(settings: Settings, x: Tensor) -> int:

@@ -36,27 +36,30 @@ class Curve:
         """
 
         batch = self.states.shape[1]
-        value, slope = cubic(self.knots, self.states, u.expand(batch))
+        value, slope = interpolated(self.knots, self.states, u.expand(batch))
         unit = size(u.expand(batch), self.std)
         share = torch.exp(2 * u.expand(batch)) / unit**2  # the slope of its logarithm
         unit, share = (align(number.to(value), value) for number in (unit, share))
         return unit * value, unit * (slope + share * value)
 
 
-def cubic(knots: Tensor, states: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns the states of a path that is cubic between its knots, and their slopes, with shape (B, *).
+def interpolated(
+    knots: Tensor, states: Tensor, u: Tensor, degree: int = 3
+) -> tuple[Tensor, Tensor]:
+    r"""Returns the states of a path that is a polynomial between its knots, and their slopes, with shape (B, *).
 
     Arguments:
         knots: The times at which it is known, ascending, with shape (K,) or (K, B).
         states: The states there, with shape (K, B, *).
         u: One time per row, with shape (B,).
+        degree: The degree of the polynomials, an odd number.
     """
 
     batch = states.shape[1]
     knots = (knots if knots.ndim > 1 else knots[:, None]).expand(-1, batch)
     found = torch.searchsorted(knots.T.contiguous(), u[:, None].contiguous())
-    last = min(3, len(knots) - 1)  # the degree, which few knots lower
-    first = (found[:, 0] - 2).clamp(0, len(knots) - 1 - last)
+    last = min(degree, len(knots) - 1)  # few knots lower it
+    first = (found[:, 0] - (degree + 1) // 2).clamp(0, len(knots) - 1 - last)
     index = first + torch.arange(last + 1)[:, None]
     near = knots.gather(0, index)
     rows = torch.arange(batch)

@@ -13,7 +13,8 @@ from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..runs.options import SEED, Gradients, Seeds
-from .batches import FREE, Asked, Batch, ask_freely
+from ..runs.takes import check_model
+from .batches import FREE, Asked, Batch, ask_freely, check_levels
 from .bounds import Bound, elbo
 from .integral import denoisers
 from .students import error_of_mean
@@ -55,6 +56,8 @@ def views(  # noqa: D417
 
     options = FREE.said(locals())
     FREE.refuse(options)
+    check_model(model)
+    check_levels(model)
     flow = log_likelihood(model, x, **options)
     calls = int((flow.calls + flow.derivatives).max())
     return {

@@ -84,8 +84,8 @@ def log_likelihood(  # noqa: D417
             the initial number. "auto" uses the exact divergence for samples for which that needs fewer products.
             A missed target gives a warning.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
-            density depends on. The default solver is "exponential" (without scales, "dopri5") with tolerances
-            of 1e-3, and the default dtype is float64.
+            density depends on. The default solver is "exponential" with tolerances of 1e-3 (without scales,
+            "dopri5" with 1e-5), and the default dtype is float64.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.

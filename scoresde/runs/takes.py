@@ -11,6 +11,7 @@ from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import Given, ScoreModel
+from ..processes.dependent import check_given
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
 from .settings import Settings
@@ -125,7 +126,10 @@ def parted(
             f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
             "losses), whose own derivatives are not known; leave it out."
         )
-    return Given(model, bound) if bound else model, settings
+    model = Given(model, bound) if bound else model
+    if model.process.conditions:
+        check_given(model.process)
+    return model, settings
 
 
 def check_model(model: object) -> None:

@@ -114,7 +114,8 @@ def of_processes() -> dict[str, Call]:
         "LinearBeta": (ss.LinearBeta, {"beta_min": 0.1, "beta_max": 10.0}),
         "LinearProcess": (ss.LinearProcess, {"f": 0.0, "g": 1.0, "t_min": 0.001, "t_max": 1.0}),
         "NonlinearProcess": (ss.NonlinearProcess, {
-            "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0}),
+            "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0,
+            "mean": 0.0, "conditions": ()}),
         "CustomProcess": (ss.CustomProcess, {
             "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0,
             "g": lambda t: (2 * t).sqrt()}),
@@ -134,6 +135,8 @@ def of_processes() -> dict[str, Call]:
         "NonlinearProcess.drift": (any_drift.drift, {"x": X, "t": 0.5}),
         "NonlinearProcess.diffusion": (any_drift.diffusion, {"t": 0.5}),
         "NonlinearProcess.describe": (any_drift.describe, {"t": 0.5}),
+        "NonlinearProcess.prior_sample": (any_drift.prior_sample, {
+            "shape": (4, 2), "seed": 0, "first_index": 0, "dtype": None, "device": None}),
         "Process.perturb": (PROCESS.perturb, {"x": X, "t": ONE, "z": X}),
         "Process.prior_sample": (PROCESS.prior_sample, {
             "shape": (4, 2), "seed": 0, "first_index": 0, "dtype": None, "device": None}),
