@@ -16,7 +16,7 @@ MEAN, SPREAD = (
     torch.tensor([[0.5, -1.0]], dtype=torch.float64),
     torch.tensor([[0.3, 0.1], [0.1, 0.6]], dtype=torch.float64),
 )  # of the data minus the measurement
-FINE = {"rtol": 1e-7, "atol": 1e-7}
+FINE = {"rtol": 1e-6, "atol": 1e-6}
 
 
 def law(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,6 +71,7 @@ def test_a_rotating_gaussian_around_measurements_has_its_density() -> None:
     assert torch.allclose(l.nats, density(x, y), atol=2e-4)
     assert bool(((l.nats - density(x, y)).abs() <= l.total).all())
     assert l.stderr.tolist() == [0.0] * 4
+    assert 0 < float(l.budget["prior"].max()) < 1e-3
     assert "end" not in l.budget
     assert l.noise_level != l.noise_level
     assert l.slope is not None
@@ -99,10 +100,10 @@ def test_latents_are_the_flow_and_come_back(tmp_path: Path) -> None:
     mean, covariance = law(torch.full((5,), END), y)
     square = torch.einsum("bi,bij,bj->b", z.x - mean, covariance.inverse(), z.x - mean)
     start = torch.einsum("bi,ij,bj->b", x - y - MEAN, SPREAD.inverse(), x - y - MEAN)
-    assert torch.allclose(square, start, atol=1e-6)  # as the flow of a Gaussian keeps it
+    assert torch.allclose(square, start, atol=1e-4)  # as the flow of a Gaussian keeps it
     ss.save_latents(tmp_path / "z.npz", z)
     back = ss.decode(model, ss.load_latents(tmp_path / "z.npz"), measurement=y)
-    assert torch.allclose(back.x, x, atol=1e-6)
+    assert torch.allclose(back.x, x, atol=1e-4)
     with pytest.raises(ValueError, match="take measurement=, which is missing"):
         ss.decode(model, z)
     r = ss.reconstruct(model, x, measurement=y, steps=400)
@@ -154,8 +155,11 @@ def test_a_nonlinear_drift_has_its_density_and_its_latents() -> None:
     want = -(u**2)[:, 0] / 2 - (2 * torch.pi * (1 + x**2))[:, 0].log() / 2
     assert torch.allclose(l.nats, want, atol=1e-5)
     assert bool(((l.nats - want).abs() <= l.total + 1e-6).all())
+    coarse = ss.log_likelihood(model, x, solver="euler", steps=8)  # whose defect is taken out
+    assert float(coarse.budget["path"][0]) > 0.05
+    assert torch.allclose(coarse.nats, want, atol=1e-5)
     z = ss.encode(model, x, **FINE).x
-    assert torch.allclose(z, torch.sinh(0.001 * u) / 0.001, atol=1e-6)
+    assert torch.allclose(z, torch.sinh(0.001 * u) / 0.001, atol=1e-5)
     t = torch.tensor(0.5, dtype=torch.float64)
     assert torch.allclose(model.velocity(x, t), bent(t, x)[2], atol=1e-12)
 
@@ -200,11 +204,11 @@ def test_a_linear_drift_gives_the_numbers_of_the_linear_process() -> None:
         ss.encode(same(), x, **options),
         ss.encode(PAIR, x / alpha, t_min=START, **options),
     )
-    assert torch.allclose(ours.x, theirs.x, atol=1e-7)
+    assert torch.allclose(ours.x, theirs.x, atol=1e-6)
     z = OU.prior_sample((4, 2), dtype=torch.float64)
     assert torch.equal(z * LINEAR.prior_std(), LINEAR.prior_sample((4, 2), dtype=torch.float64))
     back = ss.decode(PAIR, z, t_min=START, denoise=False, **options).x
-    assert torch.allclose(ss.decode(same(), z, **options).x, back, atol=1e-7)
+    assert torch.allclose(ss.decode(same(), z, **options).x, back, atol=1e-6)
     wide = ss.GaussianOracle(torch.zeros(2, dtype=torch.float64), SPREAD, process=LINEAR)
     want = wide.log_density(x / alpha, START) - 2 * alpha.log()
     l = ss.log_likelihood(same(wide), x, **FINE)
