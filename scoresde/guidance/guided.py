@@ -112,9 +112,8 @@ class Guided(ScoreModel):
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if self.process.has_scales:
             return super().score(x, t, **condition)
-        t = check_time(
-            self.process, t, x
-        )  # the sum of state and score, which stands for D, minus the state
+        t = check_time(self.process, t, x)
+        # the sum of state and score, which stands for D, minus the state
         return self._at(t, -torch.ones_like(t), torch.ones_like(t), x, condition)
 
     def combine(
