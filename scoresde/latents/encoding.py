@@ -34,7 +34,7 @@ from ..runs.options import (
     Watching,
 )
 from ..runs.run import Run, same_time
-from ..runs.settings import Settings
+from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split
 
 ENCODE = Takes(
@@ -165,21 +165,4 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
             f"the latents are {size:.3g} times as large as the prior: either the data is unlike that of "
             f"the model, or {solver} amplifies its own errors, as 'bdia', 'edict' and fixed-point "
             "iterations do; use another solver."
-        )
-
-
-def signal(model: ScoreModel, t: float) -> float:
-    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
-
-    return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
-
-
-def refuse_noise(settings: Settings) -> None:
-    r"""Refuses solvers and options whose path cannot be run backwards."""
-
-    if settings.method.stochastic or settings.eta:
-        raise ValueError(
-            f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
-            "'exponential' or 'ddim'."
         )

@@ -29,9 +29,9 @@ from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
 from ..runs.options import SEED, Gradients, Seeds

@@ -8,9 +8,9 @@ from torch import Tensor
 from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
