@@ -280,26 +280,23 @@ def _decode(
     clean, whole = settings.denoise and process.has_scales, run
     if clean and settings.t_min is None:
         check_last(model, run.times[-1].max().item())
-    if clean:
-        run = _reserved(run, model.cost, "last denoising")
+    after = {"last denoising": model.cost} if clean else {}
     if settings.log_density:
-        run, calls = along(run, x)
-        run = _reserved(run, calls, "log-density")
+        run, after["log-density"] = along(run, x)
+    if settings.max_calls is not None and after:
+        run = _reserved(run, settings.max_calls, after)
     solution = denoised(run, x, companion) if clean else carried(run, x, companion)
     return with_log_density(whole, solution) if settings.log_density else solution
 
 
-def _reserved(run: Run, calls: int, use: str) -> Run:
-    r"""The run without the calls that it needs after its last step."""
+def _reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
+    r"""The run without the calls that are needed after its last step, by their use."""
 
-    settings = run.settings
-    if settings.max_calls is None:
-        return run
-    if settings.max_calls <= calls:
-        raise ValueError(
-            f"max_calls must be more than the {calls} of the {use}, but is {settings.max_calls}."
-        )
-    return replace(run, settings=replace(settings, max_calls=settings.max_calls - calls))
+    calls = sum(after.values())
+    if most <= calls:
+        uses = " and the ".join(after)
+        raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
+    return replace(run, settings=replace(run.settings, max_calls=most - calls))
 
 
 def check_sample_shape(

@@ -120,10 +120,6 @@ def _log_prob(run: Run, path: Tensor) -> Tensor:
 def _check_path(solution: Solution) -> Tensor:
     r"""The path of a solution, after checking that its steps have a density."""
 
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"solution must be the Solution of ss.sample or ss.decode, not a {type(solution).__name__}."
-        )
     solver, made = solution.solver, solution.provenance
     if solver is None or "process" not in made:
         raise ValueError("solution must be made by ss.sample or ss.decode, which keep its solver.")

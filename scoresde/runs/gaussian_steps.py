@@ -1,6 +1,6 @@
 r"""Steps that are Gaussian given the states before them: their normal numbers and deviations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -48,9 +48,10 @@ def gaussian_steps(run: Run, states: Sequence[Tensor]) -> GaussianSteps:
     solver, x, count = run.settings.method, states[0], len(run.times) - 1
     problem = run.reverse.problem()
     clock = run.reverse.to_clock(run.times)
-    like = torch.zeros_like(x if clock.ndim > 1 else x[:1])
     silent = problem.map(lambda field: torch.zeros_like)
-    stds = _steps(solver, silent, clock, [like] * count, torch.ones_like(like))
+    origin, known = torch.zeros_like(x), len(x) if clock.ndim > 1 else 1
+    ends = _steps(solver, silent, clock, [origin] * count, torch.ones_like(x))
+    stds = [end[:known].clone() for end in ends]
     still = [i for i, std in enumerate(stds) if not bool((std > 0).all())]
     if still:
         start, stop = (run.times[still[0] + k].flatten()[0].item() for k in (0, 1))
@@ -63,7 +64,7 @@ def gaussian_steps(run: Run, states: Sequence[Tensor]) -> GaussianSteps:
     current = Current(solver, run.times, run.eta)
     with counting() as counter, running(current):
         watched = problem.map(counter.watch)
-        means = _steps(solver, watched, clock, states[:-1], torch.zeros_like(x))
+        means = _steps(solver, watched, clock, states[:-1], origin)
         steps = zip(states[1:], means, stds, strict=True)
         normals = [(state - mean) / std for state, mean, std in steps]
     return GaussianSteps(normals, stds, counter.total)
@@ -71,13 +72,12 @@ def gaussian_steps(run: Run, states: Sequence[Tensor]) -> GaussianSteps:
 
 def _steps(
     solver: Solver, problem: Problem, clock: Tensor, states: Sequence[Tensor], normal: Tensor
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
     r"""The ends of the steps from given states, all with the same normal numbers."""
 
-    ends, memory = [], None
+    memory = None
     noise = Normals(normal.expand(len(states), *normal.shape))
     plan = solver.plan(problem, clock[:-1], clock[1:], states[0])
     for coefficients, state in zip(plan, states, strict=True):
         end, memory = solver.step(coefficients, state.clone(), memory, noise)[:2]
-        ends.append(end)
-    return ends
+        yield end

@@ -173,7 +173,7 @@ class Ending:
 
 
 @dataclass(frozen=True, repr=False)
-class Density:
+class LogDensity:
     r"""Creates the option for the density of samples.
 
     Arguments:
@@ -197,7 +197,7 @@ class Planned:
     plan: Plan | str | Path | None = None
 
 
-GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Density, Planned)
+GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, LogDensity, Planned)
 
 
 class UntimedOptions(TypedDict, total=False):

@@ -21,7 +21,7 @@ from ..doors.data import as_floats
 from ..models.autocast import without_autocast
 from ..models.checks import check_callback, check_count, check_number
 from .grids import with_grid
-from .options import Density, Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
+from .options import Ending, Keys, Limits, LogDensity, Noise, Numbers, Start, Stepping, Watching
 from .plan import Described
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
@@ -48,12 +48,12 @@ class Tolerances(TypedDict):
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(
-    Described, Density, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
+    Described, LogDensity, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
 ):
     r"""Creates the options of a run.
 
     They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
-    `Limits`, `Watching`, `Start`, `Ending` and `Density`. The name of a solver is replaced by the solver, and a
+    `Limits`, `Watching`, `Start`, `Ending` and `LogDensity`. The name of a solver is replaced by the solver, and a
     seed of `None` by a drawn one.
 
     Examples:
