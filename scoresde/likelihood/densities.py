@@ -9,6 +9,7 @@ from solvers import SolverError
 
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
+from ..models.spoken import log_volume
 from ..models.steady import check_steady
 from ..runs.health import warn_of_health
 from .batches import Asked, Batch, rows_at_once
@@ -62,7 +63,7 @@ def check_flow(asked: Asked) -> None:
 def densities(
     asked: Asked, divergence: Divergence, target: float | None = None, fallback: bool = False
 ) -> Likelihood:
-    r"""Returns the densities of all samples.
+    r"""Returns the densities of all samples, in the units of the user's data.
 
     Arguments:
         asked: The model, data and settings.
@@ -78,7 +79,8 @@ def densities(
         return Flow(*known, tracer, divergence.nodes, fallback, batch.path).density(target)
 
     with asked.settings.gradients():
-        return Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
+        found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
+    return replace(found, nats=found.nats - log_volume(asked.model, asked.x))
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:

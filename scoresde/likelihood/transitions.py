@@ -36,7 +36,7 @@ from ..runs.takes import Takes, split
 TRANSITIONS = Takes("the solution", Numbers, "batch_size", words="is set by")
 
 
-@verb
+@verb(latents=("solution",))
 def transition_log_prob(  # noqa: D417
     model: ScoreModel,
     solution: Solution,

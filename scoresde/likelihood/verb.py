@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 
 from solvers import Solver
-from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
@@ -32,10 +32,10 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@verb
+@verb(data=("x",), gives=lambda found, transform: _in_form(found, transform))
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     divergence: str = "auto",
     probes: int | None = None,
@@ -109,10 +109,21 @@ def log_likelihood(  # noqa: D417
     rule = Divergence(kind, probes or (SKETCHED if kind == "hutch++" else 1), count)
     exact_too = divergence == "auto" and size <= EXACT_AT_MOST
     found = densities(asked, rule, target_stderr, exact_too)
-    _warn_of_noise(found)
-    _warn_of_target(found, target_stderr)
-    _warn_of_failures(found)
+    _warn(found, target_stderr)
     return found
+
+
+def _in_form(found: Likelihood, transform: Transform) -> Likelihood:
+    r"""The densities with latents and slopes in the user's form."""
+
+    slope = None if found.slope is None else transform.gradient(found.slope)
+    return replace(found, latent=transform.unpack(found.latent), slope=slope)
+
+
+def _warn(found: Likelihood, target: float | None) -> None:
+    _warn_of_noise(found)
+    _warn_of_target(found, target)
+    _warn_of_failures(found)
 
 
 def _warn_of_noise(found: Likelihood) -> None:

@@ -200,3 +200,12 @@ def test_others_than_the_verbs_have_no_density() -> None:
     )
     assert s.log_density is None
     assert s[0].log_density_error is None
+
+
+def test_it_is_that_of_the_users_data() -> None:
+    model, std = mixture(ss.VP()), torch.tensor([2.0, 0.1])
+    plain = ss.sample(model, 3, log_density=True)
+    model.transform = ss.Standardized(torch.tensor([1.0, -1.0]), std)
+    s = ss.sample(model, 3, log_density=True)
+    torch.testing.assert_close(s.log_density, plain.log_density - std.log().sum())
+    assert torch.equal(s.log_density_error, plain.log_density_error)

@@ -288,3 +288,15 @@ def test_a_solver_of_ones_own_declares_normal_steps() -> None:
     s = drawn(model, solver=Mine(), steps=6)
     right = ss.transition_log_prob(model, drawn(model, solver="em", steps=6))
     torch.testing.assert_close(ss.transition_log_prob(model, s), right)
+
+
+@pytest.mark.parametrize(
+    "transform", [ss.ComplexPairs(), ss.Standardized(torch.tensor([1.0, 2.0]), torch.tensor(3.0))]
+)
+def test_densities_of_steps_are_those_of_states(transform: ss.Transform) -> None:
+    model = mixture(ss.VP())
+    right = ss.transition_log_prob(model, drawn(model))
+    model.transform = transform
+    shape = (5, 1) if isinstance(transform, ss.ComplexPairs) else 5
+    s = ss.sample(model, shape, path=True, solver="ancestral", steps=4)
+    torch.testing.assert_close(ss.transition_log_prob(model, s), right)
