@@ -45,6 +45,7 @@ from .likelihood import (
     log_likelihood,
     path_density,
     quantize,
+    transition_log_prob,
     views,
 )
 from .models.data_moments import Moments, moments
@@ -166,6 +167,7 @@ __all__ = [
     "save_latents",
     "spectra",
     "suggest",
+    "transition_log_prob",
     "tune",
     "twisted_sample",
     "views",

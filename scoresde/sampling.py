@@ -12,6 +12,7 @@ from solvers.doors.values import Array, Shape, as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
+from .likelihood.along import along, with_log_density
 from .models.checks import check_data, check_number, check_shape, device_of, dtype_of
 from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
@@ -77,6 +78,7 @@ def sample(  # noqa: D417
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
     denoise: bool = True,
+    log_density: bool = False,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
@@ -182,6 +184,7 @@ def decode(  # noqa: D417
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
     denoise: bool = True,
+    log_density: bool = False,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
@@ -289,18 +292,26 @@ def _decode(
     if settings.adaptive:
         use = "adaptive steps are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
-    if not settings.denoise or not process.has_scales:
-        return carried(run, x, companion)
-    if settings.t_min is None:
+    clean, whole = settings.denoise and process.has_scales, run
+    if clean and settings.t_min is None:
         check_last(model, run.times[-1].max().item())
-    if settings.max_calls is not None:  # the calls of the last denoising are reserved
-        if settings.max_calls <= model.cost:
-            raise ValueError(
-                f"max_calls must be more than the {model.cost} of the last denoising, but is "
-                f"{settings.max_calls}."
-            )
-        run = replace(run, settings=replace(settings, max_calls=settings.max_calls - model.cost))
-    return denoised(run, x, companion)
+    after = {"last denoising": model.cost} if clean else {}
+    if settings.log_density:
+        run, after["log-density"] = along(run, x)
+    if settings.max_calls is not None and after:
+        run = _reserved(run, settings.max_calls, after)
+    solution = denoised(run, x, companion) if clean else carried(run, x, companion)
+    return with_log_density(whole, solution) if settings.log_density else solution
+
+
+def _reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
+    r"""The run without the calls that are needed after its last step, by their use."""
+
+    calls = sum(after.values())
+    if most <= calls:
+        uses = " and the ".join(after)
+        raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
+    return replace(run, settings=replace(run.settings, max_calls=most - calls))
 
 
 def check_sample_shape(

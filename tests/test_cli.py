@@ -54,6 +54,21 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_sample_writes_log_densities(tmp_path: Path) -> None:
+    import scoresde as ss
+
+    arguments = ["sample", "digits", "-n", 2, "--steps", 8, "--label", 3, "--log-density"]
+    said = answer(*arguments, "--out", "x.npz", folder=tmp_path)
+    torch.set_default_dtype(torch.float32)
+    s = ss.sample(ss.load("digits"), 2, steps=8, seed=0, label=3, log_density=True)
+    with np.load(tmp_path / "x.npz") as found:
+        for name in ("log_density", "log_density_error"):
+            right = getattr(s, name)
+            assert np.allclose(found[name], right, rtol=1e-3, atol=1e-3)
+            assert abs(said[name] - float(right.mean())) < 1e-2
+    assert said["calls"] == s.calls[0]
+
+
 def test_sample_writes_what_python_draws(tmp_path: Path) -> None:
     import scoresde as ss
 

@@ -17,8 +17,9 @@ from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
 from ..latents import encode_noise
-from ..latents.encoding import ENCODE, encode, signal
+from ..latents.encoding import ENCODE, encode
 from ..models.checks import check_data
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
 from ..runs.options import Keys, Options, UntimedOptions, Watching, names

@@ -35,17 +35,13 @@ from ..runs.options import (
     Watching,
 )
 from ..runs.run import Run, same_time
-from ..runs.settings import Settings
-from ..runs.takes import Takes, split
+from ..runs.settings import Settings, refuse_noise
+from ..runs.takes import Takes, split, suited
 
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
 )
 FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
-GENERAL: dict[str, RunOptions] = {  # instead, for processes without scales
-    "exponential": {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5},
-    "exponential_3": {"solver": "rk4"},
-}
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -143,15 +139,6 @@ def encode(  # noqa: D417
     return z
 
 
-def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
-    r"""Returns defaults with a solver that the model's process can be solved by."""
-
-    process = getattr(model, "process", None)
-    if process is None or process.has_scales:
-        return defaults
-    return GENERAL[str(defaults["solver"])]
-
-
 def check_way(model: ScoreModel, x: Tensor, settings: Settings, use: str) -> None:
     r"""Refuses a model that is random, or whose rows depend on each other.
 
@@ -181,21 +168,4 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
             f"the latents are {size:.3g} times as large as the prior: either the data is unlike that of "
             f"the model, or {solver} amplifies its own errors, as 'bdia', 'edict' and fixed-point "
             "iterations do; use another solver."
-        )
-
-
-def signal(model: ScoreModel, t: float) -> float:
-    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
-
-    return model.process.signal(torch.tensor(t, dtype=torch.float64)).item()
-
-
-def refuse_noise(settings: Settings) -> None:
-    r"""Refuses solvers and options whose path cannot be run backwards."""
-
-    if settings.method.stochastic or settings.eta:
-        raise ValueError(
-            f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
-            "'exponential' or 'ddim'."
         )

@@ -20,11 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
+from solvers import Event, ExponentialMultistep, Solution, Solver
 from solvers.doors.signatures import checked
-from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
-from solvers.shapes import factors
 
 from ..doors.data import as_state
 from ..models.checks import check_data, check_number
@@ -35,6 +33,7 @@ from ..models.spoken import as_data
 from ..models.transforms import Data
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
+from ..runs.gaussian_steps import gaussian_steps
 from ..runs.noise import keyed_by_rows
 from ..runs.options import (
     SEED,
@@ -223,12 +222,13 @@ def encode_noise(  # noqa: D417
     levels = torch.exp(-process.log_snr(run.times))
     check_way(model, x, settings, "the way to a noise path and back")
     states = _chain(x, levels, settings, chain)
-    normals, calls = _normals(run, solver, states)
+    with settings.gradients():
+        found = gaussian_steps(run, states)
     return NoisePath(
         latent=process.scales(run.times[0])[0].item() * states[0],
-        normals=normals,
+        normals=torch.stack(found.normals),
         times=run.times,
-        calls=torch.full((len(x),), calls),
+        calls=torch.full((len(x),), found.calls),
         options={"solver": solver, **{n: options[n] for n in REPLAYED if n in options}},
         provenance={
             **run.provenance,
@@ -237,22 +237,6 @@ def encode_noise(  # noqa: D417
             "chain": chain,
         },
     )
-
-
-def _normals(run: Run, solver: ExponentialMultistep, states: list[Tensor]) -> tuple[Tensor, int]:
-    r"""The normal numbers that lead from each state to the next, and the network calls."""
-
-    problem, x = run.reverse.problem(), states[0]
-    assert isinstance(problem, SemiLinear)
-    clock = run.model.process.log_snr(run.times)
-    stds = factors(problem.linear.noise_std(clock[:-1], clock[1:]), x)
-    normals, memory = [], None
-    with counting() as counter, run.settings.gradients():
-        plan = solver.plan(problem.map(counter.watch), clock[:-1], clock[1:], x)
-        for i, std in enumerate(stds):
-            mean, memory = solver.step(plan[i], states[i].clone(), memory, None)[:2]
-            normals.append((states[i + 1] - mean) / std)
-    return torch.stack(normals), counter.total
 
 
 def _checked(settings: Settings) -> ExponentialMultistep:

@@ -9,10 +9,10 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from solvers import Solution
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
-from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
 from ..models.masked import log_units, masked_of
@@ -21,7 +21,7 @@ from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
-from ..runs.settings import Settings
+from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split
 from .companion import Companion
 
@@ -43,6 +43,7 @@ class Batch(NamedTuple):
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
         first: The position of the first one among all samples.
+        path: Their path, if it is already there.
     """
 
     model: ScoreModel
@@ -51,6 +52,7 @@ class Batch(NamedTuple):
     seed: Seed
     number: Tensor
     first: int
+    path: Solution | None = None
 
     def halves(self) -> "tuple[Batch, Batch]":
         r"""Returns the two halves of the batch."""
@@ -69,6 +71,7 @@ class Batch(NamedTuple):
             seed,
             self.number[here],
             self.first + int(rows[0]),
+            None if self.path is None else self.path.rows(rows),
         )
 
 
@@ -82,6 +85,7 @@ class Asked(NamedTuple):
         start: The time of the data.
         ends: The logarithms of the first and the last noise level; without scales, the first and the last time.
         companion: The Gaussian companion.
+        path: The path from the data to the prior, if it is already there.
     """
 
     model: ScoreModel
@@ -90,6 +94,7 @@ class Asked(NamedTuple):
     start: float
     ends: tuple[float, float]
     companion: Companion
+    path: Solution | None = None
 
     @property
     def dimension(self) -> int:
@@ -117,7 +122,9 @@ class Asked(NamedTuple):
             seed, index = self.settings.keys(rows)
             x = self.x[rows.to(self.x.device)]
             settings = _rows(self.settings, rows)
-            yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device), int(rows[0]))
+            path = None if self.path is None else self.path.rows(rows)
+            known = self.model.rows(rows), x, settings, seed, index.to(x.device)
+            yield Batch(*known, int(rows[0]), path)
 
 
 def ask(

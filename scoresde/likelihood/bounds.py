@@ -28,10 +28,10 @@ from torch import Tensor
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.masked import refuse_mask
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..runs.grids import grid_times

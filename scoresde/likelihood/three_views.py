@@ -7,10 +7,10 @@ from torch import Tensor
 
 from solvers.noise.brownian import STEPS, keyed_normal
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.masked import refuse_mask
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..runs.options import SEED, Gradients, Seeds

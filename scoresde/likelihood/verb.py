@@ -1,33 +1,28 @@
 r"""The public function: densities of any number of samples."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from solvers import Solver, SolverError
+from solvers import Solver
 
 from ..doors.data import as_state
 from ..doors.warning import warn
-from ..latents.encoding import suited
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
-from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
-from ..models.steady import check_steady
 from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
-from ..runs.health import warn_of_health
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
+from ..runs.takes import suited
 from .advice import EXACT_UP_TO, LARGE_END
-from .batches import DENSITY, Batch, ask, rows_at_once
-from .flow import EXACT_NODES, PASSES, Flow
-from .general import GeneralFlow
+from .batches import DENSITY, ask
+from .densities import Divergence, check_divergence, check_flow, densities
+from .flow import EXACT_NODES, NODES, PASSES
 from .result import Likelihood
-from .traces import Kind, Tracer
+from .traces import Kind
 
-NODES = 46
 SKETCHED = 6  # minimum probes of Hutch++: two for each of its thirds
 EXACT_FIRST = (
     2  # dimensions in which three rounds of probes take more products than an exact divergence
@@ -104,32 +99,17 @@ def log_likelihood(  # noqa: D417
     nodes = check_count("nodes", nodes, at_least=8)
     asked = ask(model, x, options, **suited(model, DEFAULTS))
     settings = asked.settings
-    if not asked.model.differentiable:
-        raise ValueError(
-            "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
-            "is its likelihood; pass the model without it."
-        )
+    check_divergence(asked.model)
     if settings.adaptive and settings.own_times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
-    rows = rows_at_once(settings, asked.x)
-    check_steady(asked.model, asked.x, "its density", rows)
-    warn_of_health(asked.model, asked.x)
-    check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
+    check_flow(asked)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
-    def density(batch: Batch) -> Likelihood:
-        probes_ = probes or (SKETCHED if kind == "hutch++" else 1)
-        tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
-        exact_too = divergence == "auto" and size <= EXACT_AT_MOST
-        known = batch.model, batch.x, asked.start, asked.ends, batch.settings
-        flow = Flow if batch.model.process.has_scales else GeneralFlow
-        return flow(*known, tracer, count, exact_too).density(target_stderr)
-
-    with settings.gradients():
-        found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
-    found = replace(found, nats=found.nats - asked.units, entries=asked.entries)
+    rule = Divergence(kind, probes or (SKETCHED if kind == "hutch++" else 1), count)
+    exact_too = divergence == "auto" and size <= EXACT_AT_MOST
+    found = densities(asked, rule, target_stderr, exact_too)
     _warn(found, target_stderr)
     return found
 
@@ -139,20 +119,6 @@ def _in_form(found: Likelihood, transform: Transform) -> Likelihood:
 
     slope = None if found.slope is None else transform.gradient(found.slope)
     return replace(found, latent=transform.unpack(found.latent), slope=slope)
-
-
-def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
-    r"""The densities of a batch, in as many parts as the memory of the device requires."""
-
-    try:
-        return density(batch)
-    except SolverError as error:  # name the sample among all samples
-        samples = tuple(row + batch.first for row in error.failure.samples)
-        raise SolverError(replace(error.failure, samples=samples), error.solution) from None
-    except torch.OutOfMemoryError:
-        if len(batch.x) == 1:
-            raise
-    return Likelihood.stack([_fitting(density, half) for half in batch.halves()])
 
 
 def _warn(found: Likelihood, target: float | None) -> None:

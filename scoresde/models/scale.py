@@ -140,3 +140,9 @@ def check_last(model: ScoreModel, last: float) -> None:
 
 def _kept(ratio: float) -> float:
     return ratio / math.sqrt(1 + ratio**2)
+
+
+def signal(model: ScoreModel, t: float) -> float:
+    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
+
+    return model.process.signal(torch.tensor(t, dtype=torch.float64)).item()

@@ -86,7 +86,11 @@ def _take(given: dict[str, Any], transform: Transform, spoken: Spoken) -> None:
         for name in names:
             value = given.get(name)
             if isinstance(value, Solution):
-                given[name] = replace(value, x=change(f"{name}.x", value.x))
+                path = value.path
+                if path is not None:  # whose states are never data
+                    flat = transform.pack(f"{name}.path", path.flatten(0, 1))
+                    path = flat.unflatten(0, path.shape[:2])
+                given[name] = replace(value, x=change(f"{name}.x", value.x), path=path)
             elif value is not None:
                 given[name] = change(name, value)
     for name in spoken.functions:

@@ -173,6 +173,20 @@ class Ending:
 
 
 @dataclass(frozen=True, repr=False)
+class LogDensity:
+    r"""Creates the option for the density of samples.
+
+    Arguments:
+        log_density: Whether to return the log-density of each sample under the probability flow in the same pass,
+            as `log_density` and `log_density_error` of the solution: that of the last state of the run, before
+            the last denoising, in units of the data. The solver must add no noise, and start at `t_max`. With
+            tolerances, the path is then known at 128 times.
+    """
+
+    log_density: bool = False
+
+
+@dataclass(frozen=True, repr=False)
 class Planned:
     r"""Creates the option that replaces solver and steps.
 
@@ -183,7 +197,7 @@ class Planned:
     plan: Plan | str | Path | None = None
 
 
-GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Planned)
+GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, LogDensity, Planned)
 
 
 class UntimedOptions(TypedDict, total=False):
@@ -220,6 +234,7 @@ class RunOptions(UntimedOptions, total=False):
     r"""All options of a run, for functions that pass them on."""
 
     times: Times | None
+    log_density: bool
     plan: Plan | str | Path | None
 
 

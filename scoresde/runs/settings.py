@@ -21,7 +21,7 @@ from ..doors.data import as_floats
 from ..models.autocast import without_autocast
 from ..models.checks import check_callback, check_count, check_number
 from .grids import with_grid
-from .options import Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
+from .options import Ending, Keys, Limits, LogDensity, Noise, Numbers, Start, Stepping, Watching
 from .plan import Described
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
@@ -47,12 +47,14 @@ class Tolerances(TypedDict):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
+class Settings(
+    Described, LogDensity, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
+):
     r"""Creates the options of a run.
 
     They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
-    `Limits`, `Watching`, `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of
-    `None` by a drawn one.
+    `Limits`, `Watching`, `Start`, `Ending` and `LogDensity`. The name of a solver is replaced by the solver, and a
+    seed of `None` by a drawn one.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)
@@ -214,3 +216,14 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             )
         if self.times is not None and choice:
             raise ValueError(f"{choice}= has no effect with times=; pass one of the two.")
+
+
+def refuse_noise(settings: Settings) -> None:
+    r"""Refuses solvers and options whose path cannot be run backwards."""
+
+    if settings.method.stochastic or settings.eta:
+        raise ValueError(
+            f"latents and likelihoods need the probability flow, but {settings.method} with "
+            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
+            "'exponential' or 'ddim'."
+        )

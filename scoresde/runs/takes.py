@@ -65,6 +65,20 @@ class Takes:
 ANYTHING = Takes("a run", *GROUPS)
 DEFAULTS = {field.name: field.default for group in GROUPS for field in fields(group)}
 
+GENERAL: dict[str, RunOptions] = {  # instead, for processes without scales
+    "exponential": {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5},
+    "exponential_3": {"solver": "rk4"},
+}
+
+
+def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
+    r"""Returns defaults with a solver that the model's process can be solved by."""
+
+    process = getattr(model, "process", None)
+    if process is None or process.has_scales:
+        return defaults
+    return GENERAL[str(defaults["solver"])]
+
 
 def split(
     model: ScoreModel,

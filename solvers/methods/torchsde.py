@@ -23,6 +23,8 @@ from ..noise.brownian import Brownian
 from ..problem import SDE
 from ..solver import Solver, Step
 
+GAUSSIAN = ("euler", "milstein", "euler_heun")  # which add noise after their only drift
+
 
 class _Equation:
     r"""The SDE as torchsde's methods see it, in the increasing time s = sign t."""
@@ -137,6 +139,7 @@ class Torchsde(Solver):
             unstable="over long spans" if linked else "",
             stochastic=True,
             one_normal=self.levy_area != "space-time",
+            gaussian=self.method in GAUSSIAN,
         )
 
     @property

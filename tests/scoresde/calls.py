@@ -60,6 +60,7 @@ DIGITS, SEES = ss.load("digits"), ss.load_classifier("digits")
 IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
 ONE = torch.tensor(1.0)
 SOLUTION = ss.sample(GAUSS, 4, steps=3)
+NOISY = ss.sample(GAUSS, 4, solver="ancestral", steps=3, path=True)
 WAY = ss.encode(NETWORK.given(label=1), X, solver="ddim", steps=2, path=True)
 LIKELIHOOD = ss.log_likelihood(GAUSS, X, solver="heun", steps=4, nodes=8)
 COMPARISON = ss.compare(
@@ -242,6 +243,7 @@ def of_verbs() -> dict[str, Call]:
             "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
             "draws": 1, "importance": False, "nodes": 8, **FEW}),
         "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
+        "transition_log_prob": (ss.transition_log_prob, {"model": GAUSS, "solution": NOISY}),
         "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
         "views": (ss.views, {"model": GAUSS, "x": X}),
         "classify": (ss.classify, {

@@ -22,6 +22,7 @@ from scoresde.latents.noise_path import PATH, REPLAY
 from scoresde.likelihood.batches import DENSITY, FREE
 from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
+from scoresde.likelihood.transitions import TRANSITIONS
 from scoresde.models.conditions import Condition
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.takes import DEFAULTS, Takes
@@ -45,6 +46,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.classify: (CLASSIFY, {"x", "classes", "conditions", "prior", "by"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
+    ss.transition_log_prob: (TRANSITIONS, {"solution"}),
     ss.views: (FREE, {"x"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
