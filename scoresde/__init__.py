@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, plots
+from . import adapters, editing, geometry, guidance, inference, plots
 from .adapters import (
     Label,
     from_azula,
@@ -53,6 +53,7 @@ from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
+from .oracles.uniform import UniformOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
@@ -107,6 +108,7 @@ __all__ = [
     "Stepwise",
     "SubVP",
     "Tabulated",
+    "UniformOracle",
     "VariationalNoise",
     "Weighted",
     "adapters",
@@ -137,6 +139,7 @@ __all__ = [
     "from_score_sde",
     "geometry",
     "guidance",
+    "inference",
     "inpaint",
     "interpolate",
     "latent_statistics",
