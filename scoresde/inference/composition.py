@@ -37,7 +37,7 @@ SOLVER, STEPS = (
 
 @verb
 def factors(
-    posterior: ScoreModel, prior: ScoreModel, **condition: Condition
+    model: ScoreModel, prior: ScoreModel, **condition: Condition
 ) -> tuple[list[ScoreModel], list[float]]:
     r"""Returns the models and exponents whose product is the posterior of all observations.
 
@@ -45,9 +45,9 @@ def factors(
     are exact as steps and samples become many. Weights become uneven as observations become many.
 
     Arguments:
-        posterior: The posterior of one observation.
+        model: The posterior of one observation.
         prior: The prior, as a model of the same process.
-        condition: The conditions of the posterior, each with leading size n or 1: an observation in each row.
+        condition: The conditions of the model, each with leading size n or 1: an observation in each row.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -59,15 +59,15 @@ def factors(
         [-2.0, 1.0, 1.0, 1.0]
     """
 
-    bound, n = _checked(posterior, prior, condition)
+    bound, n = _checked(model, prior, condition)
     rows = [rows_of(bound, torch.tensor([i])) for i in range(n)]
-    each = [posterior.given(**row) for row in rows]  # type: ignore[arg-type]
+    each = [model.given(**row) for row in rows]  # type: ignore[arg-type]
     return [prior, *each], [1.0 - n, *[1.0] * n]
 
 
 @verb
 def iid(
-    posterior: ScoreModel,
+    model: ScoreModel,
     prior: ScoreModel,
     *,
     covariances: Array | None = None,
@@ -91,7 +91,7 @@ def iid(
     number of observations, so take more steps for many.
 
     Arguments:
-        posterior: The posterior of one observation.
+        model: The posterior of one observation.
         prior: The prior, as a model of the same process, such as :class:`scoresde.GaussianOracle` or
             :class:`scoresde.UniformOracle`.
         covariances: The covariances :math:`C_i`, with shape (n, d, d), or (1, d, d) for all. By default, they are
@@ -101,7 +101,7 @@ def iid(
         seed: Their seed.
         at_once: The number of observations in one call of the network, as n times the rows of the state. By
             default, all of them; fewer take less memory.
-        condition: The conditions of the posterior, each with leading size n or 1: an observation in each row.
+        condition: The conditions of the model, each with leading size n or 1: an observation in each row.
 
     Raises:
         ValueError: If an argument is invalid, or `draws` are too few for a covariance.
@@ -121,23 +121,21 @@ def iid(
         (tensor([[0.6700]]), 3)
     """
 
-    bound, n = _checked(posterior, prior, condition)
+    bound, n = _checked(model, prior, condition)
     at_once = n if at_once is None else check_count("at_once", at_once, at_least=1)
-    d, draws = math.prod(posterior.shape or ()), check_count("draws", draws, at_least=1)
+    d, draws = math.prod(model.shape or ()), check_count("draws", draws, at_least=1)
     check_count("seed", seed, at_least=None)
     given = None if covariances is None else _checked_covariances(covariances, n, d)
     if n == 1:
-        return posterior.given(**bound)  # type: ignore[arg-type]
+        return model.given(**bound)  # type: ignore[arg-type]
     if (given is None or prior.moments is None) and draws < d + 3:
         raise ValueError(f"draws must be at least {d + 3} for {d} parameters, but is {draws}.")
     if prior.moments is None:
         first = _precisions(prior, draws, seed, {})[0]
     else:
         first = torch.linalg.inv(_covariance(prior.moments))
-    own = _precisions(posterior, draws, seed, bound) if given is None else torch.linalg.inv(given)
-    return Composed(
-        posterior, prior, bound, _at_least(first, own).expand(n, -1, -1), first, at_once
-    )
+    own = _precisions(model, draws, seed, bound) if given is None else torch.linalg.inv(given)
+    return Composed(model, prior, bound, _at_least(first, own).expand(n, -1, -1), first, at_once)
 
 
 class Composed(ScoreModel):

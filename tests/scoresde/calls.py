@@ -324,7 +324,7 @@ def of_guidances() -> dict[str, Call]:
 def of_inference() -> dict[str, Call]:
     samples, several = SEVERAL.repeat(20, 1).reshape(10, 16, 2), SEVERAL.repeat(2, 1)[:10]
     calibration = inference.sbc(samples, several)
-    given = {"posterior": NETWORK, "prior": GAUSS}
+    given = {"model": NETWORK, "prior": GAUSS}
     return {
         "draw": (inference.draw, {
             "model": NETWORK, "count": 2, "low": -9.0, "high": 9.0, "max_draws": 10.0, "solver": "em", "steps": 2,

@@ -147,12 +147,12 @@ def test_variances_beyond_those_of_the_prior_are_cut() -> None:
         ({"covariances": [[[1.0, 0.0], [0.0, -1.0]]]}, "covariances must be symmetric and positive"),
         ({"covariances": torch.eye(2).repeat(2, 1, 1)}, r"covariances must have shape \(3, 2, 2\)"),
         ({"covariances": None, "draws": 4}, "draws must be at least 5 for 2 parameters, but is 4"),
-        ({"posterior": POSTERIOR.given(observation=observed(3))}, "observation= is already bound"),
+        ({"model": POSTERIOR.given(observation=observed(3))}, "observation= is already bound"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_composed_is_refused(change: dict[str, Any], words: str) -> None:
     given = {
-        "posterior": POSTERIOR,
+        "model": POSTERIOR,
         "prior": PRIOR,
         "covariances": SINGLE[None],
         "observation": observed(3),
