@@ -48,9 +48,11 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
 from .oracles.uniform import UniformOracle
@@ -75,6 +77,7 @@ __all__ = [
     "Bound",
     "Classifier",
     "Comparison",
+    "ComplexPairs",
     "Cosine",
     "CustomProcess",
     "GaussianOracle",
@@ -89,8 +92,10 @@ __all__ = [
     "LinearBeta",
     "LinearProcess",
     "Logit",
+    "Masked",
     "MixtureOracle",
     "Moments",
+    "NamedParts",
     "NetworkScore",
     "NoisePath",
     "NonlinearProcess",
@@ -104,10 +109,12 @@ __all__ = [
     "ScoreCheck",
     "ScoreModel",
     "Settings",
+    "Standardized",
     "StepByStep",
     "Stepwise",
     "SubVP",
     "Tabulated",
+    "Transform",
     "UniformOracle",
     "VariationalNoise",
     "Weighted",

@@ -221,6 +221,10 @@ def _checked(
         raise ValueError(
             f"observations are missing: pass the condition of the posterior, {names}."
         )
+    if prior.transform is not None:
+        raise ValueError(
+            "prior must be a model of the states of the posterior; set prior.transform = None."
+        )
     if prior.process != posterior.process:
         raise ValueError(
             f"prior must have the process of the posterior, {posterior.process}, but has {prior.process}."
