@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, plots
+from . import adapters, editing, geometry, guidance, inference, plots
 from .adapters import (
     Label,
     from_azula,
@@ -56,6 +56,7 @@ from .models.score_model import Given, ScoreModel
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
+from .oracles.uniform import UniformOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
@@ -115,6 +116,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "UniformOracle",
     "VariationalNoise",
     "Weighted",
     "adapters",
@@ -145,6 +147,7 @@ __all__ = [
     "from_score_sde",
     "geometry",
     "guidance",
+    "inference",
     "inpaint",
     "interpolate",
     "latent_statistics",

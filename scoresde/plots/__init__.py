@@ -1,5 +1,6 @@
 r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 
+from .calibration import coverage, ranks
 from .charts import bars, curves, histogram, work_precision
 from .checks import errors
 from .figures import check_picture
@@ -16,12 +17,14 @@ __all__ = [
     "bars",
     "check_gif",
     "check_picture",
+    "coverage",
     "curves",
     "errors",
     "film",
     "geometry",
     "histogram",
     "images",
+    "ranks",
     "scatter",
     "spectrum",
     "tile",

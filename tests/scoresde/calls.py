@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, metrics, plots
+from scoresde import editing, geometry, guidance, inference, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -45,6 +45,7 @@ TABLE = ss.MixtureOracle(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 0.3
 GAUSS = ss.GaussianOracle(torch.zeros(2), 0.5)
 KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1]))
 QUANTILE = ss.QuantileOracle(torch.zeros(2, 1), torch.ones(2, 1))
+BOX = ss.UniformOracle(torch.zeros(2), torch.ones(2))
 PICTURES = ss.GaussianOracle(torch.zeros(1, 4, 4), 0.5)
 CLASSIFIER = ss.Classifier(
     Flat(),
@@ -161,6 +162,7 @@ def of_models() -> dict[str, Call]:
         "QuantileOracle": (ss.QuantileOracle, {
             "means": X.T, "stds": X.T.abs() + 1, "weights": torch.ones(2, 4), "rotation": torch.eye(2),
             "process": PROCESS}),
+        "UniformOracle": (ss.UniformOracle, {"low": X[0], "high": X[0] + 1, "process": PROCESS}),
         "Masked": (ss.Masked, {"model": GAUSS, "mask": ON * 0 + 1}),
         "Standardized": (ss.Standardized, {"mean": X[0], "std": 2.0, "form": None}),
         "Standardized of": (ss.Standardized.of, {"data": X, "form": None}),
@@ -189,6 +191,7 @@ def of_models() -> dict[str, Call]:
         "MixtureOracle": TABLE,
         "KernelOracle": KERNEL,
         "QuantileOracle": QUANTILE,
+        "UniformOracle": BOX,
     }
     for name, model in {**oracles, "NetworkScore": NETWORK}.items():
         for method in ("denoise", "noise", "score", "velocity", "raw"):
@@ -329,8 +332,33 @@ def of_guidances() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_inference() -> dict[str, Call]:
+    samples, several = SEVERAL.repeat(20, 1).reshape(10, 16, 2), SEVERAL.repeat(2, 1)[:10]
+    calibration = inference.sbc(samples, several)
+    given = {"model": NETWORK, "prior": GAUSS}
+    return {
+        "draw": (inference.draw, {
+            "model": NETWORK, "count": 2, "low": -9.0, "high": 9.0, "max_draws": 10.0, "solver": "em", "steps": 2,
+            "grid": "rho", "clock": "t", "eta": 0.5, "eta_convention": "canonical", "seed": 0, "dtype": None,
+            "device": None, "batch_size": 4, "max_calls": 100, "progress": False, "t_min": 0.01,
+            "label": [0, 1]}),
+        "factors": (inference.factors, {**given, "label": [0, 1]}),
+        "iid": (inference.iid, {
+            **given, "covariances": torch.eye(2)[None] / 9, "draws": 8, "seed": 0, "at_once": 1, "label": [0, 1]}),
+        "sbc": (inference.sbc, {"samples": samples, "parameters": several, "level": 0.05, "seed": 0}),
+        "tarp": (inference.tarp, {
+            "samples": samples, "parameters": several, "references": several + 1, "level": 0.05, "seed": 0}),
+        "Calibration.plot": (calibration.plot, {"file": "never.png"}),
+        "Coverage.plot": (inference.tarp(samples, several).plot, {"file": "never.png"}),
+        "Draws.renormalised": (inference.draw(GAUSS, 4, low=-1.0, steps=3, seed=0).renormalised, {
+            "likelihood": LIKELIHOOD, "x": X}),
+    }  # fmt: skip
+
+
 def of_pictures() -> dict[str, Call]:
     file = "never.png"
+    band = torch.tensor([[0.25, 0.5, 0.75], [0.1, 0.3, 0.6], [0.4, 0.7, 0.9]])
+    ranked = {"groups": {"a": torch.arange(4)}, "draws": 3, "band": band}
     return {
         "animate": (plots.animate, {
             "file": "never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0,
@@ -345,6 +373,8 @@ def of_pictures() -> dict[str, Call]:
         "histogram": (plots.histogram, {"file": file, "groups": {"a": (X, "red")}, "label": "x", "bins": 4}),
         "images": (plots.images, {
             "file": file, "groups": {"a": IMAGES}, "columns": 2, "across": 1, "low": -1.0, "high": 1.0}),
+        "ranks": (plots.ranks, {"file": file, **ranked}),
+        "coverage": (plots.coverage, {"file": file, **ranked}),
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
@@ -500,8 +530,8 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_pictures(), **of_measures(),
-    **of_latents(), **of_solvers(), **of_sources(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_pictures(),
+    **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 
