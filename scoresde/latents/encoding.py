@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import Array
 from solvers.shapes import align
 
-from ..doors.data import as_state
+from ..doors.data import Samples, as_state, with_origin
 from ..doors.warning import warn
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
@@ -48,7 +47,7 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 @verb
 def encode(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,
@@ -78,7 +77,8 @@ def encode(  # noqa: D417
 
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *).
+        x: Data, with shape (B, *), or the solution of a run that ended in data, such as an edit, which
+            `provenance["origin"]` then keeps.
         t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3" if
@@ -110,7 +110,7 @@ def encode(  # noqa: D417
         )
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
-    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    given, x, t_max = x, as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
     model, settings = split(model, options, len(x), ENCODE, **(FIXED if stepped else DEFAULTS))
     refuse_noise(settings)
@@ -131,6 +131,7 @@ def encode(  # noqa: D417
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
+    z = with_origin(z, given)
     if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z

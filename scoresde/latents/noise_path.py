@@ -22,12 +22,11 @@ from torch import Tensor
 
 from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
-from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
 
-from ..doors.data import as_state
+from ..doors.data import Samples, as_state
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.scale import start_of
@@ -137,7 +136,7 @@ class NoisePath:
         first = float(self.times[0])
         s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
         alpha = model.process.scales(self.times[-1])[0].item()
-        return replace(s, x=s.x / alpha)
+        return replace(s, x=s.x / alpha, provenance={**s.provenance, "in data units": True})
 
     @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
@@ -167,7 +166,7 @@ class NoisePath:
 @verb
 def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",
@@ -212,7 +211,7 @@ def encode_noise(  # noqa: D417
     """
 
     options = PATH.said(locals())
-    x = as_state("x", x)
+    given, x = x, as_state("x", x)
     model, settings = split(model, options, len(x), PATH, **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
@@ -223,6 +222,7 @@ def encode_noise(  # noqa: D417
     check_way(model, x, settings, "the way to a noise path and back")
     states = _chain(x, levels, settings, chain)
     normals, calls = _normals(run, solver, states)
+    made = given.provenance if isinstance(given, Solution) else None
     return NoisePath(
         latent=process.scales(run.times[0])[0].item() * states[0],
         normals=normals,
@@ -234,6 +234,7 @@ def encode_noise(  # noqa: D417
             "process": describe_process(model),
             "noise levels": levels.tolist(),
             "chain": chain,
+            **({} if made is None else {"origin": made}),
         },
     )
 

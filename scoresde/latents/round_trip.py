@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import Array
 from solvers.shapes import align
 
-from ..doors.data import as_state
+from ..doors.data import Samples, as_state
 from ..doors.warning import warn
 from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
@@ -62,7 +61,7 @@ class Reconstruction:
 @verb
 def reconstruct(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     one_state: bool = False,
     t_max: float | None = None,
@@ -107,8 +106,8 @@ def reconstruct(  # noqa: D417
 
     options = ENCODE.said(locals())
     RECONSTRUCT.refuse(options)
-    x = as_state("x", x)
-    latent = encode(model, x, t_max=t_max, **options)
+    given, x = x, as_state("x", x)
+    latent = encode(model, given, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)

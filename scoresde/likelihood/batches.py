@@ -8,10 +8,9 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
-from ..doors.data import as_state
+from ..doors.data import Samples, as_state
 from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
@@ -108,7 +107,7 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
@@ -164,7 +163,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
+def ask_freely(model: ScoreModel, x: Samples, options: Mapping[str, object]) -> Asked:
     r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)

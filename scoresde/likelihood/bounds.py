@@ -25,10 +25,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
+from ..doors.data import Samples
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
@@ -93,7 +93,7 @@ class Measure(Protocol):
 @verb
 def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     steps: int | None = None,
     nodes: int = NODES,

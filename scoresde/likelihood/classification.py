@@ -9,7 +9,7 @@ from torch import Tensor
 from solvers import Solver
 from solvers.doors.values import Array, as_tensor
 
-from ..doors.data import as_data, as_floats
+from ..doors.data import Samples, as_data, as_floats
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
@@ -27,7 +27,7 @@ OTHERS = {"flow": ("draws",), "elbo": ("divergence", "probes", "target_stderr")}
 @verb
 def classify(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     classes: Sequence[int],
     *,
     condition: str = "label",

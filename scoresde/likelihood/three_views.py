@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
+from ..doors.data import Samples
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
@@ -25,7 +25,7 @@ ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 @verb
 def views(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     seed: int | None = SEED,
     seeds: Seeds | None = None,
@@ -68,7 +68,7 @@ def views(  # noqa: D417
 @verb
 def path_density(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     steps: int = 256,
     paths: int = 4,

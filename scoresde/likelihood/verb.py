@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 
 from solvers import Solver, SolverError
-from solvers.doors.values import Array
 
-from ..doors.data import as_state
+from ..doors.data import Samples, as_state
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
@@ -39,7 +38,7 @@ KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 @verb
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Samples,
     *,
     divergence: str = "auto",
     probes: int | None = None,
