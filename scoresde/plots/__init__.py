@@ -1,7 +1,9 @@
 r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 
+from .changes import before_after
 from .charts import bars, curves, histogram, work_precision
 from .checks import errors
+from .drawn import samples
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
@@ -14,6 +16,7 @@ __all__ = [
     "MOVIES",
     "animate",
     "bars",
+    "before_after",
     "check_gif",
     "check_picture",
     "curves",
@@ -22,6 +25,7 @@ __all__ = [
     "geometry",
     "histogram",
     "images",
+    "samples",
     "scatter",
     "spectrum",
     "tile",
