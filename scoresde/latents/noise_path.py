@@ -24,6 +24,7 @@ from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
+from solvers.rows import Rows, row_numbers
 from solvers.shapes import factors
 
 from ..doors.data import Samples, as_state
@@ -93,6 +94,32 @@ class NoisePath:
             f"NoisePath({tuple(self.latent.shape)} by {self.options['solver']}, {len(self.normals)} steps, "
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
+
+    def rows(self, index: Rows) -> "NoisePath":
+        r"""Returns the noise path of the given samples.
+
+        Arguments:
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample.
+        """
+
+        chosen = row_numbers(index, len(self))
+        here, made = chosen.to(self.latent.device), dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]
+        return replace(
+            self,
+            latent=self.latent[here],
+            normals=self.normals[:, here],
+            calls=self.calls[chosen],
+            provenance=made,
+        )
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def __getitem__(self, index: Rows) -> "NoisePath":
+        return self.rows(index)
 
     @verb
     def replay(  # noqa: D417
