@@ -21,12 +21,14 @@ from torch import Tensor
 from solvers import Event, Solution, Solver
 from solvers.doors.values import Array, as_tensor
 
-from ..doors.data import Samples, as_state, with_origin
+from ..doors.data import as_state, with_origin
 from ..guidance import Guided, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import (
@@ -63,10 +65,10 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
     return known.to(x) * x
 
 
-@verb
+@verb(data=("x",), gives=as_data)
 def inpaint(  # noqa: D417
     model: ScoreModel,
-    x: Samples,
+    x: Data,
     known: Array,
     *,
     method: str = "replacement",
@@ -190,7 +192,7 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Samples, known: Array) -> Tensor:
+def _without_unknown(x: Data, known: Array) -> Tensor:
     r"""Data with its unknown entries set to 0."""
 
     x = as_state("x", x)

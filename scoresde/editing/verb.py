@@ -12,12 +12,14 @@ from solvers import Solution
 from solvers.doors.signatures import checked
 from solvers.doors.values import Array, is_number
 
-from ..doors.data import Samples, as_state, with_origin
+from ..doors.data import as_state, with_origin
 from ..guidance import Guided
 from ..models.checks import check_number
 from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..processes.process import Use
 from ..runs.options import (
     Ending,
@@ -96,11 +98,11 @@ class EditOptions(UntimedOptions, total=False):
     pivot: ScoreModel | None
 
 
-@verb
+@verb(data=("x",), gives=as_data)
 def edit(
     source: ScoreModel,
     target: ScoreModel,
-    x: Samples,
+    x: Data,
     *,
     noise_level: float | Array | None = None,
     strength: float | Array | None = None,

@@ -27,11 +27,13 @@ from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.rows import Rows, row_numbers
 from solvers.shapes import factors
 
-from ..doors.data import Samples, as_state
+from ..doors.data import as_state
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.noise import keyed_by_rows
@@ -121,7 +123,7 @@ class NoisePath:
     def __getitem__(self, index: Rows) -> "NoisePath":
         return self.rows(index)
 
-    @verb
+    @verb(gives=as_data)
     def replay(  # noqa: D417
         self,
         model: ScoreModel,
@@ -190,10 +192,10 @@ class NoisePath:
         return replace(self, normals=mixed)
 
 
-@verb
+@verb(data=("x",))
 def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Samples,
+    x: Data,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",

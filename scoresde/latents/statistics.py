@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.doors.signatures import checked
 from solvers.doors.values import Array
 
 from ..doors.tables import html_table
 from ..models.checks import check_data
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like are uninformative
@@ -171,7 +171,7 @@ class LatentStatistics:
         return html_table(rows, repr(self), [repr(self.batch)])
 
 
-@checked
+@verb(latents=("z",))
 def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
     r"""Returns statistics that compare latents with noise.
 

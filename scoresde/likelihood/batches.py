@@ -10,12 +10,13 @@ from torch import Tensor
 
 from solvers.noise.brownian import Seed
 
-from ..doors.data import Samples, as_state
+from ..doors.data import as_state
 from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
@@ -107,7 +108,7 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Samples,
+    x: Data,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
@@ -163,7 +164,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Samples, options: Mapping[str, object]) -> Asked:
+def ask_freely(model: ScoreModel, x: Data, options: Mapping[str, object]) -> Asked:
     r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)
