@@ -45,6 +45,24 @@ from .options import (
 from .words import stoppable, told
 
 app = typer.Typer()
+Target = Annotated[
+    str | None, typer.Option(help="The class of the edited data, or one per sample.")
+]
+Source = Annotated[
+    str | None, typer.Option(help="The class of the given data, or one per sample.")
+]
+Strengths = Annotated[
+    Path | None, typer.Option(help="npy of strengths on [0, 1], per sample or per entry.")
+]
+Known = Annotated[
+    Path | None, typer.Option(help="For inpaint: npy, 1 where data is kept, or any on [0, 1].")
+]
+Way = Annotated[str | None, typer.Option(help="For inpaint: replacement, resampling or gradient.")]
+Averages = Annotated[int | None, typer.Option(help="For flow: noise draws per step.")]
+Chain = Annotated[str | None, typer.Option(help="For noise_path: forward or independent.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Picture of before, after and difference: png, pdf or svg.")
+]
 
 
 @app.command()
@@ -124,29 +142,17 @@ def decode(
 def edit(
     model: Model,
     data: Data,
-    target: Annotated[
-        str | None, typer.Option(help="The class of the edited data, or one per sample.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="The class of the given data, or one per sample.")
-    ] = None,
+    target: Target = None,
+    source: Source = None,
     condition: Conditions = None,
     noise_level: Annotated[float | None, typer.Option(help="Noise level, sigma/alpha.")] = None,
     strength: Annotated[float | None, typer.Option(help="Strength, in (0, 1].")] = None,
-    strengths: Annotated[
-        Path | None, typer.Option(help="npy of strengths on [0, 1], per sample or per entry.")
-    ] = None,
+    strengths: Strengths = None,
     method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "encode",
-    known: Annotated[
-        Path | None, typer.Option(help="For inpaint: npy, 1 where data is kept, or any on [0, 1].")
-    ] = None,
-    way: Annotated[
-        str | None, typer.Option(help="For inpaint: replacement, resampling or gradient.")
-    ] = None,
-    averages: Annotated[int | None, typer.Option(help="For flow: noise draws per step.")] = None,
-    chain: Annotated[
-        str | None, typer.Option(help="For noise_path: forward or independent.")
-    ] = None,
+    known: Known = None,
+    way: Way = None,
+    averages: Averages = None,
+    chain: Chain = None,
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
@@ -154,9 +160,7 @@ def edit(
     atol: Atol = None,
     seed: Seed = 0,
     out: Out = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Picture of before, after and difference: png, pdf or svg.")
-    ] = None,
+    plot: Plot = None,
     animate: Annotated[Path | None, typer.Option(help="The path of the edit, as a gif.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
