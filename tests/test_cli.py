@@ -245,6 +245,14 @@ def test_edits_by_name_with_a_mask_and_an_animation(data: Path) -> None:
     x, y = (np.load(data / f"{name}.npz")["x"] for name in "xy")
     assert np.array_equal(x[..., :4, :], y[..., :4, :])
     assert not np.array_equal(x, y)
+    np.save(data / "strengths.npy", 0.6 * (1 - known.numpy()))
+    strong = [*common[:-4], "--steps", 4, "--source", 3, "--strengths", "strengths.npy"]
+    said = answer(*strong, "--method", "noise", "--solver", "ancestral", "--plot", "p.png", "--out", "w.npz",
+                  folder=data)  # fmt: skip
+    w = np.load(data / "w.npz")
+    assert np.array_equal(x[..., :4, :], w["x"][..., :4, :])
+    assert json.loads(str(w["provenance"]))["origin"]["solver"]
+    assert (data / said["plot"]).read_bytes()[:4] == b"\x89PNG"
     null = [*common, "--source", 3, "--method", "null", "--guidance", 2]
     assert answer(*null, folder=data)["rms change"] > 0.01
 

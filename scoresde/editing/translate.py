@@ -134,4 +134,5 @@ def in_data_units(model: ScoreModel, solution: Solution) -> Solution:
     r"""Returns a solution that ended without a denoising, in the units of the data."""
 
     alpha = model.process.scales(solution.times[-1])[0].to(solution.x)
-    return replace(solution, x=solution.x / align(alpha, solution.x))
+    made = {**solution.provenance, "in data units": True}
+    return replace(solution, x=solution.x / align(alpha, solution.x), provenance=made)

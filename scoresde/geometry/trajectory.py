@@ -61,6 +61,16 @@ class Trajectory:
     density: Density | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return self.states.shape[1]
+
+    def __repr__(self) -> str:
+        return (
+            f"Trajectory({tuple(self.states.shape[1:])} by {self.provenance.get('solver', 'a solver')}, "
+            f"{len(self.levels) - 1} steps from noise level {self.levels[0]:.3g} to {self.levels[-1]:.3g}, "
+            f"estimates {', '.join(self.estimates)})"
+        )
+
     @property
     def guided(self) -> Tensor:
         r"""The estimates that the solver sees, with shape (n + 1, B, \*)."""

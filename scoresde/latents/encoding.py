@@ -10,7 +10,7 @@ from torch import Tensor
 from solvers import Event, Solution, Solver
 from solvers.shapes import align
 
-from ..doors.data import as_state
+from ..doors.data import as_state, with_origin
 from ..doors.warning import warn
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
@@ -80,7 +80,8 @@ def encode(  # noqa: D417
 
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *).
+        x: Data, with shape (B, *), or the solution of a run that ended in data, such as an edit, which
+            `provenance["origin"]` then keeps.
         t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3" if
@@ -112,7 +113,7 @@ def encode(  # noqa: D417
         )
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
-    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    given, x, t_max = x, as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
     defaults = suited(model, FIXED if stepped else DEFAULTS)
     model, settings = split(model, options, len(x), ENCODE, **defaults)
@@ -134,6 +135,7 @@ def encode(  # noqa: D417
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
+    z = with_origin(z, given)
     if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z

@@ -23,6 +23,7 @@ from torch import Tensor
 from solvers import Event, ExponentialMultistep, Solution, Solver
 from solvers.doors.signatures import checked
 from solvers.noise.brownian import EDITS, keyed_normal
+from solvers.rows import Rows, row_numbers
 
 from ..doors.data import as_state
 from ..models.checks import check_data, check_number
@@ -95,6 +96,32 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
+    def rows(self, index: Rows) -> "NoisePath":
+        r"""Returns the noise path of the given samples.
+
+        Arguments:
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample.
+        """
+
+        chosen = row_numbers(index, len(self))
+        here, made = chosen.to(self.latent.device), dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]
+        return replace(
+            self,
+            latent=self.latent[here],
+            normals=self.normals[:, here],
+            calls=self.calls[chosen],
+            provenance=made,
+        )
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def __getitem__(self, index: Rows) -> "NoisePath":
+        return self.rows(index)
+
     @verb(gives=as_data)
     def replay(  # noqa: D417
         self,
@@ -137,7 +164,7 @@ class NoisePath:
         first = float(self.times[0])
         s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
         alpha = model.process.scales(self.times[-1])[0].item()
-        return replace(s, x=s.x / alpha)
+        return replace(s, x=s.x / alpha, provenance={**s.provenance, "in data units": True})
 
     @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
@@ -212,7 +239,7 @@ def encode_noise(  # noqa: D417
     """
 
     options = PATH.said(locals())
-    x = as_state("x", x)
+    given, x = x, as_state("x", x)
     model, settings = split(model, options, len(x), PATH, **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
@@ -224,6 +251,7 @@ def encode_noise(  # noqa: D417
     states = _chain(x, levels, settings, chain)
     with settings.gradients():
         found = gaussian_steps(run, states)
+    made = given.provenance if isinstance(given, Solution) else None
     return NoisePath(
         latent=process.scales(run.times[0])[0].item() * states[0],
         normals=torch.stack(found.normals),
@@ -235,6 +263,7 @@ def encode_noise(  # noqa: D417
             "process": describe_process(model),
             "noise levels": levels.tolist(),
             "chain": chain,
+            **({} if made is None else {"origin": made}),
         },
     )
 

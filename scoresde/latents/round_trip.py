@@ -108,8 +108,8 @@ def reconstruct(  # noqa: D417
 
     options = ENCODE.said(locals())
     RECONSTRUCT.refuse(options)
-    x = as_state("x", x)
-    latent = encode(model, x, t_max=t_max, **options)
+    given, x = x, as_state("x", x)
+    latent = encode(model, given, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)

@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.rows import Rows, row_numbers
+
+from ..doors.tables import html_table
 from .advice import PARTS, cures
 
 NOISES = {"probes", "dequantisation"}  # standard errors; the others are sizes of biases
+SHOWN = 10  # samples in a notebook
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 
 
@@ -125,6 +129,50 @@ class Likelihood:
         if made.get("seeds"):
             made = {**made, "seeds": [s for part in parts for s in part.provenance["seeds"]]}
         return replace(parts[0], budget=budget, provenance=made, **rows)
+
+    def rows(self, index: Rows) -> "Likelihood":
+        r"""Returns the log-densities of the given samples.
+
+        Arguments:
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample.
+
+        Raises:
+            TypeError, ValueError, IndexError: If these are not indices of samples, or there are none.
+        """
+
+        chosen = row_numbers(index, len(self))
+        values: dict[str, Any] = {
+            name: value[chosen.to(value.device)]
+            for name in ROWS
+            for value in [getattr(self, name)]
+        }
+        values["slope"] = None if self.slope is None else self.slope[chosen.to(self.slope.device)]
+        made = dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]
+        budget = {name: part[chosen.to(part.device)] for name, part in self.budget.items()}
+        return replace(self, budget=budget, provenance=made, **values)
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    def __getitem__(self, index: Rows) -> "Likelihood":
+        return self.rows(index)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"sample": i, "nats": nats, "within": within, "calls": calls}
+            for i, (nats, within, calls) in enumerate(
+                zip(self.nats.tolist(), self.total.tolist(), self.calls.tolist(), strict=True)
+            )
+        ]
+        left = len(rows) - SHOWN
+        notes = [
+            *([f"and {left} more samples"] if left > 0 else []),
+            *([self.advice] if self.budget else []),
+        ]
+        return html_table(rows[:SHOWN], repr(self).split(";")[0].rstrip(")") + ")", notes)
 
     def __repr__(self) -> str:
         of = " of the guided flow" if self.provenance.get("guided") else ""

@@ -17,9 +17,9 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import Array, as_tensor
 
-from ..doors.data import as_data, as_floats
+from ..doors.data import Samples, as_data, as_floats
 
-Data: TypeAlias = Array | Mapping[str, Array]  # of a user, for models with a transform
+Data: TypeAlias = Samples | Mapping[str, Array]  # of a user; mappings for models with a transform
 Network: TypeAlias = Callable[..., Any]
 
 

@@ -17,6 +17,7 @@ from solvers.catalogue import label
 from solvers.doors.signatures import checked
 from solvers.methods.exponential import ExponentialMultistep
 
+from ..doors.tables import html_table
 from ..doors.warning import warn
 from ..files import (
     Entry,
@@ -175,13 +176,21 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({self}{f', measured on {self.model}' if self.model else ''})"
 
-    def _repr_markdown_(self) -> str:
+    @property
+    def _table(self) -> dict[str, object]:
+        r"""The plan, its model, and the figures measured for it, by name."""
+
         figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
         error = self.figures.get("error")
         if isinstance(error, dict):
             figures |= {f"error, {name}": value for name, value in error.items()}
-        rows = {"plan": str(self), "model": self.model, **figures}
-        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
+        return {"plan": str(self), "model": self.model, **figures}
+
+    def _repr_html_(self) -> str:
+        return html_table([{"": name, "value": _shown(v)} for name, v in self._table.items()])
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| {name} | {_shown(value)} |" for name, value in self._table.items()]
         return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
 
     def __str__(self) -> str:

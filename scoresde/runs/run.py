@@ -107,6 +107,7 @@ class Run:
             "steps": (settings.steps or STEPS) if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
+            "denoise": settings.denoise,
             "conditions": list(model.bound_names),
             **settings.tolerances,
             **{name: getattr(settings, name) for name in LENGTHS},

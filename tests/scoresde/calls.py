@@ -234,6 +234,8 @@ def of_verbs() -> dict[str, Call]:
             "strength": None, "method": "encode", **FEW}),
         "edit, strength": (ss.edit, {
             "source": NETWORK.given(label=0), "target": NETWORK.given(label=1), "x": X, "strength": 0.5, **FEW}),
+        "edit, several strengths": (ss.edit, {
+            "source": GAUSS, "target": GAUSS, "x": X, "strength": torch.tensor([0.2, 0.5]), **FEW}),
         "inpaint": (ss.inpaint, {
             "model": GAUSS, "x": X, "known": torch.tensor([True, False]), "method": "resampling", "repeats": 1,
             "t_max": 80.0, "steps": 2}),
@@ -363,6 +365,8 @@ def of_pictures() -> dict[str, Call]:
         "animate": (plots.animate, {
             "file": "never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0,
             "zoom": 1}),
+        "before_after": (plots.before_after, {"file": file, "before": X, "after": X + 1, "columns": 2}),
+        "samples": (plots.samples, {"file": file, "groups": {"a": X}, "across": 1}),
         "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
         "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
         "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
