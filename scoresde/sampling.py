@@ -18,6 +18,7 @@ from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.steady import warn_of_randomness
+from .reverse.amounts import Eta
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
 from .runs.ending import carried, denoised
@@ -59,7 +60,7 @@ def sample(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -150,7 +151,7 @@ def decode(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,

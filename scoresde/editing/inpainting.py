@@ -27,6 +27,7 @@ from ..guidance import Guided, Noisy, Rule, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import (
@@ -96,7 +97,7 @@ def inpaint(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,

@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor, is_number
 
+from ..models.by_level import at_levels, check_real
 from ..models.checks import check_interval, check_number
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
@@ -67,7 +68,7 @@ def classifier_free(
     if not callable(scale):
         scale = check_number("scale", scale) if is_number(scale) else as_tensor("scale", scale)
     numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
-    _check_real(numbers, "be", scale)
+    check_real("scale", numbers, "be", scale)
     if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
         raise ValueError(
             f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
@@ -90,29 +91,6 @@ def classifier_free(
     return Guided((away, bound), rule(known, interval))
 
 
-def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
-    r"""Returns the scales of a function at noise levels, with the same shape."""
-
-    found = torch.as_tensor(scale(levels))
-    _check_real(found, "return", found)
-    found = found.double()
-    if found.shape not in (torch.Size(), levels.shape):
-        raise ValueError(
-            f"scale must return numbers of the shape of the noise levels, {tuple(levels.shape)}, not "
-            f"{tuple(found.shape)}."
-        )
-    if not bool(found.isfinite().all()):
-        raise ValueError(
-            "scale must be finite at all noise levels, but its function returned NaN or infinity."
-        )
-    return found.expand_as(levels)
-
-
-def _check_real(numbers: Tensor, verb: str, scale: object) -> None:
-    if numbers.is_complex() or numbers.dtype == torch.bool:
-        raise TypeError(f"scale must {verb} real numbers, not {numbers.dtype}: {scale!r}.")
-
-
 @dataclass(frozen=True)
 class ClassifierFree(Affine):
     r"""See :func:`classifier_free`."""
@@ -123,7 +101,7 @@ class ClassifierFree(Affine):
 
     def weights(self, levels: Tensor) -> Tensor:
         if callable(self.scale):
-            w = scales_at(self.scale, levels)
+            w = at_levels("scale", self.scale, levels)
         else:
             w = torch.as_tensor(self.scale).detach().double().cpu()
             own = w.ndim and levels.ndim == 1  # one per sample

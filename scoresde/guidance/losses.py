@@ -9,11 +9,11 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.shapes import Scalar
 
+from ..models.by_level import at_levels
 from ..models.checks import check_count, check_finite
 from ..models.conditions import as_conditions
 from ..models.score_model import ScoreModel
 from .asked import Noisy
-from .conditional import scales_at
 from .gradients import RowFunction, check_owner
 from .guided import Guided
 from .pulled import Known, Pull
@@ -78,7 +78,7 @@ class Classified(Rule):
     def _scale_at(self, level: Scalar) -> Scalar:
         if not callable(self.scale):
             return self.scale
-        found = scales_at(self.scale, torch.as_tensor(level, dtype=torch.float64))
+        found = at_levels("scale", self.scale, torch.as_tensor(level, dtype=torch.float64))
         return found.to(level) if isinstance(level, Tensor) else float(found)
 
 

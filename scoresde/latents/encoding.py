@@ -3,6 +3,7 @@ r"""Encoding of data to latents."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ..models.rows_check import check_rows
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
+from ..reverse.amounts import Amount, told_amount
 from ..reverse.reverse import Clock
 from ..runs.bit_exact import environment, settle
 from ..runs.ending import carried
@@ -180,6 +182,6 @@ def refuse_noise(settings: Settings) -> None:
     if settings.method.stochastic or settings.eta:
         raise ValueError(
             f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
+            f"eta={told_amount(cast(Amount, settings.eta or 1))} is stochastic; use a solver without noise, such as "
             "'exponential' or 'ddim'."
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from solvers import Brownian, Event, Solver
 from solvers.doors.values import Array
 
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .plan import Plan
@@ -70,8 +71,9 @@ class Noise:
     r"""Creates the options for the amount and kind of noise in a run.
 
     Arguments:
-        eta: The amount of noise: 0 is the probability flow, and 1 the reverse SDE. By default, 1 for stochastic
-            solvers and 0 for others.
+        eta: The amount of noise: 0 is the probability flow, and 1 the reverse SDE. It is a number, one number per
+            sample with shape (B,), or a function from noise levels :math:`\sigma / \alpha`, in float64, to
+            numbers with the same shape. By default, it is 1 for stochastic solvers and 0 for others.
         eta_convention: The meaning of `eta`: "canonical"; "ddim", where it scales the noise of each step, as
             also in k-diffusion's ancestral samplers; or "k_diffusion", the square of the canonical one, as in
             that library's SDE samplers.
@@ -80,7 +82,7 @@ class Noise:
             By default, "increments" on a grid and "path" with tolerances.
     """
 
-    eta: float | None = None
+    eta: Eta | None = None
     eta_convention: Convention = "canonical"
     noise: Motion | None = None
 
@@ -197,7 +199,7 @@ class UntimedOptions(TypedDict, total=False):
     max_step: float | None
     first_step: float | None
     clock: Clock | None
-    eta: float | None
+    eta: Eta | None
     eta_convention: Convention
     noise: Motion | None
     seed: int | None

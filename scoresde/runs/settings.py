@@ -20,6 +20,7 @@ from solvers.solver import check_gradients
 from ..doors.data import as_floats
 from ..models.autocast import without_autocast
 from ..models.checks import check_callback, check_count, check_number
+from ..reverse.amounts import as_amount
 from .grids import with_grid
 from .options import Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
 from .plan import Described
@@ -32,7 +33,6 @@ REALS = {
     "rtol": 1.0,
     "atol": math.inf,
     **dict.fromkeys(LENGTHS, math.inf),
-    "eta": 1e15,
     "t_min": math.inf,
 }  # and their maxima
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
@@ -126,6 +126,8 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         for name, most in REALS.items():
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, check_number(name, number, 0, most))
+        if self.eta is not None:
+            object.__setattr__(self, "eta", as_amount(self.eta))
         if self.times is not None:
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
         if self.dtype not in (None, torch.float32, torch.float64):

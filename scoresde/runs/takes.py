@@ -11,6 +11,7 @@ from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import Given, ScoreModel
+from ..reverse.amounts import ByRow
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
 from .settings import Settings
@@ -114,6 +115,10 @@ def parted(
     if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**ours, **options})
+    if isinstance(settings.eta, ByRow) and batch not in (None, len(settings.eta.values)):
+        raise ValueError(
+            f"eta must be one number or have {batch} entries, one per sample, not {len(settings.eta.values)}."
+        )
     again = settings.grad in ("checkpoint", "adjoint")
     if again and any(getattr(module, "owned", False) for module in model.modules()):
         raise ValueError(
