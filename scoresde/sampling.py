@@ -38,7 +38,7 @@ from .runs.options import (
 )
 from .runs.plan import Plan
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .runs.run import Run, make_times, same_time
+from .runs.run import Run, first_time, same_time
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
 from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
@@ -76,6 +76,9 @@ def sample(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
@@ -121,8 +124,8 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.own_times is not None:  # a user's own grid may start at less noise
-        first = make_times(model, start, process.t_min, settings)[0]
+    if settings.own_times is not None or settings.sigma_max is not None:  # less noise, possibly
+        first = first_time(model, settings)
         x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
         start = first.min().item()
     if process.has_scales:
@@ -167,6 +170,9 @@ def decode(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
@@ -212,6 +218,10 @@ def decode(  # noqa: D417
             f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
+    if settings.sigma_max is not None:
+        if t_max is not None:
+            raise ValueError("sigma_max= has no effect with t_max=; pass one of the two.")
+        t_max = float(first_time(model, settings))
     start = model.process.t_max if t_max is None else t_max
     if settings.own_times is not None and t_max is not None:
         for first in settings.own_times[0].flatten().tolist():

@@ -1,22 +1,21 @@
 r"""Classifier-free guidance."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_tensor, is_number
 
-from ..models.by_level import at_levels, check_real
-from ..models.checks import check_interval, check_number
+from ..models.checks import check_interval
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .affine import Affine
 from .guided import Guided
+from .scales import Scale, as_scale, scales_at
 
-Scale = float | Tensor | Callable[[Tensor], Tensor]
+W = "; it is the w of (1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s"
 
 
 @checked
@@ -65,15 +64,7 @@ def classifier_free(
 
     if not condition:
         raise ValueError("classifier_free needs a condition, such as label=.")
-    if not callable(scale):
-        scale = check_number("scale", scale) if is_number(scale) else as_tensor("scale", scale)
-    numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
-    check_real("scale", numbers, "be", scale)
-    if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
-        raise ValueError(
-            f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
-            "(1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s."
-        )
+    scale = as_scale("scale", scale, W)
     if interval is not None:
         check_interval(interval)
         interval = (float(interval[0]), float(interval[1]))
@@ -86,9 +77,8 @@ def classifier_free(
         return bound
     if isinstance(scale, float | int) and scale == 0 and interval is None:
         return away
-    known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
     rule = ClassifierFreeFrom if negative else ClassifierFree
-    return Guided((away, bound), rule(known, interval))
+    return Guided((away, bound), rule(scale, interval))
 
 
 @dataclass(frozen=True)
@@ -100,14 +90,9 @@ class ClassifierFree(Affine):
     roles = ("unconditional", "conditional")
 
     def weights(self, levels: Tensor) -> Tensor:
-        if callable(self.scale):
-            w = at_levels("scale", self.scale, levels)
-        else:
-            w = torch.as_tensor(self.scale).detach().double().cpu()
-            own = w.ndim and levels.ndim == 1  # one per sample
-            levels = levels[:, None] if own else levels
-            w = w.expand(len(levels), len(w)) if own else w.expand_as(levels)
+        [w] = scales_at("scale", [self.scale], levels)
         if self.interval is not None:
+            levels = levels[:, None] if w.ndim > levels.ndim else levels
             low, high = self.interval
             w = torch.where((levels >= low) & (levels <= high), w, 1.0)
         return towards(w)

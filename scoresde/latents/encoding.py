@@ -182,6 +182,6 @@ def refuse_noise(settings: Settings) -> None:
     if settings.method.stochastic or settings.eta:
         raise ValueError(
             f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={told_amount(cast(Amount, settings.eta or 1))} is stochastic; use a solver without noise, such as "
-            "'exponential' or 'ddim'."
+            f"eta={told_amount(cast(Amount, settings.eta or 1))} is stochastic; use a solver without "
+            "noise, such as 'exponential' or 'ddim'."
         )

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-OfLevel = Callable[
-    [Tensor], Tensor
-]  # from noise levels, in float64, to numbers with the same shape
+OfLevel = Callable[[Tensor], Tensor | float]  # of noise levels, in float64
 
 
 def at_levels(
@@ -23,11 +21,7 @@ def at_levels(
     """
 
     numbers = function(levels)
-    found = (
-        torch.tensor(numbers, dtype=torch.float64)
-        if type(numbers) is float
-        else torch.as_tensor(numbers)
-    )
+    found = torch.as_tensor(numbers, dtype=torch.float64 if isinstance(numbers, float) else None)
     check_real(name, found, "return", found)
     found = found.double()
     if found.shape not in (torch.Size(), levels.shape):

@@ -4,7 +4,6 @@ With any non-negative :math:`\eta`, also one that changes on the way, the margin
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -19,7 +18,7 @@ from ..models.by_level import OfLevel, at_levels
 from ..models.checks import check_number
 
 MOST = 1e15
-Eta: TypeAlias = float | Array | Callable[[Tensor], Tensor]
+Eta: TypeAlias = float | Array | OfLevel
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ r"""A run: everything that is decided before its first step."""
 import functools
 import importlib.metadata
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -21,7 +21,7 @@ from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..reverse.amounts import Amount, ByRow, told_amount
 from ..reverse.reverse import Clock, Reverse, check_has_levels
-from .grids import default_grid, grid_times, model_grid
+from .grids import default_grid, grid_times, level_times, model_grid
 from .noise import noise_kind
 from .settings import LENGTHS, STEPS, Settings
 
@@ -131,6 +131,43 @@ class Run:
         }
 
 
+def in_times(model: ScoreModel, settings: Settings) -> Settings:
+    r"""Returns options whose grid and last noise level are times of the model's process."""
+
+    if isinstance(settings.levels, Tensor):
+        times = level_times(
+            model.process, settings.levels, "levels go", "pass levels within these"
+        )
+        return replace(settings, times=times, levels=None)
+    if settings.sigma_min is None:
+        return settings
+    t_min = time_of(model, "sigma_min", settings.sigma_min)
+    return replace(settings, t_min=t_min, sigma_min=None)
+
+
+def time_of(model: ScoreModel, name: str, level: float) -> float:
+    r"""Returns the time of a noise level, which errors call by a name."""
+
+    process = model.process
+    ends = process.noise_level(process.t_min), process.noise_level(process.t_max)
+    low, high = ends[0] * (1 - 1e-6), ends[1] * (1 + 1e-6)
+    if not low <= level <= high:
+        raise ValueError(
+            f"{name} must be a noise level of {process}, from {ends[0]:.4g} to {ends[1]:.4g}, but is "
+            f"{level:.4g}."
+        )
+    near = abs(level - ends[1]) <= 1e-6 * ends[1]
+    return process.t_max if near else process.at_noise_level(level)
+
+
+def first_time(model: ScoreModel, settings: Settings) -> Tensor:
+    r"""Returns the first time of a run whose options set it, with shape (), or (B,) for a grid per sample."""
+
+    if settings.sigma_max is not None:
+        return torch.tensor(time_of(model, "sigma_max", settings.sigma_max), dtype=torch.float64)
+    return make_times(model, model.process.t_max, model.process.t_min, settings)[0]
+
+
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
     r"""Returns the times of a run from `start` to `stop`, unless the settings have their own."""
 
@@ -162,8 +199,10 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
     grid, steps = _grid(model, settings), settings.steps or STEPS
-    near = can.even or can.reversible  # whose steps must be alike
-    return model_grid(model, grid, start, stop, steps, whole=near)
+    whole = (
+        can.even or can.reversible or settings.sigma_max is not None
+    )  # steps that must be alike
+    return model_grid(model, grid, start, stop, steps, whole=whole)
 
 
 def same_time(one: float, other: float) -> bool:

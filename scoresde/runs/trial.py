@@ -19,7 +19,7 @@ from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
-from ..reverse.amounts import Amount, ByRow
+from ..reverse.amounts import Amount, ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .run import Run
@@ -86,7 +86,7 @@ def _gain(trial: _Trial) -> float:
         trial.method,
         times=torch.tensor(trial.times, dtype=torch.float64),
         clock=trial.clock,
-        eta=trial.eta,
+        eta=cast(Eta | None, trial.eta),
         eta_convention=trial.eta_convention,
         noise=trial.noise,
         on_failure="partial",
