@@ -41,9 +41,9 @@ class Stepping:
         steps: The number of intervals of the grid. By default, 20, unless the solver chooses its own steps.
         grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "polyexponential", by
             noise level, or "t", "beta" or "sgm_uniform", by time. Some take numbers, as in "rho:5",
-            "polyexponential:1.5" and "beta:0.6,0.6"; "karras" is "rho", and "exponential" is "log_snr". By default,
-            "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers that need
-            equal steps, a grid that is even in their clock.
+            "polyexponential:1.5" and "beta:0.6,0.6"; "karras" is "rho", and "exponential" is "log_snr". By
+            default, "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers
+            that need equal steps, a grid that is even in their clock.
         times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) for one grid per
             sample.
         rtol: The relative tolerance, for solvers that choose their own steps. If they get neither steps nor
