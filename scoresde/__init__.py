@@ -51,6 +51,7 @@ from .models.data_moments import Moments, moments
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
@@ -74,6 +75,7 @@ __all__ = [
     "Bound",
     "Classifier",
     "Comparison",
+    "ComplexPairs",
     "Cosine",
     "CustomProcess",
     "GaussianOracle",
@@ -90,6 +92,7 @@ __all__ = [
     "Logit",
     "MixtureOracle",
     "Moments",
+    "NamedParts",
     "NetworkScore",
     "NoisePath",
     "NonlinearProcess",
@@ -103,10 +106,12 @@ __all__ = [
     "ScoreCheck",
     "ScoreModel",
     "Settings",
+    "Standardized",
     "StepByStep",
     "Stepwise",
     "SubVP",
     "Tabulated",
+    "Transform",
     "VariationalNoise",
     "Weighted",
     "adapters",

@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 from ..models.checks import check_count, check_finite
 from ..models.conditions import as_conditions
 from ..models.score_model import ScoreModel
+from ..models.spoken import of_data
 from .asked import Noisy
 from .gradients import RowFunction, check_owner
 from .guided import Guided
@@ -112,7 +113,7 @@ def optimised(
     iterations = check_count("iterations", iterations, at_least=1)
     data = as_conditions(data)
     check_owner("loss", loss, data)
-    asked = RowFunction("loss", loss, data)
+    asked = RowFunction("loss", of_data(model, loss), data)
     return Guided((model,), Optimised(asked, rate, iterations, data))
 
 
@@ -171,7 +172,9 @@ def universal(
 
     known, data = as_scale("scale", scale), as_conditions(data)
     check_owner("loss", loss, data)
-    rule = Universal(RowFunction("loss", loss, data), known, data, max_level=max_level)
+    rule = Universal(
+        RowFunction("loss", of_data(model, loss), data), known, data, max_level=max_level
+    )
     return Guided((model,), rule)
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
@@ -17,6 +16,7 @@ from ..models.checks import check_data
 from ..models.derivative import check_derivative
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
@@ -108,7 +108,7 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Array,
+    x: Data,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
@@ -164,7 +164,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
+def ask_freely(model: ScoreModel, x: Data, options: Mapping[str, object]) -> Asked:
     r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)

@@ -25,7 +25,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
@@ -33,6 +32,8 @@ from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..models.spoken import log_volume
+from ..models.transforms import Data
 from ..runs.grids import grid_times
 from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
@@ -90,10 +91,10 @@ class Measure(Protocol):
         r"""Returns all nodes that the companion's part needs, with shape (n, 1)."""
 
 
-@verb
+@verb(data=("x",))
 def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     steps: int | None = None,
     nodes: int = NODES,
@@ -146,7 +147,9 @@ def elbo(  # noqa: D417
     if steps is not None:
         known = known + _entropies(asked, whole.u[0])
     return Bound(
-        known - values.mean(0), error_of_mean(values), 2 * nodes * draws * asked.model.cost
+        known - values.mean(0) - log_volume(asked.model, asked.x),
+        error_of_mean(values),
+        2 * nodes * draws * asked.model.cost,
     )
 
 

@@ -250,8 +250,7 @@ def test_scales_by_level_cost_what_they_call_and_have_likelihoods() -> None:
     options: dict[str, Any] = {"solver": "heun", "steps": 8, "nodes": 16}
     for name in ("autoguidance", "adaptive_projected"):
         number, constant = (
-            ss.log_likelihood(RULES[name](w), x, **options).nats
-            for w in (1.7, lambda level: 1.7)
+            ss.log_likelihood(RULES[name](w), x, **options).nats for w in (1.7, lambda level: 1.7)
         )
         torch.testing.assert_close(number, constant, rtol=1e-12, atol=0)
         z = ss.encode(RULES[name](rising), x)
