@@ -144,8 +144,7 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: Scale) -> ScoreMode
         model: The model, with its conditions bound.
         weak: A less trained or smaller model, with the same conditions.
         scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
-            levels :math:`\sigma / \alpha` to scales with the same shape. 1 is the model
-            itself.
+            levels :math:`\sigma / \alpha` to scales with the same shape. 1 is the model itself.
 
     References:
         | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)

@@ -100,12 +100,10 @@ def root_of(eta: Amount) -> Amount:
     r"""Returns the square root of an amount."""
 
     if isinstance(eta, ByRow):
-        return ByRow(tuple(value**0.5 for value in eta.values))
-    return (
-        (lambda levels: at_levels("eta", eta, levels, least=0).sqrt())
-        if callable(eta)
-        else eta**0.5
-    )
+        return ByRow(tuple(map(math.sqrt, eta.values)))
+    if callable(eta):
+        return lambda levels: at_levels("eta", eta, levels, least=0).sqrt()
+    return math.sqrt(eta)
 
 
 def told_amount(eta: Amount | None) -> float | list[float] | str | None:
