@@ -48,6 +48,7 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
@@ -90,6 +91,7 @@ __all__ = [
     "LinearBeta",
     "LinearProcess",
     "Logit",
+    "Masked",
     "MixtureOracle",
     "Moments",
     "NamedParts",

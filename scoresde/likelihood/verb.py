@@ -14,7 +14,6 @@ from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
-from ..models.spoken import log_volume
 from ..models.steady import check_steady
 from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
@@ -128,7 +127,7 @@ def log_likelihood(  # noqa: D417
 
     with settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
-    found = replace(found, nats=found.nats - log_volume(asked.model, asked.x))
+    found = replace(found, nats=found.nats - asked.units, entries=asked.entries)
     _warn(found, target_stderr)
     return found
 

@@ -101,6 +101,7 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    masked: bool = False  # whether some entries do not exist
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
@@ -238,7 +239,7 @@ class ScoreModel(nn.Module, ABC):
         for name in ("data_std", "data_scale", "finest"):
             setattr(self, f"_{name}", _said(model, name))
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
-        self.transform = model.transform
+        self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
 

@@ -119,7 +119,7 @@ def log_volume(model: object, x: Tensor) -> float:
     r"""Returns the logarithm of the volume of data per volume of its states, with shape (B, \*)."""
 
     transform = getattr(model, "transform", None)
-    return 0.0 if transform is None else transform.log_volume(x.shape[1:])
+    return 0.0 if transform is None else float(transform.log_volumes(x.shape[1:]).sum())
 
 
 def as_data(solution: Solution, transform: Transform) -> Solution:
