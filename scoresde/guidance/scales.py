@@ -69,12 +69,8 @@ def factor(name: str, scale: Scale, level: Scalar, x: Tensor) -> Scalar:
     r"""Returns a scale at one noise level, or at one for each row, as a factor of a state."""
 
     if callable(scale):
-        known = (
-            level.flatten()
-            if isinstance(level, Tensor)
-            else torch.tensor(level, dtype=torch.float64)
-        )
-        found = at_levels(name, scale, known.double().cpu())
+        known = torch.as_tensor(level, dtype=torch.float64)  # on the device, without a wait
+        found = at_levels(name, scale, known.flatten() if known.ndim else known)
         return align(found.to(x), x) if found.ndim else float(found)
     if isinstance(scale, Tensor):
         return align(scale.to(x).expand(len(x)), x)
