@@ -20,6 +20,7 @@ from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.spoken import as_data
 from .models.steady import warn_of_randomness
+from .reverse.amounts import Eta
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
 from .runs.ending import carried, denoised
@@ -39,7 +40,7 @@ from .runs.options import (
 )
 from .runs.plan import Plan
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .runs.run import Run, make_times, same_time
+from .runs.run import Run, first_time, same_time
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
 from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
@@ -61,7 +62,7 @@ def sample(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -77,6 +78,9 @@ def sample(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
     log_density: bool = False,
     plan: Plan | str | Path | None = None,
@@ -123,7 +127,7 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.own_times is not None:  # a user's own grid may start at less noise
+    if settings.own_times is not None or settings.sigma_max is not None:  # less noise, possibly
         x, start = _lifted(model, x, settings)
     if process.has_scales:
         check_prior(model, start)
@@ -137,10 +141,10 @@ def sample(  # noqa: D417
 
 
 def _lifted(model: ScoreModel, x: Tensor, settings: Settings) -> tuple[Tensor, float]:
-    r"""Draws from the prior as noise at the first time of the user's own grid, and the earliest such time."""
+    r"""Draws from the prior as noise at the first time that the user set, and the earliest such time."""
 
     process = model.process
-    first = make_times(model, process.t_max, process.t_min, settings)[0]
+    first = first_time(model, settings)
     start = first.min().item()
     if process.has_scales:
         return x * align((process.scales(first)[1] / process.prior_std()).to(x), x), start
@@ -167,7 +171,7 @@ def decode(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -183,6 +187,9 @@ def decode(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
     log_density: bool = False,
     plan: Plan | str | Path | None = None,
@@ -229,6 +236,10 @@ def decode(  # noqa: D417
             f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
+    if settings.sigma_max is not None:
+        if t_max is not None:
+            raise ValueError("sigma_max= has no effect with t_max=; pass one of the two.")
+        t_max = float(first_time(model, settings))
     start = model.process.t_max if t_max is None else t_max
     if settings.own_times is not None and t_max is not None:
         for first in settings.own_times[0].flatten().tolist():

@@ -222,7 +222,7 @@ class Linear(ABC):
 
     Without :math:`N`, the coordinates of the state are independent, so every quantity here has one value per
     coordinate, or one for all: times with shape (\*) give numbers with shape (\*, c), where c is 1 or the number
-    of coordinates.
+    of coordinates. Rows with times of their own lie on the second axis of the times.
 
     Examples:
         >>> isinstance(solvers.ConstantRate(-1.0), solvers.Linear)

@@ -28,14 +28,18 @@ from .options import (
     Grid,
     Guidance,
     Label,
+    Levels,
     Model,
     Out,
     PlanFile,
     Rtol,
     Seed,
+    SigmaMax,
+    SigmaMin,
     SolverName,
     Steps,
     call_range,
+    numbers_in,
     report,
     said,
 )
@@ -118,6 +122,9 @@ def sample(
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    sigma_max: SigmaMax = None,
     rtol: Rtol = None,
     atol: Atol = None,
     eta: Eta = None,
@@ -141,8 +148,10 @@ def sample(
     given = conditions(label, condition)
     n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
     check_number_of(given, n)
-    options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
-                    plan=plan, batch_size=batch_size, log_density=log_density or None)  # fmt: skip
+    known = levels and numbers_in("levels", levels, float)
+    options = said(solver=solver, steps=steps, grid=grid, levels=known, sigma_min=sigma_min, sigma_max=sigma_max,
+                   rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
+                   log_density=log_density or None)  # fmt: skip
     score = guided(zoo.load(model), given, guidance)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)

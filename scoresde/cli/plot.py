@@ -24,6 +24,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    numbers_in,
     report,
     said,
     show,
@@ -152,12 +153,7 @@ def spectrum(
 ) -> None:
     r"""Draw the power spectrum of images with noise, and of the estimates during sampling."""
 
-    try:
-        known = [float(level) for level in levels.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--levels must be numbers separated by commas, but is {levels!r}."
-        ) from None
+    known = numbers_in("levels", levels, float)
     plots.check_picture(out)
     check_out(out)
     check_count("-n", n, at_least=2)

@@ -29,6 +29,7 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_data
 from ..models.transforms import Data
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import (
@@ -83,7 +84,7 @@ def inpaint(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,

@@ -32,6 +32,7 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_data
 from ..models.transforms import Data
+from ..reverse.amounts import ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.gaussian_steps import gaussian_steps
@@ -207,7 +208,7 @@ def encode_noise(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
     seeds: Seeds | None = None,
@@ -274,6 +275,10 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         raise ValueError(
             "solver must be 'ancestral', 'dpmpp_2m_sde', 'dpmpp_3m_sde' or 'er_sde' for a noise path, "
             f"but is {solver}."
+        )
+    if isinstance(settings.eta, ByRow):
+        raise ValueError(
+            "a noise path needs one eta for all samples: pass a number or a function."
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")

@@ -90,7 +90,8 @@ def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
 ELSEWHERE = {  # other libraries' names, and ours
     **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "num_sampling_steps"), "steps="),
     **dict.fromkeys(("sampler", "scheduler", "sampler_name", "sampling_method"), "solver="),
-    **dict.fromkeys(("sigmas", "timesteps", "ts"), "times="),
+    **dict.fromkeys(("timesteps", "ts"), "times="),
+    **dict.fromkeys(("sigmas", "noise_levels"), "levels="),
     **dict.fromkeys(("num_samples", "n_samples", "num_images_per_prompt"), "shape=, the number of samples,"),
     **dict.fromkeys(("guidance_scale", "cfg_scale", "guidance", "cfg", "unconditional_guidance_scale"),
                     "the model ss.classifier_free(model, scale, label=...)"),

@@ -103,7 +103,7 @@ def placed(process: Process, mean: Mean, z: Tensor) -> Tensor:
 
 
 def reverse_drift(
-    process: Process, x: Tensor, t: Tensor, score: Tensor, eta: float = 0.0
+    process: Process, x: Tensor, t: Tensor, score: Tensor, eta: float | Tensor = 0.0
 ) -> Tensor:
     r"""Returns :math:`f(x, t) - \frac{1 + \eta^2}{2} g^2 \nabla \log p_t(x)`, with shape (B, *).
 

@@ -15,6 +15,7 @@ import solvers
 from solvers import Solver
 from solvers.catalogue import label
 from solvers.doors.signatures import checked
+from solvers.doors.values import is_number, shown
 from solvers.methods.exponential import ExponentialMultistep
 
 from ..doors.tables import html_table
@@ -33,6 +34,7 @@ from ..files import (
 )
 from ..models.conditions import leaves
 from ..models.score_model import ScoreModel
+from .grids import level_times
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that enter a fingerprint
@@ -80,6 +82,11 @@ class Plan:
         if not isinstance(self.options.get("solver"), str | Solver):
             raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
+        eta = self.options.get("eta")
+        if eta is not None and not is_number(eta):
+            raise ValueError(
+                f"eta of a plan must be one number, which a file can hold, not {shown(eta)}."
+            )
 
     @checked
     def save(self, file: str | Path) -> Path:
@@ -151,20 +158,8 @@ class Plan:
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
 
     def _times(self, model: ScoreModel) -> Tensor:
-        process = model.process
-        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
-        most, least = torch.exp(-process.log_snr(ends)).tolist()
         levels = torch.tensor(self.noise_levels, dtype=torch.float64)
-        first, last = levels[0].item(), levels[-1].item()
-        if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
-            raise ValueError(
-                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has levels from "
-                f"{most:.4g} to {least:.4g}; make a plan for this model."
-            )
-        times = process.time(-levels.log())
-        if abs(first - most) < 1e-6 * most:
-            times[0] = process.t_max
-        return times
+        return level_times(model.process, levels, "the plan goes", "make a plan for this model")
 
     @property
     def name(self) -> str:
@@ -229,7 +224,18 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, ob
     if not isinstance(plan, Plan | str | Path):
         raise TypeError(f"plan must be a Plan or a file, but is a {type(plan).__name__}.")
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-    fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
+    fixed = {
+        "solver",
+        "steps",
+        "grid",
+        "times",
+        "levels",
+        "rtol",
+        "atol",
+        "clock",
+        "eta",
+        *plan.options,
+    }
     for name in fixed & keywords.keys():
         if keywords[name] is not None:
             raise ValueError(f"{name}= is already set by plan=; pass one of the two.")

@@ -12,8 +12,10 @@ from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import Given, ScoreModel
 from ..processes.dependent import check_given
+from ..reverse.amounts import ByRow
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
+from .run import in_times
 from .settings import Settings
 
 
@@ -129,6 +131,12 @@ def parted(
     if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**ours, **options})
+    if settings.levels is not None or settings.sigma_min is not None:
+        settings = in_times(model, settings)
+    if isinstance(settings.eta, ByRow) and batch not in (None, len(settings.eta.values)):
+        raise ValueError(
+            f"eta must be one number or have {batch} entries, one per sample, not {len(settings.eta.values)}."
+        )
     again = settings.grad in ("checkpoint", "adjoint")
     if again and any(getattr(module, "owned", False) for module in model.modules()):
         raise ValueError(

@@ -81,7 +81,7 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
-        part = replace(reverse, model=run.model.rows(rows)) if size != len(x) else reverse
+        part = reverse.rows(rows) if size != len(x) else reverse
         here = rows.to(x.device)
         grid = times if times.ndim == 1 else times[:, rows]
         yield _Some(

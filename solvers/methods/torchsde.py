@@ -152,8 +152,8 @@ class Torchsde(Solver):
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         if t0.ndim > 1:
             raise ValueError(
-                f"{self} has one time for all samples; pass times of shape (n + 1,), or use a native "
-                "solver, such as 'em'."
+                f"{self} has one time for all samples; pass times of shape (n + 1,) and one amount of noise, "
+                "or use a native solver, such as 'em'."
             )
         sign = 1.0 if t1[-1] > t0[0] else -1.0
         equation = _Equation(problem, sign, self.sde_type)

@@ -221,6 +221,11 @@ def of_verbs() -> dict[str, Call]:
             "rtol": 0.1, "atol": 0.1, "max_step": 1.0, "first_step": 0.1, "noise": "path"}),
         "Settings, seeds": (ss.Settings, {"seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
         "sample": (ss.sample, {"model": GAUSS, "shape": (4, 2), **OPTIONS}),
+        "sample, by level": (ss.sample, {
+            "model": GAUSS, "shape": 2, "solver": "em", "eta": lambda level: level / (1 + level),
+            "levels": [80.0, 1.0, 0.1, 0.0]}),
+        "sample, between levels": (ss.sample, {
+            "model": GAUSS, "shape": 2, "steps": 2, "grid": "rho:5", "sigma_min": 0.1, "sigma_max": 10.0}),
         "sample, a condition": (ss.sample, {"model": NETWORK, "shape": 4, "steps": 2, "label": 1}),
         "sample, seeds": (ss.sample, {
             "model": GAUSS, "shape": 2, "seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
