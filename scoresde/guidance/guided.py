@@ -50,8 +50,8 @@ class Guided(ScoreModel):
         if not (first.process.has_scales or rule.on_scores):
             raise ValueError(
                 f"the guidance {rule.words} acts on clean data, which a {type(first.process).__name__} does not "
-                "define; guide with a sum of scores whose weights sum to 1, such as classifier_free, "
-                "autoguidance, product, experts, within or mixture."
+                "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
+                "within, mixture or classifier."
             )
         rule.check(models)
         self.models, self.rule = torch.nn.ModuleList(models), rule

@@ -1,7 +1,7 @@
 r"""Guidance by gradients of functions of the data: of classifiers of noisy data, and of any loss."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -56,7 +56,8 @@ def classifier(
     data = as_conditions(data)
     asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
-    return Guided((model,), Classified(asked, as_scale("scale", scale), data))
+    scaled = model.process.has_scales
+    return Guided((model,), Classified(asked, as_scale("scale", scale), data, scaled))
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,14 @@ class Classified(Rule):
     log_prob: RowFunction
     scale: Scale
     data: Mapping[str, Tensor]
-    smooth = False
+    scaled: bool = field(default=True, repr=False)  # without scales, it adds to x + score
+    smooth, on_scores = False, True
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         gradient = self.log_prob.gradient(noisy.state, noisy.time, **self.data)
         w = factor("scale", self.scale, noisy.level, noisy.x)
-        return D + w * noisy.level**2 * noisy.alpha * gradient
+        return D + (w * noisy.level**2 * noisy.alpha if self.scaled else w) * gradient
 
 
 @checked

@@ -226,6 +226,7 @@ LABEL, TIMES = torch.tensor([0, 1, 1]), (0.3, 2.0)
     lambda m, free: guidance.autoguidance(m.given(label=LABEL), m, 2.0),
     lambda m, free: guidance.product(m, [m.given(label=LABEL)], [-0.5]),
     lambda m, free: guidance.mixture([m, m.given(label=LABEL)], lambda x, t: torch.stack([x[:, 0], x[:, 1]], 1)),
+    lambda m, free: guidance.classifier(m, lambda x, t, label: t * (x.sum(1) - label).tanh(), 0.7, label=LABEL),
     lambda m, free: guidance.feedback(m, lambda x, t, label: x[:, 0], 0.6, label=LABEL),
 ])  # fmt: skip
 def test_sums_of_scores_are_those_of_denoised_data(rule) -> None:  # type: ignore[no-untyped-def]
