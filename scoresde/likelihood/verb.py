@@ -20,7 +20,7 @@ from ..reverse.reverse import Clock
 from ..runs.health import warn_of_health
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from .advice import EXACT_UP_TO, LARGE_END
-from .batches import DENSITY, Batch, ask, rows_at_once
+from .batches import DENSITY, Asked, Batch, ask, rows_at_once
 from .flow import EXACT_NODES, PASSES, Flow
 from .result import Likelihood
 from .traces import Kind, Tracer
@@ -30,6 +30,7 @@ SKETCHED = 6  # minimum probes of Hutch++: two for each of its thirds
 EXACT_FIRST = (
     2  # dimensions in which three rounds of probes take more products than an exact divergence
 )
+REVERSE_UP_TO = 16  # dimensions in which reverse mode gives the whole Jacobian faster
 EXACT_IN_SILENCE = 1024  # dimensions, beyond which the cost is reported
 EXACT_AT_MOST = 4096  # dimensions, of which each takes a product at every node
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
@@ -114,12 +115,14 @@ def log_likelihood(  # noqa: D417
     rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)
     warn_of_health(asked.model, asked.x)
-    check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
+    reverse = size <= REVERSE_UP_TO and settings.grad == "none" and _has_reverse(asked, rows)
+    if not reverse or kind != "exact":
+        check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
     def density(batch: Batch) -> Likelihood:
         probes_ = probes or (SKETCHED if kind == "hutch++" else 1)
-        tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
+        tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number, reverse)
         exact_too = divergence == "auto" and size <= EXACT_AT_MOST
         known = batch.model, batch.x, asked.start, asked.ends, batch.settings
         flow = Flow(*known, tracer, count, exact_too)
@@ -131,6 +134,16 @@ def log_likelihood(  # noqa: D417
     _warn_of_target(found, target_stderr)
     _warn_of_failures(found)
     return found
+
+
+def _has_reverse(asked: Asked, rows: int) -> bool:
+    r"""Whether reverse mode is right for the model, which a detached part may make wrong in it alone."""
+
+    try:
+        check_derivative(asked.model, asked.x, "reverse", "a divergence", rows)
+    except ValueError:
+        return False
+    return True
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
