@@ -167,8 +167,9 @@ def _integrals(
     points, gauss = quadrature(linear, s, t, linear.decay(s, t), rule)
     u = s[:, None] + h * points
     weight = linear.weight(u, s[:, None], t[:, None])[..., 0] * h * gauss
-    products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)
-    return torch.cat([weight.sum(1, keepdim=True), (weight[..., None] * products).sum(1)], dim=1)
+    products = u[..., None] - times[:, None, :]  # the largest array by far, hence changed in place
+    torch.cumprod(products, dim=-1, out=products).mul_(weight[..., None])
+    return torch.cat([weight.sum(1, keepdim=True), products.sum(1)], dim=1)
 
 
 def _combine(coefficients: Tensor, values: Tensor) -> Tensor:

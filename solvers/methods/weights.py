@@ -33,7 +33,7 @@ def _gauss(count: int) -> tuple[Tensor, Tensor]:
 
 
 FULL = _gauss(24)  # exact to round-off for any step
-SHORT = _gauss(8)  # off by less than 1e-9 for steps in which the noise level falls threefold
+SHORT = _gauss(8)  # off by about 1e-8 for a step in which the noise level falls by a factor of 7
 STIFF = math.exp(-30)  # the smallest decay over a piece of a step that these points resolve
 
 

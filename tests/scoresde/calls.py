@@ -232,6 +232,8 @@ def of_verbs() -> dict[str, Call]:
         "discrete_log_likelihood": (ss.discrete_log_likelihood, {
             "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
             "draws": 1, "importance": False, "nodes": 8, **FEW}),
+        "find_modes": (ss.find_modes, {
+            "model": GAUSS, "x": X, "tolerance": 1e-6, "max_calls": 30, "density": False}),
         "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
         "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
         "views": (ss.views, {"model": GAUSS, "x": X}),

@@ -22,6 +22,7 @@ from scoresde.latents.noise_path import PATH, REPLAY
 from scoresde.likelihood.batches import DENSITY, FREE
 from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
+from scoresde.likelihood.modes import MODES
 from scoresde.models.conditions import Condition
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.takes import DEFAULTS, Takes
@@ -43,6 +44,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
         {"x", "levels", "low", "high", "dequantization", "draws", "importance"},
     ),
     ss.classify: (CLASSIFY, {"x", "classes", "conditions", "prior", "by"}),
+    ss.find_modes: (MODES, {"x", "tolerance", "max_calls", "density"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
     ss.views: (FREE, {"x"}),
