@@ -5,6 +5,7 @@ from .checks import errors
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
+from .maps import density
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .points import scatter
@@ -17,6 +18,7 @@ __all__ = [
     "check_gif",
     "check_picture",
     "curves",
+    "density",
     "errors",
     "film",
     "geometry",

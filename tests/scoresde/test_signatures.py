@@ -24,6 +24,7 @@ from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
 from scoresde.likelihood.modes import MODES
 from scoresde.models.conditions import Condition
+from scoresde.plots.maps import MAP
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.takes import DEFAULTS, Takes
 from scoresde.sampling import DECODE, SAMPLE
@@ -48,6 +49,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
     ss.views: (FREE, {"x"}),
+    ss.plots.density: (MAP, {"file", "box", "over", "side"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
     ss.check_score: (CHECK, {"data", "against", "one_step"}),
