@@ -2,6 +2,7 @@ r"""The public function: densities of any number of samples."""
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -115,9 +116,7 @@ def log_likelihood(  # noqa: D417
     rows = rows_at_once(settings, asked.x)
     check_steady(asked.model, asked.x, "its density", rows)
     warn_of_health(asked.model, asked.x)
-    reverse = size <= REVERSE_UP_TO and settings.grad == "none" and _has_reverse(asked, rows)
-    if not reverse or kind != "exact":
-        check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
+    reverse = _has_reverse(asked, kind, rows)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
     def density(batch: Batch) -> Likelihood:
@@ -136,14 +135,20 @@ def log_likelihood(  # noqa: D417
     return found
 
 
-def _has_reverse(asked: Asked, rows: int) -> bool:
-    r"""Whether reverse mode is right for the model, which a detached part may make wrong in it alone."""
+def _has_reverse(asked: Asked, kind: Kind, rows: int) -> bool:
+    r"""Whether exact traces are taken in reverse mode, after a check of the derivatives that are used.
 
-    try:
-        check_derivative(asked.model, asked.x, "reverse", "a divergence", rows)
-    except ValueError:
-        return False
-    return True
+    A network may be right in forward mode alone, if a part of it runs under `torch.no_grad()`.
+    """
+
+    known, reverse = (asked.model, asked.x), False
+    if asked.dimension <= REVERSE_UP_TO and asked.settings.grad == "none":
+        with suppress(ValueError):
+            check_derivative(*known, "reverse", "a divergence", rows)
+            reverse = True
+    if kind != "exact" or not reverse:
+        check_derivative(*known, "forward", "a divergence", rows)
+    return reverse
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:

@@ -82,9 +82,8 @@ def density(  # noqa: D417
         raise ValueError(
             f"over must hold samples with shape (B, {d}), but has {tuple(points.shape)}."
         )
-    axes = [
-        torch.linspace(*ends, side or SIDE[d], dtype=torch.float64) for ends in corners.T.tolist()
-    ]
+    count = side or SIDE[d]
+    axes = [torch.linspace(float(a), float(b), count, dtype=torch.float64) for a, b in corners.T]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, d)
     found = log_likelihood(model, grid, **options)
     draw = _draw_curve if d == 1 else _draw_map
