@@ -50,9 +50,11 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
@@ -76,6 +78,7 @@ __all__ = [
     "Bound",
     "Classifier",
     "Comparison",
+    "ComplexPairs",
     "Cosine",
     "CustomProcess",
     "GaussianOracle",
@@ -90,9 +93,11 @@ __all__ = [
     "LinearBeta",
     "LinearProcess",
     "Logit",
+    "Masked",
     "MixtureOracle",
     "Modes",
     "Moments",
+    "NamedParts",
     "NetworkScore",
     "NoisePath",
     "NonlinearProcess",
@@ -106,10 +111,12 @@ __all__ = [
     "ScoreCheck",
     "ScoreModel",
     "Settings",
+    "Standardized",
     "StepByStep",
     "Stepwise",
     "SubVP",
     "Tabulated",
+    "Transform",
     "VariationalNoise",
     "Weighted",
     "adapters",

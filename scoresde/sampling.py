@@ -17,6 +17,7 @@ from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
+from .models.spoken import as_data
 from .models.steady import warn_of_randomness
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
@@ -45,7 +46,7 @@ from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
 SAMPLE, DECODE = (Takes(verb, *GROUPS) for verb in ("sample", "decode"))
 
 
-@verb
+@verb(gives=as_data)
 def sample(  # noqa: D417
     model: ScoreModel,
     shape: int | Shape,
@@ -135,7 +136,7 @@ def sample(  # noqa: D417
     return solution
 
 
-@verb
+@verb(latents=("z",), gives=as_data)
 def decode(  # noqa: D417
     model: ScoreModel,
     z: Array | Solution,

@@ -1,9 +1,10 @@
 r"""What a solver is: settings, abilities, and steps that a loop takes; and the solution that it makes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -280,8 +281,30 @@ class Solution:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: Rows) -> "Solution":
-        return self.rows(index)
+    @overload
+    def __getitem__(self, index: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: Rows) -> "Solution": ...
+
+    def __getitem__(self, index: Rows | str) -> "Solution | Tensor":
+        if not isinstance(index, str):
+            return self.rows(index)
+        if index not in self.parts:
+            known = ", ".join(self.parts) or "none"
+            raise KeyError(f"the state has no part {index!r}; its parts are: {known}.")
+        return self.parts[index]
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        r"""The named parts of the final state, each with shape (B, \*), if it consists of such parts."""
+
+        shapes: dict[str, list[int]] = self.provenance.get("parts", {})
+        pieces = self.x.split([math.prod(shape) for shape in shapes.values()], 1) if shapes else ()
+        return {
+            name: piece.reshape(len(self.x), *shape)
+            for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)
+        }
 
     def __repr__(self) -> str:
         solver = self.provenance.get("solver", "solver")

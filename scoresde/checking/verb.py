@@ -6,12 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
-
 from ..models.checks import check_count, check_data
 from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
 from ..runs.health import Health, health, unhealthy
 from ..runs.takes import Takes, split
@@ -27,10 +26,10 @@ LEAST = 8  # samples, of which a variance can be taken
 NUMBERS = 2**20  # of the states that are asked at once
 
 
-@verb
+@verb(data=("data",))
 def check_score(
     model: ScoreModel,
-    data: Array,
+    data: Data,
     *,
     against: ScoreModel | None = None,
     one_step: bool = False,

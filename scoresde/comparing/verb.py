@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from solvers import Solver
-from solvers.doors.values import Array
 
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..runs.plan import Plan, describe_function, describe_setup, digest
 from ..runs.progress import bar
 from ..runs.takes import check_model
@@ -26,7 +26,7 @@ BUDGETS = (5, 8, 10, 20, 50)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
-@verb
+@verb(data=("data",))
 def compare(  # noqa: D417
     model: ScoreModel,
     solvers: Sequence[str | Solver | Plan] | None = None,
@@ -35,7 +35,7 @@ def compare(  # noqa: D417
     grids: Sequence[str] | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     metrics: Sequence[str] | Mapping[str, Distance] | None = None,
-    data: Array | None = None,
+    data: Data | None = None,
     features: nn.Module | None = None,
     samples: int = 256,
     seed: int = 0,
@@ -136,7 +136,7 @@ def _functions(metrics: object, features: nn.Module | None) -> list[str]:
 
 def _distances(
     metrics: Sequence[str] | Mapping[str, Distance] | None,
-    data: Array | None,
+    data: Data | None,
     features: nn.Module | None,
 ) -> tuple[list[str], dict[str, Distance]]:
     r"""The names of the metrics, and the distances among them."""

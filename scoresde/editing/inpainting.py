@@ -27,6 +27,8 @@ from ..guidance import Guided, Noisy, Rule, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import (
@@ -78,10 +80,10 @@ def masked(x: Tensor, known: Tensor) -> Tensor:
     return known.to(x) * x
 
 
-@verb
+@verb(data=("x",), gives=as_data)
 def inpaint(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     known: Array,
     *,
     method: str = "replacement",
@@ -192,7 +194,7 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Array, known: Array) -> Tensor:
+def _without_unknown(x: Data, known: Array) -> Tensor:
     r"""Data with its unknown entries set to 0."""
 
     x = as_state("x", x)

@@ -17,6 +17,8 @@ from ..models.checks import check_number
 from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..processes.process import Use
 from ..runs.options import (
     Ending,
@@ -94,11 +96,11 @@ class EditOptions(UntimedOptions, total=False):
     pivot: ScoreModel | None
 
 
-@verb
+@verb(data=("x",), gives=as_data)
 def edit(
     source: ScoreModel,
     target: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     noise_level: float | None = None,
     strength: float | None = None,

@@ -25,6 +25,7 @@ from solvers.shapes import row_sum
 from ..models.checks import check_count, check_finite
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import of_data
 from .asked import Noisy
 from .guided import Guided
 from .operators import Measurement, Operator, check_noise, solve
@@ -71,7 +72,7 @@ def posterior_sampling(
             "posterior_sampling takes no noise=, since it divides by the norm of the residual; pass "
             "strength=, or use pseudoinverse or moment_matching, which take noise=."
         )
-    known = Measurement.of(operator, y, data)
+    known = Measurement.of(of_data(model, operator), y, data)
     return Guided((model,), PosteriorSampling(known, strength, max_level=max_level))
 
 
@@ -124,7 +125,7 @@ def pseudoinverse(
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
-    known, noise = Measurement.of(operator, y, data), check_noise(noise)
+    known, noise = Measurement.of(of_data(model, operator), y, data), check_noise(noise)
     rule = Pseudoinverse(known, noise, iterations, _spread(model), max_level=max_level)
     return Guided((model,), rule)
 
@@ -195,7 +196,7 @@ def moment_matching(
         raise ValueError(
             "noise must be positive for moment matching; use pseudoinverse for measurements without noise."
         )
-    known = Measurement.of(operator, y, data)
+    known = Measurement.of(of_data(model, operator), y, data)
     return Guided((model,), MomentMatching(known, noise, iterations, max_level=max_level))
 
 
@@ -246,7 +247,7 @@ def replacement(
     """
 
     iterations = check_count("iterations", iterations, at_least=1)
-    known = Measurement.of(operator, y, data, affine=True)
+    known = Measurement.of(of_data(model, operator), y, data, affine=True)
     return Guided((model,), Replacement(known, iterations))
 
 

@@ -12,6 +12,7 @@ from solvers.shapes import Scalar
 from ..models.checks import check_count, check_finite
 from ..models.conditions import as_conditions
 from ..models.score_model import ScoreModel
+from ..models.spoken import of_data
 from .asked import Noisy
 from .conditional import scales_at
 from .gradients import RowFunction, check_owner
@@ -120,7 +121,7 @@ def optimised(
     iterations = check_count("iterations", iterations, at_least=1)
     data = as_conditions(data)
     check_owner("loss", loss, data)
-    asked = RowFunction("loss", loss, data)
+    asked = RowFunction("loss", of_data(model, loss), data)
     return Guided((model,), Optimised(asked, rate, iterations, data))
 
 
@@ -179,7 +180,9 @@ def universal(
     scale = check_finite("scale", scale)
     data = as_conditions(data)
     check_owner("loss", loss, data)
-    rule = Universal(RowFunction("loss", loss, data), scale, data, max_level=max_level)
+    rule = Universal(
+        RowFunction("loss", of_data(model, loss), data), scale, data, max_level=max_level
+    )
     return Guided((model,), rule)
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -18,7 +17,9 @@ from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_latents
 from ..models.steady import check_steady
+from ..models.transforms import Data
 from ..reverse.reverse import Clock
 from ..runs.bit_exact import environment, settle
 from ..runs.ending import carried
@@ -45,10 +46,10 @@ LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
 
-@verb
+@verb(data=("x",), gives=as_latents)
 def encode(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     t_max: float | None = None,
     solver: str | Solver | None = None,

@@ -151,7 +151,7 @@ def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
     x, times = arrays["x"], arrays["times"]
     for name in ("x", "times", "companion"):
         if name in arrays and not (
-            arrays[name].dtype.kind == "f" and np.isfinite(arrays[name]).all()
+            arrays[name].dtype.kind in "fc" and np.isfinite(arrays[name]).all()
         ):
             raise ValueError(f"{name!r} must hold finite floating-point numbers")
     if x.ndim < 2 or 0 in x.shape:
@@ -180,7 +180,8 @@ def _check_rows(arrays: dict[str, np.ndarray], batch: int) -> None:
         if found.shape != (batch,):
             raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")
     pair = arrays.get("companion")  # in its own coordinates
-    if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * x.size):
+    size = x.size * (2 if x.dtype.kind == "c" else 1)  # of states, which are real
+    if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * size):
         raise ValueError(
             f"'companion' must have shape ({batch}, 2, *), for two states like 'x', but has {pair.shape}"
         )

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
 from solvers.doors.signatures import checked
-from solvers.doors.values import Array
 from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
 from solvers.shapes import factors
@@ -32,6 +31,8 @@ from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_data
+from ..models.transforms import Data
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.noise import keyed_by_rows
@@ -95,7 +96,7 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
-    @verb
+    @verb(gives=as_data)
     def replay(  # noqa: D417
         self,
         model: ScoreModel,
@@ -164,10 +165,10 @@ class NoisePath:
         return replace(self, normals=mixed)
 
 
-@verb
+@verb(data=("x",))
 def encode_noise(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     t_max: float | None = None,
     chain: Literal["forward", "independent"] = "forward",

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.doors.values import Array
 from solvers.shapes import align
 
 from ..doors.data import as_state
@@ -15,6 +14,8 @@ from ..doors.warning import warn
 from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
+from ..models.spoken import as_latents
+from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
 from ..runs.options import Failures, Gradients, Times
 from ..runs.takes import Takes
@@ -59,10 +60,10 @@ class Reconstruction:
         )
 
 
-@verb
+@verb(data=("x",), gives=lambda found, transform: _in_form(found, transform))
 def reconstruct(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     one_state: bool = False,
     t_max: float | None = None,
@@ -112,14 +113,28 @@ def reconstruct(  # noqa: D417
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
-    error = (y - x.to(y)).flatten(1)
+    error = _apart(model, y, x.to(y)).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
-    rms, largest = error.square().mean(1).sqrt(), error.abs().amax(1)
+    rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     known = latent_statistics(model, latent.x) if whole and latent.ok else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
+
+
+def _apart(model: ScoreModel, y: Tensor, x: Tensor) -> Tensor:
+    r"""The difference of the data of two states."""
+
+    form = model.transform
+    return y - x if form is None else form.outside(y) - form.outside(x)
+
+
+def _in_form(found: Reconstruction, transform: Transform) -> Reconstruction:
+    r"""The result in the user's form."""
+
+    latent = as_latents(found.latent, transform)
+    return replace(found, x=transform.outside(found.x), latent=latent)
 
 
 def _warn(model: ScoreModel, rms: float) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
-from solvers.doors.signatures import checked
 from solvers.doors.values import Array
 
 from ..models.checks import check_data
+from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like are uninformative
@@ -155,7 +155,7 @@ class LatentStatistics:
         return f"LatentStatistics({len(self.mean)} samples, {self.batch}; {alone})"
 
 
-@checked
+@verb(latents=("z",))
 def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
     r"""Returns statistics that compare latents with noise.
 

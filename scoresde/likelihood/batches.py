@@ -1,5 +1,6 @@
 r"""Argument checks for densities, and their data in batches."""
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -8,15 +9,16 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
 from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
+from ..models.masked import log_units, masked_of
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
@@ -96,6 +98,19 @@ class Asked(NamedTuple):
 
         return self.x[0].numel()
 
+    @property
+    def units(self) -> float | Tensor:
+        r"""What the log-density of states has too much for that of the user's data, with shape () or (B,)."""
+
+        return log_units(self.model, self.x, math.exp(self.ends[0]))
+
+    @property
+    def entries(self) -> Tensor | None:
+        r"""The number of entries of each sample that exist, if some do not, with shape (B,)."""
+
+        part = masked_of(self.model)
+        return None if part is None else part.mask.flatten(1).sum(1).expand(len(self.x))
+
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples in batches of the requested size, or as many at once as fit."""
 
@@ -108,7 +123,7 @@ class Asked(NamedTuple):
 
 def ask(
     model: ScoreModel,
-    x: Array,
+    x: Data,
     options: Mapping[str, object],
     takes: Takes = DENSITY,
     **defaults: Unpack[RunOptions],
@@ -164,7 +179,7 @@ def _reach(times: Tensor, ends: Tensor) -> bool:
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
 
 
-def ask_freely(model: ScoreModel, x: Array, options: Mapping[str, object]) -> Asked:
+def ask_freely(model: ScoreModel, x: Data, options: Mapping[str, object]) -> Asked:
     r"""Returns the same for a view without a path to solve."""
 
     return ask(model, x, options, FREE)

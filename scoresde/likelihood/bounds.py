@@ -25,14 +25,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..runs.grids import grid_times
 from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
@@ -90,10 +91,10 @@ class Measure(Protocol):
         r"""Returns all nodes that the companion's part needs, with shape (n, 1)."""
 
 
-@verb
+@verb(data=("x",))
 def elbo(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     steps: int | None = None,
     nodes: int = NODES,
@@ -135,6 +136,8 @@ def elbo(  # noqa: D417
     options = FREE.said(locals())
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
+    if steps is not None:
+        refuse_mask(model, "the bound of a sampler")
     asked = ask_freely(model, x, options)
     measure = _Integral(asked) if steps is None else _Sum(asked, steps)
     with asked.settings.gradients():
@@ -146,7 +149,9 @@ def elbo(  # noqa: D417
     if steps is not None:
         known = known + _entropies(asked, whole.u[0])
     return Bound(
-        known - values.mean(0), error_of_mean(values), 2 * nodes * draws * asked.model.cost
+        known - values.mean(0) - asked.units,
+        error_of_mean(values),
+        2 * nodes * draws * asked.model.cost,
     )
 
 

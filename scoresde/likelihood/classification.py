@@ -12,6 +12,7 @@ from solvers.doors.values import Array, as_tensor
 from ..doors.data import as_data, as_floats
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Failures, Gradients, Seeds, Times
 from ..runs.takes import Takes
@@ -24,10 +25,10 @@ CLASSIFY = Takes("a classification", *DENSITY.names, *OF_DENSITY, "draws")
 OTHERS = {"flow": ("draws",), "elbo": ("divergence", "probes", "target_stderr")}  # of no effect
 
 
-@verb
+@verb(data=("x",))
 def classify(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     classes: Sequence[int],
     *,
     condition: str = "label",

@@ -1,24 +1,24 @@
 r"""The modes of a density: the points at which it has a maximum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
-
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
 from ..models.derivative import coarsest_eps
+from ..models.masked import refuse_mask
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data, Transform
 from ..runs.options import Start
 from ..runs.takes import Takes
 from .ascent import Summit, ascend
 from .batches import Asked, Batch, ask
 from .integral import denoisers
 from .result import Likelihood
-from .verb import log_likelihood
+from .verb import in_form, log_likelihood
 
 MODES = Takes(
     "a search for modes", Start, "dtype", "device", "batch_size", words="has no effect on"
@@ -34,8 +34,7 @@ class Modes:
 
     Arguments:
         x: The points, with shape (B, *), in units of the data.
-        gradient: The norms of the remaining gradient :math:`|\nabla \log p|`, with shape (B,), in nats per unit of
-            the data.
+        slope: The remaining gradient :math:`\nabla \log p`, with shape (B, *), in nats per unit of the data.
         gain: The log-densities that are expected to be left to gain, in nats, with shape (B,).
         converged: Whether rows are at a maximum, with shape (B,): nothing is left to gain, and they return after
             a small push, which they do not from saddle points and along flat directions.
@@ -50,12 +49,18 @@ class Modes:
     """
 
     x: Tensor
-    gradient: Tensor
+    slope: Tensor
     gain: Tensor
     converged: Tensor
     calls: Tensor
     t_min: float
     density: Likelihood | None = None
+
+    @property
+    def gradient(self) -> Tensor:
+        r"""The norm of the remaining gradient, with shape (B,), in nats per unit of the data."""
+
+        return self.slope.flatten(1).norm(dim=1)
 
     def __repr__(self) -> str:
         best = "" if self.density is None else f", best {self.density.nats.max():.4g} nats"
@@ -65,10 +70,18 @@ class Modes:
         )
 
 
-@verb
+def _in_form(found: Modes, transform: Transform) -> Modes:
+    r"""The points and slopes in the user's form."""
+
+    density = None if found.density is None else in_form(found.density, transform)
+    x, slope = transform.outside(found.x), transform.gradient(found.slope)
+    return replace(found, x=x, slope=slope, density=density)
+
+
+@verb(data=("x",), gives=_in_form)
 def find_modes(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     tolerance: float = TOLERANCE,
     max_calls: int = CALLS,
@@ -125,6 +138,7 @@ def find_modes(  # noqa: D417
         raise ValueError(f"tolerance must be positive, in nats, but is {tolerance}.")
     max_calls = check_count("max_calls", max_calls, at_least=1)
     asked = ask(model, x, options, MODES)
+    refuse_mask(asked.model, "find_modes")
     allowed = max_calls // asked.model.cost
     if not allowed:
         raise ValueError(
@@ -135,7 +149,7 @@ def find_modes(  # noqa: D417
     points = torch.cat([part.x for part in parts]).reshape(asked.x.shape)
     return Modes(
         x=points,
-        gradient=torch.cat([part.gradient for part in parts]).norm(dim=1),
+        slope=torch.cat([part.gradient for part in parts]).reshape(asked.x.shape),
         gain=torch.cat([part.gain for part in parts]),
         converged=torch.cat([part.converged for part in parts]),
         calls=torch.cat([part.calls for part in parts]) * asked.model.cost,

@@ -34,6 +34,7 @@ class Likelihood:
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
             model, which is not that of data under its condition.
         levels: The number of levels, if it is a probability of data on levels.
+        entries: The number of entries of each sample that exist, with shape (B,), for masked data.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
 
     Examples:
@@ -54,6 +55,7 @@ class Likelihood:
     provenance: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
     slope: Tensor | None = None
+    entries: Tensor | None = None
 
     @property
     def total(self) -> Tensor:

@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.doors.values import Array
 from solvers.noise.brownian import STEPS, keyed_normal
 
 from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
 from .bounds import Bound, elbo
@@ -22,10 +23,10 @@ from .verb import log_likelihood
 ANCESTRAL = 1000  # steps of the sampler whose bound is shown
 
 
-@verb
+@verb(data=("x",))
 def views(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     seed: int | None = SEED,
     seeds: Seeds | None = None,
@@ -65,10 +66,10 @@ def views(  # noqa: D417
     }
 
 
-@verb
+@verb(data=("x",))
 def path_density(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     steps: int = 256,
     paths: int = 4,
@@ -107,10 +108,12 @@ def path_density(  # noqa: D417
     steps = check_count("steps", steps, at_least=1)
     paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
+    refuse_mask(model, "path_density")
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)
-    return Bound(values.mean(0), error_of_mean(values), steps * paths * asked.model.cost)
+    nats = values.mean(0) - asked.units
+    return Bound(nats, error_of_mean(values), steps * paths * asked.model.cost)
 
 
 def _along(asked: Asked, batch: Batch, steps: int, paths: int) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from solvers import Solver, SolverError
-from solvers.doors.values import Array
 
 from ..doors.data import as_state
 from ..doors.warning import warn
@@ -17,6 +16,7 @@ from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..models.steady import check_steady
+from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
 from ..runs.health import warn_of_health
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
@@ -38,10 +38,10 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@verb
+@verb(data=("x",), gives=lambda found, transform: in_form(found, transform))
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
-    x: Array,
+    x: Data,
     *,
     divergence: str = "auto",
     probes: int | None = None,
@@ -129,9 +129,8 @@ def log_likelihood(  # noqa: D417
 
     with settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
-    _warn_of_noise(found)
-    _warn_of_target(found, target_stderr)
-    _warn_of_failures(found)
+    found = replace(found, nats=found.nats - asked.units, entries=asked.entries)
+    _warn(found, target_stderr)
     return found
 
 
@@ -151,6 +150,13 @@ def _has_reverse(asked: Asked, kind: Kind, rows: int) -> bool:
     return reverse
 
 
+def in_form(found: Likelihood, transform: Transform) -> Likelihood:
+    r"""The densities with latents and slopes in the user's form."""
+
+    slope = None if found.slope is None else transform.gradient(found.slope)
+    return replace(found, latent=transform.unpack(found.latent), slope=slope)
+
+
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
     r"""The densities of a batch, in as many parts as the memory of the device requires."""
 
@@ -163,6 +169,12 @@ def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood
         if len(batch.x) == 1:
             raise
     return Likelihood.stack([_fitting(density, half) for half in batch.halves()])
+
+
+def _warn(found: Likelihood, target: float | None) -> None:
+    _warn_of_noise(found)
+    _warn_of_target(found, target)
+    _warn_of_failures(found)
 
 
 def _warn_of_noise(found: Likelihood) -> None:

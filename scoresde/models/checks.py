@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from solvers.doors.values import MOST, Array, as_device, as_number, as_whole, is_number
+from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
 
 from ..doors.data import as_data, as_floats, check_rows_finite
 from .score_model import ScoreModel
+from .transforms import Data
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ def check_transforms() -> None:
 
 def check_data(
     model: ScoreModel,
-    x: Array,
+    x: Data,
     name: str = "x",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,

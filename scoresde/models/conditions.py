@@ -14,6 +14,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from .by_sample import changed, of_rows, tensors_in
+from .spoken import Gives, Spoken, translated
 
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Text: TypeAlias = str | Sequence[str]
@@ -26,18 +27,60 @@ SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
-def verb(function: Callable[P, R]) -> Callable[P, R]:
-    r"""Returns a public function with checks, whose own keywords cannot be names of conditions."""
+@overload
+def verb(function: Callable[P, R]) -> Callable[P, R]: ...
 
-    kinds = inspect.signature(function).parameters.values()
-    RESERVED.update(p.name for p in kinds if p.kind is not p.VAR_KEYWORD)
+
+@overload
+def verb(
+    *,
+    data: Sequence[str] = (),
+    latents: Sequence[str] = (),
+    functions: Sequence[str] = (),
+    gives: Gives | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def verb(
+    function: Callable[P, R] | None = None,
+    *,
+    data: Sequence[str] = (),
+    latents: Sequence[str] = (),
+    functions: Sequence[str] = (),
+    gives: Gives | None = None,
+) -> object:
+    r"""Returns a public function with checks, whose own keywords cannot be names of conditions.
+
+    Arguments:
+        function: The function. Without further arguments, it refuses models with a transform.
+        data: The names of arguments that hold data, for models with a transform.
+        latents: The names of arguments that hold latents.
+        functions: The names of arguments that are functions of data.
+        gives: A function from the result and the transform to the result in the user's form.
+    """
+
+    if function is None:
+        return lambda function: _verb(function, Spoken(data, latents, functions, gives))
+    return _verb(function, None)
+
+
+def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
+    signature = inspect.signature(function)
+    RESERVED.update(p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)
+    place, name = next(
+        (i, n) for i, n in enumerate(signature.parameters) if n in ("model", "models", "source")
+    )
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         token = SAID.set(frozenset(keywords))
         try:
-            return inner(*arguments, **keywords)
+            model = arguments[place] if place < len(arguments) else keywords.get(name)
+            model = model[0] if isinstance(model, list | tuple) and model else model
+            if getattr(model, "transform", None) is None:
+                return inner(*arguments, **keywords)
+            return translated(inner, signature, spoken, model, arguments, keywords)
         finally:
             SAID.reset(token)
 

@@ -31,6 +31,7 @@ from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 from .times import check_time, model_times
+from .transforms import Transform
 
 Pair = tuple[Tensor, Tensor]
 BASES = ("conditional", "strong", "model")  # names of parts that guidance leads towards
@@ -77,6 +78,7 @@ class ScoreModel(nn.Module, ABC):
         bound_names: The names of the conditions that are bound.
         guided: Whether guidance has changed it, so that it is no longer the score of the noisy data.
         differentiable: Whether its estimates can be differentiated. Those of a model guided by gradients cannot.
+        transform: The map between the user's data and the states that it sees, if these differ.
         by_sample: The names of its per-sample attributes: tensors with leading size B or 1, or lists of such.
 
     Examples:
@@ -99,8 +101,10 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    masked: bool = False  # whether some entries do not exist
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
+    transform: Transform | None = None
 
     _data_std: float | None = None
     _data_scale: float | None = None
@@ -235,6 +239,7 @@ class ScoreModel(nn.Module, ABC):
         for name in ("data_std", "data_scale", "finest"):
             setattr(self, f"_{name}", _said(model, name))
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
+        self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
 

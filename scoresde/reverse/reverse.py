@@ -26,11 +26,13 @@ from torch import Tensor
 
 from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
 from solvers.doors.signatures import checked
+from solvers.noise.partial import Partial
 from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from ..models.data_moments import Moments
+from ..models.masked import masked_of
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -83,6 +85,7 @@ class _Common(TypedDict, total=False):
     sizes: Callable[[Tensor], Sizes]
     pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None
     longest: float
+    share: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Reverse(Chart):
             if self.clock == "t"
             else None,
             "longest": LEAP,
+            "share": self._share if self.model.masked else None,
         }
         if self.kind is SemiLinear:
             return SemiLinear(
@@ -143,6 +147,11 @@ class Reverse(Chart):
             return None
         if self.model.moments is None and self.form == "floored":
             return None
+        if self.model.masked:
+            raise ValueError(
+                "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
+                "as 'dpmpp_2m'."
+            )
         if self.model.moments is None:
             raise ValueError(
                 "moment-matched solvers need the mean and covariance of the data: set "
@@ -191,6 +200,13 @@ class Reverse(Chart):
             self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
         )
 
+    @property
+    def _share(self) -> Tensor | None:
+        r"""The fraction of the entries of each row that exist, if some do not."""
+
+        part = masked_of(self.model)
+        return None if part is None else part.mask.flatten(1).double().mean(1)
+
     def _sizes(self, clock: Tensor) -> Sizes:
         r"""The sizes of noisy data in units of x.
 
@@ -224,6 +240,10 @@ class Reverse(Chart):
     def motion(self, outside: Brownian) -> Brownian:
         r"""Returns a Brownian motion, in log-SNR or without a clock, as the problem sees it."""
 
+        part, own = masked_of(self.model), self._motion(outside)
+        return own if part is None else Partial(own, part.mask)
+
+    def _motion(self, outside: Brownian) -> Brownian:
         process, known = self.model.process, self.moments
         same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
         if known is None:

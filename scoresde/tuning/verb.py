@@ -13,7 +13,6 @@ from tqdm import tqdm
 import solvers as catalogue
 from solvers import SemiLinear, Solver
 from solvers.catalogue import label
-from solvers.doors.values import Array
 
 from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
@@ -23,6 +22,7 @@ from ..models.checks import check_count, check_data
 from ..models.conditions import Condition, verb
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import model_grid
 from ..runs.options import Options
@@ -39,7 +39,7 @@ SCREENED, TAUGHT, FINALISTS, SWEEPS = 20, 8, 3, 6
 SMALL = 16  # samples of the first round
 
 
-@verb
+@verb(data=("data",))
 def tune(  # noqa: D417
     model: ScoreModel,
     budget: int,
@@ -47,7 +47,7 @@ def tune(  # noqa: D417
     solvers: Sequence[str | Solver] | None = None,
     grids: Sequence[str] = GRIDS,
     metric: str = "error",
-    data: Array | None = None,
+    data: Data | None = None,
     samples: int = 64,
     seed: int = 0,
     held_out: int = 256,
@@ -140,7 +140,7 @@ def tune(  # noqa: D417
 
 
 def _distances(
-    model: ScoreModel, metric: str, data: Array | None
+    model: ScoreModel, metric: str, data: Data | None
 ) -> tuple[Tensor | None, dict[str, Distance]]:
     r"""The data and the distances, after checking that they fit the model and the metric."""
 

@@ -2,7 +2,7 @@ r"""Weighted samples, which are resampled when their weights become uneven."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..models.checks import check_count, check_number, model_device, model_dtype
 from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
 from ..models.score_model import ScoreModel
+from ..models.transforms import Transform
 from ..runs.grids import model_grid
 
 FEW = 10.0  # independent samples: fewer give a warning
@@ -125,6 +126,12 @@ class Weighted:
                 f"{tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__}."
             )
         return torch.einsum("n,n...->...", self.log_weights.exp(), values.double())
+
+
+def in_form(found: Weighted, transform: Transform) -> Weighted:
+    r"""Returns weighted samples in the user's form."""
+
+    return replace(found, x=transform.outside(found.x))
 
 
 @dataclass(frozen=True)

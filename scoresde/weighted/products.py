@@ -28,15 +28,16 @@ from solvers import counting
 from ..doors.warning import warn
 from ..models.conditions import verb
 from ..models.score_model import ScoreModel
+from ..models.spoken import log_volume
 from ..runs.progress import bar
 from ..runs.takes import check_model
-from .particles import Weighted, check_shared, make_steps, square, start
+from .particles import Weighted, check_shared, in_form, make_steps, square, start
 
 SLACK = 0.02  # by which chance may make it negative
 BALANCED = (0.5, 2.0)  # outside of which the law of the samples is clearly different
 
 
-@verb
+@verb(gives=in_form)
 def weighted_sample(
     models: Sequence[ScoreModel],
     exponents: Sequence[float],
@@ -82,6 +83,7 @@ def weighted_sample(
     cloud = start(first, count, shape, levels[0] ** 2 / total, seed)
     d, variance = cloud.x[0].numel(), 2 * math.pi * levels[0] ** 2
     cloud.log_normaliser = d / 2 * ((1 - total) * math.log(variance) - math.log(total))
+    cloud.log_normaliser += (1 - total) * log_volume(first, cloud.x)
     fields = [plan.estimates(model, cloud.x) for model in models]
     with counting() as counter, torch.no_grad():
         for i in bar(range(steps), desc="weighted", shown=progress):

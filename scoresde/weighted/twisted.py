@@ -34,12 +34,12 @@ from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
 from ..runs.progress import bar
 from ..runs.takes import check_model
-from .particles import Weighted, check_shared, make_steps, square, start
+from .particles import Weighted, check_shared, in_form, make_steps, square, start
 
 Twist = Callable[..., Tensor]
 
 
-@verb
+@verb(functions=("log_prob",), gives=in_form)
 def twisted_sample(
     model: ScoreModel,
     log_prob: Twist,

@@ -157,6 +157,12 @@ def of_models() -> dict[str, Call]:
         "QuantileOracle": (ss.QuantileOracle, {
             "means": X.T, "stds": X.T.abs() + 1, "weights": torch.ones(2, 4), "rotation": torch.eye(2),
             "process": PROCESS}),
+        "Masked": (ss.Masked, {"model": GAUSS, "mask": ON * 0 + 1}),
+        "Standardized": (ss.Standardized, {"mean": X[0], "std": 2.0, "form": None}),
+        "Standardized of": (ss.Standardized.of, {"data": X, "form": None}),
+        "NamedParts": (ss.NamedParts, {"shapes": {"a": (2,), "b": (1, 2)}}),
+        "ComplexPairs network": (ss.ComplexPairs().network, {"network": lambda x, t: x}),
+        "NamedParts network": (ss.NamedParts({"a": (2,)}).network, {"network": lambda x, t: x}),
         "Moments": (ss.Moments, {
             "mean": X[0], "basis": torch.eye(2), "variances": torch.ones(2), "rest": None}),
         "moments": (ss.moments, {"data": X, "kind": "full", "basis": None, "rank": None}),

@@ -146,3 +146,19 @@ def test_a_network_in_single_precision_converges_as_far_as_its_rounding() -> Non
 def test_bad_input_is_told(options: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ss.find_modes(APART, torch.zeros(1, 2), **options)
+
+
+def test_modes_are_in_the_units_of_the_data() -> None:
+    mean, std = torch.tensor([5.0, -1.0]).double(), torch.tensor([2.0, 0.1]).double()
+    oracle = ss.GaussianOracle(torch.tensor([0.5, 0.25]).double(), 0.4)
+    oracle.transform = ss.Standardized(mean, std)
+    x = torch.tensor([[6.0, -1.1], [4.0, -0.9]]).double()
+    early = ss.find_modes(oracle, x, max_calls=1)
+    states = (x - mean) / std
+    want = (torch.tensor([0.5, 0.25]).double() - states) / (0.4**2 + early.t_min**2) / std
+    assert torch.allclose(early.x, x)
+    assert torch.allclose(early.slope, want)
+    modes = ss.find_modes(oracle, x, density=True)
+    assert torch.allclose(modes.x, mean + std * torch.tensor([0.5, 0.25]).double(), atol=1e-4)
+    assert modes.density is not None
+    assert torch.allclose(modes.density.nats, ss.log_likelihood(oracle, modes.x).nats)

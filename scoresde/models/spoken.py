@@ -1,0 +1,146 @@
+r"""Public functions in the user's form of the data: the transform of a model at their arguments and results."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from solvers import Solution, SolverError
+
+from .transforms import Transform
+
+R = TypeVar("R")
+Gives: TypeAlias = Callable[[Any, Transform], Any]  # as each function knows its result
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # a function that has translated
+
+
+class Spoken(NamedTuple):
+    r"""The arguments and the result of a public function that are in the user's form.
+
+    Arguments:
+        data: The names of arguments that hold data.
+        latents: The names of arguments that hold latents.
+        functions: The names of arguments that are functions of data.
+        gives: A function from the result and the transform to the result in the user's form, if it changes.
+    """
+
+    data: Sequence[str]
+    latents: Sequence[str]
+    functions: Sequence[str]
+    gives: Gives | None
+
+
+def translated(
+    function: Callable[..., R],
+    signature: inspect.Signature,
+    spoken: Spoken | None,
+    model: object,
+    arguments: Sequence[object],
+    keywords: Mapping[str, object],
+) -> R:
+    r"""Returns the result of a public function for a model with a transform.
+
+    The outermost function translates; those that it calls compute with states.
+    """
+
+    if _INSIDE.get():
+        return function(*arguments, **keywords)
+    transform = getattr(model, "transform", None)
+    if not isinstance(transform, Transform):
+        raise TypeError(
+            f"model.transform must be a Transform, such as ss.Standardized(mean, std), but is {transform!r}."
+        )
+    if spoken is None:
+        raise ValueError(
+            f"{function.__name__} works with states and not with the data of {transform!r}; set "
+            "model.transform = None, and pass states, such as transform.inside('x', x)."
+        )
+    try:
+        bound = signature.bind(*arguments, **keywords)
+    except TypeError:  # which the function itself explains
+        return function(*arguments, **keywords)
+    _take(bound.arguments, transform, spoken)
+    token = _INSIDE.set(True)
+    try:
+        found = function(*bound.args, **bound.kwargs)
+    except SolverError as error:
+        if error.solution is None or spoken.gives not in (as_data, as_latents):
+            raise
+        raise SolverError(error.failure, spoken.gives(error.solution, transform)) from None
+    finally:
+        _INSIDE.reset(token)
+    if spoken.gives is None:
+        return found
+    translated: R = spoken.gives(found, transform)
+    return translated
+
+
+def _take(given: dict[str, Any], transform: Transform, spoken: Spoken) -> None:
+    r"""Replaces data and latents among the arguments by states."""
+
+    for names, change in ((spoken.data, transform.inside), (spoken.latents, transform.pack)):
+        for name in names:
+            value = given.get(name)
+            if isinstance(value, Solution):
+                given[name] = replace(value, x=change(f"{name}.x", value.x))
+            elif value is not None:
+                given[name] = change(name, value)
+    for name in spoken.functions:
+        given[name] = _after(transform, given[name])
+    shape = given.get("shape")
+    if isinstance(shape, int) and transform.shape is not None:
+        given["shape"] = (shape, *transform.shape)
+    elif isinstance(shape, tuple | list):
+        given["shape"] = transform.inner_shape(tuple(shape))
+
+
+def of_data(model: object, function: Callable[..., R]) -> Callable[..., R]:
+    r"""Returns a user's function of data, such as a loss or an operator, as a function of states."""
+
+    transform = getattr(model, "transform", None)
+    if transform is None or _INSIDE.get():
+        return function
+    return _after(transform, function)
+
+
+def _after(transform: Transform, function: Callable[..., R]) -> Callable[..., R]:
+    @functools.wraps(function)
+    def of_states(x: Tensor, *arguments: object, **keywords: object) -> R:
+        return function(transform.outside(x), *arguments, **keywords)
+
+    return of_states
+
+
+def log_volume(model: object, x: Tensor) -> float:
+    r"""Returns the logarithm of the volume of data per volume of its states, with shape (B, \*)."""
+
+    transform = getattr(model, "transform", None)
+    return 0.0 if transform is None else float(transform.log_volumes(x.shape[1:]).sum())
+
+
+def as_data(solution: Solution, transform: Transform) -> Solution:
+    r"""Returns a solution whose states are data, in the user's form; those of its path stay states."""
+
+    return _told(replace(solution, x=transform.outside(solution.x)), transform)
+
+
+def as_latents(solution: Solution, transform: Transform) -> Solution:
+    r"""Returns a solution whose states are latents, in the user's form."""
+
+    return _told(replace(solution, x=transform.unpack(solution.x)), transform)
+
+
+def _told(solution: Solution, transform: Transform) -> Solution:
+    r"""The solution with its path in the user's form, and the transform in its provenance."""
+
+    path: Tensor | None = solution.path
+    if path is not None:
+        flat = transform.unpack(path.flatten(0, 1))
+        path = flat.unflatten(0, path.shape[:2])
+    parts = {name: list(shape) for name, shape in transform.parts.items()}
+    made = {**solution.provenance, "transform": repr(transform)}
+    return replace(solution, path=path, provenance={**made, "parts": parts} if parts else made)
