@@ -137,11 +137,13 @@ def log_likelihood(  # noqa: D417
 def _has_reverse(asked: Asked, kind: Kind, rows: int) -> bool:
     r"""Whether exact traces are taken in reverse mode, after a check of the derivatives that are used.
 
-    A network may be right in forward mode alone, if a part of it runs under `torch.no_grad()`.
+    A network may be right in forward mode alone, if a part of it runs under `torch.no_grad()`, as everything is
+    in the inference mode of the caller.
     """
 
     known, reverse = (asked.model, asked.x), False
-    if asked.dimension <= REVERSE_UP_TO and asked.settings.grad == "none":
+    few = asked.dimension <= REVERSE_UP_TO and not torch.is_inference_mode_enabled()
+    if few and asked.settings.grad == "none":
         with suppress(ValueError):
             check_derivative(*known, "reverse", "a divergence", rows)
             reverse = True
