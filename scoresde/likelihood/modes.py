@@ -129,7 +129,7 @@ def find_modes(  # noqa: D417
         >>> [round(mode, 4) for mode in modes.x[:, 0].tolist()]
         [-1.0, 1.0]
         >>> modes
-        Modes(2 points, 2 at a maximum, best 0.003307 nats, 9 calls each)
+        Modes(2 points, 2 at a maximum, best -0.2261 nats, 9 calls each)
     """
 
     options = MODES.said(locals())
