@@ -28,7 +28,8 @@ class Step(NamedTuple):
         x: The state at its end.
         memory: What the next step needs; for adaptive steps, a tensor or a tuple of tensors with leading size B.
         error: An estimate of the local error, with the state's shape.
-        interpolate: A function that returns the state at a fraction of the step, with shape (B, 1, ...).
+        interpolate: A function of fractions of the step, with shape (n, 1, ...), and of the rows that they belong
+            to, with shape (n,), that returns the states there.
         order: The order of the step in each row, if rows differ.
         rivals: The errors of other orders, and these orders, which are 0 where there is none.
 
@@ -42,7 +43,7 @@ class Step(NamedTuple):
     x: Tensor
     memory: Any = None  # which its method alone knows
     error: Tensor | None = None
-    interpolate: Callable[[Tensor], Tensor] | None = None
+    interpolate: Callable[[Tensor, Tensor], Tensor] | None = None
     order: Tensor | None = None
     rivals: Sequence[tuple[Tensor, Tensor]] = ()
 

@@ -90,6 +90,32 @@ def geometry(
 
 
 @drawing.command()
+def density(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("density.png"),
+    data: Annotated[Path | None, typer.Option(help="Samples to draw over the map.")] = None,
+    side: Annotated[int | None, typer.Option(help="Number of points along each axis.")] = None,
+    label: Label = None,
+    condition: Conditions = None,
+    guidance: Guidance = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Draw the log-density of a model of one or two dimensions."""
+
+    plots.check_picture(out)
+    check_out(out)
+    given = conditions(label, condition)
+    check_number_of(given, 1)
+    score = zoo.load(model)
+    x = None if data is None else read_array(data, score)[0]
+    with stoppable():
+        found = plots.density(out, guided(score, given, guidance), over=x, side=side)
+    best = {"highest log-density, nats": found.nats.max().item()}
+    report({"out": str(out), **best, "possible error, nats": found.total.mean().item()}, as_json)
+
+
+@drawing.command()
 def trajectory(
     model: Model,
     out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("trajectory.png"),

@@ -1,6 +1,7 @@
 r"""The densities of any number of samples, batch by batch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,8 @@ from .integral import PILOT
 from .result import Likelihood
 from .traces import Kind, Tracer
 
+REVERSE_UP_TO = 16  # dimensions in which reverse mode gives the whole Jacobian faster
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -27,11 +30,13 @@ class Divergence:
         kind: The kind of traces.
         probes: The number of probes per node.
         nodes: The number of nodes.
+        reverse: Whether exact traces use reverse mode.
     """
 
     kind: Kind
     probes: int
     nodes: int
+    reverse: bool = False
 
     def calls(self, model: ScoreModel, dimension: int) -> int:
         r"""Returns the network calls per sample: one for each Jacobian product of each network."""
@@ -51,13 +56,25 @@ def check_divergence(model: ScoreModel) -> None:
         )
 
 
-def check_flow(asked: Asked) -> None:
-    r"""Refuses models without a density, or without a derivative with respect to their input."""
+def check_flow(asked: Asked, kind: Kind = "hutchinson") -> bool:
+    r"""Returns whether exact traces are to be taken in reverse mode, after checks of a model's derivatives.
+
+    A network may be right in forward mode alone, if a part of it runs under `torch.no_grad()`, as everything is
+    in the inference mode of the caller.
+    """
 
     model, x, rows = asked.model, asked.x, rows_at_once(asked.settings, asked.x)
     check_steady(model, x, "its density", rows)
     warn_of_health(model, x)
-    check_derivative(model, x, "forward", "a divergence", rows)
+    reverse = False
+    few = asked.dimension <= REVERSE_UP_TO and not torch.is_inference_mode_enabled()
+    if few and kind == "exact" and asked.settings.grad == "none":
+        with suppress(ValueError):
+            check_derivative(model, x, "reverse", "a divergence", rows)
+            reverse = True
+    if not reverse:
+        check_derivative(model, x, "forward", "a divergence", rows)
+    return reverse
 
 
 def densities(
@@ -73,12 +90,12 @@ def densities(
     """
 
     def density(batch: Batch) -> Likelihood:
-        kind, probes = divergence.kind, divergence.probes
-        tracer = Tracer(asked.companion, kind, probes, batch.seed, batch.number)
-        known = batch.model, batch.x, asked.start, asked.ends, batch.settings
+        known = divergence.kind, divergence.probes, batch.seed, batch.number, divergence.reverse
+        tracer = Tracer(asked.companion, *known)
+        data = batch.model, batch.x, asked.start, asked.ends, batch.settings
         if not batch.model.process.has_scales:
-            return GeneralFlow(*known, tracer, divergence.nodes, fallback).density(target)
-        return Flow(*known, tracer, divergence.nodes, fallback, batch.path).density(target)
+            return GeneralFlow(*data, tracer, divergence.nodes, fallback).density(target)
+        return Flow(*data, tracer, divergence.nodes, fallback, batch.path).density(target)
 
     with asked.settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])

@@ -33,7 +33,7 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@verb(data=("x",), gives=lambda found, transform: _in_form(found, transform))
+@verb(data=("x",), gives=lambda found, transform: in_form(found, transform))
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
     x: Data,
@@ -104,17 +104,17 @@ def log_likelihood(  # noqa: D417
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
-    check_flow(asked)
+    reverse = check_flow(asked, kind)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
-    rule = Divergence(kind, probes or (SKETCHED if kind == "hutch++" else 1), count)
+    rule = Divergence(kind, probes or (SKETCHED if kind == "hutch++" else 1), count, reverse)
     exact_too = divergence == "auto" and size <= EXACT_AT_MOST
     found = densities(asked, rule, target_stderr, exact_too)
     _warn(found, target_stderr)
     return found
 
 
-def _in_form(found: Likelihood, transform: Transform) -> Likelihood:
+def in_form(found: Likelihood, transform: Transform) -> Likelihood:
     r"""The densities with latents and slopes in the user's form."""
 
     slope = None if found.slope is None else transform.gradient(found.slope)

@@ -8,6 +8,7 @@ from .drawn import samples
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
+from .maps import density
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .points import scatter
@@ -22,6 +23,7 @@ __all__ = [
     "check_picture",
     "coverage",
     "curves",
+    "density",
     "errors",
     "film",
     "geometry",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solvers.doors.values import Array, is_number
-from solvers.methods.weights import GAUSS, POINTS
+from solvers.methods.weights import FULL
 
 from ..doors.data import as_floats
 from ..models.by_level import OfLevel, at_levels
@@ -92,8 +92,9 @@ def amount_over(eta: Amount, s: Tensor, t: Tensor) -> float | Tensor:
 
     if not callable(eta):
         return amount_at(eta, s)
-    values = amount_at(eta, s[..., None] + (t - s)[..., None] * POINTS)
-    return (values**2 * GAUSS).sum(-1).sqrt()
+    points, gauss = FULL
+    values = amount_at(eta, s[..., None] + (t - s)[..., None] * points)
+    return (values**2 * gauss).sum(-1).sqrt()
 
 
 def root_of(eta: Amount) -> Amount:

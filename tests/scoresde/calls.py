@@ -252,6 +252,8 @@ def of_verbs() -> dict[str, Call]:
         "discrete_log_likelihood": (ss.discrete_log_likelihood, {
             "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
             "draws": 1, "importance": False, "nodes": 8, **FEW}),
+        "find_modes": (ss.find_modes, {
+            "model": GAUSS, "x": X, "tolerance": 1e-6, "max_calls": 30, "density": False}),
         "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
         "transition_log_prob": (ss.transition_log_prob, {"model": GAUSS, "solution": NOISY}),
         "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
@@ -374,6 +376,8 @@ def of_pictures() -> dict[str, Call]:
         "samples": (plots.samples, {"file": file, "groups": {"a": X}, "across": 1}),
         "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
         "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
+        "plots.density": (plots.density, {
+            "file": file, "model": GAUSS, "box": torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), "over": X, "side": 3}),
         "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
         "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {

@@ -23,8 +23,10 @@ from scoresde.latents.noise_path import PATH, REPLAY
 from scoresde.likelihood.batches import DENSITY, FREE
 from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
+from scoresde.likelihood.modes import MODES
 from scoresde.likelihood.transitions import TRANSITIONS
 from scoresde.models.conditions import Condition
+from scoresde.plots.maps import MAP
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.takes import DEFAULTS, Takes
 from scoresde.sampling import DECODE, SAMPLE
@@ -45,10 +47,12 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
         {"x", "levels", "low", "high", "dequantization", "draws", "importance"},
     ),
     ss.classify: (CLASSIFY, {"x", "classes", "conditions", "prior", "by"}),
+    ss.find_modes: (MODES, {"x", "tolerance", "max_calls", "density"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
     ss.transition_log_prob: (TRANSITIONS, {"solution"}),
     ss.views: (FREE, {"x"}),
+    ss.plots.density: (MAP, {"file", "box", "over", "side"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
     ss.inference.draw: (DRAW, {"count", "low", "high", "max_draws"}),
