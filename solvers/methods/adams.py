@@ -167,9 +167,11 @@ def _integrals(
     points, gauss = quadrature(linear, s[None], t[None], linear.decay(s[None], t[None]), rule)
     u = s[:, None] + h * points
     weight = linear.weight(u[None], s[None, :, None], t[None, :, None])[0, ..., 0] * h * gauss
-    products = u[..., None] - times[:, None, :]  # the largest array by far, hence changed in place
-    torch.cumprod(products, dim=-1, out=products).mul_(weight[..., None])
-    return torch.cat([weight.sum(1, keepdim=True), products.sum(1)], dim=1)
+    found = [weight.sum(1)]
+    for time in times.split(1, dim=1):
+        weight = weight * (u - time)
+        found.append(weight.sum(1))
+    return torch.stack(found, dim=1)
 
 
 def _combine(coefficients: Tensor, values: Tensor) -> Tensor:
