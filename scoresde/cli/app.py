@@ -11,19 +11,20 @@ from rich.console import Console
 
 import solvers
 
-from .. import zoo
 from ..models.checks import check_count
 from ..sampling import sample as draw
 from . import about, check, latents, likelihood, measure, plot
-from .files import SUFFIXES, check_out, decoded, write_array
+from .files import SUFFIXES, check_form, check_out, decoded, parts_of, write_array
 from .given import check_number_of, conditions, largest
 from .guidances import guided
+from .models import opened, place_of
 from .options import (
     AsJson,
     Atol,
     Batch,
     Conditions,
     Debug,
+    Dtype,
     Eta,
     Grid,
     Guidance,
@@ -35,6 +36,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    Trust,
     call_range,
     report,
     said,
@@ -60,11 +62,12 @@ def run() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warned
             app()
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         large = isinstance(error, MemoryError) or "memory" in str(error)
-        if "--debug" in sys.argv or not (large or _is_ours(error)):
+        place = None if large or _is_ours(error) else place_of(error)
+        if "--debug" in sys.argv or not (large or place or _is_ours(error)):
             raise
-        words = _words(error)
+        words = _words(place or error)
         if large and not _is_ours(error):
             words = f"not enough memory ({words}); pass fewer samples at once, as by --batch-size."
         _tell(f"error: {words}", "red")
@@ -129,6 +132,8 @@ def sample(
     first_index: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Batch = None,
     out: Out = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -140,7 +145,8 @@ def sample(
     check_number_of(given, n)
     options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
                     plan=plan, batch_size=batch_size)  # fmt: skip
-    score = guided(zoo.load(model), given, guidance)
+    score = guided(opened(model, trust, dtype), given, guidance)
+    check_form(score, out)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     if out is not None:
@@ -151,6 +157,7 @@ def sample(
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
             **decoded(score, s.x),
+            **parts_of(score, s.x),
         )
     report(
         {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),

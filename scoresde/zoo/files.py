@@ -99,6 +99,7 @@ def load(
     with described(card_file):
         check_card(card, CLASS)
         check_kind(card["model"])
+        fingerprint = _in_words(fingerprint, tensors, dtype)
         made = build_class(card, tensors, trust, dtype)
     made.fingerprint, made.card = fingerprint, card  # type: ignore[assignment]
     return made.requires_grad_(False).to(device or "cpu")
@@ -116,6 +117,7 @@ def load_card(
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, MODEL)
+        fingerprint = _in_words(fingerprint, tensors, dtype)
         known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
         transform = take_transform(tensors, card.get("transform"), card["shape"])
         model = CardScore(
@@ -142,6 +144,14 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
         return load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     except (SafetensorError, OSError) as error:
         raise ValueError(damaged(weights, error)) from None
+
+
+def _in_words(fingerprint: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> str:
+    r"""The fingerprint of a file's model, with the dtype of its weights if this rounds them."""
+
+    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    exact = dtype is None or all(torch.promote_types(kind, dtype) == dtype for kind in kinds)
+    return fingerprint if exact else f"{fingerprint} in {str(dtype).removeprefix('torch.')}"
 
 
 @contextmanager

@@ -53,26 +53,35 @@ def save(
 ) -> Path:
     r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
 
-    The network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
-    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. The process and its
-    schedule must be from this package, since nothing in a file is executed. Networks of diffusers know their
-    settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`. How a
-    network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a pipeline are
-    not: `pipeline.save_pretrained(folder)` keeps these.
+    A network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
+    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
+    know their settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`.
+    How a network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a
+    pipeline are not: `pipeline.save_pretrained(folder)` keeps these.
+
+    Exact models are saved with all their digits. A :class:`scoresde.ScoreModel` of your own class is saved by its
+    import path, its parameters and buffers, and its settings: the keyword arguments of the class, from an
+    attribute `settings` or `card["model"]["settings"]`. If the class takes a `process`, the process is saved too.
+    Such files are loaded with `trust=True`.
+
+    Processes with a schedule of this package are saved by name. All others with scales are saved as a table of
+    :math:`\log \alpha` and :math:`\log \sigma` that is right within 1e-8, and loads without trust. One without
+    scales needs the import path of a function that returns it, as `card["process"]`, such as
+    `{"name": "module:function"}`, and `trust=True`. `model.transform` is saved if its class is of this package.
 
     Arguments:
-        model: The score model of a network.
+        model: The score model of a network, an exact model, or one of your own class.
         file: The path, without suffix.
         card: The entries of the card, in addition to those that the model provides.
         dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
-            within one percent. To keep all numbers exactly, pass torch.float32, or torch.float64 for weights of
-            that dtype.
+            within one percent, and that of the model where there is no network. To keep all numbers exactly, pass
+            torch.float32, or torch.float64 for weights of that dtype.
 
     Returns:
         The path of the card.
 
     Raises:
-        TypeError: If the model is not a :class:`scoresde.NetworkScore`.
+        TypeError: If the model wraps another, as guidance does.
         ValueError: If it could not be loaded again, or a number does not fit into the dtype.
 
     Examples:
@@ -83,6 +92,7 @@ def save(
 
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
+    card.pop("transform", None)  # the model's is written
     if "model" in card or (not isinstance(model, NetworkScore) or hasattr(model, "settings")):
         return _save_class(model, Path(file), card, dtype)
     network: object = model.network
@@ -90,10 +100,11 @@ def save(
     call: Json = {}
     if isinstance(network, Foreign):
         network, call["called"], tensors = described_call(network)
-    network, formed = without_form(network, model.transform)
+    with _readable():
+        network, formed = without_form(network, model.transform)
+        facts, others = _of_data(model, card)
     if formed:
         call["form"] = True
-    facts, others = _of_data(model, card)
     card = {
         **card,
         **_named(network, card.get("network", {}), call),
@@ -110,11 +121,12 @@ def save(
 def _of_data(model: ScoreModel, card: Json) -> tuple[Json, dict[str, Tensor]]:
     r"""The entries of a card about process and data, and their tensors: what is not made with the model itself."""
 
-    process, table, moments, known = None, {}, None, {}
-    if takes_process(model):
-        process, table = described_process(model.process, card.get("process"))
-    if not is_oracle(model):
-        moments, known = described_moments(model)
+    process, table = (
+        described_process(model.process, card.get("process"))
+        if takes_process(model)
+        else (None, {})
+    )
+    moments, known = (None, {}) if is_oracle(model) else described_moments(model)
     transform, numbers = described_transform(model.transform)
     entries = {"process": process, "shape": list(model.shape or ()), "moments": moments}
     if transform is not None:
@@ -152,7 +164,8 @@ def _named(network: object, said: object, call: Json) -> Json:
 
     if not isinstance(network, nn.Module) or not isinstance(said, Mapping):
         return {}
-    entry, config = {**said, **call}, getattr(network, "config", None)
+    entry = {**{name: value for name, value in said.items() if name != "form"}, **call}
+    config = getattr(network, "config", None)
     if "settings" not in entry and isinstance(config, Mapping):
         entry["settings"] = {n: v for n, v in config.items() if not n.startswith("_")}
     if "settings" in entry and "name" not in entry:
