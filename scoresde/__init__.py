@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, plots
+from . import adapters, editing, geometry, guidance, inference, plots
 from .adapters import (
     Label,
     from_azula,
@@ -45,15 +45,18 @@ from .likelihood import (
     log_likelihood,
     path_density,
     quantize,
+    transition_log_prob,
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
+from .oracles.uniform import UniformOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
@@ -90,6 +93,7 @@ __all__ = [
     "LinearBeta",
     "LinearProcess",
     "Logit",
+    "Masked",
     "MixtureOracle",
     "Moments",
     "NamedParts",
@@ -112,6 +116,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "UniformOracle",
     "VariationalNoise",
     "Weighted",
     "adapters",
@@ -142,6 +147,7 @@ __all__ = [
     "from_score_sde",
     "geometry",
     "guidance",
+    "inference",
     "inpaint",
     "interpolate",
     "latent_statistics",
@@ -164,6 +170,7 @@ __all__ = [
     "save_latents",
     "spectra",
     "suggest",
+    "transition_log_prob",
     "tune",
     "twisted_sample",
     "views",

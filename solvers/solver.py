@@ -73,6 +73,7 @@ class Solver(ABC):
     unstable: str
     stochastic: bool
     one_normal: bool
+    gaussian: bool
     takes_eta: bool
     own_noise: bool
     profile: str
@@ -191,6 +192,9 @@ class Solution:
         companion: The pair of states from which a reversible method goes back, in its own coordinates, with
             shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
+        log_density: The log-density of the last state of the run in nats, with shape (B,), in float64, if it was
+            asked for; NaN for samples that failed.
+        log_density_error: Its possible error in nats, with shape (B,).
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -210,6 +214,8 @@ class Solution:
     provenance: dict[str, Any] = field(default_factory=dict)  # as json.loads returns it
     companion: Tensor | None = None
     solver: Solver | None = None
+    log_density: Tensor | None = None
+    log_density_error: Tensor | None = None
 
     @property
     def ok(self) -> bool:
@@ -240,6 +246,8 @@ class Solution:
             status=tuple(status for part in parts for status in part.status),
             path=torch.cat(paths, dim=1) if paths else None,
             companion=torch.cat(pairs) if pairs else None,
+            log_density=_joined([part.log_density for part in parts]),
+            log_density_error=_joined([part.log_density_error for part in parts]),
         )
 
     def rows(self, index: Rows) -> "Solution":
@@ -275,6 +283,8 @@ class Solution:
             path=None if self.path is None else self.path[:, here],
             companion=None if self.companion is None else self.companion[here],
             provenance=made,
+            log_density=None if self.log_density is None else self.log_density[here],
+            log_density_error=None if (e := self.log_density_error) is None else e[here],
         )
 
     def __len__(self) -> int:
@@ -313,7 +323,12 @@ class Solution:
         ends = (
             f"{f', {stopped} stopped' if stopped else ''}{f', {failed} failed' if failed else ''}"
         )
-        return f"Solution({tuple(self.x.shape)} by {solver}, {self._steps}, {calls} calls per sample{ends})"
+        density = self.log_density
+        nats = "" if density is None else f", mean log-density {density.nanmean():.4g} nats"
+        shape = tuple(self.x.shape)
+        return (
+            f"Solution({shape} by {solver}, {self._steps}, {calls} calls per sample{nats}{ends})"
+        )
 
     @property
     def _steps(self) -> str:
@@ -328,6 +343,13 @@ class Solution:
             return "steps of its own"
         refused = _span(self.rejected)
         return f"{_span(self.accepted)} steps{'' if refused == '0' else f', {refused} rejected'}"
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    r"""The values of all samples, if every batch has them."""
+
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 def _span(counts: Tensor) -> str:

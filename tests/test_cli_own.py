@@ -103,7 +103,7 @@ def test_own_code_is_a_model(code: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("own_things.py:modl", "has no 'modl'; it has: Network, Shrink, network, model, wide, failing, make, breaks, needs."),
+    ("own_things.py:modl", "it has: Network, Shrink, network, model, wide, failing, make, breaks, needs."),
     ("own_things.py", "name the model in it, too, as in own_things.py:model"),
     ("own_things.py:network", "is a network, a Network, and no score model; wrap it there"),
     ("own_things.py:number", "must be a score model, or a function without arguments"),

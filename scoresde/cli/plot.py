@@ -28,6 +28,7 @@ from .options import (
     SolverName,
     Steps,
     Trust,
+    numbers_in,
     report,
     said,
     show,
@@ -162,12 +163,7 @@ def spectrum(
 ) -> None:
     r"""Draw the power spectrum of images with noise, and of the estimates during sampling."""
 
-    try:
-        known = [float(level) for level in levels.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--levels must be numbers separated by commas, but is {levels!r}."
-        ) from None
+    known = numbers_in("levels", levels, float)
     plots.check_picture(out)
     check_out(out)
     check_count("-n", n, at_least=2)

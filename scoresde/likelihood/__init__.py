@@ -6,6 +6,7 @@ from .classification import classify
 from .discrete import discrete_log_likelihood
 from .result import Likelihood
 from .three_views import path_density, views
+from .transitions import transition_log_prob
 from .variational import VariationalNoise, fit_noise
 from .verb import log_likelihood
 
@@ -22,5 +23,6 @@ __all__ = [
     "log_likelihood",
     "path_density",
     "quantize",
+    "transition_log_prob",
     "views",
 ]

@@ -15,6 +15,7 @@ from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
+from ..models.masked import masked_of
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
@@ -40,6 +41,8 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings, dtype, method = run.settings, x.dtype, run.settings.method
     can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
+    if run.model.masked and (part := masked_of(run.model)):
+        x = part.kept(x)
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:
@@ -78,7 +81,7 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
     for first in range(0, len(x), size):
         count = min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
-        part = replace(reverse, model=run.model.rows(rows)) if size != len(x) else reverse
+        part = reverse.rows(rows) if size != len(x) else reverse
         here = rows.to(x.device)
         grid = times if times.ndim == 1 else times[:, rows]
         yield _Some(

@@ -115,11 +115,11 @@ class AdaptiveAdams(Solver):
         linear, t0, t1, field = plan
         order, orders = memory.order, torch.arange(self.highest + 1)
         gamma = _integrals(linear, t0, t1, t1, memory.times)
-        decay = linear.decay(t0, t1)[..., 0]
+        decay = linear.decay(t0[None], t1[None])[0, :, 0]
         used = torch.where(orders < order[:, None], gamma, 0)[:, :-1]
         base = align(decay.to(x), x) * x
         if noise is not None and self.stochastic:
-            std = linear.noise_std(t0, t1)[..., 0] / (t1 - t0).abs().sqrt()
+            std = linear.noise_std(t0[None], t1[None])[0, :, 0] / (t1 - t0).abs().sqrt()
             base = base + align(std.to(x), x) * noise.increment(0, t0, t1)
         predicted = base + _combine(used, memory.differences)
         gaps = t1[:, None] - memory.times
@@ -162,9 +162,9 @@ def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor)
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
 
     h = (t - s)[:, None]
-    points, gauss = quadrature(linear, s, t, linear.decay(s, t))
+    points, gauss = quadrature(linear, s[None], t[None], linear.decay(s[None], t[None]))
     u = s[:, None] + h * points
-    weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
+    weight = linear.weight(u[None], s[None, :, None], end[None, :, None])[0, ..., 0] * h * gauss
     products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)
     return torch.cat([weight.sum(1, keepdim=True), (weight[..., None] * products).sum(1)], dim=1)
 
@@ -190,4 +190,4 @@ def _between(
     nodes = torch.cat([t1[:, None], memory.times[:, :-1]], dim=1)
     gamma = _integrals(linear, t0, s, s, nodes)
     used = torch.where(torch.arange(gamma.shape[1]) <= memory.order[:, None], gamma, 0)
-    return align(linear.decay(t0, s)[..., 0].to(x), x) * x + _combine(used, new)
+    return align(linear.decay(t0[None], s[None])[0, :, 0].to(x), x) * x + _combine(used, new)

@@ -70,7 +70,9 @@ class FixedPoint(Solver):
     @cached_property
     def can(self) -> Abilities:
         cost = self.method.calls_per_step * (1 + self.iterations)
-        return replace(self.method.can, calls_per_step=cost, takes_eta=False, adaptive=False)
+        return replace(
+            self.method.can, calls_per_step=cost, takes_eta=False, gaussian=False, adaptive=False
+        )
 
     @property
     def undone_by(self) -> Solver:

@@ -93,6 +93,10 @@ class Ancestral(Renoised):
         (2, True)
     """
 
+    @cached_property
+    def can(self) -> Abilities:
+        return replace(self._abilities(self.inner.calls_per_step), gaussian=True)
+
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear, beyond = problem.linear, problem.linear.beyond(t0, t1)
         std = (linear.level(t1) ** 2 - linear.level(beyond) ** 2).sqrt()

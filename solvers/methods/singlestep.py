@@ -200,12 +200,13 @@ class ExponentialRungeKutta(Solver):
     def _between(self, plan: _Plan, x: Tensor, values: Sequence[Tensor], theta: Tensor) -> Tensor:
         r"""Returns the state inside the step, from the polynomial through all stages."""
 
-        s = torch.lerp(plan.t0, plan.t1, theta.reshape(-1).double().cpu())
-        nodes = torch.stack([torch.lerp(plan.t0, plan.t1, c) for c in plan.stages.places], dim=-1)
-        decay = plan.linear.decay(plan.t0, s)
-        w = weights(plan.linear, plan.t0, s, decay, nodes, exact, self.variable)
-        each = [factors(w[None, ..., j, :], x)[0] for j in range(len(values))]
-        [shrunk] = factors(decay[None], x)
+        t0, t1 = plan.t0[None], plan.t1[None]
+        s = torch.lerp(t0, t1, theta.reshape(1, -1).double().cpu())
+        nodes = torch.stack([torch.lerp(t0, t1, c) for c in plan.stages.places], dim=-1)
+        decay = plan.linear.decay(t0, s)
+        w = weights(plan.linear, t0, s, decay, nodes, exact, self.variable)
+        each = [factors(w[..., j, :], x)[0] for j in range(len(values))]
+        [shrunk] = factors(decay, x)
         return _add(x * shrunk, each, values, range(len(values)))
 
 
