@@ -9,10 +9,11 @@ import typer
 import solvers
 from solvers.catalogue import REFUSED, describe
 
-from .. import zoo
 from ..models.checks import check_count
+from ..runs.plan import fingerprint
 from .files import check_out
-from .options import AsJson, Debug, Model, report, show
+from .models import opened
+from .options import AsJson, Debug, Dtype, Model, Trust, report, show
 from .words import stoppable
 
 app = typer.Typer()
@@ -32,13 +33,19 @@ def list_solvers(as_json: AsJson = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def info(model: Model, as_json: AsJson = False, debug: Debug = False) -> None:
+def info(
+    model: Model,
+    trust: Trust = False,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     r"""Show the card of a model."""
 
-    score = zoo.load(model)
+    score = opened(model, trust, dtype)
     card = {
         **getattr(score, "card", {}),
-        "fingerprint": score.fingerprint,
+        "fingerprint": fingerprint(score),
         "process": repr(score.process),
     }
     report(card, as_json)

@@ -11,19 +11,20 @@ from rich.console import Console
 
 import solvers
 
-from .. import zoo
 from ..models.checks import check_count
 from ..sampling import sample as draw
 from . import about, check, latents, likelihood, measure, plot
-from .files import SUFFIXES, check_out, decoded, write_array
+from .files import SUFFIXES, check_form, check_out, decoded, parts_of, write_array
 from .given import check_number_of, conditions, largest
 from .guidances import guided
+from .models import opened, place_of
 from .options import (
     AsJson,
     Atol,
     Batch,
     Conditions,
     Debug,
+    Dtype,
     Eta,
     Grid,
     Guidance,
@@ -38,6 +39,7 @@ from .options import (
     SigmaMin,
     SolverName,
     Steps,
+    Trust,
     call_range,
     numbers_in,
     report,
@@ -64,11 +66,12 @@ def run() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warned
             app()
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         large = isinstance(error, MemoryError) or "memory" in str(error)
-        if "--debug" in sys.argv or not (large or _is_ours(error)):
+        place = None if large or _is_ours(error) else place_of(error)
+        if "--debug" in sys.argv or not (large or place or _is_ours(error)):
             raise
-        words = _words(error)
+        words = _words(place or error)
         if large and not _is_ours(error):
             words = f"not enough memory ({words}); pass fewer samples at once, as by --batch-size."
         _tell(f"error: {words}", "red")
@@ -139,6 +142,8 @@ def sample(
         bool, typer.Option("--log-density", help="Log-densities too: nats, before the denoising.")
     ] = False,
     out: Out = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -152,7 +157,8 @@ def sample(
     options = said(solver=solver, steps=steps, grid=grid, levels=known, sigma_min=sigma_min, sigma_max=sigma_max,
                    rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
                    log_density=log_density or None)  # fmt: skip
-    score = guided(zoo.load(model), given, guidance)
+    score = guided(opened(model, trust, dtype), given, guidance)
+    check_form(score, out)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
     found = {"log_density": s.log_density, "log_density_error": s.log_density_error}
@@ -166,6 +172,7 @@ def sample(
             provenance=json.dumps(s.provenance),
             **{name: part.numpy() for name, part in densities.items()},
             **decoded(score, s.x),
+            **parts_of(score, s.x),
         )
     report(
         {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),

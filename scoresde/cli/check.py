@@ -5,20 +5,22 @@ from typing import Annotated
 
 import typer
 
-from .. import zoo
 from ..checking import check_score
 from ..checking.result import ScoreCheck
 from ..training.digits_data import digits
 from .files import check_out, read_array
 from .given import check_number_of, conditions
+from .models import opened
 from .options import (
     AsJson,
     Batch,
     Conditions,
     Debug,
+    Dtype,
     Label,
     Model,
     Seed,
+    Trust,
     print_table,
     report,
     said,
@@ -48,18 +50,20 @@ def check(
     seed: Seed = 0,
     batch_size: Batch = None,
     plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     r"""Check that a model is the score of some data, and name the mistake if not; then exit with 1."""
 
     check_out(plot)
-    given, score = conditions(label, condition), zoo.load(model)
+    given, score = conditions(label, condition), opened(model, trust, dtype)
     if data is None and model != EMBEDDED:
         raise ValueError(f"--data must be passed for {model}, whose data is not known.")
     x = digits("test").images[:HELD_OUT] if data is None else read_array(data, score)[0]
     check_number_of(given, len(x))
-    other = None if against is None else zoo.load(against)
+    other = None if against is None else opened(against, trust, dtype)
     options = {**said(batch_size=batch_size), **given}
     with stoppable():
         found = check_score(score, x, against=other, one_step=one_step, seed=seed, **options)

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..adapters import Autoencoder, pictures
 from ..models.score_model import ScoreModel
+from ..models.transforms import NamedParts, Standardized
 from ..plots import MOVIES
 from ..plots.figures import PICTURES, check_libraries
 from .tiles import read_picture, write_picture
 
 END = 2**20  # bytes at either end of a file that identify it
 SUFFIXES = (".npz", ".npy", ".png")
+ENTRIES = {"x", "label", "calls", "times", "provenance", "pictures"}  # of the files of samples
 DRAWN = (*PICTURES, *MOVIES)  # which need more libraries than the command line
 
 
@@ -59,23 +61,65 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     r"""Returns data, with shape (B, *), and labels if the file has them.
 
     Arguments:
-        file: An npy array, an npz archive with the entry `x` and optionally `label`, or a png picture; see
-            :func:`scoresde.cli.tiles.read_picture`.
+        file: An npy array, an npz archive with the entry `x`, or with the parts of the model's data by name, and
+            optionally `label`, or a png picture; see :func:`scoresde.cli.tiles.read_picture`.
         model: The model that the data is for.
+
+    Returns:
+        Data in the user's form, where named parts are joined, and labels.
     """
 
+    check_form(model, file)
     if file.suffix == ".png":
         return read_picture(file, model), None
-    arrays = open_arrays(file)
-    if "x" not in arrays:
-        raise ValueError(f"{file} has no entry 'x', but: {', '.join(arrays)}.")
-    for name in {"x", "label"} & arrays.keys():
-        if arrays[name].dtype.kind not in "fiub":
-            raise ValueError(
-                f"the entry {name!r} of {file} must hold numbers, not {arrays[name].dtype}."
-            )
+    arrays, transform = open_arrays(file), model.transform
+    parts = {} if transform is None else transform.parts
+    named = bool(parts) and set(parts) <= set(arrays)
+    wanted = f"no entry 'x', nor all of {', '.join(parts)}" if parts else "no entry 'x'"
+    if "x" not in arrays and not named:
+        raise ValueError(f"{file} has {wanted}, but: {', '.join(arrays)}.")
+    for name in {*(parts if named else ("x",)), "label"} & arrays.keys():
+        _check_kind(
+            name, arrays[name], file, complex_too=name != "label" and transform is not None
+        )
     label = torch.from_numpy(arrays["label"]) if "label" in arrays else None
+    if named and transform is not None:
+        given = {name: torch.from_numpy(arrays[name]) for name in parts}
+        return transform.pack(str(file), given), label
     return torch.from_numpy(arrays["x"]), label
+
+
+def _check_kind(name: str, array: np.ndarray, file: Path, complex_too: bool) -> None:
+    r"""Refuses an entry of a file that does not hold numbers, or complex ones where the model takes none."""
+
+    if array.dtype.kind not in ("fiubc" if complex_too else "fiub"):
+        cure = "; complex data needs a model with model.transform = ss.ComplexPairs()"
+        raise ValueError(
+            f"the entry {name!r} of {file} must hold numbers, not {array.dtype}"
+            f"{cure if array.dtype.kind == 'c' else ''}."
+        )
+
+
+def check_form(model: ScoreModel, *files: Path | None) -> None:
+    r"""Refuses pictures of data that has units of its own, complex numbers or named parts."""
+
+    form = model.transform
+    points = isinstance(form, Standardized) and form.form is None and model.shape in ((2,), (3,))
+    for file in filter(None, () if form is None or points else files):
+        if file.suffix in (".png", *DRAWN):
+            raise ValueError(
+                f"{file} would be a picture of numbers from -1 to 1, but the data of this model has the form of "
+                f"{form!r}; use npz or npy."
+            )
+
+
+def parts_of(model: ScoreModel, x: Tensor) -> dict[str, np.ndarray]:
+    r"""Returns the named parts of samples, for a file beside them, unless a name is that of another entry."""
+
+    form = getattr(model.transform, "form", None) or model.transform
+    if not isinstance(form, NamedParts) or ENTRIES & set(form.parts):
+        return {}
+    return {name: part.cpu().numpy() for name, part in form.split(x).items()}
 
 
 def read_rows(file: Path, model: ScoreModel) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,6 +1,7 @@
 r"""The commands of latents and edits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from solvers import Solution
 
-from .. import plots, zoo
+from .. import plots
 from ..editing import METHODS, frames
 from ..editing.translate import in_data_units
 from ..editing.verb import edit as edit_data
@@ -19,9 +20,10 @@ from ..latents.files import check_latents_file
 from ..models.score_model import ScoreModel
 from ..plots.figures import PICTURES
 from ..sampling import decode as decode_latents
-from .files import SUFFIXES, check_out, open_arrays, read_array, write_array
+from .files import SUFFIXES, check_form, check_out, open_arrays, parts_of, read_array, write_array
 from .given import check_number_of, conditions, whole
 from .guidances import guided
+from .models import opened
 from .options import (
     AsJson,
     Atol,
@@ -29,6 +31,7 @@ from .options import (
     Conditions,
     Data,
     Debug,
+    Dtype,
     Grid,
     Guidance,
     Label,
@@ -38,6 +41,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    Trust,
     call_range,
     report,
     said,
@@ -79,6 +83,8 @@ def encode(
     condition: Conditions = None,
     guidance: Guidance = None,
     batch_size: Batch = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -90,7 +96,7 @@ def encode(
     options = said(
         solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
     )
-    score = zoo.load(model)
+    score = opened(model, trust, dtype)
     x = read_array(data, score)[0]
     check_number_of(given, len(x))
     with stoppable():
@@ -116,6 +122,8 @@ def decode(
     guidance: Guidance = None,
     denoise: Annotated[bool, typer.Option(help="End with one denoising.")] = True,
     batch_size: Batch = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -123,19 +131,30 @@ def decode(
 
     check_out(out, suffixes=SUFFIXES)
     options = said(batch_size=batch_size)
-    score = guided(zoo.load(model), conditions(label, condition), guidance)
+    score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
+    check_form(score, out)
     z = load_latents(data)
     with stoppable():
         s = decode_latents(score, z, denoise=denoise, progress=not as_json, **options)
     if not denoise:
-        s = in_data_units(score, s)
+        s = _clean(score, s)
     if out is not None:
-        write_array(out, s.x, calls=s.calls.numpy())
+        write_array(out, s.x, calls=s.calls.numpy(), **parts_of(score, s.x))
     report(
         {"samples": len(s.x), "calls": call_range(s.calls), "out": str(out) if out else None},
         as_json,
     )
     told("samples", out, as_json)
+
+
+def _clean(model: ScoreModel, s: Solution) -> Solution:
+    r"""Samples that ended without a denoising in the units of the data, which may be the user's."""
+
+    form = model.transform
+    if form is None:
+        return in_data_units(model, s)
+    clean = in_data_units(model, replace(s, x=form.inside("x", s.x)))
+    return replace(s, x=form.outside(clean.x))
 
 
 @app.command()
@@ -162,6 +181,8 @@ def edit(
     out: Out = None,
     plot: Plot = None,
     animate: Annotated[Path | None, typer.Option(help="The path of the edit, as a gif.")] = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -172,7 +193,8 @@ def edit(
     check_out(plot, suffixes=PICTURES)
     if method not in ("inpaint", "noise") and guidance is None:
         _check_classes(source, target)
-    score = zoo.load(model)
+    score = opened(model, trust, dtype)
+    check_form(score, out, plot, animate)
     x, _ = read_array(data, score)
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
                    strength=strength, method=method, way=way, averages=averages, chain=chain,
@@ -191,18 +213,24 @@ def edit(
     with stoppable():
         e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
-        write_array(out, e.x, calls=e.calls.numpy(), provenance=json.dumps(_chained(e, data)))
+        _write(score, out, data, e)
     if plot is not None:
         plots.before_after(plot, x, e)
     if animate is not None:
         plots.animate(animate, frames(score, e))
     written = ("out", out), ("plot", plot), ("animation", animate)
     files = {name: str(file) for name, file in written if file}
-    change = (e.x - x).square().mean().sqrt().item()
-    report(
-        {"samples": len(x), "calls": call_range(e.calls), "rms change": change, **files}, as_json
-    )
+    change = (e.x - x).abs().square().mean().sqrt().item()
+    calls = call_range(e.calls)
+    report({"samples": len(x), "calls": calls, "rms change": change, **files}, as_json)
     told("edits", out or plot or animate, as_json)
+
+
+def _write(model: ScoreModel, out: Path, data: Path, e: Solution) -> None:
+    r"""Writes an edit of the data in a file."""
+
+    known = json.dumps(_chained(e, data))
+    write_array(out, e.x, calls=e.calls.numpy(), provenance=known, **parts_of(model, e.x))
 
 
 def _chained(e: Solution, data: Path) -> dict[str, object]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import typer
 
-from .. import zoo
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -26,12 +25,14 @@ from ..runs.progress import bar
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
+from .models import opened
 from .options import (
     AsJson,
     Atol,
     Conditions,
     Data,
     Debug,
+    Dtype,
     Guidance,
     Label,
     Model,
@@ -39,6 +40,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    Trust,
     report,
     said,
 )
@@ -108,6 +110,8 @@ def likelihood(
     out: Annotated[
         Path | None, typer.Option(help="A csv table; an interrupted run continues.")
     ] = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -119,7 +123,7 @@ def likelihood(
     given = _given(use_labels, label, condition)
     probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
     size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
-    loaded = zoo.load(model)
+    loaded = opened(model, trust, dtype)
     score = loaded if use_labels else guided(loaded, given, guidance)
     x, labels = _read(data, score, use_labels)
     check_rows(score, x, labels, discrete, given)
@@ -243,6 +247,11 @@ def check_rows(
 ) -> None:  # fmt: skip
     r"""Refuses data that does not fit the model or the levels, before any of it is scored."""
 
+    if discrete and model.transform is not None:
+        raise ValueError(
+            f"--levels is for data that is the state of the model, and this model has {model.transform!r}; leave "
+            "out --levels for the density in the units of the data."
+        )
     if not len(x):
         raise ValueError("the data has no samples.")
     if labels is not None:
@@ -255,13 +264,7 @@ def check_rows(
     for first in range(0, len(x), CHECKED):
         some = torch.from_numpy(np.array(x[first : first + CHECKED]))
         try:
-            if ends is None and not some.is_floating_point():
-                raise ValueError(f"it holds {some.dtype}: pass --levels, the number of levels.")
-            if ends is not None and noisy:
-                off = off or not torch.equal(quantize(some, **ends).to(some), some)
-            elif ends is not None:
-                some = on_levels(some, **ends)
-            check_data(model, some.double())
+            off = _check_some(model, some, ends, noisy) or off
         except (ValueError, TypeError) as error:
             last = first + len(some) - 1
             raise ValueError(f"among samples {first} to {last}: {error}") from None
@@ -270,6 +273,21 @@ def check_rows(
             "all data is exactly on its levels, where a density does not give their probability; leave "
             "out --dequantization none."
         )
+
+
+def _check_some(model: ScoreModel, some: torch.Tensor, ends: Levels | None, noisy: bool) -> bool:
+    r"""Refuses samples that do not fit, and returns whether noisy ones are off their levels."""
+
+    off = False
+    if ends is None and not (some.is_floating_point() or some.is_complex()):
+        raise ValueError(f"it holds {some.dtype}: pass --levels, the number of levels.")
+    if ends is not None and noisy:
+        off = not torch.equal(quantize(some, **ends).to(some), some)
+    elif ends is not None:
+        some = on_levels(some, **ends)
+    states = some if model.transform is None else model.transform.inside("x", some)
+    check_data(model, states if states.is_complex() else states.double())
+    return off
 
 
 def _density(

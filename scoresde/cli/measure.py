@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from .. import zoo
 from ..comparing import Comparison
 from ..comparing.suggestion import suggest
 from ..comparing.verb import BUDGETS, TOLERANCES
@@ -16,15 +15,18 @@ from ..tuning.verb import tune as search
 from .files import check_out, read_array
 from .given import check_number_of, conditions
 from .guidances import guided
+from .models import opened
 from .options import (
     AsJson,
     Batch,
     Conditions,
     Debug,
+    Dtype,
     Guidance,
     Label,
     Model,
     Seed,
+    Trust,
     numbers_in,
     print_table,
     report,
@@ -74,6 +76,8 @@ def compare(
     reference_tolerance: Exact = None,
     html: Annotated[Path | None, typer.Option(help="A report in one html file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -82,7 +86,7 @@ def compare(
     check_out(out, html, plot)
     given = conditions(label, condition)
     check_number_of(given, check_count("-n", samples, 4))
-    score = guided(zoo.load(model), given, guidance)
+    score = guided(opened(model, trust, dtype), given, guidance)
     options = said(grids=grids and grids.split(","), metrics=metrics and metrics.split(","), batch_size=batch_size,
                    reference_tolerance=reference_tolerance)  # fmt: skip
     with stoppable(_kept(out, "--out")):
@@ -127,6 +131,8 @@ def tune(
     state: Annotated[
         Path | None, typer.Option(help="JSON; an interrupted search continues.")
     ] = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -135,7 +141,7 @@ def tune(
     check_out(out, state)
     given = conditions(label, condition)
     check_number_of(given, check_count("-n", samples, 4))
-    score = guided(zoo.load(model), given, guidance)
+    score = guided(opened(model, trust, dtype), given, guidance)
     with stoppable(_kept(state, "--state")):
         plan = search(
             score,
@@ -161,7 +167,7 @@ def tune(
     show(rows)
     typer.echo(
         f"on {figures['samples']} held-out samples; wrote {out}: "
-        f"scoresde sample {model} --plan {out}"
+        f"scoresde sample {model} --plan {out}{' --trust' if trust else ''}"
     )
 
 
@@ -169,12 +175,14 @@ def tune(
 def suggest_plans(
     model: Model,
     budget: Annotated[int, typer.Option(help="Maximum calls per sample.")],
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     r"""Suggest solvers and grids from measurements on other models."""
 
-    rows = [vars(s) for s in suggest(zoo.load(model), budget)]
+    rows = [vars(s) for s in suggest(opened(model, trust, dtype), budget)]
     if as_json:
         report({"suggestions": rows}, as_json)
     else:

@@ -13,7 +13,18 @@ from rich.measure import Measurement
 from rich.table import Table
 
 Model = Annotated[
-    str, typer.Argument(help="An embedded model, such as digits, or a file or folder.")
+    str,
+    typer.Argument(
+        help="An embedded model, such as digits; a file or folder; or your own code, which is run: "
+        "file.py:model or package.module:model."
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import and run code that the model's file names."),
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="Dtype of the weights: float64, float32, bfloat16 or float16.")
 ]
 SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
 Steps = Annotated[int | None, typer.Option(help="Number of steps (intervals of the grid).")]
@@ -95,7 +106,7 @@ def report(values: Mapping[str, object], as_json: bool) -> None:
         if value is not None:
             shown = (
                 f"{value:.5g}"
-                if isinstance(value, float)
+                if isinstance(value, float | complex)
                 else json.dumps(value)
                 if isinstance(value, dict)
                 else str(value)
@@ -117,10 +128,12 @@ def print_table(table: Table) -> None:
 
 
 def _plain(value: object) -> object:
-    r"""The same without NaN and infinities, which JSON does not know."""
+    r"""The same without NaN, infinities and complex numbers, which JSON does not know."""
 
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, complex):
+        return [_plain(value.real), _plain(value.imag)]
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

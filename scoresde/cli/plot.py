@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
-from .. import plots, zoo
+from .. import plots
 from ..geometry import Trajectory, follow, high_dimensions, measure
 from ..models.checks import check_count
+from ..models.score_model import ScoreModel
 from .files import check_out, read_array
 from .given import check_number_of, conditions
 from .guidances import guided
+from .models import opened
 from .options import (
     AsJson,
     Conditions,
     Debug,
+    Dtype,
     Eta,
     Grid,
     Guidance,
@@ -24,6 +27,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    Trust,
     numbers_in,
     report,
     said,
@@ -41,12 +45,12 @@ Which = Annotated[int, typer.Option(help="Which sample.")]
 
 
 def _followed(
-    model: str, n: int, given: dict[str, Tensor], guidance: str | None, seed: int, solver: str | None,
+    model: ScoreModel, n: int, given: dict[str, Tensor], guidance: str | None, seed: int, solver: str | None,
     steps: int | None, grid: str | None, eta: float | None,
 ) -> Trajectory:  # fmt: skip
     options = said(solver=solver, steps=steps, grid=grid, eta=eta)
     check_number_of(given, n)
-    score = guided(zoo.load(model), given, guidance)
+    score = guided(model, given, guidance)
     with stoppable():
         return follow(score, n, seed=seed, **options)
 
@@ -67,6 +71,8 @@ def geometry(
     grid: Grid = None,
     eta: Eta = None,
     seed: Seed = 0,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -74,9 +80,8 @@ def geometry(
 
     plots.check_picture(out, plots.MOVIES)
     check_out(out)
-    t = _followed(
-        model, sample + 1, conditions(label, condition), guidance, seed, solver, steps, grid, eta
-    )
+    score, given = opened(model, trust, dtype), conditions(label, condition)
+    t = _followed(score, sample + 1, given, guidance, seed, solver, steps, grid, eta)
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
     claims = [  # where the picture misleads
         {"claim": c.name, "2 dimensions": c.flat, f"{t.dimension} dimensions": c.here}
@@ -129,6 +134,8 @@ def trajectory(
     grid: Grid = None,
     eta: Eta = None,
     seed: Seed = 0,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -139,7 +146,8 @@ def trajectory(
         if file is not None:
             plots.check_picture(file)
             check_out(file)
-    t = _followed(model, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
+    score = opened(model, trust, dtype)
+    t = _followed(score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
     plots.trajectory(out, t)
     if film is not None:
         plots.film(film, t)
@@ -174,6 +182,8 @@ def spectrum(
     grid: Grid = None,
     eta: Eta = None,
     seed: Seed = 0,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -183,9 +193,9 @@ def spectrum(
     plots.check_picture(out)
     check_out(out)
     check_count("-n", n, at_least=2)
-    score = zoo.load(model)
+    score = opened(model, trust, dtype)
     x = None if data is None else read_array(data, score)[0]
-    t = _followed(model, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
+    t = _followed(score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
     images = t.states[-1] if x is None else x
     hinges = plots.spectrum(out, images, levels=known, followed=t, seed=seed)
     found = {

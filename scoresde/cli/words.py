@@ -13,6 +13,8 @@ ELSEWHERE = {
     r"ss\.dequantize or ss\.discrete_log_likelihood": "--levels",
     r"ss\.dequantize": "--levels",
     r"the model ss\.classifier_free\(model, scale, label=\.\.\.\)": "--guidance",
+    r"import it and call ss\.register_network, or pass trust=True": "pass --trust",
+    r"trust=True": "--trust",
     r"call model\.eval\(\)": "train it further, or save it anew",
 }
 

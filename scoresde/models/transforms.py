@@ -138,7 +138,7 @@ class ComplexPairs(Transform):
             network: A function or module whose first argument is complex.
         """
 
-        return _Around(network, self.unpack, lambda y: self.pack("the network's output", y))
+        return Around(self, network, self.unpack, lambda y: self.pack("the network's output", y))
 
 
 class NamedParts(Transform):
@@ -210,7 +210,7 @@ class NamedParts(Transform):
             network: A function or module whose first argument is a dictionary of tensors.
         """
 
-        return _Around(network, self.split, lambda y: self.pack("the network's output", y))
+        return Around(self, network, self.split, lambda y: self.pack("the network's output", y))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -333,14 +333,25 @@ class Standardized(Transform):
                 )
 
 
-class _Around(torch.nn.Module):
-    r"""A network behind a map of its first argument and of its result."""
+class Around(torch.nn.Module):
+    r"""Creates the network of states around one of the user's form of the data.
+
+    Arguments:
+        form: The transform whose form this is.
+        network: The network, which takes and returns that form.
+        before: The map of its first argument.
+        after: The map of its result.
+    """
 
     def __init__(
-        self, network: Network, before: Callable[[Tensor], Any], after: Callable[[Any], Tensor]
+        self,
+        form: Transform,
+        network: Network,
+        before: Callable[[Tensor], Any],
+        after: Callable[[Any], Tensor],
     ) -> None:
         super().__init__()
-        self.network, self.before, self.after = network, before, after
+        self.form, self.network, self.before, self.after = form, network, before, after
 
     def forward(self, x: Tensor, *arguments: object, **keywords: object) -> Tensor:
         return self.after(self.network(self.before(x), *arguments, **keywords))

@@ -271,6 +271,9 @@ def fingerprint(model: ScoreModel) -> str:
             elif callable(value) or name == "predicts":
                 words.append(describe_function(value))
     words += [_sketch(value) for value in model.state_dict().values()]
+    if model.transform is not None:
+        words.append(repr(model.transform))
+        words += [_sketch(value) for value in model.transform.tensors.values()]
     hashed.update(" ".join(words).encode())
     return hashed.hexdigest()[:16]
 

@@ -4,7 +4,6 @@ A file may hold anything. No network is built larger than the weights that came 
 the entry.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -19,47 +18,29 @@ from ..files import (
     finite,
     mapping,
     or_none,
-    shortened,
     text,
     whole,
 )
 from ..models.data_moments import Moments
 from ..models.predictions import PREDICTIONS
-from ..processes import schedules
-from ..processes import standard as processes
+from ..models.score_model import ScoreModel
+from ..models.transforms import Transform
 from ..processes.process import Process
-from ..processes.tabulated import Tabulated
 from .called import called, check_call, take_null
 from .constructors import built, computes_when_built, constructor_of, is_name, is_plain
+from .processes import check_process_entry
+from .transforms import check_transform, in_form
 
 PREFIX = "moments."  # of the tensors that are not weights
 DATA_STD = (1e-10, 1e10)  # beyond these, squares (with the noise's) leave float32
-NOISE = 1e12  # the largest scale of the noise; its inverse is the smallest noise level
-KINDS = {kind.__name__: kind for kind in (
-    processes.VP, processes.SubVP, processes.VE, processes.EDM, processes.Interpolant
-)}  # fmt: skip
-SCHEDULES = {kind.__name__: kind for kind in (
-    schedules.LinearBeta, schedules.Cosine, schedules.Geometric, schedules.Karras, schedules.Logit, Tabulated,
-)}  # fmt: skip
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NETWORK = {
     "name": Entry(f"one of {', '.join(networks.__all__)}, or of others by module:name", is_name),
     "settings": Entry("plain settings by name", lambda s: mapping(s) and is_plain(s)),
     "called": Entry("how it is called", mapping, needed=False),
-}
-PROCESS = {
-    "name": Entry(f"one of {', '.join(KINDS)}", lambda name: text(name) and name in KINDS),
-    "schedule": Entry(
-        f"one of {', '.join(SCHEDULES)}", lambda name: text(name) and name in SCHEDULES
+    "form": Entry(
+        "whether it takes the form of the transform", lambda b: isinstance(b, bool), needed=False
     ),
-    "settings": Entry(
-        "finite numbers, or lists of them, by name",
-        lambda s: (
-            mapping(s)
-            and each(lambda v: finite(v) or (isinstance(v, list) and each(finite)(v)))(s)
-        ),
-    ),
-    "t_min": Entry("a finite number", finite),
-    "t_max": Entry("a finite number", finite),
 }
 SCALE = Entry(
     "a number from {:g} to {:g}".format(*DATA_STD),
@@ -84,6 +65,7 @@ MODEL = {
     "data_std": SCALE,
     "data_scale": SCALE._replace(needed=False),
     "moments": Entry("its 'rest', or null", or_none(mapping), needed=False),
+    "transform": Entry("its name and shapes, or null", or_none(mapping), needed=False),
 }
 CLASSIFIER = {
     **{name: MODEL[name] for name in ("network", "process", "data_std")},
@@ -104,16 +86,25 @@ def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
     r"""Refuses a card with a missing or wrong entry; further entries are allowed."""
 
     check_entries({name: card[name] for name in entries if name in card}, entries)
-    check_entries(card["network"], NETWORK, "network: ")
-    if card["network"].get("called") is not None:
-        check_call(card["network"]["called"])
-    check_entries(card["process"], PROCESS, "process: ")
+    if "network" in entries:
+        check_entries(card["network"], NETWORK, "network: ")
+        if card["network"].get("called") is not None:
+            check_call(card["network"]["called"])
+    if card.get("process") is not None:
+        check_process_entry(card["process"])
+    if card.get("transform") is not None:
+        check_transform(card["transform"])
     if card.get("moments") is not None:
         check_entries(card["moments"], REST, "moments: ")
 
 
-def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False) -> nn.Module:
-    r"""Returns the network that a card names, with its weights, in float32 or float64.
+def build_network(
+    card: Json,
+    tensors: Mapping[str, Tensor],
+    trust: bool = False,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    r"""Returns the network that a card names, with its weights.
 
     It is first built without memory, and no larger than the weights.
 
@@ -121,9 +112,10 @@ def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False
         card: The card.
         tensors: The weights.
         trust: Whether a constructor that is not registered is imported and called.
+        dtype: The dtype of the weights. By default, float64 if the file holds it, otherwise float32.
 
     Raises:
-        ValueError: If network and weights do not match, or a weight is not finite.
+        ValueError: If network and weights do not match, or a weight is not finite in this dtype.
     """
 
     name, settings = card["network"]["name"], card["network"]["settings"]
@@ -135,10 +127,13 @@ def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False
         if key not in wanted or key not in tensors:
             raise ValueError(f"the weight {key!r} of {name} with {settings} is not in {where}")
         _check_weight(key, tensors[key], wanted[key])
-    wide = any(value.dtype == torch.float64 for value in tensors.values())
-    dtype = torch.float64 if wide else torch.float32
+    if dtype is None:
+        wide = any(value.dtype == torch.float64 for value in tensors.values())
+        dtype = torch.float64 if wide else torch.float32
     ready = {
-        key: value.to(dtype if value.is_floating_point() else wanted[key].dtype, copy=True)
+        key: in_dtype(f"the weight {key!r}", value, dtype)
+        if value.is_floating_point()
+        else value.to(wanted[key].dtype, copy=True)
         for key, value in tensors.items()
     }
     if computes_when_built(network):
@@ -148,15 +143,22 @@ def build_network(card: Json, tensors: Mapping[str, Tensor], trust: bool = False
 
 
 def build_called(
-    card: Json, tensors: dict[str, Tensor], process: Process, trust: bool = False
+    card: Json,
+    tensors: dict[str, Tensor],
+    process: Process,
+    transform: Transform | None = None,
+    trust: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     r"""Returns the network of a card, with the calling convention of the card."""
 
-    call = card["network"].get("called")
-    if call is None:
-        return build_network(card, tensors, trust)
-    null = take_null(tensors)
-    return called(build_network(card, tensors, trust), process, call, null)
+    entry = card["network"]
+    call = entry.get("called")
+    null = {} if call is None else take_null(tensors)
+    network = build_network(card, tensors, trust, dtype)
+    if entry.get("form"):
+        network = in_form(network, transform)
+    return network if call is None else called(network, process, call, null)
 
 
 def _check_weight(key: str, value: Tensor, wanted: Tensor) -> None:
@@ -171,6 +173,25 @@ def _check_weight(key: str, value: Tensor, wanted: Tensor) -> None:
     check_numbers(f"the weight {key!r}", value)
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    r"""Refuses a dtype that weights cannot have."""
+
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but is {dtype}.")
+
+
+def in_dtype(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    r"""Returns a copy of a finite tensor in a dtype that can hold it."""
+
+    found = value.to(dtype, copy=True)
+    if not bool(found.isfinite().all()):
+        raise ValueError(
+            f"{name} goes to {value.abs().max():.3g}, beyond {dtype}; pass dtype=torch.float32 or wider, or leave "
+            "it out."
+        )
+    return found
+
+
 def check_numbers(name: str, value: Tensor) -> None:
     r"""Refuses a tensor with complex, infinite or NaN entries."""
 
@@ -178,6 +199,20 @@ def check_numbers(name: str, value: Tensor) -> None:
         raise ValueError(f"{name} must hold real numbers, but holds {value.dtype}")
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinite numbers")
+
+
+def described_moments(model: ScoreModel) -> tuple[Json | None, dict[str, Tensor]]:
+    r"""Returns the moments of a model's data as plain data and tensors."""
+
+    known = model.moments
+    if known is None:
+        return None, {}
+    values = {name: getattr(known, name) for name in ("mean", "basis", "variances")}
+    return {"rest": known.rest}, {
+        PREFIX + name: value.detach().cpu().float().contiguous()
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
@@ -203,37 +238,3 @@ def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
     mean, variances = found["mean"].double(), found["variances"].double()
     basis = found["basis"].double() if "basis" in found else None
     return Moments(mean, basis, variances, card["moments"]["rest"])
-
-
-def describe_process(process: Process) -> Json:
-    r"""Returns a process as plain data."""
-
-    if type(process) not in KINDS.values() or type(process.schedule) not in SCHEDULES.values():  # type: ignore[attr-defined]
-        raise ValueError(
-            f"only {', '.join(KINDS)} with a schedule of this package can be saved, not {process}; "
-            "keep the code that makes it, and the weights as torch saves them."
-        )
-    assert isinstance(process, processes.Scheduled)
-    return {
-        "name": type(process).__name__,
-        "schedule": type(process.schedule).__name__,
-        "settings": dataclasses.asdict(process.schedule),  # type: ignore[call-overload]
-        "t_min": process.t_min,
-        "t_max": process.t_max,
-    }
-
-
-def build_process(card: Json) -> Process:
-    r"""Returns the process described by plain data."""
-
-    kind, schedule = KINDS[card["name"]], SCHEDULES[card["schedule"]]
-    process = kind(schedule(**card["settings"]), card["t_min"], card["t_max"])
-    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
-    least = torch.exp(-process.log_snr(ends))[0].item()
-    most = process.prior_std()
-    if not (least >= 1 / NOISE and most <= NOISE):
-        raise ValueError(
-            f"process: the noise must lie between {1 / NOISE:g} and {NOISE:g}, but its levels go from "
-            f"{least:.3g}, and its largest scale is {most:.3g}: {shortened(dict(card))}"
-        )
-    return process

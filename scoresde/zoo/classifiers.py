@@ -9,8 +9,9 @@ from solvers.doors.values import as_device
 
 from ..files import Json
 from ..guidance.noisy_classifier import Classifier
-from .build import CLASSIFIER, build_network, build_process, check_card, describe_process
+from .build import CLASSIFIER, build_network, check_card
 from .files import EMBEDDED, described, open_card, read_weights
+from .processes import described_process, take_process
 from .write import write_model
 
 FOLDER = EMBEDDED / "classifiers"
@@ -54,7 +55,8 @@ def load_classifier(
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, CLASSIFIER)
-        network, process = build_network(card, tensors), build_process(card["process"])
+        process = take_process(tensors, card["process"])
+        network = build_network(card, tensors)
         low, high = card["levels"]
         classes = card["network"]["settings"].get("classes", 0)
         found = CardClassifier(
@@ -90,10 +92,11 @@ def save_classifier(
         'copy.json'
     """
 
+    process, table = described_process(classifier.process)
     card = {
         **card,
-        "process": describe_process(classifier.process),
+        "process": process,
         "data_std": classifier.data_std,
         "levels": list(classifier.levels),
     }
-    return write_model(classifier.network, Path(file), card, {}, CLASSIFIER, dtype)
+    return write_model(classifier.network, Path(file), card, table, CLASSIFIER, dtype)

@@ -44,7 +44,7 @@ def path_of(constructor: Any) -> str:
     r"""Returns the import path of a class or function."""
 
     path = path_in(constructor)
-    if not _is_path(path):
+    if not is_path(path):
         raise ValueError(
             "constructor must be a class or function at the top of a module, by whose name cards can find it, but "
             f"is {constructor!r}."
@@ -72,7 +72,7 @@ def name_of(network: nn.Module) -> str:
 def is_name(name: object) -> bool:
     r"""Whether a card may name a constructor so."""
 
-    return isinstance(name, str) and (name in networks.__all__ or _is_path(name))
+    return name in networks.__all__ or is_path(name)
 
 
 def constructor_of(name: str, trust: bool = False) -> Constructor:
@@ -93,10 +93,27 @@ def constructor_of(name: str, trust: bool = False) -> Constructor:
     if name.startswith(DIFFUSERS):
         kind = exported(name.removeprefix(DIFFUSERS), "ModelMixin")
         return lambda **settings: kind.from_config(settings)
+    return imported(name, "network", trust)
+
+
+def imported(name: str, noun: str, trust: bool) -> Callable[..., Any]:
+    r"""Returns the class or function at an import path in a card, which imports its module.
+
+    Arguments:
+        name: The import path.
+        noun: What it makes: "network", "process" or "model".
+        trust: Whether the user trusts the card.
+
+    Raises:
+        ValueError: If there is no trust, or nothing to call at the path.
+    """
+
     if not trust:
+        known = "is not registered: import it and call ss.register_network, or "
+        unknown = known if noun == "network" else "is not of this package: "
         raise ValueError(
-            f"its network is made by {shortened(name)}, which is not registered: import it and call "
-            "ss.register_network, or pass trust=True, which imports and runs it, if you trust the file"
+            f"its {noun} is made by {shortened(name)}, which {unknown}pass trust=True, which imports and runs it, "
+            "if you trust the file"
         )
     module, _, path = name.partition(":")
     try:
@@ -105,13 +122,11 @@ def constructor_of(name: str, trust: bool = False) -> Constructor:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"its network is made by {shortened(name)}, which is missing: {error}"
+            f"its {noun} is made by {shortened(name)}, which is missing: {error}"
         ) from None
     if not callable(found):
-        raise ValueError(
-            f"its network is made by {shortened(name)}, which is no class or function"
-        )
-    return found
+        raise ValueError(f"its {noun} is made by {shortened(name)}, which is no class or function")
+    return found  # type: ignore[no-any-return]
 
 
 def is_plain(value: object, depth: int = DEEPEST) -> bool:
@@ -157,6 +172,10 @@ def computes_when_built(network: nn.Module) -> bool:
     return any(isinstance(value, torch.Tensor) and value.is_meta for value in held)
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: object) -> bool:
+    r"""Whether a name is an import path, such as "package.module:Class"."""
+
+    if not isinstance(name, str):
+        return False
     module, _, path = name.partition(":")
     return all(part.isidentifier() for part in (*module.split("."), *path.split(".")))

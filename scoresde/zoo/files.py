@@ -1,9 +1,10 @@
 r"""Loading and saving of models. Nothing in a file is executed.
 
 A model consists of two files with the same name: `NAME.safetensors` holds the weights, and the moments of the
-data if they are known, and `NAME.json`, its card, describes them: network, process, prediction type, data,
-licence, measurements. The card names networks, processes and schedules of this package, and their settings are
-plain numbers.
+data, the table of the process and the numbers of the transform if there are any, and `NAME.json`, its card,
+describes them: network, process, prediction type, data, licence, measurements. The card names networks, exact
+models, processes and schedules of this package, and their settings are plain numbers. It may name classes of
+others by their import path, which are imported only for users who trust the file.
 """
 
 import hashlib
@@ -27,7 +28,10 @@ from ..files import Entry, Json
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
-from .build import MODEL, build_called, build_process, check_card, take_moments
+from .build import MODEL, build_called, check_card, check_dtype, take_moments
+from .classes import CLASS, build_class, check_kind
+from .processes import take_process
+from .transforms import take_transform
 
 EMBEDDED = Path(__file__).parent
 
@@ -50,7 +54,11 @@ class CardScore(NetworkScore):
 
 @checked
 def load(
-    name: str | Path, *, device: torch.device | str | None = None, trust: bool = False
+    name: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    trust: bool = False,
 ) -> ScoreModel:
     r"""Returns an embedded model, or the model in a file or folder.
 
@@ -61,39 +69,59 @@ def load(
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card; or a
             folder of a pipeline that `save_pretrained` of diffusers wrote, as for :func:`scoresde.from_diffusers`.
         device: The device. By default, the CPU.
-        trust: Whether to import a constructor that is not registered by the path in the card, which executes its
-            code. Pass `True` only for files that you trust.
+        dtype: The dtype of the weights: torch.float64, float32, bfloat16 or float16. By default, float64 for files
+            that hold it, and float32 for all others.
+        trust: Whether to import a network, process or model that is not registered by the path in the card, which
+            executes its code. Pass `True` only for files that you trust.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the files are not a model, or damaged, or name a constructor that is not registered.
+        ValueError: If the files are not a model, or damaged, or name code without `trust`, or a weight does not
+            fit into the dtype.
 
     Examples:
         >>> digits = ss.load("digits")
         >>> digits.shape, digits.conditions
         ((1, 8, 8), ('label',))
+        >>> next(ss.load("digits", dtype=torch.float64).parameters()).dtype
+        torch.float64
     """
 
-    path = Path(name)
+    path, device = Path(name), as_device("device", device)
+    check_dtype(dtype)
     if not (EMBEDDED / f"{name}.json").exists() and path.is_dir() and is_folder(path):
         model = from_diffusers(path).requires_grad_(False)
-        return model.to(as_device("device", device) or "cpu")
-    return load_card(name, device, trust)
+        return model.to(device or "cpu").to(dtype)
+    card_file, card = open_card(name, EMBEDDED, MODEL, CLASS)
+    if "network" in card:
+        return load_card(name, device, trust, dtype)
+    tensors, fingerprint = read_weights(card_file)
+    with described(card_file):
+        check_card(card, CLASS)
+        check_kind(card["model"])
+        fingerprint = _in_words(fingerprint, tensors, dtype)
+        made = build_class(card, tensors, trust, dtype)
+    made.fingerprint, made.card = fingerprint, card  # type: ignore[assignment]
+    return made.requires_grad_(False).to(device or "cpu")
 
 
 def load_card(
-    name: str | Path, device: torch.device | str | None = None, trust: bool = False
+    name: str | Path,
+    device: torch.device | str | None = None,
+    trust: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> CardScore:
-    r"""Returns an embedded model, or that of a card."""
+    r"""Returns the network of an embedded model, or that of a card."""
 
-    device = as_device("device", device)
     card_file, card = open_card(name, EMBEDDED, MODEL)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, MODEL)
-        known, process = take_moments(tensors, card), build_process(card["process"])
+        fingerprint = _in_words(fingerprint, tensors, dtype)
+        known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
+        transform = take_transform(tensors, card.get("transform"), card["shape"])
         model = CardScore(
-            build_called(card, tensors, process, trust),
+            build_called(card, tensors, process, transform, trust, dtype),
             process,
             card["predicts"],
             conditions=card["conditions"],
@@ -101,7 +129,7 @@ def load_card(
             data_std=card["data_std"],
             data_scale=card.get("data_scale"),
         )
-    model.moments, model.fingerprint = known, fingerprint
+    model.moments, model.fingerprint, model.transform = known, fingerprint, transform
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
     return model.requires_grad_(False).to(device or "cpu")
 
@@ -118,6 +146,14 @@ def read_weights(card_file: Path) -> tuple[dict[str, Tensor], str]:
         raise ValueError(damaged(weights, error)) from None
 
 
+def _in_words(fingerprint: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> str:
+    r"""The fingerprint of a file's model, with the dtype of its weights if this rounds them."""
+
+    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    exact = dtype is None or all(torch.promote_types(kind, dtype) == dtype for kind in kinds)
+    return fingerprint if exact else f"{fingerprint} in {str(dtype).removeprefix('torch.')}"
+
+
 @contextmanager
 def described(card_file: Path) -> Iterator[None]:
     r"""Turns errors in its block into one that says that the card does not describe a model."""
@@ -131,17 +167,27 @@ def described(card_file: Path) -> Iterator[None]:
         ) from None
 
 
-def open_card(name: str | Path, folder: Path, needed: Mapping[str, Entry]) -> tuple[Path, Json]:
+def open_card(
+    name: str | Path, folder: Path, needed: Mapping[str, Entry], other: Mapping[str, Entry] = {}
+) -> tuple[Path, Json]:
     r"""Returns the path of a card, and its content.
 
     Arguments:
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
         folder: The folder of the embedded models.
         needed: The required entries.
+        other: Those of a card of another kind, which has the entry "model".
     """
 
     card_file = _find(name, folder)
-    return card_file, _read_card(card_file, needed)
+    card = _read_card(card_file)
+    entries = other if "model" in card and other else needed
+    missing = [name for name, entry in entries.items() if entry.needed and name not in card]
+    if missing:
+        raise ValueError(
+            f"{card_file} is not a model card: it lacks {', '.join(sorted(missing))}."
+        )
+    return card_file, card
 
 
 def _find(name: str | Path, folder: Path) -> Path:
@@ -158,7 +204,7 @@ def _find(name: str | Path, folder: Path) -> Path:
     if path.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".bin"):
         raise ValueError(
             f"{path} is a pickle, which may run code when it is opened; load its weights in Python, and "
-            "wrap your network in ss.NetworkScore. Files hold only networks of this package."
+            "wrap your network in ss.NetworkScore."
         )
     for card in (path, path.with_suffix(".json"), Path(f"{path}.json")):
         if card.suffix == ".json" and card.exists():
@@ -170,13 +216,9 @@ def _find(name: str | Path, folder: Path) -> Path:
     )
 
 
-def _read_card(file: Path, needed: Mapping[str, Entry]) -> Json:
+def _read_card(file: Path) -> Json:
     try:
         card = json.loads(file.read_text())
     except (ValueError, RecursionError):  # of text that is not JSON, or nested too deeply
         raise ValueError(f"{file} is not a model card: it is not JSON text.") from None
-    known = set(card) if isinstance(card, dict) else set()
-    missing = [name for name, entry in needed.items() if entry.needed and name not in known]
-    if missing:
-        raise ValueError(f"{file} is not a model card: it lacks {', '.join(sorted(missing))}.")
-    return card  # type: ignore[no-any-return]
+    return card if isinstance(card, dict) else {}

@@ -1,7 +1,8 @@
 r"""Saving of models: nothing is written that could not be loaded again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,26 +14,38 @@ from solvers.doors.signatures import checked
 from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
 from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
 from .build import (
     MODEL,
-    PREFIX,
     build_network,
-    build_process,
     check_card,
+    check_dtype,
     check_numbers,
-    describe_process,
+    described_moments,
+    in_dtype,
     take_moments,
 )
 from .called import described_call, take_null
-from .constructors import constructor_of, name_of, path_in
+from .classes import (
+    CLASS,
+    FACTS,
+    build_class,
+    check_kind,
+    check_same,
+    described_class,
+    is_oracle,
+    takes_process,
+)
+from .constructors import constructor_of, is_path, name_of, path_in
+from .processes import described_process, take_process
+from .transforms import described_transform, take_transform, without_form
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
 
 
 @checked
 def save(
-    model: NetworkScore,
+    model: ScoreModel,
     file: str | Path,
     card: Json | None = None,
     *,
@@ -40,26 +53,35 @@ def save(
 ) -> Path:
     r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
 
-    The network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
-    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. The process and its
-    schedule must be from this package, since nothing in a file is executed. Networks of diffusers know their
-    settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`. How a
-    network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a pipeline are
-    not: `pipeline.save_pretrained(folder)` keeps these.
+    A network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
+    :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
+    know their settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`.
+    How a network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a
+    pipeline are not: `pipeline.save_pretrained(folder)` keeps these.
+
+    Exact models are saved with all their digits. A :class:`scoresde.ScoreModel` of your own class is saved by its
+    import path, its parameters and buffers, and its settings: the keyword arguments of the class, from an
+    attribute `settings` or `card["model"]["settings"]`. If the class takes a `process`, the process is saved too.
+    Such files are loaded with `trust=True`.
+
+    Processes with a schedule of this package are saved by name. All others with scales are saved as a table of
+    :math:`\log \alpha` and :math:`\log \sigma` that is right within 1e-8, and loads without trust. One without
+    scales needs the import path of a function that returns it, as `card["process"]`, such as
+    `{"name": "module:function"}`, and `trust=True`. `model.transform` is saved if its class is of this package.
 
     Arguments:
-        model: The score model of a network.
+        model: The score model of a network, an exact model, or one of your own class.
         file: The path, without suffix.
         card: The entries of the card, in addition to those that the model provides.
         dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
-            within one percent. To keep all numbers exactly, pass torch.float32, or torch.float64 for weights of
-            that dtype.
+            within one percent, and that of the model where there is no network. To keep all numbers exactly, pass
+            torch.float32, or torch.float64 for weights of that dtype.
 
     Returns:
         The path of the card.
 
     Raises:
-        TypeError: If the model is not a :class:`scoresde.NetworkScore`.
+        TypeError: If the model wraps another, as guidance does.
         ValueError: If it could not be loaded again, or a number does not fit into the dtype.
 
     Examples:
@@ -68,37 +90,73 @@ def save(
         (1, 8, 8)
     """
 
-    if not isinstance(model, NetworkScore):
-        raise TypeError(
-            f"model must be a NetworkScore, whose network has weights to save, but is a {type(model).__name__}; "
-            "for a guided or conditioned model, save the model that it wraps."
-        )
-    if dtype not in (None, *DTYPES):
-        raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but is {dtype}.")
+    check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
+    card.pop("transform", None)  # the model's is written
+    if "model" in card or (not isinstance(model, NetworkScore) or hasattr(model, "settings")):
+        return _save_class(model, Path(file), card, dtype)
     network: object = model.network
     tensors: dict[str, Tensor] = {}
     call: Json = {}
     if isinstance(network, Foreign):
         network, call["called"], tensors = described_call(network)
+    with _readable():
+        network, formed = without_form(network, model.transform)
+        facts, others = _of_data(model, card)
+    if formed:
+        call["form"] = True
     card = {
         **card,
         **_named(network, card.get("network", {}), call),
-        "process": describe_process(model.process),
         "predicts": model.predicts,
         "conditions": list(model.conditions),
-        "shape": list(model.shape or ()),
         "data_std": model.data_std,
-        "moments": None if model.moments is None else {"rest": model.moments.rest},
+        **facts,
     }
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
-    if model.moments is not None:
-        for name in ("mean", "basis", "variances"):
-            value = getattr(model.moments, name)
-            if value is not None:
-                tensors[PREFIX + name] = value.detach().cpu().float().contiguous()
-    return write_model(network, Path(file), card, tensors, MODEL, dtype)
+    return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
+
+
+def _of_data(model: ScoreModel, card: Json) -> tuple[Json, dict[str, Tensor]]:
+    r"""The entries of a card about process and data, and their tensors: what is not made with the model itself."""
+
+    process, table = (
+        described_process(model.process, card.get("process"))
+        if takes_process(model)
+        else (None, {})
+    )
+    moments, known = (None, {}) if is_oracle(model) else described_moments(model)
+    transform, numbers = described_transform(model.transform)
+    entries = {"process": process, "shape": list(model.shape or ()), "moments": moments}
+    if transform is not None:
+        entries["transform"] = transform
+    return entries, {**table, **known, **numbers}
+
+
+def _save_class(model: ScoreModel, file: Path, card: Json, dtype: torch.dtype | None) -> Path:
+    r"""Writes a model by its class: an exact one of this package, or a class of the user's."""
+
+    if type(model).__module__.split(".")[0] == "scoresde" and not is_oracle(model):
+        raise TypeError(
+            f"model must be a NetworkScore, an exact model or one of your own, but is a {type(model).__name__}; "
+            "for a guided or conditioned model, save the model that it wraps."
+        )
+    state = {
+        name: _stored(name, value, dtype or (value.dtype if value.is_floating_point() else None))
+        for name, value in model.state_dict().items()
+    }
+    with _readable():
+        facts, others = _of_data(model, card)
+        entry = described_class(model, card.get("model"))
+        told = {name: getattr(model, f"_{name}") for name in FACTS}
+        card = {**card, "model": entry, **facts, **told}
+        known = json.loads(json.dumps(card, allow_nan=False))
+        check_card(known, CLASS)
+        check_kind(known["model"])
+        mine = known["model"]["name"] == path_in(type(model))
+        check_same(model, build_class(known, {**state, **others}, mine), dtype is None)
+    return _written(file, card, {**state, **others})
 
 
 def _named(network: object, said: object, call: Json) -> Json:
@@ -106,7 +164,8 @@ def _named(network: object, said: object, call: Json) -> Json:
 
     if not isinstance(network, nn.Module) or not isinstance(said, Mapping):
         return {}
-    entry, config = {**said, **call}, getattr(network, "config", None)
+    entry = {**{name: value for name, value in said.items() if name != "form"}, **call}
+    config = getattr(network, "config", None)
     if "settings" not in entry and isinstance(config, Mapping):
         entry["settings"] = {n: v for n, v in config.items() if not n.startswith("_")}
     if "settings" in entry and "name" not in entry:
@@ -148,9 +207,15 @@ def write_model(
         )
     weights = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
     _check_readable(network, card, weights, others, entries)
+    return _written(file, card, {**weights, **others})
+
+
+def _written(file: Path, card: Json, tensors: dict[str, Tensor]) -> Path:
+    r"""Writes a card and tensors, and returns the path of the card."""
+
     text = json.dumps(card, indent=2, allow_nan=False) + "\n"
     with replacing(file.with_suffix(".safetensors")) as part:
-        save_file({**weights, **others}, part)
+        save_file(tensors, part)
     with replacing(file.with_suffix(".json")) as part:
         part.write_text(text)
     return file.with_suffix(".json")
@@ -167,13 +232,7 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
         half = value.half()
         gone = (half.double() - value.double()).norm() > LOST * value.double().norm()
         return value.float() if bool(gone) else half
-    found = value.to(dtype, copy=True)
-    if not bool(found.isfinite().all()):
-        raise ValueError(
-            f"the weight {name!r} goes to {value.abs().max():.3g}, beyond {dtype}; pass "
-            "dtype=torch.float32 or wider, or leave it out."
-        )
-    return found
+    return in_dtype(f"the weight {name!r}", value, dtype)
 
 
 def _check_readable(
@@ -185,7 +244,7 @@ def _check_readable(
 ) -> None:
     r"""Refuses a model that cannot be loaded again, by loading it."""
 
-    try:
+    with _readable():
         known = json.loads(json.dumps(card, allow_nan=False))
         check_card(known, entries)
         name = known["network"]["name"]
@@ -195,14 +254,24 @@ def _check_readable(
             raise TypeError(
                 f"the card names the network {named.__name__}, but this is a {type(network).__name__}"
             )
-        left = dict(others)
+        left = {**weights, **others}
         take_moments(left, known)
-        take_null(left)
-        build_process(known["process"])
-        build_network(known, weights, mine)
+        take_transform(left, known.get("transform"), known.get("shape", ()))
+        take_process(left, known["process"], is_path(known["process"]["name"]))
+        if known["network"].get("called") is not None:
+            take_null(left)
+        build_network(known, left, mine)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    r"""Turns errors in its block into one that says that a model is not saved."""
+
+    try:
+        yield
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         words = str(error).splitlines()[0].removesuffix(".")
         raise ValueError(
-            f"this could not be loaded again, so it is not saved: {words}. Files hold networks that settings "
-            "make, and processes of this package."
+            f"this could not be loaded again, so it is not saved: {words}. Files hold networks and models that "
+            "settings make, and processes that have scales."
         ) from None

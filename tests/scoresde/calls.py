@@ -289,7 +289,7 @@ def of_verbs() -> dict[str, Call]:
             "noise": ss.VariationalNoise(Shift()), "model": GAUSS, "data": ON, "levels": 3,
             "low": -1.0, "high": 1.0, "steps": 1, "batch": 2, "lr": 0.01, "seed": 0}),
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
-        "load": (ss.load, {"name": "digits", "device": None}),
+        "load": (ss.load, {"name": "digits", "device": None, "dtype": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
         "load_latents": (ss.load_latents, {"file": "never.npz"}),
         "save_latents": (ss.save_latents, {"file": "never.npz", "z": SOLUTION}),

@@ -1,0 +1,142 @@
+r"""Transforms of a model's data in cards: the name and shapes in the card, the numbers among the tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..files import Entry, Json, check_entries, mapping, or_none, text, whole
+from ..models.transforms import Around, ComplexPairs, NamedParts, Standardized, Transform
+
+PREFIX = "transform."  # of the tensors of a transform
+KINDS = {kind.__name__: kind for kind in (Standardized, ComplexPairs, NamedParts)}
+FORMS = {
+    "ComplexPairs": ComplexPairs,
+    "NamedParts": NamedParts,
+}  # which may be inside a Standardized
+
+
+def _shapes(value: object) -> bool:
+    return mapping(value) and all(
+        isinstance(shape, list) and all(map(whole, shape)) for shape in value.values()
+    )
+
+
+NAME = Entry(f"one of {', '.join(KINDS)}", lambda name: text(name) and name in KINDS)
+FORM = Entry(f"one of {', '.join(FORMS)}", lambda name: text(name) and name in FORMS)
+ENTRIES = {
+    "Standardized": {"name": NAME, "form": Entry("a form, or null", or_none(mapping))},
+    "ComplexPairs": {"name": NAME},
+    "NamedParts": {"name": NAME, "shapes": Entry("lists of whole numbers by name", _shapes)},
+}
+
+
+def described_transform(transform: Transform | None) -> tuple[Json | None, dict[str, Tensor]]:
+    r"""Returns a transform as plain data and tensors.
+
+    Raises:
+        ValueError: If it is of a class of the user's.
+    """
+
+    if transform is None:
+        return None, {}
+    inner = transform.form if type(transform) is Standardized else None
+    kinds = {type(one) for one in (transform, inner) if one is not None}
+    if not kinds <= {*KINDS.values()} or isinstance(inner, Standardized):
+        raise ValueError(
+            f"model.transform must be one of {', '.join(KINDS)} to be saved, since files hold no code, but is "
+            f"{transform!r}; set model.transform = None, save, and set it again after ss.load"
+        )
+    tensors = {
+        PREFIX + name: value.detach().cpu().contiguous().clone()
+        for name, value in transform.tensors.items()
+    }
+    return transform.described, tensors
+
+
+def check_transform(entry: Json) -> None:
+    r"""Refuses an entry that does not describe a transform."""
+
+    check_entries({"name": entry.get("name")}, {"name": NAME}, "transform: ")
+    check_entries(entry, ENTRIES[entry["name"]], "transform: ")
+    form = entry.get("form")
+    if form is not None:
+        check_entries({"name": form.get("name")}, {"name": FORM}, "transform: form: ")
+        check_entries(form, ENTRIES[form["name"]], "transform: form: ")
+
+
+def take_transform(
+    tensors: dict[str, Tensor], entry: Json | None, shape: Sequence[int]
+) -> Transform | None:
+    r"""Removes the tensors of a transform from those of a file, and returns the transform, if there is one.
+
+    Arguments:
+        tensors: The tensors of the file.
+        entry: The entry of the card, after its check.
+        shape: The shape of one state, or () if it is not known.
+    """
+
+    if entry is None:
+        return None
+    names = [name for name in tensors if name.startswith(PREFIX)]
+    found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
+    wanted = {"mean", "std"} if entry["name"] == "Standardized" else set()
+    if set(found) != wanted:
+        listed = ", ".join(sorted(wanted)) or "none"
+        raise ValueError(
+            f"transform: its tensors must be {listed}, but are {', '.join(found) or 'none'}"
+        )
+    transform = _built(entry, found)
+    if shape and transform.shape not in (None, tuple(shape)):
+        raise ValueError(f"transform: its states have shape {transform.shape}, not {tuple(shape)}")
+    if shape:
+        transform.outside(torch.empty(1, *shape, device="meta"))  # raises if the shapes do not fit
+    return transform
+
+
+def _built(entry: Json, found: dict[str, Tensor]) -> Transform:
+    if entry["name"] == "ComplexPairs":
+        return ComplexPairs()
+    if entry["name"] == "NamedParts":
+        return NamedParts(entry["shapes"])
+    for name, value in found.items():
+        if not value.is_floating_point():
+            raise ValueError(f"transform: {name!r} must hold real numbers, not {value.dtype}")
+    whole_map = Standardized(found["mean"], found["std"])  # which checks them
+    if entry["form"] is not None:
+        whole_map.form = _built(entry["form"], {})
+        whole_map.shape = whole_map.form.shape
+    return whole_map
+
+
+def without_form(network: object, transform: Transform | None) -> tuple[object, bool]:
+    r"""Returns the network of the user's form of the data inside one of states, and whether there is one.
+
+    Raises:
+        ValueError: If its form is not that of the transform.
+    """
+
+    if not isinstance(network, Around):
+        return network, False
+    form = _form(transform)
+    if form is None or form.described != network.form.described:
+        raise ValueError(
+            f"the network takes data in the form of {network.form!r}, so model.transform must have this form, but "
+            f"is {transform!r}"
+        )
+    return network.network, True
+
+
+def in_form(network: nn.Module, transform: Transform | None) -> nn.Module:
+    r"""Returns the network of states around one of the form of a transform."""
+
+    form = _form(transform)
+    if not isinstance(form, ComplexPairs | NamedParts):
+        raise ValueError("network: 'form' must be false where the transform has no form")
+    around = form.network(network)
+    assert isinstance(around, nn.Module)
+    return around
+
+
+def _form(transform: Transform | None) -> Transform | None:
+    return transform.form if isinstance(transform, Standardized) else transform
