@@ -1,7 +1,6 @@
 r"""From noise to data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -279,13 +278,6 @@ def _decode(
         return carried(run, x, companion)
     if settings.t_min is None:
         check_last(model, run.times[-1].max().item())
-    if settings.max_calls is not None:  # the calls of the last denoising are reserved
-        if settings.max_calls <= model.cost:
-            raise ValueError(
-                f"max_calls must be more than the {model.cost} of the last denoising, but is "
-                f"{settings.max_calls}."
-            )
-        run = replace(run, settings=replace(settings, max_calls=settings.max_calls - model.cost))
     return denoised(run, x, companion)
 
 

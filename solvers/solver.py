@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .abilities import Abilities
-from .control import Control, Event
+from .control import Control, Event, Memory
 from .controller import Controller
 from .doors.signatures import checked
 from .noise.brownian import Brownian
@@ -147,6 +147,11 @@ class Solver(ABC):
 
         return None
 
+    def recall(self, memory: Any) -> object:
+        r"""Returns the memory of a step, given its tensors in nested tuples, as a file holds them."""
+
+        return memory
+
     def begin(
         self, problem: Problem, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
     ) -> tuple[Tensor, object]:
@@ -184,13 +189,14 @@ class Solution:
         calls: The number of network calls of each sample (NFE), with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
-        status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
-            "diverged" for each sample.
+        status: "ok", "stopped" by the callback or an interrupt, "nonfinite", "min_step", "max_steps",
+            "max_calls" or "diverged" for each sample.
         path: The states at the grid times, with shape (n + 1, B, *), if asked for.
         provenance: A record of how it was made: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method goes back, in its own coordinates, with
             shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
+        memory: What a run that ended early needs to go on, in its own coordinates.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -210,6 +216,7 @@ class Solution:
     provenance: dict[str, Any] = field(default_factory=dict)  # as json.loads returns it
     companion: Tensor | None = None
     solver: Solver | None = None
+    memory: Memory | None = None
 
     @property
     def ok(self) -> bool:
@@ -239,7 +246,8 @@ class Solution:
             times=torch.cat([p.times for p in parts], 1) if first.times.ndim > 1 else first.times,
             status=tuple(status for part in parts for status in part.status),
             path=torch.cat(paths, dim=1) if paths else None,
-            companion=torch.cat(pairs) if pairs else None,
+            companion=torch.cat(pairs) if len(pairs) == len(parts) else None,
+            memory=None,
         )
 
     def rows(self, index: Rows) -> "Solution":
@@ -275,6 +283,7 @@ class Solution:
             path=None if self.path is None else self.path[:, here],
             companion=None if self.companion is None else self.companion[here],
             provenance=made,
+            memory=None,
         )
 
     def __len__(self) -> int:

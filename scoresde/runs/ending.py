@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers import Failure, Solution, SolverError, counting
+from solvers.errors import change_solution, give_solution
 from solvers.shapes import row_where
 
 from ..doors.warning import warn
@@ -19,6 +20,7 @@ from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .between import changed_between
 from .current import Current, running
+from .memory import remember
 from .run import Run
 from .settings import Settings
 from .transport import transport
@@ -32,7 +34,8 @@ LAST = "raise t_min, or check the network there"
 def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     r"""Carries states to the end of a run, and checks their size; see :func:`transport`."""
 
-    warn_of_gain(run)
+    if run.memory is None:
+        warn_of_gain(run)
     solution = transport(run, x, companion)
     return _judged(run, x, solution, clean=False)
 
@@ -40,22 +43,19 @@ def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     r"""Carries states to the end of a run, and denoises them once; see :func:`transport`."""
 
-    warn_of_gain(run)
-    solution = transport(run, x, companion)
-    model, settings, t, whole = run.model, run.settings, solution.times[-1], len(x)
-    clean, failure = [], Failure("nonfinite", (), "")
-    grid = run.grid
-    with counting() as counter:
-        for rows in torch.arange(whole).split(settings.batch_size or whole):
-            own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
-            with running(Current(run.settings.method, own, run.eta)) as current:
-                part = model.rows(rows) if len(rows) < whole else model
-                state = changed_between(model, solution.x[rows.to(x.device)], t)
-                clean.append(part.denoise(state, t.expand(whole)[rows]))
-            failure = failure if failure.cause else current.blame(failure)
-    calls = max(counter.total // len(clean), 1)
+    if run.memory is None:
+        warn_of_gain(run)
+    if run.settings.max_calls is not None:
+        run = _reserved(run)
+    try:
+        solution = transport(run, x, companion)
+        found, failure, calls = _last(run, solution, x, companion)
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, SolverError):
+            change_solution(error, _all_stopped)
+        raise
+    model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
-    found = torch.cat(clean)
     fine = found.detach().flatten(1).isfinite().all(1).cpu()
     kept = row_where(ok & fine, found, solution.x)
     solution = replace(solution, x=kept, calls=solution.calls + calls * ok)
@@ -64,6 +64,47 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         failure = replace(failure, time=words, cure=failure.cure or LAST)
         solution = _failed(solution, ok & ~fine, failure, settings)
     return _judged(run, x, solution, clean=True)
+
+
+def _reserved(run: Run) -> Run:
+    r"""The run without the calls of the last denoising in its budget."""
+
+    limit, cost = run.settings.max_calls or 0, run.model.cost
+    if limit <= cost:
+        raise ValueError(
+            f"max_calls must be more than the {cost} of the last denoising, but is {limit}."
+        )
+    return replace(run, settings=replace(run.settings, max_calls=limit - cost))
+
+
+def _last(
+    run: Run, solution: Solution, x: Tensor, companion: Tensor | None
+) -> tuple[Tensor, Failure, int]:
+    r"""The denoised states, the failure if one of them is not finite, and the calls per sample."""
+
+    model, settings, t, whole = run.model, run.settings, solution.times[-1], len(solution)
+    clean, failure, grid = [], Failure("nonfinite", (), ""), run.grid
+    try:
+        with counting() as counter:
+            for rows in torch.arange(whole).split(settings.batch_size or whole):
+                own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
+                with running(Current(settings.method, own, run.eta)) as current:
+                    part = model.rows(rows) if len(rows) < whole else model
+                    state = changed_between(model, solution.x[rows.to(x.device)], t)
+                    clean.append(part.denoise(state, t.expand(whole)[rows]))
+                failure = failure if failure.cause else current.blame(failure)
+    except (Exception, KeyboardInterrupt) as error:  # the solution is where it was before
+        held = solution.memory or remember(run, x, companion, [solution])
+        give_solution(error, lambda: replace(solution, memory=held))
+        raise
+    return torch.cat(clean), failure, max(counter.total // len(clean), 1)
+
+
+def _all_stopped(solution: Solution) -> Solution:
+    r"""The solution of a run that was interrupted before its last denoising."""
+
+    status = tuple("stopped" if known == "ok" else known for known in solution.status)
+    return replace(solution, status=status)
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:

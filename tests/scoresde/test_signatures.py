@@ -24,6 +24,7 @@ from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
 from scoresde.models.conditions import Condition
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
+from scoresde.runs.resumed import RESUME
 from scoresde.runs.takes import DEFAULTS, Takes
 from scoresde.sampling import DECODE, SAMPLE
 
@@ -34,6 +35,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.sample: (SAMPLE, {"shape"}),
     ss.decode: (DECODE, {"z", "t_max"}),
     ss.encode: (ENCODE, {"x", "t_max"}),
+    ss.resume: (RESUME, {"solution"}),
     ss.reconstruct: (ENCODE, {"x", "t_max", "one_state"}),
     ss.encode_noise: (PATH, {"x", "t_max", "chain"}),
     ss.NoisePath.replay: (REPLAY, {"self"}),
