@@ -274,7 +274,7 @@ def of_verbs() -> dict[str, Call]:
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
         "load": (ss.load, {"name": "digits", "device": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
-        "load_solution": (ss.load_solution, {"file": "never.npz", "device": None}),
+        "load_solution": (ss.load_solution, {"file": "never.npz"}),
         "save_solution": (ss.save_solution, {"file": "never.npz", "solution": SOLUTION}),
         "resume": (ss.resume, {
             "model": GAUSS, "solution": STOPPED, "batch_size": 2, "max_calls": 9, "on_failure": "partial",
