@@ -47,6 +47,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
+	$(PY) -m benchmarks.inference
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

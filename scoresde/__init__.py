@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, plots
+from . import adapters, editing, geometry, guidance, inference, plots
 from .adapters import (
     Label,
     from_azula,
@@ -35,25 +35,30 @@ from .latents import (
 from .likelihood import (
     Bound,
     Likelihood,
+    Modes,
     VariationalNoise,
     bits_per_dim,
     classify,
     dequantize,
     discrete_log_likelihood,
     elbo,
+    find_modes,
     fit_noise,
     log_likelihood,
     path_density,
     quantize,
+    transition_log_prob,
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
+from .oracles.uniform import UniformOracle
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
@@ -92,7 +97,9 @@ __all__ = [
     "LinearBeta",
     "LinearProcess",
     "Logit",
+    "Masked",
     "MixtureOracle",
+    "Modes",
     "Moments",
     "NamedParts",
     "NetworkScore",
@@ -114,6 +121,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "UniformOracle",
     "VariationalNoise",
     "Weighted",
     "adapters",
@@ -130,6 +138,7 @@ __all__ = [
     "elbo",
     "encode",
     "encode_noise",
+    "find_modes",
     "fit_noise",
     "fit_null",
     "from_azula",
@@ -144,6 +153,7 @@ __all__ = [
     "from_score_sde",
     "geometry",
     "guidance",
+    "inference",
     "inpaint",
     "interpolate",
     "latent_statistics",
@@ -169,6 +179,7 @@ __all__ = [
     "save_solution",
     "spectra",
     "suggest",
+    "transition_log_prob",
     "tune",
     "twisted_sample",
     "views",

@@ -11,6 +11,7 @@ from solvers.doors.values import Array, Shape, as_shape
 from solvers.shapes import align
 
 from .doors.data import as_state
+from .likelihood.along import along, with_log_density
 from .models.checks import check_data, check_number, check_shape, device_of, dtype_of
 from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
@@ -18,9 +19,10 @@ from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
 from .models.spoken import as_data
 from .models.steady import warn_of_randomness
+from .reverse.amounts import Eta
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
-from .runs.ending import carried, denoised
+from .runs.ending import carried, denoised, reserved
 from .runs.options import (
     GROUPS,
     SEED,
@@ -37,7 +39,7 @@ from .runs.options import (
 )
 from .runs.plan import Plan
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .runs.run import Run, make_times, same_time
+from .runs.run import Run, first_time, same_time
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
 from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
@@ -59,7 +61,7 @@ def sample(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -75,7 +77,11 @@ def sample(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
+    log_density: bool = False,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
@@ -120,10 +126,8 @@ def sample(  # noqa: D417
         device=settings.device or home,
     )
     start = process.t_max
-    if settings.own_times is not None:  # a user's own grid may start at less noise
-        first = make_times(model, start, process.t_min, settings)[0]
-        x = x * align((process.scales(first)[1] / process.prior_std()).to(x), x)
-        start = first.min().item()
+    if settings.own_times is not None or settings.sigma_max is not None:  # less noise, possibly
+        x, start = _lifted(model, x, settings)
     if process.has_scales:
         check_prior(model, start)
     else:
@@ -133,6 +137,22 @@ def sample(  # noqa: D417
     if not says_seed(options):
         warn_of_second_pass(x, solution, settings, drawn=True)
     return solution
+
+
+def _lifted(model: ScoreModel, x: Tensor, settings: Settings) -> tuple[Tensor, float]:
+    r"""Draws from the prior as noise at the first time that the user set, and the earliest such time."""
+
+    process = model.process
+    first = first_time(model, settings)
+    start = first.min().item()
+    if process.has_scales:
+        return x * align((process.scales(first)[1] / process.prior_std()).to(x), x), start
+    if not same_time(start, process.t_max):
+        raise ValueError(
+            f"times must start at t_max={process.t_max:.9g}, where the law is the prior, but start at "
+            f"{start:.9g}; a NonlinearProcess has no noise levels in between."
+        )
+    return x, start
 
 
 @verb(latents=("z",), gives=as_data)
@@ -150,7 +170,7 @@ def decode(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -166,7 +186,11 @@ def decode(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    levels: Array | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
+    log_density: bool = False,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Solution:
@@ -211,6 +235,10 @@ def decode(  # noqa: D417
             f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
+    if settings.sigma_max is not None:
+        if t_max is not None:
+            raise ValueError("sigma_max= has no effect with t_max=; pass one of the two.")
+        t_max = float(first_time(model, settings))
     start = model.process.t_max if t_max is None else t_max
     if settings.own_times is not None and t_max is not None:
         for first in settings.own_times[0].flatten().tolist():
@@ -274,11 +302,16 @@ def _decode(
     if settings.adaptive:
         use = "adaptive steps are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
-    if not settings.denoise or not process.has_scales:
-        return carried(run, x, companion)
-    if settings.t_min is None:
+    clean, whole = settings.denoise and process.has_scales, run
+    if clean and settings.t_min is None:
         check_last(model, run.times[-1].max().item())
-    return denoised(run, x, companion)
+    after = {"last denoising": model.cost} if clean else {}
+    if settings.log_density:
+        run, after["log-density"] = along(run, x)
+    if settings.max_calls is not None and after:
+        run = reserved(run, settings.max_calls, after)
+    solution = denoised(run, x, companion) if clean else carried(run, x, companion)
+    return with_log_density(whole, solution) if settings.log_density else solution
 
 
 def check_sample_shape(

@@ -27,6 +27,8 @@ class Abilities:
         unstable: Where its own errors grow from step to step, in words; empty if they never do.
         stochastic: Whether it adds noise.
         one_normal: Whether one normal number per entry and step is all the noise it takes.
+        gaussian: Whether the state after a step is normal given all states before it, since the step adds one
+            normal number per entry after all of its network calls, times a deviation that its plan alone sets.
         takes_eta: Whether the amount of noise is set by the problem.
         own_noise: Whether it adds noise that the equation does not have, so that it follows no path of the
             equation.
@@ -61,6 +63,7 @@ class Abilities:
     unstable: Instability = ""
     stochastic: bool = False
     one_normal: bool = True
+    gaussian: bool = False
     takes_eta: bool = True
     own_noise: bool = False
     profile: str = "constant"

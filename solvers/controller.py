@@ -97,7 +97,7 @@ class Controller:
 
         end = Sizes(*(size[1] for size in ends))
         absolute = align(problem.tolerance(end, last).to(x1), x1)
-        return self.atol * absolute + self.rtol * problem.deviation(ends, x0, x1)
+        return problem.counted(self.atol * absolute + self.rtol * problem.deviation(ends, x0, x1))
 
     def first(
         self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor
@@ -122,7 +122,7 @@ class Controller:
         self, problem: Problem, order: float, t0: Tensor, stop: Tensor, x: Tensor, f0: Tensor
     ) -> Tensor:
         span = stop - t0
-        scale = self.atol + self.rtol * x.abs()
+        scale = problem.counted(self.atol + self.rtol * x.abs())
         size, speed = row_rms(x / scale), row_rms(f0 / scale)
         h0 = torch.where((size < 1e-5) | (speed < 1e-5), span.abs() * 1e-6, 0.01 * size / speed)
         h0 = torch.where(h0.isfinite(), h0, span.abs() * 1e-6).minimum(span.abs())

@@ -104,6 +104,22 @@ def jacobian_columns(
         yield some, dx, columns.flatten(2)
 
 
+def jacobian_rows(field: StateField, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns the field, and all rows of its Jacobian by reverse mode, with shape (d, B, d).
+
+    In few dimensions, this takes half the time of the columns, or less. It keeps the outputs of all layers.
+
+    Arguments:
+        field: As in :func:`jacobian_products`.
+        x: The points at which to evaluate it, with shape (B, *).
+    """
+
+    size = x[0].numel()
+    w = torch.eye(size).to(x)[:, None].expand(-1, len(x), -1)
+    dx, rows = _backward(field, x, w.reshape(size, *x.shape))
+    return dx, rows.flatten(2)
+
+
 def signs(seed: Seed, index: Tensor, counter: int, count: int, size: int) -> Tensor:
     r"""Returns random signs keyed by (seed, sample), with shape (count, B, size), in float64.
 

@@ -71,6 +71,8 @@ class Problem:
             default, this is time itself.
         longest: The default of the maximum adaptive step, in this pace and per order of the error estimate,
             which is one below the method's order.
+        share: The fraction of entries of each row that count in root mean squares, with shape (B,) or (1,); the
+            others are 0. By default, all count.
 
     Examples:
         >>> solvers.ODE(lambda t, x: -x).drift(torch.tensor(0.0), torch.ones(1, 2))
@@ -88,6 +90,7 @@ class Problem:
     )
 
     longest: float = field(default=math.inf, kw_only=True)
+    share: Tensor | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         drift = getattr(self.drift, "__qualname__", type(self.drift).__name__)
@@ -159,6 +162,14 @@ class Problem:
         least = align((LEAST * ends.fine[1] / ends.unit[1]).to(x1), x1)
         return row_where(grows, torch.maximum(torch.minimum(x1.abs(), way), least), x1.abs())
 
+    def counted(self, scale: Tensor) -> Tensor:
+        r"""Returns a scale for which the root mean square over all entries is that over those that count."""
+
+        if self.share is None:
+            return scale
+        root = self.share.sqrt().expand(len(scale)).to(scale)
+        return (align(root, scale) * scale).clamp(min=torch.finfo(scale.dtype).tiny)
+
     def subset(self, index: Tensor) -> "Problem":
         r"""Returns the problem of the given rows."""
 
@@ -211,7 +222,7 @@ class Linear(ABC):
 
     Without :math:`N`, the coordinates of the state are independent, so every quantity here has one value per
     coordinate, or one for all: times with shape (\*) give numbers with shape (\*, c), where c is 1 or the number
-    of coordinates.
+    of coordinates. Rows with times of their own lie on the second axis of the times.
 
     Examples:
         >>> isinstance(solvers.ConstantRate(-1.0), solvers.Linear)

@@ -28,7 +28,8 @@ class Step(NamedTuple):
         x: The state at its end.
         memory: What the next step needs; for adaptive steps, a tensor or a tuple of tensors with leading size B.
         error: An estimate of the local error, with the state's shape.
-        interpolate: A function that returns the state at a fraction of the step, with shape (B, 1, ...).
+        interpolate: A function of fractions of the step, with shape (n, 1, ...), and of the rows that they belong
+            to, with shape (n,), that returns the states there.
         order: The order of the step in each row, if rows differ.
         rivals: The errors of other orders, and these orders, which are 0 where there is none.
 
@@ -42,7 +43,7 @@ class Step(NamedTuple):
     x: Tensor
     memory: Any = None  # which its method alone knows
     error: Tensor | None = None
-    interpolate: Callable[[Tensor], Tensor] | None = None
+    interpolate: Callable[[Tensor, Tensor], Tensor] | None = None
     order: Tensor | None = None
     rivals: Sequence[tuple[Tensor, Tensor]] = ()
 
@@ -73,6 +74,7 @@ class Solver(ABC):
     unstable: str
     stochastic: bool
     one_normal: bool
+    gaussian: bool
     takes_eta: bool
     own_noise: bool
     profile: str
@@ -197,6 +199,9 @@ class Solution:
             shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
         memory: What a run that ended early needs to go on, in its own coordinates.
+        log_density: The log-density of the last state of the run in nats, with shape (B,), in float64, if it was
+            asked for; NaN for samples that failed.
+        log_density_error: Its possible error in nats, with shape (B,).
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -217,6 +222,8 @@ class Solution:
     companion: Tensor | None = None
     solver: Solver | None = None
     memory: Memory | None = None
+    log_density: Tensor | None = None
+    log_density_error: Tensor | None = None
 
     @property
     def ok(self) -> bool:
@@ -248,6 +255,8 @@ class Solution:
             path=torch.cat(paths, dim=1) if paths else None,
             companion=torch.cat(pairs) if len(pairs) == len(parts) else None,
             memory=None,
+            log_density=_joined([part.log_density for part in parts]),
+            log_density_error=_joined([part.log_density_error for part in parts]),
         )
 
     def rows(self, index: Rows) -> "Solution":
@@ -284,6 +293,8 @@ class Solution:
             companion=None if self.companion is None else self.companion[here],
             provenance=made,
             memory=None,
+            log_density=None if self.log_density is None else self.log_density[here],
+            log_density_error=None if (e := self.log_density_error) is None else e[here],
         )
 
     def __len__(self) -> int:
@@ -322,7 +333,12 @@ class Solution:
         ends = (
             f"{f', {stopped} stopped' if stopped else ''}{f', {failed} failed' if failed else ''}"
         )
-        return f"Solution({tuple(self.x.shape)} by {solver}, {self._steps}, {calls} calls per sample{ends})"
+        density = self.log_density
+        nats = "" if density is None else f", mean log-density {density.nanmean():.4g} nats"
+        shape = tuple(self.x.shape)
+        return (
+            f"Solution({shape} by {solver}, {self._steps}, {calls} calls per sample{nats}{ends})"
+        )
 
     @property
     def _steps(self) -> str:
@@ -339,6 +355,13 @@ class Solution:
         return f"{_span(self.accepted)} steps{'' if refused == '0' else f', {refused} rejected'}"
 
 
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    r"""The values of all samples, if every batch has them."""
+
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
 def _span(counts: Tensor) -> str:
     low, high = int(counts.min()), int(counts.max())
     return str(low) if low == high else f"{low}-{high}"
@@ -348,16 +371,6 @@ Run = Generator[
     Event, object, Solution
 ]  # is sent what a callback answers, and returns its solution
 Loop = Callable[[Solver, Problem, Tensor, Tensor, Control], Run]
-
-
-def check_one_step(solver: str, method: Solver) -> None:
-    r"""Refuses a multistep method for a solver that needs a one-step method."""
-
-    if not method.one_step:
-        raise ValueError(
-            f"{solver} needs a one-step method, but the steps of {method} use those before them; pass one "
-            "such as 'ddim' or 'dpm_2'."
-        )
 
 
 def check_gradients(solver: Solver, grad: str) -> None:

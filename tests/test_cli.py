@@ -54,6 +54,21 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_sample_writes_log_densities(tmp_path: Path) -> None:
+    import scoresde as ss
+
+    arguments = ["sample", "digits", "-n", 2, "--steps", 8, "--label", 3, "--log-density"]
+    said = answer(*arguments, "--out", "x.npz", folder=tmp_path)
+    torch.set_default_dtype(torch.float32)
+    s = ss.sample(ss.load("digits"), 2, steps=8, seed=0, label=3, log_density=True)
+    with np.load(tmp_path / "x.npz") as found:
+        for name in ("log_density", "log_density_error"):
+            right = getattr(s, name)
+            assert np.allclose(found[name], right, rtol=1e-3, atol=1e-3)
+            assert abs(said[name] - float(right.mean())) < 1e-2
+    assert said["calls"] == s.calls[0]
+
+
 def test_sample_writes_what_python_draws(tmp_path: Path) -> None:
     import scoresde as ss
 
@@ -230,6 +245,14 @@ def test_edits_by_name_with_a_mask_and_an_animation(data: Path) -> None:
     x, y = (np.load(data / f"{name}.npz")["x"] for name in "xy")
     assert np.array_equal(x[..., :4, :], y[..., :4, :])
     assert not np.array_equal(x, y)
+    np.save(data / "strengths.npy", 0.6 * (1 - known.numpy()))
+    strong = [*common[:-4], "--steps", 4, "--source", 3, "--strengths", "strengths.npy"]
+    said = answer(*strong, "--method", "noise", "--solver", "ancestral", "--plot", "p.png", "--out", "w.npz",
+                  folder=data)  # fmt: skip
+    w = np.load(data / "w.npz")
+    assert np.array_equal(x[..., :4, :], w["x"][..., :4, :])
+    assert json.loads(str(w["provenance"]))["origin"]["solver"]
+    assert (data / said["plot"]).read_bytes()[:4] == b"\x89PNG"
     null = [*common, "--source", 3, "--method", "null", "--guidance", 2]
     assert answer(*null, folder=data)["rms change"] > 0.01
 

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
         chart divergence loops methods catalogue integrate""",
-    "scoresde": """doors files networks metrics processes models oracles reverse runs guidance sampling
-        adapters geometry latents weighted zoo editing likelihood plots checking comparing training tuning cli""",
+    "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
+        sampling adapters geometry latents weighted zoo editing plots checking inference comparing training
+        tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

@@ -22,6 +22,7 @@ SPACES = {
     "scoresde.editing": ss.editing,
     "scoresde.geometry": ss.geometry,
     "scoresde.guidance": ss.guidance,
+    "scoresde.inference": ss.inference,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
     "scoresde.metrics": metrics,

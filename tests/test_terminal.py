@@ -6,7 +6,9 @@ import sys
 
 import pytest
 from rich.table import Table
+from typer.testing import CliRunner
 
+from scoresde.cli.app import app
 from scoresde.cli.options import print_table, show
 from scoresde.runs import progress
 
@@ -42,6 +44,21 @@ def test_tables_on_narrow_terminals_lose_no_digit(
     written = capsys.readouterr().out
     assert "…" not in written
     assert "0.0877412" in written
+
+
+@pytest.mark.parametrize("line", ["suggest digits --budget 8", "solvers", "info digits"])
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_commands_write_whole_tables_into_pipes(
+    line: str, columns: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0
+    assert "…" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) > 80
 
 
 class Screen(io.StringIO):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from solvers.doors.signatures import checked
 
+from ..doors.tables import html_table
 from ..runs.health import Health
 from .meanings import Meaning
 from .statistics import Level
@@ -93,6 +94,9 @@ class ScoreCheck:
     def __repr__(self) -> str:
         found = "nothing is wrong" if self.ok else f"{len(self.findings)} findings"
         return f"ScoreCheck({self.model}, {found}; print(check) for the table)"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.entries if self.levels else [], self.model, self._said.splitlines())
 
     @property
     def _said(self) -> str:

@@ -28,14 +28,18 @@ from .options import (
     Grid,
     Guidance,
     Label,
+    Levels,
     Model,
     Out,
     PlanFile,
     Rtol,
     Seed,
+    SigmaMax,
+    SigmaMin,
     SolverName,
     Steps,
     call_range,
+    numbers_in,
     report,
     said,
 )
@@ -118,6 +122,9 @@ def sample(
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    sigma_max: SigmaMax = None,
     rtol: Rtol = None,
     atol: Atol = None,
     eta: Eta = None,
@@ -128,6 +135,9 @@ def sample(
     seed: Seed = 0,
     first_index: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Batch = None,
+    log_density: Annotated[
+        bool, typer.Option("--log-density", help="Log-densities too: nats, before the denoising.")
+    ] = False,
     out: Out = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -138,11 +148,15 @@ def sample(
     given = conditions(label, condition)
     n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
     check_number_of(given, n)
-    options = said(solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, eta=eta,
-                    plan=plan, batch_size=batch_size)  # fmt: skip
+    known = levels and numbers_in("levels", levels, float)
+    options = said(solver=solver, steps=steps, grid=grid, levels=known, sigma_min=sigma_min, sigma_max=sigma_max,
+                   rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
+                   log_density=log_density or None)  # fmt: skip
     score = guided(zoo.load(model), given, guidance)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
+    found = {"log_density": s.log_density, "log_density_error": s.log_density_error}
+    densities = {name: part.cpu() for name, part in found.items() if part is not None}
     if out is not None:
         write_array(
             out,
@@ -150,10 +164,12 @@ def sample(
             calls=s.calls.numpy(),
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
+            **{name: part.numpy() for name, part in densities.items()},
             **decoded(score, s.x),
         )
     report(
         {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
+         **{name: part.mean().item() for name, part in densities.items()},
          "out": str(out) if out else None, **s.provenance},
         as_json,
     )  # fmt: skip

@@ -1,10 +1,13 @@
 r"""The commands of latents and edits."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from torch import Tensor
+
+from solvers import Solution
 
 from .. import plots, zoo
 from ..editing import METHODS, frames
@@ -14,8 +17,9 @@ from ..latents import latent_statistics, load_latents, save_latents
 from ..latents.encoding import encode as encode_data
 from ..latents.files import check_latents_file
 from ..models.score_model import ScoreModel
+from ..plots.figures import PICTURES
 from ..sampling import decode as decode_latents
-from .files import SUFFIXES, check_out, read_array, write_array
+from .files import SUFFIXES, check_out, open_arrays, read_array, write_array
 from .given import check_number_of, conditions, whole
 from .guidances import guided
 from .options import (
@@ -41,6 +45,24 @@ from .options import (
 from .words import stoppable, told
 
 app = typer.Typer()
+Target = Annotated[
+    str | None, typer.Option(help="The class of the edited data, or one per sample.")
+]
+Source = Annotated[
+    str | None, typer.Option(help="The class of the given data, or one per sample.")
+]
+Strengths = Annotated[
+    Path | None, typer.Option(help="npy of strengths on [0, 1], per sample or per entry.")
+]
+Known = Annotated[
+    Path | None, typer.Option(help="For inpaint: npy, 1 where data is kept, or any on [0, 1].")
+]
+Way = Annotated[str | None, typer.Option(help="For inpaint: replacement, resampling or gradient.")]
+Averages = Annotated[int | None, typer.Option(help="For flow: noise draws per step.")]
+Chain = Annotated[str | None, typer.Option(help="For noise_path: forward or independent.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Picture of before, after and difference: png, pdf or svg.")
+]
 
 
 @app.command()
@@ -120,26 +142,17 @@ def decode(
 def edit(
     model: Model,
     data: Data,
-    target: Annotated[
-        str | None, typer.Option(help="The class of the edited data, or one per sample.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="The class of the given data, or one per sample.")
-    ] = None,
+    target: Target = None,
+    source: Source = None,
     condition: Conditions = None,
     noise_level: Annotated[float | None, typer.Option(help="Noise level, sigma/alpha.")] = None,
     strength: Annotated[float | None, typer.Option(help="Strength, in (0, 1].")] = None,
+    strengths: Strengths = None,
     method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "encode",
-    known: Annotated[
-        Path | None, typer.Option(help="For inpaint: npy, 1 where data is kept.")
-    ] = None,
-    way: Annotated[
-        str | None, typer.Option(help="For inpaint: replacement, resampling or gradient.")
-    ] = None,
-    averages: Annotated[int | None, typer.Option(help="For flow: noise draws per step.")] = None,
-    chain: Annotated[
-        str | None, typer.Option(help="For noise_path: forward or independent.")
-    ] = None,
+    known: Known = None,
+    way: Way = None,
+    averages: Averages = None,
+    chain: Chain = None,
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
@@ -147,6 +160,7 @@ def edit(
     atol: Atol = None,
     seed: Seed = 0,
     out: Out = None,
+    plot: Plot = None,
     animate: Annotated[Path | None, typer.Option(help="The path of the edit, as a gif.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -155,6 +169,7 @@ def edit(
 
     check_out(out, suffixes=SUFFIXES)
     check_out(animate)
+    check_out(plot, suffixes=PICTURES)
     if method not in ("inpaint", "noise") and guidance is None:
         _check_classes(source, target)
     score = zoo.load(model)
@@ -162,6 +177,10 @@ def edit(
     options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
                    strength=strength, method=method, way=way, averages=averages, chain=chain,
                    progress=None if method == "flow" else not as_json)  # fmt: skip
+    if strengths is not None:
+        if strength is not None:
+            raise ValueError("pass one of --strength and --strengths, but got both.")
+        options["strength"] = read_array(strengths, score)[0]
     if known is not None:
         options["known"] = read_array(known, score)[0]
     if animate is not None:
@@ -172,15 +191,25 @@ def edit(
     with stoppable():
         e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
-        write_array(out, e.x, calls=e.calls.numpy())
+        write_array(out, e.x, calls=e.calls.numpy(), provenance=json.dumps(_chained(e, data)))
+    if plot is not None:
+        plots.before_after(plot, x, e)
     if animate is not None:
         plots.animate(animate, frames(score, e))
-    files = {name: str(file) for name, file in (("out", out), ("animation", animate)) if file}
+    written = ("out", out), ("plot", plot), ("animation", animate)
+    files = {name: str(file) for name, file in written if file}
     change = (e.x - x).square().mean().sqrt().item()
     report(
         {"samples": len(x), "calls": call_range(e.calls), "rms change": change, **files}, as_json
     )
-    told("edits", out or animate, as_json)
+    told("edits", out or plot or animate, as_json)
+
+
+def _chained(e: Solution, data: Path) -> dict[str, object]:
+    r"""The provenance of an edit, with that of the file it is of, if this has one."""
+
+    known = open_arrays(data).get("provenance") if data.suffix == ".npz" else None
+    return {**e.provenance, **({} if known is None else {"origin": json.loads(str(known))})}
 
 
 def _check_classes(source: str | None, target: str | None) -> None:

@@ -1,8 +1,7 @@
 r"""The measuring commands: compare, tune, suggest."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -26,6 +25,7 @@ from .options import (
     Label,
     Model,
     Seed,
+    numbers_in,
     print_table,
     report,
     said,
@@ -41,7 +41,6 @@ Metrics = Annotated[
 ]
 
 app = typer.Typer()
-N = TypeVar("N")
 
 
 Exact = Annotated[
@@ -90,8 +89,8 @@ def compare(
         c = compare_solvers(
             score,
             solvers.split(",") if solvers else None,
-            _numbers("budgets", budgets, int),
-            tolerances=_numbers("tolerances", tolerances, float),
+            numbers_in("budgets", budgets, int),
+            tolerances=numbers_in("tolerances", tolerances, float),
             data=None if data is None else read_array(data, score)[0],
             samples=samples,
             seed=seed,
@@ -189,15 +188,6 @@ def _kept(file: Path | None, option: str) -> str:
     if file is None:
         return f"nothing was kept; with {option} and a file, the same command continues"
     return f"what was measured is in {file}, and the same command continues"
-
-
-def _numbers(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
-    try:
-        return [kind(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--{name} must be numbers separated by commas, but is {text!r}."
-        ) from None
 
 
 def _reached(figures: Json) -> dict[str, float]:

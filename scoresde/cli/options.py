@@ -2,9 +2,9 @@ r"""The options that commands share, and their reports."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -17,7 +17,18 @@ Model = Annotated[
 ]
 SolverName = Annotated[str | None, typer.Option("--solver", help="See `scoresde solvers`.")]
 Steps = Annotated[int | None, typer.Option(help="Number of steps (intervals of the grid).")]
-Grid = Annotated[str | None, typer.Option(help="rho, log_snr, tan, asinh, logistic or t.")]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        help="rho, log_snr, tan, asinh, logistic, polyexponential, t, beta or sgm_uniform; with numbers: rho:5."
+    ),
+]
+SigmaMin = Annotated[float | None, typer.Option(help="Noise level at which the run ends.")]
+SigmaMax = Annotated[float | None, typer.Option(help="Noise level at which the run starts.")]
+Levels = Annotated[
+    str | None,
+    typer.Option(help="Noise levels from high to low, separated by commas, instead of steps."),
+]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
@@ -45,6 +56,7 @@ Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png."
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+N = TypeVar("N", int, float)
 WIDE = 10_000  # characters per line: wider than any table
 
 
@@ -52,6 +64,17 @@ def said(**options: Any) -> dict[str, Any]:
     r"""Returns the options that the user gave, as keywords to pass on."""
 
     return {name: value for name, value in options.items() if value is not None}
+
+
+def numbers_in(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
+    r"""Returns the numbers of an option, which are separated by commas."""
+
+    try:
+        return [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--{name} must be numbers separated by commas, but is {text!r}."
+        ) from None
 
 
 def call_range(calls: torch.Tensor) -> int | list[int]:

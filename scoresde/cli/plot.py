@@ -24,6 +24,7 @@ from .options import (
     Seed,
     SolverName,
     Steps,
+    numbers_in,
     report,
     said,
     show,
@@ -86,6 +87,32 @@ def geometry(
         return
     typer.echo(f"wrote {out}")
     show(claims)
+
+
+@drawing.command()
+def density(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png, pdf or svg.")] = Path("density.png"),
+    data: Annotated[Path | None, typer.Option(help="Samples to draw over the map.")] = None,
+    side: Annotated[int | None, typer.Option(help="Number of points along each axis.")] = None,
+    label: Label = None,
+    condition: Conditions = None,
+    guidance: Guidance = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    r"""Draw the log-density of a model of one or two dimensions."""
+
+    plots.check_picture(out)
+    check_out(out)
+    given = conditions(label, condition)
+    check_number_of(given, 1)
+    score = zoo.load(model)
+    x = None if data is None else read_array(data, score)[0]
+    with stoppable():
+        found = plots.density(out, guided(score, given, guidance), over=x, side=side)
+    best = {"highest log-density, nats": found.nats.max().item()}
+    report({"out": str(out), **best, "possible error, nats": found.total.mean().item()}, as_json)
 
 
 @drawing.command()
@@ -152,12 +179,7 @@ def spectrum(
 ) -> None:
     r"""Draw the power spectrum of images with noise, and of the estimates during sampling."""
 
-    try:
-        known = [float(level) for level in levels.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--levels must be numbers separated by commas, but is {levels!r}."
-        ) from None
+    known = numbers_in("levels", levels, float)
     plots.check_picture(out)
     check_out(out)
     check_count("-n", n, at_least=2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models.score_model import ScoreModel
-from ..plots import scatter, tile
+from ..plots import samples, tile
 from ..plots.figures import check_libraries
 
 KEY = "scoresde tiles"  # of the entry of a picture's own description
@@ -25,15 +25,15 @@ PLAIN = {
 
 
 def write_picture(file: Path, x: Tensor) -> None:
-    r"""Writes grey images side by side with gaps, or samples with two or three entries as points.
+    r"""Writes grey images side by side with gaps, or draws other samples as :func:`scoresde.plots.samples` does.
 
     Arguments:
         file: The png file to write.
-        x: Images with shape (B, 1, H, W), from -1 (black) to 1 (white), or points with shape (B, 2) or (B, 3).
+        x: Images with shape (B, 1, H, W), from -1 (black) to 1 (white), or other samples that can be drawn.
     """
 
-    if x.ndim == 2 and x.shape[1] in (2, 3):
-        scatter(file, x)
+    if x.ndim != 4 or x.shape[1] != 1:
+        samples(file, x)
         return
     check_libraries()
     from PIL import Image, PngImagePlugin

@@ -10,7 +10,7 @@ from solvers.catalogue import label, name_of
 from ..models.checks import check_count, check_number, check_several
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
-from ..runs.grids import NAMES, default_grid
+from ..runs.grids import default_grid, spacing
 from ..runs.options import Options
 from ..runs.plan import Plan
 
@@ -125,8 +125,7 @@ def check_choice(
     for tolerance in tolerances:
         check_tolerance("each of tolerances", tolerance)
     for grid in grids:
-        if grid not in NAMES:
-            raise ValueError(f"grid {grid!r} is unknown; the grids are {', '.join(NAMES)}.")
+        spacing(grid)
     check_labels(chosen, file)
     for entry in chosen:
         solver = entry.solver if isinstance(entry, Plan) else solvers.get(entry)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from solvers.doors.signatures import checked
 
+from ..doors.tables import html_table
 from ..files import damaged, read_json, write_json
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
@@ -65,6 +66,9 @@ class Comparison(Measured):
             f"{self.setup.get('samples')} samples, by {', '.join(self.setup.get('metrics', ()))}; "
             "print(c.markdown()) for the table)"
         )
+
+    def _repr_html_(self) -> str:
+        return html_table(entries(self), repr(self).split(";")[0] + ")", notes(self))
 
     def _repr_markdown_(self) -> str:
         return self.markdown()

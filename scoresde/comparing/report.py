@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import plots
 from ..models.conditions import Condition, check_conditions
 from ..models.score_model import ScoreModel
+from ..plots.drawn import drawing_of
 from ..plots.figures import check_libraries
 from ..runs.plan import describe_conditions, fingerprint
 from ..runs.takes import check_model
@@ -29,8 +30,7 @@ def write_report(
     Arguments:
         c: The comparison.
         file: The file to write.
-        model: The model, to show samples of each solver, if they are grey images, or have two or three
-            entries.
+        model: The model, to show samples of each solver, of any data that :func:`scoresde.plots.samples` draws.
         condition: Conditions of the model, each with leading size 1.
 
     Raises:
@@ -46,7 +46,7 @@ def write_report(
         curves = [(name, _embed(c.plot(room / "curves.png", name))) for name in _metrics(c)]
         budget, groups, missing = _pictures(c, model, condition)
         if groups:
-            _draw(room / "samples.png", groups)
+            plots.samples(room / "samples.png", groups, across=3)
         pictures = _embed(room / "samples.png") if groups else None
     table = entries(c)
     text = page.render(
@@ -81,34 +81,22 @@ def _pictures(
     if model is None:
         return None, {}, "pass the model, c.html(file, model), to draw some"
     _check_same(c, model, condition)
-    shape = model.shape
-    if shape is None or not (_points(shape) or (len(shape) == 3 and shape[0] == 1)):
-        return (
-            None,
-            {},
-            f"they have shape {shape}, and no grey images or points can be drawn of them",
-        )
+    if model.shape is None:
+        return None, {}, "the model does not know the shape of its samples"
+    try:
+        drawing_of(tuple(model.shape))
+    except ValueError as error:
+        return None, {}, str(error).removesuffix(".")
     rows = [row for row in c.rows if row.status == "ok" and row.grid not in ("plan", "tolerance")]
     if not rows:
         return None, {}, "no solver on a grid succeeded"
     budget = min({row.budget for row in rows}, key=lambda b: abs(b - 10))
-    count = POINTS if _points(shape) else PICTURES
+    count = PICTURES if len(model.shape) == 3 else POINTS
     given, groups = model.given(**check_conditions(model, condition, count)), {}
     for row in [row for row in rows if row.budget == budget][:SHOWN]:
         s = sample(given, count, plan=c.plan(row), seed=c.setup["seed"])
         groups[f"{row.curve}: {row.calls:g} calls"] = s.x
     return budget, groups, ""
-
-
-def _points(shape: tuple[int, ...]) -> bool:
-    return shape in ((2,), (3,))
-
-
-def _draw(file: Path, groups: dict[str, Tensor]) -> None:
-    if _points(tuple(next(iter(groups.values())).shape[1:])):
-        plots.scatter(file, groups)
-    else:
-        plots.images(file, groups, columns=8, across=3)
 
 
 def _check_same(c: Measured, model: ScoreModel, condition: Mapping[str, Condition]) -> None:

@@ -1,5 +1,6 @@
 r"""Argument checks for data: batches of floating-point numbers."""
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from solvers.doors.values import as_tensor, as_whole
+from solvers import Solution
+from solvers.doors.values import Array, as_tensor, as_whole
 
+Samples = Array | Solution  # data, or the solution of a run that ended in data
 MANY = 10**8  # samples drawn at once
 LEVELS = (
     "; scale integer data as in training, and pass levels through ss.dequantize for likelihoods"
@@ -42,13 +45,14 @@ def as_floats(
 
 
 def as_data(name: str, value: object, *, finite: bool = True) -> Tensor:
-    r"""Returns data with shape (B, *), B >= 1, in floating-point numbers.
+    r"""Returns data with shape (B, *), B >= 1, in floating-point numbers; a solution gives its samples.
 
     Raises:
         TypeError: If it holds no numbers, or whole numbers.
-        ValueError: If its shape or values do not fit.
+        ValueError: If its shape or values do not fit, or a solution does not hold data.
     """
 
+    value = _samples(name, value) if isinstance(value, Solution) else value
     x = _floats(name, value, None, LEVELS)
     check_batch_shape(name, x)
     if finite:
@@ -132,6 +136,51 @@ def as_pair(x: object, y: object, names: tuple[str, str] = ("x", "y")) -> tuple[
             f"{tuple(b.shape[1:])}."
         )
     return a, b
+
+
+def with_origin(solution: Solution, given: object) -> Solution:
+    r"""Returns a solution that records, as "origin", how the data was made, if a solution was given for it."""
+
+    if not isinstance(given, Solution):
+        return solution
+    return replace(solution, provenance={**solution.provenance, "origin": given.provenance})
+
+
+def goes_up(solution: Solution) -> bool:
+    r"""Returns whether a run went up to noise, so that it ended in latents."""
+
+    first, last = solution.times[0].flatten()[0], solution.times[-1].flatten()[0]
+    return bool(first < last)
+
+
+def holds_data(solution: Solution) -> bool:
+    r"""Returns whether a run ended in data, and not in noisy states or latents."""
+
+    made = solution.provenance
+    clean = bool(made.get("denoise", True) or made.get("in data units"))
+    return clean and not goes_up(solution)
+
+
+def _samples(name: str, solution: Solution) -> Tensor:
+    r"""The samples of a solution, after checking that these are data."""
+
+    if goes_up(solution):
+        raise ValueError(
+            f"{name} must be data, but this solution holds latents, at the noisy end of its run; pass the "
+            "solution of ss.decode, or the tensor z.x if that is intended."
+        )
+    if not holds_data(solution):
+        raise ValueError(
+            f"{name} must be data, but this solution ended without a denoising, in states; pass denoise=True "
+            "to that run, or the tensor s.x if that is intended."
+        )
+    bad = [i for i, status in enumerate(solution.status) if status != "ok"]
+    if bad:
+        raise ValueError(
+            f"{name} must be data, but samples {bad[:8]} of this solution did not reach the end of their run; "
+            "leave them out: pass s.rows(...)."
+        )
+    return solution.x
 
 
 def _floats(name: str, value: object, dtype: torch.dtype | None, cure: str) -> Tensor:

@@ -58,6 +58,11 @@ class Principal(NamedTuple):
     directions: Tensor
     stds: Tensor
 
+    def __repr__(self) -> str:
+        stds = ", ".join(f"{value:.3g}" for value in self.stds[:5].tolist())
+        more = ", ..." if len(self.stds) > 5 else ""
+        return f"Principal({len(self.stds)} directions of shape {tuple(self.mean.shape)}, stds {stds}{more})"
+
 
 @checked
 def principal_directions(latents: Tensor, count: int) -> Principal:

@@ -13,8 +13,7 @@ References:
     | https://arxiv.org/abs/2201.09865
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,13 +21,15 @@ from torch import Tensor
 from solvers import Event, Solution, Solver
 from solvers.doors.values import Array, as_tensor
 
-from ..doors.data import as_state
-from ..guidance import Guided, Noisy, Rule, pseudoinverse
+from ..doors.data import as_state, with_origin
+from ..guidance import Guided, pseudoinverse
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, verb
+from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_data
 from ..models.transforms import Data
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import (
@@ -51,27 +52,12 @@ from ..runs.options import (
 from ..runs.repeats import warn_of_copies
 from ..runs.takes import Takes, split
 from ..sampling import decode
+from .releases import Kept, release_levels
 from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
 INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending)
-
-
-@dataclass(frozen=True)
-class Kept(Rule):
-    r"""A replacement of the known entries of the estimate.
-
-    Arguments:
-        x: The data, with shape (B, *).
-        known: 1 where it is known and 0 elsewhere, with the shape of the data.
-    """
-
-    x: Tensor
-    known: Tensor
-
-    def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
-        return torch.lerp(denoised[0], self.x.to(noisy.x), self.known.to(noisy.x))
 
 
 def masked(x: Tensor, known: Tensor) -> Tensor:
@@ -98,7 +84,7 @@ def inpaint(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     noise: Motion | None = None,
     seed: int | None = SEED,
@@ -119,10 +105,14 @@ def inpaint(  # noqa: D417
 ) -> Solution:
     r"""Draws the unknown entries of data.
 
+    A value m of `known` between 0 and 1 holds its entry to the data above a noise level, and leaves it free
+    below: the level of an edit of strength 1 - m. So it is the share of the log-SNR span in which it is held.
+
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *), whose unknown entries are ignored.
-        known: True or 1 where data is known, with the shape of one sample, or (B, *).
+        x: Data, with shape (B, *), whose unknown entries are ignored; or the solution of a run that ended in data.
+        known: True or 1 where data is known, and 0 where it is drawn, or any number on [0, 1], with the shape of
+            one sample, or (B, *). "gradient" takes the entries at 1 alone as a measurement.
         method: "replacement", "resampling" (RePaint) or "gradient".
         repeats: How many times "resampling" takes each step, by default 5.
         t_max: The time at which sampling starts. By default, the last time of the process. At an earlier time,
@@ -133,6 +123,11 @@ def inpaint(  # noqa: D417
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
         SolverError: If the run fails.
+
+    References:
+        | Differential Diffusion: Giving Each Pixel Its Strength (Levin and Fried, 2023), section 3.2, for numbers
+        | between 0 and 1
+        | https://arxiv.org/abs/2306.00950
 
     Examples:
         >>> x, known = torch.tensor([[0.3, 0.0]]).expand(4, 2), torch.tensor([1, 0])
@@ -146,7 +141,7 @@ def inpaint(  # noqa: D417
     repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it out.")
-    asked = options
+    asked, origin = options, x
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
     x = _without_unknown(x, known) if t_max is None else as_state("x", x)
     t_max = check_number("t_max", t_max)
@@ -154,19 +149,21 @@ def inpaint(  # noqa: D417
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
+    process, sure = model.process, (known == 1).to(x)
+    low = start_of(model, "sampling") if settings.t_min is None else settings.t_min
+    release = release_levels(process, low, 1 - known)
     if method == "gradient":
-        model = pseudoinverse(model, masked, known * x, iterations=1, known=known)
-    kept = Guided((model,), Kept(x, known))
-    process = model.process
+        model = pseudoinverse(model, masked, sure * x, iterations=1, known=sure)
+    kept = Guided((model,), Kept(x, release))
     start = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     given = {name: value for name, value in options.items() if hasattr(settings, name)}
-    z, keyed = noised(kept, known * x if t_max is None else x, start, given)
+    z, keyed = noised(kept, x, start, given)
     e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)
-    return e if settings.denoise else in_data_units(model, e)
+    return with_origin(e if settings.denoise else in_data_units(model, e), origin)
 
 
 def check_known(known: Array, x: Tensor) -> Tensor:
-    r"""Returns the mask of known entries in the data's dtype, after checking that it holds only 0 and 1."""
+    r"""Returns the mask of known entries in the data's dtype, after checking that it lies on [0, 1]."""
 
     known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
@@ -174,9 +171,11 @@ def check_known(known: Array, x: Tensor) -> Tensor:
             f"known must have shape {tuple(x.shape[1:])} or {tuple(x.shape)}, one entry per entry of the data, "
             f"but has {tuple(known.shape)}."
         )
-    if not bool(((known == 0) | (known == 1)).all()):
+    if not bool(((known >= 0) & (known <= 1)).all()):
+        worst = known[~((known >= 0) & (known <= 1))].flatten()[0].item()
         raise ValueError(
-            "known must be 1 where data is known and 0 elsewhere, with no values in between."
+            "known must lie on [0, 1], 1 where data is known and 0 where it is drawn, but one entry is "
+            f"{worst:g}; pass known.clamp(0, 1)."
         )
     return known.to(x).expand(x.shape)
 
@@ -198,4 +197,4 @@ def _without_unknown(x: Data, known: Array) -> Tensor:
     r"""Data with its unknown entries set to 0."""
 
     x = as_state("x", x)
-    return torch.where(check_known(known, x) == 1, x, torch.zeros_like(x))
+    return torch.where(check_known(known, x) > 0, x, torch.zeros_like(x))

@@ -17,8 +17,9 @@ from solvers.noise.brownian import START, keyed_normal
 from solvers.shapes import align
 
 from ..latents import encode_noise
-from ..latents.encoding import ENCODE, encode, signal
+from ..latents.encoding import ENCODE, encode
 from ..models.checks import check_data
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
 from ..runs.options import Keys, Options, UntimedOptions, Watching, names
@@ -133,4 +134,5 @@ def in_data_units(model: ScoreModel, solution: Solution) -> Solution:
     r"""Returns a solution that ended without a denoising, in the units of the data."""
 
     alpha = model.process.scales(solution.times[-1])[0].to(solution.x)
-    return replace(solution, x=solution.x / align(alpha, solution.x))
+    made = {**solution.provenance, "in data units": True}
+    return replace(solution, x=solution.x / align(alpha, solution.x), provenance=made)

@@ -3,16 +3,17 @@ r"""Edits: the public function, and the methods it chooses from."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Unpack
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor
 
 from solvers import Solution
 from solvers.doors.signatures import checked
-from solvers.doors.values import Array
+from solvers.doors.values import Array, is_number
 
-from ..doors.data import as_state
+from ..doors.data import as_state, with_origin
+from ..guidance import Guided
 from ..models.checks import check_number
 from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
@@ -37,6 +38,7 @@ from ..runs.takes import Takes, check_model
 from .flow_edit import DIFFERENCE, FLOW, by_difference
 from .inpainting import WAYS, inpaint
 from .pivot import by_null
+from .releases import Followed, Kept, per_entry, release_levels
 from .translate import by_flow, by_noise, by_noise_path, with_a_seed, with_said_seeds
 
 Method = Callable[..., Solution]
@@ -102,8 +104,8 @@ def edit(
     target: ScoreModel,
     x: Data,
     *,
-    noise_level: float | None = None,
-    strength: float | None = None,
+    noise_level: float | Array | None = None,
+    strength: float | Array | None = None,
     method: str = "encode",
     **options: Unpack[EditOptions],
 ) -> Solution:
@@ -122,9 +124,12 @@ def edit(
     Arguments:
         source: The model of the given data, with its conditions bound.
         target: The model of the edited data, with its conditions bound.
-        x: Data, with shape (B, *).
-        noise_level: The noise level :math:`\sigma / \alpha` to which data goes up.
-        strength: Instead of `noise_level`, the fraction in (0, 1] of the span of log-SNR.
+        x: Data, with shape (B, *), or the solution of a run that ended in data, such as another edit, which
+            `provenance["origin"]` then keeps.
+        noise_level: The noise level :math:`\sigma / \alpha` to which data goes up; or one per sample, with shape
+            (B,), or per entry, with the shape of one sample or of the data. Each entry is held until its own, as
+            in Differential Diffusion, and stays as it is at 0. Not for "null" and "inpaint".
+        strength: Instead of `noise_level`, the fraction in (0, 1] of the span of log-SNR, or several on [0, 1].
         method: One of the above.
         options: The options of :class:`scoresde.Settings` and of the method. Each method has its own default
             solver and steps.
@@ -135,6 +140,10 @@ def edit(
     Raises:
         ValueError, TypeError: If an option is invalid, or if not exactly one of `noise_level` and `strength` is
             given.
+
+    References:
+        | Differential Diffusion: Giving Each Pixel Its Strength (Levin and Fried, 2023), section 3.2
+        | https://arxiv.org/abs/2306.00950
 
     Examples:
         >>> pair = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]), 0.5)
@@ -152,7 +161,7 @@ def edit(
             raise ValueError(
                 f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
             )
-    x = as_state("x", x)
+    given, x = x, as_state("x", x)
     check_model(source)
     check_model(target)
     if source.process != target.process:
@@ -164,13 +173,22 @@ def edit(
     use: Use = "sampling" if fresh else "encoding"
     least = check_number("t_min", said.get("t_min"))
     start = start_of(target, use) if least is None else least
-    t_max = turning_time(target, noise_level, strength, start)
+    release = _release(target, x, noise_level, strength, start, method)
+    if release is not None:
+        noise_level, strength = release.max().item(), None
+        rule = Kept(x, release) if method == "noise" else Followed(release)
+        target = Guided((target, source)[: 1 if method == "noise" else 2], rule)
+    level, share = cast(tuple[float | None, float | None], (noise_level, strength))
+    t_max = turning_time(target, level, share, start)
     TAKES[method].refuse(said)
     if method in DRAWING:
         warn_of_copies("edit", [source, target], (x, method, t_max), said)
     said = with_a_seed(said)
     e = with_said_seeds(METHODS[method](source, target, x, t_max, **said), said)
-    return replace(e, provenance={**e.provenance, "edit": method})
+    if release is not None:
+        release = release.to(e.x.device)
+        e = replace(e, x=torch.where(release > 0, e.x, x.to(e.x)))
+    return with_origin(replace(e, provenance={**e.provenance, "edit": method}), given)
 
 
 @checked
@@ -201,6 +219,37 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
     return torch.cat([path, e.x[None]])
 
 
+def _release(
+    model: ScoreModel,
+    x: Tensor,
+    noise_level: float | Array | None,
+    strength: float | Array | None,
+    start: float,
+    method: str,
+) -> Tensor | None:
+    r"""The noise level until which each entry is held, unless all go up to the same one."""
+
+    if noise_level is not None and strength is not None:
+        raise ValueError("pass exactly one of noise_level= and strength=, but got both.")
+    name, value = ("strength", strength) if noise_level is None else ("noise_level", noise_level)
+    if value is None or is_number(value):
+        return None
+    if method in ("null", "inpaint"):
+        cure = "known= between 0 and 1" if method == "inpaint" else "another method"
+        raise ValueError(
+            f"{name} must be one number for method={method!r}, but has several; pass {cure}."
+        )
+    given = per_entry(name, value, x)
+    low, most = (0.0, 1.0) if noise_level is None else (0.0, math.inf)
+    if not bool(((given >= low) & (given <= most)).all()) or not bool((given > 0).any()):
+        span = "on [0, 1]" if noise_level is None else "at 0 or above"
+        raise ValueError(
+            f"{name} must lie {span}, with at least one entry above 0, but its entries lie between "
+            f"{given.min().item():g} and {given.max().item():g}."
+        )
+    return given if noise_level is not None else release_levels(model.process, start, given)
+
+
 def turning_time(
     model: ScoreModel, noise_level: float | None, strength: float | None, start: float
 ) -> float:
@@ -209,9 +258,8 @@ def turning_time(
     process = model.process
     noise_level = check_number("noise_level", noise_level)
     strength = check_number("strength", strength)
-    if (noise_level is None) == (strength is None):
-        given = "both" if strength is not None else "neither"
-        raise ValueError(f"pass exactly one of noise_level= and strength=, but got {given}.")
+    if noise_level is None and strength is None:
+        raise ValueError("pass exactly one of noise_level= and strength=, but got neither.")
     low, high = process.noise_level(start), process.noise_level(process.t_max)
     if strength is not None:
         if not 0 < strength <= 1:

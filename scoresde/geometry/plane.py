@@ -30,6 +30,11 @@ class Plane:
     origin: Tensor
     basis: Tensor
 
+    def __repr__(self) -> str:
+        return (
+            f"Plane({len(self.basis)} directions in samples of shape {tuple(self.origin.shape)})"
+        )
+
     def __call__(self, points: Tensor) -> Tensor:
         r"""Returns the coordinates of points, with shape (n, k), from shape (n, \*)."""
 

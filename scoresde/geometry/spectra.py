@@ -43,6 +43,9 @@ class Spectrum:
     power: Tensor
     counts: Tensor
 
+    def __repr__(self) -> str:
+        return f"Spectrum(power {tuple(self.power.shape)} at {len(self.frequencies)} frequencies)"
+
 
 @checked
 def spectrum(x: Tensor) -> Spectrum:

@@ -16,6 +16,7 @@ from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import BASES, OTHERS, ScoreModel
 from ..oracles.mixture import Oracle
+from ..reverse.amounts import ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Keys, Planned, Seeds, Start, Stepping, Times, names
@@ -60,6 +61,16 @@ class Trajectory:
     data_std: float
     density: Density | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.states.shape[1]
+
+    def __repr__(self) -> str:
+        return (
+            f"Trajectory({tuple(self.states.shape[1:])} by {self.provenance.get('solver', 'a solver')}, "
+            f"{len(self.levels) - 1} steps from noise level {self.levels[0]:.3g} to {self.levels[-1]:.3g}, "
+            f"estimates {', '.join(self.estimates)})"
+        )
 
     @property
     def guided(self) -> Tensor:
@@ -121,7 +132,7 @@ def follow(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
     seeds: Seeds | None = None,
@@ -231,6 +242,8 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             "a trajectory is followed on a grid: pass steps= or times=, no tolerances."
         )
+    if isinstance(settings.eta, ByRow):
+        raise ValueError("a trajectory has one eta for all samples: pass a number or a function.")
     if settings.own_times is not None and settings.own_times.ndim > 1:
         raise ValueError(
             "a trajectory has one grid for all samples: pass times= of shape (n + 1,)."

@@ -1,6 +1,5 @@
 r"""Sums of models with weights that depend on the noise level, and the guidances of this form."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
-from ..models.checks import check_finite, check_numbers
 from ..models.score_model import ScoreModel
 from .asked import Asked
 from .guided import Guided
 from .rule import Guidance
+from .scales import Scale, as_scale, scales_at
 
 
 class Affine(Guidance):
@@ -38,6 +37,7 @@ class Affine(Guidance):
     """
 
     apart: ClassVar[bool] = False
+    on_scores = True
 
     @abstractmethod
     def weights(self, levels: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Affine(Guidance):
 
         Arguments:
             levels: The noise levels :math:`\sigma / \alpha` in float64, with shape (n,), or (n, B) if rows
-                differ.
+                differ; the times, for a process without scales.
 
         Returns:
             The weights, with shape (\*levels.shape, k), or (n, B, k) for separate weights per sample.
@@ -136,7 +136,7 @@ def _apart(asked: Asked, w: Tensor) -> StateField:
 
 
 @checked
-def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreModel:
+def autoguidance(model: ScoreModel, weak: ScoreModel, scale: Scale) -> ScoreModel:
     r"""Returns the model guided by its difference from a weaker one.
 
     .. math:: D_{weak} + w \, (D - D_{weak})
@@ -144,7 +144,8 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
     Arguments:
         model: The model, with its conditions bound.
         weak: A less trained or smaller model, with the same conditions.
-        scale: The scale :math:`w`. 1 is the model itself.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape. 1 is the model itself.
 
     References:
         | Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), equation (5)
@@ -156,23 +157,24 @@ def autoguidance(model: ScoreModel, weak: ScoreModel, scale: float) -> ScoreMode
         tensor([[1.5000, 1.5000]])
     """
 
-    return Guided((model, weak), Autoguidance(check_finite("scale", scale)))
+    return Guided((model, weak), Autoguidance(as_scale("scale", scale)))
 
 
 @dataclass(frozen=True)
 class Autoguidance(Affine):
     r"""See :func:`autoguidance`."""
 
-    scale: float
+    scale: Scale
     roles = ("strong", "weak")
 
     def weights(self, levels: Tensor) -> Tensor:
-        return _everywhere((self.scale, 1 - self.scale), levels)
+        [w] = scales_at("scale", [self.scale], levels)
+        return torch.stack([w, 1 - w], -1)
 
 
 @checked
 def product(
-    model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[float] | None = None
+    model: ScoreModel, parts: Sequence[ScoreModel], weights: Sequence[Scale] | None = None
 ) -> ScoreModel:
     r"""Returns the model guided towards several conditions at once, or away from some of them.
 
@@ -185,7 +187,8 @@ def product(
     Arguments:
         model: The model without conditions.
         parts: Models with one condition each, or other models of the same process.
-        weights: The weights :math:`w_i`. By default, all are 1.
+        weights: The weights :math:`w_i`, each in the forms of the scale of :func:`scoresde.classifier_free`. By
+            default, all are 1.
 
     References:
         | Compositional Visual Generation with Composable Diffusion Models (Liu et al., 2022),
@@ -201,24 +204,22 @@ def product(
 
     if not parts:
         raise ValueError("parts must hold at least one model, but is empty.")
-    weights = [1.0] * len(parts) if weights is None else check_numbers("weights", weights)
-    if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
+    weights = [1.0] * len(parts) if weights is None else list(weights)
+    if len(weights) != len(parts):
         raise ValueError(
             f"weights must be {len(parts)} finite numbers, one per part, not {weights}."
         )
-    return Guided((model, *parts), Product(tuple(weights)))
+    each = tuple(as_scale("each of weights", weight) for weight in weights)
+    return Guided((model, *parts), Product(each))
 
 
 @dataclass(frozen=True)
 class Product(Affine):
     r"""See :func:`product`."""
 
-    each: tuple[float, ...]
+    each: tuple[Scale, ...]
     roles = ("model",)
 
     def weights(self, levels: Tensor) -> Tensor:
-        return _everywhere((1 - sum(self.each), *self.each), levels)
-
-
-def _everywhere(numbers: Sequence[float], levels: Tensor) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64).expand(*levels.shape, -1)
+        each = scales_at("weights", self.each, levels)
+        return torch.stack([1 - torch.stack(each).sum(0), *each], -1)

@@ -88,15 +88,15 @@ class Asked(NamedTuple):
 
     @property
     def levels(self) -> Tensor:
-        r"""The noise levels :math:`\sigma / \alpha`, with the shape of the times."""
+        r"""The noise levels :math:`\sigma / \alpha`, or times without scales, with the shape of the times."""
 
-        return torch.exp(-self.process.log_snr(self.times))
+        return self.process.level(self.times)
 
     @property
     def places(self) -> list[Place]:
         r"""Each of the times, with its numbers."""
 
-        alpha = self.process.scales(self.times)[0]
+        alpha = self.process.signal(self.times)
         numbers = (self.a, self.b, self.scale, self.scale / alpha, alpha, self.levels)
         columns = (scalars(value, self.x) for value in numbers)
         told = model_times(self.process, self.times, self.x)

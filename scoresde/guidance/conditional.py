@@ -1,21 +1,21 @@
 r"""Classifier-free guidance."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import as_tensor, is_number
 
-from ..models.checks import check_interval, check_number
+from ..models.checks import check_interval
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from .affine import Affine
 from .guided import Guided
+from .scales import Scale, as_scale, scales_at
 
-Scale = float | Tensor | Callable[[Tensor], Tensor]
+W = "; it is the w of (1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s"
 
 
 @checked
@@ -64,15 +64,7 @@ def classifier_free(
 
     if not condition:
         raise ValueError("classifier_free needs a condition, such as label=.")
-    if not callable(scale):
-        scale = check_number("scale", scale) if is_number(scale) else as_tensor("scale", scale)
-    numbers = torch.tensor([]) if callable(scale) else torch.as_tensor(scale)
-    _check_real(numbers, "be", scale)
-    if not bool(numbers.isfinite().all()) or numbers.ndim > 1:
-        raise ValueError(
-            f"scale must be a finite number, or one per sample, but is {scale}; it is the w of "
-            "(1 - w) D(x) + w D(x|c), so where s is meant in (1 + s) D(x|c) - s D(x), pass 1 + s."
-        )
+    scale = as_scale("scale", scale, W)
     if interval is not None:
         check_interval(interval)
         interval = (float(interval[0]), float(interval[1]))
@@ -85,32 +77,8 @@ def classifier_free(
         return bound
     if isinstance(scale, float | int) and scale == 0 and interval is None:
         return away
-    known = scale if callable(scale) or isinstance(scale, Tensor) else float(scale)
     rule = ClassifierFreeFrom if negative else ClassifierFree
-    return Guided((away, bound), rule(known, interval))
-
-
-def scales_at(scale: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
-    r"""Returns the scales of a function at noise levels, with the same shape."""
-
-    found = torch.as_tensor(scale(levels))
-    _check_real(found, "return", found)
-    found = found.double()
-    if found.shape not in (torch.Size(), levels.shape):
-        raise ValueError(
-            f"scale must return numbers of the shape of the noise levels, {tuple(levels.shape)}, not "
-            f"{tuple(found.shape)}."
-        )
-    if not bool(found.isfinite().all()):
-        raise ValueError(
-            "scale must be finite at all noise levels, but its function returned NaN or infinity."
-        )
-    return found.expand_as(levels)
-
-
-def _check_real(numbers: Tensor, verb: str, scale: object) -> None:
-    if numbers.is_complex() or numbers.dtype == torch.bool:
-        raise TypeError(f"scale must {verb} real numbers, not {numbers.dtype}: {scale!r}.")
+    return Guided((away, bound), rule(scale, interval))
 
 
 @dataclass(frozen=True)
@@ -122,14 +90,9 @@ class ClassifierFree(Affine):
     roles = ("unconditional", "conditional")
 
     def weights(self, levels: Tensor) -> Tensor:
-        if callable(self.scale):
-            w = scales_at(self.scale, levels)
-        else:
-            w = torch.as_tensor(self.scale).detach().double().cpu()
-            own = w.ndim and levels.ndim == 1  # one per sample
-            levels = levels[:, None] if own else levels
-            w = w.expand(len(levels), len(w)) if own else w.expand_as(levels)
+        [w] = scales_at("scale", [self.scale], levels)
         if self.interval is not None:
+            levels = levels[:, None] if w.ndim > levels.ndim else levels
             low, high = self.interval
             w = torch.where((levels >= low) & (levels <= high), w, 1.0)
         return towards(w)

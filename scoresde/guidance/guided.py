@@ -12,6 +12,7 @@ from solvers.problem import StateField
 from ..models.conditions import Bound
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
+from ..processes.process import Process
 from .asked import Asked
 from .rule import Guidance
 
@@ -46,9 +47,16 @@ class Guided(ScoreModel):
                     f"{name} of {type(rule).__name__} must be a tensor, or a tuple of numbers that all "
                     f"samples share, but is a {type(value).__name__}."
                 )
+        if not (first.process.has_scales or rule.on_scores):
+            raise ValueError(
+                f"the guidance {rule.words} acts on clean data, which a {type(first.process).__name__} does not "
+                "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
+                "within, mixture or classifier."
+            )
         rule.check(models)
         self.models, self.rule = torch.nn.ModuleList(models), rule
         self.resemble(first)
+        self.process = _shared(models)
         self.cost = rule.cost([model.cost for model in models])
         self.guided = rule.changes or any(model.guided for model in models)
         self.differentiable = rule.smooth and all(model.differentiable for model in models)
@@ -83,22 +91,47 @@ class Guided(ScoreModel):
     def rows(self, index: Tensor) -> ScoreModel:
         part = Guided([model.rows(index) for model in self.each], self.rule.rows(index))
         part.resemble(self)  # attributes set on it since
+        part.process = self.process.rows(index)
         return part
 
     def take_condition(self, name: str, value: object) -> Bound:
-        owner = next(model for model in self.each if name in model.conditions)
+        owner = next(model for model in self.each if name in model.accepts)
         return owner.take_condition(name, value)
 
     def check_condition(self, name: str, value: Tensor) -> None:
         for model in self.each:
-            if name in model.conditions:
+            if name in model.accepts:
                 model.check_condition(name, value)
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)
+        if not self.process.has_scales:
+            self.process.log_scales(t)  # raises: there is no clean data
         return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        if self.process.has_scales:
+            return super().score(x, t, **condition)
+        t = check_time(self.process, t, x)
+        # the sum of state and score, which stands for D, minus the state
+        return self._at(t, -torch.ones_like(t), torch.ones_like(t), x, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
         return self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+
+
+def _shared(models: Sequence[ScoreModel]) -> Process:
+    r"""The process that models share, with the conditions that any of them has given it."""
+
+    process = models[0].process
+    for other in models[1:]:
+        for name, value in other.process.bound.items():
+            if name in process.bound and not torch.equal(process.bound[name], value):
+                raise ValueError(
+                    f"{name} is a condition of the process, which all models share, so it must be the same for "
+                    "all of them."
+                )
+        process = process.given(other.process.bound)
+    return process

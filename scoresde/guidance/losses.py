@@ -1,24 +1,22 @@
 r"""Guidance by gradients of functions of the data: of classifiers of noisy data, and of any loss."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.shapes import Scalar
 
 from ..models.checks import check_count, check_finite
 from ..models.conditions import as_conditions
 from ..models.score_model import ScoreModel
 from ..models.spoken import of_data
 from .asked import Noisy
-from .conditional import scales_at
 from .gradients import RowFunction, check_owner
 from .guided import Guided
 from .pulled import Known, Pull
 from .rule import Rule
+from .scales import Scale, as_scale, factor
 
 LogProb = Callable[..., Tensor]
 
@@ -27,7 +25,7 @@ LogProb = Callable[..., Tensor]
 def classifier(
     model: ScoreModel,
     log_prob: LogProb,
-    scale: float | Callable[[Tensor], Tensor] = 1.0,
+    scale: Scale = 1.0,
     **data: Tensor,
 ) -> ScoreModel:
     r"""Returns the model whose score is the sum of its own and that of a classifier of noisy data.
@@ -41,7 +39,8 @@ def classifier(
         model: The model.
         log_prob: A function `log_prob(x, t, **data)` of noisy data, with shape (B, \*), and its time, with
             shape (B,), that returns the log-probabilities of the condition, with shape (B,).
-        scale: The scale :math:`w`, or a function from noise levels to scales with the same shape.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape.
         data: The condition, such as labels, each with leading size B or 1.
 
     References:
@@ -57,9 +56,8 @@ def classifier(
     data = as_conditions(data)
     asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
-    if not callable(scale):
-        scale = check_finite("scale", scale)
-    return Guided((model,), Classified(asked, scale, data))
+    scaled = model.process.has_scales
+    return Guided((model,), Classified(asked, as_scale("scale", scale), data, scaled))
 
 
 @dataclass(frozen=True)
@@ -67,20 +65,16 @@ class Classified(Rule):
     r"""See :func:`classifier`."""
 
     log_prob: RowFunction
-    scale: float | Callable[[Tensor], Tensor]
+    scale: Scale
     data: Mapping[str, Tensor]
-    smooth = False
+    scaled: bool = field(default=True, repr=False)  # without scales, it adds to x + score
+    smooth, on_scores = False, True
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         gradient = self.log_prob.gradient(noisy.state, noisy.time, **self.data)
-        return D + self._scale_at(noisy.level) * noisy.level**2 * noisy.alpha * gradient
-
-    def _scale_at(self, level: Scalar) -> Scalar:
-        if not callable(self.scale):
-            return self.scale
-        found = scales_at(self.scale, torch.as_tensor(level, dtype=torch.float64))
-        return found.to(level) if isinstance(level, Tensor) else float(found)
+        w = factor("scale", self.scale, noisy.level, noisy.x)
+        return D + (w * noisy.level**2 * noisy.alpha if self.scaled else w) * gradient
 
 
 @checked
@@ -146,7 +140,7 @@ class Optimised(Rule):
 def universal(
     model: ScoreModel,
     loss: Callable[..., Tensor],
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     *,
     max_level: float | None = None,
     **data: Tensor,
@@ -161,7 +155,8 @@ def universal(
         model: The model.
         loss: A function `loss(D, **data)` of the denoised data, with shape (B, *), that returns one number
             per sample, with shape (B,): such as minus the log-probability of a class by any classifier.
-        scale: The scale :math:`w`.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape.
         max_level: The noise level above which the model is not guided; `inf` for no limit. By default, the limit
             of a network is the level above which its derivatives are mostly errors, and exact models have no
             limit.
@@ -177,11 +172,10 @@ def universal(
         tensor([[0.2500, 0.2500]])
     """
 
-    scale = check_finite("scale", scale)
-    data = as_conditions(data)
+    known, data = as_scale("scale", scale), as_conditions(data)
     check_owner("loss", loss, data)
     rule = Universal(
-        RowFunction("loss", of_data(model, loss), data), scale, data, max_level=max_level
+        RowFunction("loss", of_data(model, loss), data), known, data, max_level=max_level
     )
     return Guided((model,), rule)
 
@@ -191,8 +185,9 @@ class Universal(Pull):
     r"""See :func:`universal`."""
 
     loss: RowFunction
-    scale: float
+    scale: Scale
     data: Mapping[str, Tensor]
 
     def __call__(self, D: Tensor, known: Known) -> Tensor:
-        return -self.scale * self.loss.gradient(D, **self.data)
+        w = factor("scale", self.scale, known.level, D)
+        return -w * self.loss.gradient(D, **self.data)

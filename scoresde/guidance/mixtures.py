@@ -58,7 +58,7 @@ class Mixture(Rule):
     r"""See :func:`mixture`."""
 
     log_weights: Callable[[Tensor, Tensor], Tensor]
-    roles = ()
+    roles, on_scores = (), True
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x = noisy.x
@@ -139,7 +139,7 @@ class Feedback(Rule):
     limit: float
     log_ratio: Callable[..., Tensor]
     condition: Mapping[str, Bound]
-    roles = ("conditional", "unconditional")
+    roles, on_scores = ("conditional", "unconditional"), True
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x = noisy.x

@@ -19,6 +19,7 @@ from ..models.score_model import ScoreModel
 from .asked import Noisy
 from .guided import Guided
 from .rule import Rule
+from .scales import Scale, as_scale, factor
 
 TINY = torch.finfo(torch.float64).tiny
 PAIR = ("conditional", "unconditional")
@@ -26,7 +27,7 @@ PAIR = ("conditional", "unconditional")
 
 @checked
 def adaptive_projected(
-    model: ScoreModel, other: ScoreModel, scale: float, *, parallel: float = 0.0, norm: float = 0.0
+    model: ScoreModel, other: ScoreModel, scale: Scale, *, parallel: float = 0.0, norm: float = 0.0
 ) -> ScoreModel:
     r"""Returns the model under adaptive projected guidance (APG), which damps the part that only adds contrast.
 
@@ -38,7 +39,8 @@ def adaptive_projected(
     Arguments:
         model: The model, with its conditions bound.
         other: The model without these conditions.
-        scale: The scale :math:`w`.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape.
         parallel: The factor :math:`\eta` of the parallel part; 1 is plain guidance.
         norm: The largest norm of the difference, over all entries of a sample; 0 for no limit.
 
@@ -54,8 +56,8 @@ def adaptive_projected(
         tensor([[0.5000, 0.5000]])
     """
 
-    scale, parallel = check_finite("scale", scale), check_finite("parallel", parallel)
-    norm = check_finite("norm", norm)
+    scale = as_scale("scale", scale)
+    parallel, norm = check_finite("parallel", parallel), check_finite("norm", norm)
     if norm < 0:
         raise ValueError(f"norm must be at least 0, but is {norm}.")
     return Guided((model, other), Projected(scale, parallel, norm))
@@ -65,7 +67,7 @@ def adaptive_projected(
 class Projected(Rule):
     r"""See :func:`adaptive_projected`."""
 
-    scale: float
+    scale: Scale
     parallel: float
     norm: float
     roles = PAIR
@@ -77,11 +79,12 @@ class Projected(Rule):
             d = d * (self.norm / row_sum(d**2).sqrt().clamp(min=self.norm))
         along = row_sum(d * wide) / row_sum(wide**2).clamp(min=TINY) * wide
         change = d - (1 - self.parallel) * along
-        return D + ((self.scale - 1) * change).to(D)
+        w = factor("scale", self.scale, noisy.level, noisy.x)
+        return D + ((w - 1) * change).to(D)
 
 
 @checked
-def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
+def zero_star(model: ScoreModel, other: ScoreModel, scale: Scale) -> ScoreModel:
     r"""Returns the model guided as in CFG-Zero*, which first scales the other velocity to fit.
 
     .. math:: (1 - w) \, \beta \, v_u + w \, v_c , \qquad \beta = \langle v_c, v_u \rangle / |v_u|^2 , \qquad
@@ -93,7 +96,8 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
     Arguments:
         model: The model, with its conditions bound.
         other: The model without these conditions.
-        scale: The scale :math:`w`.
+        scale: The scale :math:`w`: a number, one number per sample with shape (B,), or a function from noise
+            levels :math:`\sigma / \alpha` to scales with the same shape.
 
     References:
         | CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models (Fan et al., 2025), section 4
@@ -106,21 +110,22 @@ def zero_star(model: ScoreModel, other: ScoreModel, scale: float) -> ScoreModel:
         [0.5, 0.5]
     """
 
-    return Guided((model, other), ZeroStar(check_finite("scale", scale)))
+    return Guided((model, other), ZeroStar(as_scale("scale", scale)))
 
 
 @dataclass(frozen=True)
 class ZeroStar(Rule):
     r"""See :func:`zero_star`."""
 
-    scale: float
+    scale: Scale
     roles = PAIR
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         x, level = noisy.x, noisy.level
         own, other = ((x - (1 + level) * D) / level for D in denoised)
         fit = (row_sum(own * other) / row_sum(other**2).clamp(min=TINY)).to(x)
-        velocity = (1 - self.scale) * fit * other + self.scale * own
+        w = factor("scale", self.scale, level, x)
+        velocity = (1 - w) * fit * other + w * own
         return (x - level * velocity) / (1 + level)
 
 

@@ -13,6 +13,7 @@ from ..models.checks import check_finite
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
+from ..reverse.amounts import told_amount
 from ..runs.current import Current, current_run
 from .affine import Affine
 from .conditional import towards
@@ -112,7 +113,7 @@ def _grid_of(run: Current) -> Tensor:
         )
     if run.eta:
         raise ValueError(
-            f"CFG++ is defined for the steps of DDIM without noise, but eta={run.eta:g}."
+            f"CFG++ is defined for the steps of DDIM without noise, but eta={told_amount(run.eta)}."
         )
     assert run.times is not None
     return run.times

@@ -31,12 +31,14 @@ class Guidance(ABC):
             "strong" or "model", and leads away from "unconditional", "negative", "weak" or "other".
         others: The name of further models, which are numbered.
         smooth: Whether its results can be differentiated.
+        on_scores: Whether it also combines scores, for processes without scales.
         changes: Whether the result is no longer the score of noisy data, even if those of its models are.
     """
 
     roles: ClassVar[Sequence[str]] = ("model", "other")
     others: ClassVar[str] = "part"
     smooth: ClassVar[bool] = True
+    on_scores: ClassVar[bool] = False
     changes: ClassVar[bool] = True
 
     @abstractmethod

@@ -10,7 +10,7 @@ from torch import Tensor
 from solvers import Event, Solution, Solver
 from solvers.shapes import align
 
-from ..doors.data import as_state
+from ..doors.data import as_state, with_origin
 from ..doors.warning import warn
 from ..models.checks import check_data, check_number
 from ..models.conditions import Condition, verb
@@ -35,8 +35,8 @@ from ..runs.options import (
     Watching,
 )
 from ..runs.run import Run, same_time
-from ..runs.settings import Settings
-from ..runs.takes import Takes, split
+from ..runs.settings import Settings, refuse_noise
+from ..runs.takes import Takes, split, suited
 
 ENCODE = Takes(
     "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
@@ -75,15 +75,17 @@ def encode(  # noqa: D417
 ) -> Solution:
     r"""Turns data into latents, which :func:`scoresde.decode` turns back into data.
 
-    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow.
+    Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow. For a process without
+    scales, it is itself the state there.
 
     Arguments:
         model: The score model.
-        x: Data, with shape (B, *).
+        x: Data, with shape (B, *), or the solution of a run that ended in data, such as an edit, which
+            `provenance["origin"]` then keeps.
         t_max: The time of the latents. By default, the last time of the process.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` for a run
             without noise. The default solver is "exponential" with tolerances of 1e-5, or "exponential_3" if
-            `steps` is passed.
+            `steps` is passed; for a process without scales, these are "dopri5" and "rk4".
 
     Returns:
         The solution, whose `x` holds the latents.
@@ -111,9 +113,10 @@ def encode(  # noqa: D417
         )
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
-    x, t_max = as_state("x", x), check_number("t_max", t_max)
+    given, x, t_max = x, as_state("x", x), check_number("t_max", t_max)
     stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
-    model, settings = split(model, options, len(x), ENCODE, **(FIXED if stepped else DEFAULTS))
+    defaults = suited(model, FIXED if stepped else DEFAULTS)
+    model, settings = split(model, options, len(x), ENCODE, **defaults)
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
@@ -128,10 +131,11 @@ def encode(  # noqa: D417
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
     check_way(model, x, settings, "the way to latents and back")
-    alpha, run = process.scales(run.times[0])[0], settle(run, x)
+    alpha, run = process.signal(run.times[0]), settle(run, x)
     with settings.gradients():
         z = carried(run, x * align(alpha.to(x), x))
     _warn_of_growth(model, z, settings)
+    z = with_origin(z, given)
     if run.settings.method.exact:
         return replace(z, provenance={**z.provenance, "environment": environment(x.device)})
     return z
@@ -159,28 +163,11 @@ def _warn_of_growth(model: ScoreModel, z: Solution, settings: Settings) -> None:
     special = solver.reversible or solver.undone_by is not solver
     if not special or not math.isclose(last, model.process.t_max, rel_tol=1e-6):
         return
-    size = z.x.detach().flatten(1).square().mean(1).sqrt().nanmedian().item()
-    size /= model.process.prior_std()
+    latents = model.process.standardised(z.x.detach())
+    size = latents.flatten(1).square().mean(1).sqrt().nanmedian().item()
     if not size < LARGE:
         warn(
             f"the latents are {size:.3g} times as large as the prior: either the data is unlike that of "
             f"the model, or {solver} amplifies its own errors, as 'bdia', 'edict' and fixed-point "
             "iterations do; use another solver."
-        )
-
-
-def signal(model: ScoreModel, t: float) -> float:
-    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
-
-    return model.process.scales(torch.tensor(t, dtype=torch.float64))[0].item()
-
-
-def refuse_noise(settings: Settings) -> None:
-    r"""Refuses solvers and options whose path cannot be run backwards."""
-
-    if settings.method.stochastic or settings.eta:
-        raise ValueError(
-            f"latents and likelihoods need the probability flow, but {settings.method} with "
-            f"eta={settings.eta or 1.0:g} is stochastic; use a solver without noise, such as "
-            "'exponential' or 'ddim'."
         )

@@ -20,11 +20,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from solvers import Event, ExponentialMultistep, SemiLinear, Solution, Solver
+from solvers import Event, ExponentialMultistep, Solution, Solver
 from solvers.doors.signatures import checked
-from solvers.network_calls import counting
 from solvers.noise.brownian import EDITS, keyed_normal
-from solvers.shapes import factors
+from solvers.rows import Rows, row_numbers
 
 from ..doors.data import as_state
 from ..models.checks import check_data, check_number
@@ -33,8 +32,10 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_data
 from ..models.transforms import Data
+from ..reverse.amounts import ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
+from ..runs.gaussian_steps import gaussian_steps
 from ..runs.noise import keyed_by_rows
 from ..runs.options import (
     SEED,
@@ -96,6 +97,32 @@ class NoisePath:
             f"normals of deviation {self.normals.std():.3g}, {int(self.calls.max())} calls per sample)"
         )
 
+    def rows(self, index: Rows) -> "NoisePath":
+        r"""Returns the noise path of the given samples.
+
+        Arguments:
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample.
+        """
+
+        chosen = row_numbers(index, len(self))
+        here, made = chosen.to(self.latent.device), dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]
+        return replace(
+            self,
+            latent=self.latent[here],
+            normals=self.normals[:, here],
+            calls=self.calls[chosen],
+            provenance=made,
+        )
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def __getitem__(self, index: Rows) -> "NoisePath":
+        return self.rows(index)
+
     @verb(gives=as_data)
     def replay(  # noqa: D417
         self,
@@ -138,7 +165,7 @@ class NoisePath:
         first = float(self.times[0])
         s = decode(model, self.latent, t_max=first, denoise=False, **keywords)
         alpha = model.process.scales(self.times[-1])[0].item()
-        return replace(s, x=s.x / alpha)
+        return replace(s, x=s.x / alpha, provenance={**s.provenance, "in data units": True})
 
     @checked
     def below(self, noise_level: float, other: "NoisePath") -> "NoisePath":
@@ -181,7 +208,7 @@ def encode_noise(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
     seeds: Seeds | None = None,
@@ -213,7 +240,7 @@ def encode_noise(  # noqa: D417
     """
 
     options = PATH.said(locals())
-    x = as_state("x", x)
+    given, x = x, as_state("x", x)
     model, settings = split(model, options, len(x), PATH, **DEFAULTS)
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
@@ -223,36 +250,23 @@ def encode_noise(  # noqa: D417
     levels = torch.exp(-process.log_snr(run.times))
     check_way(model, x, settings, "the way to a noise path and back")
     states = _chain(x, levels, settings, chain)
-    normals, calls = _normals(run, solver, states)
+    with settings.gradients():
+        found = gaussian_steps(run, states)
+    made = given.provenance if isinstance(given, Solution) else None
     return NoisePath(
         latent=process.scales(run.times[0])[0].item() * states[0],
-        normals=normals,
+        normals=torch.stack(found.normals),
         times=run.times,
-        calls=torch.full((len(x),), calls),
+        calls=torch.full((len(x),), found.calls),
         options={"solver": solver, **{n: options[n] for n in REPLAYED if n in options}},
         provenance={
             **run.provenance,
             "process": describe_process(model),
             "noise levels": levels.tolist(),
             "chain": chain,
+            **({} if made is None else {"origin": made}),
         },
     )
-
-
-def _normals(run: Run, solver: ExponentialMultistep, states: list[Tensor]) -> tuple[Tensor, int]:
-    r"""The normal numbers that lead from each state to the next, and the network calls."""
-
-    problem, x = run.reverse.problem(), states[0]
-    assert isinstance(problem, SemiLinear)
-    clock = run.model.process.log_snr(run.times)
-    stds = factors(problem.linear.noise_std(clock[:-1], clock[1:]), x)
-    normals, memory = [], None
-    with counting() as counter, run.settings.gradients():
-        plan = solver.plan(problem.map(counter.watch), clock[:-1], clock[1:], x)
-        for i, std in enumerate(stds):
-            mean, memory = solver.step(plan[i], states[i].clone(), memory, None)[:2]
-            normals.append((states[i + 1] - mean) / std)
-    return torch.stack(normals), counter.total
 
 
 def _checked(settings: Settings) -> ExponentialMultistep:
@@ -261,6 +275,10 @@ def _checked(settings: Settings) -> ExponentialMultistep:
         raise ValueError(
             "solver must be 'ancestral', 'dpmpp_2m_sde', 'dpmpp_3m_sde' or 'er_sde' for a noise path, "
             f"but is {solver}."
+        )
+    if isinstance(settings.eta, ByRow):
+        raise ValueError(
+            "a noise path needs one eta for all samples: pass a number or a function."
         )
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")

@@ -108,18 +108,19 @@ def reconstruct(  # noqa: D417
 
     options = ENCODE.said(locals())
     RECONSTRUCT.refuse(options)
-    x = as_state("x", x)
-    latent = encode(model, x, t_max=t_max, **options)
+    given, x = x, as_state("x", x)
+    latent = encode(model, given, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
-    y = back.x / align(model.process.scales(latent.times[0])[0].to(back.x), back.x)
+    y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)
     error = _apart(model, y, x.to(y)).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
     rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
-    known = latent_statistics(model, latent.x) if whole and latent.ok else None
+    bound = model.given(**condition)
+    known = latent_statistics(bound, latent.x) if whole and latent.ok else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

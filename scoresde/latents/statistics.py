@@ -14,6 +14,7 @@ from torch import Tensor
 from solvers import Solution
 from solvers.doors.values import Array
 
+from ..doors.tables import html_table
 from ..models.checks import check_data
 from ..models.conditions import verb
 from ..models.score_model import ScoreModel
@@ -146,13 +147,28 @@ class LatentStatistics:
             if isinstance(value, Tensor)
         }
 
+    def __len__(self) -> int:
+        return len(self.mean)
+
     def __repr__(self) -> str:
+        b = self.batch
+        return (
+            f"LatentStatistics({len(self)} samples of {b.entries} entries: {b.verdict}; all entries: mean "
+            f"{b.mean:.3g}, std {b.std:.3g}, kurtosis {b.kurtosis:.3g}, p-value of normality {b.normality:.2g}; "
+            "print(s) for all)"
+        )
+
+    def __str__(self) -> str:
         d = self.batch.entries
         alone = f"{d} entries are too few to tell more by sample"
         if d >= FEW:
             words = ", ".join(f"{name} {value:.3g}" for name, value in self.averages.items())
             alone = f"each sample by its {d} entries, on average: {words}"
         return f"LatentStatistics({len(self.mean)} samples, {self.batch}; {alone})"
+
+    def _repr_html_(self) -> str:
+        rows = [{"statistic": n, "mean over samples": v} for n, v in self.averages.items()]
+        return html_table(rows, repr(self), [repr(self.batch)])
 
 
 @verb(latents=("z",))
@@ -183,7 +199,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
             )
         z = z.x
     z = check_data(model, z, "z")
-    u = z.detach().double().cpu() / process.prior_std()
+    u = process.standardised(z.detach().double().cpu())
     flat, d = u.flatten(1), u[0].numel()
     mean, std = flat.mean(1), flat.std(1, correction=0)
     square = flat.square().sum(1) / d

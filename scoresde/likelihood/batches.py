@@ -1,5 +1,6 @@
 r"""Argument checks for densities, and their data in batches."""
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -8,19 +9,19 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from solvers import Solution
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
-from ..latents.encoding import refuse_noise
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
+from ..models.masked import log_units, masked_of
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
-from ..runs.settings import Settings
+from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split
 from .companion import Companion
 
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
         seed: The seed of random numbers, or one per sample.
         number: Their indices.
         first: The position of the first one among all samples.
+        path: Their path, if it is already there.
     """
 
     model: ScoreModel
@@ -50,6 +52,7 @@ class Batch(NamedTuple):
     seed: Seed
     number: Tensor
     first: int
+    path: Solution | None = None
 
     def halves(self) -> "tuple[Batch, Batch]":
         r"""Returns the two halves of the batch."""
@@ -68,6 +71,7 @@ class Batch(NamedTuple):
             seed,
             self.number[here],
             self.first + int(rows[0]),
+            None if self.path is None else self.path.rows(rows),
         )
 
 
@@ -79,8 +83,9 @@ class Asked(NamedTuple):
         x: The data, with shape (B, *).
         settings: The options.
         start: The time of the data.
-        ends: The logarithms of the first and the last noise level.
+        ends: The logarithms of the first and the last noise level; without scales, the first and the last time.
         companion: The Gaussian companion.
+        path: The path from the data to the prior, if it is already there.
     """
 
     model: ScoreModel
@@ -89,12 +94,26 @@ class Asked(NamedTuple):
     start: float
     ends: tuple[float, float]
     companion: Companion
+    path: Solution | None = None
 
     @property
     def dimension(self) -> int:
         r"""The number of dimensions."""
 
         return self.x[0].numel()
+
+    @property
+    def units(self) -> float | Tensor:
+        r"""What the log-density of states has too much for that of the user's data, with shape () or (B,)."""
+
+        return log_units(self.model, self.x, math.exp(self.ends[0]))
+
+    @property
+    def entries(self) -> Tensor | None:
+        r"""The number of entries of each sample that exist, if some do not, with shape (B,)."""
+
+        part = masked_of(self.model)
+        return None if part is None else part.mask.flatten(1).sum(1).expand(len(self.x))
 
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples in batches of the requested size, or as many at once as fit."""
@@ -103,7 +122,9 @@ class Asked(NamedTuple):
             seed, index = self.settings.keys(rows)
             x = self.x[rows.to(self.x.device)]
             settings = _rows(self.settings, rows)
-            yield Batch(self.model.rows(rows), x, settings, seed, index.to(x.device), int(rows[0]))
+            path = None if self.path is None else self.path.rows(rows)
+            known = self.model.rows(rows), x, settings, seed, index.to(x.device)
+            yield Batch(*known, int(rows[0]), path)
 
 
 def ask(
@@ -122,8 +143,8 @@ def ask(
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
     process = model.process
-    if isinstance(process, NonlinearProcess):
-        raise ValueError(f"likelihoods need noise levels, but {process} has none.")
+    if takes is FREE:
+        check_levels(model)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
@@ -140,10 +161,19 @@ def ask(
             f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
             f"{times[0].flatten()[0]:.9g} to {times[-1].flatten()[0]:.9g}; pass such times, or t_min=."
         )
-    first, last = (-process.log_snr(ends)).tolist()
+    first, last = (-process.log_snr(ends) if process.has_scales else ends).tolist()
     if settings.grad != "none":
         check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
     return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+
+
+def check_levels(model: ScoreModel) -> None:
+    r"""Refuses a model whose process has no noise levels."""
+
+    if not model.process.has_scales:
+        raise ValueError(
+            f"bounds and views need noise levels, but {model.process} has none; ss.log_likelihood needs none."
+        )
 
 
 def rows_at_once(settings: Settings, x: Tensor) -> int:

@@ -141,7 +141,7 @@ def bits_per_dim(
         0.33
     """
 
-    d = likelihood.dimension
+    d = likelihood.dimension if likelihood.entries is None else likelihood.entries
     if likelihood.levels is not None:
         if levels is not None:
             raise ValueError(

@@ -28,11 +28,11 @@ from torch import Tensor
 from solvers.noise.brownian import LEVELS, START, keyed_normal, keyed_uniform
 from solvers.shapes import align
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.masked import refuse_mask
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
-from ..models.spoken import log_volume
 from ..models.transforms import Data
 from ..runs.grids import grid_times
 from ..runs.options import SEED, Gradients, Seeds
@@ -136,6 +136,8 @@ def elbo(  # noqa: D417
     options = FREE.said(locals())
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
+    if steps is not None:
+        refuse_mask(model, "the bound of a sampler")
     asked = ask_freely(model, x, options)
     measure = _Integral(asked) if steps is None else _Sum(asked, steps)
     with asked.settings.gradients():
@@ -147,7 +149,7 @@ def elbo(  # noqa: D417
     if steps is not None:
         known = known + _entropies(asked, whole.u[0])
     return Bound(
-        known - values.mean(0) - log_volume(asked.model, asked.x),
+        known - values.mean(0) - asked.units,
         error_of_mean(values),
         2 * nodes * draws * asked.model.cost,
     )

@@ -34,6 +34,10 @@ class Companion:
     def of(model: ScoreModel, x: Tensor) -> "Companion":
         r"""Returns the companion of a model, from its moments or the scale of the data."""
 
+        if not model.process.has_scales:  # whose flow no Gaussian is known to follow
+            return Companion(
+                Moments(torch.zeros_like(x[0]), None, x.new_zeros(x[0].numel())), False
+            )
         if model.moments is not None:
             return Companion(model.moments.like(x), True)
         variances = torch.full((x[0].numel(),), scale_of(model) ** 2).to(x)

@@ -36,22 +36,39 @@ class Curve:
         """
 
         batch = self.states.shape[1]
-        knots = (self.knots if self.knots.ndim > 1 else self.knots[:, None]).expand(-1, batch)
-        found = torch.searchsorted(knots.T.contiguous(), u.expand(batch)[:, None].contiguous())
-        last = min(3, len(knots) - 1)  # the degree, which few knots lower
-        first = (found[:, 0] - 2).clamp(0, len(knots) - 1 - last)
-        index = first + torch.arange(last + 1)[:, None]
-        near = knots.gather(0, index)
-        device, rows = self.states.device, torch.arange(batch)
-        states = self.states[index.to(device), rows.to(device)]
-        value, slope = torch.zeros_like(states[0]), torch.zeros_like(states[0])
-        for weight, rate, state in zip(*lagrange(near, u.expand(batch)), states, strict=True):
-            value = value + align(weight.to(state), state) * state
-            slope = slope + align(rate.to(state), state) * state
+        value, slope = interpolated(self.knots, self.states, u.expand(batch))
         unit = size(u.expand(batch), self.std)
         share = torch.exp(2 * u.expand(batch)) / unit**2  # the slope of its logarithm
         unit, share = (align(number.to(value), value) for number in (unit, share))
         return unit * value, unit * (slope + share * value)
+
+
+def interpolated(
+    knots: Tensor, states: Tensor, u: Tensor, degree: int = 3
+) -> tuple[Tensor, Tensor]:
+    r"""Returns the states of a path that is a polynomial between its knots, and their slopes, with shape (B, *).
+
+    Arguments:
+        knots: The times at which it is known, ascending, with shape (K,) or (K, B).
+        states: The states there, with shape (K, B, *).
+        u: One time per row, with shape (B,).
+        degree: The degree of the polynomials, an odd number.
+    """
+
+    batch = states.shape[1]
+    knots = (knots if knots.ndim > 1 else knots[:, None]).expand(-1, batch)
+    found = torch.searchsorted(knots.T.contiguous(), u[:, None].contiguous())
+    last = min(degree, len(knots) - 1)  # few knots lower it
+    first = (found[:, 0] - (degree + 1) // 2).clamp(0, len(knots) - 1 - last)
+    index = first + torch.arange(last + 1)[:, None]
+    near = knots.gather(0, index)
+    rows = torch.arange(batch)
+    some = states[index.to(states.device), rows.to(states.device)]
+    value, slope = torch.zeros_like(some[0]), torch.zeros_like(some[0])
+    for weight, rate, state in zip(*lagrange(near, u), some, strict=True):
+        value = value + align(weight.to(state), state) * state
+        slope = slope + align(rate.to(state), state) * state
+    return value, slope
 
 
 def size(u: Tensor, std: float) -> Tensor:

@@ -28,6 +28,7 @@ from solvers.noise.brownian import DEQUANTIZE, Seed, keyed_uniform
 from ..doors.warning import warn
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Failures, Gradients, Options, Seeds, Times
@@ -138,6 +139,7 @@ def discrete_log_likelihood(  # noqa: D417
 
     options = DISCRETE.said(locals())
     check_model(model)
+    refuse_mask(model, "discrete_log_likelihood")
     draws = check_count("draws", draws, at_least=2 if importance else 1)
     unsaid = low is None and high is None
     low, high = -1.0 if low is None else low, 1.0 if high is None else high

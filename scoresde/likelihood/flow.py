@@ -7,8 +7,9 @@ prior at :math:`u_1`, and the density changes by
 .. math:: \log p_0(y_0) = \log p_1(y_1)
     + \int_{u_0}^{u_1} \big( d - \operatorname{tr} \partial_y D \big) \, du .
 
-The path is solved first, by a solver that sees only the state. Then, the trace minus that of a Gaussian with the
-moments of the data, whose integral is known, is summed over nodes on the path.
+The path is solved first, by a solver that sees only the state, unless a run from noise to data has left one.
+Then, the trace minus that of a Gaussian with the moments of the data, whose integral is known, is summed over
+nodes on the path.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (39)
@@ -19,6 +20,7 @@ References:
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,9 +28,9 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
-from ..latents.encoding import signal
-from ..models.scale import scale_of
+from ..models.scale import scale_of, signal
 from ..models.score_model import ScoreModel
+from ..processes.process import Process
 from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.transport import transport
@@ -40,7 +42,7 @@ from .traces import Tracer
 
 KNOTS = 128  # of the path with adaptive steps
 PASSES = 64  # maximum, to reach a standard error
-EXACT_NODES = 64  # for exact divergences
+NODES, EXACT_NODES = 46, 64  # for random and for exact divergences
 MISMATCH = (
     0.25  # fraction of the path's correction that may be wrong, as networks are not gradients
 )
@@ -59,6 +61,7 @@ class Flow:
         tracer: The tracer that computes traces.
         nodes: The number of nodes.
         fallback: Whether rows whose target costs more than an exact divergence get the exact one.
+        known: The path from the data to the prior, if it is already there.
     """
 
     model: ScoreModel
@@ -69,6 +72,7 @@ class Flow:
     tracer: Tracer
     nodes: int
     fallback: bool = False
+    known: Solution | None = None
 
     def density(self, target: float | None) -> Likelihood:
         r"""Returns the densities.
@@ -77,7 +81,7 @@ class Flow:
             target: The standard error at which samples get no more probes, if there is one.
         """
 
-        path = self._path()
+        path = self._path() if self.known is None else self.known
         integral = Integral.of(self.model, self._curve(path), self.tracer, self.ends, self.nodes)
         sums = integral.sums()
         quadrature = self._quadrature_gap(integral, sums)
@@ -121,9 +125,7 @@ class Flow:
     def _path(self) -> Solution:
         process, settings = self.model.process, self.settings
         if settings.adaptive:
-            times = process.time(-torch.linspace(*self.ends, KNOTS, dtype=torch.float64))
-            times[0], times[-1] = self.start, process.t_max
-            run = Run(self.model, settings, times)
+            run = Run(self.model, settings, knots(process, self.start))
         else:
             run = Run.between(self.model, settings, self.start, process.t_max)
         alpha = process.scales(run.times[0])[0]
@@ -158,7 +160,8 @@ class Flow:
         d = self.x[0].numel()
         more = (sums.variance.sqrt() / target).square() - 1  # passes
         dear = (more > EXACT_NODES * d / integral.products) & self.fallback
-        sums, passes = _repeated(integral, sums, target, ~dear)
+        trace, noise, passes = repeated(integral, sums, target, ~dear)
+        sums = sums._replace(trace=trace, variance=noise)
         cost = cost + ((passes - 1) * integral.products).to(cost)
         rows = dear.nonzero()[:, 0]
         if len(rows):
@@ -172,10 +175,43 @@ class Flow:
         return sums, quadrature, cost
 
 
-def _repeated(
-    integral: Integral, sums: Sums, target: float, wanted: Tensor
-) -> tuple[Sums, Tensor]:
-    r"""The mean of as many passes as each row needs for its standard error, and their numbers."""
+def knots(process: Process, start: float) -> Tensor:
+    r"""Returns times from the data to the prior at which the path of adaptive steps is kept."""
+
+    ends = torch.tensor([start, process.t_max], dtype=torch.float64)
+    first, last = (-process.log_snr(ends)).tolist()
+    times = process.time(-torch.linspace(first, last, KNOTS, dtype=torch.float64))
+    times[0], times[-1] = ends
+    return times
+
+
+class Passed(Protocol):
+    r"""The sums of one pass."""
+
+    @property
+    def trace(self) -> Tensor: ...
+    @property
+    def variance(self) -> Tensor: ...
+
+
+class Passes(Protocol):
+    r"""An integral whose probes may be drawn again."""
+
+    def rows(self, index: Tensor) -> "Passes": ...
+    def sums(self, number: int) -> Passed: ...
+
+
+def repeated(
+    integral: Passes, sums: Passed, target: float, wanted: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the mean trace of as many passes as each row needs, its variance, and their numbers.
+
+    Arguments:
+        integral: The integral.
+        sums: The sums of its first pass.
+        target: The standard error that is needed.
+        wanted: Whether more passes are wanted, with shape (B,).
+    """
 
     trace, noise = sums.trace, sums.variance  # sums over passes
     passes = torch.ones_like(noise)
@@ -187,4 +223,4 @@ def _repeated(
         trace = trace.index_add(0, rows, more.trace)
         noise = noise.index_add(0, rows, more.variance)
         passes[rows] += 1
-    return sums._replace(trace=trace / passes, variance=noise / passes**2), passes
+    return trace / passes, noise / passes**2, passes

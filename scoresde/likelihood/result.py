@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.rows import Rows, row_numbers
+
+from ..doors.tables import html_table
 from .advice import PARTS, cures
 
 NOISES = {"probes", "dequantisation"}  # standard errors; the others are sizes of biases
+SHOWN = 10  # samples in a notebook
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 
 
@@ -27,13 +31,16 @@ class Likelihood:
         derivatives: The Jacobian products of each sample, with shape (B,), each of which is one more call.
         dimension: The number of dimensions.
         t_min: The time of the data.
-        noise_level: Its noise level :math:`\sigma / \alpha`.
+        noise_level: Its noise level :math:`\sigma / \alpha`; NaN for a process without scales, whose density is
+            that of the state at `t_min`.
         budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`) and
             "dequantisation" are standard errors; "quadrature", "path", "end" (of the noise at `t_min`) and
-            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN.
+            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without scales there is
+            no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
             model, which is not that of data under its condition.
         levels: The number of levels, if it is a probability of data on levels.
+        entries: The number of entries of each sample that exist, with shape (B,), for masked data.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
 
     Examples:
@@ -54,6 +61,7 @@ class Likelihood:
     provenance: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
     slope: Tensor | None = None
+    entries: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -75,7 +83,8 @@ class Likelihood:
     def cures(self) -> dict[str, str]:
         r"""The way to make each part of the budget smaller."""
 
-        share = self.budget["end"].nanmedian().item() / self.dimension if self.budget else 0.0
+        end = self.budget.get("end")
+        share = 0.0 if end is None else end.nanmedian().item() / self.dimension
         return cures(self.provenance, self.dimension, self.t_min, share)
 
     @property
@@ -120,6 +129,50 @@ class Likelihood:
         if made.get("seeds"):
             made = {**made, "seeds": [s for part in parts for s in part.provenance["seeds"]]}
         return replace(parts[0], budget=budget, provenance=made, **rows)
+
+    def rows(self, index: Rows) -> "Likelihood":
+        r"""Returns the log-densities of the given samples.
+
+        Arguments:
+            index: The indices of the samples, where negative ones count from the end; or a single index, a
+                slice, or a Boolean for each sample.
+
+        Raises:
+            TypeError, ValueError, IndexError: If these are not indices of samples, or there are none.
+        """
+
+        chosen = row_numbers(index, len(self))
+        values: dict[str, Any] = {
+            name: value[chosen.to(value.device)]
+            for name in ROWS
+            for value in [getattr(self, name)]
+        }
+        values["slope"] = None if self.slope is None else self.slope[chosen.to(self.slope.device)]
+        made = dict(self.provenance)
+        if made.get("seeds"):
+            made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]
+        budget = {name: part[chosen.to(part.device)] for name, part in self.budget.items()}
+        return replace(self, budget=budget, provenance=made, **values)
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    def __getitem__(self, index: Rows) -> "Likelihood":
+        return self.rows(index)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"sample": i, "nats": nats, "within": within, "calls": calls}
+            for i, (nats, within, calls) in enumerate(
+                zip(self.nats.tolist(), self.total.tolist(), self.calls.tolist(), strict=True)
+            )
+        ]
+        left = len(rows) - SHOWN
+        notes = [
+            *([f"and {left} more samples"] if left > 0 else []),
+            *([self.advice] if self.budget else []),
+        ]
+        return html_table(rows[:SHOWN], repr(self).split(";")[0].rstrip(")") + ")", notes)
 
     def __repr__(self) -> str:
         of = " of the guided flow" if self.provenance.get("guided") else ""

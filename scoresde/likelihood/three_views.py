@@ -7,14 +7,15 @@ from torch import Tensor
 
 from solvers.noise.brownian import STEPS, keyed_normal
 
-from ..latents.encoding import signal
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
+from ..models.masked import refuse_mask
+from ..models.scale import signal
 from ..models.score_model import ScoreModel
-from ..models.spoken import log_volume
 from ..models.transforms import Data
 from ..runs.options import SEED, Gradients, Seeds
-from .batches import FREE, Asked, Batch, ask_freely
+from ..runs.takes import check_model
+from .batches import FREE, Asked, Batch, ask_freely, check_levels
 from .bounds import Bound, elbo
 from .integral import denoisers
 from .students import error_of_mean
@@ -56,6 +57,8 @@ def views(  # noqa: D417
 
     options = FREE.said(locals())
     FREE.refuse(options)
+    check_model(model)
+    check_levels(model)
     flow = log_likelihood(model, x, **options)
     calls = int((flow.calls + flow.derivatives).max())
     return {
@@ -108,10 +111,11 @@ def path_density(  # noqa: D417
     steps = check_count("steps", steps, at_least=1)
     paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
+    refuse_mask(model, "path_density")
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)
-    nats = values.mean(0) - log_volume(asked.model, asked.x)
+    nats = values.mean(0) - asked.units
     return Bound(nats, error_of_mean(values), steps * paths * asked.model.cost)
 
 

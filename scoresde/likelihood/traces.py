@@ -12,13 +12,14 @@ References:
     | https://arxiv.org/abs/2010.09649
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from solvers.divergence import jacobian_columns, jacobian_products, signs
+from solvers.divergence import jacobian_columns, jacobian_products, jacobian_rows, signs
 from solvers.noise.brownian import Seed
 from solvers.problem import StateField
 
@@ -58,6 +59,7 @@ class Tracer:
         probes: The number of probes.
         seed: Their seed.
         index: The indices of the samples, with shape (B,).
+        reverse: Whether exact traces use reverse mode.
     """
 
     companion: Companion
@@ -65,6 +67,7 @@ class Tracer:
     probes: int
     seed: Seed
     index: Tensor
+    reverse: bool = False
 
     def rows(self, index: Tensor) -> "Tracer":
         r"""Returns the same for some rows."""
@@ -127,7 +130,7 @@ class Tracer:
         d, value = y[0].numel(), torch.zeros(len(y), dtype=torch.float64, device=y.device)
         size, turn, denoised = value, value[:, None], y
         v = signs(0, torch.zeros_like(self.index[:1]), 0, 1, d)[0, 0].to(value)
-        for some, denoised, found in jacobian_columns(field, y):  # noqa: B007
+        for some, denoised, found in self._jacobian(field, y):  # noqa: B007
             columns = found.double()
             here = some[:, None, None].expand(-1, len(y), 1)
             entries = columns.gather(2, here)[..., 0]
@@ -139,6 +142,14 @@ class Tracer:
         return Trace(
             value - self.companion.trace(u), None, denoised, twist(turn.square().sum(1), size)
         )
+
+    def _jacobian(self, field: StateField, y: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        r"""The columns of the Jacobian, or its rows, which give the same trace and twist."""
+
+        if not self.reverse:
+            return jacobian_columns(field, y)
+        denoised, rows = jacobian_rows(field, y)
+        return [(torch.arange(len(rows), device=y.device), denoised, rows)]
 
     def draw(self, number: int, count: int | None = None) -> Tensor:
         r"""Returns the coordinates of probes, with shape (k, B, c)."""

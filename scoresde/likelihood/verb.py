@@ -1,32 +1,28 @@
 r"""The public function: densities of any number of samples."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from solvers import Solver, SolverError
+from solvers import Solver
 
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
-from ..models.derivative import check_derivative
 from ..models.score_model import ScoreModel
-from ..models.spoken import log_volume
-from ..models.steady import check_steady
 from ..models.transforms import Data, Transform
 from ..reverse.reverse import Clock
-from ..runs.health import warn_of_health
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
+from ..runs.takes import suited
 from .advice import EXACT_UP_TO, LARGE_END
-from .batches import DENSITY, Batch, ask, rows_at_once
-from .flow import EXACT_NODES, PASSES, Flow
+from .batches import DENSITY, ask
+from .densities import Divergence, check_divergence, check_flow, densities
+from .flow import EXACT_NODES, NODES, PASSES
 from .result import Likelihood
-from .traces import Kind, Tracer
+from .traces import Kind
 
-NODES = 46
 SKETCHED = 6  # minimum probes of Hutch++: two for each of its thirds
 EXACT_FIRST = (
     2  # dimensions in which three rounds of probes take more products than an exact divergence
@@ -37,7 +33,7 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@verb(data=("x",), gives=lambda found, transform: _in_form(found, transform))
+@verb(data=("x",), gives=lambda found, transform: in_form(found, transform))
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
     x: Data,
@@ -83,8 +79,8 @@ def log_likelihood(  # noqa: D417
             the initial number. "auto" uses the exact divergence for samples for which that needs fewer products.
             A missed target gives a warning.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
-            density depends on. The default solver is "exponential" with tolerances of 1e-3, and the default
-            dtype is float64.
+            density depends on. The default solver is "exponential" with tolerances of 1e-3 (without scales,
+            "dopri5" with 1e-5), and the default dtype is float64.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -101,57 +97,28 @@ def log_likelihood(  # noqa: D417
     size = math.prod(x.shape[1:])
     kind = _kind(divergence, probes, target_stderr, size)
     nodes = check_count("nodes", nodes, at_least=8)
-    asked = ask(model, x, options, **DEFAULTS)
+    asked = ask(model, x, options, **suited(model, DEFAULTS))
     settings = asked.settings
-    if not asked.model.differentiable:
-        raise ValueError(
-            "the divergence of guidance by gradients (of classifiers or losses) is not known, so neither "
-            "is its likelihood; pass the model without it."
-        )
+    check_divergence(asked.model)
     if settings.adaptive and settings.own_times is not None:
         raise ValueError("times= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
-    rows = rows_at_once(settings, asked.x)
-    check_steady(asked.model, asked.x, "its density", rows)
-    warn_of_health(asked.model, asked.x)
-    check_derivative(asked.model, asked.x, "forward", "a divergence", rows)
+    reverse = check_flow(asked, kind)
     count = nodes or (EXACT_NODES if kind == "exact" else NODES)
 
-    def density(batch: Batch) -> Likelihood:
-        probes_ = probes or (SKETCHED if kind == "hutch++" else 1)
-        tracer = Tracer(asked.companion, kind, probes_, batch.seed, batch.number)
-        exact_too = divergence == "auto" and size <= EXACT_AT_MOST
-        known = batch.model, batch.x, asked.start, asked.ends, batch.settings
-        flow = Flow(*known, tracer, count, exact_too)
-        return flow.density(target_stderr)
-
-    with settings.gradients():
-        found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
-    found = replace(found, nats=found.nats - log_volume(asked.model, asked.x))
+    rule = Divergence(kind, probes or (SKETCHED if kind == "hutch++" else 1), count, reverse)
+    exact_too = divergence == "auto" and size <= EXACT_AT_MOST
+    found = densities(asked, rule, target_stderr, exact_too)
     _warn(found, target_stderr)
     return found
 
 
-def _in_form(found: Likelihood, transform: Transform) -> Likelihood:
+def in_form(found: Likelihood, transform: Transform) -> Likelihood:
     r"""The densities with latents and slopes in the user's form."""
 
     slope = None if found.slope is None else transform.gradient(found.slope)
     return replace(found, latent=transform.unpack(found.latent), slope=slope)
-
-
-def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:
-    r"""The densities of a batch, in as many parts as the memory of the device requires."""
-
-    try:
-        return density(batch)
-    except SolverError as error:  # name the sample among all samples
-        samples = tuple(row + batch.first for row in error.failure.samples)
-        raise SolverError(replace(error.failure, samples=samples), error.solution) from None
-    except torch.OutOfMemoryError:
-        if len(batch.x) == 1:
-            raise
-    return Likelihood.stack([_fitting(density, half) for half in batch.halves()])
 
 
 def _warn(found: Likelihood, target: float | None) -> None:
@@ -161,7 +128,8 @@ def _warn(found: Likelihood, target: float | None) -> None:
 
 
 def _warn_of_noise(found: Likelihood) -> None:
-    share = found.budget["end"].nanmedian().item() / found.dimension
+    end = found.budget.get("end")
+    share = 0.0 if end is None else end.nanmedian().item() / found.dimension
     if share > LARGE_END:
         warn(
             f"without the noise at t_min, of level {found.noise_level:.3g}, this density would change by "

@@ -66,12 +66,12 @@ def of_rows(index: Tensor) -> Change:
     return lambda value: value if len(value) == 1 else value[index.to(value.device)]
 
 
-def with_parts(value: T, kind: type[object], index: Tensor) -> T:
+def with_parts(value: T, kind: type[object] | tuple[type[object], ...], index: Tensor) -> T:
     r"""Returns a value for some rows: an object with `rows`, or lists and dictionaries that hold such objects.
 
     Arguments:
         value: The value, which is returned as it is if nothing in it is per sample.
-        kind: The class of objects with `rows`.
+        kind: The class of objects with `rows`, or several.
         index: The indices of the rows.
     """
 

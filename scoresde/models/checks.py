@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
 
 from ..doors.data import as_data, as_floats, check_rows_finite
+from ..processes.process import Process
 from .score_model import ScoreModel
 from .transforms import Data
 
@@ -170,3 +171,10 @@ def check_several(name: str, values: object) -> None:
         raise TypeError(f"{name} must be a list, but is {values!r}; write [{values!r}].")
     if not values:
         raise ValueError(f"{name} must not be empty; leave it out for the default.")
+
+
+def check_process(process: object) -> None:
+    r"""Refuses anything that is not a process."""
+
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")

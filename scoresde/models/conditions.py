@@ -92,7 +92,8 @@ def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
 ELSEWHERE = {  # other libraries' names, and ours
     **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "num_sampling_steps"), "steps="),
     **dict.fromkeys(("sampler", "scheduler", "sampler_name", "sampling_method"), "solver="),
-    **dict.fromkeys(("sigmas", "timesteps", "ts"), "times="),
+    **dict.fromkeys(("timesteps", "ts"), "times="),
+    **dict.fromkeys(("sigmas", "noise_levels"), "levels="),
     **dict.fromkeys(("num_samples", "n_samples", "num_images_per_prompt"), "shape=, the number of samples,"),
     **dict.fromkeys(("guidance_scale", "cfg_scale", "guidance", "cfg", "unconditional_guidance_scale"),
                     "the model ss.classifier_free(model, scale, label=...)"),
@@ -107,8 +108,11 @@ ELSEWHERE = {  # other libraries' names, and ours
 class Conditioned(Protocol):
     r"""An object that takes conditions, with the names that it accepts and those that are already bound."""
 
-    conditions: tuple[str, ...]
     bound_names: tuple[str, ...]
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        r"""The names of all conditions that may be given."""
 
     def take_condition(self, name: str, value: object) -> Bound:
         r"""Returns a value as tensors with leading size B or 1, or mappings and tuples of them."""
@@ -225,9 +229,9 @@ def check_conditions(
     for name, value in condition.items():
         if name in model.bound_names:
             raise TypeError(f"{name}= is already bound to the model; leave it out.")
-        if name not in model.conditions:
-            near = difflib.get_close_matches(name, [*model.conditions, *options], n=1)
-            takes = ", ".join(model.conditions) or "none"
+        if name not in model.accepts:
+            near = difflib.get_close_matches(name, [*model.accepts, *options], n=1)
+            takes = ", ".join(model.accepts) or "none"
             meant = ELSEWHERE.get(name, f"{near[0]}=" if near else "")
             hint = f"did you mean {meant}? " if meant else ""
             raise TypeError(f"{name}= is neither an option nor a condition; {hint}the model takes the "

@@ -108,11 +108,17 @@ def check_derivative(
     if missed.ratio:
         raise ValueError(
             f"{use} needs the derivative of the model, but where the model changes by "
-            f"{missed.change:.3g}, its derivative is off by {missed.gap:.3g}: the network detaches, "
+            f"{missed.change:.3g}, its derivative is off by {missed.gap:.3g}: {whose(model)} detaches, "
             "rounds, leaves torch (numpy), or runs under torch.no_grad() or torch.inference_mode(); "
-            "remove that from the network, or use a function that needs no derivatives, such as ss.elbo."
+            "remove that, or use a function that needs no derivatives, such as ss.elbo."
         )
     owner._checked = owner._checked | {key}
+
+
+def whose(model: ScoreModel) -> str:
+    r"""Returns in words which functions a derivative is that of."""
+
+    return "the network" if model.process.has_scales else "the network or the drift f"
 
 
 def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> list[Seen]:
@@ -122,8 +128,12 @@ def _lines(model: ScoreModel, x: Tensor, mode: Mode, use: str, first: int) -> li
     count = min(LINES, -(-ENTRIES // x.numel()))
     index, size = torch.arange(len(x), device=x.device), x[0].numel()
 
+    known = (
+        model.raw if model.process.has_scales else model.velocity
+    )  # with the drift, for any drift
+
     def field(state: Tensor) -> Tensor:
-        return model.raw(state, t)
+        return known(state, t)
 
     found = []
     for number in range(first, first + count):

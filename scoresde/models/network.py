@@ -13,10 +13,11 @@ from solvers.network_calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
-from ..processes.process import Process, check_process
+from ..processes.process import Process
 from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
 from .by_sample import changed
+from .checks import check_process
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
@@ -187,6 +188,8 @@ class NetworkScore(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> list[StateField]:
+        if not self.process.has_scales:
+            return list(super().combine(times, a, b, scale, x, **condition))
         form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
         columns = (
             self._labels(times, form, x),

@@ -92,8 +92,8 @@ def check_prior(model: ScoreModel, first: float) -> None:
 def check_marginal(model: ScoreModel, z: Tensor) -> None:
     r"""Warns if the prior of a process without scales is not the law at t_max, as judged by the score.
 
-    The score of :math:`\mathcal{N}(0, s^2 I)` is :math:`-x / s^2`. The model is called once, and the call is not
-    counted.
+    The score of :math:`\mathcal{N}(m, s^2 I)` is :math:`(m - x) / s^2`. The model is called once, and the call is
+    not counted.
 
     Arguments:
         model: The score model.
@@ -107,11 +107,13 @@ def check_marginal(model: ScoreModel, z: Tensor) -> None:
     with torch.no_grad():
         score = model.score(z, torch.tensor(process.t_max, dtype=torch.float64))
     model._asked_at_prior = True
-    off = (score * std + z / std).square().mean().sqrt().item()
+    off = (score * std + process.standardised(z)).square().mean().sqrt().item()
     if off > UNLIKE:
+        centred = bool((process.standardised(z) == z / std).all())
+        mean, wrong = ("0", "std= is wrong") if centred else ("mean", "mean= or std= is wrong")
         warn(
-            f"at t_max={process.t_max:.4g}, the score differs from that of the prior N(0, {std:.4g}^2) by "
-            f"{off:.0%}: the process has not forgotten the data there, or std= is wrong; raise t_max, or "
+            f"at t_max={process.t_max:.4g}, the score differs from that of the prior N({mean}, {std:.4g}^2) by "
+            f"{off:.0%}: the process has not forgotten the data there, or {wrong}; raise t_max, or "
             "set std=."
         )
 
@@ -138,3 +140,9 @@ def check_last(model: ScoreModel, last: float) -> None:
 
 def _kept(ratio: float) -> float:
     return ratio / math.sqrt(1 + ratio**2)
+
+
+def signal(model: ScoreModel, t: float) -> float:
+    r"""Returns :math:`\alpha_t`, by which data is scaled on entry."""
+
+    return model.process.signal(torch.tensor(t, dtype=torch.float64)).item()

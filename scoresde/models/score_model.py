@@ -26,6 +26,7 @@ from solvers.shapes import scalars
 
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state
+from ..processes.dependent import reverse_drift
 from ..processes.process import Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
@@ -101,6 +102,7 @@ class ScoreModel(nn.Module, ABC):
     bound_names: tuple[str, ...] = ()
     guided: bool = False
     differentiable: bool = True
+    masked: bool = False  # whether some entries do not exist
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
@@ -163,6 +165,15 @@ class ScoreModel(nn.Module, ABC):
 
         return dict(chain(*(tensors_in(name, getattr(self, name)) for name in self.by_sample)))
 
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        r"""The names of all conditions that may be given: its own, and those of its process that are not bound."""
+
+        if not self.process.conditions:
+            return self.conditions
+        others = dict.fromkeys((*self.conditions, *self.process.conditions))
+        return tuple(name for name in others if name not in self.bound_names)
+
     def part_levels(self, level: float) -> list[float]:
         r"""Returns the noise levels, nearest to the given one, at which this model calls each of its parts."""
 
@@ -187,7 +198,8 @@ class ScoreModel(nn.Module, ABC):
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the model's own quantity, with shape (B, *): the network's raw output, if it has one."""
 
-        return self.denoise(x, t, **condition)
+        known = self.denoise if self.process.has_scales else self.score
+        return known(x, t, **condition)
 
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""
@@ -205,6 +217,8 @@ class ScoreModel(nn.Module, ABC):
         Time runs towards noise; flow libraries have the opposite sign.
         """
 
+        if not self.process.has_scales:
+            return reverse_drift(self.process, x, t, self.score(x, t, **condition))
         return self._combined(_velocity, x, t, condition)
 
     def combine(
@@ -221,15 +235,25 @@ class ScoreModel(nn.Module, ABC):
             condition: The conditions.
         """
 
+        known = self.denoise if self.process.has_scales else self._formal
+
         def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
             def combined(X: Tensor) -> Tensor:
                 noisy = scale * X
-                return a * noisy + b * self.denoise(noisy, t, **condition)
+                return a * noisy + b * known(noisy, t, **condition)
 
             return combined
 
         columns = (model_times(self.process, times, x), *(scalars(c, x) for c in (a, b, scale)))
         return [bind(*column) for column in zip(*columns, strict=True)]
+
+    def _formal(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        r"""The sum of state and score, which stands for D where there are no scales, as if both were 1.
+
+        Combinations whose weights sum to 1 commute with it, so rules that combine denoised data so combine scores.
+        """
+
+        return x + self.score(x, t, **condition)
 
     def resemble(self, model: "ScoreModel") -> None:
         r"""Copies the attributes of a wrapped model."""
@@ -238,7 +262,7 @@ class ScoreModel(nn.Module, ABC):
         for name in ("data_std", "data_scale", "finest"):
             setattr(self, f"_{name}", _said(model, name))
         self.moments, self.conditions, self.cost = model.moments, model.conditions, model.cost
-        self.transform = model.transform
+        self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
 
@@ -264,7 +288,7 @@ class ScoreModel(nn.Module, ABC):
         pick = of_rows(index)
         found = {name: changed(getattr(self, name), pick) for name in self.by_sample}
         for name, value in {**vars(self), **self._modules}.items():
-            part = value if name in MACHINERY else with_parts(value, ScoreModel, index)
+            part = value if name in MACHINERY else with_parts(value, (ScoreModel, Process), index)
             if part is not value:
                 found[name] = part
         if not found:
@@ -315,6 +339,7 @@ class Given(ScoreModel):
         super().__init__()
         self.model, self.bound = model, dict(bound)
         self.resemble(model)
+        self.process = model.process.given(bound)
         self.conditions = tuple(name for name in model.conditions if name not in bound)
         self.bound_names = (*model.bound_names, *bound)
 
@@ -336,7 +361,10 @@ class Given(ScoreModel):
         return self.model.combine(times, a, b, scale, x, **self._spread(x), **condition)
 
     def _spread(self, x: Tensor) -> dict[str, Tensor]:
-        return cast(dict[str, Tensor], spread(self.bound, x))  # as models annotate conditions
+        mine = self.bound
+        if self.process.conditions:  # those that only the process takes
+            mine = {n: v for n, v in mine.items() if n in self.model.conditions}
+        return cast(dict[str, Tensor], spread(mine, x))  # as models annotate conditions
 
     @property
     def held(self) -> Mapping[str, Tensor]:
@@ -360,7 +388,7 @@ class Given(ScoreModel):
 
 
 def _bound(model: ScoreModel, bound: Mapping[str, Bound]) -> ScoreModel:
-    mine = {name: value for name, value in bound.items() if name in model.conditions}
+    mine = {name: value for name, value in bound.items() if name in model.accepts}
     return Given(model, mine) if mine else model
 
 

@@ -87,7 +87,11 @@ def _take(given: dict[str, Any], transform: Transform, spoken: Spoken) -> None:
         for name in names:
             value = given.get(name)
             if isinstance(value, Solution):
-                given[name] = replace(value, x=change(f"{name}.x", value.x))
+                path = value.path
+                if path is not None:  # whose states are never data
+                    flat = transform.pack(f"{name}.path", path.flatten(0, 1))
+                    path = flat.unflatten(0, path.shape[:2])
+                given[name] = replace(value, x=change(f"{name}.x", value.x), path=path)
             elif value is not None:
                 given[name] = change(name, value)
     for name in spoken.functions:
@@ -120,7 +124,7 @@ def log_volume(model: object, x: Tensor) -> float:
     r"""Returns the logarithm of the volume of data per volume of its states, with shape (B, \*)."""
 
     transform = getattr(model, "transform", None)
-    return 0.0 if transform is None else transform.log_volume(x.shape[1:])
+    return 0.0 if transform is None else float(transform.log_volumes(x.shape[1:]).sum())
 
 
 def as_data(solution: Solution, transform: Transform) -> Solution:

@@ -17,9 +17,9 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.doors.values import Array, as_tensor
 
-from ..doors.data import as_data, as_floats
+from ..doors.data import Samples, as_data, as_floats
 
-Data: TypeAlias = Array | Mapping[str, Array]  # of a user, for models with a transform
+Data: TypeAlias = Samples | Mapping[str, Array]  # of a user; mappings for models with a transform
 Network: TypeAlias = Callable[..., Any]
 
 
@@ -64,10 +64,10 @@ class Transform(ABC):
 
         return self.unpack(slope)
 
-    def log_volume(self, shape: Sequence[int]) -> float:
-        r"""Returns the logarithm of the volume of data per volume of states of the given shape."""
+    def log_volumes(self, shape: Sequence[int]) -> Tensor:
+        r"""Returns the logarithm of the volume of data per volume of states, for each entry of a state."""
 
-        return 0.0
+        return torch.zeros(*shape, dtype=torch.float64)
 
     def inner_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         r"""Returns the shape (B, \*) of states, from that of data."""
@@ -302,8 +302,8 @@ class Standardized(Transform):
     def gradient(self, slope: Tensor) -> Tensor:
         return self.unpack(slope / self.std.to(slope))
 
-    def log_volume(self, shape: Sequence[int]) -> float:
-        return float(self.std.expand(*shape).log().sum())
+    def log_volumes(self, shape: Sequence[int]) -> Tensor:
+        return self.std.expand(*shape).log()
 
     def inner_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape if self.form is None else self.form.inner_shape(shape)

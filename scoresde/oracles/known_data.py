@@ -3,7 +3,8 @@ r"""Argument checks of the data of exact models."""
 import torch
 from torch import Tensor
 
-from ..processes.process import Process, check_process
+from ..models.checks import check_process
+from ..processes.process import Process
 from ..processes.standard import EDM
 
 

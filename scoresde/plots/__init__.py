@@ -1,10 +1,14 @@
 r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 
+from .calibration import coverage, ranks
+from .changes import before_after
 from .charts import bars, curves, histogram, work_precision
 from .checks import errors
+from .drawn import samples
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
+from .maps import density
 from .movie import check_gif
 from .pictures import animate, images, tile
 from .points import scatter
@@ -14,14 +18,19 @@ __all__ = [
     "MOVIES",
     "animate",
     "bars",
+    "before_after",
     "check_gif",
     "check_picture",
+    "coverage",
     "curves",
+    "density",
     "errors",
     "film",
     "geometry",
     "histogram",
     "images",
+    "ranks",
+    "samples",
     "scatter",
     "spectrum",
     "tile",

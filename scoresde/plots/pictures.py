@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,10 +23,10 @@ LONGEST = 3600.0  # seconds of an animation
 
 @checked
 def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
-    r"""Returns images side by side as one picture, with shape (rows H, columns W).
+    r"""Returns images side by side as one picture, with shape (rows H, columns W), or (rows H, columns W, 3).
 
     Arguments:
-        x: Grey images, with shape (B, 1, H, W) or (B, H, W).
+        x: Grey images, with shape (B, 1, H, W) or (B, H, W), or colour images, with shape (B, 3, H, W).
         columns: The number of columns. By default, the picture is about square.
         gap: The number of pixels between images. They are grey, as are the empty places of the last row.
 
@@ -35,18 +36,21 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
     """
 
     images = as_floats("x", x, least=3).detach().cpu().float()
-    images = images[:, 0] if images.ndim == 4 else images
     columns = check_count("columns", columns, at_least=1)
     gap = check_count("gap", gap, at_least=0, at_most=LARGEST)
-    if images.ndim != 3:
-        raise ValueError(f"pictures need shape (B, 1, H, W), but got {tuple(x.shape)}.")
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"pictures need shape (B, 1, H, W) or (B, 3, H, W), but got {tuple(x.shape)}."
+        )
     images = functional.pad(images, (0, gap, 0, gap))
-    count, height, width = images.shape
+    count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    blank = images.new_zeros(rows * columns - count, height, width)
-    cells = np.concatenate([images.numpy(), blank.numpy()]).reshape(rows, columns, height, width)
-    return cells.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)  # type: ignore[no-any-return]
+    blank = images.new_zeros(rows * columns - count, channels, height, width)
+    cells = torch.cat([images, blank]).reshape(rows, columns, channels, height, width)
+    picture = cells.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    return (picture[..., 0] if channels == 1 else picture).numpy()  # type: ignore[no-any-return]
 
 
 @checked
@@ -63,7 +67,7 @@ def images(
 
     Arguments:
         file: The file to write.
-        groups: Titles, and images with shape (B, 1, H, W); or images alone.
+        groups: Titles, and images with shape (B, 1, H, W) or (B, 3, H, W); or images alone.
         columns: The number of images in a row of a group.
         across: The number of groups in a row. By default, all.
         low: The value of black.
@@ -86,11 +90,12 @@ def images(
     pictures = {
         title: tile(2 * (x - low) / (high - low) - 1, columns, gap=1) for title, x in known.items()
     }
-    height, wide = next(iter(pictures.values())).shape
+    height, wide = next(iter(pictures.values())).shape[:2]
     width = wide / 25  # inches: pixels of 8 x 8 images must be visible
     figure, axes = figures.figure(down, across, (width, width * height / wide + 0.5))
     for axis, (title, picture) in zip(axes, pictures.items(), strict=False):
-        axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        shown = picture if picture.ndim == 2 else (picture.clip(-1, 1) + 1) / 2
+        axis.imshow(shown, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
         axis.set_title(title, fontsize=10)
     for axis in axes:
         axis.axis("off")
@@ -126,7 +131,12 @@ def animate(
     zoom = check_count("zoom", zoom, at_least=1, at_most=LARGEST)
     seconds = positive("seconds", seconds, most=LONGEST)
     pictures = []
-    for x in as_floats("path", path, least=4):
+    states = as_floats("path", path, least=4)
+    if states.ndim == 5 and states.shape[2] != 1:
+        raise ValueError(
+            f"animations need grey images, (n, B, 1, H, W), but got {tuple(path.shape)}."
+        )
+    for x in states:
         grey = (tile(x.clamp(-1, 1), columns, gap=1) + 1) * 127.5
         pictures.append(np.kron(grey, np.ones((zoom, zoom))).round().astype(np.uint8))
     write_gif(file, pictures, seconds)

@@ -4,16 +4,18 @@ Functions of time map float64 tensors with shape (n,) to the same, by PyTorch op
 be given as a number.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.doors.values import Shape, is_number
 
 from ..doors.amounts import positive
+from .dependent import Mean, as_mean, for_rows, placed, rows_of, taken
 from .process import CHECKED, Process
 from .quadrature import PIECES, Antiderivative, Known, check_rate, rate_at, refined
 from .schedules import invert
@@ -217,29 +219,66 @@ def described(process: Process, *functions: str) -> str:
 class NonlinearProcess(Process):
     r"""Creates the process :math:`dx = f(x, t) \, dt + g(t) \, dw` with any drift.
 
-    It has no scales, so everything that needs them is refused: clean data, noise, log-SNR, semi-linear solvers,
-    encoding, edits and likelihoods. Sampling leaves out the last denoising. Its models must have
-    `predicts="score"`.
+    It has no scales, so what needs them is refused: clean data, noise, noise levels, semi-linear solvers, edits,
+    and guidance that acts on clean data. Data is the state at `t_min`, and latents are states at `t_max`. Samples,
+    latents and likelihoods follow from
+
+    .. math:: dx = \Big( f(x, t) - \tfrac{1}{2} g^2(t) \, \nabla \log p_t(x) \Big) \, dt ,
+
+    its probability flow. Sampling leaves out the last denoising. Its models must have `predicts="score"`.
+
+    Drift and prior may depend on conditions, as in a process that reverts to a measurement. Their values are
+    given to its models, by `model.given(measurement=y)` or as keywords of a function; the network gets those that
+    its own `conditions` name.
 
     Arguments:
         f: The drift :math:`f(x, t)`, with shape (B, *), for x with shape (B, *) and t with shape () or (B, 1,
-            ...).
+            ...). It gets the conditions by name, as `f(x, t, **condition)`, each with leading size B.
         g: The diffusion :math:`g(t)`.
         std: The standard deviation of the prior at `t_max`.
         t_min: The first time.
         t_max: The last time.
+        mean: The mean of the prior: a number, a tensor with the shape of one sample, or a function of the
+            conditions, `mean(**condition)`, which returns means with shape (B, *).
+        conditions: The names of the conditions that `f`, and `mean` if it is a function, take.
+
+    Raises:
+        TypeError: If `f` is not a function, or `mean` neither a number, a tensor nor a function.
+        ValueError: If `std` is not positive, or the times are not in order.
+
+    References:
+        | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (13)
+        | https://arxiv.org/abs/2011.13456
+        | Image Restoration with Mean-Reverting Stochastic Differential Equations (Luo et al., 2023),
+        | equation (3), for a mean that is a measurement
+        | https://arxiv.org/abs/2301.11699
 
     Examples:
         >>> process = ss.NonlinearProcess(lambda x, t: -(x**3), 1.0)
         >>> process.drift(torch.tensor([[2.0]]), torch.tensor([0.5]))
         tensor([[-8.]])
+        >>> reverting = ss.NonlinearProcess(
+        ...     lambda x, t, measurement: measurement - x,
+        ...     2**0.5,
+        ...     t_max=4.0,
+        ...     mean=lambda measurement: measurement,
+        ...     conditions=("measurement",),
+        ... )
+        >>> model = ss.NetworkScore(lambda x, t: 3 - x, reverting, "score", shape=(1,))
+        >>> ss.sample(model, 2, measurement=torch.tensor([[3.0]]), solver="heun", steps=5)
+        Solution((2, 1) by heun, 5 intervals, 10 calls per sample)
     """
 
-    f: Callable[[Tensor, Tensor], Tensor]
+    f: Callable[..., Tensor]
     g: Known
     std: float = 1.0
     t_min: float = 1e-3
     t_max: float = 1.0
+    mean: Mean = 0.0
+    conditions: tuple[str, ...] = ()
+    bound: Mapping[str, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     has_scales: ClassVar[bool] = False
     grid: ClassVar[str] = "t"
 
@@ -249,24 +288,39 @@ class NonlinearProcess(Process):
         check_rate("g", self.g)
         positive("std", self.std)
         self._check_ends()
+        object.__setattr__(self, "conditions", tuple(self.conditions))
+        object.__setattr__(self, "mean", as_mean(self.mean))
 
     def __repr__(self) -> str:
-        return described(self, "f", "g")
+        own = () if is_number(self.mean) and self.mean == 0 else ("mean",)
+        return described(self, "f", "g", *own)
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "a NonlinearProcess has no alpha and sigma, so clean data, noise and log-SNR are not "
-            "defined. It can only be sampled from, with a model with predicts='score' and an ODE or SDE "
-            "solver such as 'heun' or 'em' with clock='t' and grid='t'; encoding, edits, likelihoods, "
+            "defined. Samples, latents and likelihoods need a model with predicts='score' and an ODE (or, for "
+            "samples, SDE) solver such as 'dopri5', 'heun' or 'em' with clock='t' and grid='t'; edits, bounds, "
             "denoising and semi-linear solvers need scales."
         )
 
     def time(self, log_snr: Tensor) -> Tensor:
         return self.log_scales(log_snr)[0]
 
+    def signal(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)  # as data is the state at t_min
+
+    def level(self, t: Tensor) -> Tensor:
+        return t
+
+    def given(self, condition: Mapping[str, object]) -> Self:
+        return taken(self, condition)
+
+    def rows(self, index: Tensor) -> Self:
+        return rows_of(self, index)
+
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
         version = None if x.is_inference() else x._version
-        f = self.f(x, t)
+        f = self.f(x, t, **for_rows(self, x))
         if version is not None and x._version != version:
             raise ValueError(
                 "the drift f changed x in place; write it so that it returns a new tensor."
@@ -283,6 +337,24 @@ class NonlinearProcess(Process):
 
     def prior_std(self) -> float:
         return float(self.std)
+
+    def prior_sample(
+        self,
+        shape: Shape,
+        *,
+        seed: int | Tensor = 0,
+        first_index: int = 0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        r"""Draws from the prior :math:`\mathcal{N}(m, s^2 I)`, with the mean m and the standard deviation s."""
+
+        known = {"seed": seed, "first_index": first_index, "dtype": dtype, "device": device}
+        z = super().prior_sample(shape, **known)  # type: ignore[arg-type]
+        return z + placed(self, self.mean, z)
+
+    def standardised(self, z: Tensor) -> Tensor:
+        return (z - placed(self, self.mean, z)) / self.prior_std()
 
     def start_of(self, use: str) -> float:
         return self.t_min

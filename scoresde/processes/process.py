@@ -16,9 +16,10 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache, partial, wraps
-from typing import ClassVar, Literal, TypeVar, cast
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -35,10 +36,7 @@ from ..doors.warning import warn
 CHECKED = 1025  # times at which a process is checked
 PRIOR_GAP = 1e-2  # nats per dimension from which a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
-SLACK, ROUNDING = (
-    1e-6,
-    2.0**-23,
-)  # of times in float32: of their own rounding, and of times that they are differences of
+SLACK, ROUNDING = 1e-6, 2.0**-23  # of times in float32, and of times that they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 Pair = tuple[Tensor, Tensor]
 _time = partial(torch.tensor, dtype=torch.float64)
@@ -79,6 +77,8 @@ class Process(ABC):
         constant: Whether it depends on nothing but its fields, so that derived quantities are computed once.
             Each class declares it for itself, as in `class Mine(Process, constant=True)`.
         grid: The default grid, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
+        conditions: The names of the conditions that its drift or its prior takes, if it takes any.
+        bound: The values of these conditions by name, with leading size B or 1, where they are given.
 
     Examples:
         >>> process, x, t = ss.EDM(), torch.ones(1, 2), torch.tensor([2.0])
@@ -111,6 +111,8 @@ class Process(ABC):
     bare_start_of: Callable[[Use], float]
     bare_prior_sample: Callable[..., Tensor]
     grid: ClassVar[str] = "logistic"
+    conditions: tuple[str, ...] = ()
+    bound: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def said_levels(self) -> tuple[float | None, float | None]:
@@ -143,6 +145,26 @@ class Process(ABC):
     @abstractmethod
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Returns the inverse of :meth:`log_snr`, inside the domain."""
+
+    def signal(self, t: Tensor) -> Tensor:
+        r"""Returns the factor by which data enters at a time, :math:`\alpha_t`, with the shape of `t`."""
+
+        return self.bare_scales(t)[0]
+
+    def level(self, t: Tensor) -> Tensor:
+        r"""Returns what settings by noise level are compared with, :math:`\sigma_t / \alpha_t`, in float64."""
+
+        return torch.exp(-self.log_snr(t))
+
+    def given(self, condition: Mapping[str, object]) -> Self:
+        r"""Returns the process with those of the conditions bound that it takes."""
+
+        return self
+
+    def rows(self, index: Tensor) -> Self:
+        r"""Returns the process for some rows of the batch."""
+
+        return self
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`\partial_t \log \alpha_t` and :math:`\partial_t \lambda_t`, with the shape of `t`."""
@@ -225,11 +247,16 @@ class Process(ABC):
 
     prior_sample.bare = _drawn  # type: ignore[attr-defined]
 
+    def standardised(self, z: Tensor) -> Tensor:
+        r"""Returns latents in units of the prior: minus its mean, over its standard deviation."""
+
+        return z / self.prior_std()
+
     def prior_log_prob(self, z: Tensor) -> Tensor:
         r"""Returns the log-density of the prior in nats, with shape (B,), in float64."""
 
         z, std = as_state("z", z), self.prior_std()
-        square = (z.flatten(1).double() / std).square().sum(1)
+        square = self.standardised(z.double()).flatten(1).square().sum(1)
         return -square / 2 - z[0].numel() * math.log(std * math.sqrt(2 * math.pi))
 
     @checked
@@ -370,10 +397,3 @@ class Process(ABC):
 
 
 with_doors(Process, OF_TIME)
-
-
-def check_process(process: object) -> None:
-    r"""Refuses anything that is not a process."""
-
-    if not isinstance(process, Process):
-        raise TypeError(f"process must be a process such as ss.VP(), but is {process!r}.")

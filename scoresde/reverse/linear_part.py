@@ -30,6 +30,7 @@ from torch import Tensor
 from solvers.problem import Linear
 
 from ..processes.process import Process
+from .amounts import Amount, amount_over, root_of
 
 Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
 QUIET = 18.0  # log-SNR to a so much less noisy time that, in float64, all variance of the noisier one is new
@@ -124,13 +125,13 @@ def _decay(before: Tensor, after: Tensor, rate: Tensor) -> Tensor:
     return torch.exp(rate / 2 * (after / before).log())
 
 
-def constant_noise(eta: float) -> Noise:
-    r"""Returns the noise for a constant :math:`\eta`."""
+def constant_noise(eta: float | Tensor) -> Noise:
+    r"""Returns the noise for an :math:`\eta` that is constant over each step."""
 
     return lambda s, t: eta**2 * (t - s)
 
 
-def up_step(eta: float) -> Noise:
+def up_step(eta: float | Tensor) -> Noise:
     r"""Returns the noise in DDIM's convention.
 
     A step adds `eta` times the noise that it adds for :math:`\eta = 1`,
@@ -144,8 +145,9 @@ def up_step(eta: float) -> Noise:
     def noise(s: Tensor, t: Tensor) -> Tensor:
         added = -torch.expm1(-2 * (t - s)) * eta**2
         if not bool((added < 1).all()):
+            most = torch.as_tensor(eta, dtype=torch.float64).max().item()
             raise ValueError(
-                f"eta={eta} in the convention of DDIM asks for more noise than a step can hold; "
+                f"eta={most} in the convention of DDIM asks for more noise than a step can hold; "
                 "pass at most 1, or use the canonical convention."
             )
         return -torch.log1p(-added) / 2
@@ -153,7 +155,7 @@ def up_step(eta: float) -> Noise:
     return noise
 
 
-def er_noise(eta: float) -> Noise:
+def er_noise(eta: float | Tensor) -> Noise:
     r"""Returns the noise of ER-SDE-Solver, where a step multiplies the state by a ratio of values of
 
     .. math:: \phi(s) = s \, (\exp(s^{0.3}) + 10) .
@@ -170,7 +172,7 @@ def er_noise(eta: float) -> Noise:
     return lambda s, t: eta**2 * (rest(s) - rest(t))
 
 
-def middle_noise(eta: float, low: float = 0.05, high: float = 1.0) -> Noise:
+def middle_noise(eta: float | Tensor, low: float = 0.05, high: float = 1.0) -> Noise:
     r"""Returns the noise of SA-Solver: a constant :math:`\eta` between two noise levels, and none elsewhere.
 
     References:
@@ -182,22 +184,25 @@ def middle_noise(eta: float, low: float = 0.05, high: float = 1.0) -> Noise:
     return lambda s, t: eta**2 * (t.clamp(start, stop) - s.clamp(start, stop))
 
 
-PROFILES: dict[str, Callable[[float], Noise]] = {
+PROFILES: dict[str, Callable[[float | Tensor], Noise]] = {
     "constant": constant_noise,
     "er_sde": er_noise,
     "sa": middle_noise,
 }
 
 
-def make_noise(profile: str, eta: float, convention: str) -> Noise:
+def make_noise(profile: str, eta: Amount, convention: str) -> Noise:
     r"""Returns the noise of a solver's profile, in the user's convention of eta.
 
     "canonical" is the :math:`\eta` of the equation; "ddim" scales the noise of a step, also in
-    k-diffusion's ancestral samplers; "k_diffusion" is its square, in that library's SDE samplers.
+    k-diffusion's ancestral samplers; "k_diffusion" is its square, in that library's SDE samplers. If eta depends
+    on the noise level, each step has the root mean square of it over the step.
     """
 
-    if convention == "ddim":
-        if profile != "constant":
-            raise ValueError(f"eta_convention='ddim' has no effect on the noise of {profile!r}.")
-        return up_step(eta)
-    return PROFILES[profile](math.sqrt(eta) if convention == "k_diffusion" else eta)
+    if convention == "ddim" and profile != "constant":
+        raise ValueError(f"eta_convention='ddim' has no effect on the noise of {profile!r}.")
+    made = up_step if convention == "ddim" else PROFILES[profile]
+    eta = root_of(eta) if convention == "k_diffusion" else eta
+    if isinstance(eta, float):
+        return made(eta)
+    return lambda s, t: made(amount_over(eta, s, t))(s, t)

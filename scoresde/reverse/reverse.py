@@ -26,15 +26,19 @@ from torch import Tensor
 
 from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
 from solvers.doors.signatures import checked
+from solvers.noise.partial import Partial
 from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from ..models.data_moments import Moments
+from ..models.masked import masked_of
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
-from .linear_part import Frame, Noise, constant_noise
+from ..processes.dependent import check_given, reverse_drift
+from .amounts import Amount, ByRow, Eta, amount_at, as_amount
+from .linear_part import Convention, Frame, make_noise
 
 Clock = Literal["t", "log_snr"]
 LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
@@ -42,12 +46,17 @@ FLOOR = 1e-3  # of the mean variance: the floor for "floored"
 
 
 @checked
-def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
+def reverse_sde(model: ScoreModel, eta: Eta = 1.0) -> SDE:
     r"""Returns the reverse SDE in the time of the process, for integration from noise to data.
 
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
-        eta: The amount of noise :math:`\eta`.
+        eta: The amount of noise :math:`\eta`: a number, one number per sample with shape (B,), or a function
+            from noise levels :math:`\sigma / \alpha` to numbers with the same shape.
+
+    Raises:
+        ValueError, TypeError: If eta is negative or not finite, or the process has no noise levels for its
+            function.
 
     Examples:
         >>> sde = ss.reverse_sde(model)
@@ -55,7 +64,9 @@ def reverse_sde(model: ScoreModel, eta: float = 1.0) -> SDE:
         2.0
     """
 
-    return Reverse(model, SDE, eta, "t").problem()  # type: ignore[return-value]
+    amount = as_amount(eta)
+    check_has_levels(model, amount)
+    return Reverse(model, SDE, amount, "t").problem()  # type: ignore[return-value]
 
 
 @checked
@@ -83,6 +94,7 @@ class _Common(TypedDict, total=False):
     sizes: Callable[[Tensor], Sizes]
     pace: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None
     longest: float
+    share: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -97,15 +109,17 @@ class Reverse(Chart):
         form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root mean square of
             the data, or "moments" with the model's moments. "floored" is the same with a lower bound on the
             variances, and "isotropic" if the model has no moments.
-        noise: The noise of a semi-linear problem, if it does not follow from a constant eta.
+        profile: How the noise of a semi-linear problem depends on the noise level, besides eta.
+        convention: The meaning of eta.
     """
 
     model: ScoreModel
     kind: type[Problem]
-    eta: float
+    eta: Amount
     clock: Clock
     form: str = "data"
-    noise: Noise | None = None
+    profile: str = "constant"
+    convention: Convention = "canonical"
 
     def problem(self) -> Problem:
         r"""Returns the problem."""
@@ -121,6 +135,7 @@ class Reverse(Chart):
             if self.clock == "t"
             else None,
             "longest": LEAP,
+            "share": self._share if self.model.masked else None,
         }
         if self.kind is SemiLinear:
             return SemiLinear(
@@ -143,6 +158,11 @@ class Reverse(Chart):
             return None
         if self.model.moments is None and self.form == "floored":
             return None
+        if self.model.masked:
+            raise ValueError(
+                "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
+                "as 'dpmpp_2m'."
+            )
         if self.model.moments is None:
             raise ValueError(
                 "moment-matched solvers need the mean and covariance of the data: set "
@@ -172,7 +192,8 @@ class Reverse(Chart):
             known = {"data": 0.0, "noise": torch.inf}.get(self.form)
             known = scale_of(self.model) ** 2 if known is None else known
             variances = torch.tensor([known], dtype=torch.float64)
-        return Frame(self.model.process, variances, self.noise or constant_noise(self.eta))
+        noise = make_noise(self.profile, self.eta, self.convention)
+        return Frame(self.model.process, variances, noise)
 
     def to_clock(self, time: Tensor) -> Tensor:
         r"""Returns the times of the problem from those of the process."""
@@ -190,6 +211,13 @@ class Reverse(Chart):
         return (
             self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
         )
+
+    @property
+    def _share(self) -> Tensor | None:
+        r"""The fraction of the entries of each row that exist, if some do not."""
+
+        part = masked_of(self.model)
+        return None if part is None else part.mask.flatten(1).double().mean(1)
 
     def _sizes(self, clock: Tensor) -> Sizes:
         r"""The sizes of noisy data in units of x.
@@ -224,6 +252,10 @@ class Reverse(Chart):
     def motion(self, outside: Brownian) -> Brownian:
         r"""Returns a Brownian motion, in log-SNR or without a clock, as the problem sees it."""
 
+        part, own = masked_of(self.model), self._motion(outside)
+        return own if part is None else Partial(own, part.mask)
+
+    def _motion(self, outside: Brownian) -> Brownian:
         process, known = self.model.process, self.moments
         same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
         if known is None:
@@ -258,11 +290,13 @@ class Reverse(Chart):
         return X * align(scale, X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        if isinstance(self.eta, ByRow) and clock.ndim == 1:
+            clock = clock[:, None].expand(-1, len(x))
         process, t = self.model.process, self.to_time(clock)
         f, slope = process.bare_rates(t)
         if self.clock == "log_snr":
             f, slope = f / slope, torch.ones_like(slope)
-        pull = (1 + self.eta**2) * slope
+        pull = (1 + self._eta_at(clock) ** 2) * slope
         return self.model.combine(
             t, f - pull, pull * process.bare_scales(t)[0], torch.ones_like(t), x
         )
@@ -295,11 +329,23 @@ class Reverse(Chart):
     def _diffusion(self, clock: Tensor) -> Tensor:
         process, t = self.model.process, self.to_time(clock)
         if self.clock == "log_snr":
-            return self.eta * 2**0.5 * process.bare_scales(t)[1]
-        return self.eta * process.diffusion(t)
+            return self._eta_at(clock) * 2**0.5 * process.bare_scales(t)[1]
+        return self._eta_at(clock) * process.diffusion(t)
+
+    def _eta_at(self, clock: Tensor) -> float | Tensor:
+        if not callable(self.eta):
+            return amount_at(self.eta, clock)
+        log_snr = clock if self.clock == "log_snr" else self.model.process.bare_log_snr(clock)
+        return amount_at(self.eta, log_snr)
+
+    def rows(self, index: Tensor) -> "Reverse":
+        r"""Returns the reverse process of some rows."""
+
+        eta = self.eta.rows(index) if isinstance(self.eta, ByRow) else self.eta
+        return replace(self, model=self.model.rows(index), eta=eta)
 
     def _rows(self, index: Tensor) -> Problem:
-        return replace(self, model=self.model.rows(index)).problem()
+        return self.rows(index).problem()
 
     def _describe(self, clock: float) -> str:
         time = self.to_time(torch.tensor(clock, dtype=torch.float64))
@@ -309,11 +355,11 @@ class Reverse(Chart):
         if self.kind is SemiLinear or self.clock != "t":
             process.log_scales(torch.zeros(()))  # raises, because there are none
 
+        check_given(process)
+
         def drift(t: Tensor, x: Tensor) -> Tensor:
-            pull = (1 + self.eta**2) / 2 * process.diffusion(t.double()) ** 2
-            flat = t.reshape(-1) if t.ndim else t
-            score = self.model.score(x, flat)
-            return process.drift(x, t.to(x)) - align(pull.reshape(flat.shape).to(x), x) * score
+            t = t.reshape(-1) if t.ndim else t
+            return reverse_drift(process, x, t, self.model.score(x, t), self._eta_at(t))
 
         common: _Common = {
             "rows": self._rows,
@@ -323,6 +369,15 @@ class Reverse(Chart):
         if self.kind is SDE:
             return SDE(drift, self._diffusion, **common)
         return ODE(drift, **common)
+
+
+def check_has_levels(model: ScoreModel, eta: Amount) -> None:
+    r"""Refuses a function of the noise level for a process without noise levels."""
+
+    if callable(eta) and not model.process.has_scales:
+        raise ValueError(
+            f"eta is a function of the noise level, which {model.process} does not have; pass a number."
+        )
 
 
 def _itself(x: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 from solvers import Solver
 from solvers.errors import Failure
 
+from ..reverse.amounts import Amount
+
 
 @dataclass
 class Current:
@@ -26,7 +28,7 @@ class Current:
 
     solver: Solver
     times: Tensor | None
-    eta: float
+    eta: Amount
     suspects: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def blame(self, failure: Failure) -> Failure:

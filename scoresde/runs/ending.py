@@ -6,6 +6,7 @@ samples is k times as large, so far larger samples are not rare events but come 
 scale of the data is unknown, c is the noise level at `t_max`, since noise would not cover larger data.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -45,8 +46,6 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 
     if run.memory is None:
         warn_of_gain(run)
-    if run.settings.max_calls is not None:
-        run = _reserved(run)
     try:
         solution = transport(run, x, companion)
         found, failure, calls = _last(run, solution, x, companion)
@@ -66,15 +65,14 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     return _judged(run, x, solution, clean=True)
 
 
-def _reserved(run: Run) -> Run:
-    r"""The run without the calls of the last denoising in its budget."""
+def reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
+    r"""Returns the run without the calls that are needed after its last step, by their use."""
 
-    limit, cost = run.settings.max_calls or 0, run.model.cost
-    if limit <= cost:
-        raise ValueError(
-            f"max_calls must be more than the {cost} of the last denoising, but is {limit}."
-        )
-    return replace(run, settings=replace(run.settings, max_calls=limit - cost))
+    calls = sum(after.values())
+    if most <= calls:
+        uses = " and the ".join(after)
+        raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
+    return replace(run, settings=replace(run.settings, max_calls=most - calls))
 
 
 def _last(

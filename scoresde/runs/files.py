@@ -24,6 +24,7 @@ NEEDED = ("x", "times", "calls", "status", "provenance")
 NPZ = "a solution needs an npz file, which holds all its arrays"
 COUNTS = ("calls", "accepted", "rejected")
 STATES = ("x", "path", "companion")
+DENSITIES = ("log_density", "log_density_error")
 MADE = {
     "solver": Entry("the name of a solver", text),
     "clock": Entry("the name of a clock, or null", or_none(text)),
@@ -90,7 +91,7 @@ def write_solution(file: Path, solution: Solution, solver: str) -> None:
         "status": np.array(solution.status),
         "provenance": json.dumps({**solution.provenance, "solver": solver}),
     }
-    for name in STATES:
+    for name in (*STATES, *DENSITIES):
         if (states := getattr(solution, name)) is not None:
             arrays[name] = states.detach().cpu().numpy()
     if solution.memory is not None:
@@ -168,7 +169,9 @@ def _read(arrays: Arrays, device: torch.device) -> Solution:
         memory = _unpacked(json.loads(str(arrays["memory"])), arrays, device)
         check_entries(memory, MEMORY)
     none = np.zeros_like(arrays["calls"])  # for files without the number of steps
-    tensors = {name: torch.from_numpy(arrays[name]) for name in STATES if name in arrays}
+    tensors = {
+        name: torch.from_numpy(arrays[name]) for name in (*STATES, *DENSITIES) if name in arrays
+    }
     times = torch.from_numpy(arrays["times"])
     reached = times[-1].expand(len(tensors["x"]))
     return Solution(
@@ -197,8 +200,8 @@ def _packed(value: object, arrays: dict[str, Any]) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(
-        f"a file holds numbers and text, but this run depends on a {type(value).__name__}, such as its own "
-        "noise=; keep the solution itself."
+        f"a file holds numbers and text, but this run depends on a {type(value).__name__}, such as a noise= "
+        "or eta= of its own; keep the solution itself."
     )
 
 
@@ -270,7 +273,7 @@ def _check_rows(arrays: Arrays, batch: int) -> None:
             raise ValueError(f"{name!r} must hold whole numbers, but holds {found.dtype}")
     if status.dtype.kind != "U":
         raise ValueError(f"'status' must hold words, but holds {status.dtype}")
-    ends = {"reached": arrays["reached"]} if "reached" in arrays else {}
+    ends = {name: arrays[name] for name in ("reached", *DENSITIES) if name in arrays}
     for name, found in {**counts, **ends, "status": status}.items():
         if found.shape != (batch,):
             raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")

@@ -51,12 +51,16 @@ def health(model: ScoreModel, x: Tensor, t: Tensor) -> Health:
     part = model.rows(few[:ALONE])
     devices = [x.device] if x.device.type == "cuda" else []
     with uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
-        alone = part.denoise(x[:ALONE], t)
-        one, two = (model.denoise(x, t) for _ in range(2))
+        alone = _answer(part, x[:ALONE], t)
+        one, two = (_answer(model, x, t) for _ in range(2))
     size = one.double().square().mean().sqrt().clamp(min=1e-30)
     repeat = (one - two).double().square().mean().sqrt() / size
     apart = (one[:ALONE] - alone).double().square().mean().sqrt() / size
     return Health(float(repeat), float(apart) if len(x) > ALONE else 0.0, _limit(model, x))
+
+
+def _answer(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
+    return (model.denoise if model.process.has_scales else model.score)(x, t)
 
 
 def warn_of_health(model: ScoreModel, x: Tensor) -> None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import fields
 
+import torch
 from torch import Tensor
 
 from solvers import Solution
@@ -14,6 +15,7 @@ from solvers.control import Memory
 
 from ..models.conditions import OUTER, leaves
 from ..models.score_model import ScoreModel
+from ..reverse.amounts import ByRow
 from .options import Ending, Keys, Noise, Watching, names
 from .run import Run
 from .settings import LENGTHS
@@ -39,8 +41,11 @@ def remember(
     """
 
     settings = run.settings
-    if settings.grad != "none" or not settings.method.can.stepwise:
+    if settings.grad != "none" or settings.log_density or not settings.method.can.stepwise:
         return None
+    options = {name: getattr(settings, name) for name in KEPT}
+    if isinstance(settings.eta, ByRow):
+        options["eta"] = torch.tensor(settings.eta.values, dtype=torch.float64)
     begun = [part for part in parts if part.memory != {}]
     return {
         "verb": OUTER.get(),
@@ -48,7 +53,7 @@ def remember(
         "times": run.times,
         "companion": companion,
         "conditions": digest(run.model),
-        "options": {**settings.tolerances, **{name: getattr(settings, name) for name in KEPT}},
+        "options": {**settings.tolerances, **options},
         "parts": tuple(_part(part) for part in begun),
     }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from solvers import Brownian, Event, Solver
 from solvers.doors.values import Array
 
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .plan import Plan
@@ -38,9 +39,11 @@ class Stepping:
         solver: A solver, or its name. By default, "dpmpp_2m", or "exponential" if tolerances are passed; for
             encoding, "exponential_3" if steps are passed, and "exponential" otherwise.
         steps: The number of intervals of the grid. By default, 20, unless the solver chooses its own steps.
-        grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "t". By default,
-            "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers that
-            need equal steps, a grid that is even in their clock.
+        grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "polyexponential", by
+            noise level, or "t", "beta" or "sgm_uniform", by time. Some take numbers, as in "rho:5",
+            "polyexponential:1.5" and "beta:0.6,0.6"; "karras" is "rho", and "exponential" is "log_snr". By
+            default, "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers
+            that need equal steps, a grid that is even in their clock.
         times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) for one grid per
             sample.
         rtol: The relative tolerance, for solvers that choose their own steps. If they get neither steps nor
@@ -70,8 +73,9 @@ class Noise:
     r"""Creates the options for the amount and kind of noise in a run.
 
     Arguments:
-        eta: The amount of noise: 0 is the probability flow, and 1 the reverse SDE. By default, 1 for stochastic
-            solvers and 0 for others.
+        eta: The amount of noise: 0 is the probability flow, and 1 the reverse SDE. It is a number, one number per
+            sample with shape (B,), or a function from noise levels :math:`\sigma / \alpha`, in float64, to
+            numbers with the same shape. By default, it is 1 for stochastic solvers and 0 for others.
         eta_convention: The meaning of `eta`: "canonical"; "ddim", where it scales the noise of each step, as
             also in k-diffusion's ancestral samplers; or "k_diffusion", the square of the canonical one, as in
             that library's SDE samplers.
@@ -80,7 +84,7 @@ class Noise:
             By default, "increments" on a grid and "path" with tolerances.
     """
 
-    eta: float | None = None
+    eta: Eta | None = None
     eta_convention: Convention = "canonical"
     noise: Motion | None = None
 
@@ -161,6 +165,23 @@ class Start:
 
 
 @dataclass(frozen=True, repr=False)
+class Levels:
+    r"""Creates the options for the noise levels of a run towards data.
+
+    Arguments:
+        levels: An explicit grid of noise levels :math:`\sigma / \alpha`, from high to low, instead of `times`. The
+            last denoising leads from the last positive one to 0, which may stand at the end.
+        sigma_min: The noise level at which the run ends, instead of `t_min`.
+        sigma_max: The noise level at which the run starts, instead of `t_max`. Grids reach up to it, however
+            high it is.
+    """
+
+    levels: Array | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
 class Ending:
     r"""Creates the option for the end of a run towards data.
 
@@ -170,6 +191,20 @@ class Ending:
     """
 
     denoise: bool = True
+
+
+@dataclass(frozen=True, repr=False)
+class LogDensity:
+    r"""Creates the option for the density of samples.
+
+    Arguments:
+        log_density: Whether to return the log-density of each sample under the probability flow in the same pass,
+            as `log_density` and `log_density_error` of the solution: that of the last state of the run, before
+            the last denoising, in units of the data. The solver must add no noise, and start at `t_max`. With
+            tolerances, the path is then known at 128 times.
+    """
+
+    log_density: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,7 +218,19 @@ class Planned:
     plan: Plan | str | Path | None = None
 
 
-GROUPS = (Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending, Planned)
+GROUPS = (
+    Stepping,
+    Noise,
+    Keys,
+    Numbers,
+    Limits,
+    Watching,
+    Start,
+    Levels,
+    Ending,
+    LogDensity,
+    Planned,
+)
 
 
 class UntimedOptions(TypedDict, total=False):
@@ -197,7 +244,7 @@ class UntimedOptions(TypedDict, total=False):
     max_step: float | None
     first_step: float | None
     clock: Clock | None
-    eta: float | None
+    eta: Eta | None
     eta_convention: Convention
     noise: Motion | None
     seed: int | None
@@ -220,6 +267,10 @@ class RunOptions(UntimedOptions, total=False):
     r"""All options of a run, for functions that pass them on."""
 
     times: Times | None
+    log_density: bool
+    levels: Array | None
+    sigma_min: float | None
+    sigma_max: float | None
     plan: Plan | str | Path | None
 
 
@@ -235,5 +286,5 @@ def names(*groups: type | str) -> tuple[str, ...]:
     return tuple(found)
 
 
-STEPPING = names(Stepping)
+STEPPING = names(Stepping, "levels")
 OPTIONS = names(*GROUPS)

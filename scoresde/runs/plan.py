@@ -15,8 +15,10 @@ import solvers
 from solvers import Solver
 from solvers.catalogue import label
 from solvers.doors.signatures import checked
+from solvers.doors.values import is_number, shown
 from solvers.methods.exponential import ExponentialMultistep
 
+from ..doors.tables import html_table
 from ..doors.warning import warn
 from ..files import (
     Entry,
@@ -32,6 +34,7 @@ from ..files import (
 )
 from ..models.conditions import leaves
 from ..models.score_model import ScoreModel
+from .grids import level_times
 
 KIND = "plan of scoresde"
 PROBES = 64  # numbers of a tensor that enter a fingerprint
@@ -79,6 +82,11 @@ class Plan:
         if not isinstance(self.options.get("solver"), str | Solver):
             raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
+        eta = self.options.get("eta")
+        if eta is not None and not is_number(eta):
+            raise ValueError(
+                f"eta of a plan must be one number, which a file can hold, not {shown(eta)}."
+            )
 
     @checked
     def save(self, file: str | Path) -> Path:
@@ -150,20 +158,8 @@ class Plan:
         return {**self.options, "solver": label(solvers.get(self.options["solver"]))}
 
     def _times(self, model: ScoreModel) -> Tensor:
-        process = model.process
-        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
-        most, least = torch.exp(-process.log_snr(ends)).tolist()
         levels = torch.tensor(self.noise_levels, dtype=torch.float64)
-        first, last = levels[0].item(), levels[-1].item()
-        if first > most * (1 + 1e-6) or last < least * (1 - 1e-6):
-            raise ValueError(
-                f"the plan goes from noise level {first:.4g} to {last:.4g}, but {process} has levels from "
-                f"{most:.4g} to {least:.4g}; make a plan for this model."
-            )
-        times = process.time(-levels.log())
-        if abs(first - most) < 1e-6 * most:
-            times[0] = process.t_max
-        return times
+        return level_times(model.process, levels, "the plan goes", "make a plan for this model")
 
     @property
     def name(self) -> str:
@@ -175,13 +171,21 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({self}{f', measured on {self.model}' if self.model else ''})"
 
-    def _repr_markdown_(self) -> str:
+    @property
+    def _table(self) -> dict[str, object]:
+        r"""The plan, its model, and the figures measured for it, by name."""
+
         figures = {n: v for n, v in self.figures.items() if isinstance(v, int | float | str)}
         error = self.figures.get("error")
         if isinstance(error, dict):
             figures |= {f"error, {name}": value for name, value in error.items()}
-        rows = {"plan": str(self), "model": self.model, **figures}
-        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
+        return {"plan": str(self), "model": self.model, **figures}
+
+    def _repr_html_(self) -> str:
+        return html_table([{"": name, "value": _shown(v)} for name, v in self._table.items()])
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| {name} | {_shown(value)} |" for name, value in self._table.items()]
         return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
 
     def __str__(self) -> str:
@@ -220,7 +224,18 @@ def with_plan(model: ScoreModel, keywords: Mapping[str, object]) -> dict[str, ob
     if not isinstance(plan, Plan | str | Path):
         raise TypeError(f"plan must be a Plan or a file, but is a {type(plan).__name__}.")
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-    fixed = {"solver", "steps", "grid", "times", "rtol", "atol", "clock", "eta", *plan.options}
+    fixed = {
+        "solver",
+        "steps",
+        "grid",
+        "times",
+        "levels",
+        "rtol",
+        "atol",
+        "clock",
+        "eta",
+        *plan.options,
+    }
     for name in fixed & keywords.keys():
         if keywords[name] is not None:
             raise ValueError(f"{name}= is already set by plan=; pass one of the two.")

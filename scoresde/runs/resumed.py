@@ -14,7 +14,7 @@ from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_ended
 from .bit_exact import environment
-from .ending import carried, denoised
+from .ending import carried, denoised, reserved
 from .memory import digest
 from .options import Failures
 from .run import Run
@@ -82,6 +82,8 @@ def resume(
     _check_same(run, solution, known)
     up = bool((times[-1] > times[0]).any())
     end = carried if up or not (settings.denoise and model.process.has_scales) else denoised
+    if settings.max_calls is not None and end is denoised:
+        run = reserved(run, settings.max_calls, {"last denoising": model.cost})
     with settings.gradients():
         found = end(run, x, companion)
     made = {**found.provenance, **solution.provenance}
@@ -110,7 +112,7 @@ def _memory_of(solution: Solution) -> Memory:
         )
     raise ValueError(
         "this solution does not hold the memory of its run: it is a part of another solution, the run kept "
-        "gradients (grad=), or all its samples reached the end or failed; start again."
+        "gradients (grad=) or had log_density=True, or all its samples reached the end or failed; start again."
     )
 
 

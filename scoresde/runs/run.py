@@ -3,8 +3,9 @@ r"""A run: everything that is decided before its first step."""
 import functools
 import importlib.metadata
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.process import SLACK
-from ..reverse.linear_part import make_noise
-from ..reverse.reverse import Clock, Reverse
-from .grids import default_grid, grid_times, model_grid
+from ..reverse.amounts import Amount, ByRow, told_amount
+from ..reverse.reverse import Clock, Reverse, check_has_levels
+from .grids import default_grid, grid_times, level_times, model_grid
 from .noise import noise_kind
 from .settings import LENGTHS, STEPS, Settings
 
@@ -47,7 +48,10 @@ class Run:
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
         r"""Returns the run from one time to another, unless the options set other times."""
 
-        return Run(model, settings, make_times(model, start, stop, settings))
+        times, eta = make_times(model, start, stop, settings), settings.eta
+        if isinstance(eta, ByRow) and times.ndim == 1:
+            times = times[:, None].expand(-1, len(eta.values))
+        return Run(model, settings, times)
 
     @property
     def grid(self) -> Tensor | None:
@@ -56,15 +60,16 @@ class Run:
         return None if self.settings.adaptive else self.times
 
     @cached_property
-    def eta(self) -> float:
+    def eta(self) -> Amount:
         r"""The amount of noise."""
 
-        eta, method, can = self.settings.eta, self.settings.method, self.settings.method.can
+        method, can = self.settings.method, self.settings.method.can
+        eta = cast(Amount | None, self.settings.eta)
         if can.solves is ODE:
             if eta:
                 raise ValueError(
-                    f"eta={eta} has no effect on {method}, which solves the probability flow; use a solver "
-                    "with noise, such as 'ancestral' or 'em'."
+                    f"eta={told_amount(eta)} has no effect on {method}, which solves the probability flow; "
+                    "use a solver with noise, such as 'ancestral' or 'em'."
                 )
             return 0.0
         if eta is None:
@@ -73,8 +78,10 @@ class Run:
             cure = "its noise is set by its own settings, as in 'edm_churn:amount=20'"
             if not can.stochastic:
                 cure = "it solves the probability flow; use 'exponential_sde' under tolerances"
-            raise ValueError(f"eta={eta} has no effect on {method}: {cure}.")
-        return float(eta)
+            raise ValueError(f"eta={told_amount(eta)} has no effect on {method}: {cure}.")
+        if callable(eta):
+            check_has_levels(self.model, eta)
+        return eta
 
     @cached_property
     def clock(self) -> Clock:
@@ -86,16 +93,16 @@ class Run:
     def reverse(self) -> Reverse:
         r"""The reverse process in the form that the solver needs."""
 
-        solver, convention, noise = self.settings.method, self.settings.eta_convention, None
+        solver, convention = self.settings.method, self.settings.eta_convention
         can = solver.can
-        if can.solves is SemiLinear:
-            noise = make_noise(can.profile, self.eta, convention)
-        elif convention != "canonical":
+        if can.solves is not SemiLinear and convention != "canonical":
             raise ValueError(
                 f"eta_convention={convention!r} is meant for semi-linear solvers, such as 'ancestral', "
                 f"but {solver} is not one; pass the canonical eta."
             )
-        return Reverse(self.model, can.solves, self.eta, self.clock, can.form, noise)
+        return Reverse(
+            self.model, can.solves, self.eta, self.clock, can.form, can.profile, convention
+        )
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -110,10 +117,11 @@ class Run:
             "steps": (settings.steps or STEPS) if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
+            "denoise": settings.denoise,
             "conditions": list(model.bound_names),
             **settings.tolerances,
             **{name: getattr(settings, name) for name in LENGTHS},
-            "eta": self.eta,
+            "eta": told_amount(self.eta),
             "eta_convention": settings.eta_convention,
             "clock": self.clock,
             "seed": settings.seed,
@@ -125,6 +133,43 @@ class Run:
             "model": model.fingerprint or type(model).__name__,
             "versions": _versions(),
         }
+
+
+def in_times(model: ScoreModel, settings: Settings) -> Settings:
+    r"""Returns options whose grid and last noise level are times of the model's process."""
+
+    if isinstance(settings.levels, Tensor):
+        times = level_times(
+            model.process, settings.levels, "levels go", "pass levels within these"
+        )
+        return replace(settings, times=times, levels=None)
+    if settings.sigma_min is None:
+        return settings
+    t_min = time_of(model, "sigma_min", settings.sigma_min)
+    return replace(settings, t_min=t_min, sigma_min=None)
+
+
+def time_of(model: ScoreModel, name: str, level: float) -> float:
+    r"""Returns the time of a noise level, which errors call by a name."""
+
+    process = model.process
+    ends = process.noise_level(process.t_min), process.noise_level(process.t_max)
+    low, high = ends[0] * (1 - 1e-6), ends[1] * (1 + 1e-6)
+    if not low <= level <= high:
+        raise ValueError(
+            f"{name} must be a noise level of {process}, from {ends[0]:.4g} to {ends[1]:.4g}, but is "
+            f"{level:.4g}."
+        )
+    near = abs(level - ends[1]) <= 1e-6 * ends[1]
+    return process.t_max if near else process.at_noise_level(level)
+
+
+def first_time(model: ScoreModel, settings: Settings) -> Tensor:
+    r"""Returns the first time of a run whose options set it, with shape (), or (B,) for a grid per sample."""
+
+    if settings.sigma_max is not None:
+        return torch.tensor(time_of(model, "sigma_max", settings.sigma_max), dtype=torch.float64)
+    return make_times(model, model.process.t_max, model.process.t_min, settings)[0]
 
 
 def make_times(model: ScoreModel, start: float, stop: float, settings: Settings) -> Tensor:
@@ -158,8 +203,10 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
     grid, steps = _grid(model, settings), settings.steps or STEPS
-    near = can.even or can.reversible  # whose steps must be alike
-    return model_grid(model, grid, start, stop, steps, whole=near)
+    whole = (
+        can.even or can.reversible or settings.sigma_max is not None
+    )  # steps that must be alike
+    return model_grid(model, grid, start, stop, steps, whole=whole)
 
 
 def same_time(one: float, other: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +20,20 @@ from solvers.solver import check_gradients
 from ..doors.data import as_floats
 from ..models.autocast import without_autocast
 from ..models.checks import check_callback, check_count, check_number
-from .grids import with_grid
-from .options import Ending, Keys, Limits, Noise, Numbers, Start, Stepping, Watching
+from ..reverse.amounts import Amount, as_amount, told_amount
+from .grids import check_levels, with_grid
+from .options import (
+    Ending,
+    Keys,
+    Levels,
+    Limits,
+    LogDensity,
+    Noise,
+    Numbers,
+    Start,
+    Stepping,
+    Watching,
+)
 from .plan import Described
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
@@ -32,9 +44,13 @@ REALS = {
     "rtol": 1.0,
     "atol": math.inf,
     **dict.fromkeys(LENGTHS, math.inf),
-    "eta": 1e15,
-    "t_min": math.inf,
+    **dict.fromkeys(("t_min", "sigma_min", "sigma_max"), math.inf),
 }  # and their maxima
+REPLACES = {  # and what has no effect beside it
+    "levels": ("times", "steps", "grid", "t_min", "sigma_min", "sigma_max"),
+    "times": ("steps", "grid", "sigma_min", "sigma_max"),
+    "sigma_min": ("t_min",),
+}
 FIXED, ADAPTIVE = "dpmpp_2m", "exponential"
 
 
@@ -47,12 +63,14 @@ class Tolerances(TypedDict):
 
 @checked
 @dataclass(frozen=True, repr=False)
-class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise, Stepping):
+class Settings(
+    Described, LogDensity, Ending, Levels, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
+):
     r"""Creates the options of a run.
 
     They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
-    `Limits`, `Watching`, `Start` and `Ending`. The name of a solver is replaced by the solver, and a seed of
-    `None` by a drawn one.
+    `Limits`, `Watching`, `Start`, `Levels`, `Ending` and `LogDensity`. The name of a solver is replaced by the
+    solver, and a seed of `None` by a drawn one.
 
     Examples:
         >>> settings = ss.Settings(solver="ddim", steps=3)
@@ -83,6 +101,7 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         if self.rtol is not None or self.atol is not None:
             return True
         gridless = self.steps is None and self.times is None and self.grid is None
+        gridless = gridless and self.levels is None
         can = self.method.can
         return can.adaptive and (gridless or not can.fixed)
 
@@ -126,8 +145,12 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
         for name, most in REALS.items():
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, check_number(name, number, 0, most))
+        if self.eta is not None:
+            object.__setattr__(self, "eta", as_amount(self.eta))
         if self.times is not None:
             object.__setattr__(self, "times", as_tensor("times", self.times, torch.float64))
+        if self.levels is not None:
+            object.__setattr__(self, "levels", check_levels(self.levels, denoise=self.denoise))
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, but is {self.dtype}.")
         if self.noise is not None:
@@ -212,5 +235,18 @@ class Settings(Described, Ending, Start, Watching, Limits, Numbers, Keys, Noise,
             raise ValueError(
                 f"{self.method} tries steps of any size, so noise must be 'path', not {noise}."
             )
-        if self.times is not None and choice:
-            raise ValueError(f"{choice}= has no effect with times=; pass one of the two.")
+        for name, others in REPLACES.items():
+            other = self._said(*others) if getattr(self, name) is not None else None
+            if other:
+                raise ValueError(f"{other}= has no effect with {name}=; pass one of the two.")
+
+
+def refuse_noise(settings: Settings) -> None:
+    r"""Refuses solvers and options whose path cannot be run backwards."""
+
+    if settings.method.stochastic or settings.eta:
+        raise ValueError(
+            f"latents and likelihoods need the probability flow, but {settings.method} with "
+            f"eta={told_amount(cast(Amount, settings.eta or 1))} is stochastic; use a solver without "
+            "noise, such as 'exponential' or 'ddim'."
+        )

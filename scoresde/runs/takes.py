@@ -11,8 +11,11 @@ from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import Given, ScoreModel
+from ..processes.dependent import check_given
+from ..reverse.amounts import ByRow
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
+from .run import in_times
 from .settings import Settings
 
 
@@ -64,6 +67,20 @@ class Takes:
 ANYTHING = Takes("a run", *GROUPS)
 DEFAULTS = {field.name: field.default for group in GROUPS for field in fields(group)}
 
+GENERAL: dict[str, RunOptions] = {  # instead, for processes without scales
+    "exponential": {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5},
+    "exponential_3": {"solver": "rk4"},
+}
+
+
+def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
+    r"""Returns defaults with a solver that the model's process can be solved by."""
+
+    process = getattr(model, "process", None)
+    if process is None or process.has_scales:
+        return defaults
+    return GENERAL[str(defaults["solver"])]
+
 
 def split(
     model: ScoreModel,
@@ -114,6 +131,12 @@ def parted(
     if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     settings = Settings(**{**ours, **options})
+    if settings.levels is not None or settings.sigma_min is not None:
+        settings = in_times(model, settings)
+    if isinstance(settings.eta, ByRow) and batch not in (None, len(settings.eta.values)):
+        raise ValueError(
+            f"eta must be one number or have {batch} entries, one per sample, not {len(settings.eta.values)}."
+        )
     again = settings.grad in ("checkpoint", "adjoint")
     if again and any(getattr(module, "owned", False) for module in model.modules()):
         raise ValueError(
@@ -125,7 +148,10 @@ def parted(
             f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
             "losses), whose own derivatives are not known; leave it out."
         )
-    return Given(model, bound) if bound else model, settings
+    model = Given(model, bound) if bound else model
+    if model.process.conditions:
+        check_given(model.process)
+    return model, settings
 
 
 def check_model(model: object) -> None:
@@ -137,4 +163,4 @@ def check_model(model: object) -> None:
             f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
             "ss.NetworkScore(network, process, predicts=...)."
         )
-    check_names(model.conditions)
+    check_names(dict.fromkeys((*model.conditions, *model.process.conditions)))

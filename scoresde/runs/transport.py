@@ -17,6 +17,7 @@ from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
+from ..models.masked import masked_of
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
@@ -43,6 +44,8 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings, dtype, method = run.settings, x.dtype, run.settings.method
     can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
+    if run.model.masked and (part := masked_of(run.model)):
+        x = part.kept(x)
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:
@@ -114,7 +117,7 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
         count = known["count"] if known else min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
         alone = count == len(rows) == len(x)
-        part = reverse if alone else replace(reverse, model=run.model.rows(rows))
+        part = reverse if alone else reverse.rows(rows)
         here = rows.to(x.device)
         grid = times if times.ndim == 1 else times[:, rows]
         yield _Some(

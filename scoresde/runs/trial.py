@@ -7,7 +7,7 @@ numbers costs no network call.
 """
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 
@@ -19,6 +19,7 @@ from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
+from ..reverse.amounts import Amount, ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from .run import Run
@@ -38,7 +39,7 @@ class _Trial(NamedTuple):
     method: Solver
     times: tuple[float, ...]
     clock: Clock | None
-    eta: float | None
+    eta: Amount | None
     eta_convention: Convention
     noise: Literal["path"] | None
 
@@ -52,13 +53,14 @@ def warn_of_gain(run: Run) -> None:
         return
     if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
         return
+    eta = max(settings.eta.values) if isinstance(settings.eta, ByRow) else settings.eta
     trial = _Trial(
         model.process,
         scale_of(model),
         method,
         tuple((times if times.ndim == 1 else times[:, 0]).tolist()),
         settings.clock,
-        settings.eta,
+        cast(Amount | None, eta),
         settings.eta_convention,
         "path" if settings.noise == "path" or isinstance(settings.noise, Brownian) else None,
     )
@@ -84,7 +86,7 @@ def _gain(trial: _Trial) -> float:
         trial.method,
         times=torch.tensor(trial.times, dtype=torch.float64),
         clock=trial.clock,
-        eta=trial.eta,
+        eta=cast(Eta | None, trial.eta),
         eta_convention=trial.eta_convention,
         noise=trial.noise,
         on_failure="partial",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from solvers import Solution, Solver, get
 
+from ..doors.data import holds_data
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
 from .bit_exact import warn_of_other_bits
@@ -18,8 +19,13 @@ HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
 
 def check_origin(model: ScoreModel, z: Solution, device: torch.device | str | None = None) -> None:
-    r"""Refuses failed latents and those of another process or model, and warns about other machines."""
+    r"""Refuses data, failed latents, and those of another process or model, and warns about other machines."""
 
+    if holds_data(z):
+        raise ValueError(
+            "z must be latents, but this solution holds data, at the end of its run; ss.encode turns it into "
+            "latents."
+        )
     if not z.ok:
         bad = [i for i, status in enumerate(z.status) if status != "ok"]
         raise ValueError(

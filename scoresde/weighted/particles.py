@@ -104,6 +104,9 @@ class Weighted:
         weights = self.log_weights.exp()
         return torch.zeros_like(weights).index_add(0, self.ancestors, weights)
 
+    def __len__(self) -> int:
+        return len(self.x)
+
     def __repr__(self) -> str:
         return (
             f"Weighted({len(self.x)} samples, as good as {self.effective:.0f}; log normaliser "

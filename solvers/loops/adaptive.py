@@ -23,6 +23,7 @@ from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
 PLACE = ("rows", "t", "h", "x", "memory", "broken", "result")  # what a run needs to go on
+AT_ONCE = 2048  # states of the path that are interpolated at once
 PATIENCE = 10  # attempts without a finite error: steps that creep up to where the model breaks
 
 
@@ -223,22 +224,30 @@ def _fraction(front: _Front, span: Tensor) -> float:
 def _fill(record: Record, front: _Front, done: _Attempt) -> None:
     r"""Writes the path at the times that the accepted steps passed."""
 
-    step, t1, nodes = done.step, done.t1, front.nodes
+    step, t1, times, nodes = done.step, done.t1, record.times, front.nodes
     if record.path is None or step.interpolate is None:
         return
-    times, device = record.times, front.x.device
-    times = times if times.ndim > 1 else times[:, None].expand(-1, len(record.status))
+    due = torch.where(done.accept, _passed(times, front, t1) - nodes[front.rows], 0)
+    first = nodes[front.rows] - (due.cumsum(0) - due)
+    nodes[front.rows] += due
+    rows = torch.arange(len(due)).repeat_interleave(due)
+    places = torch.arange(len(rows)) + first[rows]
+    for some, place in zip(rows.split(AT_ONCE), places.split(AT_ONCE), strict=True):
+        start, samples = front.t[some], front.rows[some]
+        there = times[place] if times.ndim == 1 else times[place, samples]
+        theta, here = ((there - start) / (t1[some] - start)).to(front.x), some.to(front.x.device)
+        states = step.interpolate(align(theta, front.x[here]), here)
+        record.path[place.to(here.device), samples.to(here.device)] = states
+
+
+def _passed(times: Tensor, front: _Front, t1: Tensor) -> Tensor:
+    r"""How many of the times each sample has passed by the ends of its step, with shape (B,)."""
+
     sign = (front.stop - front.t).sign()
-    while True:
-        node = nodes[front.rows].clamp(max=len(times) - 1)
-        due_times = times[node, front.rows]
-        due = done.accept & (nodes[front.rows] < len(times)) & (sign * (due_times - t1) <= 0)
-        if not bool(due.any()):
-            return
-        theta = ((due_times - front.t) / (t1 - front.t)).to(device, front.x.dtype)
-        states = step.interpolate(align(theta, front.x))
-        record.path[node[due].to(device), front.rows[due].to(device)] = states[due.to(device)]
-        nodes[front.rows[due]] += 1
+    if times.ndim == 1:
+        return torch.searchsorted(sign[0] * times, sign * t1, right=True)
+    along = (sign * times[:, front.rows]).T.contiguous()
+    return torch.searchsorted(along, (sign * t1)[:, None], right=True)[:, 0]
 
 
 def _retire(record: Record, front: _Front, done: Tensor, span: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import align
 from ..solver import Solver, Step
-from .weights import quadrature
+from .weights import FULL, SHORT, quadrature
 
 FIRST = 0.05  # of the span: the first step, which is rejected where it is too large
 
@@ -114,12 +114,12 @@ class AdaptiveAdams(Solver):
     def step(self, plan: _Plan, x: Tensor, memory: _Memory, noise: Brownian | None) -> Step:
         linear, t0, t1, field = plan
         order, orders = memory.order, torch.arange(self.highest + 1)
-        gamma = _integrals(linear, t0, t1, t1, memory.times)
-        decay = linear.decay(t0, t1)[..., 0]
+        gamma = _integrals(linear, t0, t1, memory.times)
+        decay = linear.decay(t0[None], t1[None])[0, :, 0]
         used = torch.where(orders < order[:, None], gamma, 0)[:, :-1]
         base = align(decay.to(x), x) * x
         if noise is not None and self.stochastic:
-            std = linear.noise_std(t0, t1)[..., 0] / (t1 - t0).abs().sqrt()
+            std = linear.noise_std(t0[None], t1[None])[0, :, 0] / (t1 - t0).abs().sqrt()
             base = base + align(std.to(x), x) * noise.increment(0, t0, t1)
         predicted = base + _combine(used, memory.differences)
         gaps = t1[:, None] - memory.times
@@ -161,15 +161,18 @@ class AdaptiveAdams(Solver):
         return memory._replace(order=chosen.clamp(max=self.highest))
 
 
-def _integrals(linear: Linear, s: Tensor, t: Tensor, end: Tensor, times: Tensor) -> Tensor:
+def _integrals(
+    linear: Linear, s: Tensor, t: Tensor, times: Tensor, rule: tuple[Tensor, Tensor] = FULL
+) -> Tensor:
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
 
     h = (t - s)[:, None]
-    points, gauss = quadrature(linear, s, t, linear.decay(s, t))
+    points, gauss = quadrature(linear, s[None], t[None], linear.decay(s[None], t[None]), rule)
     u = s[:, None] + h * points
-    weight = linear.weight(u, s[:, None], end[:, None])[..., 0] * h * gauss
-    products = torch.cumprod(u[..., None] - times[:, None, :], dim=-1)
-    return torch.cat([weight.sum(1, keepdim=True), (weight[..., None] * products).sum(1)], dim=1)
+    weight = linear.weight(u[None], s[None, :, None], t[None, :, None])[0, ..., 0] * h * gauss
+    products = u[..., None] - times[:, None, :]  # the largest array by far, hence changed in place
+    torch.cumprod(products, dim=-1, out=products).mul_(weight[..., None])
+    return torch.cat([weight.sum(1, keepdim=True), products.sum(1)], dim=1)
 
 
 def _combine(coefficients: Tensor, values: Tensor) -> Tensor:
@@ -185,12 +188,22 @@ def _differences(value: Tensor, old: Tensor, inverse: Tensor) -> Tensor:
 
 
 def _between(
-    linear: Linear, t0: Tensor, t1: Tensor, x: Tensor, new: Tensor, memory: _Memory, theta: Tensor
+    linear: Linear,
+    t0: Tensor,
+    t1: Tensor,
+    x: Tensor,
+    new: Tensor,
+    memory: _Memory,
+    theta: Tensor,
+    rows: Tensor,
 ) -> Tensor:
-    r"""Returns the state inside the step, from the polynomial through both its ends."""
+    r"""Returns states inside the step, from the polynomials through both its ends."""
 
-    s = torch.lerp(t0, t1, theta.reshape(-1).double().cpu())
-    nodes = torch.cat([t1[:, None], memory.times[:, :-1]], dim=1)
-    gamma = _integrals(linear, t0, s, s, nodes)
-    used = torch.where(torch.arange(gamma.shape[1]) <= memory.order[:, None], gamma, 0)
-    return align(linear.decay(t0, s)[..., 0].to(x), x) * x + _combine(used, new)
+    some = rows.to(t0.device)
+    start, stop, times = t0[some], t1[some], memory.times[some]
+    s = torch.lerp(start, stop, theta.reshape(-1).double().cpu())
+    nodes = torch.cat([stop[:, None], times[:, :-1]], dim=1)
+    gamma = _integrals(linear, start, s, nodes, SHORT)
+    used = torch.where(torch.arange(gamma.shape[1]) <= memory.order[some, None], gamma, 0)
+    x, new = x[rows], new[rows]
+    return align(linear.decay(start[None], s[None])[0, :, 0].to(x), x) * x + _combine(used, new)

@@ -115,6 +115,7 @@ class ExponentialMultistep(Solver):
             cap=3 if self.corrector else 2,
             one_step=self.values == 1 and not self.corrector,
             stochastic=self.stochastic,
+            gaussian=not self.corrector,
             profile=self.profile,
             form=self.form,
         )

@@ -28,7 +28,8 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import Problem, SemiLinear
 from ..shapes import Scalar, factors
-from ..solver import Solver, Step, check_one_step
+from ..solver import Solver, Step
+from .one_step import check_one_step
 
 RIDGE = 1e-12  # relative to the squares of the residuals, where they are linearly dependent
 
@@ -70,7 +71,9 @@ class FixedPoint(Solver):
     @cached_property
     def can(self) -> Abilities:
         cost = self.method.calls_per_step * (1 + self.iterations)
-        return replace(self.method.can, calls_per_step=cost, takes_eta=False, adaptive=False)
+        return replace(
+            self.method.can, calls_per_step=cost, takes_eta=False, gaussian=False, adaptive=False
+        )
 
     @property
     def undone_by(self) -> Solver:

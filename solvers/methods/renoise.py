@@ -26,7 +26,8 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, align, scalars
-from ..solver import Solver, Step, check_one_step
+from ..solver import Solver, Step
+from .one_step import check_one_step
 
 RARE = 4.0  # standard noise is longer than sqrt(d) + 4 with a probability below exp(-8)
 
@@ -92,6 +93,10 @@ class Ancestral(Renoised):
         >>> solver.calls_per_step, solver.stochastic
         (2, True)
     """
+
+    @cached_property
+    def can(self) -> Abilities:
+        return replace(self._abilities(self.inner.calls_per_step), gaussian=True)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         linear, beyond = problem.linear, problem.linear.beyond(t0, t1)

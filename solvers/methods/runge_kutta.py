@@ -2,7 +2,7 @@ r"""Explicit Runge-Kutta methods: a method is a tableau, and one step function s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -120,11 +120,13 @@ class RungeKutta(Solver):
             return Step(x1, memory)
         difference = tuple(b - low for b, low in zip(tableau.b, tableau.b_low, strict=True))
         error = _add(torch.zeros_like(x), h, difference, k)
-        return Step(x1, memory, error, lambda theta: self._interpolate(theta, x, x1, h, k))
+        return Step(x1, memory, error, partial(self._interpolate, x, x1, h, k))
 
     def _interpolate(
-        self, theta: Tensor, x0: Tensor, x1: Tensor, h: Scalar, k: list[Tensor]
+        self, x0: Tensor, x1: Tensor, h: Scalar, k: list[Tensor], theta: Tensor, rows: Tensor
     ) -> Tensor:
+        x0, x1, k = x0[rows], x1[rows], [slope[rows] for slope in k]
+        h = h[rows] if isinstance(h, Tensor) else h
         if self.tableau.dense is None:  # the cubic through both ends, with their slopes
             bump = theta * (1 - theta) * h
             cubic = theta**2 * (3 - 2 * theta)

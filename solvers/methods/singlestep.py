@@ -197,15 +197,20 @@ class ExponentialRungeKutta(Solver):
         between = partial(self._between, plan, x, values)
         return Step(y, error=y - low, interpolate=between)
 
-    def _between(self, plan: _Plan, x: Tensor, values: Sequence[Tensor], theta: Tensor) -> Tensor:
-        r"""Returns the state inside the step, from the polynomial through all stages."""
+    def _between(
+        self, plan: _Plan, x: Tensor, values: Sequence[Tensor], theta: Tensor, rows: Tensor
+    ) -> Tensor:
+        r"""Returns states inside the step, from the polynomials through all stages."""
 
-        s = torch.lerp(plan.t0, plan.t1, theta.reshape(-1).double().cpu())
-        nodes = torch.stack([torch.lerp(plan.t0, plan.t1, c) for c in plan.stages.places], dim=-1)
-        decay = plan.linear.decay(plan.t0, s)
-        w = weights(plan.linear, plan.t0, s, decay, nodes, exact, self.variable)
-        each = [factors(w[None, ..., j, :], x)[0] for j in range(len(values))]
-        [shrunk] = factors(decay[None], x)
+        some = rows.to(plan.t0.device)
+        t0, t1, x = plan.t0[None, some], plan.t1[None, some], x[rows]
+        s = torch.lerp(t0, t1, theta.reshape(1, -1).double().cpu())
+        nodes = torch.stack([torch.lerp(t0, t1, c) for c in plan.stages.places], dim=-1)
+        decay = plan.linear.decay(t0, s)
+        w = weights(plan.linear, t0, s, decay, nodes, exact, self.variable)
+        each = [factors(w[..., j, :], x)[0] for j in range(len(values))]
+        [shrunk] = factors(decay, x)
+        values = [value[rows] for value in values]
         return _add(x * shrunk, each, values, range(len(values)))
 
 

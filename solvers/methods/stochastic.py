@@ -61,6 +61,12 @@ class NoisyTableau:
         return tuple(sorted({c for triples in self.noise for c, _, _ in triples}))
 
     @property
+    def gaussian(self) -> bool:
+        r"""Whether noise enters the result alone, and so after all evaluations of the drift."""
+
+        return not self.integral and not any(self.noise[:-1])
+
+    @property
     def integral(self) -> bool:
         r"""Whether it needs the integral of the Brownian motion."""
 
@@ -102,6 +108,7 @@ class StochasticRungeKutta(Solver):
             calls_per_step=len(self.tableau.drift.b),
             stochastic=True,
             one_normal=not self.tableau.integral,
+            gaussian=self.tableau.gaussian,
         )
 
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:

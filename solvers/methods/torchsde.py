@@ -23,6 +23,8 @@ from ..noise.brownian import Brownian
 from ..problem import SDE
 from ..solver import Solver, Step
 
+GAUSSIAN = ("euler", "milstein", "euler_heun")  # which add noise after their only drift
+
 
 class _Equation:
     r"""The SDE as torchsde's methods see it, in the increasing time s = sign t."""
@@ -137,6 +139,7 @@ class Torchsde(Solver):
             unstable="over long spans" if linked else "",
             stochastic=True,
             one_normal=self.levy_area != "space-time",
+            gaussian=self.method in GAUSSIAN,
         )
 
     @property
@@ -149,8 +152,8 @@ class Torchsde(Solver):
     def plan(self, problem: SDE, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
         if t0.ndim > 1:
             raise ValueError(
-                f"{self} has one time for all samples; pass times of shape (n + 1,), or use a native "
-                "solver, such as 'em'."
+                f"{self} has one time for all samples; pass times of shape (n + 1,) and one amount of noise, "
+                "or use a native solver, such as 'em'."
             )
         sign = 1.0 if t1[-1] > t0[0] else -1.0
         equation = _Equation(problem, sign, self.sde_type)

@@ -24,12 +24,22 @@ from torch import Tensor
 
 from ..problem import Linear
 
-POINTS, GAUSS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(24))
-POINTS, GAUSS = (POINTS + 1) / 2, GAUSS / 2  # on [0, 1]
+
+def _gauss(count: int) -> tuple[Tensor, Tensor]:
+    r"""The points and weights of Gauss and Legendre on [0, 1]."""
+
+    points, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(count))
+    return (points + 1) / 2, weights / 2
+
+
+FULL = _gauss(24)  # exact to round-off for any step
+SHORT = _gauss(8)  # off by about 1e-8 for a step in which the noise level falls by a factor of 7
 STIFF = math.exp(-30)  # the smallest decay over a piece of a step that these points resolve
 
 
-def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+def quadrature(
+    linear: Linear, s: Tensor, t: Tensor, decay: Tensor, rule: tuple[Tensor, Tensor] = FULL
+) -> tuple[Tensor, Tensor]:
     r"""Returns points and weights on [0, 1] for integrals of :math:`\Phi(u, t) B(u)` over steps from s to t.
 
     Where :math:`\Phi(s, t)` is tiny, as with much noise, all of the weight lies in a layer at the end;
@@ -40,6 +50,7 @@ def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Ten
         s: The times at which the steps start, with shape (\*).
         t: The times at which they end, with shape (\*).
         decay: The decay :math:`\Phi(s, t)` of the steps.
+        rule: The points and weights of a piece.
     """
 
     halvings = 0
@@ -47,12 +58,12 @@ def quadrature(linear: Linear, s: Tensor, t: Tensor, decay: Tensor) -> tuple[Ten
         halvings += 1
         decay = linear.decay(torch.lerp(t, s, 0.5**halvings), t)
     if not halvings:
-        return POINTS, GAUSS
+        return rule
     edges = [0.0] + [1 - 0.5**k for k in range(1, halvings + 1)] + [1.0]
     places = torch.tensor(edges, dtype=torch.float64)
     lows, lengths = places[:-1], places.diff()
-    points = lows[:, None] + lengths[:, None] * POINTS
-    return points.flatten(), (lengths[:, None] * GAUSS).flatten()
+    points = lows[:, None] + lengths[:, None] * rule[0]
+    return points.flatten(), (lengths[:, None] * rule[1]).flatten()
 
 
 class Moments(NamedTuple):

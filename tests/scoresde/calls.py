@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, metrics, plots
+from scoresde import editing, geometry, guidance, inference, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -45,6 +45,7 @@ TABLE = ss.MixtureOracle(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 0.3
 GAUSS = ss.GaussianOracle(torch.zeros(2), 0.5)
 KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1]))
 QUANTILE = ss.QuantileOracle(torch.zeros(2, 1), torch.ones(2, 1))
+BOX = ss.UniformOracle(torch.zeros(2), torch.ones(2))
 PICTURES = ss.GaussianOracle(torch.zeros(1, 4, 4), 0.5)
 CLASSIFIER = ss.Classifier(
     Flat(),
@@ -61,6 +62,7 @@ IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
 ONE = torch.tensor(1.0)
 SOLUTION = ss.sample(GAUSS, 4, steps=3)
 STOPPED = ss.sample(GAUSS, 4, steps=5, callback=lambda event: True)
+NOISY = ss.sample(GAUSS, 4, solver="ancestral", steps=3, path=True)
 WAY = ss.encode(NETWORK.given(label=1), X, solver="ddim", steps=2, path=True)
 LIKELIHOOD = ss.log_likelihood(GAUSS, X, solver="heun", steps=4, nodes=8)
 COMPARISON = ss.compare(
@@ -115,7 +117,8 @@ def of_processes() -> dict[str, Call]:
         "LinearBeta": (ss.LinearBeta, {"beta_min": 0.1, "beta_max": 10.0}),
         "LinearProcess": (ss.LinearProcess, {"f": 0.0, "g": 1.0, "t_min": 0.001, "t_max": 1.0}),
         "NonlinearProcess": (ss.NonlinearProcess, {
-            "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0}),
+            "f": lambda x, t: -x, "g": 1.0, "std": 1.0, "t_min": 0.001, "t_max": 1.0,
+            "mean": 0.0, "conditions": ()}),
         "CustomProcess": (ss.CustomProcess, {
             "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0,
             "g": lambda t: (2 * t).sqrt()}),
@@ -135,6 +138,8 @@ def of_processes() -> dict[str, Call]:
         "NonlinearProcess.drift": (any_drift.drift, {"x": X, "t": 0.5}),
         "NonlinearProcess.diffusion": (any_drift.diffusion, {"t": 0.5}),
         "NonlinearProcess.describe": (any_drift.describe, {"t": 0.5}),
+        "NonlinearProcess.prior_sample": (any_drift.prior_sample, {
+            "shape": (4, 2), "seed": 0, "first_index": 0, "dtype": None, "device": None}),
         "Process.perturb": (PROCESS.perturb, {"x": X, "t": ONE, "z": X}),
         "Process.prior_sample": (PROCESS.prior_sample, {
             "shape": (4, 2), "seed": 0, "first_index": 0, "dtype": None, "device": None}),
@@ -158,6 +163,8 @@ def of_models() -> dict[str, Call]:
         "QuantileOracle": (ss.QuantileOracle, {
             "means": X.T, "stds": X.T.abs() + 1, "weights": torch.ones(2, 4), "rotation": torch.eye(2),
             "process": PROCESS}),
+        "UniformOracle": (ss.UniformOracle, {"low": X[0], "high": X[0] + 1, "process": PROCESS}),
+        "Masked": (ss.Masked, {"model": GAUSS, "mask": ON * 0 + 1}),
         "Standardized": (ss.Standardized, {"mean": X[0], "std": 2.0, "form": None}),
         "Standardized of": (ss.Standardized.of, {"data": X, "form": None}),
         "NamedParts": (ss.NamedParts, {"shapes": {"a": (2,), "b": (1, 2)}}),
@@ -185,6 +192,7 @@ def of_models() -> dict[str, Call]:
         "MixtureOracle": TABLE,
         "KernelOracle": KERNEL,
         "QuantileOracle": QUANTILE,
+        "UniformOracle": BOX,
     }
     for name, model in {**oracles, "NetworkScore": NETWORK}.items():
         for method in ("denoise", "noise", "score", "velocity", "raw"):
@@ -214,6 +222,11 @@ def of_verbs() -> dict[str, Call]:
             "rtol": 0.1, "atol": 0.1, "max_step": 1.0, "first_step": 0.1, "noise": "path"}),
         "Settings, seeds": (ss.Settings, {"seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
         "sample": (ss.sample, {"model": GAUSS, "shape": (4, 2), **OPTIONS}),
+        "sample, by level": (ss.sample, {
+            "model": GAUSS, "shape": 2, "solver": "em", "eta": lambda level: level / (1 + level),
+            "levels": [80.0, 1.0, 0.1, 0.0]}),
+        "sample, between levels": (ss.sample, {
+            "model": GAUSS, "shape": 2, "steps": 2, "grid": "rho:5", "sigma_min": 0.1, "sigma_max": 10.0}),
         "sample, a condition": (ss.sample, {"model": NETWORK, "shape": 4, "steps": 2, "label": 1}),
         "sample, seeds": (ss.sample, {
             "model": GAUSS, "shape": 2, "seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
@@ -227,6 +240,8 @@ def of_verbs() -> dict[str, Call]:
             "strength": None, "method": "encode", **FEW}),
         "edit, strength": (ss.edit, {
             "source": NETWORK.given(label=0), "target": NETWORK.given(label=1), "x": X, "strength": 0.5, **FEW}),
+        "edit, several strengths": (ss.edit, {
+            "source": GAUSS, "target": GAUSS, "x": X, "strength": torch.tensor([0.2, 0.5]), **FEW}),
         "inpaint": (ss.inpaint, {
             "model": GAUSS, "x": X, "known": torch.tensor([True, False]), "method": "resampling", "repeats": 1,
             "t_max": 80.0, "steps": 2}),
@@ -238,7 +253,10 @@ def of_verbs() -> dict[str, Call]:
         "discrete_log_likelihood": (ss.discrete_log_likelihood, {
             "model": GAUSS, "x": ON, "levels": 3, "low": -1.0, "high": 1.0, "dequantization": "uniform",
             "draws": 1, "importance": False, "nodes": 8, **FEW}),
+        "find_modes": (ss.find_modes, {
+            "model": GAUSS, "x": X, "tolerance": 1e-6, "max_calls": 30, "density": False}),
         "elbo": (ss.elbo, {"model": GAUSS, "x": X, "steps": None, "nodes": 2, "draws": 2}),
+        "transition_log_prob": (ss.transition_log_prob, {"model": GAUSS, "solution": NOISY}),
         "path_density": (ss.path_density, {"model": GAUSS, "x": X, "steps": 4, "paths": 2}),
         "views": (ss.views, {"model": GAUSS, "x": X}),
         "classify": (ss.classify, {
@@ -329,14 +347,43 @@ def of_guidances() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_inference() -> dict[str, Call]:
+    samples, several = SEVERAL.repeat(20, 1).reshape(10, 16, 2), SEVERAL.repeat(2, 1)[:10]
+    calibration = inference.sbc(samples, several)
+    given = {"model": NETWORK, "prior": GAUSS}
+    return {
+        "draw": (inference.draw, {
+            "model": NETWORK, "count": 2, "low": -9.0, "high": 9.0, "max_draws": 10.0, "solver": "em", "steps": 2,
+            "grid": "rho", "clock": "t", "eta": 0.5, "eta_convention": "canonical", "seed": 0, "dtype": None,
+            "device": None, "batch_size": 4, "max_calls": 100, "progress": False, "t_min": 0.01,
+            "label": [0, 1]}),
+        "factors": (inference.factors, {**given, "label": [0, 1]}),
+        "iid": (inference.iid, {
+            **given, "covariances": torch.eye(2)[None] / 9, "draws": 8, "seed": 0, "at_once": 1, "label": [0, 1]}),
+        "sbc": (inference.sbc, {"samples": samples, "parameters": several, "level": 0.05, "seed": 0}),
+        "tarp": (inference.tarp, {
+            "samples": samples, "parameters": several, "references": several + 1, "level": 0.05, "seed": 0}),
+        "Calibration.plot": (calibration.plot, {"file": "never.png"}),
+        "Coverage.plot": (inference.tarp(samples, several).plot, {"file": "never.png"}),
+        "Draws.renormalised": (inference.draw(GAUSS, 4, low=-1.0, steps=3, seed=0).renormalised, {
+            "likelihood": LIKELIHOOD, "x": X}),
+    }  # fmt: skip
+
+
 def of_pictures() -> dict[str, Call]:
     file = "never.png"
+    band = torch.tensor([[0.25, 0.5, 0.75], [0.1, 0.3, 0.6], [0.4, 0.7, 0.9]])
+    ranked = {"groups": {"a": torch.arange(4)}, "draws": 3, "band": band}
     return {
         "animate": (plots.animate, {
             "file": "never.gif", "path": torch.zeros(2, 4, 1, 4, 4), "columns": 2, "seconds": 1.0,
             "zoom": 1}),
+        "before_after": (plots.before_after, {"file": file, "before": X, "after": X + 1, "columns": 2}),
+        "samples": (plots.samples, {"file": file, "groups": {"a": X}, "across": 1}),
         "bars": (plots.bars, {"file": file, "values": {"a": 1.0}, "label": "x"}),
         "curves": (plots.curves, {"file": file, "lines": {"a": [(1.0, 2.0)]}, "x_label": "x", "y_label": "y"}),
+        "plots.density": (plots.density, {
+            "file": file, "model": GAUSS, "box": torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), "over": X, "side": 3}),
         "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
         "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {
@@ -345,6 +392,8 @@ def of_pictures() -> dict[str, Call]:
         "histogram": (plots.histogram, {"file": file, "groups": {"a": (X, "red")}, "label": "x", "bins": 4}),
         "images": (plots.images, {
             "file": file, "groups": {"a": IMAGES}, "columns": 2, "across": 1, "low": -1.0, "high": 1.0}),
+        "ranks": (plots.ranks, {"file": file, **ranked}),
+        "coverage": (plots.coverage, {"file": file, **ranked}),
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
@@ -500,8 +549,8 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_pictures(), **of_measures(),
-    **of_latents(), **of_solvers(), **of_sources(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_pictures(),
+    **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 

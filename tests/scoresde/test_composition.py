@@ -377,7 +377,7 @@ def test_any_guidance_may_be_kept_within_an_interval(solver: str) -> None:
 def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> None:
     r"""What is held is said, and only that: a network's own `scale` is none."""
 
-    from scoresde.editing.inpainting import Kept
+    from scoresde.editing.releases import Kept
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
@@ -390,7 +390,7 @@ def test_nothing_by_sample_is_held_where_samples_take_one_anothers_place() -> No
     model = ss.NetworkScore(Net(), ss.EDM(), "data", shape=(2,))
     assert len(ss.weighted_sample([model], [1.0], 4, steps=20).x) == 4
     with pytest.raises(ValueError, match="the same for all samples"):
-        kept = guidance.Guided([model], Kept(torch.ones(4, 2), torch.ones(4, 2)))
+        kept = guidance.Guided([model], Kept(torch.ones(4, 2), torch.zeros(4, 2)))
         ss.weighted_sample([kept], [1.0], 4)
 
 

@@ -228,7 +228,10 @@ def test_inference_mode_has_no_gradients() -> None:
             ss.log_likelihood(ORACLE, X, grad="backprop")
         z = torch.randn(2, 2, dtype=F64)
         inside = ss.log_likelihood(ORACLE, z, solver="heun", steps=8).nats
-    assert torch.equal(inside, ss.log_likelihood(ORACLE, z.clone(), solver="heun", steps=8).nats)
+    outside = ss.log_likelihood(ORACLE, z.clone(), solver="heun", steps=8).nats
+    assert torch.allclose(
+        inside, outside, rtol=1e-12
+    )  # traces in another mode, rounded differently
     with torch.no_grad():  # which grad= overrules
         assert ss.decode(
             ORACLE, X.clone().requires_grad_(), steps=2, grad="backprop"

@@ -8,7 +8,8 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import editing
-from scoresde.editing.inpainting import Kept, masked
+from scoresde.editing.inpainting import masked
+from scoresde.editing.releases import Kept
 from scoresde.guidance import Guided, pseudoinverse
 
 from .cases import MEANS, PROCESSES, mixture
@@ -122,7 +123,7 @@ def test_the_pull_of_what_is_known_is_the_posteriors() -> None:
     x, known = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     pulled = pseudoinverse(model, masked, known * x, iterations=1, known=known)
     kept, state, t = (
-        Guided([pulled], Kept(x, known)),
+        Guided([pulled], Kept(x, torch.tensor([[0.0, math.inf]]))),
         torch.tensor([[0.3, -0.7]]),
         torch.tensor([0.4]),
     )
@@ -207,8 +208,8 @@ def test_directions_are_differences_and_principal_components() -> None:
             r"known must have shape \(2,\)",
         ),
         (
-            {"strength": 0.5, "method": "inpaint", "known": torch.tensor([0.5, 1])},
-            "no values in between",
+            {"strength": 0.5, "method": "inpaint", "known": torch.tensor([0.5, 1.5])},
+            r"known must lie on \[0, 1\], .* one entry is 1.5; pass known.clamp",
         ),
         (
             {"strength": 0.5, "method": "noise_path", "solver": "heun"},

@@ -365,3 +365,50 @@ def test_threads_that_draw_leave_the_style_of_the_user() -> None:
     for thread in threads:
         thread.join()
     assert dict(matplotlib.rcParams) == style
+
+
+# ---- density maps
+
+
+def test_a_density_map_shows_the_density(written: Written, tmp_path: Path) -> None:
+    means = torch.tensor([[-1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    model = ss.MixtureOracle(means, torch.tensor([0.5, 0.8]))
+    box = torch.tensor([[-2.0, -1.0], [2.0, 2.0]], dtype=torch.float64)
+    label = torch.tensor([1])
+    for options in ({}, {"label": label}):
+        found = plots.density(tmp_path / "d.png", model, box=box, side=5, over=means, **options)
+        axis, bar = written.figures[-1].axes
+        assert bar.get_ylabel() == "log-density (nats)"
+        mesh, dots = axis.collections
+        at = torch.as_tensor(np.asarray(mesh._coordinates)).reshape(-1, 2)
+        t = torch.tensor(found.t_min).double()
+        one = ss.GaussianOracle(means[1], 0.8)
+        want = one.log_prob(at, t) if options else model.log_prob(at, t)
+        shown = torch.as_tensor(np.asarray(mesh.get_array())).reshape(-1)
+        assert torch.allclose(shown, want, atol=2 * found.total.max().item())
+        assert mesh.get_clim()[1] == pytest.approx(shown.max().item())
+        assert torch.equal(torch.as_tensor(np.asarray(dots.get_offsets())), means)
+    assert Image.open(tmp_path / "d.png").size[0] > 300
+
+
+def test_a_density_of_one_dimension_is_a_curve(written: Written, tmp_path: Path) -> None:
+    model = ss.GaussianOracle(torch.tensor([1.0]).double(), 0.5)
+    found = plots.density(tmp_path / "d.png", model, side=9)
+    [axis] = written.figures[-1].axes
+    x, y = (torch.as_tensor(np.asarray(v)) for v in axis.lines[0].get_data())
+    assert x[[0, -1]].tolist() == pytest.approx([-0.5, 2.5])  # 3 standard deviations
+    want = model.log_prob(x[:, None], torch.tensor(found.t_min).double())
+    assert torch.allclose(y, want, atol=2 * found.total.max().item())
+
+
+def test_a_density_map_says_what_it_is_not_of(tmp_path: Path) -> None:
+    flat, deep = (ss.GaussianOracle(torch.zeros(d), 1.0) for d in (2, 3))
+    for model, options, words in (
+        (deep, {}, r"shape \(1,\) or \(2,\), but this one's is \(3,\)"),
+        (flat, {"box": torch.zeros(2, 2)}, "the lower first"),
+        (flat, {"over": torch.zeros(4, 3)}, r"over must hold samples with shape \(B, 2\)"),
+        (flat, {"side": 1}, "side must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            plots.density(tmp_path / "d.png", model, **options)
+    assert not list(tmp_path.iterdir())

@@ -148,6 +148,9 @@ def test_uses_start_inside_the_domain_and_are_printed(process: ss.Process) -> No
 
 def test_nonlinear_processes_refuse_what_needs_scales() -> None:
     process = ss.NonlinearProcess(lambda x, t: -torch.tanh(x), torch.ones_like)
+    t = torch.tensor([0.2, 0.5])
+    assert torch.equal(process.signal(t), torch.ones(2))  # data is the state at t_min
+    assert torch.equal(process.level(t), t)
     for need in (process.scales, process.log_snr, process.time):
         with pytest.raises(ValueError, match="has no alpha and sigma.*predicts='score'"):
             need(torch.tensor(0.5))

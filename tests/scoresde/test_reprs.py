@@ -2,11 +2,13 @@ r"""What is printed is short, the same in every run, and says what matters."""
 
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 import scoresde as ss
+from scoresde.doors.tables import html_table
 from scoresde.runs.settings import Settings
 
 ORACLE = ss.MixtureOracle(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), 0.3, process=ss.VP())
@@ -32,6 +34,16 @@ MADE: dict[str, tuple[Callable[[], object], str]] = {
     "linear": (lambda: ss.LinearProcess(lambda t: -t, lambda t: 1 + t),
                "LinearProcess(f=<lambda>, g=<lambda>, t in ["),
     "nonlinear": (lambda: ss.NonlinearProcess(lambda x, t: -x, torch.ones_like), "NonlinearProcess(f=<lambda>"),
+    "spectrum": (lambda: ss.spectra.spectrum(torch.ones(2, 1, 8, 8)), "Spectrum(power (2, 7) at 7 frequencies)"),
+    "plane": (lambda: ss.geometry.Plane(torch.zeros(3), torch.eye(3)[:2]), "Plane(2 directions in samples of"),
+    "principal": (lambda: ss.editing.principal_directions(X, 2), "Principal(2 directions of shape (2,), stds "),
+    "trajectory": (lambda: ss.geometry.follow(ORACLE, 4, steps=3), "Trajectory((4, 2) by "),
+    "solution": (lambda: ss.sample(ORACLE, 4, steps=3), "Solution((4, 2) by "),
+    "likelihood": (lambda: ss.log_likelihood(ORACLE, X[:3], solver="heun", steps=8, nodes=8),
+                   "Likelihood(3 samples, mean "),
+    "reconstruction": (lambda: ss.reconstruct(ORACLE, X[:3], steps=4), "Reconstruction(3 samples, "),
+    "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)), "ScoreCheck("),
+    "statistics": (lambda: ss.latent_statistics(ORACLE, X), "LatentStatistics(300 samples of 2 entries: "),
     "suggestion": (lambda: ss.suggest(ss.VP(), 8)[0], "energy distance to the data x 1000: "),
 }  # fmt: skip
 
@@ -118,3 +130,54 @@ def test_the_log_density_of_a_kernel_holds_in_float32() -> None:
     found = ss.KernelOracle(y, 1e-3, process=ss.VP()).log_prob(x, t)
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), right, atol=1e-3)
+
+
+TABLES: dict[str, tuple[Callable[[], object], list[str]]] = {
+    "likelihood": (lambda: ss.log_likelihood(ORACLE, X[:12], solver="heun", steps=8, nodes=8),
+                   ["sample", "nats", "within", "calls", "and 2 more samples"]),
+    "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)),
+              ["noise level", "slope of data", "Nothing is wrong."]),
+    "statistics": (lambda: ss.latent_statistics(ORACLE, X), ["statistic", "mean over samples", "kurtosis"]),
+    "plan": (lambda: ss.Plan({"solver": "ddim"}, (3.0, 1.0, 0.1)), ["plan", "ddim"]),
+    "suggestions": (lambda: ss.suggest(ss.VP(), 8),
+                    ["solver", "energy distance to data x 1000", "not on your model"]),
+    "one suggestion": (lambda: ss.suggest(ss.VP(), 8)[0], ["solver", "measured on", "ss.compare"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_results_are_tables_in_notebooks(name: str) -> None:
+    make, words = TABLES[name]
+    page = make()._repr_html_()  # type: ignore[attr-defined]
+    ElementTree.fromstring(f"<div>{page}</div>")  # whole and escaped
+    for word in words:
+        assert word in page
+
+
+def test_html_holds_a_cell_for_each_name_and_escapes_it(compared: ss.Comparison) -> None:
+    page = ElementTree.fromstring(
+        f"<div>{html_table([{'<a>': 'x & y', 'n': 0.123456}], '<t>')}</div>"
+    )
+    assert [cell.text for cell in page.iter("th")] == ["<a>", "n"]
+    assert [cell.text for cell in page.iter("td")] == ["x & y", "0.1235"]
+    whole = ElementTree.fromstring(f"<div>{compared._repr_html_()}</div>")
+    assert len(list(whole.iter("tr"))) == 1 + len(compared.rows)
+
+
+def test_likelihoods_and_noise_paths_have_rows() -> None:
+    whole = ss.log_likelihood(ORACLE, X[:4], solver="heun", steps=8, nodes=8)
+    for index, right in (
+        (-1, [3]),
+        (slice(None, 2), [0, 1]),
+        ([True, False, True, False], [0, 2]),
+    ):
+        part = whole[index]
+        assert torch.equal(part.nats, whole.nats[right])
+        assert torch.equal(part.total, whole.total[right])
+        assert torch.equal(part.latent, whole.latent[right])
+    assert len(whole) == len(list(whole)) == 4
+    path = ss.encode_noise(ORACLE, X[:4], steps=3, seeds=[5, 6, 7, 8])
+    assert torch.allclose(path[[3, 1]].replay(ORACLE).x, X[[3, 1]], atol=1e-6)
+    assert path[1:].provenance["seeds"] == [6, 7, 8]
+    with pytest.raises(IndexError, match="indices of 4 samples, but one is 4"):
+        path[4]

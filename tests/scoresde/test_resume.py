@@ -182,6 +182,8 @@ def test_samples_have_times_seeds_and_noise_of_their_own(tmp_path: Path) -> None
         {"steps": 4, "solver": "em", "noise": torch.randn(4, 2, 2)},
         {"steps": 4, "solver": "em", "noise": "path", "first_index": 5, "eta": 0.5},
         {"steps": 4, "solver": "ancestral", "eta": 0.5, "eta_convention": "ddim"},
+        {"steps": 4, "solver": "sa", "eta": torch.tensor([0.5, 1.0])},
+        {"levels": [9.0, 2.0, 0.5, 0.1, 0.0], "solver": "dpmpp_2m"},
     ):
         whole = ss.sample(oracle, 2, **options)
         part = ss.sample(oracle, 2, callback=Stop(2), **options)
@@ -190,7 +192,7 @@ def test_samples_have_times_seeds_and_noise_of_their_own(tmp_path: Path) -> None
     motion = solvers.Path(0, torch.arange(2), torch.zeros(2, 2))
     part = ss.sample(oracle, 2, solver="em", steps=4, noise=motion, callback=Stop(2))
     assert_same(ss.resume(oracle, part), ss.sample(oracle, 2, solver="em", steps=4, noise=motion))
-    with pytest.raises(ValueError, match="depends on a Path, such as its own noise="):
+    with pytest.raises(ValueError, match="depends on a Path, such as a noise= or eta= of its own"):
         ss.save_solution(tmp_path / "s.npz", part)
 
 

@@ -17,12 +17,16 @@ from scoresde.comparing.bench import BENCH
 from scoresde.editing.inpainting import INPAINT
 from scoresde.editing.verb import TAKES
 from scoresde.geometry.trajectory import FOLLOW
+from scoresde.inference.draws import DRAW
 from scoresde.latents.encoding import ENCODE
 from scoresde.latents.noise_path import PATH, REPLAY
 from scoresde.likelihood.batches import DENSITY, FREE
 from scoresde.likelihood.classification import CLASSIFY
 from scoresde.likelihood.discrete import DISCRETE
+from scoresde.likelihood.modes import MODES
+from scoresde.likelihood.transitions import TRANSITIONS
 from scoresde.models.conditions import Condition
+from scoresde.plots.maps import MAP
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
 from scoresde.runs.resumed import RESUME
 from scoresde.runs.takes import DEFAULTS, Takes
@@ -45,11 +49,15 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
         {"x", "levels", "low", "high", "dequantization", "draws", "importance"},
     ),
     ss.classify: (CLASSIFY, {"x", "classes", "conditions", "prior", "by"}),
+    ss.find_modes: (MODES, {"x", "tolerance", "max_calls", "density"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
+    ss.transition_log_prob: (TRANSITIONS, {"solution"}),
     ss.views: (FREE, {"x"}),
+    ss.plots.density: (MAP, {"file", "box", "over", "side"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
+    ss.inference.draw: (DRAW, {"count", "low", "high", "max_draws"}),
     ss.check_score: (CHECK, {"data", "against", "one_step"}),
     ss.compare: (
         BENCH,
@@ -105,7 +113,9 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     rests = {verb: keywords_of(verb) for _, verb in public() if verb not in (ss.edit,)}
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
     guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
-    assert set(conditioned) == {*VERBS, *guidances, ss.Comparison.html, ss.ScoreModel.given}
+    compositions = {ss.inference.iid, ss.inference.factors}
+    others = {ss.Comparison.html, ss.ScoreModel.given}
+    assert set(conditioned) == {*VERBS, *guidances, *compositions, *others}
 
 
 def test_no_public_function_takes_keywords_of_any_kind() -> None:

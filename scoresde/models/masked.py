@@ -1,0 +1,165 @@
+r"""Data of different sizes in one batch: a mask says which entries exist.
+
+The state of an entry that does not exist is 0. Its estimate is that of independent normal data with the variance
+:math:`c^2` of the model's data, which is 0, too, while its derivative is that of the Gaussian companion of
+densities. So it adds neither noise nor error to a density, and its part, :math:`\mathcal{N}(0; 0, c^2 + s^2)` at
+the noise level s, is known.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from solvers.doors.signatures import checked
+from solvers.doors.values import Array, as_tensor
+from solvers.problem import StateField
+from solvers.shapes import Scalar, scalars
+
+from .conditions import Bound
+from .scale import scale_of
+from .score_model import Given, ScoreModel
+from .spoken import log_volume
+from .times import check_time
+
+
+@checked
+class Masked(ScoreModel):
+    r"""Creates a model of data of which some entries do not exist, such as padding.
+
+    Entries where the mask is False are 0 from noise to data. They get no noise, and count nothing in densities,
+    their dimensions, and the errors of adaptive steps.
+
+    Arguments:
+        model: The model. It gets the mask as the condition `mask`, if it takes one.
+        mask: True or 1 where an entry exists, with shape (B, \*), or (1, \*) for all samples.
+
+    Raises:
+        ValueError, TypeError: If the mask holds other values, or a sample has no entry.
+
+    Examples:
+        >>> short = ss.Masked(model, torch.tensor([[True, True], [True, False]]))
+        >>> s = ss.sample(short, 2)
+        >>> float(s.x[1, 1])
+        0.0
+        >>> l = ss.log_likelihood(short, torch.zeros(2, 2))
+        >>> [round(value, 2) for value in l.nats.tolist()]  # of two entries, and of one
+        [-0.45, -0.23]
+    """
+
+    by_sample = ("mask",)
+
+    def __init__(self, model: ScoreModel, mask: Array) -> None:
+        super().__init__()
+        model.process.bare_log_snr(torch.tensor(model.process.t_max, dtype=torch.float64))
+        self.resemble(model)
+        self.mask, self.masked, self.scale = _checked(mask), True, scale_of(model)
+        if model.moments is not None:  # which mix entries
+            self.data_scale, self.finest, self.moments = self.scale, model.finest, None
+        self.model = Given(model, {"mask": self.mask}) if "mask" in model.conditions else model
+        self.conditions = tuple(name for name in model.conditions if name != "mask")
+
+    def __repr__(self) -> str:
+        return f"Masked({self.model!r}, mask of shape {tuple(self.mask.shape)})"
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        t = check_time(self.process, t, x)
+        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+
+    def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.kept(self.model.raw(self.kept(x), t, **condition))
+
+    def combine(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
+    ) -> Sequence[StateField]:
+        alpha, sigma = self.process.bare_scales(times)
+        variance = self.scale**2
+        gain = alpha * variance / (alpha**2 * variance + sigma**2)
+
+        def bind(field: StateField, padding: Scalar) -> StateField:
+            return lambda X: torch.where(self.mask.to(X.device), field(self.kept(X)), padding * X)
+
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        paddings = scalars((a + b * gain) * scale, x)
+        return [bind(*column) for column in zip(fields, paddings, strict=True)]
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        return self.model.take_condition(name, value)
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        self.model.check_condition(name, value)
+
+    def kept(self, x: Tensor) -> Tensor:
+        r"""Returns states with 0 in the entries that do not exist."""
+
+        mask = self.mask.to(x.device)
+        if mask.shape[1:] != x.shape[1:] or len(mask) not in (1, len(x)):
+            raise ValueError(
+                f"mask must have shape {tuple(x.shape)}, or the same with leading size 1, but has "
+                f"{tuple(mask.shape)}."
+            )
+        return torch.where(mask, x, 0)
+
+
+def masked_of(model: ScoreModel) -> Masked | None:
+    r"""Returns the masked model inside a model, if there is one.
+
+    Raises:
+        ValueError: If it has several with different masks.
+    """
+
+    if not model.masked:
+        return None
+    first, *others = (module for module in model.modules() if isinstance(module, Masked))
+    for other in others:
+        if not torch.equal(first.mask, other.mask):
+            raise ValueError("the models that guidance combines must have the same mask.")
+    return first
+
+
+def refuse_mask(model: ScoreModel, use: str) -> None:
+    r"""Refuses a masked model for a use in which entries that do not exist would count."""
+
+    if model.masked:
+        raise ValueError(
+            f"{use} would count the entries that do not exist, so it takes no masked model; use "
+            "ss.log_likelihood, or the samples of one size without padding."
+        )
+
+
+def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
+    r"""Returns what the log-density of states has too much for that of the user's data, with shape () or (B,).
+
+    This is the volume of data per volume of states, and the density of the entries that do not exist.
+
+    Arguments:
+        model: The model.
+        x: States, with shape (B, \*).
+        level: The noise level of the state :math:`x / \alpha`.
+    """
+
+    part = masked_of(model)
+    if part is None:
+        return log_volume(model, x)
+    absent = (~part.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
+    noise = -absent.double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
+    if model.transform is None:
+        return noise
+    volumes = model.transform.log_volumes(x.shape[1:]).to(x.device)
+    return noise + torch.where(part.mask.to(x.device), volumes, 0).flatten(1).sum(1)
+
+
+def _checked(mask: object) -> Tensor:
+    known = as_tensor("mask", mask)
+    if known.ndim < 2 or not bool(((known == 0) | (known == 1)).all()):
+        raise ValueError(
+            "mask must be True or 1 where an entry exists and False or 0 elsewhere, with shape (B, *), but has "
+            f"shape {tuple(known.shape)} and values from {known.min()} to {known.max()}."
+        )
+    empty = (~known.bool().flatten(1).any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(
+            f"mask must leave an entry of each sample, but rows {empty[:8]} have none."
+        )
+    return known.bool()

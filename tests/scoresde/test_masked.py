@@ -1,0 +1,147 @@
+r"""Samples of different sizes in one batch: entries that do not exist count nothing."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde as ss
+
+SIZES = torch.tensor([1, 2, 4])
+MASK = torch.arange(4) < SIZES[:, None]
+STDS = torch.tensor([0.3, 0.8, 0.5, 1.2]).double()
+EXACT = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def entries(size: int) -> ss.GaussianOracle:
+    r"""A model of independent entries, so that those of short samples do not depend on padding."""
+
+    found = ss.GaussianOracle(torch.zeros(size).double(), torch.diag(STDS[:size] ** 2))
+    found.moments, found.data_scale, found.finest = None, 0.7, 0.3
+    return found
+
+
+def padded() -> ss.ScoreModel:
+    return ss.Masked(entries(4), MASK)
+
+
+def alone(x: Tensor, row: int) -> tuple[ss.ScoreModel, Tensor]:
+    r"""The model and the data of one sample without its padding."""
+
+    size = int(SIZES[row])
+    return entries(size), x[row : row + 1, :size]
+
+
+X = torch.tensor([[0.2, 0, 0, 0], [0.1, -0.5, 0, 0], [0.4, 1.0, -0.3, 2.0]]).double()
+
+
+@pytest.mark.parametrize("solver", ["exponential", "dopri5"])
+def test_adaptive_steps_are_those_without_padding(solver: str) -> None:
+    z = ss.encode(padded(), X, solver=solver, **EXACT)
+    assert torch.equal(z.x[~MASK], torch.zeros_like(z.x[~MASK]))
+    for row in range(3):
+        model, x = alone(X, row)
+        single = ss.encode(model, x, solver=solver, **EXACT)
+        assert single.accepted.tolist() == z.accepted[row : row + 1].tolist()
+        assert torch.allclose(single.x[0], z.x[row, : SIZES[row]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"divergence": "hutchinson", "probes": 4}])
+def test_densities_are_those_without_padding(options: dict[str, object]) -> None:
+    l = ss.log_likelihood(padded(), X, **options)
+    assert l.entries.tolist() == SIZES.tolist()
+    bits = ss.bits_per_dim(l, levels=4)
+    noise = padded().process.start_of("likelihood")
+    for row in range(3):
+        model, x = alone(X, row)
+        std = (STDS[: SIZES[row]] ** 2 + noise**2).sqrt()
+        exact = torch.distributions.Normal(0, std).log_prob(x).sum()
+        within = float(l.total[row])
+        assert float(l.nats[row]) == pytest.approx(float(exact), abs=2 * within + 1e-3)
+        single = ss.bits_per_dim(ss.log_likelihood(model, x), levels=4)
+        assert float(bits[row]) == pytest.approx(float(single), abs=2 * within + 1e-3)
+
+
+def test_a_bound_is_that_without_padding() -> None:
+    found = ss.elbo(padded(), X, draws=64)
+    for row in range(3):
+        model, x = alone(X, row)
+        bound = ss.elbo(model, x, draws=64)
+        spread = float((bound.stderr[0] ** 2 + found.stderr[row] ** 2).sqrt())
+        assert float(found.nats[row]) == pytest.approx(float(bound.nats[0]), abs=4 * spread)
+        assert float(found.stderr[row]) < 2 * float(bound.stderr[0])
+
+
+def test_a_density_in_the_users_units_counts_the_entries_that_exist() -> None:
+    inner, model = padded(), padded()
+    std = torch.tensor([2.0, 3.0, 5.0, 7.0]).double()
+    model.transform = ss.Standardized(0.0, std)
+    gap = ss.log_likelihood(inner, X).nats - ss.log_likelihood(model, std * X).nats
+    wanted = [math.log(2), math.log(6), math.log(210)]
+    assert gap.tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "dpmpp_2m", "em", "edm_churn"])
+def test_padding_gets_no_noise(solver: str) -> None:
+    s = ss.sample(padded(), 3, solver=solver, steps=12, path=True)
+    assert torch.equal(s.path[:, ~MASK], torch.zeros_like(s.path[:, ~MASK]))
+    assert torch.equal(s.x[~MASK], torch.zeros_like(s.x[~MASK]))
+    assert bool((s.x[MASK] != 0).all())
+    adaptive = ss.sample(padded(), 3, solver="exponential_sde", rtol=0.01, atol=0.01)
+    assert torch.equal(adaptive.x[~MASK], torch.zeros_like(s.x[~MASK]))
+    halves = ss.sample(padded(), 3, solver=solver, steps=12, batch_size=2)
+    assert torch.equal(halves.x, s.x)
+
+
+def test_samples_have_the_law_of_the_entries_that_exist() -> None:
+    mask = torch.tensor([[True, False, True, True]])
+    s = ss.sample(ss.Masked(entries(4), mask), 4000, solver="dpmpp_2m_sde", steps=60)
+    assert torch.allclose(s.x.std(0)[[0, 2, 3]].double(), STDS[[0, 2, 3]], rtol=0.06)
+
+
+def test_a_network_sees_the_mask_and_guidance_keeps_it() -> None:
+    seen = []
+
+    def network(x: Tensor, t: Tensor, mask: Tensor, label: Tensor | None = None) -> Tensor:
+        seen.append(mask)
+        return x / mask.sum(1, keepdim=True)  # which depends on the size
+
+    net = ss.NetworkScore(
+        network, ss.EDM(), "data", shape=(4,), conditions=["mask", "label"], data_scale=0.5
+    )
+    model = ss.Masked(net, MASK)
+    assert model.conditions == ("label",)
+    guided = ss.classifier_free(model, 2.0, label=torch.tensor([1]))
+    s = ss.sample(guided, 3, steps=3, batch_size=2)
+    assert torch.equal(s.x[~MASK], torch.zeros_like(s.x[~MASK]))
+    assert {len(mask) for mask in seen} <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (torch.tensor([[1.0, 0.5]]), "must be True or 1"),
+        (torch.tensor([1, 0]), "must be True or 1"),
+        (torch.tensor([[1, 0], [0, 0]]), r"rows \[1\] have none"),
+    ],
+)
+def test_a_wrong_mask_gets_a_sentence(mask: Tensor, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ss.Masked(entries(2), mask)
+
+
+def test_what_mixes_entries_refuses_a_mask() -> None:
+    model = ss.Masked(ss.GaussianOracle(torch.zeros(4), 0.5), MASK)
+    with pytest.raises(ValueError, match="mix all entries"):
+        ss.sample(model, 3, solver="moment_2", steps=3)
+    for density in (ss.path_density, ss.views, partial(ss.elbo, steps=10)):
+        with pytest.raises(ValueError, match="takes no masked model"):
+            density(model, X.float())
+    with pytest.raises(ValueError, match="takes no masked model"):
+        ss.discrete_log_likelihood(model, torch.zeros(3, 4), levels=3)
+    with pytest.raises(ValueError, match="mask must have shape"):
+        ss.sample(model, 2)
+    with pytest.raises(ValueError, match="same mask"):
+        ss.sample(ss.guidance.experts([model, ss.Masked(entries(4), MASK.flip(0))], [1.0]), 3)
