@@ -65,7 +65,9 @@ from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, S
 from .processes.standard import EDM, VE, VP, Interpolant, SubVP
 from .processes.tabulated import Tabulated
 from .reverse.reverse import probability_flow, reverse_sde
+from .runs.files import load_solution, save_solution
 from .runs.plan import Plan
+from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
@@ -158,6 +160,7 @@ __all__ = [
     "load",
     "load_classifier",
     "load_latents",
+    "load_solution",
     "log_likelihood",
     "moments",
     "path_density",
@@ -167,11 +170,13 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "resume",
     "reverse_sde",
     "sample",
     "save",
     "save_classifier",
     "save_latents",
+    "save_solution",
     "spectra",
     "suggest",
     "transition_log_prob",

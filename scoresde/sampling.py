@@ -1,7 +1,6 @@
 r"""From noise to data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from .models.steady import warn_of_randomness
 from .reverse.amounts import Eta
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
-from .runs.ending import carried, denoised
+from .runs.ending import carried, denoised, reserved
 from .runs.options import (
     GROUPS,
     SEED,
@@ -310,19 +309,9 @@ def _decode(
     if settings.log_density:
         run, after["log-density"] = along(run, x)
     if settings.max_calls is not None and after:
-        run = _reserved(run, settings.max_calls, after)
+        run = reserved(run, settings.max_calls, after)
     solution = denoised(run, x, companion) if clean else carried(run, x, companion)
     return with_log_density(whole, solution) if settings.log_density else solution
-
-
-def _reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
-    r"""The run without the calls that are needed after its last step, by their use."""
-
-    calls = sum(after.values())
-    if most <= calls:
-        uses = " and the ".join(after)
-        raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
-    return replace(run, settings=replace(run.settings, max_calls=most - calls))
 
 
 def check_sample_shape(

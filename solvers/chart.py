@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .control import Event
-from .errors import SolverError
+from .errors import change_solution
 from .noise.brownian import Brownian
 from .problem import Problem
 from .solver import Run, Solution
@@ -75,9 +75,14 @@ class Chart(ABC):
         try:
             event = next(inside)
             while True:
-                event = inside.send((yield self.event(event)))
+                try:
+                    answer = yield self.event(event)
+                except (Exception, KeyboardInterrupt) as error:  # of the callback
+                    event = inside.throw(error)
+                else:
+                    event = inside.send(answer)
         except StopIteration as end:
             return self.solution(end.value, times)
-        except SolverError as error:
-            known = error.solution and self.solution(error.solution, times)
-            raise SolverError(error.failure, known) from None
+        except (Exception, KeyboardInterrupt) as error:
+            change_solution(error, lambda known: self.solution(known, times))
+            raise

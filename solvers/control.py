@@ -2,13 +2,15 @@ r"""The options of a run besides its problem and grid, and the events of its ste
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from .controller import Controller
 from .network_calls import Counter
 from .noise.brownian import Brownian
+
+Memory: TypeAlias = dict[str, Any]  # tensors, numbers and text, in nested tuples and mappings
 
 
 class Event(NamedTuple):
@@ -54,6 +56,7 @@ class Control:
         companion: The companion state at the end of the reversible run that is to be undone.
         seam: A function of the number of completed steps and the state, applied to the state between two grid
             steps.
+        memory: The memory of a run that ended early, which then goes on from where it was.
         counter: The counter of the network calls of the run.
 
     Examples:
@@ -73,6 +76,7 @@ class Control:
     parameters: tuple[Tensor, ...] = ()
     companion: Tensor | None = None
     seam: Callable[[int, Tensor], Tensor] | None = None
+    memory: Memory | None = None
     counter: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 r"""Failures of a run: which samples failed, when, why, and what to do about it."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .solver import Solution
@@ -60,3 +62,21 @@ class SolverError(RuntimeError):
     def __init__(self, failure: Failure, solution: Solution | None = None) -> None:
         super().__init__(str(failure))
         self.failure, self.solution = failure, solution
+
+
+def give_solution(error: BaseException, make: Callable[[], Solution]) -> None:
+    r"""Gives an error the solution so far, if it carries none."""
+
+    if vars(error).get("solution") is None:
+        with suppress(Exception):  # of a device that has failed, which would hide this error
+            vars(error)["solution"] = make()
+
+
+def change_solution(error: BaseException, change: Callable[[Solution], Solution]) -> None:
+    r"""Changes the solution that an error carries, if it does."""
+
+    known = vars(error).pop("solution", None)
+    if isinstance(known, Solution):
+        give_solution(error, lambda: change(known))
+    elif isinstance(error, SolverError):
+        error.solution = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .abilities import Abilities
-from .control import Control, Event
+from .control import Control, Event, Memory
 from .controller import Controller
 from .doors.signatures import checked
 from .noise.brownian import Brownian
@@ -149,6 +149,11 @@ class Solver(ABC):
 
         return None
 
+    def recall(self, memory: Any) -> object:
+        r"""Returns the memory of a step, given its tensors in nested tuples, as a file holds them."""
+
+        return memory
+
     def begin(
         self, problem: Problem, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
     ) -> tuple[Tensor, object]:
@@ -186,13 +191,14 @@ class Solution:
         calls: The number of network calls of each sample (NFE), with shape (B,).
         accepted: The number of accepted steps of each sample, with shape (B,).
         rejected: The number of rejected steps of each sample, with shape (B,).
-        status: "ok", "stopped" by the callback, "nonfinite", "min_step", "max_steps", "max_calls" or
-            "diverged" for each sample.
+        status: "ok", "stopped" by the callback or an interrupt, "nonfinite", "min_step", "max_steps",
+            "max_calls" or "diverged" for each sample.
         path: The states at the grid times, with shape (n + 1, B, *), if asked for.
         provenance: A record of how it was made: solver, grid, seed, versions.
         companion: The pair of states from which a reversible method goes back, in its own coordinates, with
             shape (B, 2, *).
         solver: The :class:`solvers.Solver` that made it, which is needed for the way back.
+        memory: What a run that ended early needs to go on, in its own coordinates.
         log_density: The log-density of the last state of the run in nats, with shape (B,), in float64, if it was
             asked for; NaN for samples that failed.
         log_density_error: Its possible error in nats, with shape (B,).
@@ -215,6 +221,7 @@ class Solution:
     provenance: dict[str, Any] = field(default_factory=dict)  # as json.loads returns it
     companion: Tensor | None = None
     solver: Solver | None = None
+    memory: Memory | None = None
     log_density: Tensor | None = None
     log_density_error: Tensor | None = None
 
@@ -246,7 +253,8 @@ class Solution:
             times=torch.cat([p.times for p in parts], 1) if first.times.ndim > 1 else first.times,
             status=tuple(status for part in parts for status in part.status),
             path=torch.cat(paths, dim=1) if paths else None,
-            companion=torch.cat(pairs) if pairs else None,
+            companion=torch.cat(pairs) if len(pairs) == len(parts) else None,
+            memory=None,
             log_density=_joined([part.log_density for part in parts]),
             log_density_error=_joined([part.log_density_error for part in parts]),
         )
@@ -284,6 +292,7 @@ class Solution:
             path=None if self.path is None else self.path[:, here],
             companion=None if self.companion is None else self.companion[here],
             provenance=made,
+            memory=None,
             log_density=None if self.log_density is None else self.log_density[here],
             log_density_error=None if (e := self.log_density_error) is None else e[here],
         )
@@ -362,16 +371,6 @@ Run = Generator[
     Event, object, Solution
 ]  # is sent what a callback answers, and returns its solution
 Loop = Callable[[Solver, Problem, Tensor, Tensor, Control], Run]
-
-
-def check_one_step(solver: str, method: Solver) -> None:
-    r"""Refuses a multistep method for a solver that needs a one-step method."""
-
-    if not method.one_step:
-        raise ValueError(
-            f"{solver} needs a one-step method, but the steps of {method} use those before them; pass one "
-            "such as 'ddim' or 'dpm_2'."
-        )
 
 
 def check_gradients(solver: Solver, grad: str) -> None:

@@ -24,6 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by the call of a verb
+OUTER: ContextVar[str] = ContextVar("outer", default="")  # the verb that the user called
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
@@ -74,7 +75,7 @@ def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        token = SAID.set(frozenset(keywords))
+        token, outer = SAID.set(frozenset(keywords)), OUTER.set(OUTER.get() or function.__name__)
         try:
             model = arguments[place] if place < len(arguments) else keywords.get(name)
             model = model[0] if isinstance(model, list | tuple) and model else model
@@ -83,6 +84,7 @@ def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
             return translated(inner, signature, spoken, model, arguments, keywords)
         finally:
             SAID.reset(token)
+            OUTER.reset(outer)
 
     return call
 

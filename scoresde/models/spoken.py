@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from solvers import Solution, SolverError
+from solvers import Solution
+from solvers.errors import change_solution
 
 from .transforms import Transform
 
@@ -67,10 +68,10 @@ def translated(
     token = _INSIDE.set(True)
     try:
         found = function(*bound.args, **bound.kwargs)
-    except SolverError as error:
-        if error.solution is None or spoken.gives not in (as_data, as_latents):
-            raise
-        raise SolverError(error.failure, spoken.gives(error.solution, transform)) from None
+    except (Exception, KeyboardInterrupt) as error:
+        if spoken.gives in (as_data, as_latents, as_ended):
+            change_solution(error, functools.partial(spoken.gives, transform=transform))
+        raise
     finally:
         _INSIDE.reset(token)
     if spoken.gives is None:
@@ -136,6 +137,13 @@ def as_latents(solution: Solution, transform: Transform) -> Solution:
     r"""Returns a solution whose states are latents, in the user's form."""
 
     return _told(replace(solution, x=transform.unpack(solution.x)), transform)
+
+
+def as_ended(solution: Solution, transform: Transform) -> Solution:
+    r"""Returns a solution in the user's form: latents if its times rise, and data otherwise."""
+
+    rises = bool((solution.times[-1] > solution.times[0]).any())
+    return (as_latents if rises else as_data)(solution, transform)
 
 
 def _told(solution: Solution, transform: Transform) -> Solution:

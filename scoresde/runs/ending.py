@@ -6,12 +6,14 @@ samples is k times as large, so far larger samples are not rare events but come 
 scale of the data is unknown, c is the noise level at `t_max`, since noise would not cover larger data.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from solvers import Failure, Solution, SolverError, counting
+from solvers.errors import change_solution, give_solution
 from solvers.shapes import row_where
 
 from ..doors.warning import warn
@@ -19,6 +21,7 @@ from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .between import changed_between
 from .current import Current, running
+from .memory import remember
 from .run import Run
 from .settings import Settings
 from .transport import transport
@@ -32,7 +35,8 @@ LAST = "raise t_min, or check the network there"
 def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     r"""Carries states to the end of a run, and checks their size; see :func:`transport`."""
 
-    warn_of_gain(run)
+    if run.memory is None:
+        warn_of_gain(run)
     solution = transport(run, x, companion)
     return _judged(run, x, solution, clean=False)
 
@@ -40,22 +44,17 @@ def carried(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
 def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     r"""Carries states to the end of a run, and denoises them once; see :func:`transport`."""
 
-    warn_of_gain(run)
-    solution = transport(run, x, companion)
-    model, settings, t, whole = run.model, run.settings, solution.times[-1], len(x)
-    clean, failure = [], Failure("nonfinite", (), "")
-    grid = run.grid
-    with counting() as counter:
-        for rows in torch.arange(whole).split(settings.batch_size or whole):
-            own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
-            with running(Current(run.settings.method, own, run.eta)) as current:
-                part = model.rows(rows) if len(rows) < whole else model
-                state = changed_between(model, solution.x[rows.to(x.device)], t)
-                clean.append(part.denoise(state, t.expand(whole)[rows]))
-            failure = failure if failure.cause else current.blame(failure)
-    calls = max(counter.total // len(clean), 1)
+    if run.memory is None:
+        warn_of_gain(run)
+    try:
+        solution = transport(run, x, companion)
+        found, failure, calls = _last(run, solution, x, companion)
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, SolverError):
+            change_solution(error, _all_stopped)
+        raise
+    model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
-    found = torch.cat(clean)
     fine = found.detach().flatten(1).isfinite().all(1).cpu()
     kept = row_where(ok & fine, found, solution.x)
     solution = replace(solution, x=kept, calls=solution.calls + calls * ok)
@@ -64,6 +63,46 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         failure = replace(failure, time=words, cure=failure.cure or LAST)
         solution = _failed(solution, ok & ~fine, failure, settings)
     return _judged(run, x, solution, clean=True)
+
+
+def reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
+    r"""Returns the run without the calls that are needed after its last step, by their use."""
+
+    calls = sum(after.values())
+    if most <= calls:
+        uses = " and the ".join(after)
+        raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
+    return replace(run, settings=replace(run.settings, max_calls=most - calls))
+
+
+def _last(
+    run: Run, solution: Solution, x: Tensor, companion: Tensor | None
+) -> tuple[Tensor, Failure, int]:
+    r"""The denoised states, the failure if one of them is not finite, and the calls per sample."""
+
+    model, settings, t, whole = run.model, run.settings, solution.times[-1], len(solution)
+    clean, failure, grid = [], Failure("nonfinite", (), ""), run.grid
+    try:
+        with counting() as counter:
+            for rows in torch.arange(whole).split(settings.batch_size or whole):
+                own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
+                with running(Current(settings.method, own, run.eta)) as current:
+                    part = model.rows(rows) if len(rows) < whole else model
+                    state = changed_between(model, solution.x[rows.to(x.device)], t)
+                    clean.append(part.denoise(state, t.expand(whole)[rows]))
+                failure = failure if failure.cause else current.blame(failure)
+    except (Exception, KeyboardInterrupt) as error:  # the solution is where it was before
+        held = solution.memory or remember(run, x, companion, [solution])
+        give_solution(error, lambda: replace(solution, memory=held))
+        raise
+    return torch.cat(clean), failure, max(counter.total // len(clean), 1)
+
+
+def _all_stopped(solution: Solution) -> Solution:
+    r"""The solution of a run that was interrupted before its last denoising."""
+
+    status = tuple("stopped" if known == "ok" else known for known in solution.status)
+    return replace(solution, status=status)
 
 
 def _failed(solution: Solution, bad: Tensor, failure: Failure, settings: Settings) -> Solution:

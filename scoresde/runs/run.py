@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solvers import ODE, SemiLinear
 from solvers.catalogue import label
+from solvers.control import Memory
 from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
 
@@ -35,11 +36,13 @@ class Run:
         settings: The options.
         times: The times of the process from the first to the last, with shape (n + 1,), or (n + 1, B), in
             float64. With tolerances, the times in between are those at which the path is kept.
+        memory: The memory of a run that ended early, if this one goes on from there.
     """
 
     model: ScoreModel
     settings: Settings
     times: Tensor
+    memory: Memory | None = None
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":

@@ -3,6 +3,7 @@ r"""Transport from one time of a process to another by any solver, on which all 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from solvers import Brownian, Solution, Solver, SolverError
-from solvers.control import Control
+from solvers.control import Control, Memory
+from solvers.errors import change_solution, give_solution
 from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
@@ -22,6 +24,7 @@ from ..reverse.reverse import Reverse
 from .between import seam
 from .current import Current, running
 from .listener import REFRESH, listener
+from .memory import remember
 from .noise import see_noise
 from .progress import bar
 from .run import Run
@@ -53,20 +56,50 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
-                parts.append(_untouched(some.x, some.times))
+                parts.append(_untouched(some.x, some.times, settings.path))
                 continue
             try:
-                parts.append(_solve(some, settings, progress))
+                done = some.known and some.known["solution"]
+                parts.append(Solution(**done) if done else _solve(some, settings, progress))
             except SolverError as error:  # name the sample in the whole run, keep what is done
                 here = [row for row in error.failure.samples if row < len(some.samples)]
                 samples = tuple(row + some.samples.start for row in here)
-                kept = [*parts, *([error.solution] if error.solution else [])]
+                kept = [*parts, error.solution] if error.solution else parts
                 failure = replace(error.failure, samples=samples)
-                raise SolverError(failure, Solution.stack(kept)) from None
-    whole = Solution.stack(parts)
+                solution = _whole(run, x, companion, kept, dtype) if kept else None
+                raise SolverError(failure, solution) from None
+            except (Exception, KeyboardInterrupt) as error:
+                own = vars(error).pop("solution", None)
+                kept = [*parts, own] if isinstance(own, Solution) else parts
+                give_solution(error, partial(_broken, run, x, companion, kept, dtype))
+                raise
+    return _whole(run, x, companion, parts, dtype)
+
+
+def _whole(
+    run: Run, x: Tensor, companion: Tensor | None, parts: list[Solution], dtype: torch.dtype
+) -> Solution:
+    r"""The solution of all samples, or of the first ones, with what they need to go on if they ended early."""
+
+    whole, memory = Solution.stack(parts), None
     path = whole.path if whole.path is None else whole.path.to(dtype)
-    x, made = whole.x.to(dtype), run.provenance
-    return replace(whole, x=x, path=path, provenance=made, solver=method)
+    if len(whole) < len(x) or any(part.memory is not None for part in parts):
+        memory = remember(run, x.to(dtype), companion, parts)
+    made, method = run.provenance, run.settings.method
+    whole = replace(whole, x=whole.x.to(dtype), path=path, provenance=made)
+    return replace(whole, solver=method, memory=memory)
+
+
+def _broken(
+    run: Run, x: Tensor, companion: Tensor | None, parts: list[Solution], dtype: torch.dtype
+) -> Solution:
+    r"""The solution of all samples when an error or interrupt comes, given that of the first ones."""
+
+    done = sum(map(len, parts))
+    if done < len(x):
+        times = run.times if run.times.ndim == 1 else run.times[:, done:]
+        parts = [*parts, _untouched(x[done:], times, run.settings.path)]
+    return _whole(run, x, companion, parts, dtype)
 
 
 def _bar(solver: Solver, total: int) -> tqdm:
@@ -78,10 +111,13 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
     r"""The samples in batches; repetitions of the last one fill up a block."""
 
     block, reverse, times = run.settings.method.can.block, run.reverse, run.times
-    for first in range(0, len(x), size):
-        count = min(size, len(x) - first)
+    begun, first = iter(run.memory["parts"] if run.memory else ()), 0
+    while first < len(x):
+        known = next(begun, None)
+        count = known["count"] if known else min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
-        part = reverse.rows(rows) if size != len(x) else reverse
+        alone = count == len(rows) == len(x)
+        part = reverse if alone else reverse.rows(rows)
         here = rows.to(x.device)
         grid = times if times.ndim == 1 else times[:, rows]
         yield _Some(
@@ -91,7 +127,9 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
             grid,
             see_noise(part, x[here], rows, grid, run.settings),
             None if companion is None else companion.to(x.device)[here],
+            known,
         )
+        first += count
 
 
 def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
@@ -120,16 +158,18 @@ class _Some(NamedTuple):
     times: Tensor
     noise: Brownian | None
     companion: Tensor | None
+    known: Memory | None  # of an earlier run that ended early
 
 
 def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
-    reverse, x, samples, times, noise, companion = some
+    reverse, x, samples, times, noise, companion, known = some
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)
 
     def finish(solution: Solution) -> Solution:
         solution = reverse.solution(solution, times)
-        return solution if len(x) == len(samples) else solution.rows(torch.arange(len(samples)))
+        some = solution.rows(range(len(samples))) if len(x) > len(samples) else solution
+        return replace(some, memory=solution.memory)
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
@@ -153,22 +193,28 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
                 grad=settings.grad,
                 parameters=_parameters(reverse.model) if settings.grad == "adjoint" else (),
                 companion=companion,
+                memory=known and known["loop"],
                 seam=seam(reverse, times, x, settings.method, noisy=noise is not None),
             )
             start, clock = reverse.enter(x, times[0]), reverse.to_clock(times)
             solution = begin(problem, start, clock, method, control).finish(told)
-    except SolverError as error:
-        failure = made.blame(error.failure)
-        raise SolverError(failure, error.solution and finish(error.solution)) from None
+    except (Exception, KeyboardInterrupt) as error:
+        change_solution(error, finish)
+        if isinstance(error, SolverError):
+            raise SolverError(made.blame(error.failure), error.solution) from None
+        raise
     return finish(solution)
 
 
-def _untouched(x: Tensor, times: Tensor) -> Solution:
-    r"""The solution of samples that were never started."""
+def _untouched(x: Tensor, times: Tensor, kept: bool) -> Solution:
+    r"""The solution of samples that were never started, whose path is only their start."""
 
     none = torch.zeros(len(x), dtype=torch.int64)
-    reached = times[0].expand(len(x))
-    return Solution(x, times, reached, none, none, none, ("stopped",) * len(x))
+    reached, path = times[0].expand(len(x)), None
+    if kept:
+        path = x.new_full((len(times), *x.shape), torch.nan)
+        path[0] = x
+    return Solution(x, times, reached, none, none, none, ("stopped",) * len(x), path, memory={})
 
 
 def _parameters(model: ScoreModel) -> tuple[Tensor, ...]:

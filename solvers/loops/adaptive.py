@@ -12,15 +12,17 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..control import Control
+from ..control import Control, Memory
 from ..controller import Controller
+from ..errors import give_solution
 from ..noise.brownian import Brownian
 from ..problem import Problem, Sizes
 from ..shapes import align, row_rms, row_where
-from ..solver import Run, Solver, Step
+from ..solver import Run, Solution, Solver, Step
 from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
+PLACE = ("rows", "t", "h", "x", "memory", "broken", "result")  # what a run needs to go on
 AT_ONCE = 2048  # states of the path that are interpolated at once
 PATIENCE = 10  # attempts without a finite error: steps that creep up to where the model breaks
 
@@ -39,13 +41,35 @@ class _Front:
     memory: object
     noise: Brownian | None
     broken: Tensor  # number of attempts without a finite error
+    nodes: Tensor  # the next grid time of each sample, those that are done included
+    result: Tensor  # the final state of those that are done
 
     def keep(self, mask: Tensor) -> None:
-        index = mask.nonzero()[:, 0]
+        self.pick(mask.nonzero()[:, 0], "rows", "t", "h", "x", "memory", "broken")
+
+    def pick(self, index: Tensor, *names: str) -> None:
+        r"""Picks some of the running samples, whose values are in the given attributes and those of the run."""
+
         self.problem = self.problem.subset(index)
-        for name in ("rows", "t", "stop", "last", "h", "x", "memory", "broken"):
+        for name in (*names, "stop", "last"):
             setattr(self, name, _mapped(lambda v: v[index.to(v.device)], getattr(self, name)))
         self.noise = None if self.noise is None else self.noise.rows(index)
+
+    def place(self) -> Memory:
+        r"""What a run needs to go on from here."""
+
+        known = {name: getattr(self, name) for name in PLACE}
+        return {**known, "nodes": self.nodes.clone()}
+
+    def recall(self, method: Solver, known: Memory) -> None:
+        r"""Goes to the place at which a run ended early."""
+
+        for name in PLACE:
+            setattr(self, name, known[name])
+        self.nodes, self.result = known["nodes"].clone(), known["result"].clone()
+        self.memory = method.recall(self.memory)
+        if len(self.rows) < len(self.nodes):
+            self.pick(self.rows)
 
 
 @dataclass
@@ -65,45 +89,82 @@ def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: C
     """
 
     controller, counter, can = control.controller or Controller(), control.counter, method.can
-    record, result = Record(problem, x, times, control), x.clone()
-    nodes = torch.ones(len(x), dtype=torch.int64)  # the next grid time of each sample
-    t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
-    span, rows, ended = (stop - t).abs(), torch.arange(len(x)), False
-    watched = problem.map(counter.watch)
-    if record.spent(can.calls_at_start * problem.cost):
-        record.fail("max_calls", rows, x, t)
+    record = Record(problem, x, times, control)
+    if not control.memory and record.spent(can.calls_at_start * problem.cost):
+        record.held = {}  # it begins anew
+        record.fail("max_calls", torch.arange(len(x)), x, times[0].expand(len(x)))
         return record.finish(x)
-    h, memory = method.begin(watched, controller, t, stop, x)
-    if controller.first_step is not None:
-        h = (watched.ahead(t, stop, controller.first_step) - t).abs()
-    record.calls += counter.total
-    price = can.calls_per_step * problem.cost
-    last, broken = watched.sizes(stop), torch.zeros(len(x))
-    front = _Front(watched, rows, t, stop, last, h, x, memory, control.noise, broken)
-    while len(front.rows) and not ended:
-        if record.spent(int(record.calls.max()) + price):
-            record.fail("max_calls", front.rows, front.x, front.t)
-            break
-        cost = counter.total
-        done = _attempt(method, front, controller, record)
-        record.calls[front.rows] += counter.total - cost
-        _fill(record, nodes, front, done)
-        _advance(front, done)
-        told = control.callback is not None and bool(done.accept.any())
-        if told and record.due(fraction := _fraction(front, span)):
-            event = record.event(fraction, front.t, front.x, front.rows)
-            ended = says_stop((yield event))
-        finished = done.accept & done.last
-        result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
-        failed = _retire(record, front, finished, span)
-        if bool((finished | failed).any()):
-            front.keep(~(finished | failed))
-    if ended:
+    front = _begun(method, problem.map(counter.watch), x, times, control, record)
+    span, price = (times[-1] - times[0]).abs().expand(len(x)), can.calls_per_step * problem.cost
+    ended = False
+    try:
+        while len(front.rows) and not ended:
+            record.hold(**front.place())
+            if record.spent(int(record.calls.max()) + price):
+                record.fail("max_calls", front.rows, front.x, front.t)
+                return _finished(record, front.result)
+            cost = counter.total
+            done = _attempt(method, front, controller, record)
+            record.calls[front.rows] += counter.total - cost
+            _fill(record, front, done)
+            _advance(front, done)
+            told = control.callback is not None and bool(done.accept.any())
+            if told and record.due(fraction := _fraction(front, span)):
+                event = record.event(fraction, front.t, front.x, front.rows)
+                ended = says_stop((yield event))
+            finished = done.accept & done.last
+            front.result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
+            failed = _retire(record, front, finished, span)
+            if bool((finished | failed).any()):
+                front.keep(~(finished | failed))
+    except (Exception, KeyboardInterrupt) as error:
+        give_solution(error, lambda: _interrupted(record))
+        raise
+    record.held = None
+    if ended and len(front.rows):
+        record.hold(**front.place())
         record.stop(front.rows, front.x, front.t)
+    return _finished(record, front.result)
+
+
+def _begun(
+    method: Solver, watched: Problem, x: Tensor, times: Tensor, control: Control, record: Record
+) -> _Front:
+    r"""The samples at the start, or where an earlier run ended."""
+
+    t, stop = (end.expand(len(x)) for end in (times[0], times[-1]))
+    rows, broken = torch.arange(len(x)), torch.zeros(len(x))
+    ends, nodes = watched.sizes(stop), torch.ones(len(x), dtype=torch.int64)
+    front = _Front(
+        watched, rows, t, stop, ends, t, x, None, control.noise, broken, nodes, x.clone()
+    )
+    if control.memory:
+        record.recall(control.memory["record"])
+        front.recall(method, control.memory)
+        return front
+    controller = control.controller or Controller()
+    front.h, front.memory = method.begin(watched, controller, t, stop, x)
+    if controller.first_step is not None:
+        front.h = (watched.ahead(t, stop, controller.first_step) - t).abs()
+    record.calls += control.counter.total
+    return front
+
+
+def _finished(record: Record, result: Tensor) -> Solution:
     if record.path is not None:
-        ok = record.alive.to(x.device)
+        ok = record.alive.to(result.device)
         record.path[-1, ok] = result[ok]
     return record.finish(result)
+
+
+def _interrupted(record: Record) -> Solution:
+    r"""The solution up to the last attempt, since an interrupt may leave the next one half done."""
+
+    assert record.held is not None
+    known = record.held
+    record.recall(known["record"])
+    record.stop(known["rows"], known["x"], known["t"])
+    return _finished(record, known["result"])
 
 
 def _attempt(method: Solver, front: _Front, controller: Controller, record: Record) -> _Attempt:
@@ -160,10 +221,10 @@ def _fraction(front: _Front, span: Tensor) -> float:
     return 1 - left.sum().item() / len(span)
 
 
-def _fill(record: Record, nodes: Tensor, front: _Front, done: _Attempt) -> None:
+def _fill(record: Record, front: _Front, done: _Attempt) -> None:
     r"""Writes the path at the times that the accepted steps passed."""
 
-    step, t1, times = done.step, done.t1, record.times
+    step, t1, times, nodes = done.step, done.t1, record.times, front.nodes
     if record.path is None or step.interpolate is None:
         return
     due = torch.where(done.accept, _passed(times, front, t1) - nodes[front.rows], 0)

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..control import Control, Event
+from ..control import Control, Event, Memory
 from ..errors import Failure, SolverError
 from ..problem import Problem
 from ..shapes import align
 from ..solver import Solution
+
+PER_SAMPLE = ("reached", "calls", "accepted", "rejected", "alive")
 
 
 def says_stop(answer: object) -> bool:
@@ -37,6 +39,7 @@ class Record:
         self.alive = torch.ones(len(x), dtype=torch.bool)
         self.any_alive = self.all_alive = True
         self.told = -math.inf
+        self.held: Memory | None = None  # what the run would need to go on
         self.path = x.new_full((len(times), *x.shape), torch.nan) if control.path else None
         if self.path is not None:
             self.path[0] = x
@@ -113,10 +116,30 @@ class Record:
         self.reached[rows] = time
         self.x = self.x.clone()
         self.x[rows.to(x.device)] = x
-        self.alive[rows] = False
-        self.any_alive, self.all_alive = bool(self.alive.any()), not len(rows) and self.all_alive
         for row in rows.tolist():
             self.status[row] = status
+        self.alive[rows] = False
+        self.any_alive, self.all_alive = bool(self.alive.any()), not len(rows) and self.all_alive
+
+    def hold(self, **place: object) -> None:
+        r"""Holds what the run needs to go on from here, unless it keeps gradients.
+
+        Arguments:
+            place: Where the loop is.
+        """
+
+        if self.control.grad == "none":
+            known = {name: getattr(self, name).clone() for name in PER_SAMPLE}
+            rest = {"x": self.x, "status": tuple(self.status), "path": self.path}
+            self.held = {**place, "record": {**known, **rest}}
+
+    def recall(self, known: Memory) -> None:
+        r"""Goes back to what :meth:`hold` held."""
+
+        for name in (*PER_SAMPLE, "x", "path"):
+            setattr(self, name, None if known[name] is None else known[name].clone())
+        self.status = list(known["status"])
+        self.any_alive, self.all_alive = bool(self.alive.any()), bool(self.alive.all())
 
     def finish(self, x: Tensor) -> Solution:
         r"""Returns the solution, given the final states of all rows; failed ones keep theirs."""
@@ -137,4 +160,5 @@ class Record:
             rejected=self.rejected,
             status=tuple(self.status),
             path=self.path,
+            memory=self.held,
         )

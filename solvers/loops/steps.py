@@ -64,8 +64,12 @@ class Steps(Iterator[Event]):
 
         with torch.set_grad_enabled(self._grad), counting(self._counter):
             while (event := self._send()) is not None:
-                if callback is not None:
+                if callback is None:
+                    continue
+                try:
                     self._answer = callback(event)
+                except (Exception, KeyboardInterrupt) as error:
+                    self._run.throw(error)  # which returns it with the solution so far
         assert self.solution is not None
         return self.solution
 

@@ -19,7 +19,7 @@ References:
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -148,6 +148,9 @@ class AdaptiveAdams(Solver):
             order + (0.5 if self.stochastic else 1),
             ((term(order - 1), lower), (term(order + 1), higher)),
         )
+
+    def recall(self, memory: tuple[Any, ...] | None) -> _Memory | None:
+        return None if memory is None else _Memory(*memory)
 
     def choose(self, memory: _Memory, order: Tensor) -> _Memory:
         if self.highest == 1:

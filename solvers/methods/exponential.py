@@ -17,7 +17,7 @@ References:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -184,6 +184,9 @@ class ExponentialMultistep(Solver):
             [a * b for a, b in zip(*two, strict=True)]
             for two in zip(rows, self.scales, strict=True)
         ]
+
+    def recall(self, memory: tuple[Any, ...] | None) -> _Memory | None:
+        return None if memory is None else _Memory(*memory)
 
     def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
         past = memory.values if memory else ()

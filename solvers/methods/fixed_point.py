@@ -28,7 +28,8 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import Problem, SemiLinear
 from ..shapes import Scalar, factors
-from ..solver import Solver, Step, check_one_step
+from ..solver import Solver, Step
+from .one_step import check_one_step
 
 RIDGE = 1e-12  # relative to the squares of the residuals, where they are linearly dependent
 

@@ -17,7 +17,7 @@ References:
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SemiLinear, StateField
 from ..shapes import Scalar, add_product, align, scalars
-from ..solver import Solver, Step, check_one_step
+from ..solver import Solver, Step
+from .one_step import check_one_step
 
 RARE = 4.0  # standard noise is longer than sqrt(d) + 4 with a probability below exp(-8)
 
@@ -257,6 +258,9 @@ class Langevin(Solver):
         levels = scalars(problem.linear.level(t1), x)
         columns = zip(inner, problem.at(t1, x), levels, range(len(t0)), strict=True)
         return [_LangevinPlan(*column) for column in columns]
+
+    def recall(self, memory: Any) -> object:
+        return self.inner.recall(memory) if self.inner else memory
 
     def step(self, plan: _LangevinPlan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
         if self.inner is not None:

@@ -95,12 +95,11 @@ class _Method(Protocol):
 
     bm: _Motion
 
+    def init_extra_solver_state(self, t0: Tensor, y0: Tensor) -> object: ...
+
     def step(
         self, t0: Tensor, t1: Tensor, y0: Tensor, extra0: object
     ) -> tuple[Tensor, object]: ...
-
-
-_Memory = tuple[_Method, object]
 
 
 class _Plan(NamedTuple):
@@ -108,6 +107,7 @@ class _Plan(NamedTuple):
     t0: Tensor
     t1: Tensor
     equation: _Equation
+    known: list[_Method]  # that of the run, once there is one
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,22 @@ class Torchsde(Solver):
             )
         sign = 1.0 if t1[-1] > t0[0] else -1.0
         equation = _Equation(problem, sign, self.sde_type)
+        known: list[_Method] = []
         ends = zip(sign * t0, sign * t1, strict=True)
-        return [_Plan(i, start, stop, equation) for i, (start, stop) in enumerate(ends)]
+        return [_Plan(i, start, stop, equation, known) for i, (start, stop) in enumerate(ends)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
-        method, extra = memory or self._start(plan, x, noise)
+    def step(self, plan: _Plan, x: Tensor, memory: object, noise: Brownian | None) -> Step:
+        if not plan.known:
+            plan.known.append(self._made(plan, x, noise))
+        [method] = plan.known
         method.bm.index, method.bm.noise = plan.number, noise
-        x, extra = method.step(plan.t0, plan.t1, x, extra)
-        return Step(x, (method, extra))
+        extra = method.init_extra_solver_state(plan.t0, x) if memory is None else memory
+        return Step(*method.step(plan.t0, plan.t1, x, extra))
 
-    def _start(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> _Memory:
+    def _made(self, plan: _Plan, x: Tensor, noise: Brownian | None) -> _Method:
         from torchsde._core.methods import select
 
-        method = select(self.method, self.sde_type)(
+        method: _Method = select(self.method, self.sde_type)(
             sde=plan.equation,
             bm=_Motion(noise, x, self.levy_area, plan.equation.sign),
             dt=None,
@@ -179,7 +182,7 @@ class Torchsde(Solver):
             dt_min=None,
             options={},
         )
-        return method, method.init_extra_solver_state(plan.t0, x)
+        return method
 
 
 METHODS = (

@@ -61,6 +61,7 @@ DIGITS, SEES = ss.load("digits"), ss.load_classifier("digits")
 IMAGES = torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4)
 ONE = torch.tensor(1.0)
 SOLUTION = ss.sample(GAUSS, 4, steps=3)
+STOPPED = ss.sample(GAUSS, 4, steps=5, callback=lambda event: True)
 NOISY = ss.sample(GAUSS, 4, solver="ancestral", steps=3, path=True)
 WAY = ss.encode(NETWORK.given(label=1), X, solver="ddim", steps=2, path=True)
 LIKELIHOOD = ss.log_likelihood(GAUSS, X, solver="heun", steps=4, nodes=8)
@@ -291,6 +292,11 @@ def of_verbs() -> dict[str, Call]:
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
         "load": (ss.load, {"name": "digits", "device": None, "dtype": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
+        "load_solution": (ss.load_solution, {"file": "never.npz"}),
+        "save_solution": (ss.save_solution, {"file": "never.npz", "solution": SOLUTION}),
+        "resume": (ss.resume, {
+            "model": GAUSS, "solution": STOPPED, "batch_size": 2, "max_calls": 9, "on_failure": "partial",
+            "progress": False, "callback": None}),
         "load_latents": (ss.load_latents, {"file": "never.npz"}),
         "save_latents": (ss.save_latents, {"file": "never.npz", "z": SOLUTION}),
         "save": (ss.save, {"model": DIGITS, "file": "never", "card": None, "dtype": None}),

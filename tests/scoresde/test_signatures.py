@@ -28,6 +28,7 @@ from scoresde.likelihood.transitions import TRANSITIONS
 from scoresde.models.conditions import Condition
 from scoresde.plots.maps import MAP
 from scoresde.runs.options import GROUPS, OPTIONS, RunOptions, UntimedOptions
+from scoresde.runs.resumed import RESUME
 from scoresde.runs.takes import DEFAULTS, Takes
 from scoresde.sampling import DECODE, SAMPLE
 
@@ -38,6 +39,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.sample: (SAMPLE, {"shape"}),
     ss.decode: (DECODE, {"z", "t_max"}),
     ss.encode: (ENCODE, {"x", "t_max"}),
+    ss.resume: (RESUME, {"solution"}),
     ss.reconstruct: (ENCODE, {"x", "t_max", "one_state"}),
     ss.encode_noise: (PATH, {"x", "t_max", "chain"}),
     ss.NoisePath.replay: (REPLAY, {"self"}),

@@ -130,7 +130,7 @@ def test_the_table_has_every_public_function() -> None:
 @pytest.mark.parametrize("label", CALLS)
 def test_valid_calls_are_valid(label: str) -> None:
     function, arguments = CALLS[label]
-    if label in ("load_latents", "Plan.load", "Comparison.load"):
+    if label in ("load_latents", "load_solution", "Plan.load", "Comparison.load"):
         with pytest.raises(OSError, match="never"):  # there is no such file
             function(**arguments)
     else:
