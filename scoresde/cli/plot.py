@@ -103,6 +103,8 @@ def density(
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
+    trust: Trust = False,
+    dtype: Dtype = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -112,7 +114,7 @@ def density(
     check_out(out)
     given = conditions(label, condition)
     check_number_of(given, 1)
-    score = zoo.load(model)
+    score = opened(model, trust, dtype)
     x = None if data is None else read_array(data, score)[0]
     with stoppable():
         found = plots.density(out, guided(score, given, guidance), over=x, side=side)

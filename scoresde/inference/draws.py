@@ -20,6 +20,7 @@ from ..likelihood.result import Likelihood
 from ..models.checks import check_count
 from ..models.conditions import Bound, Condition, check_conditions, leaves, verb
 from ..models.score_model import ScoreModel
+from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Options, Planned, Start, Stepping, Times
@@ -136,7 +137,7 @@ def draw(  # noqa: D417
     max_step: float | None = None,
     first_step: float | None = None,
     clock: Clock | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     eta_convention: Convention = "canonical",
     seed: int | None = SEED,
     dtype: torch.dtype | None = None,

@@ -137,21 +137,28 @@ def parted(
         raise ValueError(
             f"eta must be one number or have {batch} entries, one per sample, not {len(settings.eta.values)}."
         )
-    again = settings.grad in ("checkpoint", "adjoint")
-    if again and any(getattr(module, "owned", False) for module in model.modules()):
-        raise ValueError(
-            f"grad={settings.grad!r} asks the network again in the backward pass, when an owned run is over; "
-            "pass grad='backprop'."
-        )
-    if settings.grad != "none" and not model.differentiable:
-        raise ValueError(
-            f"grad={settings.grad!r} cannot differentiate guidance by gradients (of classifiers or "
-            "losses), whose own derivatives are not known; leave it out."
-        )
+    if settings.grad != "none":
+        _check_gradients(model, settings.grad)
     model = Given(model, bound) if bound else model
     if model.process.conditions:
         check_given(model.process)
     return model, settings
+
+
+def _check_gradients(model: ScoreModel, grad: str) -> None:
+    r"""Refuses gradients through models that have none, or none in the backward pass."""
+
+    again = grad in ("checkpoint", "adjoint")
+    if again and any(getattr(module, "owned", False) for module in model.modules()):
+        raise ValueError(
+            f"grad={grad!r} asks the network again in the backward pass, when an owned run is over; "
+            "pass grad='backprop'."
+        )
+    if not model.differentiable:
+        raise ValueError(
+            f"grad={grad!r} cannot differentiate guidance by gradients (of classifiers or "
+            "losses), whose own derivatives are not known; leave it out."
+        )
 
 
 def check_model(model: object) -> None:
