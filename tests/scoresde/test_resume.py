@@ -42,7 +42,7 @@ def options_of(solver: str) -> dict[str, Any]:
     able, loose = solvers.get(solver), {"exponential_sde": 0.1}.get(solver, 1e-3)
     kept = able.fixed or not able.stochastic
     return {"solver": solver, "path": kept, "seed": 3,
-            **({"steps": 6} if able.fixed else {"rtol": loose, "atol": loose})}  # fmt: skip
+            **({"steps": 6} if able.fixed and not able.adaptive else {"rtol": loose, "atol": loose})}  # fmt: skip
 
 
 class Stop:
@@ -199,18 +199,18 @@ def test_samples_have_times_seeds_and_noise_of_their_own(tmp_path: Path) -> None
 def burnt(x: Tensor, t: Tensor) -> Tensor:
     r"""A network that fails for the second of its rows at small noise."""
 
-    fails = (t < 2) & (x[:, 0] > 0)
+    fails = (t < 0.3) & (x[:, 0] > 0)
     return torch.where(fails[:, None], torch.nan, 0.3 * x)
 
 
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "exponential"])
 def test_failed_samples_stay_failed_and_others_go_on(solver: str) -> None:
     model = ss.NetworkScore(burnt, ss.EDM(), "data", shape=(2,), data_scale=0.5)
-    options = options_of(solver) | ({"steps": 12} if solvers.get(solver).fixed else {})
+    options = options_of(solver) | ({"steps": 12} if "steps" in options_of(solver) else {})
     whole = ss.sample(model, 8, on_failure="partial", **options)
     assert {"ok", "nonfinite"} == set(whole.status)
     most = int((whole.accepted + whole.rejected).max())
-    for steps in range(1, most, 2):
+    for steps in range(1, most, 1 if most < 13 else 4):
         part = ss.sample(model, 8, on_failure="partial", callback=Stop(steps), **options)
         assert_same(ss.resume(model, part) if "stopped" in part.status else part, whole)
     with pytest.raises(SolverError) as e:
@@ -240,7 +240,7 @@ def test_errors_of_networks_and_callbacks_carry_the_solution(solver: str) -> Non
     assert torch.equal(part.x, told[1].x)
     assert_same(ss.resume(network(), part), whole)
     with pytest.raises(MemoryError) as full:
-        ss.sample(network(4, MemoryError()), 3, **options)
+        ss.sample(network(30 if solver == "dopri5" else 4, MemoryError()), 3, **options)
     assert_same(ss.resume(network(), full.value.solution), whole)  # type: ignore[attr-defined]
 
 
