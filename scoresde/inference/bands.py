@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 POINTS = 100  # places at which distribution functions are compared, at most
@@ -69,6 +68,8 @@ class Uniformity:
     @cached_property
     def _likely(self) -> Tensor:
         r"""How likely each number of ranks below each place is, from both sides, with shape (K, N + 1)."""
+
+        from scipy.stats import binom  # slow to import
 
         numbers, p = np.arange(self.count + 1), self.shares.numpy()[:, None]
         least = np.minimum(binom.cdf(numbers, self.count, p), binom.sf(numbers - 1, self.count, p))
