@@ -54,6 +54,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sample_writes_log_densities(tmp_path: Path) -> None:
     import scoresde as ss
 

@@ -46,7 +46,7 @@ def write_report(
         curves = [(name, _embed(c.plot(room / "curves.png", name))) for name in _metrics(c)]
         budget, groups, missing = _pictures(c, model, condition)
         if groups:
-            plots.samples(room / "samples.png", groups, across=3)
+            plots.samples(room / "samples.png", groups, across=min(3, len(groups)))
         pictures = _embed(room / "samples.png") if groups else None
     table = entries(c)
     text = page.render(

@@ -156,7 +156,7 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "plus_plus, a condition": (
         lambda d: guidance.plus_plus(M, 0.5, torch.tensor([1.0, 0.5]), label=d), "label", CONDITION),
     "experts, levels": (lambda d: guidance.experts([G, G], d), "levels", ()),
-    "product, weights": (lambda d: guidance.product(G, [G, G], d), "weights", ("None",)),
+    "product, weights": (lambda d: guidance.product(G, [G, G], d), "weights", ("None", "lists that differ")),
     "energy_distance": (lambda d: metrics.energy_distance(d, X), "x", ()),
     "energy_distance, y": (lambda d: metrics.energy_distance(X, d), "y", ()),
     "sliced_wasserstein": (lambda d: metrics.sliced_wasserstein(d, X), "x", ()),

@@ -284,6 +284,12 @@ def draw_all(folder: Path) -> None:
     plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
     plots.trajectory(folder / "trajectory.png", t)
     plots.film(folder / "film.png", grey)
+    plots.samples(folder / "samples.png", torch.randn(9, 5))
+    plots.before_after(folder / "edit.png", x, -x)
+    band = torch.tensor([[0.25, 0.5, 0.75], [0.1, 0.3, 0.6], [0.4, 0.7, 0.9]])
+    plots.ranks(folder / "ranks.png", {"a": torch.arange(4)}, 3, band)
+    plots.coverage(folder / "coverage.png", {"a": torch.arange(4)}, 3, band)
+    plots.density(folder / "density.png", ss.GaussianOracle(torch.zeros(1), 1.0), side=8)
     for ending in ("png", "gif", "html"):
         plots.geometry(folder / f"geometry.{ending}", t)
 
@@ -297,7 +303,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 13
+        assert len(list(tmp_path.iterdir())) == 18
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine
