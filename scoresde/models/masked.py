@@ -28,8 +28,9 @@ from .times import check_time
 class Masked(ScoreModel):
     r"""Creates a model of data of which some entries do not exist, such as padding.
 
-    Entries where the mask is False are 0 from noise to data. They get no noise, and count nothing in densities,
-    their dimensions, and the errors of adaptive steps.
+    Entries where the mask is False are 0 from noise to data; for a model with a transform, they are the data of
+    this state, such as the mean. They get no noise, and count nothing in densities, their dimensions, and the
+    errors of adaptive steps.
 
     Arguments:
         model: The model. It gets the mask as the condition `mask`, if it takes one.
