@@ -99,28 +99,8 @@ class Flow:
             "end": sums.end.abs(),
             "prior": prior_gap(process, self.tracer.companion, path.x, sums.tail, self.x),
         }
-        failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
-        nats = nats.masked_fill(failed, math.nan)
-        budget = {name: v.detach().masked_fill(failed, math.nan) for name, v in budget.items()}
-        return Likelihood(
-            nats=nats,
-            stderr=budget["probes"],
-            latent=path.x,
-            calls=path.calls,
-            derivatives=cost,
-            dimension=d,
-            t_min=self.start,
-            noise_level=process.noise_level(self.start),
-            slope=sums.slope.detach().masked_fill(failed[:, None], math.nan).reshape(self.x.shape),
-            budget=budget,
-            provenance={
-                **path.provenance,
-                "divergence": self.tracer.kind,
-                "target_stderr": target,
-                "domain": (process.t_min, process.start_of("likelihood")),
-                "guided": self.model.guided,
-            },
-        )
+        known = self.model, self.tracer, self.start, target
+        return along_path(path, *known, nats=nats, slope=sums.slope, budget=budget, cost=cost)
 
     def _path(self) -> Solution:
         process, settings = self.model.process, self.settings
@@ -173,6 +153,57 @@ class Flow:
             quadrature = quadrature.index_copy(0, rows, self._quadrature_gap(exact, found))
             cost[rows.to(cost.device)] += exact.products
         return sums, quadrature, cost
+
+
+def along_path(
+    path: Solution,
+    model: ScoreModel,
+    tracer: Tracer,
+    start: float,
+    target: float | None,
+    *,
+    nats: Tensor,
+    slope: Tensor,
+    budget: dict[str, Tensor],
+    cost: Tensor,
+) -> Likelihood:
+    r"""Returns densities as a result, in which they are NaN for samples whose path failed.
+
+    Arguments:
+        path: The path from the data to the prior.
+        model: The model.
+        tracer: The tracer that computed traces.
+        start: The time of the data.
+        target: The standard error that was wanted, if there was one.
+        nats: The densities.
+        slope: The scores near `start`.
+        budget: The parts of their errors.
+        cost: The Jacobian products of each sample.
+    """
+
+    process = model.process
+    failed = torch.tensor([s != "ok" for s in path.status], device=path.x.device)
+    budget = {name: v.detach().masked_fill(failed, math.nan) for name, v in budget.items()}
+    slope = slope.detach().flatten(1).masked_fill(failed[:, None], math.nan)
+    return Likelihood(
+        nats=nats.masked_fill(failed, math.nan),
+        stderr=budget["probes"],
+        latent=path.x,
+        calls=path.calls,
+        derivatives=cost,
+        dimension=path.x[0].numel(),
+        t_min=start,
+        noise_level=process.noise_level(start) if process.has_scales else math.nan,
+        slope=slope.reshape(path.x.shape),
+        budget=budget,
+        provenance={
+            **path.provenance,
+            "divergence": tracer.kind,
+            "target_stderr": target,
+            "domain": (process.t_min, process.start_of("likelihood")),
+            "guided": model.guided,
+        },
+    )
 
 
 def knots(process: Process, start: float) -> Tensor:

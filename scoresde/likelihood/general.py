@@ -33,7 +33,7 @@ from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.transport import transport
 from .curve import interpolated
-from .flow import EXACT_NODES, MISMATCH, repeated
+from .flow import EXACT_NODES, MISMATCH, along_path, repeated
 from .result import Likelihood
 from .traces import Tracer, variance
 
@@ -214,29 +214,10 @@ class GeneralFlow:
             "path": MISMATCH * sums.mismatch,
             "prior": self._prior_gap(path.x),
         }
-        failed = torch.tensor([s != "ok" for s in path.status], device=self.x.device)
         nats = process.prior_log_prob(path.x) + sums.trace - sums.defect
-        budget = {name: v.detach().masked_fill(failed, math.nan) for name, v in budget.items()}
-        slope = self.model.score(self.x, torch.tensor(self.start, dtype=torch.float64)).detach()
-        return Likelihood(
-            nats=nats.masked_fill(failed, math.nan),
-            stderr=budget["probes"],
-            latent=path.x,
-            calls=path.calls,
-            derivatives=cost,
-            dimension=self.x[0].numel(),
-            t_min=self.start,
-            noise_level=math.nan,
-            slope=slope,
-            budget=budget,
-            provenance={
-                **path.provenance,
-                "divergence": self.tracer.kind,
-                "target_stderr": target,
-                "domain": (process.t_min, process.start_of("likelihood")),
-                "guided": self.model.guided,
-            },
-        )
+        slope = self.model.score(self.x, torch.tensor(self.start, dtype=torch.float64))
+        known = self.model, self.tracer, self.start, target
+        return along_path(path, *known, nats=nats, slope=slope, budget=budget, cost=cost)
 
     def _path(self) -> Solution:
         settings, (start, stop) = self.settings, self.ends
