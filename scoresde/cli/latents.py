@@ -1,7 +1,6 @@
 r"""The commands of latents and edits."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -150,11 +149,7 @@ def decode(
 def _clean(model: ScoreModel, s: Solution) -> Solution:
     r"""Samples that ended without a denoising in the units of the data, which may be the user's."""
 
-    form = model.transform
-    if form is None:
-        return in_data_units(model, s)
-    clean = in_data_units(model, replace(s, x=form.inside("x", s.x)))
-    return replace(s, x=form.outside(clean.x))
+    return s if s.provenance.get("in data units") else in_data_units(model, s)
 
 
 @app.command()

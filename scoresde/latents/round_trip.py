@@ -15,7 +15,7 @@ from ..models.conditions import Condition, verb
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
-from ..models.transforms import Data, Transform
+from ..models.transforms import Data
 from ..reverse.reverse import Clock
 from ..runs.options import Failures, Gradients, Times
 from ..runs.takes import Takes
@@ -60,7 +60,7 @@ class Reconstruction:
         )
 
 
-@verb(data=("x",), gives=lambda found, transform: _in_form(found, transform))
+@verb(data=("x",), gives=lambda found, model: _in_form(found, model))
 def reconstruct(  # noqa: D417
     model: ScoreModel,
     x: Data,
@@ -131,11 +131,13 @@ def _apart(model: ScoreModel, y: Tensor, x: Tensor) -> Tensor:
     return y - x if form is None else form.outside(y) - form.outside(x)
 
 
-def _in_form(found: Reconstruction, transform: Transform) -> Reconstruction:
+def _in_form(found: Reconstruction, model: ScoreModel) -> Reconstruction:
     r"""The result in the user's form."""
 
-    latent = as_latents(found.latent, transform)
-    return replace(found, x=transform.outside(found.x), latent=latent)
+    assert model.transform is not None
+    return replace(
+        found, x=model.transform.outside(found.x), latent=as_latents(found.latent, model)
+    )
 
 
 def _warn(model: ScoreModel, rms: float) -> None:

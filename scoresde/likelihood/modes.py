@@ -11,7 +11,7 @@ from ..models.derivative import coarsest_eps
 from ..models.masked import refuse_mask
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
-from ..models.transforms import Data, Transform
+from ..models.transforms import Data
 from ..runs.options import Start
 from ..runs.takes import Takes
 from .ascent import Summit, ascend
@@ -70,10 +70,12 @@ class Modes:
         )
 
 
-def _in_form(found: Modes, transform: Transform) -> Modes:
+def _in_form(found: Modes, model: ScoreModel) -> Modes:
     r"""The points and slopes in the user's form."""
 
-    density = None if found.density is None else in_form(found.density, transform)
+    transform = model.transform
+    assert transform is not None
+    density = None if found.density is None else in_form(found.density, model)
     x, slope = transform.outside(found.x), transform.gradient(found.slope)
     return replace(found, x=x, slope=slope, density=density)
 

@@ -12,7 +12,7 @@ from ..doors.warning import warn
 from ..models.checks import check_count, check_number
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
-from ..models.transforms import Data, Transform
+from ..models.transforms import Data
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
 from ..runs.takes import suited
@@ -33,7 +33,7 @@ DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-3, "atol": 1e-3}
 KINDS = ("auto", "exact", "hutchinson", "fixed", "hutch++")
 
 
-@verb(data=("x",), gives=lambda found, transform: in_form(found, transform))
+@verb(data=("x",), gives=lambda found, model: in_form(found, model))
 def log_likelihood(  # noqa: D417
     model: ScoreModel,
     x: Data,
@@ -114,9 +114,11 @@ def log_likelihood(  # noqa: D417
     return found
 
 
-def in_form(found: Likelihood, transform: Transform) -> Likelihood:
+def in_form(found: Likelihood, model: ScoreModel) -> Likelihood:
     r"""The densities with latents and slopes in the user's form."""
 
+    transform = model.transform
+    assert transform is not None
     slope = None if found.slope is None else transform.gradient(found.slope)
     return replace(found, latent=transform.unpack(found.latent), slope=slope)
 

@@ -14,7 +14,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from .by_sample import changed, of_rows, tensors_in
-from .spoken import Gives, Spoken, translated
+from .spoken import Forms, Gives, translated
 
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Text: TypeAlias = str | Sequence[str]
@@ -57,15 +57,15 @@ def verb(
         data: The names of arguments that hold data, for models with a transform.
         latents: The names of arguments that hold latents.
         functions: The names of arguments that are functions of data.
-        gives: A function from the result and the transform to the result in the user's form.
+        gives: A function from the result and the model to the result in the user's form.
     """
 
     if function is None:
-        return lambda function: _verb(function, Spoken(data, latents, functions, gives))
+        return lambda function: _verb(function, Forms(data, latents, functions, gives))
     return _verb(function, None)
 
 
-def _verb(function: Callable[P, R], spoken: Spoken | None) -> Callable[P, R]:
+def _verb(function: Callable[P, R], spoken: Forms | None) -> Callable[P, R]:
     signature = inspect.signature(function)
     RESERVED.update(p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)

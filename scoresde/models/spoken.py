@@ -5,28 +5,38 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from solvers import Solution
 from solvers.errors import change_solution
+from solvers.shapes import align
 
+from ..processes.process import Process
 from .transforms import Transform
 
 R = TypeVar("R")
-Gives: TypeAlias = Callable[[Any, Transform], Any]  # as each function knows its result
+Gives: TypeAlias = Callable[[Any, Any], Any]  # as each function knows its result
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # a function that has translated
 
 
-class Spoken(NamedTuple):
+class Speaker(Protocol):
+    r"""A model whose data is in the form of a user."""
+
+    transform: Transform | None
+    process: Process
+
+
+class Forms(NamedTuple):
     r"""The arguments and the result of a public function that are in the user's form.
 
     Arguments:
         data: The names of arguments that hold data.
         latents: The names of arguments that hold latents.
         functions: The names of arguments that are functions of data.
-        gives: A function from the result and the transform to the result in the user's form, if it changes.
+        gives: A function from the result and the model to the result in the user's form, if it changes.
     """
 
     data: Sequence[str]
@@ -38,7 +48,7 @@ class Spoken(NamedTuple):
 def translated(
     function: Callable[..., R],
     signature: inspect.Signature,
-    spoken: Spoken | None,
+    spoken: Forms | None,
     model: object,
     arguments: Sequence[object],
     keywords: Mapping[str, object],
@@ -70,17 +80,17 @@ def translated(
         found = function(*bound.args, **bound.kwargs)
     except (Exception, KeyboardInterrupt) as error:
         if spoken.gives in (as_data, as_latents, as_ended):
-            change_solution(error, functools.partial(spoken.gives, transform=transform))
+            change_solution(error, functools.partial(spoken.gives, model=cast(Speaker, model)))
         raise
     finally:
         _INSIDE.reset(token)
     if spoken.gives is None:
         return found
-    translated: R = spoken.gives(found, transform)
+    translated: R = spoken.gives(found, model)
     return translated
 
 
-def _take(given: dict[str, Any], transform: Transform, spoken: Spoken) -> None:
+def _take(given: dict[str, Any], transform: Transform, spoken: Forms) -> None:
     r"""Replaces data and latents among the arguments by states."""
 
     for names, change in ((spoken.data, transform.inside), (spoken.latents, transform.pack)):
@@ -127,23 +137,36 @@ def log_volume(model: object, x: Tensor) -> float:
     return 0.0 if transform is None else float(transform.log_volumes(x.shape[1:]).sum())
 
 
-def as_data(solution: Solution, transform: Transform) -> Solution:
-    r"""Returns a solution whose states are data, in the user's form; those of its path stay states."""
+def as_data(solution: Solution, model: Speaker) -> Solution:
+    r"""Returns a solution whose states are data, in the user's form; those of its path stay states.
 
-    return _told(replace(solution, x=transform.outside(solution.x)), transform)
+    States that were not denoised, such as those of a run that ended early, are first divided by alpha.
+    """
+
+    made, x, transform = solution.provenance, solution.x, model.transform
+    assert transform is not None
+    clean = made.get("denoise", True) or made.get("in data units", False)
+    ended = torch.tensor([status == "ok" for status in solution.status])
+    alpha = model.process.signal(solution.reached)
+    alpha = torch.where(ended if clean else torch.zeros_like(ended), 1.0, alpha)
+    if made.get("in data units"):
+        alpha = torch.ones_like(alpha)
+    x = transform.outside(x / align(alpha.to(x), x))
+    return _told(replace(solution, x=x, provenance={**made, "in data units": True}), transform)
 
 
-def as_latents(solution: Solution, transform: Transform) -> Solution:
+def as_latents(solution: Solution, model: Speaker) -> Solution:
     r"""Returns a solution whose states are latents, in the user's form."""
 
-    return _told(replace(solution, x=transform.unpack(solution.x)), transform)
+    assert model.transform is not None
+    return _told(replace(solution, x=model.transform.unpack(solution.x)), model.transform)
 
 
-def as_ended(solution: Solution, transform: Transform) -> Solution:
+def as_ended(solution: Solution, model: Speaker) -> Solution:
     r"""Returns a solution in the user's form: latents if its times rise, and data otherwise."""
 
     rises = bool((solution.times[-1] > solution.times[0]).any())
-    return (as_latents if rises else as_data)(solution, transform)
+    return (as_latents if rises else as_data)(solution, model)
 
 
 def _told(solution: Solution, transform: Transform) -> Solution:

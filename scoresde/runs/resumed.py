@@ -87,6 +87,7 @@ def resume(
     with settings.gradients():
         found = end(run, x, companion)
     made = {**found.provenance, **solution.provenance}
+    made.pop("in data units", None)  # as the part was, for a model with a transform
     if up and settings.method.exact:
         made["environment"] = environment(x.device)
     return replace(found, provenance=made)

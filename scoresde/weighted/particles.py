@@ -17,7 +17,6 @@ from ..models.checks import check_count, check_number, model_device, model_dtype
 from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
 from ..models.score_model import ScoreModel
-from ..models.transforms import Transform
 from ..runs.grids import model_grid
 
 FEW = 10.0  # independent samples: fewer give a warning
@@ -131,10 +130,11 @@ class Weighted:
         return torch.einsum("n,n...->...", self.log_weights.exp(), values.double())
 
 
-def in_form(found: Weighted, transform: Transform) -> Weighted:
+def in_form(found: Weighted, model: ScoreModel) -> Weighted:
     r"""Returns weighted samples in the user's form."""
 
-    return replace(found, x=transform.outside(found.x))
+    assert model.transform is not None
+    return replace(found, x=model.transform.outside(found.x))
 
 
 @dataclass(frozen=True)

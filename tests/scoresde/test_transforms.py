@@ -223,3 +223,31 @@ def test_latents_of_complex_data_are_kept_in_files(tmp_path: Path) -> None:
     assert torch.equal(
         known.mean, ss.latent_statistics(model(None, 4), torch.cat([z.x.real, z.x.imag], 1)).mean
     )
+
+
+@pytest.mark.parametrize("process", [ss.VP(), ss.Interpolant()])
+def test_states_that_were_not_denoised_are_data_without_alpha(process: ss.Process) -> None:
+    m = ss.GaussianOracle(torch.zeros(2).double(), 1.0, process=process)
+    m.transform = ss.Standardized(MEAN, STD)
+    x = MEAN + STD * torch.tensor([[0.3, -0.4], [1.0, 0.2]]).double()
+    start = {"t_min": 0.3}  # where alpha is far from 1
+    z = ss.encode(m, x, **EXACT, **start)
+    back = ss.decode(m, z, denoise=False, **start)
+    assert torch.allclose(back.x, x, rtol=1e-4)
+    assert torch.allclose(ss.encode(m, back, **EXACT, **start).x, z.x, rtol=1e-3)
+    stopped = ss.sample(m, 3, steps=6, callback=lambda event: event.fraction > 0.5, path=True)
+    alpha = process.scales(stopped.reached)[0]
+    m.transform = None
+    plain = ss.sample(m, 3, steps=6, callback=lambda event: event.fraction > 0.5)
+    assert torch.allclose(
+        stopped.x.double(), MEAN + STD * plain.x.double() / alpha[:, None], rtol=1e-5
+    )
+
+
+def test_a_resumed_run_ends_in_the_same_data() -> None:
+    m = ss.GaussianOracle(torch.zeros(2).double(), 1.0, process=ss.Interpolant())
+    m.transform = ss.Standardized(MEAN, STD)
+    options = {"steps": 6, "denoise": False, "t_min": 0.3}
+    whole = ss.sample(m, 3, **options)
+    part = ss.sample(m, 3, **options, callback=lambda event: event.fraction > 0.5)
+    assert torch.equal(ss.resume(m, part).x, whole.x)
