@@ -93,7 +93,8 @@ def save(
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
     card.pop("transform", None)  # the model's is written
-    if "model" in card or (not isinstance(model, NetworkScore) or hasattr(model, "settings")):
+    plain = isinstance(model, NetworkScore) and type(model).__module__.startswith("scoresde.")
+    if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
     network: object = model.network
     tensors: dict[str, Tensor] = {}

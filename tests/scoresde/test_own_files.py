@@ -428,3 +428,18 @@ def test_a_dtype_that_cannot_hold_the_weights_is_refused(tmp_path: Path) -> None
         ss.load(file, dtype=torch.float16)
     with pytest.raises(ValueError, match="dtype must be one of torch.float16"):
         ss.load(file, dtype=torch.int8)
+
+
+class Halved(ss.NetworkScore):
+    r"""Of a network, but not what the network says."""
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return super().denoise(x, t, **condition) / 2
+
+
+def test_what_a_subclass_changes_is_not_lost_in_silence(tmp_path: Path) -> None:
+    digits = ss.load("digits")
+    own = Halved(digits.network, digits.process, digits.predicts, shape=(1, 8, 8))
+    with pytest.raises(ValueError, match="settings that make a Halved are not known"):
+        ss.save(own, tmp_path / "m", digits.card)
+    assert not list(tmp_path.iterdir())
