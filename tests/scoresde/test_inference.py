@@ -12,6 +12,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde import inference
 from scoresde.inference.bands import Uniformity
+from scoresde.inference.composition import _precisions
 
 A = torch.tensor([[1.0, 0.5], [0.0, 1.0]], dtype=torch.float64)  # observations: A theta + NOISE z
 NOISE = 0.8
@@ -370,3 +371,26 @@ def test_samples_that_do_not_fit_are_refused(change: dict[str, Any], words: str)
     for test in (inference.sbc, inference.tarp):
         with pytest.raises(ValueError, match=words):
             test(**{"samples": samples, "parameters": theta, **change})
+
+
+def test_precisions_from_few_draws_have_no_bias() -> None:
+    many = torch.zeros(300, dtype=torch.long)
+    model = ss.MixtureOracle(torch.zeros(1, 2), 0.5)
+    found = _precisions(model, 12, 0, {"label": many})
+    assert torch.allclose(found.mean(0), 4 * torch.eye(2).double(), atol=0.4)  # 6 with the bias
+
+
+def test_expected_coverage_of_uniform_ranks_is_the_credibility() -> None:
+    ranks = torch.arange(5)[:, None]
+    c = inference.Coverage(ranks, 4, 0.05, ("posterior",), torch.ones(1), ())
+    assert c.expected.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+def test_the_band_holds_what_the_p_value_accepts_and_fails_at_its_level() -> None:
+    test = Uniformity(60, 19, 0.1)
+    ranks = torch.randint(0, 20, (60, 1500), generator=torch.Generator().manual_seed(5))
+    shares = test.below(ranks).double() / 60
+    low, high = (end[:, None] for end in test.band)
+    outside = ((shares < low - 1e-9) | (shares > high + 1e-9)).any(0)
+    assert torch.equal(outside, test.p_values(ranks) < 0.1)
+    assert float(outside.double().mean()) == pytest.approx(0.1, abs=0.03)

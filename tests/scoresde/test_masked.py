@@ -145,3 +145,11 @@ def test_what_mixes_entries_refuses_a_mask() -> None:
         ss.sample(model, 2)
     with pytest.raises(ValueError, match="same mask"):
         ss.sample(ss.guidance.experts([model, ss.Masked(entries(4), MASK.flip(0))], [1.0]), 3)
+
+
+def test_what_stands_in_padding_changes_nothing_else() -> None:
+    covariance = torch.eye(4).double() + 0.5  # entries depend on each other
+    model = ss.Masked(ss.GaussianOracle(torch.zeros(4).double(), covariance), MASK)
+    t, junk = torch.full((3,), 0.7).double(), torch.where(MASK, X, 5.0)
+    for estimate in (model.denoise, model.score, model.raw):
+        assert torch.equal(estimate(junk, t)[MASK], estimate(X, t)[MASK])
