@@ -1,0 +1,208 @@
+r"""From the call of a job to its driver: all checks, before any work is done."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import solvers
+from solvers.noise.brownian import VERSION
+
+from ..models.checks import check_count
+from ..models.conditions import as_bound, leaves
+from ..models.score_model import ScoreModel
+from ..runs.identity import identity
+from ..runs.plan import Plan, describe_process
+from ..runs.run import versions
+from .drive import Driver
+from .folder import Folder
+from .manifest import Manifest, machine
+from .start import Workers, check_workers
+from .store import Store
+from .work import VERBS, Made, ShardWork, made
+
+OURS = {
+    "first_index": "a job has all samples from 0 on",
+    "seeds": "pass seed=",
+    "callback": "a job shows its progress by itself",
+    "on_failure": "a job lists the samples that fail, and goes on",
+    "grad": "files have no gradients",
+    "path": "a job keeps the ends of paths",
+    "noise": "a job has its own keyed noise",
+}
+SHARD, PARTS = 256, 16  # samples of a shard at most, and shards of a small job
+CHUNK = 2**26  # bytes that are hashed at once
+
+
+@dataclass(frozen=True)
+class Given:
+    r"""Creates the options of a job, as they were passed.
+
+    Arguments:
+        out: The folder.
+        workers: The workers.
+        shard_size: The number of samples of a shard.
+        threads: The number of threads of a worker.
+        seed: The seed.
+        progress: Whether to show a progress bar.
+        options: The options and conditions of the function.
+    """
+
+    out: str | Path
+    workers: Workers
+    shard_size: int | None
+    threads: int | None
+    seed: int
+    progress: bool
+    options: Mapping[str, Any]
+
+
+def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given: Given) -> Folder:
+    r"""Runs a job, or goes on with it.
+
+    Arguments:
+        verb: The name of the function.
+        models: The models, or where they come from.
+        count: The number of samples, or `None` for that of the data.
+        data: The data, if the function takes data.
+        given: The options of the job.
+    """
+
+    workers, store = check_workers(given.workers), Store(str(given.out))
+    here = workers in (None, 1)
+    threads = _check_threads(given.threads, here)
+    options, conditions = _parted(verb, given.options)
+    known = tuple(map(made, models))
+    if data is not None:
+        data = _check_rows(data)
+        count = len(data)
+    assert count is not None
+    for model in known:
+        _check_conditions(model, conditions, count)
+    manifest = Manifest(
+        verb=verb,
+        count=count,
+        shard_size=_shard_size(given.shard_size, count, store),
+        seed=given.seed,
+        model=_described(known),
+        options={name: _words(value) for name, value in {**options, **conditions}.items()},
+        data=None if data is None else _digest(data),
+        noise_version=VERSION,
+        threads=threads,
+        machine=machine(),
+        versions=versions(),
+    )
+    shipped = known if here else models
+    work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store)
+    return Driver(manifest, work, data, workers, given.progress).run()
+
+
+def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    r"""The options of a function, and its conditions."""
+
+    for name, cure in OURS.items():
+        if said.get(name) is not None:
+            raise ValueError(f"{name}= has no effect on a job: {cure}; leave it out.")
+    known = inspect.signature(VERBS[verb]).parameters
+    open_ended = verb == "edit"  # whose options are those of its methods
+    options = {n: v for n, v in said.items() if v is not None and (n in known or open_ended)}
+    conditions = {n: v for n, v in said.items() if n not in known and not open_ended}
+    if isinstance(options.get("plan"), str | Path):
+        options["plan"] = Plan.load(options["plan"])
+    for name, value in options.items():
+        if not isinstance(
+            value,
+            bool
+            | int
+            | float
+            | str
+            | tuple
+            | list
+            | torch.dtype
+            | torch.device
+            | Plan
+            | solvers.Solver,
+        ):
+            raise ValueError(
+                f"{name} must be one value for all samples of a job, but is a {type(value).__name__}."
+            )
+    solver = options.get("solver")
+    if verb == "encode" and solver is not None and solvers.get(solver).can.reversible:
+        raise ValueError(
+            f"the latents of {solvers.get(solver)} need their companions on the way back, which a job does not "
+            "keep; use ss.encode, or another solver."
+        )
+    return options, conditions
+
+
+def _check_threads(threads: int | None, here: bool) -> int:
+    own = torch.get_num_threads()
+    if threads is None:
+        return own if here else 1
+    threads = check_count("threads", threads, 1)
+    if here and threads != own:
+        raise ValueError(
+            f"threads={threads} is for workers, but this process has {own}; start it with "
+            f"OMP_NUM_THREADS={threads}, or pass workers=2 or more."
+        )
+    return threads
+
+
+def _check_rows(data: Any) -> Any:
+    r"""Data whose rows can be handed out: a tensor or an array, possibly one that is mapped from a file."""
+
+    data = torch.tensor(data) if isinstance(data, list | tuple) else data
+    if not isinstance(data, torch.Tensor | np.ndarray):
+        raise TypeError(
+            f"the data of a job must be a tensor or an array, but is a {type(data).__name__}."
+        )
+    if data.ndim < 2 or not len(data):
+        raise ValueError(f"the data of a job must have shape (N, *), but has {tuple(data.shape)}.")
+    return data.detach().cpu() if isinstance(data, torch.Tensor) else data
+
+
+def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: int) -> None:
+    for name, value in conditions.items():
+        for leaf in leaves(as_bound(name, value)):
+            if leaf.ndim and len(leaf) not in (1, count):
+                raise ValueError(
+                    f"{name} must have leading size {count} or 1, but has {len(leaf)}."
+                )
+    model.given(**conditions)
+
+
+def _shard_size(size: int | None, count: int, store: Store) -> int:
+    if size is not None:
+        return min(check_count("shard_size", size, 1), count)
+    known = Manifest.read(store)
+    return known.shard_size if known else min(SHARD, -(-count // PARTS))
+
+
+def _described(models: tuple[ScoreModel, ...]) -> dict[str, str]:
+    found = {}
+    names = ("source", "target") if len(models) > 1 else ("model",)
+    for name, model in zip(names, models, strict=True):
+        kind = model.fingerprint or type(model).__name__
+        found[name] = f"{kind} ({identity(model)}) of {describe_process(model)}"
+    return found
+
+
+def _words(value: Any) -> str:
+    r"""What identifies the value of an option."""
+
+    plain = isinstance(value, bool | int | float | str | torch.dtype | torch.device)
+    return str(value) if plain else f"{value} ({identity(value)})"
+
+
+def _digest(data: Any) -> str:
+    hashed = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
+    rows = max(1, CHUNK // max(1, data[0:1].nbytes))
+    for start in range(0, len(data), rows):
+        some = torch.as_tensor(np.ascontiguousarray(data[start : start + rows]))
+        hashed.update(some.reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()[:16]

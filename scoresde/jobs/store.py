@@ -1,0 +1,198 @@
+r"""The folder of a job: on this machine, or in an object store that fsspec knows."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+LOCK, PART = "job.lock", ".part"
+LEASE = 60.0  # seconds after which a driver that was not heard of is taken for dead
+TAKEN = "another run works on the job in {url}; wait for it, or stop it, and run the same again to go on."
+
+
+@dataclass(frozen=True)
+class Store:
+    r"""Creates the folder at a path or URL.
+
+    Arguments:
+        url: A path, or a URL such as `s3://bucket/job`.
+    """
+
+    url: str
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        try:
+            fs, root = url_to_fs(self.url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"out={self.url!r} cannot be opened: {error}") from None
+        return fs, str(root).rstrip("/")
+
+    @property
+    def local(self) -> Path | None:
+        r"""The folder, if it is on this machine."""
+
+        fs, root = self._place
+        return Path(root) if isinstance(fs, LocalFileSystem) else None
+
+    def read(self, name: str) -> bytes | None:
+        r"""Returns the content of a file, or `None` if there is none."""
+
+        fs, root = self._place
+        try:
+            return bytes(fs.cat_file(f"{root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        r"""Returns the names of the files in a folder below, sorted."""
+
+        fs, root = self._place
+        try:
+            found = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(path).rsplit("/", 1)[-1] for path in found)
+
+    def write(self, name: str, content: bytes) -> None:
+        r"""Writes a file whole or not at all, over what is there.
+
+        Raises:
+            OSError: If that is not possible, as on a full disk or in a read-only folder.
+        """
+
+        fs, root = self._place
+        try:
+            if self.local is None:
+                fs.pipe_file(f"{root}/{name}", content)
+            else:
+                _write_whole(self.local / name, content)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self.url}/{name} cannot be written: {error.strerror or error}; nothing that was written "
+                "before is lost, so make room, and run the same again to go on",
+            ) from None
+
+    def remove(self, name: str) -> None:
+        r"""Removes a file, if it is there."""
+
+        fs, root = self._place
+        with suppress(FileNotFoundError):
+            fs.rm_file(f"{root}/{name}")
+
+    @contextmanager
+    def driven(self) -> Iterator[Callable[[], None]]:
+        r"""Keeps other runs from the job, and yields a function to call now and then to say that this one lives.
+
+        Raises:
+            ValueError: If another run works on the job.
+        """
+
+        if self.local is None:
+            with _lease(self) as renew:
+                yield renew
+            return
+        try:
+            self.local.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.local / LOCK)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(TAKEN.format(url=self.url)) from None
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"out={self.url} cannot be written: {error.strerror or error}; pass another folder",
+            ) from None
+        try:
+            for part in self.local.rglob(f".*{PART}"):  # of a run that was killed
+                part.unlink(missing_ok=True)
+            yield lambda: None
+        finally:
+            lock.release()
+
+    def is_driven(self) -> bool:
+        r"""Returns whether a run works on the job now."""
+
+        if self.local is None:
+            return _age(self.read(LOCK)) < LEASE
+        if not (self.local / LOCK).exists():
+            return False
+        try:
+            with FileLock(self.local / LOCK).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}{PART}")
+    try:
+        with part.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _lease(store: Store) -> Iterator[Callable[[], None]]:
+    r"""A lock in an object store: a file that its owner writes anew, so that a dead owner is found out."""
+
+    fs, root = store._place
+    owner, path, last = uuid.uuid4().hex, f"{root}/{LOCK}", time.time()
+
+    def said() -> bytes:
+        return json.dumps({"owner": owner, "time": time.time()}).encode()
+
+    if _age(store.read(LOCK)) >= LEASE:
+        store.remove(LOCK)
+    try:
+        fs.pipe_file(path, said(), mode="create")
+    except FileExistsError:
+        raise ValueError(TAKEN.format(url=store.url)) from None
+
+    def renew() -> None:
+        nonlocal last
+        if time.time() - last < LEASE / 4:
+            return
+        if _owner(store.read(LOCK)) != owner:
+            raise ValueError(TAKEN.format(url=store.url))
+        fs.pipe_file(path, said())
+        last = time.time()
+
+    try:
+        yield renew
+    finally:
+        if _owner(store.read(LOCK)) == owner:
+            store.remove(LOCK)
+
+
+def _age(content: bytes | None) -> float:
+    r"""Seconds since a lease was renewed; infinite if there is none."""
+
+    try:
+        return time.time() - float(json.loads(content or b"")["time"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _owner(content: bytes | None) -> object:
+    try:
+        return json.loads(content or b"{}").get("owner")
+    except ValueError:
+        return None
