@@ -9,6 +9,10 @@ Beside `concurrent.futures`, loky sets the number of threads of a process before
 not run the user's script again, and ships models that were defined in a notebook.
 """
 
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -139,19 +143,27 @@ class Pool:
 
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         return ProcessPoolExecutor(
-            max_workers=1, initializer=_begin, env=dict.fromkeys(names, self._threads)
+            max_workers=1,
+            initializer=_begin,
+            initargs=(os.getpid(),),
+            env=dict.fromkeys(names, self._threads),
         )
 
 
 _KNOWN: dict[bytes, Work] = {}  # the work of this worker, unpacked once
 
 
-def _begin() -> None:
-    r"""Lets the driver alone answer an interrupt, which a terminal sends to all processes."""
-
-    import signal
+def _begin(driver: int) -> None:
+    r"""Lets the driver alone answer an interrupt, which a terminal sends to all processes, and ends with it."""
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(driver,), daemon=True).start()
+
+
+def _end_after(driver: int) -> None:
+    while os.getppid() == driver:
+        time.sleep(PAUSE)
+    os._exit(1)
 
 
 def _call(payload: bytes, task: Any) -> Any:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 import solvers
+from solvers.doors.values import as_tensor
 from solvers.noise.brownian import VERSION
 
+from ..doors.data import as_seed
 from ..models.checks import check_count
 from ..models.conditions import as_bound, leaves
 from ..models.score_model import ScoreModel
@@ -75,7 +77,13 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
 
     workers, store = check_workers(given.workers), Store(str(given.out))
     here = workers in (None, 1)
-    threads = _check_threads(given.threads, here)
+    if store.of_process and not here:
+        raise ValueError(
+            f"out={store.url!r} is in the memory of this process, where workers do not see it; pass a folder or an "
+            "object store, or leave out workers=."
+        )
+    seed, before = as_seed("seed", given.seed), Manifest.read(store)
+    threads = _check_threads(given.threads, here, before)
     options, conditions = _parted(verb, given.options)
     known = tuple(map(made, models))
     if data is not None:
@@ -87,18 +95,19 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     manifest = Manifest(
         verb=verb,
         count=count,
-        shard_size=_shard_size(given.shard_size, count, store),
-        seed=given.seed,
+        shard_size=_shard_size(given.shard_size, count, before),
+        seed=seed,
         model=_described(known),
         options={name: _words(value) for name, value in {**options, **conditions}.items()},
         data=None if data is None else _digest(data),
+        dtype=str(torch.get_default_dtype()),
         noise_version=VERSION,
         threads=threads,
         machine=machine(),
         versions=versions(),
     )
     shipped = known if here else models
-    work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store)
+    work = ShardWork(manifest.job, verb, shipped, conditions, options, seed, store)
     return Driver(manifest, work, data, workers, given.progress).run()
 
 
@@ -140,10 +149,10 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     return options, conditions
 
 
-def _check_threads(threads: int | None, here: bool) -> int:
+def _check_threads(threads: int | None, here: bool, before: Manifest | None) -> int:
     own = torch.get_num_threads()
     if threads is None:
-        return own if here else 1
+        return own if here else before.threads if before else 1
     threads = check_count("threads", threads, 1)
     if here and threads != own:
         raise ValueError(
@@ -156,10 +165,11 @@ def _check_threads(threads: int | None, here: bool) -> int:
 def _check_rows(data: Any) -> Any:
     r"""Data whose rows can be handed out: a tensor or an array, possibly one that is mapped from a file."""
 
-    data = torch.tensor(data) if isinstance(data, list | tuple) else data
+    data = as_tensor("the data of a job", data) if isinstance(data, list | tuple) else data
     if not isinstance(data, torch.Tensor | np.ndarray):
         raise TypeError(
-            f"the data of a job must be a tensor or an array, but is a {type(data).__name__}."
+            f"the data of a job must be a tensor or an array, but is a {type(data).__name__}; several tensors "
+            "are passed as model.transform.inside('x', data)."
         )
     if data.ndim < 2 or not len(data):
         raise ValueError(f"the data of a job must have shape (N, *), but has {tuple(data.shape)}.")
@@ -176,11 +186,10 @@ def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: i
     model.given(**conditions)
 
 
-def _shard_size(size: int | None, count: int, store: Store) -> int:
+def _shard_size(size: int | None, count: int, before: Manifest | None) -> int:
     if size is not None:
         return min(check_count("shard_size", size, 1), count)
-    known = Manifest.read(store)
-    return known.shard_size if known else min(SHARD, -(-count // PARTS))
+    return before.shard_size if before else min(SHARD, -(-count // PARTS))
 
 
 def _described(models: tuple[ScoreModel, ...]) -> dict[str, str]:
@@ -195,14 +204,21 @@ def _described(models: tuple[ScoreModel, ...]) -> dict[str, str]:
 def _words(value: Any) -> str:
     r"""What identifies the value of an option."""
 
-    plain = isinstance(value, bool | int | float | str | torch.dtype | torch.device)
-    return str(value) if plain else f"{value} ({identity(value)})"
+    if isinstance(value, bool | int | float | str | torch.dtype | torch.device):
+        return str(value)
+    many = isinstance(value, torch.Tensor | np.ndarray) and value.ndim
+    return f"{f'values of shape {tuple(value.shape)}' if many else value} ({identity(value)})"
 
 
 def _digest(data: Any) -> str:
     hashed = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
     rows = max(1, CHUNK // max(1, data[0:1].nbytes))
     for start in range(0, len(data), rows):
-        some = torch.as_tensor(np.ascontiguousarray(data[start : start + rows]))
-        hashed.update(some.reshape(-1).view(torch.uint8).numpy().data)
+        hashed.update(_bytes(data[start : start + rows]))
     return hashed.hexdigest()[:16]
+
+
+def _bytes(rows: Any) -> Any:
+    if isinstance(rows, torch.Tensor):
+        rows = rows.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

@@ -31,7 +31,7 @@ VERBS: dict[str, Callable[..., Solution | Likelihood]] = {
 KEYED = ("sample", "decode", "edit", "likelihood", "discrete_likelihood")  # with seed and index
 NUMBERS = ("calls", "accepted", "rejected", "log_density", "log_density_error")
 DENSITY = ("nats", "stderr", "total", "calls", "derivatives")
-NO_DENSITY = "the solver failed on its path"
+NO_DENSITY = "nonfinite"  # as the solvers say it
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,13 @@ class ShardWork:
     models: tuple[Made, ...]
     conditions: dict[str, Any]
     options: dict[str, Any]
-    seed: int | None
+    seed: int
     store: Store
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)  # of this process, for workers
     _made: tuple[ScoreModel, ...] | None = field(default=None, repr=False)
 
     def __call__(self, task: Task) -> Done:
+        torch.set_default_dtype(self.dtype)
         if self._made is None:  # once per worker
             self._made = tuple(made(model).given(**self.conditions) for model in self.models)
         try:
@@ -153,9 +155,10 @@ def tensors_of(result: Solution | Likelihood) -> dict[str, Tensor]:
 def failures_of(result: Solution | Likelihood) -> dict[int, str]:
     r"""Returns the causes of failures by row."""
 
+    found = {row: status for row, status in enumerate(result.status) if status != "ok"}
     if isinstance(result, Likelihood):
-        return dict.fromkeys(result.nats.isnan().nonzero()[:, 0].tolist(), NO_DENSITY)
-    return {row: status for row, status in enumerate(result.status) if status != "ok"}
+        return dict.fromkeys(result.nats.isnan().nonzero()[:, 0].tolist(), NO_DENSITY) | found
+    return found
 
 
 def _is_memory(error: BaseException) -> bool:
