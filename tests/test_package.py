@@ -46,7 +46,10 @@ def test_what_is_imported_is_declared() -> None:
     extras = project["optional-dependencies"]
     lists = [
         project["dependencies"],
-        *(extras[name] for name in ("cli", "plots", "metrics", "train", "diffusers")),
+        *(
+            extras[name]
+            for name in ("cli", "plots", "metrics", "train", "diffusers", "jobs", "ray")
+        ),
     ]
     names = {re.split(r"[^\w-]", entry)[0].lower() for entries in lists for entry in entries}
     declared = {IMPORTED_AS.get(name, name) for name in names}

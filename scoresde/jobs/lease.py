@@ -74,7 +74,9 @@ class Lease:
     def _take(self) -> None:
         known = self.files.read(self.name)
         if is_held(known):
-            raise Taken(f"{self.taken} One that was killed ends {SECONDS:.0f} s after its last word.")
+            raise Taken(
+                f"{self.taken} One that was killed ends {SECONDS:.0f} s after its last word."
+            )
         if known is not None:
             self.files.remove(self.name)
         if not self.files.create(self.name, self._said()) or not self._is_own():
@@ -82,7 +84,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(SECONDS / 4):
-            with suppress(OSError):  # of a network that comes back
+            with suppress(Exception):  # of a network that comes back, as its library says it
                 self._lost = not self._is_own()
                 if self._lost:
                     return

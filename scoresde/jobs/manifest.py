@@ -44,7 +44,17 @@ ENTRIES = {
     "failed": Entry("numbers of samples by shard", _by_shard(_positive)),
     "aside": Entry("reasons by shard", _by_shard(text)),
 }
-SAME = ("verb", "count", "shard_size", "seed", "model", "options", "data", "dtype", "noise_version")
+SAME = (
+    "verb",
+    "count",
+    "shard_size",
+    "seed",
+    "model",
+    "options",
+    "data",
+    "dtype",
+    "noise_version",
+)
 WORDS = {
     "count": "the number of samples",
     "shard_size": "shard_size=",
@@ -165,7 +175,9 @@ class Manifest:
             _check_same(store.url, name, getattr(known, name), getattr(self, name))
         before, now = known._surroundings, self._surroundings
         other = [
-            f"{key} {before.get(key)} (now {now[key]})" for key in now if before.get(key) != now[key]
+            f"{key} {before.get(key)} (now {now[key]})"
+            for key in now
+            if before.get(key) != now[key]
         ]
         if other:
             warn(

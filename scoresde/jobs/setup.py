@@ -75,13 +75,9 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
         given: The options of the job.
     """
 
-    workers, store = check_workers(given.workers), Store(str(given.out))
+    workers = check_workers(given.workers)
     here = workers in (None, 1)
-    if store.of_process and not here:
-        raise ValueError(
-            f"out={store.url!r} is in the memory of this process, where workers do not see it; pass a folder or an "
-            "object store, or leave out workers=."
-        )
+    store = _store(given.out, here)
     seed, before = as_seed("seed", given.seed), Manifest.read(store)
     threads = _check_threads(given.threads, here, before)
     options, conditions = _parted(verb, given.options)
@@ -111,6 +107,16 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     return Driver(manifest, work, data, workers, given.progress).run()
 
 
+def _store(out: str | Path, here: bool) -> Store:
+    store = Store(str(out))
+    if store.of_process and not here:
+        raise ValueError(
+            f"out={store.url!r} is in the memory of this process, where workers do not see it; pass a folder or "
+            "an object store, or leave out workers=."
+        )
+    return store
+
+
 def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     r"""The options of a function, and its conditions."""
 
@@ -119,8 +125,9 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
             raise ValueError(f"{name}= has no effect on a job: {cure}; leave it out.")
     known = inspect.signature(VERBS[verb]).parameters
     open_ended = verb == "edit"  # whose options are those of its methods
-    options = {n: v for n, v in said.items() if v is not None and (n in known or open_ended)}
-    conditions = {n: v for n, v in said.items() if n not in known and not open_ended}
+    said = {name: value for name, value in said.items() if value is not None}
+    options = {n: v for n, v in said.items() if n in known or open_ended}
+    conditions = {n: v for n, v in said.items() if n not in options}
     if isinstance(options.get("plan"), str | Path):
         options["plan"] = Plan.load(options["plan"])
     for name, value in options.items():

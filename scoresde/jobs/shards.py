@@ -61,7 +61,9 @@ class Shard:
         hashed = hashlib.sha256(json.dumps(self.said, sort_keys=True).encode())
         for name, value in sorted(self.tensors.items()):
             hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            hashed.update(value.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            hashed.update(
+                value.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
         return hashed.hexdigest()
 
     def pack(self) -> bytes:

@@ -17,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from .lease import Lease, Taken, is_held
 
 LOCK, PART = "job.lock", ".part"
+GLANCE = 0.5  # seconds for which one who asks whether the job is driven may hold the lock
 TAKEN = "another run works on the job in {url}; wait for it, or stop it, and run the same again to go on."
 
 
@@ -57,7 +58,7 @@ class Store:
         fs, root = self._place
         try:
             return bytes(fs.cat_file(f"{root}/{name}"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, folder: str) -> list[str]:
@@ -66,7 +67,7 @@ class Store:
         fs, root = self._place
         try:
             found = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rsplit("/", 1)[-1] for path in found)
 
@@ -78,11 +79,18 @@ class Store:
         """
 
         fs, root = self._place
-        try:
+        with self._writing(name):
             if self.local is None:
                 fs.pipe_file(f"{root}/{name}", content)
             else:
                 _write_whole(self.local / name, content)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -102,7 +110,8 @@ class Store:
 
         fs, root = self._place
         try:
-            fs.pipe_file(f"{root}/{name}", content, mode="create")
+            with self._writing(name):
+                fs.pipe_file(f"{root}/{name}", content, mode="create")
         except FileExistsError:
             return False
         return True
@@ -122,7 +131,7 @@ class Store:
         lock = FileLock(self.local / LOCK)
         try:
             self.local.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=GLANCE)
         except Timeout:
             raise Taken(TAKEN.format(url=self.url)) from None
         except OSError as error:

@@ -87,7 +87,9 @@ class ShardWork:
     options: dict[str, Any]
     seed: int
     store: Store
-    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)  # of this process, for workers
+    dtype: torch.dtype = field(
+        default_factory=torch.get_default_dtype
+    )  # of this process, for workers
     _made: tuple[ScoreModel, ...] | None = field(default=None, repr=False)
 
     def __call__(self, task: Task) -> Done:

@@ -107,7 +107,9 @@ def test_a_model_comes_by_name_by_function_or_as_it_is(tmp_path: Path) -> None:
     ss.save(digits, tmp_path / "model")
     some = {"shard_size": 2, "progress": False, "steps": 2, "label": 3}
     want = ss.sample(digits, 2, steps=2, label=3).x
-    for k, model in enumerate(("digits", str(tmp_path / "model"), lambda: ss.load("digits"), digits)):
+    for k, model in enumerate(
+        ("digits", str(tmp_path / "model"), lambda: ss.load("digits"), digits)
+    ):
         assert torch.equal(ss.jobs.sample(model, 2, out=tmp_path / str(k), **some).tensor(), want)
     done = ss.jobs.sample(digits, 2, out=tmp_path / "0", **some)  # the same job
     assert torch.equal(done.tensor(), want)
@@ -151,7 +153,10 @@ def test_an_interrupt_says_how_to_go_on_and_no_shard_is_computed_twice(tmp_path:
     CALLS[0] = 0
     whole = draw(tmp_path / "whole")
     each = CALLS[0] // 4
-    with engine(Interrupted), pytest.raises(KeyboardInterrupt, match="2 of 4 shards are in .*go on"):
+    with (
+        engine(Interrupted),
+        pytest.raises(KeyboardInterrupt, match="2 of 4 shards are in .*go on"),
+    ):
         draw(tmp_path / "job")
     state = ss.jobs.open(tmp_path / "job").progress()
     assert (state.samples, state.count, state.running) == (6, N, False)
@@ -212,7 +217,9 @@ def test_other_threads_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with engine(Interrupted), pytest.raises(KeyboardInterrupt):
         draw(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    with pytest.warns(UserWarning, match=r"began with threads \d+ \(now 64\), so its bits may differ"):
+    with pytest.warns(
+        UserWarning, match=r"began with threads \d+ \(now 64\), so its bits may differ"
+    ):
         draw(tmp_path)
 
 
@@ -279,7 +286,9 @@ def test_a_model_that_cannot_be_shipped_is_refused_with_the_cure(tmp_path: Path)
     assert draw(tmp_path, model=of(held)).progress().samples == N
 
 
-def test_more_workers_than_shards_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_shards_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
 
     def pool(work: Any, workers: int, threads: int) -> Here:

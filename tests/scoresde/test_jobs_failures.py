@@ -110,7 +110,9 @@ def test_what_does_not_fit_into_memory_comes_in_halves_that_every_run_repeats(
     with engine(Watched):
         done = draw(tmp_path, model=of(narrow), shard_size=5, label=LABEL)
         first = [(0, 1, 1), (0, 2, 2), (0, 4, 4), (1, 1, 1), (1, 2, 2), (1, 4, 4)]
-        assert Watched.notes == first  # recorded before it is done: 5 rows, 3 and 2, 2 and 1 and 1 and 1
+        assert (
+            Watched.notes == first
+        )  # recorded before it is done: 5 rows, 3 and 2, 2 and 1 and 1 and 1
         digests = [shard.digest for shard in done.shards()]
         assert torch.equal(done.tensor(), ss.sample(of(network), N, label=LABEL, **STEPS).x)
         (tmp_path / "shards" / "0000001.safetensors").unlink()
