@@ -4,15 +4,18 @@ import importlib.metadata
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 
 import solvers
+from solvers import Solution
 
 from ..jobs import sample as sample_all
 from ..models.checks import check_count
+from ..models.score_model import ScoreModel
 from ..sampling import sample as draw
 from . import about, check, latents, likelihood, measure, plot
 from .files import SUFFIXES, check_form, check_out, decoded, parts_of, write_array
@@ -175,6 +178,12 @@ def sample(
     check_form(score, out)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
+    _tell_of(score, s, out, as_json)
+
+
+def _tell_of(model: ScoreModel, s: Solution, out: Path | None, as_json: bool) -> None:
+    r"""Writes and reports samples."""
+
     found = {"log_density": s.log_density, "log_density_error": s.log_density_error}
     densities = {name: part.cpu() for name, part in found.items() if part is not None}
     if out is not None:
@@ -185,11 +194,11 @@ def sample(
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
             **{name: part.numpy() for name, part in densities.items()},
-            **decoded(score, s.x),
-            **parts_of(score, s.x),
+            **decoded(model, s.x),
+            **parts_of(model, s.x),
         )
     report(
-        {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
+        {"samples": len(s.x), "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
          **{name: part.mean().item() for name, part in densities.items()},
          "out": str(out) if out else None, **s.provenance},
         as_json,

@@ -250,12 +250,17 @@ def edit(
         plots.before_after(plot, x, e)
     if animate is not None:
         plots.animate(animate, frames(score, e))
-    written = ("out", out), ("plot", plot), ("animation", animate)
-    files = {name: str(file) for name, file in written if file}
+    _tell_of(e, x, {"out": out, "plot": plot, "animation": animate}, as_json)
+
+
+def _tell_of(e: Solution, x: Tensor, files: dict[str, Path | None], as_json: bool) -> None:
+    r"""Reports edits of x."""
+
+    written = {name: str(file) for name, file in files.items() if file}
     change = (e.x - x).abs().square().mean().sqrt().item()
     calls = call_range(e.calls)
-    report({"samples": len(x), "calls": calls, "rms change": change, **files}, as_json)
-    told("edits", out or plot or animate, as_json)
+    report({"samples": len(x), "calls": calls, "rms change": change, **written}, as_json)
+    told("edits", next(iter(written.values()), None), as_json)
 
 
 def _write(model: ScoreModel, out: Path, data: Path, e: Solution) -> None:
