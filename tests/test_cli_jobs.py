@@ -44,7 +44,7 @@ def test_samples_go_into_a_folder_and_say_how_far_they_are(place: Path) -> None:
     assert said["samples"] == "4 of 7"
     assert said["running"] == "no"
     assert answer(*where, folder=place)["samples"] == 7
-    assert "--steps was 4, but is 5" in refusal(*where, "--steps", 5, folder=place)
+    assert "steps= was 4, but is 5" in refusal(*where, "--steps", 5, folder=place)
     assert "--first-index" in refusal(*where, "--first-index", 5, folder=place)
 
 
