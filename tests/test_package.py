@@ -24,6 +24,10 @@ EXTRAS = (
     "torchsde",
     "scipy",
     "PIL",
+    "joblib",
+    "cloudpickle",
+    "pyarrow",
+    "ray",
 )
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize
@@ -48,7 +52,7 @@ def test_what_is_imported_is_declared() -> None:
         project["dependencies"],
         *(
             extras[name]
-            for name in ("cli", "plots", "metrics", "train", "diffusers", "jobs", "ray")
+            for name in ("cli", "plots", "metrics", "train", "jobs", "ray", "diffusers")
         ),
     ]
     names = {re.split(r"[^\w-]", entry)[0].lower() for entries in lists for entry in entries}

@@ -4,19 +4,24 @@ import importlib.metadata
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 
 import solvers
+from solvers import Solution
 
+from ..jobs import sample as sample_all
 from ..models.checks import check_count
+from ..models.score_model import ScoreModel
 from ..sampling import sample as draw
 from . import about, check, latents, likelihood, measure, plot
 from .files import SUFFIXES, check_form, check_out, decoded, parts_of, write_array
 from .given import check_number_of, conditions, largest
 from .guidances import guided
+from .job import is_job, keep, refuse
 from .models import opened, place_of
 from .options import (
     AsJson,
@@ -35,11 +40,14 @@ from .options import (
     PlanFile,
     Rtol,
     Seed,
+    ShardSize,
     SigmaMax,
     SigmaMin,
     SolverName,
+    Status,
     Steps,
     Trust,
+    Workers,
     call_range,
     numbers_in,
     report,
@@ -142,6 +150,9 @@ def sample(
         bool, typer.Option("--log-density", help="Log-densities too: nats, before the denoising.")
     ] = False,
     out: Out = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -149,7 +160,8 @@ def sample(
 ) -> None:
     r"""Draw samples."""
 
-    check_out(out, suffixes=SUFFIXES)
+    job = is_job(out, workers, status)
+    check_out(out, suffixes=SUFFIXES, folder=job)
     given = conditions(label, condition)
     n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
     check_number_of(given, n)
@@ -158,9 +170,20 @@ def sample(
                    rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
                    log_density=log_density or None)  # fmt: skip
     score = guided(opened(model, trust, dtype), given, guidance)
+    if job and out is not None:
+        refuse(first_index=first_index or None)
+        keep(sample_all, score, n, out=out, status=status, as_json=as_json, seed=seed,
+             **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     check_form(score, out)
     with stoppable():
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
+    _tell_of(score, s, out, as_json)
+
+
+def _tell_of(model: ScoreModel, s: Solution, out: Path | None, as_json: bool) -> None:
+    r"""Writes and reports samples."""
+
     found = {"log_density": s.log_density, "log_density_error": s.log_density_error}
     densities = {name: part.cpu() for name, part in found.items() if part is not None}
     if out is not None:
@@ -171,11 +194,11 @@ def sample(
             times=s.times.numpy(),
             provenance=json.dumps(s.provenance),
             **{name: part.numpy() for name, part in densities.items()},
-            **decoded(score, s.x),
-            **parts_of(score, s.x),
+            **decoded(model, s.x),
+            **parts_of(model, s.x),
         )
     report(
-        {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
+        {"samples": len(s.x), "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
          **{name: part.mean().item() for name, part in densities.items()},
          "out": str(out) if out else None, **s.provenance},
         as_json,

@@ -164,6 +164,9 @@ class Manifest:
     def going_on(self, store: Store) -> "Manifest":
         r"""Returns the manifest of the job so far, which has to be the same job.
 
+        Arguments:
+            store: The folder.
+
         Raises:
             ValueError: If the folder holds another job.
         """
@@ -216,4 +219,10 @@ def machine() -> Json:
                 name,
             )
     devices = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return {"system": platform.system(), "processor": name, "accelerators": devices}
+    precision = torch.get_float32_matmul_precision()
+    return {
+        "system": platform.system(),
+        "processor": name,
+        "accelerators": devices,
+        "precision of products": precision,
+    }

@@ -1,6 +1,7 @@
 r"""One valid call of every public function, and things that are no valid argument of most."""
 
 import copy
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, metrics, plots
+from scoresde import editing, geometry, guidance, inference, jobs, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -347,6 +348,26 @@ def of_guidances() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_jobs() -> dict[str, Call]:
+    place = Path(tempfile.mkdtemp())
+    job = {"workers": None, "shard_size": 2, "threads": torch.get_num_threads(), "progress": False}
+    done = jobs.sample(GAUSS, 4, out=place / "done", shard_size=2, steps=2, progress=False)
+    keyed = {**job, "seed": 0}
+    return {
+        "jobs.sample": (jobs.sample, {"model": GAUSS, "n": 4, "out": place / "a", **keyed}),
+        "jobs.likelihood": (jobs.likelihood, {"model": GAUSS, "x": X, "out": place / "b", **keyed}),
+        "jobs.encode": (jobs.encode, {"model": GAUSS, "x": X, "out": place / "c", **job}),
+        "jobs.decode": (jobs.decode, {"model": GAUSS, "z": X, "out": place / "d", **keyed}),
+        "jobs.edit": (jobs.edit, {
+            "source": GAUSS, "target": GAUSS, "x": X, "out": place / "e", **keyed, "strength": 0.5,
+            "method": "noise", "steps": 2}),
+        "jobs.open": (jobs.open, {"out": place / "done"}),
+        "Folder.shard": (done.shard, {"number": 0}),
+        "Folder.tensor": (done.tensor, {"name": "x"}),
+        "Folder.save_table": (done.save_table, {"file": place / "table.csv"}),
+    }  # fmt: skip
+
+
 def of_inference() -> dict[str, Call]:
     samples, several = SEVERAL.repeat(20, 1).reshape(10, 16, 2), SEVERAL.repeat(2, 1)[:10]
     calibration = inference.sbc(samples, several)
@@ -549,8 +570,8 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_pictures(),
-    **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_jobs(),
+    **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 
