@@ -168,7 +168,10 @@ def _check_rows(name: str, data: object) -> Any:
 
     if isinstance(data, Folder):
         return data
-    rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
+    if isinstance(data, torch.Tensor) and data.is_complex():  # of a model with a transform
+        rows: Any = data.detach().cpu()
+    else:
+        rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
     if rows.ndim < 2 or not len(rows):
         raise ValueError(f"{name} must have shape (N, *), but has {tuple(rows.shape)}.")
     return rows

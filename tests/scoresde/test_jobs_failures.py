@@ -68,7 +68,7 @@ def test_a_density_that_failed_has_a_cause(
     assert done.tensor("nats").isnan().tolist() == [k == 4 for k in range(N)]
 
 
-@pytest.mark.filterwarnings("ignore:the path of samples")
+@pytest.mark.filterwarnings("ignore:the path of samples", "ignore:two calls of the network")
 def test_a_likelihood_knows_why_samples_failed() -> None:
     some = {"solver": "heun", "steps": 16, "on_failure": "partial"}
     found = ss.log_likelihood(of(broken), X, label=LABEL, batch_size=4, **some)
@@ -173,7 +173,8 @@ def test_workers_that_die_are_replaced_and_blamed_on_their_shard(tmp_path: Path)
     deaths.write_text("xxx")
     model = of(Deadly(str(deaths)))
     with pytest.warns(UserWarning, match=r"shards 1 of .* were set aside \(3 workers died at it"):
-        done = draw(tmp_path / "job", model=model, label=LABEL, workers=2)
+        threads = torch.get_num_threads()
+        done = draw(tmp_path / "job", model=model, label=LABEL, workers=2, threads=threads)
     assert done.finished == [0, 2, 3]
     assert deaths.read_text() == ""
     done = draw(tmp_path / "job", model=model, label=LABEL)

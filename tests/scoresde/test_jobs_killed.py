@@ -30,7 +30,7 @@ def job(out: str | Path, workers: int | None = None) -> Folder:
     torch.set_default_dtype(torch.float64)
     return ss.jobs.sample(
         made_slowly, COUNT, out=out, workers=workers, shard_size=SIZE, solver="heun", steps=STEPS,
-        label=torch.arange(COUNT) / COUNT, threads=1 if workers else None, progress=False,
+        label=torch.arange(COUNT) / COUNT, threads=torch.get_num_threads(), progress=False,
     )  # fmt: skip
 
 
