@@ -12,6 +12,7 @@ from solvers.shapes import align
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.conditions import Condition, verb
+from ..models.masked import kept_of, share_of
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
@@ -36,7 +37,8 @@ class Reconstruction:
         rms: The root mean square error of each sample, with shape (B,).
         max: The largest error of each sample, with shape (B,).
         latent: The solution of the encoding.
-        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior.
+        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior,
+            and for masked models.
         calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
@@ -113,14 +115,16 @@ def reconstruct(  # noqa: D417
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)
-    error = _apart(model, y, x.to(y)).flatten(1)
+    error = _apart(model, y, kept_of(model, x.to(y))).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
-    rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
+    there = share_of(model)
+    share = 1.0 if there is None else there.to(error.device)
+    rms, largest = (error.abs().square().mean(1) / share).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     bound = model.given(**condition)
-    known = latent_statistics(bound, latent.x) if whole and latent.ok else None
+    known = latent_statistics(bound, latent.x) if whole and latent.ok and there is None else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

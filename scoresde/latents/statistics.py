@@ -17,6 +17,7 @@ from solvers.doors.values import Array
 from ..doors.tables import html_table
 from ..models.checks import check_data
 from ..models.conditions import verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like are uninformative
@@ -190,6 +191,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
     """
 
     process = model.process
+    refuse_mask(model, "latent_statistics")
     if isinstance(z, Solution):
         last = float(z.times[-1].flatten()[0])
         if not math.isclose(last, process.t_max, rel_tol=1e-6):

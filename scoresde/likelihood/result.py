@@ -147,7 +147,9 @@ class Likelihood:
             for name in ROWS
             for value in [getattr(self, name)]
         }
-        values["slope"] = None if self.slope is None else self.slope[chosen.to(self.slope.device)]
+        for name in ("slope", "entries"):
+            value = getattr(self, name)
+            values[name] = None if value is None else value[chosen.to(value.device)]
         made = dict(self.provenance)
         if made.get("seeds"):
             made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]

@@ -25,8 +25,10 @@ from solvers import Solution
 from ..models.checks import check_data
 from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
+from ..models.masked import masked_of
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..reverse.reverse import Reverse
 from ..runs.gaussian_steps import gaussian_steps
 from ..runs.options import Gradients, Numbers, RunOptions
 from ..runs.plan import describe_process
@@ -63,7 +65,7 @@ def transition_log_prob(  # noqa: D417
 
     Returns:
         The log-densities in nats, of x in the units of the process, with shape (n, B), in float64. The last
-        denoising is no step, and has none.
+        denoising is no step, and has none. For a masked model, they are those of the entries that exist.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid, or the steps of the solver are not normal.
@@ -106,15 +108,26 @@ def transition_log_prob(  # noqa: D417
 def _log_prob(run: Run, path: Tensor) -> Tensor:
     r"""The log-densities of the steps of some samples, with shape (n, B)."""
 
-    reverse, times, d = run.reverse, run.times, path[0, 0].numel()
+    reverse, times = run.reverse, run.times
     steps = gaussian_steps(run, [reverse.enter(x, t) for x, t in zip(path, times, strict=True)])
-    counts = 1.0 if reverse.moments is None else reverse.moments.counts.to(path.device)
-    found = []
+    counts = _counts(reverse, path)
+    d, found = counts.sum(1), []
     for z, std, scale in zip(steps.normals, steps.stds, reverse.scale(times[1:]), strict=True):
         volume = (std.double().log().flatten(1) * counts).sum(1) + d * scale.log().to(path.device)
         square = z.double().square().flatten(1).sum(1)
         found.append(-square / 2 - volume - d / 2 * math.log(2 * math.pi))
     return torch.stack(found)
+
+
+def _counts(reverse: Reverse, path: Tensor) -> Tensor:
+    r"""The number of dimensions of each coordinate, with shape (1, c) or (B, c): 0 for entries that do not exist."""
+
+    part = masked_of(reverse.model)
+    if part is not None:
+        return part.mask.flatten(1).to(path.device, torch.float64)
+    if reverse.moments is not None:
+        return reverse.moments.counts.to(path.device)[None]
+    return torch.ones(1, path[0, 0].numel(), dtype=torch.float64, device=path.device)
 
 
 def _check_path(solution: Solution) -> Tensor:

@@ -102,6 +102,11 @@ class Masked(ScoreModel):
             )
         return torch.where(mask, x, 0)
 
+    def absent(self, x: Tensor) -> Tensor:
+        r"""Returns the number of entries of each state that do not exist, with shape (B,)."""
+
+        return (~self.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
+
 
 def masked_of(model: ScoreModel) -> Masked | None:
     r"""Returns the masked model inside a model, if there is one.
@@ -129,6 +134,27 @@ def refuse_mask(model: ScoreModel, use: str) -> None:
         )
 
 
+def kept_of(model: ScoreModel, x: Tensor) -> Tensor:
+    r"""Returns states with 0 in the entries that do not exist, if some do not."""
+
+    part = masked_of(model)
+    return x if part is None else part.kept(x)
+
+
+def share_of(model: ScoreModel) -> Tensor | None:
+    r"""Returns the fraction of the entries of each state that exist, with shape (B,) or (1,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else part.mask.flatten(1).double().mean(1)
+
+
+def entries_of(model: ScoreModel, x: Tensor) -> Tensor | None:
+    r"""Returns the number of entries of each state that exist, with shape (B,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else x[0].numel() - part.absent(x)
+
+
 def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
     r"""Returns what the log-density of states has too much for that of the user's data, with shape () or (B,).
 
@@ -143,8 +169,7 @@ def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
     part = masked_of(model)
     if part is None:
         return log_volume(model, x)
-    absent = (~part.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
-    noise = -absent.double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
+    noise = -part.absent(x).double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
     if model.transform is None:
         return noise
     volumes = model.transform.log_volumes(x.shape[1:]).to(x.device)

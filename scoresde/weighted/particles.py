@@ -16,6 +16,7 @@ from ..doors.warning import warn
 from ..models.checks import check_count, check_number, model_device, model_dtype
 from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..runs.grids import model_grid
 
@@ -300,8 +301,10 @@ def square(x: Tensor) -> Tensor:
 
 
 def check_shared(models: Sequence[ScoreModel], others: Iterable[Tensor] = ()) -> None:
-    r"""Refuses tensors that differ between samples, since resampling replaces samples by others."""
+    r"""Refuses masks, and tensors that differ between samples, since resampling replaces samples by others."""
 
+    for model in models:
+        refuse_mask(model, "weights of samples")
     parts = (part for model in models for part in model.modules() if isinstance(part, ScoreModel))
     held = [value for part in parts for value in part.held.values()]
     if any(len(value) > 1 for value in (*held, *others)):
