@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
 from ..models.conditions import Bound
+from ..models.masked import check_masks, masked_of
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..processes.process import Process
@@ -41,6 +42,7 @@ class Guided(ScoreModel):
                 raise ValueError(
                     f"models must have the same process, but have {first.process} and {other.process}."
                 )
+        check_masks(models)
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
                 raise TypeError(
@@ -119,7 +121,9 @@ class Guided(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        fields = self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        part = masked_of(self)
+        return fields if part is None else part.padded(fields, times, a, b, scale, x)
 
 
 def _shared(models: Sequence[ScoreModel]) -> Process:

@@ -120,7 +120,7 @@ def _log_prob(run: Run, path: Tensor) -> Tensor:
 
 
 def _counts(reverse: Reverse, path: Tensor) -> Tensor:
-    r"""The number of dimensions of each coordinate, with shape (1, c) or (B, c): 0 for entries that do not exist."""
+    r"""The number of dimensions of each coordinate, with shape (1, c) or (B, c), 0 where it does not exist."""
 
     part = masked_of(reverse.model)
     if part is not None:

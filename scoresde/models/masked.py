@@ -74,6 +74,20 @@ class Masked(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        return self.padded(fields, times, a, b, scale, x)
+
+    def padded(
+        self,
+        fields: Sequence[StateField],
+        times: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        x: Tensor,
+    ) -> Sequence[StateField]:
+        r"""Returns the fields of :meth:`combine` with those of independent normal data where there is none."""
+
         alpha, sigma = self.process.bare_scales(times)
         variance = self.scale**2
         gain = alpha * variance / (alpha**2 * variance + sigma**2)
@@ -81,7 +95,6 @@ class Masked(ScoreModel):
         def bind(field: StateField, padding: Scalar) -> StateField:
             return lambda X: torch.where(self.mask.to(X.device), field(self.kept(X)), padding * X)
 
-        fields = self.model.combine(times, a, b, scale, x, **condition)
         paddings = scalars((a + b * gain) * scale, x)
         return [bind(*column) for column in zip(fields, paddings, strict=True)]
 
@@ -124,6 +137,18 @@ def masked_of(model: ScoreModel) -> Masked | None:
     return first
 
 
+def check_masks(models: Sequence[ScoreModel]) -> None:
+    r"""Refuses models of which some have a mask and others have none."""
+
+    masks = [model.masked for model in models]
+    if any(masks) and not all(masks):
+        bare = models[masks.index(False)]
+        raise ValueError(
+            "the models that guidance combines must have the same mask, but "
+            f"{type(bare).__name__} has none; pass ss.Masked(model, mask) in its place."
+        )
+
+
 def refuse_mask(model: ScoreModel, use: str) -> None:
     r"""Refuses a masked model for a use in which entries that do not exist would count."""
 
@@ -142,7 +167,7 @@ def kept_of(model: ScoreModel, x: Tensor) -> Tensor:
 
 
 def share_of(model: ScoreModel) -> Tensor | None:
-    r"""Returns the fraction of the entries of each state that exist, with shape (B,) or (1,), or `None` if all do."""
+    r"""Returns the fraction of the entries that exist, with shape (B,) or (1,), or `None` if all do."""
 
     part = masked_of(model)
     return None if part is None else part.mask.flatten(1).double().mean(1)

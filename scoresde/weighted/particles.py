@@ -14,9 +14,9 @@ from solvers.problem import StateField
 
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number, model_device, model_dtype
+from ..models.masked import refuse_mask
 from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
-from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..runs.grids import model_grid
 

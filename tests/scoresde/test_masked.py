@@ -1,6 +1,7 @@
 r"""Samples of different sizes in one batch: entries that do not exist count nothing."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -64,6 +65,55 @@ def test_densities_are_those_without_padding(options: dict[str, object]) -> None
         assert float(bits[row]) == pytest.approx(float(single), abs=2 * within + 1e-3)
 
 
+@pytest.mark.parametrize("process", [ss.VP(), ss.VE(ss.Geometric(0.01, 20.0)), ss.Interpolant()])
+def test_padding_adds_no_error_and_no_budget(process: ss.Process) -> None:
+    small = ss.MixtureOracle(
+        torch.tensor([[1.0, 2.0], [-1.0, 0.5]]).double(), 2.0, process=process
+    )
+    small.moments, small.data_scale, small.finest = None, 2.2, None
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([small.denoise(x[:, :2], t), torch.zeros_like(x[:, 2:])], 1)
+
+    wide = ss.NetworkScore(network, process, "data", shape=(40,), data_scale=2.2)
+    padding = torch.zeros(3, 38).double()
+    x = small.data(3).double()
+    own = ss.log_likelihood(small, x)
+    model = ss.Masked(wide, torch.arange(40)[None] < 2)
+    found = ss.log_likelihood(model, torch.cat([x, padding], 1))
+    torch.testing.assert_close(found.nats, own.nats, rtol=0, atol=2e-4)
+    for name in ("prior", "end"):
+        torch.testing.assert_close(found.budget[name], own.budget[name], rtol=1e-2, atol=0)
+    assert bool((found.total < 1.2 * own.total).all())
+
+
+def test_rows_of_a_density_keep_their_numbers_of_entries() -> None:
+    l = ss.log_likelihood(padded(), X)
+    bits = ss.bits_per_dim(l, levels=4)
+    assert l[[2, 0]].entries.tolist() == [4, 1]
+    assert torch.equal(ss.bits_per_dim(l[[2, 0]], levels=4), bits[[2, 0]])
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "em", "dpmpp_2m_sde"])
+def test_steps_have_the_density_without_padding(solver: str) -> None:
+    s = ss.sample(padded(), 3, solver=solver, steps=4, path=True)
+    found = ss.transition_log_prob(padded(), s, batch_size=2)
+    for row, size in enumerate(SIZES.tolist()):
+        one = s.rows([row])
+        one = replace(one, path=one.path[..., :size], x=one.x[..., :size])
+        single = ss.transition_log_prob(entries(size), one)[:, 0]
+        torch.testing.assert_close(found[:, row], single)
+
+
+def test_a_round_trip_is_as_far_off_as_without_padding() -> None:
+    r = ss.reconstruct(padded(), X, solver="heun", steps=10)
+    assert r.statistics is None
+    for row in range(3):
+        model, x = alone(X, row)
+        single = ss.reconstruct(model, x, solver="heun", steps=10)
+        assert float(r.rms[row]) == pytest.approx(float(single.rms[0]))
+
+
 def test_a_bound_is_that_without_padding() -> None:
     found = ss.elbo(padded(), X, draws=64)
     for row in range(3):
@@ -119,6 +169,21 @@ def test_a_network_sees_the_mask_and_guidance_keeps_it() -> None:
     assert {len(mask) for mask in seen} <= {1, 2}
 
 
+def test_guidance_by_losses_leaves_padding_alone() -> None:
+    def loss(x: Tensor) -> Tensor:
+        return (x - 1).square().flatten(1).sum(1)
+
+    s = ss.sample(ss.guidance.universal(padded(), loss, scale=0.1), 3, steps=6, path=True)
+    assert torch.equal(s.path[:, ~MASK], torch.zeros_like(s.path[:, ~MASK]))
+    alone = ss.guidance.universal(entries(1), loss, scale=0.1)
+    z, t = torch.tensor([[0.3]]).double(), torch.tensor([2.0])
+    wide = torch.tensor([[0.3, 0, 0, 0]]).double()
+    found = ss.guidance.universal(padded().rows(torch.tensor([0])), loss, scale=0.1)
+    assert float(found.denoise(wide, t)[0, 0]) == pytest.approx(float(alone.denoise(z, t)[0, 0]))
+    with pytest.raises(ValueError, match="same mask, but GaussianOracle has none"):
+        ss.guidance.within(padded(), entries(4), (0.0, 1.0))
+
+
 @pytest.mark.parametrize(
     ("mask", "says"),
     [
@@ -132,13 +197,24 @@ def test_a_wrong_mask_gets_a_sentence(mask: Tensor, says: str) -> None:
         ss.Masked(entries(2), mask)
 
 
+NOISE = ss.VariationalNoise(torch.nn.Linear(4, 8))
+LABELLED = ss.Masked(ss.MixtureOracle(torch.eye(4), 0.5), MASK[2:])
+
+
 def test_what_mixes_entries_refuses_a_mask() -> None:
     model = ss.Masked(ss.GaussianOracle(torch.zeros(4), 0.5), MASK)
     with pytest.raises(ValueError, match="mix all entries"):
         ss.sample(model, 3, solver="moment_2", steps=3)
-    for density in (ss.path_density, ss.views, partial(ss.elbo, steps=10)):
+    for density in (ss.path_density, ss.views, partial(ss.elbo, steps=10), ss.latent_statistics):
         with pytest.raises(ValueError, match="takes no masked model"):
             density(model, X.float())
+    for call in (
+        lambda: ss.weighted_sample([model, model], [0.5, 0.5], 4, steps=5),
+        lambda: next(iter(ss.fit_noise(NOISE, model, torch.zeros(3, 4), levels=3))),
+        lambda: ss.inference.factors(LABELLED, LABELLED, label=torch.tensor([0, 1])),
+    ):
+        with pytest.raises(ValueError, match="takes no masked model"):
+            call()
     with pytest.raises(ValueError, match="takes no masked model"):
         ss.discrete_log_likelihood(model, torch.zeros(3, 4), levels=3)
     with pytest.raises(ValueError, match="mask must have shape"):
@@ -153,3 +229,7 @@ def test_what_stands_in_padding_changes_nothing_else() -> None:
     t, junk = torch.full((3,), 0.7).double(), torch.where(MASK, X, 5.0)
     for estimate in (model.denoise, model.score, model.raw):
         assert torch.equal(estimate(junk, t)[MASK], estimate(X, t)[MASK])
+    for view in (ss.log_likelihood, ss.elbo):
+        assert torch.equal(view(model, junk).nats, view(model, X).nats)
+    assert torch.equal(ss.log_likelihood(model, junk).total, ss.log_likelihood(model, X).total)
+    assert torch.equal(ss.reconstruct(model, junk).rms, ss.reconstruct(model, X).rms)
