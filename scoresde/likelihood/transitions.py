@@ -147,6 +147,11 @@ def _check_path(solution: Solution) -> Tensor:
             "is not known as one (can.gaussian), as it uses the noise of a step in that step or the next; "
             "sample with one such as 'ancestral', 'dpmpp_2m_sde' or 'em'."
         )
+    if isinstance(made["eta"], str):
+        raise ValueError(
+            f"solution was made with eta={made['eta']}, a function of the noise level, which it does not keep; "
+            "sample with a number, or with one per sample."
+        )
     if solution.path is None:
         raise ValueError("solution must hold its path; pass path=True to ss.sample.")
     if not solution.ok:

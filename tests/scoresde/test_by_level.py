@@ -80,6 +80,14 @@ def test_gaussian_samples_have_their_deviation_with_any_amount(solver: str, step
     assert abs(float(s.x.std()) / STD - 1) < 0.04
 
 
+@pytest.mark.parametrize("convention", ["ddim", "k_diffusion"])
+def test_amounts_per_sample_follow_the_convention(convention: str) -> None:
+    options = {"solver": "ddim", "steps": 4, "eta_convention": convention, **OPTIONS}
+    rows = ss.sample(MIXTURE, 5, eta=ROWS, **options).x
+    single = [ss.sample(MIXTURE, 1, eta=e, first_index=i, **options).x for i, e in enumerate(ROWS)]
+    torch.testing.assert_close(rows, torch.cat(single), rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.parametrize("solver", FAMILIES)
 def test_amounts_that_are_constant_or_per_sample_are_those_of_numbers(solver: str) -> None:
     options = {"solver": solver, "steps": 5, **OPTIONS}

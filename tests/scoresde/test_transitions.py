@@ -177,6 +177,7 @@ def test_what_has_no_density_is_refused() -> None:
     cases = [
         (model, ss.sample(model, 2, path=True), "dpmpp_2m with eta=0 adds none; .* log_density=True"),
         (model, drawn(model, eta=0.0), "ancestral with eta=0 adds none"),
+        (model, drawn(model, eta=lambda level: 0.5 + 0 * level), "eta=.*lambda>, a function of the noise"),
         (model, ss.sample(model, 2, solver="ancestral", steps=3), "pass path=True to ss.sample"),
         (other, s, "solution was made under VP.*but the model's process is EDM"),
         (mixture(ss.VP()), drawn(mixture(ss.VP()), label=torch.tensor([0] * 5)), "made with label="),
