@@ -1,8 +1,10 @@
 r"""Noise and guidance whose amount depends on the noise level or on the sample."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -50,6 +52,36 @@ def test_gaussian_marginals_are_kept_by_any_amount(profile: str) -> None:
     kept = frame.decay(s, t) ** 2 * before + frame.noise_std(s, t) ** 2
     torch.testing.assert_close(kept, after, rtol=1e-13, atol=0)
     assert bool((frame.noise_std(s, t) > 0).all())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("variance", [0.0, 0.3, math.inf])
+@pytest.mark.parametrize("profile", ["constant", "er_sde", "sa"])
+def test_a_linear_part_solves_its_equation(profile: str, variance: float, eta: float) -> None:
+    s, t = torch.tensor(-1.0).double(), torch.tensor(0.4).double()
+    noise = make_noise(profile, eta, "canonical")
+    frame = Frame(ss.EDM(), torch.tensor([variance]).double(), noise)
+    rate = 0.0 if noise is None else float(noise(s, t) / (t - s))  # the mean of eta^2
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
+
+    def integral(low: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        half = (t - low)[..., None] / 2
+        return (function(low[..., None] + half * (nodes + 1)) * half * weights).sum(-1)
+
+    def shrink(u: Tensor) -> Tensor:  # the rate at which the state shrinks
+        return (1 + rate) * torch.exp(-2 * u) / (variance + torch.exp(-2 * u))
+
+    def decay(u: Tensor) -> Tensor:
+        return torch.exp(-integral(u, shrink))
+
+    torch.testing.assert_close(frame.decay(s, t)[0], decay(s), rtol=1e-11, atol=0)
+    u = torch.tensor([-0.7, 0.1]).double()
+    unit = (variance + torch.exp(-2 * u)).sqrt() if variance < math.inf else torch.ones(2)
+    want = (1 + rate) * torch.exp(-u) / unit * decay(u)
+    found = frame.weight(u, s.expand(2), t.expand(2))[:, 0]
+    torch.testing.assert_close(found, want, rtol=1e-11, atol=0)
+    added = integral(s, lambda u: 2 * rate * torch.exp(-2 * u) * decay(u) ** 2)
+    torch.testing.assert_close(frame.noise_std(s, t)[0], added.sqrt(), rtol=1e-11, atol=1e-15)
 
 
 def test_steps_of_euler_maruyama_have_the_amount_at_their_start() -> None:
