@@ -82,6 +82,12 @@ def test_a_linear_part_solves_its_equation(profile: str, variance: float, eta: f
     torch.testing.assert_close(found, want, rtol=1e-11, atol=0)
     added = integral(s, lambda u: 2 * rate * torch.exp(-2 * u) * decay(u) ** 2)
     torch.testing.assert_close(frame.noise_std(s, t)[0], added.sqrt(), rtol=1e-11, atol=1e-15)
+    still = Frame(ss.EDM(), frame.variances, make_noise(profile, 0.0, "canonical"))
+    assert torch.equal(frame.quiet.decay(s, t), still.decay(s, t))
+    assert torch.equal(frame.quiet.noise_std(s, t), torch.zeros(1).double())
+    if variance == 0:  # a time so much less noisy that the noise leads back to t
+        left = torch.exp(-2 * frame.beyond(s, t))
+        torch.testing.assert_close(left + added, torch.exp(-2 * t), rtol=1e-11, atol=0)
 
 
 def test_steps_of_euler_maruyama_have_the_amount_at_their_start() -> None:

@@ -73,6 +73,26 @@ def test_composed_normal_posteriors_are_exact(n: int, at_once: int | None) -> No
     assert composed.cost == (1 if n == 1 else n + 1)
 
 
+@pytest.mark.parametrize("process", [ss.VP(), ss.SubVP(), ss.Interpolant()])
+def test_each_observation_has_its_own_covariance_under_every_process(process: ss.Process) -> None:
+    draw = torch.Generator().manual_seed(2)
+    roots = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
+    means = torch.randn(3, 4, generator=draw, dtype=torch.float64)
+    covariances = torch.linalg.inv(torch.linalg.inv(FIRST.kron(FIRST)) + roots @ roots.mT)
+    prior = ss.GaussianOracle(torch.zeros(4, 1).double(), FIRST.kron(FIRST), process)
+    each = ss.MixtureOracle(means[..., None], covariances, process=process)
+    label = torch.tensor([2, 0, 1])
+    composed = inference.iid(each, prior, covariances=covariances[label], label=label)
+    precisions = torch.linalg.inv(covariances)
+    whole = torch.linalg.inv(precisions.sum(0) - 2 * torch.linalg.inv(FIRST.kron(FIRST)))
+    mean = whole @ torch.einsum("nde,ne->d", precisions, means)
+    right = ss.GaussianOracle(mean[:, None], whole, process)
+    x = torch.randn(5, 4, 1, generator=draw, dtype=torch.float64)
+    for level in (0.02, 0.5, 3.0):
+        t = torch.tensor(process.at_noise_level(level))
+        torch.testing.assert_close(composed.denoise(x, t), right.denoise(x, t))
+
+
 @pytest.mark.parametrize("n", [3, 10, 100])
 def test_samples_of_composed_posteriors_have_the_right_moments(n: int) -> None:
     observations, count = observed(n), 500
