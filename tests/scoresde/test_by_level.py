@@ -82,12 +82,26 @@ def test_a_linear_part_solves_its_equation(profile: str, variance: float, eta: f
     torch.testing.assert_close(found, want, rtol=1e-11, atol=0)
     added = integral(s, lambda u: 2 * rate * torch.exp(-2 * u) * decay(u) ** 2)
     torch.testing.assert_close(frame.noise_std(s, t)[0], added.sqrt(), rtol=1e-11, atol=1e-15)
+    a, b = frame.remainder(u)
+    share = 1 / (1 + torch.exp(-2 * u) / variance) if variance else torch.zeros(2).double()
+    torch.testing.assert_close(b[:, 0], unit * torch.exp(u))
+    torch.testing.assert_close(a[:, 0], -share * b[:, 0])  # so it is 0 for normal data
     still = Frame(ss.EDM(), frame.variances, make_noise(profile, 0.0, "canonical"))
     assert torch.equal(frame.quiet.decay(s, t), still.decay(s, t))
     assert torch.equal(frame.quiet.noise_std(s, t), torch.zeros(1).double())
     if variance == 0:  # a time so much less noisy that the noise leads back to t
         left = torch.exp(-2 * frame.beyond(s, t))
         torch.testing.assert_close(left + added, torch.exp(-2 * t), rtol=1e-11, atol=0)
+
+
+def test_the_noise_of_er_sde_shrinks_states_by_the_ratio_of_phi() -> None:
+    def phi(level: Tensor) -> Tensor:
+        return level * (torch.exp(level**0.3) + 10)
+
+    s, t = torch.tensor([-3.0, 0.2]).double(), torch.tensor([-1.0, 1.1]).double()
+    frame = Frame(ss.EDM(), torch.zeros(1).double(), make_noise("er_sde", 1.0, "canonical"))
+    want = phi(torch.exp(-t)) / phi(torch.exp(-s))
+    torch.testing.assert_close(frame.decay(s, t)[:, 0], want, rtol=1e-13, atol=0)
 
 
 def test_steps_of_euler_maruyama_have_the_amount_at_their_start() -> None:
