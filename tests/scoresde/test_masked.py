@@ -84,6 +84,7 @@ def test_padding_adds_no_error_and_no_budget(process: ss.Process) -> None:
     torch.testing.assert_close(found.nats, own.nats, rtol=0, atol=2e-4)
     for name in ("prior", "end"):
         torch.testing.assert_close(found.budget[name], own.budget[name], rtol=1e-2, atol=0)
+    assert bool((found.budget["quadrature"] < 1.5 * own.budget["quadrature"]).all())
     assert bool((found.total < 1.2 * own.total).all())
 
 
@@ -122,6 +123,16 @@ def test_a_bound_is_that_without_padding() -> None:
         spread = float((bound.stderr[0] ** 2 + found.stderr[row] ** 2).sqrt())
         assert float(found.nats[row]) == pytest.approx(float(bound.nats[0]), abs=4 * spread)
         assert float(found.stderr[row]) < 2 * float(bound.stderr[0])
+
+
+def test_padding_adds_nothing_to_a_bound_at_a_low_last_noise_level() -> None:
+    process = ss.VE(ss.Geometric(0.01, 3.0))
+    wide, small = (ss.GaussianOracle(torch.zeros(d).double(), 1.0, process) for d in (20, 2))
+    wide.moments = small.moments = None  # so that the bound has no noise
+    x = torch.tensor([[0.3, -1.2]]).double()
+    model = ss.Masked(wide, torch.arange(20)[None] < 2)
+    found = ss.elbo(model, torch.cat([x, torch.zeros(1, 18).double()], 1), draws=2)
+    torch.testing.assert_close(found.nats, ss.elbo(small, x, draws=2).nats, rtol=0, atol=1e-5)
 
 
 def test_a_density_in_the_users_units_counts_the_entries_that_exist() -> None:
