@@ -268,7 +268,7 @@ def _companions(asked: Asked, form: Form) -> Tensor:
 
 
 def _end(asked: Asked) -> Tensor:
-    r"""The expected log-density of the prior, or for entries that do not exist of their own law, with shape (B,)."""
+    r"""The expected log-density of the prior, or of their own law where entries do not exist, with shape (B,)."""
 
     process, part = asked.model.process, masked_of(asked.model)
     alpha = signal(asked.model, process.t_max)

@@ -12,7 +12,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde import inference
 from scoresde.inference.bands import Uniformity
-from scoresde.inference.composition import _precisions
+from scoresde.inference.composition import _covariance, _precisions
 
 A = torch.tensor([[1.0, 0.5], [0.0, 1.0]], dtype=torch.float64)  # observations: A theta + NOISE z
 NOISE = 0.8
@@ -121,6 +121,17 @@ def test_covariances_are_estimated_from_samples() -> None:
             float(covariance.max()) / 500
         )
         assert float((spread - 1).abs().max()) < 0.35
+
+
+def test_covariances_of_known_moments_act_along_their_axes() -> None:
+    draw = torch.Generator().manual_seed(1)
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=draw, dtype=torch.float64))[0]
+    variances = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    known = ss.Moments(torch.zeros(2, 3).double(), axes[:, :2], variances, rest=0.2)
+    along = torch.cat([variances, torch.full((4,), 0.2)])
+    torch.testing.assert_close(_covariance(known) @ axes, axes * along)
+    plain = ss.Moments(torch.zeros(2).double(), None, variances)
+    torch.testing.assert_close(_covariance(plain), torch.diag(variances))
 
 
 def test_naive_sum_of_scores_is_biased() -> None:
