@@ -354,6 +354,13 @@ def test_ties_are_broken_at_random() -> None:
     assert found.ranks.max() > L - 4
 
 
+def test_ranks_among_equal_samples_are_uniform_up_to_both_ends() -> None:
+    c = inference.sbc(torch.zeros(3000, 10, 1), torch.zeros(3000, 1))
+    counts = c.ranks[:, 0].bincount(minlength=11)
+    assert len(counts) == 11
+    assert float((counts / 3000 - 1 / 11).abs().max()) < 5 * math.sqrt(1 / 11 / 3000)
+
+
 def test_level_of_the_test_is_that_of_simulated_ranks() -> None:
     ranks = torch.randint(0, 21, (60, 2000), generator=torch.Generator().manual_seed(0))
     test = Uniformity(60, 20, 0.1)
