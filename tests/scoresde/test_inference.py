@@ -87,6 +87,7 @@ def test_each_observation_has_its_own_covariance_under_every_process(process: ss
     whole = torch.linalg.inv(precisions.sum(0) - 2 * torch.linalg.inv(FIRST.kron(FIRST)))
     mean = whole @ torch.einsum("nde,ne->d", precisions, means)
     right = ss.GaussianOracle(mean[:, None], whole, process)
+    assert composed.finest == pytest.approx(float(torch.linalg.eigvalsh(whole)[0]) ** 0.5)
     x = torch.randn(5, 4, 1, generator=draw, dtype=torch.float64)
     for level in (0.02, 0.5, 3.0):
         t = torch.tensor(process.at_noise_level(level))

@@ -1,6 +1,7 @@
 r"""Samples of different sizes in one batch: entries that do not exist count nothing."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from solvers import Brownian
+from solvers.noise.partial import Partial
 
 SIZES = torch.tensor([1, 2, 4])
 MASK = torch.arange(4) < SIZES[:, None]
@@ -154,6 +157,43 @@ def test_padding_gets_no_noise(solver: str) -> None:
     assert torch.equal(adaptive.x[~MASK], torch.zeros_like(s.x[~MASK]))
     halves = ss.sample(padded(), 3, solver=solver, steps=12, batch_size=2)
     assert torch.equal(halves.x, s.x)
+
+
+class Ones(Brownian):
+    r"""A motion that moves every entry by 1, however it is asked."""
+
+    def increment(self, step: int, t0: Tensor, t1: Tensor) -> Tensor:
+        return torch.ones(3, 4)
+
+    def increments(
+        self, step: int, t0: Tensor, t1: Tensor, inside: Sequence[float]
+    ) -> list[Tensor]:
+        return [torch.ones(3, 4)] * (len(inside) + 1)
+
+    def increment_and_integral(self, step: int, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones(3, 4), torch.ones(3, 4)
+
+    def fresh(self, step: int, k: int) -> Tensor:
+        return torch.ones(3, 4)
+
+    def rows(self, index: Tensor) -> "Ones":
+        return self
+
+
+def test_a_partial_motion_moves_what_exists_alone() -> None:
+    t0, t1 = torch.zeros(()), torch.ones(())
+    for mask, motion in (
+        (MASK, Partial(Ones(), MASK)),
+        (MASK[1:2].expand(3, 4), Partial(Ones(), MASK[1:2])),
+    ):
+        moves = [motion.increment(0, t0, t1), motion.fresh(0, 1)]
+        moves += [*motion.increments(0, t0, t1, [0.5]), *motion.increment_and_integral(0, t0, t1)]
+        assert len(moves) == 6
+        for move in moves:
+            assert torch.equal(move, mask.float())
+    assert torch.equal(
+        Partial(Ones(), MASK).rows(torch.tensor([2, 0, 1])).fresh(0, 0), MASK[[2, 0, 1]].float()
+    )
 
 
 def test_samples_have_the_law_of_the_entries_that_exist() -> None:
