@@ -1,6 +1,7 @@
 r"""Posteriors of several observations, within bounds, and their calibration, where the truth is known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,19 @@ def test_draws_depend_on_seed_observation_and_number_alone() -> None:
     assert len(whole.samples.flatten(0, 1).unique(dim=0)) == 90
 
 
+EXACTLY = ss.Likelihood(
+    nats=torch.zeros(3).double(),
+    stderr=torch.zeros(3).double(),
+    latent=torch.zeros(3, 2).double(),
+    calls=torch.ones(3),
+    derivatives=torch.ones(3),
+    dimension=2,
+    t_min=0.01,
+    noise_level=0.01,
+    budget={"probes": torch.zeros(3).double()},
+)
+
+
 def test_density_within_bounds_is_renormalised() -> None:
     d = inference.draw(NORMAL, 1000, low=LOW, high=[0.5, 100.0], **ACCURATE)
     x = torch.tensor([[0.2, 0.0], [0.2, 3.0], [0.7, 0.0]], dtype=torch.float64)
@@ -237,6 +251,13 @@ def test_density_within_bounds_is_renormalised() -> None:
     right = -(x[:2] ** 2).sum(1) / 2 - math.log(2 * math.pi) - math.log(WITHIN)
     assert float((cut.nats[:2] - right).abs().max()) < 4 * float(d.stderr) + 0.02
     torch.testing.assert_close(cut.stderr[:2], d.stderr.expand(2))
+    assert "acceptance is the largest part of the error" in repr(d.renormalised(EXACTLY, x))
+    noisy = replace(
+        EXACTLY, stderr=torch.full((3,), 0.3), budget={"probes": torch.full((3,), 0.3)}
+    )
+    both = torch.hypot(torch.full((3,), 0.3), d.stderr)
+    torch.testing.assert_close(d.renormalised(noisy, x).stderr, both)
+    torch.testing.assert_close(d.renormalised(noisy, x).total, 2 * both)  # two standard errors
     with pytest.raises(ValueError, match="x must have 3 rows"):
         d.renormalised(plain, x[:2])
 
