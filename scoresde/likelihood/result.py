@@ -39,8 +39,8 @@ class Likelihood:
             that of the state at `t_min`.
         budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`), "dequantisation" and
             "acceptance" (of draws within bounds) are standard errors; "quadrature", "path", "end" (of the noise at
-            `t_min`) and "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without scales
-            there is no "end".
+            `t_min`) and "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without
+            scales there is no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
             model, which is not that of data under its condition.
         levels: The number of levels, if it is a probability of data on levels.

@@ -450,6 +450,7 @@ def test_the_band_holds_what_the_p_value_accepts_and_fails_at_its_level() -> Non
     test = Uniformity(60, 19, 0.1)
     ranks = torch.randint(0, 20, (60, 1500), generator=torch.Generator().manual_seed(5))
     shares = test.below(ranks).double() / 60
+    assert 0 < float(test.p_values(torch.zeros(60, 1).long())) < 0.01  # no test says 0
     low, high = (end[:, None] for end in test.band)
     outside = ((shares < low - 1e-9) | (shares > high + 1e-9)).any(0)
     assert torch.equal(outside, test.p_values(ranks) < 0.1)
