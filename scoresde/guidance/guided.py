@@ -9,6 +9,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
+from ..models.checks import check_alike
 from ..models.conditions import Bound
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
@@ -36,11 +37,7 @@ class Guided(ScoreModel):
         if not models:
             raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
-        for other in models[1:]:
-            if other.process != first.process:
-                raise ValueError(
-                    f"models must have the same process, but have {first.process} and {other.process}."
-                )
+        check_alike("models", models)
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
                 raise TypeError(

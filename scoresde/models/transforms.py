@@ -93,6 +93,19 @@ class Transform(ABC):
         return {}
 
 
+def same_transform(one: Transform | None, other: Transform | None) -> bool:
+    r"""Returns whether two transforms are the same map, as far as their settings and tensors tell."""
+
+    if one is None or other is None or one is other:
+        return one is other
+    if type(one) is not type(other) or one.described != other.described:
+        return False
+    mine, its = one.tensors, other.tensors
+    return mine.keys() == its.keys() and all(
+        torch.equal(mine[name].cpu(), its[name].cpu()) for name in mine
+    )
+
+
 class ComplexPairs(Transform):
     r"""Creates the map between complex data and pairs of real numbers.
 

@@ -251,3 +251,32 @@ def test_a_resumed_run_ends_in_the_same_data() -> None:
     whole = ss.sample(m, 3, **options)
     part = ss.sample(m, 3, **options, callback=lambda event: event.fraction > 0.5)
     assert torch.equal(ss.resume(m, part).x, whole.x)
+
+
+def test_models_that_share_states_have_the_same_transform() -> None:
+    def scaled(mean: float, form: ss.Transform | None = None) -> ss.ScoreModel:
+        model = ss.GaussianOracle(torch.zeros(2), 1.0)
+        model.transform = ss.Standardized(mean, 2.0, form)
+        return model
+
+    plain, x = ss.GaussianOracle(torch.zeros(2), 1.0), torch.zeros(3, 2)
+    pairs = (
+        (scaled(1.0), plain),
+        (plain, scaled(1.0)),
+        (scaled(1.0), scaled(0.0)),
+        (scaled(1.0), scaled(1.0, ss.ComplexPairs())),
+    )
+    for one, two in pairs:
+        with pytest.raises(ValueError, match="source and target must have the same transform"):
+            ss.edit(one, two, x, noise_level=1.0, steps=2)
+        with pytest.raises(ValueError, match="models must have the same transform"):
+            ss.guidance.product(one, [two], [1.0])
+        with pytest.raises(ValueError, match="models must have the same transform"):
+            ss.weighted_sample([one, two], [1.0, 1.0], 3)
+    pivot = {"pivot": plain, "method": "null", "noise_level": 1.0, "steps": 2}
+    with pytest.raises(ValueError, match="source and pivot must have the same transform"):
+        ss.edit(scaled(1.0), scaled(1.0), x, **pivot)
+    e = ss.edit(
+        scaled(1.0), scaled(1.0), x, noise_level=1.0, steps=2
+    )  # equal, if not the same object
+    assert e.ok
