@@ -11,6 +11,7 @@ from solvers.problem import StateField
 
 from ..models.checks import check_alike
 from ..models.conditions import Bound
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..processes.process import Process
@@ -50,6 +51,8 @@ class Guided(ScoreModel):
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
             )
+        if rule.pools:
+            refuse_mask(first, f"the guidance {rule.words}")
         rule.check(models)
         self.models, self.rule = torch.nn.ModuleList(models), rule
         self.resemble(first)

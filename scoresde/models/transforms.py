@@ -174,6 +174,12 @@ class NamedParts(Transform):
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         if not shapes:
             raise ValueError("shapes must name at least one part, but is empty.")
+        for name, shape in shapes.items():
+            if isinstance(shape, str) or not isinstance(shape, Sequence):
+                raise TypeError(
+                    f"shapes[{name!r}] must be the shape of one sample, such as (3,), or () for a number, but is "
+                    f"{shape!r}."
+                )
         self.shapes = {str(name): tuple(int(n) for n in shape) for name, shape in shapes.items()}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         if min(self.sizes) < 1:

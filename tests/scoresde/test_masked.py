@@ -180,3 +180,31 @@ def test_models_that_share_states_have_the_same_mask() -> None:
             ss.weighted_sample([one, two], [1.0, 1.0], 3)
     wide = ss.Masked(entries(4), MASK[1:2].expand(3, 4))
     ss.guidance.autoguidance(ss.Masked(entries(4), MASK[1:2]), wide, 2.0)
+
+
+def test_errors_of_round_trips_are_those_without_padding() -> None:
+    r = ss.reconstruct(padded(), X, steps=4)
+    assert r.statistics is None
+    assert "Statistics" not in repr(r)
+    for row in range(3):
+        model, x = alone(X, row)
+        single = ss.reconstruct(model, x, steps=4)
+        assert torch.allclose(r.rms[row : row + 1], single.rms, rtol=1e-6)
+        assert float(single.rms) > 0
+    with pytest.raises(ValueError, match="latent_statistics would count the entries that do not"):
+        ss.latent_statistics(padded(), r.latent)
+
+
+def test_guidance_by_statistics_of_a_sample_takes_no_mask() -> None:
+    whole = entries(4)
+    for guide in (
+        lambda model: ss.guidance.rescaled(model, model),
+        lambda model: ss.guidance.thresholded(model, 1.0, quantile=0.9),
+    ):
+        for make in (
+            lambda guide=guide: guide(padded()),
+            lambda guide=guide: ss.Masked(guide(whole), MASK),
+        ):
+            with pytest.raises(ValueError, match="the guidance .* would count the entries"):
+                make()
+    ss.Masked(ss.guidance.thresholded(whole, 1.0), MASK)  # each entry on its own

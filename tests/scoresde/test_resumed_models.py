@@ -1,4 +1,4 @@
-r"""A run that ended early goes on with the same model only: its weights, and the tensors that belong to samples."""
+r"""A run that ended early goes on with the same model only: its weights, and tensors that belong to samples."""
 
 from collections.abc import Callable
 from pathlib import Path

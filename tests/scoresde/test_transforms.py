@@ -280,3 +280,9 @@ def test_models_that_share_states_have_the_same_transform() -> None:
         scaled(1.0), scaled(1.0), x, noise_level=1.0, steps=2
     )  # equal, if not the same object
     assert e.ok
+
+
+@pytest.mark.parametrize("shape", [3, "3", None])
+def test_shapes_of_parts_are_shapes(shape: object) -> None:
+    with pytest.raises(TypeError, match=r"shapes\['a'\] must be the shape of one sample.*but is"):
+        ss.NamedParts({"a": shape})
