@@ -286,3 +286,25 @@ def test_models_that_share_states_have_the_same_transform() -> None:
 def test_shapes_of_parts_are_shapes(shape: object) -> None:
     with pytest.raises(TypeError, match=r"shapes\['a'\] must be the shape of one sample.*but is"):
         ss.NamedParts({"a": shape})
+
+
+def test_draws_and_maps_are_in_data_units(tmp_path: Path) -> None:
+    mean, std = torch.tensor([20.0, -5.0]).double(), torch.tensor([2.0, 0.1]).double()
+    plain = ss.GaussianOracle(torch.zeros(2).double(), 0.5)
+    scaled = ss.GaussianOracle(torch.zeros(2).double(), 0.5)
+    scaled.transform = ss.Standardized(mean, std)
+    low = torch.tensor([0.0, -0.5]).double()
+    known = ss.inference.draw(plain, 40, low=low, steps=5)
+    found = ss.inference.draw(scaled, 40, low=mean + std * low, steps=5)
+    torch.testing.assert_close(found.samples, (mean + std * known.samples).to(found.samples))
+    assert torch.equal(found.proposals, known.proposals)
+    x = torch.tensor([[0.3, 0.2], [-0.3, 0.2]]).double()
+    cut = known.renormalised(ss.log_likelihood(plain, x), x).nats
+    y = mean + std * x
+    there = found.renormalised(ss.log_likelihood(scaled, y), y).nats
+    torch.testing.assert_close(there, cut - std.log().sum())
+    map_of = [ss.plots.density(tmp_path / "d.png", m, side=5).nats for m in (plain, scaled)]
+    torch.testing.assert_close(map_of[1], map_of[0] - std.log().sum())
+    scaled.transform = ss.ComplexPairs()
+    with pytest.raises(ValueError, match="draw works with states"):
+        ss.inference.draw(scaled, 4, low=0.0)
