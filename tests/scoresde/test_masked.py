@@ -142,6 +142,8 @@ def test_what_mixes_entries_refuses_a_mask() -> None:
             density(model, X.float())
     with pytest.raises(ValueError, match="takes no masked model"):
         ss.discrete_log_likelihood(model, torch.zeros(3, 4), levels=3)
+    with pytest.raises(ValueError, match="weighted samples would count .* takes no masked model"):
+        ss.weighted_sample([ss.Masked(entries(4), MASK[:1])], [1.0], 4)
     with pytest.raises(ValueError, match="mask must have shape"):
         ss.sample(model, 2)
     with pytest.raises(ValueError, match="same mask"):
