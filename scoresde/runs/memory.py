@@ -108,10 +108,10 @@ def digest_of_numbers(model: ScoreModel) -> str:
 
 
 def some_numbers(value: Tensor | None) -> str:
-    r"""The shape of a tensor, and some of its numbers where they are at hand."""
+    r"""The shape and dtype of a tensor, and some of its numbers where they are at hand."""
 
     if value is None or value.is_meta or not value.numel():
         return "" if value is None else str(tuple(value.shape))
     flat = value.detach().flatten()
     some = torch.linspace(0, len(flat) - 1, PROBES, dtype=torch.float64).long()
-    return f"{tuple(value.shape)} {flat[some.to(flat.device)].double().tolist()}"
+    return f"{tuple(value.shape)} {value.dtype} {flat[some.to(flat.device)].double().tolist()}"
