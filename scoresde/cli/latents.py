@@ -101,12 +101,15 @@ def encode(
     with stoppable():
         z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
     save_latents(out, z)
-    known = latent_statistics(score, z)
-    means = {f"{name}, mean": value for name, value in known.averages.items()}
-    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
+    found: dict[str, object] = {}
+    if not score.masked:
+        known = latent_statistics(score, z)
+        found = {"latents": known.batch.verdict}
+        found |= {f"{name}, mean": value for name, value in known.averages.items()}
+        found |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
     report(
         {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"],
-         "latents": known.batch.verdict, **means, "out": str(out)},
+         **found, "out": str(out)},
         as_json,
     )  # fmt: skip
 

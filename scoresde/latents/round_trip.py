@@ -34,11 +34,11 @@ class Reconstruction:
 
     Arguments:
         x: The reconstructed data, with shape (B, *).
-        rms: The root mean square error of each sample, with shape (B,).
+        rms: The root mean square error of each sample over its entries, with shape (B,).
         max: The largest error of each sample, with shape (B,).
         latent: The solution of the encoding.
         statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior,
-            and for masked models.
+            or the model is masked.
         calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
@@ -58,7 +58,7 @@ class Reconstruction:
         return (
             f"Reconstruction({len(self.x)} samples, {self.latent.provenance['solver']}, calls "
             f"{int(self.calls.min())}-{int(self.calls.max())}, rms error {self.rms.nanmean():.2g}, largest "
-            f"{self.max.nan_to_num().max():.2g}; {self.statistics})"
+            f"{self.max.nan_to_num().max():.2g}{'' if self.statistics is None else f'; {self.statistics}'})"
         )
 
 

@@ -175,6 +175,7 @@ def make_steps(
 ) -> Steps:  # fmt: skip
     r"""Returns the steps of a run, after checking its options."""
 
+    refuse_mask(model, "weighted samples")
     count = check_count("count", count, at_least=2)
     steps = check_count("steps", steps, at_least=1)
     threshold = check_number("threshold", threshold)
@@ -301,10 +302,8 @@ def square(x: Tensor) -> Tensor:
 
 
 def check_shared(models: Sequence[ScoreModel], others: Iterable[Tensor] = ()) -> None:
-    r"""Refuses masks, and tensors that differ between samples, since resampling replaces samples by others."""
+    r"""Refuses tensors that differ between samples, since resampling replaces samples by others."""
 
-    for model in models:
-        refuse_mask(model, "weights of samples")
     parts = (part for model in models for part in model.modules() if isinstance(part, ScoreModel))
     held = [value for part in parts for value in part.held.values()]
     if any(len(value) > 1 for value in (*held, *others)):

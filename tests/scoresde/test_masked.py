@@ -98,26 +98,6 @@ def test_rows_of_a_density_keep_their_numbers_of_entries() -> None:
     assert torch.equal(ss.bits_per_dim(l[[2, 0]], levels=4), bits[[2, 0]])
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "em", "dpmpp_2m_sde"])
-def test_steps_have_the_density_without_padding(solver: str) -> None:
-    s = ss.sample(padded(), 3, solver=solver, steps=4, path=True)
-    found = ss.transition_log_prob(padded(), s, batch_size=2)
-    for row, size in enumerate(SIZES.tolist()):
-        one = s.rows([row])
-        one = replace(one, path=one.path[..., :size], x=one.x[..., :size])
-        single = ss.transition_log_prob(entries(size), one)[:, 0]
-        torch.testing.assert_close(found[:, row], single)
-
-
-def test_a_round_trip_is_as_far_off_as_without_padding() -> None:
-    r = ss.reconstruct(padded(), X, solver="heun", steps=10)
-    assert r.statistics is None
-    for row in range(3):
-        model, x = alone(X, row)
-        single = ss.reconstruct(model, x, solver="heun", steps=10)
-        assert float(r.rms[row]) == pytest.approx(float(single.rms[0]))
-
-
 def test_a_bound_is_that_without_padding() -> None:
     found = ss.elbo(padded(), X, draws=64)
     for row in range(3):
@@ -231,7 +211,7 @@ def test_guidance_by_losses_leaves_padding_alone() -> None:
     wide = torch.tensor([[0.3, 0, 0, 0]]).double()
     found = ss.guidance.universal(padded().rows(torch.tensor([0])), loss, scale=0.1)
     assert float(found.denoise(wide, t)[0, 0]) == pytest.approx(float(alone.denoise(z, t)[0, 0]))
-    with pytest.raises(ValueError, match="same mask, but GaussianOracle has none"):
+    with pytest.raises(ValueError, match="same mask, but their masks"):
         ss.guidance.within(padded(), entries(4), (0.0, 1.0))
 
 
@@ -260,7 +240,6 @@ def test_what_mixes_entries_refuses_a_mask() -> None:
         with pytest.raises(ValueError, match="takes no masked model"):
             density(model, X.float())
     for call in (
-        lambda: ss.weighted_sample([model, model], [0.5, 0.5], 4, steps=5),
         lambda: next(iter(ss.fit_noise(NOISE, model, torch.zeros(3, 4), levels=3))),
         lambda: ss.inference.factors(LABELLED, LABELLED, label=torch.tensor([0, 1])),
     ):
@@ -268,6 +247,8 @@ def test_what_mixes_entries_refuses_a_mask() -> None:
             call()
     with pytest.raises(ValueError, match="takes no masked model"):
         ss.discrete_log_likelihood(model, torch.zeros(3, 4), levels=3)
+    with pytest.raises(ValueError, match="weighted samples would count .* takes no masked model"):
+        ss.weighted_sample([ss.Masked(entries(4), MASK[:1])], [1.0], 4)
     with pytest.raises(ValueError, match="mask must have shape"):
         ss.sample(model, 2)
     with pytest.raises(ValueError, match="same mask"):
@@ -284,3 +265,57 @@ def test_what_stands_in_padding_changes_nothing_else() -> None:
         assert torch.equal(view(model, junk).nats, view(model, X).nats)
     assert torch.equal(ss.log_likelihood(model, junk).total, ss.log_likelihood(model, X).total)
     assert torch.equal(ss.reconstruct(model, junk).rms, ss.reconstruct(model, X).rms)
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "em", "dpmpp_2m_sde"])
+def test_densities_of_steps_are_those_without_padding(solver: str) -> None:
+    options = {"solver": solver, "steps": 4, "path": True, "dtype": torch.float64}
+    s = ss.sample(padded(), 3, **options)
+    found = ss.transition_log_prob(padded(), s)
+    for row, size in enumerate(SIZES.tolist()):
+        single = ss.sample(entries(size), 1, **options)
+        single = replace(single, path=s.path[:, row : row + 1, :size])
+        right = ss.transition_log_prob(entries(size), single)
+        assert torch.allclose(found[:, row], right[:, 0], rtol=1e-9)
+
+
+def test_models_that_share_states_have_the_same_mask() -> None:
+    whole, other = entries(4), ss.Masked(entries(4), torch.ones(1, 4))
+    options = {"noise_level": 0.5, "steps": 2}
+    for one, two in ((padded(), whole), (whole, padded()), (padded(), other)):
+        with pytest.raises(ValueError, match="source and target must have the same mask"):
+            ss.edit(one, two, X, **options)
+        with pytest.raises(ValueError, match="models must have the same mask"):
+            ss.guidance.autoguidance(one, two, 2.0)
+        with pytest.raises(ValueError, match="models must have the same mask"):
+            ss.weighted_sample([one, two], [1.0, 1.0], 3)
+    wide = ss.Masked(entries(4), MASK[1:2].expand(3, 4))
+    ss.guidance.autoguidance(ss.Masked(entries(4), MASK[1:2]), wide, 2.0)
+
+
+def test_errors_of_round_trips_are_those_without_padding() -> None:
+    r = ss.reconstruct(padded(), X, steps=4)
+    assert r.statistics is None
+    assert "Statistics" not in repr(r)
+    for row in range(3):
+        model, x = alone(X, row)
+        single = ss.reconstruct(model, x, steps=4)
+        assert torch.allclose(r.rms[row : row + 1], single.rms, rtol=1e-6)
+        assert float(single.rms) > 0
+    with pytest.raises(ValueError, match="latent_statistics would count the entries that do not"):
+        ss.latent_statistics(padded(), r.latent)
+
+
+def test_guidance_by_statistics_of_a_sample_takes_no_mask() -> None:
+    whole = entries(4)
+    for guide in (
+        lambda model: ss.guidance.rescaled(model, model),
+        lambda model: ss.guidance.thresholded(model, 1.0, quantile=0.9),
+    ):
+        for make in (
+            lambda guide=guide: guide(padded()),
+            lambda guide=guide: ss.Masked(guide(whole), MASK),
+        ):
+            with pytest.raises(ValueError, match="the guidance .* would count the entries"):
+                make()
+    ss.Masked(ss.guidance.thresholded(whole, 1.0), MASK)  # each entry on its own
