@@ -11,7 +11,7 @@ from solvers.problem import StateField
 
 from ..models.checks import check_alike
 from ..models.conditions import Bound
-from ..models.masked import refuse_mask
+from ..models.masked import masked_of, refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..processes.process import Process
@@ -119,7 +119,9 @@ class Guided(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        fields = self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        part = masked_of(self)
+        return fields if part is None else part.padded(fields, times, a, b, scale, x)
 
 
 def _shared(models: Sequence[ScoreModel]) -> Process:

@@ -12,7 +12,7 @@ from solvers.shapes import align
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.conditions import Condition, verb
-from ..models.masked import masked_of
+from ..models.masked import kept_of, share_of
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
@@ -115,17 +115,16 @@ def reconstruct(  # noqa: D417
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)
-    error = _apart(model, y, x.to(y)).flatten(1)
+    error = _apart(model, y, kept_of(model, x.to(y))).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
-    square, part = error.abs().square().mean(1), masked_of(model)
-    share = 1 if part is None else part.mask.flatten(1).double().mean(1).to(square)
-    rms, largest = (square / share).sqrt(), error.abs().amax(1)
+    there = share_of(model)
+    share = 1.0 if there is None else there.to(error.device)
+    rms, largest = (error.abs().square().mean(1) / share).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     bound = model.given(**condition)
-    told = whole and latent.ok and part is None
-    known = latent_statistics(bound, latent.x) if told else None
+    known = latent_statistics(bound, latent.x) if whole and latent.ok and there is None else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

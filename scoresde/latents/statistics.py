@@ -190,8 +190,8 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
         True
     """
 
-    refuse_mask(model, "latent_statistics")
     process = model.process
+    refuse_mask(model, "latent_statistics")
     if isinstance(z, Solution):
         last = float(z.times[-1].flatten()[0])
         if not math.isclose(last, process.t_max, rel_tol=1e-6):

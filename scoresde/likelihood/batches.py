@@ -15,7 +15,7 @@ from solvers.noise.brownian import Seed
 from ..doors.data import as_state
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
-from ..models.masked import log_units, masked_of
+from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
@@ -112,8 +112,7 @@ class Asked(NamedTuple):
     def entries(self) -> Tensor | None:
         r"""The number of entries of each sample that exist, if some do not, with shape (B,)."""
 
-        part = masked_of(self.model)
-        return None if part is None else part.mask.flatten(1).sum(1).expand(len(self.x))
+        return entries_of(self.model, self.x)
 
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples in batches of the requested size, or as many at once as fit."""
@@ -149,6 +148,7 @@ def ask(
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
     check_rows(model, x)
+    x = kept_of(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
     settings.check_batch(

@@ -30,7 +30,7 @@ from solvers.shapes import align
 
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
-from ..models.masked import refuse_mask
+from ..models.masked import masked_of, refuse_mask
 from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
@@ -268,14 +268,21 @@ def _companions(asked: Asked, form: Form) -> Tensor:
 
 
 def _end(asked: Asked) -> Tensor:
-    r"""The expected log-density of the prior, with shape (B,)."""
+    r"""The expected log-density of the prior, or of their own law where entries do not exist, with shape (B,)."""
 
-    process, d = asked.model.process, asked.dimension
+    process, part = asked.model.process, masked_of(asked.model)
     alpha = signal(asked.model, process.t_max)
     last = added(torch.tensor(asked.ends[1]).double(), asked.ends[0]).item()
     std = process.prior_std() / alpha
-    square = asked.x.flatten(1).double().square().sum(1) + d * last**2
-    return -square / (2 * std**2) - d * math.log(std * math.sqrt(2 * math.pi))
+    square = asked.x.flatten(1).double().square().sum(1)
+    each = last**2 / (2 * std**2) + math.log(std * math.sqrt(2 * math.pi))
+    known = -square / (2 * std**2) - asked.dimension * each
+    if part is None:
+        return known
+    own = part.scale**2 + math.exp(2 * asked.ends[1])
+    return known + part.absent(asked.x) * (
+        each - (last**2 / own + math.log(2 * math.pi * own)) / 2
+    )
 
 
 def _entropies(asked: Asked, u: Tensor) -> Tensor:

@@ -79,6 +79,20 @@ class Masked(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        return self.padded(fields, times, a, b, scale, x)
+
+    def padded(
+        self,
+        fields: Sequence[StateField],
+        times: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        x: Tensor,
+    ) -> Sequence[StateField]:
+        r"""Returns the fields of :meth:`combine` with those of independent normal data where there is none."""
+
         alpha, sigma = self.process.bare_scales(times)
         variance = self.scale**2
         gain = alpha * variance / (alpha**2 * variance + sigma**2)
@@ -86,7 +100,6 @@ class Masked(ScoreModel):
         def bind(field: StateField, padding: Scalar) -> StateField:
             return lambda X: torch.where(self.mask.to(X.device), field(self.kept(X)), padding * X)
 
-        fields = self.model.combine(times, a, b, scale, x, **condition)
         paddings = scalars((a + b * gain) * scale, x)
         return [bind(*column) for column in zip(fields, paddings, strict=True)]
 
@@ -106,6 +119,11 @@ class Masked(ScoreModel):
                 f"{tuple(mask.shape)}."
             )
         return torch.where(mask, x, 0)
+
+    def absent(self, x: Tensor) -> Tensor:
+        r"""Returns the number of entries of each state that do not exist, with shape (B,)."""
+
+        return (~self.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
 
 
 def masked_of(model: ScoreModel) -> Masked | None:
@@ -138,6 +156,27 @@ def _counts(use: str, instead: str = "") -> str:
     )
 
 
+def kept_of(model: ScoreModel, x: Tensor) -> Tensor:
+    r"""Returns states with 0 in the entries that do not exist, if some do not."""
+
+    part = masked_of(model)
+    return x if part is None else part.kept(x)
+
+
+def share_of(model: ScoreModel) -> Tensor | None:
+    r"""Returns the fraction of the entries that exist, with shape (B,) or (1,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else part.mask.flatten(1).double().mean(1)
+
+
+def entries_of(model: ScoreModel, x: Tensor) -> Tensor | None:
+    r"""Returns the number of entries of each state that exist, with shape (B,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else x[0].numel() - part.absent(x)
+
+
 def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
     r"""Returns what the log-density of states has too much for that of the user's data, with shape () or (B,).
 
@@ -152,8 +191,7 @@ def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
     part = masked_of(model)
     if part is None:
         return log_volume(model, x)
-    absent = (~part.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
-    noise = -absent.double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
+    noise = -part.absent(x).double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
     if model.transform is None:
         return noise
     volumes = model.transform.log_volumes(x.shape[1:]).to(x.device)
