@@ -34,6 +34,7 @@ from ..runs.options import (
     Watching,
 )
 from ..runs.repeats import warn_of_copies
+from ..runs.run import with_t_min
 from ..runs.takes import Takes, check_model
 from .flow_edit import DIFFERENCE, FLOW, by_difference
 from .inpainting import WAYS, inpaint
@@ -156,7 +157,7 @@ def edit(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
     said: Options = {**options}
-    for name in ("times", "t_max"):
+    for name in ("times", "levels", "t_max", "sigma_max"):
         if name in said:
             raise ValueError(
                 f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
@@ -164,6 +165,7 @@ def edit(
     given, x = x, as_state("x", x)
     check_model(source)
     check_model(target)
+    said = with_t_min(target, said)
     if source.process != target.process:
         raise ValueError(
             f"source and target must have the same process, but have {source.process} and "

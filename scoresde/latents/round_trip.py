@@ -17,7 +17,7 @@ from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
 from ..models.transforms import Data
 from ..reverse.reverse import Clock
-from ..runs.options import Failures, Gradients, Times
+from ..runs.options import Failures, Gradients, Levels, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
@@ -71,6 +71,7 @@ def reconstruct(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -86,6 +87,8 @@ def reconstruct(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     **condition: Condition,
 ) -> Reconstruction:
     r"""Encodes data and decodes it again, with the same solver on the same grid backwards.

@@ -296,6 +296,16 @@ def check_levels(levels: object, *, denoise: bool) -> Tensor:
     return kept
 
 
+def check_no_zero(levels: object) -> None:
+    r"""Refuses noise levels that end in 0, for runs without a last denoising."""
+
+    found = as_floats("levels", levels, dtype=torch.float64)
+    if found.ndim == 1 and bool(found[-1] == 0):
+        raise ValueError(
+            "levels= ends in 0, which is the last denoising, and there is none here; leave out the 0."
+        )
+
+
 def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str | None]:
     r"""Returns a solver and its grid, with which the solver's name may end, as in "DPM++ 2M Karras".
 
