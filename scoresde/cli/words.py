@@ -2,7 +2,7 @@ r"""Messages in the words of the command line, where `steps=` is --steps."""
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -17,6 +17,7 @@ ELSEWHERE = {
     r"trust=True": "--trust",
     r"call model\.eval\(\)": "train it further, or save it anew",
 }
+NOTHING = "nothing was written"
 
 
 def spoken(text: str, options: Mapping[str, str]) -> str:
@@ -59,17 +60,18 @@ def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def stoppable(kept: str = "nothing was written") -> Iterator[None]:
+def stoppable(kept: str | Callable[[BaseException], str] = NOTHING) -> Iterator[None]:
     r"""Reports what is kept if the user stops a command.
 
     Arguments:
-        kept: What is kept, in words.
+        kept: What is kept, in words, or a function that keeps what the interrupt carries and returns them.
     """
 
     try:
         yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nstopped: {kept}.\n")
+    except KeyboardInterrupt as error:
+        words = kept if isinstance(kept, str) else kept(error)
+        sys.stderr.write(f"\nstopped: {words}.\n")
         raise
 
 
