@@ -31,12 +31,21 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
     for words, ours in ELSEWHERE.items():
         text = re.sub(words, ours, text)
 
+    shown = [
+        match.span() for match in re.finditer(r"\b[A-Z]\w*\([^()]*\)", text)
+    ]  # such as a process
+
     def said(match: re.Match[str]) -> str:
         option = options.get(match["name"])
-        return match[0] if option is None else option + ("" if match["value"] is None else " ")
+        quoted = any(first < match.start() < last for first, last in shown)
+        return (
+            match[0]
+            if option is None or quoted
+            else option + ("" if match["value"] is None else " ")
+        )
 
     # not the settings of a solver, as in recurrent:repeats=2, nor parts of words
-    text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)
+    text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'-]|\.\d))?", said, text)
     name = re.match(r"(each of )?([a-z_]+)(?= (must|is) )", text)
     if name and name[2] in options:
         text = f"{name[1] or ''}{options[name[2]]}{text[name.end() :]}"

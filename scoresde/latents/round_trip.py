@@ -21,7 +21,7 @@ from ..runs.options import Failures, Gradients, Levels, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
-from .statistics import LatentStatistics, latent_statistics
+from .statistics import LatentStatistics, at_prior, latent_statistics
 
 RECONSTRUCT = Takes("a round trip, which follows the probability flow", *ENCODE.names)
 POOR = 0.1  # of the data: a round-trip error that gives a warning
@@ -121,9 +121,8 @@ def reconstruct(  # noqa: D417
     error[ended] = torch.nan  # a round trip that ended early has no error
     rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
-    whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     bound = model.given(**condition)
-    known = latent_statistics(bound, latent.x) if whole and latent.ok else None
+    known = latent_statistics(bound, latent.x) if at_prior(model, latent) and latent.ok else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 
