@@ -38,6 +38,7 @@ from .options import (
     Guidance,
     Label,
     Model,
+    NoiseLevels,
     Rtol,
     Seed,
     SigmaMin,
@@ -102,12 +103,7 @@ def likelihood(
     steps: Steps = None,
     rtol: Rtol = None,
     atol: Atol = None,
-    noise_levels: Annotated[
-        str | None,
-        typer.Option(
-            help="Noise levels from that of the prior down, separated by commas, instead of steps."
-        ),
-    ] = None,
+    noise_levels: NoiseLevels = None,
     t_min: Annotated[float | None, typer.Option(help="Time assigned to the data.")] = None,
     sigma_min: SigmaMin = None,
     label: Label = None,
@@ -141,8 +137,7 @@ def likelihood(
     check_rows(score, x, labels, discrete, given)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
-    options = _on_grid(score, noise_levels, options)
-    _check_start(score, options, discrete)
+    options = _started(score, _on_grid(score, noise_levels, options), discrete)
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
              "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
@@ -199,12 +194,13 @@ def _on_grid(model: ScoreModel, text: str | None, options: Options) -> Options:
     return {**options, "times": times, "t_min": times[0]}
 
 
-def _check_start(model: ScoreModel, options: Options, discrete: Discrete) -> None:
-    r"""Refuses a noise level of the data that leaves the bins of data on levels."""
+def _started(model: ScoreModel, options: Options, discrete: Discrete) -> Options:
+    r"""Returns options with the time of the data, whose noise must not leave the bins of data on levels."""
 
-    t_min = with_t_min(model, options).get("t_min")
-    if t_min is not None and discrete:
-        check_noise(model.process.noise_level(t_min), _width(discrete))
+    options = with_t_min(model, options)
+    if options.get("t_min") is not None and discrete:
+        check_noise(model.process.noise_level(options["t_min"]), _width(discrete))
+    return options
 
 
 def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:

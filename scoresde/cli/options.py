@@ -44,6 +44,12 @@ MaxCalls = Annotated[
     int | None,
     typer.Option(help="Network calls per sample, at most; `scoresde resume` goes on from there."),
 ]
+NoiseLevels = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise levels from that of the prior down, with commas between them, instead of steps."
+    ),
+]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
 Eta = Annotated[float | None, typer.Option(help="Noise: 0 for the flow, 1 for the SDE.")]
