@@ -27,7 +27,6 @@ from ..runs.options import (
     Limits,
     Noise,
     Numbers,
-    Options,
     Start,
     Stepping,
     UntimedOptions,
@@ -156,16 +155,15 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
-    said: Options = {**options}
     for name in ("times", "levels", "t_max", "sigma_max"):
-        if name in said:
+        if name in options:
             raise ValueError(
                 f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
             )
     given, x = x, as_state("x", x)
     check_model(source)
     check_model(target)
-    said = with_t_min(target, said)
+    said = with_t_min(target, {**options})
     if source.process != target.process:
         raise ValueError(
             f"source and target must have the same process, but have {source.process} and "

@@ -141,9 +141,8 @@ def discrete_log_likelihood(  # noqa: D417
         (torch.Size([2]), 3)
     """
 
-    options = DISCRETE.said(locals())
     check_model(model)
-    options = with_t_min(model, options)
+    options = with_t_min(model, DISCRETE.said(locals()))
     refuse_mask(model, "discrete_log_likelihood")
     draws = check_count("draws", draws, at_least=2 if importance else 1)
     unsaid = low is None and high is None
