@@ -18,7 +18,7 @@ import scoresde as ss
 
 from .report import save
 
-COUNTS, TURNS = (1000, 10_000), 1
+COUNTS, TURNS = (1000, 10_000), 3
 HERE = Path(__file__).parent.parent
 
 

@@ -7,68 +7,80 @@ from torch import Tensor
 
 from solvers.shapes import align
 
+SMOOTH, ROUGH = (
+    7,
+    3,
+)  # degrees for a path that is exact at dense knots, and for one with errors of its own
+
 
 @dataclass(frozen=True)
 class Curve:
-    r"""Creates a path that, in units of the size of noisy data, is cubic between its knots.
+    r"""Creates a path that, in units of the size of noisy data, is a polynomial between its knots.
 
     Arguments:
         knots: The logarithms of the noise levels at which it is known, ascending, with shape (K,) or (K, B).
         states: The states there, divided by :func:`size`, with shape (K, B, *).
         std: The root mean square of the data.
+        degree: The degree of the polynomials.
     """
 
     knots: Tensor
     states: Tensor
     std: float
+    degree: int
 
     def rows(self, index: Tensor) -> "Curve":
         r"""Returns the path of some rows."""
 
         knots = self.knots if self.knots.ndim == 1 else self.knots[:, index.to(self.knots.device)]
-        return Curve(knots, self.states[:, index.to(self.states.device)], self.std)
+        states = self.states[:, index.to(self.states.device)]
+        return Curve(knots, states, self.std, self.degree)
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the states at u and their slopes, with shape (B, *).
 
         Arguments:
-            u: One time per row, with shape (B,).
+            u: One time per row, with shape (B,), or (1,) if all rows share it.
         """
 
-        batch = self.states.shape[1]
-        value, slope = interpolated(self.knots, self.states, u.expand(batch))
-        unit = size(u.expand(batch), self.std)
-        share = torch.exp(2 * u.expand(batch)) / unit**2  # the slope of its logarithm
-        unit, share = (align(number.to(value), value) for number in (unit, share))
+        value, slope = interpolated(self.knots, self.states, u, self.degree)
+        unit = size(u, self.std)
+        share = torch.exp(2 * u) / unit**2  # the slope of its logarithm
+        unit, share = _along(unit, value), _along(share, value)
         return unit * value, unit * (slope + share * value)
 
 
-def interpolated(
-    knots: Tensor, states: Tensor, u: Tensor, degree: int = 3
-) -> tuple[Tensor, Tensor]:
+def interpolated(knots: Tensor, states: Tensor, u: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     r"""Returns the states of a path that is a polynomial between its knots, and their slopes, with shape (B, *).
 
     Arguments:
         knots: The times at which it is known, ascending, with shape (K,) or (K, B).
         states: The states there, with shape (K, B, *).
-        u: One time per row, with shape (B,).
+        u: One time per row, with shape (B,), or (1,) if all rows share it.
         degree: The degree of the polynomials, an odd number.
     """
 
-    batch = states.shape[1]
-    knots = (knots if knots.ndim > 1 else knots[:, None]).expand(-1, batch)
-    found = torch.searchsorted(knots.T.contiguous(), u[:, None].contiguous())
+    knots = knots.reshape(len(knots), -1)
+    knots, u = torch.broadcast_tensors(knots, u)
+    found = torch.searchsorted(knots.T.contiguous(), u[0, :, None].contiguous())
     last = min(degree, len(knots) - 1)  # few knots lower it
     first = (found[:, 0] - (degree + 1) // 2).clamp(0, len(knots) - 1 - last)
     index = first + torch.arange(last + 1)[:, None]
-    near = knots.gather(0, index)
-    rows = torch.arange(batch)
-    some = states[index.to(states.device), rows.to(states.device)]
+    if index.shape[1] == 1:  # all rows share the knots and the time
+        some = states[int(first) : int(first) + last + 1]
+    else:
+        some = states[index.to(states.device), torch.arange(len(first)).to(states.device)]
     value, slope = torch.zeros_like(some[0]), torch.zeros_like(some[0])
-    for weight, rate, state in zip(*lagrange(near, u), some, strict=True):
-        value = value + align(weight.to(state), state) * state
-        slope = slope + align(rate.to(state), state) * state
+    for weight, rate, state in zip(*lagrange(knots.gather(0, index), u[0]), some, strict=True):
+        value = value + _along(weight, state) * state
+        slope = slope + _along(rate, state) * state
     return value, slope
+
+
+def _along(numbers: Tensor, x: Tensor) -> Tensor:
+    r"""Numbers with shape (B,) or (1,), for products with x."""
+
+    return align(numbers.expand(len(x)).to(x), x)
 
 
 def size(u: Tensor, std: float) -> Tensor:

@@ -18,10 +18,12 @@ References:
     | https://arxiv.org/abs/1810.01367
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,13 +36,14 @@ from ..processes.process import Process
 from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.transport import transport
-from .curve import Curve, size
-from .integral import PILOT, Integral, Sums, put
+from .curve import ROUGH, SMOOTH, Curve, size
+from .integral import PILOT, Integral, Sums, put, shared_nodes
 from .prior import prior_gap
 from .result import Likelihood
 from .traces import Tracer
 
-KNOTS = 128  # of the path with adaptive steps
+KNOTS = 128  # of the path with adaptive steps, if the rows have nodes of their own
+GAP = 0.5  # between its knots at most, in u, if they share them
 PASSES = 64  # maximum, to reach a standard error
 NODES, EXACT_NODES = 46, 64  # for random and for exact divergences
 MISMATCH = (
@@ -105,11 +108,26 @@ class Flow:
     def _path(self) -> Solution:
         process, settings = self.model.process, self.settings
         if settings.adaptive:
-            run = Run(self.model, settings, knots(process, self.start))
+            run = Run(self.model, settings, self._knots())
         else:
             run = Run.between(self.model, settings, self.start, process.t_max)
         alpha = process.scales(run.times[0])[0]
         return transport(run, align(alpha.to(self.x), self.x) * self.x)
+
+    def _knots(self) -> Tensor:
+        r"""The times at which the path of adaptive steps is kept: those of the nodes, if all rows share them."""
+
+        process = self.model.process
+        if self.tracer.random:
+            return knots(process, self.start)
+        nodes = shared_nodes(self.tracer, self.ends, self.nodes).u[:, 0].tolist()
+        gaps = itertools.pairwise((self.ends[0], *nodes, self.ends[1]))
+        pieces = [
+            np.linspace(*gap, math.ceil((gap[1] - gap[0]) / GAP), endpoint=False) for gap in gaps
+        ]
+        times = process.time(-torch.from_numpy(np.concatenate([*pieces, self.ends[1:]])))
+        times[0], times[-1] = self.start, process.t_max
+        return times
 
     def _curve(self, path: Solution) -> Curve:
         assert path.path is not None
@@ -117,7 +135,8 @@ class Flow:
         u = -process.log_snr(path.times)
         unit = (process.scales(path.times)[0] * size(u, std)).to(path.path)
         unit = unit.reshape(*unit.shape, *(1,) * (path.path.ndim - unit.ndim))
-        return Curve(u, path.path / unit, std)
+        shared = self.known is None and self.settings.adaptive and not self.tracer.random
+        return Curve(u, path.path / unit, std, SMOOTH if shared else ROUGH)
 
     def _quadrature_gap(self, integral: Integral, sums: Sums) -> Tensor:
         r"""A bound for the difference between the sum and the integral.

@@ -32,12 +32,12 @@ from ..models.score_model import ScoreModel
 from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.transport import transport
-from .curve import interpolated
+from .curve import SMOOTH, interpolated
 from .flow import EXACT_NODES, MISMATCH, along_path, repeated
 from .result import Likelihood
 from .traces import Tracer, variance
 
-KNOTS, DEGREE = 256, 7  # of the path with adaptive steps, which may rotate all the way
+KNOTS = 256  # of the path with adaptive steps, which may rotate all the way
 FIRST_DRAW = 1000  # of the probes of nodes
 DRAWS, PLACES, FIRST_PRIOR = 8, 4, 2**20  # of the prior, with which the law at the end is compared
 
@@ -145,7 +145,7 @@ class TimeIntegral:
         zeros, weights = torch.zeros(batch), self.rule.weights.expand(-1, batch).to(device)
         traces, defects, parts = [], [], []
         for j, t in enumerate(self.rule.times):
-            y, slope = interpolated(self.knots, self.states, t.expand(batch), DEGREE)
+            y, slope = interpolated(self.knots, self.states, t.expand(batch), SMOOTH)
             field = partial(_velocity, self.model, t)
             node = self.tracer(field, y, zeros, FIRST_DRAW + number * len(weights) + j)
             score, off = self.model.score(y, t), slope - node.denoised

@@ -82,11 +82,11 @@ class Integral:
     ) -> "Integral":
         r"""Returns the integral with its nodes placed; for random probes, they go where a pilot finds noise."""
 
+        if not tracer.random:
+            return Integral(model, curve, tracer, shared_nodes(tracer, ends, count), ends[0])
         u = table(*ends)
         base = base_density(tracer.companion, u)
         integral = Integral(model, curve, tracer, place(u, base, PILOT), ends[0])
-        if not tracer.random:
-            return replace(integral, nodes=place(u, base, count))
         pilot = integral.nodes.u
         with torch.no_grad():
             found = [
@@ -122,8 +122,9 @@ class Integral:
         r"""Yields the nodes, the denoiser there, the states, and their slopes."""
 
         u = self.nodes.u.expand(-1, self.curve.states.shape[1])
-        for here, field in zip(u, denoisers(self.model, u, self.curve.states[0]), strict=True):
-            yield here, field, *self.curve(here)
+        fields = denoisers(self.model, u, self.curve.states[0])
+        for here, shared, field in zip(u, self.nodes.u, fields, strict=True):
+            yield here, field, *self.curve(shared)
 
     def sums(self, number: int = 0) -> Sums:
         r"""Returns the sums of one pass.
@@ -177,6 +178,13 @@ class Integral:
         if squared is None:
             return torch.zeros_like(turned[:, 0])
         return 2 * squared.sqrt() * turned.norm(dim=1) / math.sqrt(turned.shape[1])
+
+
+def shared_nodes(tracer: Tracer, ends: tuple[float, float], count: int) -> Nodes:
+    r"""Returns the nodes of an integral without noise of its own at each node, which are those of all rows."""
+
+    u = table(*ends)
+    return place(u, base_density(tracer.companion, u), count)
 
 
 def gap(terms: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from .companion import Companion
 TABLE = 2048
 EVEN = 0.15  # the fraction of the base density that is even in u
 BASE = 0.35  # the fraction of the density that is the base
+QUIET = 1e-4  # standard deviations in nats that nodes need not follow
 WIDTH = 0.4  # by which the pilot's profile is smoothed, in u
 CHUNK = 128  # points at which it is smoothed at once
 
@@ -59,7 +60,7 @@ def refined_density(base: Tensor, u: Tensor, pilot: Tensor, noise: Tensor) -> Te
     inner = [np.interp(u.numpy(), _framed(pilot, u), np.eye(len(pilot) + 2)[i + 1])
              for i in range(len(pilot))]  # fmt: skip
     profile = _smoothed(torch.from_numpy(np.stack(inner, 1)), u) @ noise.nan_to_num().cpu()
-    silent = profile.sum(0) < 1e-12  # nothing to follow
+    silent = noise.nan_to_num().cpu().amax(0) < QUIET  # nothing to follow but round-off
     profile = torch.where(silent, base, profile)
     return (1 - BASE) * _normal(profile, u) + BASE * base
 

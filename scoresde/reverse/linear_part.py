@@ -44,17 +44,20 @@ class Frame(Linear):
     Arguments:
         process: The process.
         variances: The variances l, with shape (c,), in [0, inf].
-        noise: The integral of :math:`\eta^2` over steps.
+        noise: The integral of :math:`\eta^2` over steps, or `None` without noise.
     """
 
     process: Process
     variances: Tensor
-    noise: Noise
+    noise: Noise | None = None
 
     def total(self, t: Tensor) -> Tensor:
         r"""Returns :math:`l + s^2`, with shape (\*, c), or 1 where l is infinite."""
 
-        total = self.variances + torch.exp(-2 * t)[..., None]
+        return self._total(torch.exp(-t)[..., None])
+
+    def _total(self, level: Tensor) -> Tensor:
+        total = self.variances + level.square()
         return total if self._flat is None else torch.where(self._flat, 1.0, total)
 
     @cached_property
@@ -65,15 +68,23 @@ class Frame(Linear):
         return flat if bool(flat.any()) else None
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
-        return _decay(self.total(s), self.total(t), (1 + self._eta2(s, t))[..., None])
+        before, after = self.total(s), self.total(t)
+        if self.noise is None:
+            return (after / before).sqrt()
+        return _decay(before, after, 1 + self._eta2(s, t))
 
     def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        rate = (1 + self._eta2(s, t))[..., None]
-        level, total = torch.exp(-u)[..., None], self.total(u)
-        return rate * level / total.sqrt() * _decay(total, self.total(t), rate)
+        level = torch.exp(-u)[..., None]
+        total, end = self._total(level), self.total(t)
+        if self.noise is None:
+            return level * end.sqrt() / total
+        rate = 1 + self._eta2(s, t)
+        return rate * level / total.sqrt() * _decay(total, end, rate)
 
     def noise_std(self, s: Tensor, t: Tensor) -> Tensor:
-        eta2, total = self._eta2(s, t)[..., None], self.total(t)
+        if self.noise is None:
+            return torch.zeros_like(self.total(torch.minimum(s, t)))
+        eta2, total = self._eta2(s, t), self.total(t)
         gained = -torch.expm1(eta2 * (total / self.total(s)).log()) * total
         if self._flat is not None:
             flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
@@ -82,7 +93,7 @@ class Frame(Linear):
 
     @property
     def quiet(self) -> "Frame":
-        return replace(self, noise=constant_noise(0.0))
+        return replace(self, noise=None)
 
     def level(self, t: Tensor) -> Tensor:
         return torch.exp(-t)
@@ -94,7 +105,7 @@ class Frame(Linear):
         return (-level.log()).clamp(*ends.tolist())
 
     def beyond(self, s: Tensor, t: Tensor) -> Tensor:
-        return t + self.noise(s, t).clamp(max=QUIET)
+        return t if self.noise is None else t + self.noise(s, t).clamp(max=QUIET)
 
     def variable(self, name: str, t: Tensor) -> Tensor:
         if name == "clock":
@@ -115,7 +126,8 @@ class Frame(Linear):
     def _eta2(self, s: Tensor, t: Tensor) -> Tensor:
         r"""The mean of :math:`\eta^2` over steps."""
 
-        return self.noise(s, t) / torch.where(t == s, 1.0, t - s)
+        assert self.noise is not None
+        return (self.noise(s, t) / torch.where(t == s, 1.0, t - s))[..., None]
 
 
 def _decay(before: Tensor, after: Tensor, rate: Tensor) -> Tensor:
@@ -191,8 +203,8 @@ PROFILES: dict[str, Callable[[float | Tensor], Noise]] = {
 }
 
 
-def make_noise(profile: str, eta: Amount, convention: str) -> Noise:
-    r"""Returns the noise of a solver's profile, in the user's convention of eta.
+def make_noise(profile: str, eta: Amount, convention: str) -> Noise | None:
+    r"""Returns the noise of a solver's profile, in the user's convention of eta, or `None` where eta is 0.
 
     "canonical" is the :math:`\eta` of the equation; "ddim" scales the noise of a step, also in
     k-diffusion's ancestral samplers; "k_diffusion" is its square, in that library's SDE samplers. If eta depends
@@ -204,5 +216,5 @@ def make_noise(profile: str, eta: Amount, convention: str) -> Noise:
     made = up_step if convention == "ddim" else PROFILES[profile]
     eta = root_of(eta) if convention == "k_diffusion" else eta
     if isinstance(eta, float):
-        return made(eta)
+        return made(eta) if eta else None
     return lambda s, t: made(amount_over(eta, s, t))(s, t)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde as ss
+from scoresde.likelihood.nodes import refined_density
 
 from .cases import PROCESSES
 
@@ -238,3 +239,15 @@ def test_levels_that_are_not_the_datas_are_said() -> None:
         ss.discrete_log_likelihood(
             WIDE, ss.quantize(WIDE.data(4), levels=9).clamp(-1, 1), levels=9
         )
+
+
+def test_nodes_do_not_follow_round_off() -> None:
+    u = torch.linspace(-4, 4, 2048, dtype=torch.float64)
+    base = torch.full((2048, 1), 1 / (2048 * float(u[1] - u[0])), dtype=torch.float64)
+    pilot = u[128::256]
+    drawn = torch.rand(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size in (0.0, 1e-14, 1e-7):
+        torch.testing.assert_close(
+            refined_density(base, u, pilot, size * drawn), base.expand(-1, 3)
+        )
+    assert not torch.allclose(refined_density(base, u, pilot, drawn), base.expand(-1, 3))
