@@ -108,7 +108,7 @@ def encode(
     with stoppable():
         z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
     save_latents(out, z)
-    verdict = _verdict(score, z) if at_prior(score, z) else {}
+    verdict = _verdict(score, z) if at_prior(score, z) and not score.masked else {}
     report(
         {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **verdict,
          "out": str(out)},

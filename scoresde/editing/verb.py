@@ -14,7 +14,7 @@ from solvers.doors.values import Array, is_number
 
 from ..doors.data import as_state, with_origin
 from ..guidance import Guided
-from ..models.checks import check_number
+from ..models.checks import check_alike, check_number
 from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
@@ -164,11 +164,7 @@ def edit(
     check_model(source)
     check_model(target)
     said = with_t_min(target, {**options})
-    if source.process != target.process:
-        raise ValueError(
-            f"source and target must have the same process, but have {source.process} and "
-            f"{target.process}."
-        )
+    check_alike("source and target", [source, target])
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
     least = check_number("t_min", said.get("t_min"))

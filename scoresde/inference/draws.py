@@ -120,7 +120,7 @@ class Draws:
         return replace(likelihood, nats=nats, stderr=stderr, budget=budget)
 
 
-@verb
+@verb(in_data=True)
 def draw(  # noqa: D417
     model: ScoreModel,
     count: int,
@@ -160,7 +160,8 @@ def draw(  # noqa: D417
     Arguments:
         model: The model, which knows the shape of a sample.
         count: The number of samples for each observation.
-        low: The lower bounds, with the shape of a sample, or one number. By default, there are none.
+        low: The lower bounds, with the shape of a sample, or one number, in the units of the data. By default,
+            there are none.
         high: The upper bounds, in the same form.
         max_draws: The most samples drawn for each accepted one.
         condition: The conditions of the model, each with leading size N or 1: an observation in each row. The

@@ -12,6 +12,7 @@ from solvers.shapes import align
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.conditions import Condition, verb
+from ..models.masked import masked_of
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
@@ -33,10 +34,11 @@ class Reconstruction:
 
     Arguments:
         x: The reconstructed data, with shape (B, *).
-        rms: The root mean square error of each sample, with shape (B,).
+        rms: The root mean square error of each sample over its entries, with shape (B,).
         max: The largest error of each sample, with shape (B,).
         latent: The solution of the encoding.
-        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior.
+        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior,
+            or the model is masked.
         calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
@@ -56,7 +58,7 @@ class Reconstruction:
         return (
             f"Reconstruction({len(self.x)} samples, {self.latent.provenance['solver']}, calls "
             f"{int(self.calls.min())}-{int(self.calls.max())}, rms error {self.rms.nanmean():.2g}, largest "
-            f"{self.max.nan_to_num().max():.2g}; {self.statistics})"
+            f"{self.max.nan_to_num().max():.2g}{'' if self.statistics is None else f'; {self.statistics}'})"
         )
 
 
@@ -119,10 +121,13 @@ def reconstruct(  # noqa: D417
     error = _apart(model, y, x.to(y)).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
-    rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
+    square, part = error.abs().square().mean(1), masked_of(model)
+    share = 1 if part is None else part.mask.flatten(1).double().mean(1).to(square)
+    rms, largest = (square / share).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
     bound = model.given(**condition)
-    known = latent_statistics(bound, latent.x) if at_prior(model, latent) and latent.ok else None
+    told = at_prior(model, latent) and latent.ok and part is None
+    known = latent_statistics(bound, latent.x) if told else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

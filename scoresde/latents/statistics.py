@@ -17,6 +17,7 @@ from solvers.doors.values import Array
 from ..doors.tables import html_table
 from ..models.checks import check_data
 from ..models.conditions import verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like are uninformative
@@ -195,6 +196,7 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
         True
     """
 
+    refuse_mask(model, "latent_statistics")
     process = model.process
     if isinstance(z, Solution):
         if not at_prior(model, z):

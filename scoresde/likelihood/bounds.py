@@ -138,7 +138,7 @@ def elbo(  # noqa: D417
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
     if steps is not None:
-        refuse_mask(model, "the bound of a sampler")
+        refuse_mask(model, "the bound of a sampler", "ss.log_likelihood, or ")
     asked = ask_freely(model, x, options)
     measure = _Integral(asked) if steps is None else _Sum(asked, steps)
     with asked.settings.gradients():

@@ -143,7 +143,7 @@ def discrete_log_likelihood(  # noqa: D417
 
     check_model(model)
     options = with_t_min(model, DISCRETE.said(locals()))
-    refuse_mask(model, "discrete_log_likelihood")
+    refuse_mask(model, "discrete_log_likelihood", "ss.log_likelihood, or ")
     draws = check_count("draws", draws, at_least=2 if importance else 1)
     unsaid = low is None and high is None
     low, high = -1.0 if low is None else low, 1.0 if high is None else high

@@ -113,7 +113,7 @@ def path_density(  # noqa: D417
     steps = check_count("steps", steps, at_least=1)
     paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
-    refuse_mask(model, "path_density")
+    refuse_mask(model, "path_density", "ss.log_likelihood, or ")
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)

@@ -8,6 +8,7 @@ the noise level s, is known.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,10 @@ class Masked(ScoreModel):
     def __init__(self, model: ScoreModel, mask: Array) -> None:
         super().__init__()
         model.process.bare_log_snr(torch.tensor(model.process.t_max, dtype=torch.float64))
+        for module in model.modules():
+            rule: Any = getattr(module, "rule", None)
+            if getattr(rule, "pools", False):
+                raise ValueError(_counts(f"the guidance {rule.words}"))
         self.resemble(model)
         self.mask, self.masked, self.scale = _checked(mask), True, scale_of(model)
         if model.moments is not None:  # which mix entries
@@ -119,14 +124,18 @@ def masked_of(model: ScoreModel) -> Masked | None:
     return first
 
 
-def refuse_mask(model: ScoreModel, use: str) -> None:
+def refuse_mask(model: ScoreModel, use: str, instead: str = "") -> None:
     r"""Refuses a masked model for a use in which entries that do not exist would count."""
 
     if model.masked:
-        raise ValueError(
-            f"{use} would count the entries that do not exist, so it takes no masked model; use "
-            "ss.log_likelihood, or the samples of one size without padding."
-        )
+        raise ValueError(_counts(use, instead))
+
+
+def _counts(use: str, instead: str = "") -> str:
+    return (
+        f"{use} would count the entries that do not exist, so it takes no masked model; use "
+        f"{instead}samples of one size without padding."
+    )
 
 
 def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:

@@ -43,7 +43,7 @@ MEMORY = {
     "start": Entry("an array", _is_tensor),
     "times": Entry("an array", _is_tensor),
     "companion": Entry("an array, or null", or_none(_is_tensor)),
-    "conditions": Entry("text", text),
+    **dict.fromkeys(("conditions", "numbers"), Entry("text", text)),
     "options": Entry("options by name", mapping),
     "parts": Entry("the places of batches", each(mapping)),
 }

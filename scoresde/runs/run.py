@@ -155,7 +155,10 @@ def in_times(model: ScoreModel, settings: Settings, *, up: bool) -> Settings:
         return replace(settings, times=times, levels=None)
     if settings.sigma_min is None:
         return settings
-    t_min = time_of(model, "sigma_min", settings.sigma_min)
+    low, high = settings.sigma_min, settings.sigma_max
+    if high is not None and not low < high:
+        raise ValueError(f"sigma_max must be above sigma_min, but they are {high:g} and {low:g}.")
+    t_min = time_of(model, "sigma_min", low)
     return replace(settings, t_min=t_min, sigma_min=None)
 
 

@@ -1,5 +1,6 @@
 r"""Noise and guidance whose amount depends on the noise level or on the sample."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -278,3 +279,22 @@ def test_a_condition_that_changes_at_a_level_is_that_of_experts() -> None:
     for level, want in ((0.5, low), (2.0, high)):
         t = torch.tensor([process.at_noise_level(level)], dtype=torch.float64)
         assert torch.equal(both.denoise(x, t), want.denoise(x, t))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda level: 2.0 if level > 1 else 0.0, lambda level: math.exp(-level)],
+)
+def test_a_function_of_single_numbers_says_that_it_gets_tensors(function: Any) -> None:
+    says = r"with a tensor of noise levels, here \d+ of them, .*torch.where\(level > 1"
+    with pytest.raises(ValueError, match=f"eta is called {says}"):
+        ss.sample(GAUSS, 2, solver="ancestral", steps=4, eta=function)
+    guided = ss.classifier_free(MIXTURE, function, label=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=f"scale is called {says}"):
+        ss.sample(guided, 2, steps=4)
+
+
+@pytest.mark.parametrize("returned", ["two", None])
+def test_a_function_that_returns_no_numbers_is_named(returned: object) -> None:
+    with pytest.raises(TypeError, match="eta must return numbers, but its function returned"):
+        ss.sample(GAUSS, 2, solver="ancestral", steps=4, eta=lambda level: returned)

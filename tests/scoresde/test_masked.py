@@ -1,6 +1,7 @@
 r"""Samples of different sizes in one batch: entries that do not exist count nothing."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -141,6 +142,8 @@ def test_what_mixes_entries_refuses_a_mask() -> None:
             density(model, X.float())
     with pytest.raises(ValueError, match="takes no masked model"):
         ss.discrete_log_likelihood(model, torch.zeros(3, 4), levels=3)
+    with pytest.raises(ValueError, match="weighted samples would count .* takes no masked model"):
+        ss.weighted_sample([ss.Masked(entries(4), MASK[:1])], [1.0], 4)
     with pytest.raises(ValueError, match="mask must have shape"):
         ss.sample(model, 2)
     with pytest.raises(ValueError, match="same mask"):
@@ -153,3 +156,57 @@ def test_what_stands_in_padding_changes_nothing_else() -> None:
     t, junk = torch.full((3,), 0.7).double(), torch.where(MASK, X, 5.0)
     for estimate in (model.denoise, model.score, model.raw):
         assert torch.equal(estimate(junk, t)[MASK], estimate(X, t)[MASK])
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "em", "dpmpp_2m_sde"])
+def test_densities_of_steps_are_those_without_padding(solver: str) -> None:
+    options = {"solver": solver, "steps": 4, "path": True, "dtype": torch.float64}
+    s = ss.sample(padded(), 3, **options)
+    found = ss.transition_log_prob(padded(), s)
+    for row, size in enumerate(SIZES.tolist()):
+        single = ss.sample(entries(size), 1, **options)
+        single = replace(single, path=s.path[:, row : row + 1, :size])
+        right = ss.transition_log_prob(entries(size), single)
+        assert torch.allclose(found[:, row], right[:, 0], rtol=1e-9)
+
+
+def test_models_that_share_states_have_the_same_mask() -> None:
+    whole, other = entries(4), ss.Masked(entries(4), torch.ones(1, 4))
+    options = {"noise_level": 0.5, "steps": 2}
+    for one, two in ((padded(), whole), (whole, padded()), (padded(), other)):
+        with pytest.raises(ValueError, match="source and target must have the same mask"):
+            ss.edit(one, two, X, **options)
+        with pytest.raises(ValueError, match="models must have the same mask"):
+            ss.guidance.autoguidance(one, two, 2.0)
+        with pytest.raises(ValueError, match="models must have the same mask"):
+            ss.weighted_sample([one, two], [1.0, 1.0], 3)
+    wide = ss.Masked(entries(4), MASK[1:2].expand(3, 4))
+    ss.guidance.autoguidance(ss.Masked(entries(4), MASK[1:2]), wide, 2.0)
+
+
+def test_errors_of_round_trips_are_those_without_padding() -> None:
+    r = ss.reconstruct(padded(), X, steps=4)
+    assert r.statistics is None
+    assert "Statistics" not in repr(r)
+    for row in range(3):
+        model, x = alone(X, row)
+        single = ss.reconstruct(model, x, steps=4)
+        assert torch.allclose(r.rms[row : row + 1], single.rms, rtol=1e-6)
+        assert float(single.rms) > 0
+    with pytest.raises(ValueError, match="latent_statistics would count the entries that do not"):
+        ss.latent_statistics(padded(), r.latent)
+
+
+def test_guidance_by_statistics_of_a_sample_takes_no_mask() -> None:
+    whole = entries(4)
+    for guide in (
+        lambda model: ss.guidance.rescaled(model, model),
+        lambda model: ss.guidance.thresholded(model, 1.0, quantile=0.9),
+    ):
+        for make in (
+            lambda guide=guide: guide(padded()),
+            lambda guide=guide: ss.Masked(guide(whole), MASK),
+        ):
+            with pytest.raises(ValueError, match="the guidance .* would count the entries"):
+                make()
+    ss.Masked(ss.guidance.thresholded(whole, 1.0), MASK)  # each entry on its own

@@ -52,7 +52,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.find_modes: (MODES, {"x", "tolerance", "max_calls", "density"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
-    ss.transition_log_prob: (TRANSITIONS, {"solution"}),
+    ss.transition_log_prob: (TRANSITIONS, {"solution", "eta"}),
     ss.views: (FREE, {"x"}),
     ss.plots.density: (MAP, {"file", "box", "over", "side"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
