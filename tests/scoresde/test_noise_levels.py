@@ -140,7 +140,7 @@ GRIDDED = ss.encode(GAUSS, X, steps=3)
         (lambda: ss.encode(GAUSS, X, levels=[1.0, 0.1], t_max=3.0), "must end at t_max=3, but end at 1"),
         (lambda: ss.encode(GAUSS, X, sigma_max=1.0, t_max=1.0), "sigma_max= has no effect with t_max="),
         (lambda: ss.encode(GAUSS, X, sigma_min=1.0, t_min=1.0), "t_min= has no effect with sigma_min="),
-        (lambda: ss.encode(GAUSS, X, sigma_min=2.0, sigma_max=1.0), "sigma_max must be above sigma_min, but they are 1"),
+        (lambda: ss.encode(GAUSS, X, sigma_min=2.0, sigma_max=1.0), "sigma_max must be above sigma_min, but they"),
         (lambda: ss.encode(GAUSS, X, sigma_min=1e-9), "sigma_min must be a noise level of EDM"),
         (lambda: ss.encode(GAUSS, X, sigma_max=1e9), "sigma_max must be a noise level of EDM"),
         (lambda: ss.log_likelihood(GAUSS, X, levels=[10.0, 0.1]), "levels must start at noise level 80, that"),
