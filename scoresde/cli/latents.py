@@ -16,6 +16,7 @@ from ..editing.verb import edit as edit_data
 from ..latents import latent_statistics, load_latents, save_latents
 from ..latents.encoding import encode as encode_data
 from ..latents.files import check_latents_file
+from ..latents.statistics import at_prior
 from ..models.score_model import ScoreModel
 from ..plots.figures import PICTURES
 from ..sampling import decode as decode_latents
@@ -34,14 +35,18 @@ from .options import (
     Grid,
     Guidance,
     Label,
+    Levels,
     Model,
     Out,
     Rtol,
     Seed,
+    SigmaMax,
+    SigmaMin,
     SolverName,
     Steps,
     Trust,
     call_range,
+    levels_in,
     report,
     said,
 )
@@ -76,6 +81,9 @@ def encode(
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    sigma_max: SigmaMax = None,
     rtol: Rtol = None,
     atol: Atol = None,
     label: Label = None,
@@ -92,26 +100,29 @@ def encode(
     check_latents_file(out)
     check_out(out)
     given = conditions(label, condition)
-    options = said(
-        solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
-    )
+    options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
+                   sigma_max=sigma_max, rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = opened(model, trust, dtype)
     x = read_array(data, score)[0]
     check_number_of(given, len(x))
     with stoppable():
         z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
     save_latents(out, z)
-    found: dict[str, object] = {}
-    if not score.masked:
-        known = latent_statistics(score, z)
-        found = {"latents": known.batch.verdict}
-        found |= {f"{name}, mean": value for name, value in known.averages.items()}
-        found |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
+    verdict = _verdict(score, z) if at_prior(score, z) and not score.masked else {}
     report(
-        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"],
-         **found, "out": str(out)},
+        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **verdict,
+         "out": str(out)},
         as_json,
     )  # fmt: skip
+
+
+def _verdict(model: ScoreModel, z: Solution) -> dict[str, object]:
+    r"""Whether latents look like the prior."""
+
+    known = latent_statistics(model, z)
+    means = {f"{name}, mean": value for name, value in known.averages.items()}
+    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
+    return {"latents": known.batch.verdict, **means}
 
 
 @app.command()
@@ -119,6 +130,13 @@ def decode(
     model: Model,
     data: Data,
     out: Out = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
@@ -129,10 +147,11 @@ def decode(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn the latents of `scoresde encode` into data."""
+    r"""Turn the latents of `scoresde encode` into data, on their own grid backwards unless steps are passed."""
 
     check_out(out, suffixes=SUFFIXES)
-    options = said(batch_size=batch_size)
+    options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
+                   rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
     check_form(score, out)
     z = load_latents(data)
@@ -173,6 +192,7 @@ def edit(
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
+    sigma_min: SigmaMin = None,
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
@@ -194,9 +214,9 @@ def edit(
     score = opened(model, trust, dtype)
     check_form(score, out, plot, animate)
     x, _ = read_array(data, score)
-    options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
-                   strength=strength, method=method, way=way, averages=averages, chain=chain,
-                   progress=None if method == "flow" else not as_json)  # fmt: skip
+    options = said(solver=solver, steps=steps, sigma_min=sigma_min, rtol=rtol, atol=atol,
+                   noise_level=noise_level, strength=strength, method=method, way=way, averages=averages,
+                   chain=chain, progress=None if method == "flow" else not as_json)  # fmt: skip
     if strengths is not None:
         if strength is not None:
             raise ValueError("pass one of --strength and --strengths, but got both.")

@@ -18,11 +18,11 @@ from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
 from ..models.transforms import Data
 from ..reverse.reverse import Clock
-from ..runs.options import Failures, Gradients, Times
+from ..runs.options import Failures, Gradients, Levels, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
-from .statistics import LatentStatistics, latent_statistics
+from .statistics import LatentStatistics, at_prior, latent_statistics
 
 RECONSTRUCT = Takes("a round trip, which follows the probability flow", *ENCODE.names)
 POOR = 0.1  # of the data: a round-trip error that gives a warning
@@ -73,6 +73,7 @@ def reconstruct(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -88,6 +89,8 @@ def reconstruct(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     **condition: Condition,
 ) -> Reconstruction:
     r"""Encodes data and decodes it again, with the same solver on the same grid backwards.
@@ -122,9 +125,9 @@ def reconstruct(  # noqa: D417
     share = 1.0 if there is None else there.to(error.device)
     rms, largest = (error.abs().square().mean(1) / share).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
-    whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     bound = model.given(**condition)
-    known = latent_statistics(bound, latent.x) if whole and latent.ok and there is None else None
+    told = at_prior(model, latent) and latent.ok and there is None
+    known = latent_statistics(bound, latent.x) if told else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

@@ -19,7 +19,7 @@ def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -
     """
 
     fixed = made.get("rtol") is None
-    steps = "take twice the steps=" if made.get("times") is None else "pass times= twice as dense"
+    steps = "take twice the steps=" if made.get("times") is None else "pass a grid twice as dense"
     return {
         "probes": _of_probes(made, dimension),
         "quadrature": "double nodes=" + (f", or {steps}" if fixed else ""),

@@ -107,6 +107,7 @@ def elbo(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.

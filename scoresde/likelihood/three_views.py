@@ -37,6 +37,7 @@ def views(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> dict[str, Bound]:
     r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
@@ -84,6 +85,7 @@ def path_density(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
     r"""Returns the log-density of data at `t_min` along noisy paths, without a divergence.

@@ -43,6 +43,7 @@ def density(  # noqa: D417
     on_failure: Failures = "raise",
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
     r"""Draws the log-density of a model of one or two dimensions over a box, by :func:`scoresde.log_likelihood`.

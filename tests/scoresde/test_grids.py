@@ -171,5 +171,3 @@ def test_latents_have_one_start() -> None:
         ss.decode(GAUSS, torch.ones(2, 2), t_max=10.0, sigma_max=10.0)
     with pytest.raises(ValueError, match="times must start at t_max=20"):
         ss.decode(GAUSS, torch.ones(2, 2), t_max=20.0, levels=[10.0, 1.0])
-    with pytest.raises(ValueError, match="sigma_min= has no effect on encode"):
-        ss.encode(GAUSS, torch.ones(2, 2), sigma_min=0.1)  # type: ignore[call-arg]

@@ -133,7 +133,7 @@ def test_owned_runs_take_what_their_networks_do() -> None:
 def test_groups_are_all_there_is() -> None:
     assert typing.get_type_hints(RunOptions) == KINDS
     taken = {name for takes in TAKES.values() for name in takes.names}
-    assert set(typing.get_type_hints(UntimedOptions)) == taken - {"times"}
+    assert set(typing.get_type_hints(UntimedOptions)) == taken - {"times", "levels"}
     assert {f.name for f in fields(ss.Settings)} == set(OPTIONS) - {"plan"}
     assert len(set(OPTIONS)) == len(OPTIONS)
     text = "\n".join(inspect.getdoc(group) or "" for group in GROUPS)
