@@ -32,7 +32,7 @@ def is_job(out: Path | None, workers: str | None, status: bool) -> bool:
     return folder
 
 
-def keep(
+def into_folder(
     function: Callable[..., Folder],
     *arguments: Any,
     out: Path,

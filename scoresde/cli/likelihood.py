@@ -20,13 +20,15 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.grids import check_levels, check_no_zero, level_times
 from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
+from ..runs.run import with_t_min
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
-from .job import is_job, keep
+from .job import into_folder, is_job
 from .models import opened
 from .options import (
     AsJson,
@@ -38,14 +40,17 @@ from .options import (
     Guidance,
     Label,
     Model,
+    NoiseLevels,
     Rtol,
     Seed,
     ShardSize,
+    SigmaMin,
     SolverName,
     Status,
     Steps,
     Trust,
     Workers,
+    numbers_in,
     report,
     said,
 )
@@ -73,6 +78,7 @@ class Discrete(TypedDict, total=False):
     draws: int
 
 
+GRID = "--noise-levels"
 CHECKED = 4096  # samples that are checked at once
 BATCH, PIECE = (
     128,
@@ -102,7 +108,9 @@ def likelihood(
     steps: Steps = None,
     rtol: Rtol = None,
     atol: Atol = None,
+    noise_levels: NoiseLevels = None,
     t_min: Annotated[float | None, typer.Option(help="Time assigned to the data.")] = None,
+    sigma_min: SigmaMin = None,
     label: Label = None,
     condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
@@ -136,11 +144,11 @@ def likelihood(
     check_rows(loaded, x, labels, discrete, given)
     score = guided(loaded, {**given, **labels}, guidance)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
-                   solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    _check_t_min(score, t_min, discrete)
+                   solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
+    options = _started(score, _on_grid(score, noise_levels, options), discrete)
     if job and out is not None:
-        keep(all_likelihoods, score, x, out=out, status=status, as_json=as_json, seed=seed,
-             **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(all_likelihoods, score, x, out=out, status=status, as_json=as_json, seed=seed,
+                    **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     table = Table(out, {**_setup(score, data), "samples": len(x), "seed": seed, "guidance": guidance,
@@ -173,9 +181,33 @@ def _given(
     return given
 
 
-def _check_t_min(model: ScoreModel, t_min: float | None, discrete: Discrete) -> None:
-    if t_min is not None and discrete:
-        check_noise(model.process.noise_level(t_min), _width(discrete))
+def _on_grid(model: ScoreModel, text: str | None, options: Options) -> Options:
+    r"""Returns options with the times of the noise levels in a text, if there is one."""
+
+    if text is None:
+        return options
+    for name in ("steps", "rtol", "atol", "t_min", "sigma_min"):
+        if name in options:
+            raise ValueError(f"{name}= has no effect with {GRID}; pass one of the two.")
+    numbers, process = numbers_in(GRID[2:], text, float), model.process
+    check_no_zero(numbers, GRID)
+    levels = check_levels(numbers, denoise=False, name=GRID)
+    times = level_times(process, levels, f"{GRID} go", "pass levels within these").flip(0).tolist()
+    if times[-1] < process.t_max:
+        raise ValueError(
+            f"{GRID} must start at {process.noise_level(process.t_max):.6g}, the noise level of the prior, but "
+            f"start at {numbers[0]:.6g}; add it."
+        )
+    return {**options, "times": times, "t_min": times[0]}
+
+
+def _started(model: ScoreModel, options: Options, discrete: Discrete) -> Options:
+    r"""Returns options with the time of the data, whose noise must not leave the bins of data on levels."""
+
+    options = with_t_min(model, options)
+    if options.get("t_min") is not None and discrete:
+        check_noise(model.process.noise_level(options["t_min"]), _width(discrete))
+    return options
 
 
 def _setup(model: ScoreModel, data: Path) -> dict[str, str]:

@@ -233,6 +233,15 @@ def of_verbs() -> dict[str, Call]:
             "model": GAUSS, "shape": 2, "seeds": [1, 2], "times": [80.0, 1.0, 0.1]}),
         "decode": (ss.decode, {"model": GAUSS, "z": X, "t_max": 80.0, **FEW}),
         "encode": (ss.encode, {"model": GAUSS, "x": X, "t_max": 80.0, **FEW}),
+        "encode, by level": (ss.encode, {"model": GAUSS, "x": X, "solver": "heun", "levels": [80.0, 1.0, 0.1]}),
+        "encode, between levels": (ss.encode, {
+            "model": GAUSS, "x": X, "steps": 2, "sigma_min": 0.1, "sigma_max": 10.0}),
+        "log_likelihood, by level": (ss.log_likelihood, {
+            "model": GAUSS, "x": X, "solver": "heun", "nodes": 8, "levels": [80.0, 1.0, 0.1]}),
+        "discrete_log_likelihood, between levels": (ss.discrete_log_likelihood, {
+            "model": GAUSS, "x": ON, "levels": 3, "nodes": 8, "sigma_min": 0.1}),
+        "edit, between levels": (ss.edit, {
+            "source": GAUSS, "target": GAUSS, "x": X, "noise_level": 1.0, "steps": 2, "sigma_min": 0.1}),
         "encode_noise": (ss.encode_noise, {
             "model": GAUSS, "x": X, "t_max": 80.0, "chain": "forward", "solver": "ancestral", "steps": 2}),
         "reconstruct": (ss.reconstruct, {"model": GAUSS, "x": X, "one_state": False, **FEW}),
