@@ -172,8 +172,8 @@ def test_workers_that_die_are_replaced_and_blamed_on_their_shard(tmp_path: Path)
     deaths = tmp_path / "deaths"
     deaths.write_text("xxx")
     model = of(Deadly(str(deaths)))
+    threads = torch.get_num_threads()
     with pytest.warns(UserWarning, match=r"shards 1 of .* were set aside \(3 workers died at it"):
-        threads = torch.get_num_threads()
         done = draw(tmp_path / "job", model=model, label=LABEL, workers=2, threads=threads)
     assert done.finished == [0, 2, 3]
     assert deaths.read_text() == ""
