@@ -120,12 +120,15 @@ def test_a_driver_of_workers_is_killed(
     until(lambda: not any(map(is_worker, workers)))
 
 
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
 @pytest.mark.slow
 def test_an_interrupt_from_the_terminal_is_answered_by_the_driver_alone(
     tmp_path: Path, whole: tuple[list[str], int]
 ) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", LISTENING + SCRIPT, str(tmp_path)],  # also as a job of a shell
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     until(lambda: list((tmp_path / "shards").glob("*.safetensors")))
