@@ -19,6 +19,8 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.continued import IDENTITY
+from ..runs.identity import identity
 from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
@@ -131,10 +133,10 @@ def likelihood(
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
     _check_t_min(score, t_min, discrete)
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
-    setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
+    setup = {"model": fingerprint(score), IDENTITY: identity(score), "process": describe_process(score),
+             "data": digest(data), "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
              **known, **options, **discrete}  # fmt: skip
-    table = Table(out, setup)
+    table = Table(out, setup, score)
 
     def density(rows: slice) -> Likelihood:
         own = _of_rows(score, rows)

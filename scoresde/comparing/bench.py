@@ -1,7 +1,8 @@
 r"""A bench: one model, initial noise and reference, on which any number of runs is measured."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Unpack
 
@@ -136,6 +137,21 @@ class Bench:
             if not math.isfinite(found[name][0]):
                 raise ValueError(f"metric {name!r} is {found[name][0]} for these samples.")
         return found
+
+    def prepare(self, todo: Sequence[Cell]) -> None:
+        r"""Computes the references that cells need, so that those who measure the cells share them."""
+
+        for cell in todo:
+            if self.errors and not cell.refusal:
+                with suppress(ValueError, LookupError, ArithmeticError):  # which rows report
+                    self._exact(cell)
+
+    @property
+    def parts(self) -> dict[str, object]:
+        r"""What workers need, by the words for it in messages."""
+
+        own = {f"metric {name!r}": distance for name, distance in self.distances.items()}
+        return {"the model": self.model, **own}
 
     def exact_distances(self) -> dict[str, tuple[float, float]]:
         r"""Returns the distances of the exact flow's samples, unless the flow fails."""

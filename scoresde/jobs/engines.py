@@ -94,6 +94,7 @@ class Pool:
         self._payload, self._threads = packed(work), str(threads)
         self._idle: list[Any] = [None] * workers  # executors, or None where one is to be started
         self._running: dict[Future[Any], tuple[Any, Any, int]] = {}
+        self._equipped: set[Any] = set()  # executors whose process has the work
 
     @property
     def free(self) -> int:
@@ -114,6 +115,7 @@ class Pool:
             error = future.exception()
             if not isinstance(error, BrokenExecutor):
                 self._idle.append(executor)
+                self._equipped |= set() if error else {executor}
                 found.append((task, error or future.result()))
                 continue
             executor.shutdown(wait=False, kill_workers=True)
@@ -132,7 +134,8 @@ class Pool:
         self._running.clear()
 
     def _give(self, executor: Any, task: Any, tries: int) -> None:
-        self._running[executor.submit(_call, self._payload, task)] = (executor, task, tries)
+        payload = None if executor in self._equipped else self._payload
+        self._running[executor.submit(_call, payload, task)] = (executor, task, tries)
 
     def _started(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
@@ -143,7 +146,7 @@ class Pool:
         )
 
 
-_KNOWN: dict[bytes, Work] = {}  # the work of this worker, unpacked once
+_KNOWN: list[Work] = []  # the work of this worker, unpacked once
 
 
 def _begin() -> None:
@@ -154,11 +157,10 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _call(payload: bytes, task: Any) -> Any:
-    if payload not in _KNOWN:
-        _KNOWN.clear()
-        _KNOWN[payload] = unpacked(payload)
-    return _KNOWN[payload](task)
+def _call(payload: bytes | None, task: Any) -> Any:
+    if payload is not None:
+        _KNOWN[:] = [unpacked(payload)]
+    return _KNOWN[0](task)
 
 
 def _reason(error: BaseException) -> str:
