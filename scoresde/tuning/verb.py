@@ -117,10 +117,9 @@ def tune(  # noqa: D417
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
     model, options = bind(model, options, samples)
-    shape = sample_shape(model, data, samples)
+    start, shape = time.perf_counter(), sample_shape(model, data, samples)
     chooses, judges = _halves(data) if metric != "error" else (data, data)
     bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
-    start = time.perf_counter()
     todo = _starts(model, chosen, budget, grids)
     if not todo:
         raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
