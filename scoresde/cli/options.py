@@ -34,11 +34,21 @@ Grid = Annotated[
         help="rho, log_snr, tan, asinh, logistic, polyexponential, t, beta or sgm_uniform; with numbers: rho:5."
     ),
 ]
-SigmaMin = Annotated[float | None, typer.Option(help="Noise level at which the run ends.")]
-SigmaMax = Annotated[float | None, typer.Option(help="Noise level at which the run starts.")]
+SigmaMin = Annotated[float | None, typer.Option(help="Noise level assigned to the data.")]
+SigmaMax = Annotated[float | None, typer.Option(help="Noise level of the latents.")]
 Levels = Annotated[
     str | None,
     typer.Option(help="Noise levels from high to low, separated by commas, instead of steps."),
+]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option(help="Network calls per sample, at most; `scoresde resume` goes on from there."),
+]
+NoiseLevels = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise levels from that of the prior down, with commas between them, instead of steps."
+    ),
 ]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
@@ -65,6 +75,16 @@ Guidance = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
 Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(help="Processes, or ray, or ray://HOST:PORT; --out is then a folder."),
+]
+ShardSize = Annotated[
+    int | None, typer.Option(help="Samples of a shard, where --out is a folder.")
+]
+Status = Annotated[
+    bool, typer.Option("--status", help="Print how far the job in the folder --out is, and end.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 N = TypeVar("N", int, float)
@@ -86,6 +106,12 @@ def numbers_in(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
         raise ValueError(
             f"--{name} must be numbers separated by commas, but is {text!r}."
         ) from None
+
+
+def levels_in(text: str | None) -> list[float] | None:
+    r"""Returns the noise levels of an option, if the user gave it."""
+
+    return None if text is None else numbers_in("levels", text, float)
 
 
 def call_range(calls: torch.Tensor) -> int | list[int]:

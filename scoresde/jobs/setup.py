@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import solvers
+from solvers.doors.values import as_tensor
 from solvers.noise.brownian import VERSION
 
 from ..models.checks import check_count
@@ -62,15 +63,17 @@ class Given:
     options: Mapping[str, Any]
 
 
-def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given: Given) -> Folder:
+def run(
+    verb: str, models: tuple[Made, ...], given: Given, count: int = 0, **data: object
+) -> Folder:
     r"""Runs a job, or goes on with it.
 
     Arguments:
         verb: The name of the function.
         models: The models, or where they come from.
-        count: The number of samples, or `None` for that of the data.
-        data: The data, if the function takes data.
         given: The options of the job.
+        count: The number of samples, if the function takes no data.
+        data: The data by the name of its argument, if it does.
     """
 
     workers, store = check_workers(given.workers), Store(str(given.out))
@@ -78,20 +81,18 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     threads = _check_threads(given.threads, here)
     options, conditions = _parted(verb, given.options)
     known = tuple(map(made, models))
-    if data is not None:
-        data = _check_rows(data)
-        count = len(data)
-    assert count is not None
+    rows = next((_check_rows(name, value) for name, value in data.items()), None)
+    count = count if rows is None else len(rows)
     for model in known:
         _check_conditions(model, conditions, count)
     manifest = Manifest(
         verb=verb,
         count=count,
-        shard_size=_shard_size(given.shard_size, count, store),
+        shard_size=_shard_size(given.shard_size, count, store, rows),
         seed=given.seed,
         model=_described(known),
         options={name: _words(value) for name, value in {**options, **conditions}.items()},
-        data=None if data is None else _digest(data),
+        data=None if rows is None else _digest(rows),
         noise_version=VERSION,
         threads=threads,
         machine=machine(),
@@ -99,7 +100,7 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     )
     shipped = known if here else models
     work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store)
-    return Driver(manifest, work, data, workers, given.progress).run()
+    return Driver(manifest, work, rows, workers, given.progress).run()
 
 
 def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,12 +132,6 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
             raise ValueError(
                 f"{name} must be one value for all samples of a job, but is a {type(value).__name__}."
             )
-    solver = options.get("solver")
-    if verb == "encode" and solver is not None and solvers.get(solver).can.reversible:
-        raise ValueError(
-            f"the latents of {solvers.get(solver)} need their companions on the way back, which a job does not "
-            "keep; use ss.encode, or another solver."
-        )
     return options, conditions
 
 
@@ -153,17 +148,15 @@ def _check_threads(threads: int | None, here: bool) -> int:
     return threads
 
 
-def _check_rows(data: Any) -> Any:
-    r"""Data whose rows can be handed out: a tensor or an array, possibly one that is mapped from a file."""
+def _check_rows(name: str, data: object) -> Any:
+    r"""Data whose rows can be handed out: a tensor, an array that may be mapped from a file, or a job."""
 
-    data = torch.tensor(data) if isinstance(data, list | tuple) else data
-    if not isinstance(data, torch.Tensor | np.ndarray):
-        raise TypeError(
-            f"the data of a job must be a tensor or an array, but is a {type(data).__name__}."
-        )
-    if data.ndim < 2 or not len(data):
-        raise ValueError(f"the data of a job must have shape (N, *), but has {tuple(data.shape)}.")
-    return data.detach().cpu() if isinstance(data, torch.Tensor) else data
+    if isinstance(data, Folder):
+        return data
+    rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
+    if rows.ndim < 2 or not len(rows):
+        raise ValueError(f"{name} must have shape (N, *), but has {tuple(rows.shape)}.")
+    return rows
 
 
 def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: int) -> None:
@@ -176,7 +169,14 @@ def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: i
     model.given(**conditions)
 
 
-def _shard_size(size: int | None, count: int, store: Store) -> int:
+def _shard_size(size: int | None, count: int, store: Store, data: Any) -> int:
+    if isinstance(data, Folder):
+        if size not in (None, data.manifest.shard_size):
+            raise ValueError(
+                f"shard_size must be that of the latents, {data.manifest.shard_size}, but is {size}; leave "
+                "it out."
+            )
+        return data.manifest.shard_size
     if size is not None:
         return min(check_count("shard_size", size, 1), count)
     known = Manifest.read(store)
@@ -200,9 +200,11 @@ def _words(value: Any) -> str:
 
 
 def _digest(data: Any) -> str:
+    if isinstance(data, Folder):
+        return data.manifest.job
     hashed = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
     rows = max(1, CHUNK // max(1, data[0:1].nbytes))
     for start in range(0, len(data), rows):
-        some = torch.as_tensor(np.ascontiguousarray(data[start : start + rows]))
+        some = torch.from_numpy(np.array(data[start : start + rows]))
         hashed.update(some.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]

@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 
 from ..doors.warning import warn
 from .engines import Died, Engine
-from .shipping import NotShipped, packed
 from .start import Workers, started
 
 Item = TypeVar("Item")
@@ -87,9 +86,11 @@ class Spread(Generic[Item, Result]):
 
 
 def _check_ships(name: str, part: object) -> None:
+    import cloudpickle
+
     try:
-        packed(part)
-    except NotShipped as error:
+        cloudpickle.dumps(part)
+    except Exception as error:  # of any kind, from the parts of the user's model
         raise ValueError(
-            f"{name} cannot be shipped to workers ({error.reason}); {CURE}."
+            f"{name} cannot be shipped to workers ({' '.join(str(error).split())}); {CURE}."
         ) from None

@@ -49,6 +49,8 @@ def started(workers: Workers, work: Work, threads: int, tasks: int) -> Engine:
 
     if workers is None or workers == 1:
         return Here(work)
+    if isinstance(workers, str):
+        raise NotImplementedError
     if workers > tasks:
         warn(
             f"workers={workers} are more than the {tasks} shards that are left, so {tasks} will work; pass a "

@@ -4,10 +4,8 @@ import os
 import signal
 
 import pytest
-import torch
 
 from scoresde.jobs.engines import Died
-from scoresde.jobs.shipping import packed, unpacked
 from scoresde.jobs.spread import Spread
 
 
@@ -46,18 +44,6 @@ def test_what_died_is_named_after_all_else_is_done() -> None:
     ):
         done.extend(spread([1, 2, 4]))
     assert done == [(1, 1), (4, 16)]
-
-
-def test_workers_have_the_default_dtype() -> None:
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        payload = packed("work")
-        torch.set_default_dtype(torch.float32)
-        assert unpacked(payload) == "work"
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(before)
 
 
 @pytest.mark.slow
