@@ -170,6 +170,17 @@ class Bench:
         except (SolverError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
             return replace(empty, status=str(error).splitlines()[0])
 
+    def __call__(self, cell: Cell) -> Row:
+        r"""Measures a cell, as the work of an engine."""
+
+        return self.row(cell)
+
+    @property
+    def cuda(self) -> bool:
+        r"""Whether a GPU of CUDA does it, which an engine may have to find."""
+
+        return self._device.type == "cuda"
+
     def _measure(self, cell: Cell, row: Row) -> Row:
         exact = self._exact(cell) if self.errors else None
         batches = math.ceil(self.shape[0] / (self.options.get("batch_size") or self.shape[0]))

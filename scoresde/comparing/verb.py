@@ -121,7 +121,7 @@ def compare(  # noqa: D417
     }
     shape, errors = sample_shape(model, data, samples), "error" in names
     bench = Bench(model, shape, seed, reference_tolerance, distances, data, options, errors)
-    spread = Spread(bench.row, workers, _words, bench.parts)
+    spread = Spread(bench, workers, _words, bench.parts)
     known = Comparison.resume(file, Comparison(setup), model)
     bench.look()
     if data is not None and not known.floors:

@@ -58,6 +58,12 @@ class Measure:
         value = self.value(x)
         return value if value == value else torch.inf
 
+    @property
+    def cuda(self) -> bool:
+        r"""Whether a GPU of CUDA does it, which an engine may have to find."""
+
+        return self.bench.cuda
+
     def value(self, x: Tensor) -> float:
         r"""Returns the value of some samples."""
 
