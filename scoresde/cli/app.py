@@ -157,7 +157,7 @@ def sample(
 ) -> None:
     r"""Draw samples."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
     if not job:
         check_budget(max_calls, out)
@@ -170,7 +170,7 @@ def sample(
     score = guided(opened(model, trust, dtype), given, guidance)
     if job and out is not None:
         refuse(first_index=first_index or None)
-        into_folder(sample_all, score, n, out=out, status=status, as_json=as_json, seed=seed, **options,
+        into_folder(sample_all, score, n, out=out, as_json=as_json, seed=seed, **options,
                     **said(workers=workers, shard_size=shard_size, max_calls=max_calls))  # fmt: skip
         return
     options |= within(max_calls)

@@ -108,7 +108,7 @@ def encode(
 ) -> None:
     r"""Turn data into latents, and report whether they look like the prior."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     if not job:
         check_latents_file(out)
     check_out(out, folder=job)
@@ -120,7 +120,7 @@ def encode(
     check_number_of(given, len(x))
     full = guided(score, given, guidance)
     if job:
-        into_folder(encode_all, full, x, out=out, status=status, as_json=as_json,
+        into_folder(encode_all, full, x, out=out, as_json=as_json,
                     **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     with stoppable():
@@ -170,14 +170,14 @@ def decode(
 ) -> None:
     r"""Turn the latents of `scoresde encode` into data, on their own grid backwards unless steps are passed."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
     options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
                    rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
     if job and out is not None:
         latents = load_latents(data) if data.is_file() else open_job(url_of(data))
-        into_folder(decode_all, score, latents, out=out, status=status, as_json=as_json, denoise=denoise,
+        into_folder(decode_all, score, latents, out=out, as_json=as_json, denoise=denoise,
                     **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     check_form(score, out)
@@ -236,7 +236,7 @@ def edit(
 ) -> None:
     r"""Turn data of one class into data of another, or redraw parts of it."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
     check_out(animate)
     check_out(plot, suffixes=PICTURES)
@@ -262,7 +262,7 @@ def edit(
     if job and out is not None:
         refuse(plot=plot, animate=animate)
         options.pop("progress", None)
-        into_folder(edit_all, before, after, x, out=out, status=status, as_json=as_json, seed=seed,
+        into_folder(edit_all, before, after, x, out=out, as_json=as_json, seed=seed,
                     **options | pivot, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     with stoppable():

@@ -137,7 +137,7 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(cast(Discrete, noise))
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, folder=job)
     given = _given(use_labels, label, condition)
     size = check_count("--batch-size", batch_size, 1) or _size(divergence, probes, target_stderr)
@@ -149,7 +149,7 @@ def likelihood(
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
     options = _started(score, _on_grid(score, noise_levels, options), discrete)
     if job and out is not None:
-        into_folder(all_likelihoods, score, x, out=out, status=status, as_json=as_json, seed=seed,
+        into_folder(all_likelihoods, score, x, out=out, as_json=as_json, seed=seed,
                     **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
