@@ -12,6 +12,7 @@ from .start import Workers, started
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 THREADS = 1  # of a worker
+MOST = 1024  # processes on one machine
 CURE = "make it of functions and objects that pickle takes, or leave out workers="
 
 
@@ -79,10 +80,11 @@ class Spread(Generic[Item, Result]):
             )
 
     def _started(self, items: int) -> Engine:
-        if isinstance(self._workers, int) and self._workers > items:
-            warn(f"workers={self._workers} are more than there is work for, {items} at once.")
-        most = self._workers if isinstance(self._workers, int) else items
-        return started(self._workers, self._work, THREADS, most)
+        if isinstance(self._workers, int):
+            if self._workers > items:
+                warn(f"workers={self._workers} are more than there is work for, {items} at once.")
+            return started(min(self._workers, MOST), self._work, THREADS, MOST)
+        return started(self._workers, self._work, THREADS, items)
 
 
 def _check_ships(name: str, part: object) -> None:
