@@ -1,11 +1,12 @@
 r"""The way of a model, or other work, to a worker."""
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-STATE = (  # of a process, on which bits depend
+STATE: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (  # on which bits depend
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
@@ -42,3 +43,15 @@ def unpacked(payload: Any) -> Any:
     for (_, put), value in zip(STATE, state, strict=True):
         put(value)
     return work
+
+
+def ships(value: object) -> bool:
+    r"""Returns whether an object comes back whole, which errors of classes with arguments of their own may not."""
+
+    import cloudpickle
+
+    try:
+        pickle.loads(cloudpickle.dumps(value))
+    except Exception:
+        return False
+    return True
