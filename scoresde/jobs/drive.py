@@ -75,7 +75,9 @@ class Driver:
     def _compute(self, todo: deque[int], alive: Callable[[], None]) -> None:
         left = sum(self.manifest.range(k)[1] for k in todo)
         count = self.manifest.count
-        engine = started(self.workers, self.work, self.manifest.threads, len(todo))
+        engine = started(
+            self.workers, self.work, self.manifest.threads, len(todo), self.work.cuda
+        )
         where = {"total": count, "initial": count - left}
         with bar(None, desc=self.manifest.verb, shown=self.progress, **where) as line:
             try:

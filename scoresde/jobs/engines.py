@@ -9,6 +9,7 @@ Beside `concurrent.futures`, loky sets the number of threads of a process before
 not run the user's script again, and ships models that were defined in a notebook.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -91,7 +92,8 @@ class Pool:
     """
 
     def __init__(self, work: Work, workers: int, threads: int) -> None:
-        self._payload, self._threads = packed(work), str(threads)
+        self._payload, self._threads = packed(work), threads
+        self._key = hashlib.sha256(self._payload).hexdigest()
         self._idle: list[Any] = [None] * workers  # executors, or None where one is to be started
         self._running: dict[Future[Any], tuple[Any, Any, int]] = {}
 
@@ -121,7 +123,7 @@ class Pool:
                 self._give(self._started(), task, tries + 1)
             else:
                 self._idle.append(None)
-                found.append((task, Died(f"{TRIES} workers died at it: {_reason(error)}")))
+                found.append((task, Died(f"{TRIES} workers died at it: {reason(error)}")))
         return found
 
     def close(self, kill: bool = False) -> None:
@@ -132,18 +134,17 @@ class Pool:
         self._running.clear()
 
     def _give(self, executor: Any, task: Any, tries: int) -> None:
-        self._running[executor.submit(_call, self._payload, task)] = (executor, task, tries)
+        self._running[executor.submit(call, self._key, self._payload, task)] = (executor, task, tries)
 
     def _started(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         return ProcessPoolExecutor(
-            max_workers=1, initializer=_begin, env=dict.fromkeys(names, self._threads)
+            max_workers=1, initializer=_begin, env=thread_variables(self._threads)
         )
 
 
-_KNOWN: dict[bytes, Work] = {}  # the work of this worker, unpacked once
+_KNOWN: dict[str, Work] = {}  # the work of this worker, unpacked once
 
 
 def _begin() -> None:
@@ -154,12 +155,28 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _call(payload: bytes, task: Any) -> Any:
-    if payload not in _KNOWN:
+def call(key: str, payload: Any, task: Any) -> Any:
+    r"""Does a task in a worker.
+
+    Arguments:
+        key: The digest of the work.
+        payload: The packed work, as bytes or an array of them.
+        task: The task.
+    """
+
+    if key not in _KNOWN:
         _KNOWN.clear()
-        _KNOWN[payload] = unpacked(payload)
-    return _KNOWN[payload](task)
+        _KNOWN[key] = unpacked(payload)
+    return _KNOWN[key](task)
 
 
-def _reason(error: BaseException) -> str:
+def thread_variables(threads: int) -> dict[str, str]:
+    r"""Returns the environment in which PyTorch has a number of threads."""
+
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def reason(error: BaseException) -> str:
+    r"""Returns the words of an error in one line."""
+
     return " ".join(str(error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ import torch
 import solvers
 from solvers.noise.brownian import VERSION
 
-from ..models.checks import check_count
+from ..models.checks import check_count, model_device
 from ..models.conditions import as_bound, leaves
 from ..models.score_model import ScoreModel
 from ..runs.identity import identity
@@ -98,7 +98,9 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
         versions=versions(),
     )
     shipped = known if here else models
-    work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store)
+    homes = (options.get("device"), *map(model_device, known))
+    cuda = any(torch.device(home).type == "cuda" for home in homes if home is not None)
+    work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store, cuda)
     return Driver(manifest, work, data, workers, given.progress).run()
 
 

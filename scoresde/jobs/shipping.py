@@ -22,8 +22,8 @@ def packed(work: object) -> bytes:
         ) from None
 
 
-def unpacked(payload: bytes) -> Any:
-    r"""Returns the object in bytes of :func:`packed`, which come from the driver alone."""
+def unpacked(payload: Any) -> Any:
+    r"""Returns the object in bytes of :func:`packed`, or an array of them, which come from the driver alone."""
 
     try:
         return pickle.loads(payload)

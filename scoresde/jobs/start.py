@@ -4,9 +4,9 @@ from typing import TypeAlias
 
 from ..doors.warning import warn
 from .engines import Engine, Here, Pool, Work
+from .on_ray import Ray, check_address
 
 Workers: TypeAlias = int | str | None
-RAY = "ray"
 
 
 def check_workers(workers: object) -> Workers:
@@ -25,10 +25,7 @@ def check_workers(workers: object) -> Workers:
     if isinstance(workers, str):
         if workers.isdigit():
             return check_workers(int(workers))
-        if workers != RAY and not workers.startswith(f"{RAY}://"):
-            raise ValueError(
-                f"workers must be a number, 'ray' or 'ray://HOST:PORT', but is {workers!r}."
-            )
+        check_address(workers)
         return workers
     if workers < 1:
         raise ValueError(
@@ -37,7 +34,9 @@ def check_workers(workers: object) -> Workers:
     return workers
 
 
-def started(workers: Workers, work: Work, threads: int, tasks: int) -> Engine:
+def started(
+    workers: Workers, work: Work, threads: int, tasks: int, cuda: bool = False
+) -> Engine:
     r"""Returns an engine for work.
 
     Arguments:
@@ -45,10 +44,13 @@ def started(workers: Workers, work: Work, threads: int, tasks: int) -> Engine:
         work: The work.
         threads: The number of threads of each worker.
         tasks: The number of tasks there will be.
+        cuda: Whether a task takes a GPU of a cluster.
     """
 
     if workers is None or workers == 1:
         return Here(work)
+    if isinstance(workers, str):
+        return Ray(work, workers, threads, cuda)
     if workers > tasks:
         warn(
             f"workers={workers} are more than the {tasks} shards that are left, so {tasks} will work; pass a "
