@@ -16,7 +16,7 @@ from .engines import Died, Engine
 from .folder import Folder
 from .manifest import Manifest
 from .start import Workers, started
-from .work import ShardWork, Task
+from .work import ShardWork, Task, solution_in
 
 EVERY = 2.0  # seconds between two states of the manifest
 FEW = 5  # names in a message
@@ -29,7 +29,7 @@ class Driver:
     Arguments:
         manifest: What the job is.
         work: The work on its shards.
-        data: The data, with shape (N, *), if the function takes data.
+        data: The data, with shape (N, *), or a job whose results it is, if the function takes data.
         workers: The workers.
         progress: Whether to show a progress bar.
     """
@@ -45,7 +45,7 @@ class Driver:
 
         store = self.work.store
         with store.driven() as alive:
-            self.manifest = self.manifest.going_on(store)
+            self.manifest = self.manifest.going_on(store, here=self.workers in (None, 1))
             self.manifest.save(store)
             done = self._verified()
             todo = deque(k for k in range(self.manifest.shards) if k not in done)
@@ -75,9 +75,7 @@ class Driver:
     def _compute(self, todo: deque[int], alive: Callable[[], None]) -> None:
         left = sum(self.manifest.range(k)[1] for k in todo)
         count = self.manifest.count
-        engine = started(
-            self.workers, self.work, self.manifest.threads, len(todo), self.work.cuda
-        )
+        engine = started(self.workers, self.work, self.manifest.threads, len(todo))
         where = {"total": count, "initial": count - left}
         with bar(None, desc=self.manifest.verb, shown=self.progress, **where) as line:
             try:
@@ -114,8 +112,11 @@ class Driver:
 
     def _task(self, number: int) -> Task:
         start, count = self.manifest.range(number)
+        pieces = self.manifest.pieces.get(str(number), 1)
+        if isinstance(self.data, Folder):
+            return Task(number, start, count, pieces, solution_in(self.data.shard(number)))
         data = None if self.data is None else as_tensor(np.array(self.data[start : start + count]))
-        return Task(number, start, count, self.manifest.pieces.get(str(number), 1), data)
+        return Task(number, start, count, pieces, data)
 
     def _take(self, task: Task, outcome: Any, todo: deque[int], line: tqdm) -> None:
         r"""Takes note of a result; a shard that did not fit into memory comes again, in halves."""

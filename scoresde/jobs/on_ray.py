@@ -36,19 +36,19 @@ class Ray:
     A connection that this process has is used, and kept; any other is made here and ends with the engine.
 
     Arguments:
-        work: The work.
+        work: The work; a task of one whose `cuda` is true takes a GPU, too.
         address: "ray" for the cluster in RAY_ADDRESS or on this machine, or a new one on this machine; or
             "ray://HOST:PORT".
         threads: The number of threads of a task, which takes as many CPUs.
-        cuda: Whether a task takes a GPU, too.
 
     Raises:
         ConnectionError: If no cluster answers.
         ValueError: If the work cannot be shipped.
     """
 
-    def __init__(self, work: Work, address: str, threads: int, cuda: bool = False) -> None:
+    def __init__(self, work: Work, address: str, threads: int) -> None:
         self._ray, payload = _ray(), packed(work)
+        cuda = bool(getattr(work, "cuda", False))
         self._needs = {"CPU": threads, **({"GPU": 1} if cuda else {})}
         self._running: dict[Any, Any] = {}
         self._ours = not self._ray.is_initialized()

@@ -3,9 +3,17 @@ r"""The way of a model, or other work, to a worker."""
 import pickle
 from typing import Any
 
+import torch
+
+STATE = (  # of a process, on which bits depend
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+)
+
 
 def packed(work: object) -> bytes:
-    r"""Returns an object as bytes for a worker.
+    r"""Returns an object as bytes for a worker, with the state of PyTorch in this process.
 
     Raises:
         ValueError: If it cannot be shipped.
@@ -14,7 +22,7 @@ def packed(work: object) -> bytes:
     import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps(work))
+        return bytes(cloudpickle.dumps(([get() for get, _ in STATE], work)))
     except Exception as error:  # of any kind, from the parts of the user's model
         raise ValueError(
             f"the model cannot be shipped to workers ({' '.join(str(error).split())}); save it with ss.save and "
@@ -23,11 +31,14 @@ def packed(work: object) -> bytes:
 
 
 def unpacked(payload: Any) -> Any:
-    r"""Returns the object in bytes of :func:`packed`, or an array of them, which come from the driver alone."""
+    r"""Returns the object in bytes of :func:`packed`, which come from the driver alone, and takes on the state."""
 
     try:
-        return pickle.loads(payload)
+        state, work = pickle.loads(payload)
     except Exception as error:
         raise ValueError(
             f"a worker cannot make the model ({' '.join(str(error).split())}); its code must be importable there."
         ) from None
+    for (_, put), value in zip(STATE, state, strict=True):
+        put(value)
+    return work

@@ -34,9 +34,7 @@ def check_workers(workers: object) -> Workers:
     return workers
 
 
-def started(
-    workers: Workers, work: Work, threads: int, tasks: int, cuda: bool = False
-) -> Engine:
+def started(workers: Workers, work: Work, threads: int, tasks: int) -> Engine:
     r"""Returns an engine for work.
 
     Arguments:
@@ -44,13 +42,12 @@ def started(
         work: The work.
         threads: The number of threads of each worker.
         tasks: The number of tasks there will be.
-        cuda: Whether a task takes a GPU of a cluster.
     """
 
     if workers is None or workers == 1:
         return Here(work)
     if isinstance(workers, str):
-        return Ray(work, workers, threads, cuda)
+        return Ray(work, workers, threads)
     if workers > tasks:
         warn(
             f"workers={workers} are more than the {tasks} shards that are left, so {tasks} will work; pass a "
