@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import typer
 
+from ..jobs import likelihood as all_likelihoods
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -25,6 +26,7 @@ from ..runs.progress import bar
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
+from .job import is_job, keep
 from .models import opened
 from .options import (
     AsJson,
@@ -38,9 +40,12 @@ from .options import (
     Model,
     Rtol,
     Seed,
+    ShardSize,
     SolverName,
+    Status,
     Steps,
     Trust,
+    Workers,
     report,
     said,
 )
@@ -108,8 +113,11 @@ def likelihood(
         typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A csv table; an interrupted run continues.")
+        Path | None, typer.Option(help="A csv table or a folder; an interrupted run continues.")
     ] = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -119,7 +127,8 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(cast(Discrete, noise))
-    check_out(out)
+    job = is_job(out, workers, status)
+    check_out(out, folder=job)
     given = _given(use_labels, label, condition)
     probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
     size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
@@ -130,6 +139,11 @@ def likelihood(
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
     _check_t_min(score, t_min, discrete)
+    if job and out is not None:
+        label_too = {} if labels is None else {"label": torch.from_numpy(labels)}
+        keep(all_likelihoods, score, x, out=out, status=status, as_json=as_json, seed=seed, **label_too,
+             **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
              "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,

@@ -121,8 +121,12 @@ class Manifest:
         check_entries(known, ENTRIES, f"{store.url}/{FILE}: ")
         return Manifest(**known)
 
-    def going_on(self, store: Store) -> "Manifest":
+    def going_on(self, store: Store, here: bool) -> "Manifest":
         r"""Returns the manifest of the job so far, which has to be the same job.
+
+        Arguments:
+            store: The folder.
+            here: Whether this process works, whose threads are what they are.
 
         Raises:
             ValueError: If the folder holds another job.
@@ -133,17 +137,13 @@ class Manifest:
             return self
         for name in SAME:
             _check_same(store.url, name, getattr(known, name), getattr(self, name))
-        for name in ("machine", "versions"):
-            before, now = getattr(known, name), getattr(self, name)
-            other = [
-                f"{key} {before.get(key)} (now {now[key]})"
-                for key in now
-                if before.get(key) != now[key]
-            ]
-            if other:
-                warn(
-                    f"the job in {store.url} began with {', '.join(other)}, so its bits may differ from here on."
-                )
+        before = {**known.machine, **known.versions, "threads": known.threads}
+        now = {**self.machine, **self.versions, "threads": self.threads if here else known.threads}
+        other = [f"{n} {before.get(n)} (now {now[n]})" for n in now if before.get(n) != now[n]]
+        if other:
+            warn(
+                f"the job in {store.url} began with {', '.join(other)}, so its bits may differ from here on."
+            )
         return replace(known, aside={})
 
 

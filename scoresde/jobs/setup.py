@@ -87,7 +87,7 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     manifest = Manifest(
         verb=verb,
         count=count,
-        shard_size=_shard_size(given.shard_size, count, store),
+        shard_size=_shard_size(given.shard_size, count, store, data),
         seed=given.seed,
         model=_described(known),
         options={name: _words(value) for name, value in {**options, **conditions}.items()},
@@ -133,12 +133,6 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
             raise ValueError(
                 f"{name} must be one value for all samples of a job, but is a {type(value).__name__}."
             )
-    solver = options.get("solver")
-    if verb == "encode" and solver is not None and solvers.get(solver).can.reversible:
-        raise ValueError(
-            f"the latents of {solvers.get(solver)} need their companions on the way back, which a job does not "
-            "keep; use ss.encode, or another solver."
-        )
     return options, conditions
 
 
@@ -159,6 +153,8 @@ def _check_rows(data: Any) -> Any:
     r"""Data whose rows can be handed out: a tensor or an array, possibly one that is mapped from a file."""
 
     data = torch.tensor(data) if isinstance(data, list | tuple) else data
+    if isinstance(data, Folder):
+        return data
     if not isinstance(data, torch.Tensor | np.ndarray):
         raise TypeError(
             f"the data of a job must be a tensor or an array, but is a {type(data).__name__}."
@@ -178,7 +174,14 @@ def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: i
     model.given(**conditions)
 
 
-def _shard_size(size: int | None, count: int, store: Store) -> int:
+def _shard_size(size: int | None, count: int, store: Store, data: Any) -> int:
+    if isinstance(data, Folder):
+        if size not in (None, data.manifest.shard_size):
+            raise ValueError(
+                f"shard_size must be that of the latents, {data.manifest.shard_size}, but is {size}; leave "
+                "it out."
+            )
+        return data.manifest.shard_size
     if size is not None:
         return min(check_count("shard_size", size, 1), count)
     known = Manifest.read(store)
@@ -202,9 +205,11 @@ def _words(value: Any) -> str:
 
 
 def _digest(data: Any) -> str:
+    if isinstance(data, Folder):
+        return data.manifest.job
     hashed = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
     rows = max(1, CHUNK // max(1, data[0:1].nbytes))
     for start in range(0, len(data), rows):
-        some = torch.as_tensor(np.ascontiguousarray(data[start : start + rows]))
+        some = torch.from_numpy(np.array(data[start : start + rows]))
         hashed.update(some.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]

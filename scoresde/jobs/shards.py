@@ -32,6 +32,7 @@ class Shard:
         pieces: The number of batches in which it was computed: more than one where memory did not suffice.
         tensors: The results by name, with shapes (count, *).
         failed: The causes of failures by the index of the sample.
+        made: How the samples were made: the provenance and the times of the solution.
     """
 
     job: str
@@ -41,14 +42,14 @@ class Shard:
     pieces: int
     tensors: Mapping[str, Tensor]
     failed: Mapping[int, str] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def said(self) -> dict[str, Any]:
         r"""Everything but the tensors, as JSON knows it."""
 
-        known = {
-            name: getattr(self, name) for name in ("job", "number", "start", "count", "pieces")
-        }
+        names = ("job", "number", "start", "count", "pieces", "made")
+        known = {name: getattr(self, name) for name in names}
         failed = {str(index): cause for index, cause in sorted(self.failed.items())}
         return {"version": VERSION, **known, "failed": failed}
 

@@ -156,8 +156,8 @@ def decode(
 
     Arguments:
         model: As in :func:`scoresde.jobs.sample`.
-        z: Latents, with shape (N, *), or the folder of :func:`scoresde.jobs.encode`. Pass the options of the way
-            back; those of the way there are not repeated.
+        z: Latents, with shape (N, *), or the results of :func:`scoresde.jobs.encode`, whose solver, grid and
+            companions are then used backwards unless you pass others.
         out: The folder of the job.
         workers: The workers.
         shard_size: The number of samples of a shard.
@@ -172,13 +172,11 @@ def decode(
 
     Examples:
         >>> z = ss.jobs.encode(model, torch.ones(3, 2), out=folder / "there", progress=False)
-        >>> way = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5, "denoise": False}
-        >>> x = ss.jobs.decode(model, z, out=folder / "back", progress=False, **way).tensor()
+        >>> x = ss.jobs.decode(model, z, out=folder / "back", progress=False, denoise=False).tensor()
         >>> bool((x - 1).abs().max() < 1e-3)
         True
     """
 
-    z = z.tensor() if isinstance(z, Folder) else z
     given = Given(out, workers, shard_size, threads, seed, progress, options)
     return run("decode", (model,), None, z, given)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from solvers import Solution
+from solvers import get as get_solver
+from solvers.catalogue import name_of as name_of_solver
 
 from ..editing.verb import edit
 from ..latents.encoding import encode
@@ -29,6 +31,7 @@ VERBS: dict[str, Callable[..., Solution | Likelihood]] = {
     "discrete_likelihood": discrete_log_likelihood,
 }
 KEYED = ("sample", "decode", "edit", "likelihood", "discrete_likelihood")  # with seed and index
+STATES = ("x", "companion", "reached")
 NUMBERS = ("calls", "accepted", "rejected", "log_density", "log_density_error")
 DENSITY = ("nats", "stderr", "total", "calls", "derivatives")
 NO_DENSITY = "the solver failed on its path"
@@ -43,14 +46,14 @@ class Task:
         start: The index of its first sample.
         count: The number of samples.
         pieces: The number of batches.
-        data: The data of these samples, if the function takes data.
+        data: The data of these samples, or the solution that holds them, if the function takes data.
     """
 
     number: int
     start: int
     count: int
     pieces: int = 1
-    data: Tensor | None = None
+    data: Tensor | Solution | None = None
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,24 @@ class ShardWork:
     def _shard(self, models: tuple[ScoreModel, ...], task: Task) -> Shard:
         parts: list[Mapping[str, Tensor]] = []
         failed: dict[int, str] = {}
+        made: dict[str, Any] = {}
         index = torch.arange(task.start, task.start + task.count)
         for rows in index.tensor_split(min(task.pieces, task.count)):
             first = int(rows[0])
             result = self._result(models, task, rows)
             parts.append(tensors_of(result))
+            made = made_of(result)
             failed |= {first + row: cause for row, cause in failures_of(result).items()}
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Shard(self.job, task.number, task.start, task.count, task.pieces, tensors, failed)
+        place = (self.job, task.number, task.start, task.count, task.pieces)
+        return Shard(*place, tensors, failed, made)
 
     def _result(
         self, models: tuple[ScoreModel, ...], task: Task, rows: Tensor
     ) -> Solution | Likelihood:
         some = [model.rows(rows) for model in models]
         keys = {"seed": self.seed, "first_index": int(rows[0])} if self.verb in KEYED else {}
-        given = len(rows) if task.data is None else task.data[rows - task.start]
+        given = len(rows) if task.data is None else _rows(task.data, rows - task.start)
         function = VERBS[self.verb]
         return function(*some, given, **keys, on_failure="partial", **self.options)
 
@@ -148,8 +154,45 @@ def tensors_of(result: Solution | Likelihood) -> dict[str, Tensor]:
         found = {name: getattr(result, name) for name in DENSITY}
         found |= {f"budget.{name}": part for name, part in result.budget.items()}
     else:
-        found = {"x": result.x, **{name: getattr(result, name) for name in NUMBERS}}
+        found = {name: getattr(result, name) for name in (*STATES, *NUMBERS)}
     return {name: value.detach().cpu() for name, value in found.items() if value is not None}
+
+
+def made_of(result: Solution | Likelihood) -> dict[str, Any]:
+    r"""Returns how a result was made, as JSON knows it."""
+
+    if isinstance(result, Likelihood):
+        return {"provenance": result.provenance}
+    name = None if result.solver is None else name_of_solver(result.solver)
+    times = result.times.tolist() if result.times.ndim == 1 else None
+    return {"provenance": result.provenance, "times": times, "solver": name}
+
+
+def solution_in(shard: Shard) -> Solution:
+    r"""Returns the solution that a shard keeps, such as latents for the way back.
+
+    Raises:
+        ValueError: If the file cannot hold what the way back needs.
+    """
+
+    if shard.made.get("times") is None or shard.made.get("solver") is None:
+        raise ValueError(
+            "these samples were made on grids of their own, or by a solver that is not in the catalogue, so a "
+            "file does not say the way back; pass the tensor and the options of the way back."
+        )
+    status = tuple(shard.failed.get(shard.start + row, "ok") for row in range(shard.count))
+    tensors: dict[str, Any] = dict(shard.tensors)
+    return Solution(
+        times=torch.tensor(shard.made["times"], dtype=torch.float64),
+        status=status,
+        provenance=shard.made["provenance"],
+        solver=get_solver(shard.made["solver"]),
+        **tensors,
+    )
+
+
+def _rows(data: Tensor | Solution, rows: Tensor) -> Tensor | Solution:
+    return data.rows(rows.tolist()) if isinstance(data, Solution) else data[rows]
 
 
 def failures_of(result: Solution | Likelihood) -> dict[int, str]:
