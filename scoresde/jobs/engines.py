@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import Any, Protocol, TypeAlias
 
-from .shipping import packed, unpacked
+from .shipping import packed, ships, unpacked
 
 Work: TypeAlias = Callable[[Any], Any]
 TRIES = 3
@@ -134,7 +134,11 @@ class Pool:
         self._running.clear()
 
     def _give(self, executor: Any, task: Any, tries: int) -> None:
-        self._running[executor.submit(call, self._key, self._payload, task)] = (executor, task, tries)
+        self._running[executor.submit(call, self._key, self._payload, task)] = (
+            executor,
+            task,
+            tries,
+        )
 
     def _started(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
@@ -167,7 +171,12 @@ def call(key: str, payload: Any, task: Any) -> Any:
     if key not in _KNOWN:
         _KNOWN.clear()
         _KNOWN[key] = unpacked(payload)
-    return _KNOWN[key](task)
+    try:
+        return _KNOWN[key](task)
+    except Exception as error:
+        if not ships(error):
+            raise RuntimeError(f"{type(error).__name__}: {reason(error)}") from error
+        raise
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -21,11 +21,14 @@ from .shipping import packed
 
 RAY, ADDRESS = "ray", "RAY_ADDRESS"
 PER_SLOT = 2  # tasks in flight for each that can run: the next one waits there, and an autoscaler sees demand
+LACKS = "a node of the Ray cluster lacks this scoresde; install it with what it needs on all nodes"
+UNIMPORTED = "remote function failed to import"  # in a message of Ray
 PORT = 10001  # of Ray for clients
 PATIENCE = 10.0  # seconds for a connection
 DEFAULTS = {  # of Ray, where the user has set none
     "RAY_task_oom_retries": str(TRIES - 1),  # it would go on for ever
-    "RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|^Task \S+ failed\. There are",
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "5",  # of three
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died|failed. There are|Raylet is terminated|has been marked dead",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -78,7 +81,10 @@ class Ray:
         return len(self._running)
 
     def submit(self, task: Any) -> None:
-        self._running[self._call.remote(self._key, self._payload, task)] = task
+        try:
+            self._running[self._call.remote(self._key, self._payload, task)] = task
+        except ModuleNotFoundError as error:  # a client asks the cluster at once
+            raise ImportError(f"{LACKS} ({reason(error)})") from None
 
     def ready(self) -> list[tuple[Any, Any]]:
         self._slots = self._slots_now()
@@ -101,7 +107,7 @@ class Ray:
         r"""How many tasks the cluster can run at once, and at least one, so that it may grow from nothing."""
 
         there = self._ray.cluster_resources()
-        return max(1, *(int(there.get(name, 0) // count) for name, count in self._needs.items()))
+        return max(1, min(int(there.get(name, 0) // count) for name, count in self._needs.items()))
 
     def _outcome(self, ref: Any) -> Any:
         errors = self._ray.exceptions
@@ -115,7 +121,7 @@ class Ray:
             errors.OutOfMemoryError,
             errors.LocalRayletDiedError,
         ) as error:
-            return Died(f"{TRIES} workers died at it: {reason(error)}")
+            return Died(f"{TRIES} workers died at it: {reason(error).split('. ')[0]}")
         except errors.RayError as error:
             return error
 
@@ -134,7 +140,9 @@ def check_address(address: str) -> None:
     except ValueError:  # of the port
         whole = False
     if address != RAY and not whole:
-        raise ValueError(f"workers must be a number, 'ray' or 'ray://HOST:PORT', but is {address!r}.")
+        raise ValueError(
+            f"workers must be a number, 'ray' or 'ray://HOST:PORT', but is {address!r}."
+        )
     if find_spec("ray") is None:
         raise ImportError(f"workers={address!r} needs ray: pip install 'scoresde[ray]'.")
 
@@ -159,6 +167,9 @@ def _connect(ray: Any, address: str) -> bool:
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     where = os.environ.get(ADDRESS, "auto") if address == RAY else address
+    if where.startswith(f"{RAY}://"):  # whose tasks belong to a process there
+        name = "RAY_task_oom_retries"
+        quiet["runtime_env"] = {"env_vars": {name: DEFAULTS[name]}}
     if where not in ("auto", "local"):
         _reach(ray, where, f"{ADDRESS}={where}" if address == RAY else where, quiet)
         return False
@@ -182,11 +193,12 @@ def _reach(ray: Any, address: str, name: str, quiet: dict[str, Any]) -> None:
         socket.create_connection((host, port), timeout=PATIENCE).close()
         if not os.environ.get("RAY_USE_TLS"):
             what = f"gRPC over {what}"
-            with grpc.insecure_channel(f"{place.netloc}") as channel:
+            with grpc.insecure_channel(place.netloc) as channel:
                 grpc.channel_ready_future(channel).result(timeout=PATIENCE)
         what = f"ray.init({address!r})"
         ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError, grpc.FutureTimeoutError) as error:
+    except (Exception, grpc.FutureTimeoutError) as error:
+        ray.shutdown()  # what a client left half done
         raise ConnectionError(
             f"no Ray cluster answers at {name}: {what} failed ({reason(error)}); start one there with "
             "`ray start --head`, or pass the address of another."
@@ -199,7 +211,7 @@ def _check_fit(ray: Any, needs: dict[str, int], new: bool) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= count for name, count in needs.items()) for node in nodes):
         return
-    words = " and ".join(f"{count} {name}" for name, count in needs.items())
+    words = " and ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in needs.items())
     if new:
         raise ValueError(
             f"a task takes {words}, which this machine does not have; pass fewer threads, or the address of a "
@@ -214,5 +226,7 @@ def _original(error: Any) -> BaseException:
     found = error.cause
     if not isinstance(found, Exception):
         return error
+    if UNIMPORTED in str(found):
+        found = ImportError(f"{LACKS} ({str(found).strip().splitlines()[-1]})")
     found.__cause__ = error
     return found

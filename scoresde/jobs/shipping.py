@@ -42,3 +42,15 @@ def unpacked(payload: Any) -> Any:
     for (_, put), value in zip(STATE, state, strict=True):
         put(value)
     return work
+
+
+def ships(value: object) -> bool:
+    r"""Returns whether an object comes back whole, which errors of classes with arguments of their own may not."""
+
+    import cloudpickle
+
+    try:
+        pickle.loads(cloudpickle.dumps(value))
+    except Exception:
+        return False
+    return True
