@@ -6,10 +6,12 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,22 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
-from scoresde.jobs import Folder, on_ray
-from scoresde.jobs.engines import TRIES, Died, Engine
+from scoresde.jobs import Folder, drive, on_ray
+from scoresde.jobs.engines import TRIES, Died, Engine, Here
 from scoresde.jobs.on_ray import PER_SLOT, Ray
+from scoresde.jobs.work import Done
 
-ray = on_ray._ray() if on_ray.find_spec("ray") else pytest.skip("needs ray", allow_module_level=True)
+ray = (
+    on_ray._ray() if on_ray.find_spec("ray") else pytest.skip("needs ray", allow_module_level=True)
+)
 pytestmark = pytest.mark.peers
 COUNT, SIZE, STEPS, PAUSE = 48, 2, 4, 0.12
 KILLS, BEFORE, AFTER = 5, 4, 0.8  # deaths of a job; shards before each one, and seconds at most
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="it asks Linux for processes"
+)
+ROOT = Path(__file__).parents[2]
+SCRIPT = "from tests.scoresde.test_jobs_on_ray import job; import sys; job(sys.argv[1], 'ray')"
 FAST = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 300}  # to find dead nodes
 
 
@@ -119,7 +129,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return digests(job(tmp_path_factory.mktemp("whole"), None))
 
 
-def job(out: Path, workers: str | None) -> Folder:
+def job(out: str | Path, workers: str | None) -> Folder:
     torch.set_default_dtype(torch.float64)
     threads = 1 if workers else None
     return ss.jobs.sample(
@@ -229,7 +239,9 @@ def test_nodes_without_the_package_are_told(
 def test_a_connection_of_the_user_is_used_and_kept(tmp_path: Path, cluster: Any) -> None:
     ray.init(cluster.address, log_to_driver=False)
     try:
-        with pytest.raises(ValueError, match=r"is connected to a Ray cluster already; pass workers='ray'"):
+        with pytest.raises(
+            ValueError, match=r"is connected to a Ray cluster already; pass workers='ray'"
+        ):
             Ray(Work(tmp_path), cluster.client, 1)
         Ray(Work(tmp_path), "ray", 1).close(kill=True)
         assert ray.is_initialized()
@@ -259,7 +271,9 @@ def test_a_model_that_cannot_be_shipped_is_refused_before_ray_is_asked(
     model = ss.NetworkScore(
         lambda x, t: x if lock else t, ss.EDM(), "data", shape=(2,), data_scale=1.0
     )
-    with pytest.raises(ValueError, match=r"cannot be shipped to workers .*lock.*; save it with ss.save"):
+    with pytest.raises(
+        ValueError, match=r"cannot be shipped to workers .*lock.*; save it with ss.save"
+    ):
         ss.jobs.sample(model, 4, out=tmp_path, workers="ray", steps=STEPS, progress=False)
 
 
@@ -276,14 +290,31 @@ def test_an_address_without_a_cluster_is_named_with_what_was_tried(
         where = f"127.0.0.1:{place.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", where)
         tried = f"{'gRPC over ' if listens else ''}a TCP connection to 127.0.0.1, port {where[10:]} failed"
-        with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {through}{where}: {tried}"):
+        with pytest.raises(
+            ConnectionError, match=f"no Ray cluster answers at {through}{where}: {tried}"
+        ):
             Ray(Work(tmp_path), f"ray://{where}" if through == "ray://" else "ray", 1)
     assert not ray.is_initialized()
 
 
-def test_a_cluster_of_its_own_ends_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_nodes_do_not_share_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Here(lambda task: Done("digest"))
+    monkeypatch.setattr(drive, "started", lambda *_: elsewhere)
+    with pytest.raises(
+        FileNotFoundError, match="shard 0 was written, but not on this machine; pass"
+    ):
+        job(tmp_path, "ray")
+
+
+def test_a_cluster_of_its_own_ends_with_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    with pytest.raises(ValueError, match="a task takes 1000 CPUs, which this machine does not have"):
+    with pytest.raises(
+        ValueError, match="a task takes 1000 CPUs, which this machine does not have"
+    ):
         Ray(Work(tmp_path), "ray", 1000)
     assert not ray.is_initialized()
 
@@ -303,7 +334,10 @@ def busy(node: Any) -> list[int]:
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(place.read_text().rpartition(")")[2].split()[1])
-            if parent == raylet.process.pid and b"ray::call" in (place.parent / "cmdline").read_bytes():
+            if (
+                parent == raylet.process.pid
+                and b"ray::call" in (place.parent / "cmdline").read_bytes()
+            ):
                 found.append(int(place.parent.name))
         except OSError:  # it has ended
             continue
@@ -323,7 +357,24 @@ def kill_node(cluster: Any, chance: random.Random) -> None:
     cluster.add_node(num_cpus=1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it asks Linux for processes")
+@LINUX
+@pytest.mark.parametrize("seed", range(2))
+def test_a_driver_that_is_killed_leaves_no_work_behind(
+    tmp_path: Path, whole: list[str], cluster: Any, seed: int
+) -> None:
+    r"""Ray ends the tasks of a driver that is gone, and the same call goes on."""
+
+    driver = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=ROOT)
+    until(lambda: list((tmp_path / "shards").glob("*.safetensors")))
+    time.sleep(random.Random(seed).uniform(0, AFTER))
+    driver.kill()
+    driver.wait()
+    until(lambda: not any(map(busy, cluster.worker_nodes)))
+    assert 0 < len(Folder(tmp_path).finished) < COUNT // SIZE
+    assert digests(job(tmp_path, "ray")) == whole
+
+
+@LINUX
 @pytest.mark.filterwarnings("ignore:shards .* were set aside")
 @pytest.mark.parametrize("seed", range(20 // KILLS))
 @pytest.mark.parametrize("kill", [kill_worker, kill_node])
@@ -335,18 +386,14 @@ def test_deaths_at_any_moment_lose_nothing(
     def there() -> int:
         return len(list((tmp_path / "shards").glob("*.safetensors")))
 
-    def kill_all() -> None:
+    with ThreadPoolExecutor(1) as driver:  # nodes are added by the main thread
+        running = driver.submit(job, tmp_path, "ray")
         for before in range(1, KILLS * BEFORE, BEFORE):
             until(lambda: there() >= before)  # noqa: B023
             time.sleep(chance.uniform(0, AFTER))
             killed.append(there())
             kill(cluster, chance)
-
-    killer = threading.Thread(target=kill_all)
-    killer.start()
-    done = job(tmp_path, "ray")
-    killer.join()
-    assert len(killed) == KILLS
+        done = running.result()
     assert max(killed) < COUNT // SIZE
     if done.progress().aside:  # a shard that died thrice comes with the next run
         done = job(tmp_path, "ray")
