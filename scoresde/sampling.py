@@ -29,17 +29,19 @@ from .runs.options import (
     Ending,
     Failures,
     Gradients,
+    Levels,
     Motion,
     Options,
     Seeds,
     Start,
     Stepping,
     Times,
+    Top,
     names,
 )
 from .runs.plan import Plan
 from .runs.repeats import is_keyed, says_seed, warn_of_copies, warn_of_second_pass
-from .runs.run import Run, first_time, same_time
+from .runs.run import Run, first_time, same_time, top_of
 from .runs.settings import Settings
 from .runs.takes import Takes, check_model, parted, split
 from .runs.way_back import as_encoded, check_origin, end_of, reversed_options
@@ -56,6 +58,7 @@ def sample(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -77,7 +80,6 @@ def sample(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
-    levels: Array | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     denoise: bool = True,
@@ -165,6 +167,7 @@ def decode(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -186,7 +189,6 @@ def decode(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
-    levels: Array | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     denoise: bool = True,
@@ -235,10 +237,7 @@ def decode(  # noqa: D417
             f"the latents were encoded with {missing}, which is missing here; pass it, or decode the "
             "tensor z.x if that is intended."
         )
-    if settings.sigma_max is not None:
-        if t_max is not None:
-            raise ValueError("sigma_max= has no effect with t_max=; pass one of the two.")
-        t_max = float(first_time(model, settings))
+    t_max = top_of(model, settings, t_max)
     start = model.process.t_max if t_max is None else t_max
     if settings.own_times is not None and t_max is not None:
         for first in settings.own_times[0].flatten().tolist():
@@ -266,7 +265,7 @@ def return_from(
         denoise: Whether to end with one denoising.
     """
 
-    ours = names(Stepping, Start, Ending)
+    ours = names(Stepping, Start, Top, Ending)
     back: Options = {name: value for name, value in options.items() if name not in ours}
     if back.get("max_calls") is not None:
         back["max_calls"] = back["max_calls"] - int(z.calls.max())

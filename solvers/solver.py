@@ -280,6 +280,8 @@ class Solution:
                 made["first_index"], made["first_index"] + len(self.x)
             )
             made["rows"] = [known[i] for i in index.tolist()]
+        if isinstance(made.get("eta"), list):  # one amount of noise per sample
+            made["eta"] = [made["eta"][i] for i in index.tolist()]
         return replace(
             self,
             x=self.x[here],

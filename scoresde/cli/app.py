@@ -1,7 +1,6 @@
 r"""The commands."""
 
 import importlib.metadata
-import json
 import sys
 import warnings
 from typing import Annotated, TextIO
@@ -14,11 +13,11 @@ import solvers
 from ..jobs import sample as sample_all
 from ..models.checks import check_count
 from ..sampling import sample as draw
-from . import about, check, latents, likelihood, measure, plot
-from .files import SUFFIXES, check_form, check_out, decoded, parts_of, write_array
+from . import about, check, latents, likelihood, measure, plot, resuming
+from .files import SUFFIXES, check_form, check_out
 from .given import check_number_of, conditions, largest
 from .guidances import guided
-from .job import is_job, keep, refuse
+from .job import into_folder, is_job, refuse
 from .models import opened, place_of
 from .options import (
     AsJson,
@@ -32,6 +31,7 @@ from .options import (
     Guidance,
     Label,
     Levels,
+    MaxCalls,
     Model,
     Out,
     PlanFile,
@@ -45,12 +45,11 @@ from .options import (
     Steps,
     Trust,
     Workers,
-    call_range,
-    numbers_in,
-    report,
+    levels_in,
     said,
 )
-from .words import options_of, spoken, stoppable, told
+from .resuming import check_budget, keep, kept, within
+from .words import options_of, spoken, stoppable
 
 FEW = 16
 
@@ -60,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (latents, about, likelihood, check, measure, plot):
+for part in (resuming, latents, about, likelihood, check, measure, plot):
     app.add_typer(part.app)
 
 
@@ -143,6 +142,7 @@ def sample(
     seed: Seed = 0,
     first_index: Annotated[int, typer.Option(help="Index of the first sample.")] = 0,
     batch_size: Batch = None,
+    max_calls: MaxCalls = None,
     log_density: Annotated[
         bool, typer.Option("--log-density", help="Log-densities too: nats, before the denoising.")
     ] = False,
@@ -157,41 +157,24 @@ def sample(
 ) -> None:
     r"""Draw samples."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
+    if not job:
+        check_budget(max_calls, out)
     given = conditions(label, condition)
     n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
     check_number_of(given, n)
-    known = levels and numbers_in("levels", levels, float)
-    options = said(solver=solver, steps=steps, grid=grid, levels=known, sigma_min=sigma_min, sigma_max=sigma_max,
-                   rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
+    options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
+                   sigma_max=sigma_max, rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
                    log_density=log_density or None)  # fmt: skip
     score = guided(opened(model, trust, dtype), given, guidance)
     if job and out is not None:
         refuse(first_index=first_index or None)
-        keep(sample_all, score, n, out=out, status=status, as_json=as_json, seed=seed,
-             **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(sample_all, score, n, out=out, as_json=as_json, seed=seed, **options,
+                    **said(workers=workers, shard_size=shard_size, max_calls=max_calls))  # fmt: skip
         return
+    options |= within(max_calls)
     check_form(score, out)
-    with stoppable():
+    with stoppable(kept(out, model)):
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)
-    found = {"log_density": s.log_density, "log_density_error": s.log_density_error}
-    densities = {name: part.cpu() for name, part in found.items() if part is not None}
-    if out is not None:
-        write_array(
-            out,
-            s.x,
-            calls=s.calls.numpy(),
-            times=s.times.numpy(),
-            provenance=json.dumps(s.provenance),
-            **{name: part.numpy() for name, part in densities.items()},
-            **decoded(score, s.x),
-            **parts_of(score, s.x),
-        )
-    report(
-        {"samples": n, "calls": call_range(s.calls), "mean": s.x.mean().item(), "std": s.x.std().item(),
-         **{name: part.mean().item() for name, part in densities.items()},
-         "out": str(out) if out else None, **s.provenance},
-        as_json,
-    )  # fmt: skip
-    told("samples", out, as_json)
+    keep(score, s, out, as_json, model)

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from ..adapters import Autoencoder, pictures
+from ..files import replacing
 from ..models.score_model import ScoreModel
 from ..models.transforms import NamedParts, Standardized
 from ..plots import MOVIES
 from ..plots.figures import PICTURES, check_libraries
+from ..runs.files import COUNTS, DENSITIES, STATES
 from .tiles import read_picture, write_picture
 
 END = 2**20  # bytes at either end of a file that identify it
 SUFFIXES = (".npz", ".npy", ".png")
-ENTRIES = {"x", "label", "calls", "times", "provenance", "pictures"}  # of the files of samples
+ENTRIES = {"x", "label", "pictures", "provenance", "times", "reached", "status", "memory", *COUNTS, *STATES,
+           *DENSITIES}  # of the files of samples  # fmt: skip
 DRAWN = (*PICTURES, *MOVIES)  # which need more libraries than the command line
 
 
@@ -74,6 +77,10 @@ def read_array(file: Path, model: ScoreModel) -> tuple[Tensor, Tensor | None]:
     if file.suffix == ".png":
         return read_picture(file, model), None
     arrays, transform = open_arrays(file), model.transform
+    if {*map(str, arrays.get("status", ()))} - {"ok"}:
+        raise ValueError(
+            f"{file} holds a run that did not reach its end, and so no data; `scoresde resume` goes on with it."
+        )
     parts = {} if transform is None else transform.parts
     named = bool(parts) and set(parts) <= set(arrays)
     wanted = f"no entry 'x', nor all of {', '.join(parts)}" if parts else "no entry 'x'"
@@ -158,7 +165,8 @@ def write_array(file: Path, x: Tensor, **others: object) -> None:
         arrays: dict[str, Any] = {  # which savez takes beside options
             name: np.asarray(value) for name, value in others.items()
         }
-        np.savez(file, x=x.cpu().numpy(), **arrays)
+        with replacing(file) as part, part.open("wb") as handle:
+            np.savez(handle, **{**arrays, "x": x.cpu().numpy()})
 
 
 def decoded(model: ScoreModel, x: Tensor) -> dict[str, np.ndarray]:

@@ -6,60 +6,56 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from ..jobs import Folder
 from ..jobs import open as opened
 from ..jobs.start import check_workers
 from .options import report
 
 
-def is_job(out: Path | None, workers: str | None, status: bool) -> bool:
+def is_job(out: Path | None, workers: str | None, status: bool, as_json: bool) -> bool:
     r"""Returns whether a command is a job, after a check that its options fit.
 
     Arguments:
         out: The file or folder to write.
         workers: The workers, if they were passed.
-        status: Whether to print how far a job is.
+        status: Whether to print how far the job is, and end.
+        as_json: Whether to print JSON.
     """
 
     check_workers(workers)
-    folder = out is not None and not out.suffix
-    if (workers is not None or status) and not folder:
+    if out is not None and not out.suffix:
+        if status:
+            report(_state(opened(url_of(out))), as_json)
+            raise typer.Exit
+        return True
+    if workers is not None or status:
         wanted = "--workers" if workers is not None else "--status"
         raise ValueError(
             f"{wanted} needs --out with a folder, in which the job keeps what is done, not "
             f"{'nothing' if out is None else out}."
         )
-    return folder
+    return False
 
 
-def keep(
-    function: Callable[..., Folder],
-    *arguments: Any,
-    out: Path,
-    status: bool,
-    as_json: bool,
-    **options: Any,
+def into_folder(
+    function: Callable[..., Folder], *arguments: Any, out: Path, as_json: bool, **options: Any
 ) -> None:
-    r"""Runs a job, or prints how far it is.
+    r"""Runs a job, and reports its results.
 
     Arguments:
         function: A function of :mod:`scoresde.jobs`.
         arguments: Its arguments.
         out: The folder.
-        status: Whether to print how far it is alone.
         as_json: Whether to print JSON.
         options: Its options.
     """
 
-    place = url_of(out)
-    if status:
-        report(_state(opened(place)), as_json)
-        return
     try:
-        done = function(*arguments, out=place, progress=not as_json, **options)
+        done = function(*arguments, out=url_of(out), progress=not as_json, **options)
     except KeyboardInterrupt as stopped:
-        if stopped.args:
-            sys.stderr.write(f"\nstopped: {stopped}\n")
+        sys.stderr.write(f"\nstopped: {stopped}\n")
         raise
     report(_state(done) | _means(done), as_json)
 

@@ -20,13 +20,14 @@ from ..jobs import open as open_job
 from ..latents import latent_statistics, load_latents, save_latents
 from ..latents.encoding import encode as encode_data
 from ..latents.files import check_latents_file
+from ..latents.statistics import at_prior
 from ..models.score_model import ScoreModel
 from ..plots.figures import PICTURES
 from ..sampling import decode as decode_latents
 from .files import SUFFIXES, check_form, check_out, open_arrays, parts_of, read_array, write_array
 from .given import check_number_of, conditions, whole
 from .guidances import guided
-from .job import is_job, keep, refuse, url_of
+from .job import into_folder, is_job, refuse, url_of
 from .models import opened
 from .options import (
     AsJson,
@@ -39,17 +40,21 @@ from .options import (
     Grid,
     Guidance,
     Label,
+    Levels,
     Model,
     Out,
     Rtol,
     Seed,
     ShardSize,
+    SigmaMax,
+    SigmaMin,
     SolverName,
     Status,
     Steps,
     Trust,
     Workers,
     call_range,
+    levels_in,
     report,
     said,
 )
@@ -84,6 +89,9 @@ def encode(
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    sigma_max: SigmaMax = None,
     rtol: Rtol = None,
     atol: Atol = None,
     label: Label = None,
@@ -100,33 +108,39 @@ def encode(
 ) -> None:
     r"""Turn data into latents, and report whether they look like the prior."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     if not job:
         check_latents_file(out)
     check_out(out, folder=job)
     given = conditions(label, condition)
-    options = said(
-        solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, batch_size=batch_size
-    )
+    options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
+                   sigma_max=sigma_max, rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = opened(model, trust, dtype)
     x = read_array(data, score)[0]
     check_number_of(given, len(x))
     full = guided(score, given, guidance)
     if job:
-        keep(encode_all, full, x, out=out, status=status, as_json=as_json,
-             **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(encode_all, full, x, out=out, as_json=as_json,
+                    **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     with stoppable():
         z = encode_data(full, x, progress=not as_json, **options)
     save_latents(out, z)
-    known = latent_statistics(score, z)
-    means = {f"{name}, mean": value for name, value in known.averages.items()}
-    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
+    verdict = _verdict(score, z) if at_prior(score, z) and not score.masked else {}
     report(
-        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"],
-         "latents": known.batch.verdict, **means, "out": str(out)},
+        {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **verdict,
+         "out": str(out)},
         as_json,
     )  # fmt: skip
+
+
+def _verdict(model: ScoreModel, z: Solution) -> dict[str, object]:
+    r"""Whether latents look like the prior."""
+
+    known = latent_statistics(model, z)
+    means = {f"{name}, mean": value for name, value in known.averages.items()}
+    means |= {f"{name}, all entries": getattr(known.batch, name) for name in ("mean", "std")}
+    return {"latents": known.batch.verdict, **means}
 
 
 @app.command()
@@ -134,6 +148,13 @@ def decode(
     model: Model,
     data: Data,
     out: Out = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    levels: Levels = None,
+    sigma_min: SigmaMin = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
     label: Label = None,
     condition: Conditions = None,
     guidance: Guidance = None,
@@ -147,16 +168,17 @@ def decode(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn the latents of `scoresde encode` into data."""
+    r"""Turn the latents of `scoresde encode` into data, on their own grid backwards unless steps are passed."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
-    options = said(batch_size=batch_size)
+    options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
+                   rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
     if job and out is not None:
         latents = load_latents(data) if data.is_file() else open_job(url_of(data))
-        keep(decode_all, score, latents, out=out, status=status, as_json=as_json, denoise=denoise,
-             **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(decode_all, score, latents, out=out, as_json=as_json, denoise=denoise,
+                    **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     check_form(score, out)
     z = load_latents(data)
@@ -197,6 +219,7 @@ def edit(
     guidance: Guidance = None,
     solver: SolverName = None,
     steps: Steps = None,
+    sigma_min: SigmaMin = None,
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
@@ -213,7 +236,7 @@ def edit(
 ) -> None:
     r"""Turn data of one class into data of another, or redraw parts of it."""
 
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
     check_out(animate)
     check_out(plot, suffixes=PICTURES)
@@ -222,9 +245,9 @@ def edit(
     score = opened(model, trust, dtype)
     check_form(score, out, plot, animate)
     x, _ = read_array(data, score)
-    options = said(solver=solver, steps=steps, rtol=rtol, atol=atol, noise_level=noise_level,
-                   strength=strength, method=method, way=way, averages=averages, chain=chain,
-                   progress=None if method == "flow" else not as_json)  # fmt: skip
+    options = said(solver=solver, steps=steps, sigma_min=sigma_min, rtol=rtol, atol=atol,
+                   noise_level=noise_level, strength=strength, method=method, way=way, averages=averages,
+                   chain=chain, progress=None if method == "flow" else not as_json)  # fmt: skip
     if strengths is not None:
         if strength is not None:
             raise ValueError("pass one of --strength and --strengths, but got both.")
@@ -239,8 +262,8 @@ def edit(
     if job and out is not None:
         refuse(plot=plot, animate=animate)
         options.pop("progress", None)
-        keep(edit_all, before, after, x, out=out, status=status, as_json=as_json, seed=seed,
-             **options | pivot, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(edit_all, before, after, x, out=out, as_json=as_json, seed=seed,
+                    **options | pivot, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     with stoppable():
         e = edit_data(before, after, x, seed=seed, **options | pivot)
@@ -250,12 +273,17 @@ def edit(
         plots.before_after(plot, x, e)
     if animate is not None:
         plots.animate(animate, frames(score, e))
-    written = ("out", out), ("plot", plot), ("animation", animate)
-    files = {name: str(file) for name, file in written if file}
+    _tell_of(e, x, {"out": out, "plot": plot, "animation": animate}, as_json)
+
+
+def _tell_of(e: Solution, x: Tensor, files: dict[str, Path | None], as_json: bool) -> None:
+    r"""Reports edits of x."""
+
+    written = {name: str(file) for name, file in files.items() if file}
     change = (e.x - x).abs().square().mean().sqrt().item()
     calls = call_range(e.calls)
-    report({"samples": len(x), "calls": calls, "rms change": change, **files}, as_json)
-    told("edits", out or plot or animate, as_json)
+    report({"samples": len(x), "calls": calls, "rms change": change, **written}, as_json)
+    told("edits", next(iter(written.values()), None), as_json)
 
 
 def _write(model: ScoreModel, out: Path, data: Path, e: Solution) -> None:

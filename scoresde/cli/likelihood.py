@@ -20,13 +20,15 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.grids import check_levels, check_no_zero, level_times
 from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
+from ..runs.run import with_t_min
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
-from .job import is_job, keep
+from .job import into_folder, is_job
 from .models import opened
 from .options import (
     AsJson,
@@ -38,14 +40,17 @@ from .options import (
     Guidance,
     Label,
     Model,
+    NoiseLevels,
     Rtol,
     Seed,
     ShardSize,
+    SigmaMin,
     SolverName,
     Status,
     Steps,
     Trust,
     Workers,
+    numbers_in,
     report,
     said,
 )
@@ -73,6 +78,7 @@ class Discrete(TypedDict, total=False):
     draws: int
 
 
+GRID = "--noise-levels"
 CHECKED = 4096  # samples that are checked at once
 BATCH, PIECE = (
     128,
@@ -102,7 +108,9 @@ def likelihood(
     steps: Steps = None,
     rtol: Rtol = None,
     atol: Atol = None,
+    noise_levels: NoiseLevels = None,
     t_min: Annotated[float | None, typer.Option(help="Time assigned to the data.")] = None,
+    sigma_min: SigmaMin = None,
     label: Label = None,
     condition: Conditions = None,
     use_labels: Annotated[bool, typer.Option(help="Condition on the file's labels.")] = False,
@@ -127,38 +135,37 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(cast(Discrete, noise))
-    job = is_job(out, workers, status)
+    job = is_job(out, workers, status, as_json)
     check_out(out, folder=job)
     given = _given(use_labels, label, condition)
-    probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
-    size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
+    size = check_count("--batch-size", batch_size, 1) or _size(divergence, probes, target_stderr)
     loaded = opened(model, trust, dtype)
-    score = loaded if use_labels else guided(loaded, given, guidance)
-    x, labels = _read(data, score, use_labels)
-    check_rows(score, x, labels, discrete, given)
+    x, labels = _read(data, loaded, use_labels)
+    check_rows(loaded, x, labels, discrete, given)
+    score = guided(loaded, {**given, **labels}, guidance)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
-                   solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min)  # fmt: skip
-    _check_t_min(score, t_min, discrete)
+                   solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
+    options = _started(score, _on_grid(score, noise_levels, options), discrete)
     if job and out is not None:
-        label_too = {} if labels is None else {"label": torch.from_numpy(labels)}
-        keep(all_likelihoods, score, x, out=out, status=status, as_json=as_json, seed=seed, **label_too,
-             **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        into_folder(all_likelihoods, score, x, out=out, as_json=as_json, seed=seed,
+                    **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
-    setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
-             **known, **options, **discrete}  # fmt: skip
-    table = Table(out, setup)
+    table = Table(out, {**_setup(score, data), "samples": len(x), "seed": seed, "guidance": guidance,
+                        "labels": use_labels, **known, **options, **discrete})  # fmt: skip
 
     def density(rows: slice) -> Likelihood:
-        own = _of_rows(score, rows)
-        if labels is not None:
-            own = _labelled(loaded, given, labels[rows], guidance)
+        own = score.rows(torch.arange(rows.start, rows.stop))
         now = {**options, "seed": seed, "first_index": rows.start}
         return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
 
     _fill(table, len(x), size, density, discrete, shown=not as_json)
     _report(table, as_json)
+
+
+def _size(divergence: str, probes: int | None, target: float | None) -> int:
+    probed = divergence not in ("auto", "exact") or probes is not None or target is not None
+    return BATCH if probed else PIECE
 
 
 def _given(
@@ -174,19 +181,43 @@ def _given(
     return given
 
 
-def _labelled(
-    model: ScoreModel, given: dict[str, torch.Tensor], labels: np.ndarray, guidance: str | None
-) -> ScoreModel:
-    return guided(model, {**given, "label": torch.from_numpy(np.array(labels))}, guidance)
+def _on_grid(model: ScoreModel, text: str | None, options: Options) -> Options:
+    r"""Returns options with the times of the noise levels in a text, if there is one."""
+
+    if text is None:
+        return options
+    for name in ("steps", "rtol", "atol", "t_min", "sigma_min"):
+        if name in options:
+            raise ValueError(f"{name}= has no effect with {GRID}; pass one of the two.")
+    numbers, process = numbers_in(GRID[2:], text, float), model.process
+    check_no_zero(numbers, GRID)
+    levels = check_levels(numbers, denoise=False, name=GRID)
+    times = level_times(process, levels, f"{GRID} go", "pass levels within these").flip(0).tolist()
+    if times[-1] < process.t_max:
+        raise ValueError(
+            f"{GRID} must start at {process.noise_level(process.t_max):.6g}, the noise level of the prior, but "
+            f"start at {numbers[0]:.6g}; add it."
+        )
+    return {**options, "times": times, "t_min": times[0]}
 
 
-def _check_t_min(model: ScoreModel, t_min: float | None, discrete: Discrete) -> None:
-    if t_min is not None and discrete:
-        check_noise(model.process.noise_level(t_min), _width(discrete))
+def _started(model: ScoreModel, options: Options, discrete: Discrete) -> Options:
+    r"""Returns options with the time of the data, whose noise must not leave the bins of data on levels."""
+
+    options = with_t_min(model, options)
+    if options.get("t_min") is not None and discrete:
+        check_noise(model.process.noise_level(options["t_min"]), _width(discrete))
+    return options
 
 
-def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:
-    return model.rows(torch.arange(rows.start, rows.stop))
+def _setup(model: ScoreModel, data: Path) -> dict[str, str]:
+    r"""What two tables must share, besides options, if one is to continue the other."""
+
+    return {
+        "model": fingerprint(model),
+        "process": describe_process(model),
+        "data": digest(data),
+    }
 
 
 def _fill(
@@ -224,13 +255,15 @@ def _kept(table: Table, count: int) -> str:
     return f"{rows} are in {table.file}, and the same command continues"
 
 
-def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    r"""Data, and its labels if they are used."""
+def _read(
+    data: Path, model: ScoreModel, use_labels: bool
+) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+    r"""Data, and its labels as a condition, if they are used."""
 
     x, labels = read_rows(data, model)
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
-    return x, labels if use_labels else None
+    return x, {"label": torch.from_numpy(np.array(labels))} if use_labels else {}
 
 
 def _levels(discrete: Discrete) -> Levels:
@@ -256,7 +289,7 @@ def _discrete(noise: Discrete) -> Discrete:
 
 
 def check_rows(
-    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: Discrete,
+    model: ScoreModel, x: np.ndarray, labels: Mapping[str, torch.Tensor], discrete: Discrete,
     given: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     r"""Refuses data that does not fit the model or the levels, before any of it is scored."""
@@ -268,10 +301,10 @@ def check_rows(
         )
     if not len(x):
         raise ValueError("the data has no samples.")
-    if labels is not None:
-        if len(labels) != len(x):
-            raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
-        model.check_condition("label", torch.from_numpy(labels))
+    for name, value in labels.items():
+        if len(value) != len(x):
+            raise ValueError(f"there are {len(value)} labels for {len(x)} samples.")
+        model.check_condition(name, value)
     check_number_of(given, len(x))
     ends = _levels(discrete) if "levels" in discrete else None
     noisy, off = discrete.get("dequantization") == "none", False

@@ -34,11 +34,21 @@ Grid = Annotated[
         help="rho, log_snr, tan, asinh, logistic, polyexponential, t, beta or sgm_uniform; with numbers: rho:5."
     ),
 ]
-SigmaMin = Annotated[float | None, typer.Option(help="Noise level at which the run ends.")]
-SigmaMax = Annotated[float | None, typer.Option(help="Noise level at which the run starts.")]
+SigmaMin = Annotated[float | None, typer.Option(help="Noise level assigned to the data.")]
+SigmaMax = Annotated[float | None, typer.Option(help="Noise level of the latents.")]
 Levels = Annotated[
     str | None,
     typer.Option(help="Noise levels from high to low, separated by commas, instead of steps."),
+]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option(help="Network calls per sample, at most; `scoresde resume` goes on from there."),
+]
+NoiseLevels = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise levels from that of the prior down, with commas between them, instead of steps."
+    ),
 ]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance, instead of steps.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance, instead of steps.")]
@@ -96,6 +106,12 @@ def numbers_in(name: str, text: str, kind: Callable[[str], N]) -> list[N]:
         raise ValueError(
             f"--{name} must be numbers separated by commas, but is {text!r}."
         ) from None
+
+
+def levels_in(text: str | None) -> list[float] | None:
+    r"""Returns the noise levels of an option, if the user gave it."""
+
+    return None if text is None else numbers_in("levels", text, float)
 
 
 def call_range(calls: torch.Tensor) -> int | list[int]:

@@ -2,7 +2,7 @@ r"""Messages in the words of the command line, where `steps=` is --steps."""
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -17,6 +17,7 @@ ELSEWHERE = {
     r"trust=True": "--trust",
     r"call model\.eval\(\)": "train it further, or save it anew",
 }
+NOTHING = "nothing was written"
 
 
 def spoken(text: str, options: Mapping[str, str]) -> str:
@@ -30,12 +31,21 @@ def spoken(text: str, options: Mapping[str, str]) -> str:
     for words, ours in ELSEWHERE.items():
         text = re.sub(words, ours, text)
 
+    shown = [
+        match.span() for match in re.finditer(r"\b[A-Z]\w*\([^()]*\)", text)
+    ]  # such as a process
+
     def said(match: re.Match[str]) -> str:
         option = options.get(match["name"])
-        return match[0] if option is None else option + ("" if match["value"] is None else " ")
+        quoted = any(first < match.start() < last for first, last in shown)
+        return (
+            match[0]
+            if option is None or quoted
+            else option + ("" if match["value"] is None else " ")
+        )
 
     # not the settings of a solver, as in recurrent:repeats=2, nor parts of words
-    text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'.-]))?", said, text)
+    text = re.sub(r"(?<![\w:./'-])(?P<name>[a-z_]+)=(?P<value>(?=[\w'-]|\.\d))?", said, text)
     name = re.match(r"(each of )?([a-z_]+)(?= (must|is) )", text)
     if name and name[2] in options:
         text = f"{name[1] or ''}{options[name[2]]}{text[name.end() :]}"
@@ -59,17 +69,18 @@ def options_of(app: typer.Typer, arguments: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def stoppable(kept: str = "nothing was written") -> Iterator[None]:
+def stoppable(kept: str | Callable[[BaseException], str] = NOTHING) -> Iterator[None]:
     r"""Reports what is kept if the user stops a command.
 
     Arguments:
-        kept: What is kept, in words.
+        kept: What is kept, in words, or a function that keeps what the interrupt carries and returns them.
     """
 
     try:
         yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nstopped: {kept}.\n")
+    except KeyboardInterrupt as error:
+        words = kept if isinstance(kept, str) else kept(error)
+        sys.stderr.write(f"\nstopped: {words}.\n")
         raise
 
 

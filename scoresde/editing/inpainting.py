@@ -38,6 +38,7 @@ from ..runs.options import (
     Failures,
     Gradients,
     Keys,
+    Levels,
     Limits,
     Motion,
     Noise,
@@ -47,9 +48,11 @@ from ..runs.options import (
     Start,
     Stepping,
     Times,
+    Top,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
+from ..runs.run import top_of
 from ..runs.takes import Takes, split
 from ..sampling import decode
 from .releases import Kept, release_levels
@@ -57,7 +60,7 @@ from .translate import in_data_units, noised, with_a_seed, with_said_seeds
 
 WAYS = ("replacement", "resampling", "gradient")
 STEPS, REPEATS = 50, 5
-INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Ending)
+INPAINT = Takes("inpaint", Stepping, Noise, Keys, Numbers, Limits, Watching, Start, Top, Ending)
 
 
 def masked(x: Tensor, known: Tensor) -> Tensor:
@@ -79,6 +82,7 @@ def inpaint(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -100,6 +104,8 @@ def inpaint(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     denoise: bool = True,
     **condition: Condition,
 ) -> Solution:
@@ -143,9 +149,10 @@ def inpaint(  # noqa: D417
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it out.")
     asked, origin = options, x
     options = with_a_seed({**_defaults(method, repeats or REPEATS, options), **options})
-    x = _without_unknown(x, known) if t_max is None else as_state("x", x)
-    t_max = check_number("t_max", t_max)
+    x, t_max = as_state("x", x), check_number("t_max", t_max)
     model, settings = split(model, options, len(x), INPAINT)
+    t_max = top_of(model, settings, t_max)
+    x = _without_unknown(x, known) if t_max is None else x
     x = check_data(model, x, "x", settings.dtype, settings.device)
     known = check_known(known, x)
     warn_of_copies("inpaint", model, (x, known, method, repeats, t_max), asked)
@@ -156,7 +163,7 @@ def inpaint(  # noqa: D417
         model = pseudoinverse(model, masked, sure * x, iterations=1, known=sure)
     kept = Guided((model,), Kept(x, release))
     start = process.t_max if t_max is None else process.check_inside("t_max", t_max)
-    given = {name: value for name, value in options.items() if hasattr(settings, name)}
+    given = {n: v for n, v in options.items() if hasattr(settings, n) and n != "sigma_max"}
     z, keyed = noised(kept, x, start, given)
     e = with_said_seeds(decode(kept, z, t_max=start, **keyed), options)
     return with_origin(e if settings.denoise else in_data_units(model, e), origin)
@@ -182,7 +189,7 @@ def check_known(known: Array, x: Tensor) -> Tensor:
 
 def _defaults(method: str, repeats: int, options: Options) -> Options:
     toleranced = {"rtol", "atol"} & options.keys()
-    steps = {} if {"steps", "times"} & options.keys() else {"steps": STEPS}
+    steps = {} if {"steps", "times", "levels"} & options.keys() else {"steps": STEPS}
     if method != "resampling":
         return {} if toleranced else {"solver": "ancestral", **steps}
     if toleranced or options.get("solver") is not None:
@@ -193,8 +200,7 @@ def _defaults(method: str, repeats: int, options: Options) -> Options:
     return {"solver": f"recurrent:repeats={repeats}", **steps}
 
 
-def _without_unknown(x: Data, known: Array) -> Tensor:
+def _without_unknown(x: Tensor, known: Array) -> Tensor:
     r"""Data with its unknown entries set to 0."""
 
-    x = as_state("x", x)
     return torch.where(check_known(known, x) > 0, x, torch.zeros_like(x))

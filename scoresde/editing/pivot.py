@@ -22,6 +22,7 @@ from solvers.problem import StateField
 from solvers.shapes import scalars
 
 from ..latents.encoding import ENCODE, encode
+from ..models.checks import check_alike
 from ..models.score_model import ScoreModel
 from ..runs.options import Options, UntimedOptions
 from ..sampling import decode
@@ -121,6 +122,8 @@ def by_null(
 
     options = {"solver": "ddim", "steps": STEPS, **options}
     kept = ENCODE.with_conditions(options)
+    if pivot is not None:
+        check_alike("source and pivot", [source, pivot])
     up = encode(source if pivot is None else pivot, x, t_max=t_max, **{**kept, "path": True})
     with counting() as counter, torch.no_grad():
         fitted = fit_null(source, up)

@@ -24,6 +24,7 @@ from ..models.score_model import ScoreModel
 from ..runs.noise import keyed_by_rows
 from ..runs.options import Keys, Options, UntimedOptions, Watching, names
 from ..runs.settings import Settings
+from ..runs.takes import gridded
 from ..sampling import decode, return_from
 
 RUNNING = names(Watching, "progress", "batch_size", "on_failure")
@@ -65,8 +66,7 @@ def by_noise(
         | https://arxiv.org/abs/2108.01073
     """
 
-    stepped = {"steps", "grid"} & options.keys()
-    options = {"solver": "exponential_3" if stepped else "exponential", **options}
+    options = {"solver": "exponential_3" if gridded(options) else "exponential", **options}
     noisy, keyed = noised(target, x, t_max, options)
     down = decode(target, noisy, t_max=t_max, **keyed)
     return down if options.get("denoise", True) else in_data_units(target, down)

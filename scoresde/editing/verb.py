@@ -14,7 +14,7 @@ from solvers.doors.values import Array, is_number
 
 from ..doors.data import as_state, with_origin
 from ..guidance import Guided
-from ..models.checks import check_number
+from ..models.checks import check_alike, check_number
 from ..models.conditions import verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
@@ -27,13 +27,13 @@ from ..runs.options import (
     Limits,
     Noise,
     Numbers,
-    Options,
     Start,
     Stepping,
     UntimedOptions,
     Watching,
 )
 from ..runs.repeats import warn_of_copies
+from ..runs.run import with_t_min
 from ..runs.takes import Takes, check_model
 from .flow_edit import DIFFERENCE, FLOW, by_difference
 from .inpainting import WAYS, inpaint
@@ -155,20 +155,16 @@ def edit(
 
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, but is {method!r}.")
-    said: Options = {**options}
-    for name in ("times", "t_max"):
-        if name in said:
+    for name in ("times", "levels", "t_max", "sigma_max"):
+        if name in options:
             raise ValueError(
                 f"{name}= has no effect on an edit; pass noise_level= or strength= instead."
             )
     given, x = x, as_state("x", x)
     check_model(source)
     check_model(target)
-    if source.process != target.process:
-        raise ValueError(
-            f"source and target must have the same process, but have {source.process} and "
-            f"{target.process}."
-        )
+    said = with_t_min(target, {**options})
+    check_alike("source and target", [source, target])
     fresh = method in ("noise", "flow", "inpaint")
     use: Use = "sampling" if fresh else "encoding"
     least = check_number("t_min", said.get("t_min"))

@@ -19,7 +19,7 @@ from ..oracles.mixture import Oracle
 from ..reverse.amounts import ByRow, Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Keys, Planned, Seeds, Start, Stepping, Times, names
+from ..runs.options import SEED, Keys, Levels, Planned, Seeds, Start, Stepping, Times, names
 from ..runs.plan import Plan
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
@@ -127,6 +127,7 @@ def follow(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -142,6 +143,7 @@ def follow(  # noqa: D417
     batch_size: int | None = None,
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Trajectory:

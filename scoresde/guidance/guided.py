@@ -9,7 +9,9 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 from solvers.problem import StateField
 
+from ..models.checks import check_alike
 from ..models.conditions import Bound
+from ..models.masked import masked_of, refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..processes.process import Process
@@ -36,11 +38,7 @@ class Guided(ScoreModel):
         if not models:
             raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
-        for other in models[1:]:
-            if other.process != first.process:
-                raise ValueError(
-                    f"models must have the same process, but have {first.process} and {other.process}."
-                )
+        check_alike("models", models)
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
                 raise TypeError(
@@ -53,6 +51,8 @@ class Guided(ScoreModel):
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
             )
+        if rule.pools:
+            refuse_mask(first, f"the guidance {rule.words}")
         rule.check(models)
         self.models, self.rule = torch.nn.ModuleList(models), rule
         self.resemble(first)
@@ -119,7 +119,9 @@ class Guided(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
-        return self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        fields = self.rule.bind(Asked(self.each, times, a, b, scale, x, condition))
+        part = masked_of(self)
+        return fields if part is None else part.padded(fields, times, a, b, scale, x)
 
 
 def _shared(models: Sequence[ScoreModel]) -> Process:

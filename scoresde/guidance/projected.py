@@ -164,6 +164,7 @@ class Rescaled(Rule):
 
     share: float
     roles = ("before", "conditional")
+    pools = True
 
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         guided, plain = (D.double().flatten(1).std(1, correction=0) for D in denoised)

@@ -41,6 +41,12 @@ class Guidance(ABC):
     on_scores: ClassVar[bool] = False
     changes: ClassVar[bool] = True
 
+    @property
+    def pools(self) -> bool:
+        r"""Whether it takes statistics over the entries of a sample, so that padding would count."""
+
+        return False
+
     @abstractmethod
     def bind(self, asked: Asked) -> Sequence[StateField]:
         r"""Returns a function of the state for each time, as :meth:`scoresde.ScoreModel.combine` does."""

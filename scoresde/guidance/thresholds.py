@@ -59,6 +59,10 @@ class Thresholded(Rule):
     quantile: float | None
     most: float = math.inf
 
+    @property
+    def pools(self) -> bool:
+        return self.quantile is not None
+
     def __call__(self, denoised: Sequence[Tensor], noisy: Noisy) -> Tensor:
         [D] = denoised
         if self.quantile is None:

@@ -23,6 +23,7 @@ from ..doors.data import as_floats
 from ..models.checks import check_count
 from ..models.conditions import Bound, Condition, rows_of, spread, verb
 from ..models.data_moments import Moments
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..runs.options import Options
@@ -209,6 +210,7 @@ def _checked(
     r"""The conditions of the posterior, and the number of observations."""
 
     check_model(posterior)
+    refuse_mask(posterior, "a product of posteriors")
     if not isinstance(prior, ScoreModel):
         raise TypeError(
             f"prior must be a ScoreModel, such as ss.UniformOracle(low, high, process), but is a "

@@ -23,7 +23,7 @@ from ..models.score_model import ScoreModel
 from ..reverse.amounts import Eta
 from ..reverse.linear_part import Convention
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Options, Planned, Start, Stepping, Times
+from ..runs.options import SEED, Levels, Options, Planned, Start, Stepping, Times
 from ..runs.plan import Plan
 from ..runs.takes import Takes, check_model
 from ..sampling import sample
@@ -120,7 +120,7 @@ class Draws:
         return replace(likelihood, nats=nats, stderr=stderr, budget=budget)
 
 
-@verb
+@verb(in_data=True)
 def draw(  # noqa: D417
     model: ScoreModel,
     count: int,
@@ -132,6 +132,7 @@ def draw(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -146,6 +147,7 @@ def draw(  # noqa: D417
     max_calls: int | None = None,
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     plan: Plan | str | Path | None = None,
     **condition: Condition,
 ) -> Draws:
@@ -158,7 +160,8 @@ def draw(  # noqa: D417
     Arguments:
         model: The model, which knows the shape of a sample.
         count: The number of samples for each observation.
-        low: The lower bounds, with the shape of a sample, or one number. By default, there are none.
+        low: The lower bounds, with the shape of a sample, or one number, in the units of the data. By default,
+            there are none.
         high: The upper bounds, in the same form.
         max_draws: The most samples drawn for each accepted one.
         condition: The conditions of the model, each with leading size N or 1: an observation in each row. The

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.doors.signatures import checked
+
 from ..files import replacing
 from .manifest import FILE, Manifest
 from .shards import FOLDER, Shard, name_of, number_in, unpacked
@@ -30,6 +32,10 @@ class Progress:
         failed: How many of the finished ones failed.
         aside: The shards that were set aside, with the reasons.
         running: Whether a run works on it now.
+
+    Examples:
+        >>> ss.jobs.sample(model, 4, out=folder / "state", steps=4, progress=False).progress().samples
+        4
     """
 
     verb: str
@@ -105,17 +111,27 @@ class Folder:
         for number in self.finished:
             yield self.shard(number)
 
+    @checked
     def shard(self, number: int) -> Shard:
-        r"""Returns one shard."""
+        r"""Returns one shard.
+
+        Arguments:
+            number: Its number.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: If it is damaged, or belongs to another job.
+        """
 
         name = name_of(number)
         content = self.store.read(name)
         if content is None:
-            raise FileNotFoundError(f"{self.store.url}/{name} is not there.")
-        return checked(
+            raise FileNotFoundError(f"number={number}: {self.store.url}/{name} is not there.")
+        return expected(
             unpacked(content, f"{self.store.url}/{name}"), number, self.manifest, self.store
         )
 
+    @checked
     def tensor(self, name: str = "x") -> Tensor:
         r"""Returns the results of all samples, such as "x" or "nats", with shape (N, *).
 
@@ -141,6 +157,7 @@ class Folder:
                 columns.setdefault(name, []).append(value)
         return columns
 
+    @checked
     def save_table(self, file: str | Path) -> None:
         r"""Writes the table shard by shard, as CSV or, with pyarrow, as Parquet.
 
@@ -191,6 +208,7 @@ class Folder:
             )
 
 
+@checked
 def open(out: str | Path) -> Folder:
     r"""Returns the results of a job, finished or not.
 
@@ -212,7 +230,7 @@ def open(out: str | Path) -> Folder:
     return found
 
 
-def checked(shard: Shard, number: int, manifest: Manifest, store: Store) -> Shard:
+def expected(shard: Shard, number: int, manifest: Manifest, store: Store) -> Shard:
     r"""Returns a shard that is the given one of a job.
 
     Raises:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import solvers
+from solvers.doors.values import as_tensor
 from solvers.noise.brownian import VERSION
 
 from ..models.checks import check_count, model_device
@@ -62,15 +63,17 @@ class Given:
     options: Mapping[str, Any]
 
 
-def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given: Given) -> Folder:
+def run(
+    verb: str, models: tuple[Made, ...], given: Given, count: int = 0, **data: object
+) -> Folder:
     r"""Runs a job, or goes on with it.
 
     Arguments:
         verb: The name of the function.
         models: The models, or where they come from.
-        count: The number of samples, or `None` for that of the data.
-        data: The data, if the function takes data.
         given: The options of the job.
+        count: The number of samples, if the function takes no data.
+        data: The data by the name of its argument, if it does.
     """
 
     workers, store = check_workers(given.workers), Store(str(given.out))
@@ -78,20 +81,18 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     threads = _check_threads(given.threads, here)
     options, conditions = _parted(verb, given.options)
     known = tuple(map(made, models))
-    if data is not None:
-        data = _check_rows(data)
-        count = len(data)
-    assert count is not None
+    rows = next((_check_rows(name, value) for name, value in data.items()), None)
+    count = count if rows is None else len(rows)
     for model in known:
         _check_conditions(model, conditions, count)
     manifest = Manifest(
         verb=verb,
         count=count,
-        shard_size=_shard_size(given.shard_size, count, store, data),
+        shard_size=_shard_size(given.shard_size, count, store, rows),
         seed=given.seed,
         model=_described(known),
         options={name: _words(value) for name, value in {**options, **conditions}.items()},
-        data=None if data is None else _digest(data),
+        data=None if rows is None else _digest(rows),
         noise_version=VERSION,
         threads=threads,
         machine=machine(),
@@ -101,7 +102,7 @@ def run(verb: str, models: tuple[Made, ...], count: int | None, data: Any, given
     homes = (options.get("device"), *map(model_device, known))
     cuda = any(torch.device(home).type == "cuda" for home in homes if home is not None)
     work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store, cuda)
-    return Driver(manifest, work, data, workers, given.progress).run()
+    return Driver(manifest, work, rows, workers, given.progress).run()
 
 
 def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,19 +150,15 @@ def _check_threads(threads: int | None, here: bool) -> int:
     return threads
 
 
-def _check_rows(data: Any) -> Any:
-    r"""Data whose rows can be handed out: a tensor or an array, possibly one that is mapped from a file."""
+def _check_rows(name: str, data: object) -> Any:
+    r"""Data whose rows can be handed out: a tensor, an array that may be mapped from a file, or a job."""
 
-    data = torch.tensor(data) if isinstance(data, list | tuple) else data
     if isinstance(data, Folder):
         return data
-    if not isinstance(data, torch.Tensor | np.ndarray):
-        raise TypeError(
-            f"the data of a job must be a tensor or an array, but is a {type(data).__name__}."
-        )
-    if data.ndim < 2 or not len(data):
-        raise ValueError(f"the data of a job must have shape (N, *), but has {tuple(data.shape)}.")
-    return data.detach().cpu() if isinstance(data, torch.Tensor) else data
+    rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
+    if rows.ndim < 2 or not len(rows):
+        raise ValueError(f"{name} must have shape (N, *), but has {tuple(rows.shape)}.")
+    return rows
 
 
 def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: int) -> None:

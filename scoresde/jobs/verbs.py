@@ -3,6 +3,8 @@ r"""Public functions on any number of samples: shard by shard, into a folder."""
 from pathlib import Path
 from typing import Any
 
+from solvers.doors.signatures import checked
+
 from ..models.checks import check_count
 from .folder import Folder
 from .setup import Given, run
@@ -10,6 +12,7 @@ from .start import Workers
 from .work import Made
 
 
+@checked
 def sample(
     model: Made,
     n: int,
@@ -20,7 +23,7 @@ def sample(
     threads: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Folder:
     r"""Draws any number of samples into a folder.
 
@@ -55,9 +58,10 @@ def sample(
     """
 
     given = Given(out, workers, shard_size, threads, seed, progress, options)
-    return run("sample", (model,), check_count("n", n, 1, None), None, given)
+    return run("sample", (model,), given, check_count("n", n, 1, None))
 
 
+@checked
 def likelihood(
     model: Made,
     x: Any,
@@ -68,7 +72,7 @@ def likelihood(
     threads: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Folder:
     r"""Computes the log-densities of any number of samples, as :func:`scoresde.log_likelihood`, into a folder.
 
@@ -100,9 +104,10 @@ def likelihood(
 
     verb = "discrete_likelihood" if options.get("levels") is not None else "likelihood"
     given = Given(out, workers, shard_size, threads, seed, progress, options)
-    return run(verb, (model,), None, x, given)
+    return run(verb, (model,), given, x=x)
 
 
+@checked
 def encode(
     model: Made,
     x: Any,
@@ -112,7 +117,7 @@ def encode(
     shard_size: int | None = None,
     threads: int | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Folder:
     r"""Turns any number of samples into latents, as :func:`scoresde.encode`, into a folder.
 
@@ -137,9 +142,10 @@ def encode(
     """
 
     given = Given(out, workers, shard_size, threads, 0, progress, options)
-    return run("encode", (model,), None, x, given)
+    return run("encode", (model,), given, x=x)
 
 
+@checked
 def decode(
     model: Made,
     z: Any,
@@ -150,7 +156,7 @@ def decode(
     threads: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Folder:
     r"""Turns any number of latents into data, as :func:`scoresde.decode`, into a folder.
 
@@ -178,9 +184,10 @@ def decode(
     """
 
     given = Given(out, workers, shard_size, threads, seed, progress, options)
-    return run("decode", (model,), None, z, given)
+    return run("decode", (model,), given, z=z)
 
 
+@checked
 def edit(
     source: Made,
     target: Made,
@@ -192,7 +199,7 @@ def edit(
     threads: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Folder:
     r"""Edits any number of samples, as :func:`scoresde.edit`, into a folder.
 
@@ -220,4 +227,4 @@ def edit(
     """
 
     given = Given(out, workers, shard_size, threads, seed, progress, options)
-    return run("edit", (source, target), None, x, given)
+    return run("edit", (source, target), given, x=x)

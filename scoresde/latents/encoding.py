@@ -26,22 +26,30 @@ from ..runs.ending import carried
 from ..runs.options import (
     Failures,
     Gradients,
+    Levels,
     Limits,
     Numbers,
     RunOptions,
     Start,
     Stepping,
     Times,
+    Top,
     Watching,
 )
-from ..runs.run import Run, same_time
+from ..runs.run import Run, same_time, top_of
 from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split, suited
 
 ENCODE = Takes(
-    "encode, which follows the probability flow", Stepping, Numbers, Limits, Watching, Start
+    "encode, which follows the probability flow",
+    Stepping,
+    Numbers,
+    Limits,
+    Watching,
+    Start,
+    Top,
+    up=True,
 )
-FIXED: RunOptions = {"solver": "exponential_3"}  # if the user passes steps
 LARGE = 2.0  # times the prior
 DEFAULTS: RunOptions = {"solver": "exponential", "rtol": 1e-5, "atol": 1e-5}
 
@@ -56,6 +64,7 @@ def encode(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -71,6 +80,8 @@ def encode(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     **condition: Condition,
 ) -> Solution:
     r"""Turns data into latents, which :func:`scoresde.decode` turns back into data.
@@ -114,12 +125,12 @@ def encode(  # noqa: D417
     if options.get("plan") is not None:
         raise ValueError("plan= is for sampling and decoding; pass solver= and steps= to encode.")
     given, x, t_max = x, as_state("x", x), check_number("t_max", t_max)
-    stepped = {"steps", "grid", "times"} & {n for n in options if options[n] is not None}
-    defaults = suited(model, FIXED if stepped else DEFAULTS)
+    defaults = suited(model, DEFAULTS, options)
     model, settings = split(model, options, len(x), ENCODE, **defaults)
     refuse_noise(settings)
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
+    t_max = top_of(model, settings, t_max)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
     stop = process.t_max if t_max is None else t_max
     if start >= stop:

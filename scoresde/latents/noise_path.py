@@ -42,6 +42,7 @@ from ..runs.options import (
     Failures,
     Gradients,
     Keys,
+    Levels,
     Limits,
     Numbers,
     Options,
@@ -50,11 +51,12 @@ from ..runs.options import (
     Start,
     Stepping,
     Times,
+    Top,
     Watching,
     names,
 )
 from ..runs.plan import describe_process
-from ..runs.run import Run
+from ..runs.run import Run, top_of
 from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 from ..sampling import decode
@@ -62,7 +64,7 @@ from .encoding import check_way
 
 DEFAULTS: RunOptions = {"solver": "ancestral", "steps": 50}
 REPLAYED = names("eta", "eta_convention")  # options that a replay must share
-PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start)
+PATH = Takes("a noise path", Stepping, *REPLAYED, Keys, Numbers, Start, Top)
 REPLAY = Takes("the noise path", Numbers, Limits, Watching, words="is set by")
 
 
@@ -203,6 +205,7 @@ def encode_noise(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -217,6 +220,8 @@ def encode_noise(  # noqa: D417
     device: torch.device | str | None = None,
     grad: Gradients = "none",
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     **condition: Condition,
 ) -> NoisePath:
     r"""Turns data into a noise path, which :meth:`NoisePath.replay` turns back into data.
@@ -245,6 +250,7 @@ def encode_noise(  # noqa: D417
     solver, process = _checked(settings), model.process
     x = check_data(model, x, "x", settings.dtype, settings.device)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
+    t_max = top_of(model, settings, t_max)
     stop = process.t_max if t_max is None else process.check_inside("t_max", t_max)
     run = Run.between(model, settings, stop, start)
     levels = torch.exp(-process.log_snr(run.times))
@@ -283,7 +289,9 @@ def _checked(settings: Settings) -> ExponentialMultistep:
     if settings.eta == 0:
         raise ValueError("eta=0 has no noise, and so no noise path; use ss.encode.")
     if settings.adaptive or (settings.own_times is not None and settings.own_times.ndim > 1):
-        raise ValueError("a noise path needs one grid for all samples: pass steps= or times=.")
+        raise ValueError(
+            "a noise path needs one grid for all samples: pass steps=, times= or levels=."
+        )
     return solver
 
 

@@ -12,16 +12,17 @@ from solvers.shapes import align
 from ..doors.data import as_state
 from ..doors.warning import warn
 from ..models.conditions import Condition, verb
+from ..models.masked import kept_of, share_of
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_latents
 from ..models.transforms import Data
 from ..reverse.reverse import Clock
-from ..runs.options import Failures, Gradients, Times
+from ..runs.options import Failures, Gradients, Levels, Times
 from ..runs.takes import Takes
 from ..sampling import return_from
 from .encoding import ENCODE, encode
-from .statistics import LatentStatistics, latent_statistics
+from .statistics import LatentStatistics, at_prior, latent_statistics
 
 RECONSTRUCT = Takes("a round trip, which follows the probability flow", *ENCODE.names)
 POOR = 0.1  # of the data: a round-trip error that gives a warning
@@ -33,10 +34,11 @@ class Reconstruction:
 
     Arguments:
         x: The reconstructed data, with shape (B, *).
-        rms: The root mean square error of each sample, with shape (B,).
+        rms: The root mean square error of each sample over its entries, with shape (B,).
         max: The largest error of each sample, with shape (B,).
         latent: The solution of the encoding.
-        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior.
+        statistics: Statistics that compare the latents with noise; `None` if encoding did not end at the prior,
+            or the model is masked.
         calls: The network calls of encoding and decoding, with shape (B,).
 
     Examples:
@@ -56,7 +58,7 @@ class Reconstruction:
         return (
             f"Reconstruction({len(self.x)} samples, {self.latent.provenance['solver']}, calls "
             f"{int(self.calls.min())}-{int(self.calls.max())}, rms error {self.rms.nanmean():.2g}, largest "
-            f"{self.max.nan_to_num().max():.2g}; {self.statistics})"
+            f"{self.max.nan_to_num().max():.2g}{'' if self.statistics is None else f'; {self.statistics}'})"
         )
 
 
@@ -71,6 +73,7 @@ def reconstruct(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -86,6 +89,8 @@ def reconstruct(  # noqa: D417
     path: bool = False,
     callback: Callable[[Event], object] | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     **condition: Condition,
 ) -> Reconstruction:
     r"""Encodes data and decodes it again, with the same solver on the same grid backwards.
@@ -113,14 +118,16 @@ def reconstruct(  # noqa: D417
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
     y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)
-    error = _apart(model, y, x.to(y)).flatten(1)
+    error = _apart(model, y, kept_of(model, x.to(y))).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error
-    rms, largest = error.abs().square().mean(1).sqrt(), error.abs().amax(1)
+    there = share_of(model)
+    share = 1.0 if there is None else there.to(error.device)
+    rms, largest = (error.abs().square().mean(1) / share).sqrt(), error.abs().amax(1)
     _warn(model, float(rms.nanmedian()))
-    whole = abs(float(latent.times[-1].max()) - model.process.t_max) <= 1e-6 * model.process.t_max
     bound = model.given(**condition)
-    known = latent_statistics(bound, latent.x) if whole and latent.ok else None
+    told = at_prior(model, latent) and latent.ok and there is None
+    known = latent_statistics(bound, latent.x) if told else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 
 

@@ -17,6 +17,7 @@ from solvers.doors.values import Array
 from ..doors.tables import html_table
 from ..models.checks import check_data
 from ..models.conditions import verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 
 FEW = 30  # entries, below which kurtosis and the like are uninformative
@@ -171,6 +172,12 @@ class LatentStatistics:
         return html_table(rows, repr(self), [repr(self.batch)])
 
 
+def at_prior(model: ScoreModel, z: Solution) -> bool:
+    r"""Whether latents are those of the last time of the process."""
+
+    return math.isclose(float(z.times[-1].max()), model.process.t_max, rel_tol=1e-6)
+
+
 @verb(latents=("z",))
 def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistics:
     r"""Returns statistics that compare latents with noise.
@@ -190,9 +197,10 @@ def latent_statistics(model: ScoreModel, z: Solution | Array) -> LatentStatistic
     """
 
     process = model.process
+    refuse_mask(model, "latent_statistics")
     if isinstance(z, Solution):
-        last = float(z.times[-1].flatten()[0])
-        if not math.isclose(last, process.t_max, rel_tol=1e-6):
+        if not at_prior(model, z):
+            last = float(z.times[-1].max())
             raise ValueError(
                 f"latents at t={last:.4g} still hold data, so they are not normal: encode up to "
                 f"t_max={process.t_max:.4g}."

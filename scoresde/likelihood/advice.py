@@ -5,7 +5,7 @@ from typing import Any
 
 EXACT_UP_TO = 256  # dimensions up to which "auto" is exact
 LARGE_END = 0.1  # nats per dimension
-PARTS = ("probes", "quadrature", "path", "end", "prior", "dequantisation")
+PARTS = ("probes", "quadrature", "path", "end", "prior", "dequantisation", "acceptance")
 
 
 def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -> dict[str, str]:
@@ -19,7 +19,7 @@ def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -
     """
 
     fixed = made.get("rtol") is None
-    steps = "take twice the steps=" if made.get("times") is None else "pass times= twice as dense"
+    steps = "take twice the steps=" if made.get("times") is None else "pass a grid twice as dense"
     return {
         "probes": _of_probes(made, dimension),
         "quadrature": "double nodes=" + (f", or {steps}" if fixed else ""),
@@ -27,6 +27,7 @@ def cures(made: Mapping[str, Any], dimension: int, t_min: float, share: float) -
         "end": _of_end(made, t_min, share),
         "prior": "a process with more noise at t_max",
         "dequantisation": "double draws=",
+        "acceptance": "draw twice the count",
     }
 
 

@@ -15,7 +15,7 @@ from solvers.noise.brownian import Seed
 from ..doors.data import as_state
 from ..models.checks import check_data
 from ..models.derivative import check_derivative
-from ..models.masked import log_units, masked_of
+from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
@@ -25,7 +25,7 @@ from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split
 from .companion import Companion
 
-DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start)
+DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start, up=True)
 FREE = Takes(
     "here, since no path is solved", Start, Keys, Numbers, "batch_size", words="has no effect"
 )
@@ -112,8 +112,7 @@ class Asked(NamedTuple):
     def entries(self) -> Tensor | None:
         r"""The number of entries of each sample that exist, if some do not, with shape (B,)."""
 
-        part = masked_of(self.model)
-        return None if part is None else part.mask.flatten(1).sum(1).expand(len(self.x))
+        return entries_of(self.model, self.x)
 
     def batches(self) -> Iterator[Batch]:
         r"""Returns the samples in batches of the requested size, or as many at once as fit."""
@@ -149,6 +148,7 @@ def ask(
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
     check_rows(model, x)
+    x = kept_of(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
     settings.check_batch(
@@ -157,10 +157,7 @@ def ask(
     ends = torch.tensor([start, process.t_max], dtype=torch.float64)
     times = None if settings.own_times is None else process.inside("times", settings.own_times)
     if times is not None and not _reach(times, ends):
-        raise ValueError(
-            f"times must go from t_min={start:.9g} to t_max={process.t_max:.9g}, but go from "
-            f"{times[0].flatten()[0]:.9g} to {times[-1].flatten()[0]:.9g}; pass such times, or t_min=."
-        )
+        raise ValueError(_beside(model, times, ends, options.get("levels") is not None))
     first, last = (-process.log_snr(ends) if process.has_scales else ends).tolist()
     if settings.grad != "none":
         check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
@@ -192,6 +189,22 @@ def with_seed(options: Mapping[str, object]) -> Options:
 def _reach(times: Tensor, ends: Tensor) -> bool:
     found = times[[0, -1]].reshape(2, -1)
     return bool(torch.isclose(found, ends[:, None], rtol=SLACK, atol=0).all())
+
+
+def _beside(model: ScoreModel, times: Tensor, ends: Tensor, by_level: bool) -> str:
+    r"""What is wrong with a grid that does not lead from the data to the prior, and what to do about it."""
+
+    (low, high), (first, last) = ends.tolist(), (float(times[i].flatten()[0]) for i in (0, -1))
+    if by_level:
+        level = model.process.noise_level
+        return (
+            f"levels must start at noise level {level(high):.6g}, that of the prior, but start at "
+            f"{level(last):.6g}; add it."
+        )
+    return (
+        f"times must go from t_min={low:.9g} to t_max={high:.9g}, but go from {first:.9g} to {last:.9g}; pass "
+        "such times, or t_min=."
+    )
 
 
 def ask_freely(model: ScoreModel, x: Data, options: Mapping[str, object]) -> Asked:

@@ -30,7 +30,7 @@ from solvers.shapes import align
 
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
-from ..models.masked import refuse_mask
+from ..models.masked import masked_of, refuse_mask
 from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
@@ -107,6 +107,7 @@ def elbo(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-density of data at `t_min`.
@@ -137,7 +138,7 @@ def elbo(  # noqa: D417
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
     steps = check_count("steps", steps, at_least=2)
     if steps is not None:
-        refuse_mask(model, "the bound of a sampler")
+        refuse_mask(model, "the bound of a sampler", "ss.log_likelihood, or ")
     asked = ask_freely(model, x, options)
     measure = _Integral(asked) if steps is None else _Sum(asked, steps)
     with asked.settings.gradients():
@@ -268,14 +269,21 @@ def _companions(asked: Asked, form: Form) -> Tensor:
 
 
 def _end(asked: Asked) -> Tensor:
-    r"""The expected log-density of the prior, with shape (B,)."""
+    r"""The expected log-density of the prior, or of their own law where entries do not exist, with shape (B,)."""
 
-    process, d = asked.model.process, asked.dimension
+    process, part = asked.model.process, masked_of(asked.model)
     alpha = signal(asked.model, process.t_max)
     last = added(torch.tensor(asked.ends[1]).double(), asked.ends[0]).item()
     std = process.prior_std() / alpha
-    square = asked.x.flatten(1).double().square().sum(1) + d * last**2
-    return -square / (2 * std**2) - d * math.log(std * math.sqrt(2 * math.pi))
+    square = asked.x.flatten(1).double().square().sum(1)
+    each = last**2 / (2 * std**2) + math.log(std * math.sqrt(2 * math.pi))
+    known = -square / (2 * std**2) - asked.dimension * each
+    if part is None:
+        return known
+    own = part.scale**2 + math.exp(2 * asked.ends[1])
+    return known + part.absent(asked.x) * (
+        each - (last**2 / own + math.log(2 * math.pi * own)) / 2
+    )
 
 
 def _entropies(asked: Asked, u: Tensor) -> Tensor:

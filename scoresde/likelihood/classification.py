@@ -14,7 +14,7 @@ from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients, Seeds, Times
+from ..runs.options import SEED, Failures, Gradients, Levels, Seeds, Times
 from ..runs.takes import Takes
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bounds import Bound, elbo
@@ -43,6 +43,7 @@ def classify(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -59,6 +60,7 @@ def classify(  # noqa: D417
     on_failure: Failures = "raise",
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **conditions: Condition,
 ) -> Tensor:
     r"""Returns the log-probabilities of classes, with shape (B, K), by Bayes' rule.

@@ -32,6 +32,7 @@ from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from ..reverse.reverse import Clock
 from ..runs.options import SEED, Failures, Gradients, Options, Seeds, Times
+from ..runs.run import with_t_min
 from ..runs.takes import Takes, check_model
 from .batches import DENSITY, OF_DENSITY, with_seed
 from .bits import bin_width, check_noise, on_levels
@@ -39,7 +40,9 @@ from .result import Likelihood
 from .students import error_of_mean
 from .verb import log_likelihood
 
-DISCRETE = Takes("a likelihood", *DENSITY.names, *OF_DENSITY)
+DISCRETE = Takes(
+    "a likelihood", *(name for name in DENSITY.names if name != "levels"), *OF_DENSITY
+)
 CUT = 3.0  # standard deviations of the truncated normal in half a bin
 APART = 2.5  # by which data may be farther from the mean than the model's data
 NOISY = 0.1  # nats by which noisy terms may raise an importance-weighted bound
@@ -101,6 +104,7 @@ def discrete_log_likelihood(  # noqa: D417
     on_failure: Failures = "raise",
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
     r"""Returns a lower bound on the log-probability of data on levels.
@@ -137,9 +141,9 @@ def discrete_log_likelihood(  # noqa: D417
         (torch.Size([2]), 3)
     """
 
-    options = DISCRETE.said(locals())
     check_model(model)
-    refuse_mask(model, "discrete_log_likelihood")
+    options = with_t_min(model, DISCRETE.said(locals()))
+    refuse_mask(model, "discrete_log_likelihood", "ss.log_likelihood, or ")
     draws = check_count("draws", draws, at_least=2 if importance else 1)
     unsaid = low is None and high is None
     low, high = -1.0 if low is None else low, 1.0 if high is None else high

@@ -30,7 +30,8 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
-from ..models.scale import scale_of, signal
+from ..models.masked import share_of
+from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..runs.run import Run
@@ -38,7 +39,7 @@ from ..runs.settings import Settings
 from ..runs.transport import transport
 from .curve import ROUGH, SMOOTH, Curve, size
 from .integral import PILOT, Integral, Sums, put, shared_nodes
-from .prior import prior_gap
+from .prior import prior_density, prior_gap
 from .result import Likelihood
 from .traces import Tracer
 
@@ -92,15 +93,14 @@ class Flow:
         cost = torch.full_like(path.calls, integral.products + pilot)
         if target is not None:
             sums, quadrature, cost = self._refined(integral, sums, quadrature, cost, target)
-        process, d = self.model.process, self.x[0].numel()
-        end = process.prior_log_prob(path.x) + d * math.log(signal(self.model, process.t_max))
+        end = prior_density(self.model, path.x)
         nats = end + self.tracer.companion.integral(*self.ends) - sums.trace - sums.defect
         budget = {
             "probes": sums.variance.sqrt(),
             "quadrature": quadrature,
             "path": MISMATCH * sums.defect.abs() + sums.turned,
             "end": sums.end.abs(),
-            "prior": prior_gap(process, self.tracer.companion, path.x, sums.tail, self.x),
+            "prior": prior_gap(self.model, self.tracer.companion, path.x, sums.tail, self.x),
         }
         known = self.model, self.tracer, self.start, target
         return along_path(path, *known, nats=nats, slope=sums.slope, budget=budget, cost=cost)
@@ -148,8 +148,10 @@ class Flow:
         companion, (u, weights) = self.tracer.companion, integral.nodes
         found = (weights * companion.change(u)).sum(0)
         low, high = companion.trace(torch.tensor(self.ends)).tolist()
+        there = share_of(self.model)
+        share = 1.0 if there is None else there.to(self.x.device)
         beyond = (sums.noisy_halves.abs() - sums.variance.nan_to_num().sqrt()).clamp(min=0)
-        return (found - (low - high) / 2).abs().to(self.x.device) + sums.spread + beyond
+        return share * (found - (low - high) / 2).abs().to(self.x.device) + sums.spread + beyond
 
     def _refined(
         self, integral: Integral, sums: Sums, quadrature: Tensor, cost: Tensor, target: float

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from solvers.problem import StateField
 
+from ..models.masked import masked_of
 from ..models.score_model import ScoreModel
 from .curve import Curve
 from .nodes import Nodes, base_density, place, refined_density, table
@@ -168,6 +169,10 @@ class Integral:
 
     def _end(self, here: Tensor, trace: Tensor, force: Tensor, noise: Tensor) -> Tensor:
         divergence = trace + self.tracer.companion.trace(here) - noise.shape[1]
+        if (part := masked_of(self.model)) is not None:
+            divergence = divergence + part.absent(noise) / (
+                1 + part.scale**2 * torch.exp(-2 * here)
+            )
         shrink = torch.exp(2 * (self.first - here)) / 2
         return shrink * (divergence + (force * noise).sum(1))
 

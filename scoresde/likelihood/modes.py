@@ -92,6 +92,7 @@ def find_modes(  # noqa: D417
     device: torch.device | str | None = None,
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Modes:
     r"""Climbs from each starting point to a mode of the density of the data, its maximum a posteriori.

@@ -18,7 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..processes.process import Process
+from ..models.masked import entries_of, masked_of
+from ..models.scale import signal
+from ..models.score_model import ScoreModel
 from .companion import Companion
 
 MOST = 0.9  # gain below which the model says little about the mean of the data
@@ -46,49 +48,74 @@ class Tail(NamedTuple):
         return Tail(u, companion.directions(rest / (1 - companion.gains(u)))[0], trace.detach())
 
 
+def prior_density(model: ScoreModel, x: Tensor) -> Tensor:
+    r"""Returns the log-density of states at `t_max` under the prior, in units of the data, with shape (B,).
+
+    The entries of a masked model that do not exist have their own law, which the prior is not.
+    """
+
+    process, d = model.process, x[0].numel()
+    alpha = signal(model, process.t_max)
+    known = process.prior_log_prob(x) + d * math.log(alpha)
+    part = masked_of(model)
+    if part is None:
+        return known
+    own = part.scale**2 + process.noise_level(process.t_max) ** 2
+    return known + part.absent(x) * math.log((process.prior_std() / alpha) ** 2 / own) / 2
+
+
 def prior_gap(
-    process: Process, companion: Companion, x: Tensor, tail: Tail, data: Tensor
+    model: ScoreModel, companion: Companion, x: Tensor, tail: Tail, data: Tensor
 ) -> Tensor:
     r"""Returns the difference of the log-densities of noisy data and the prior, with shape (B,).
 
     Arguments:
-        process: The process.
+        model: The score model.
         companion: The Gaussian companion.
         x: The states at `t_max`, with shape (B, *).
         tail: The data of the last node.
         data: The data, with shape (B, *).
     """
 
-    end = torch.tensor(process.t_max, dtype=torch.float64)
-    alpha, u = float(process.scales(end)[0]), -process.log_snr(end)
+    end = torch.tensor(model.process.t_max, dtype=torch.float64)
+    alpha, u = float(model.process.scales(end)[0]), -model.process.log_snr(end)
     y, s = x / alpha, math.exp(float(u))
-    d = x[0].numel()
-    known = companion.log_prob(y, float(u)) - process.prior_log_prob(x) - d * math.log(alpha)
+    known = companion.log_prob(y, float(u)) - prior_density(model, x)
     denoised = companion.denoise(y, u.expand(len(y)))
     apart, mean = ((value / s).flatten(1).double() for value in (y - denoised, tail.mean))
     shift = (mean * apart).sum(1) - mean.square().sum(1) / 2
     nearer = torch.exp(tail.u - u.to(tail.u.device))  # it belongs to a lower noise level
-    q = (y / s).flatten(1).double().square().mean(1)
+    d = _dimensions(model, x)
+    q = (y / s).flatten(1).double().square().sum(1) / d
     other = tail.trace * nearer * ((q - 1) / 2 * nearer - q)
     gap = (known + shift + other).abs() + MARGIN * shift.abs() + (tail.trace * nearer).abs()
     if companion.known:
         return gap
-    return torch.maximum(gap, _loose_gap(companion, data, tail, q, s))
+    return torch.maximum(gap, _loose_gap(companion, data, tail, q, s, d))
 
 
-def _loose_gap(companion: Companion, data: Tensor, tail: Tail, q: Tensor, s: float) -> Tensor:
+def _dimensions(model: ScoreModel, x: Tensor) -> Tensor:
+    r"""The number of entries of each state that exist, with shape (B,), in float64."""
+
+    found = entries_of(model, x)
+    d = torch.full((len(x),), x[0].numel(), device=x.device) if found is None else found
+    return d.double()
+
+
+def _loose_gap(
+    companion: Companion, data: Tensor, tail: Tail, q: Tensor, s: float, d: Tensor
+) -> Tensor:
     r"""The effect on the log-density at a noise level s of a mean as large as is known or seen.
 
     The mean is at most the largest of the scale of the companion, that of the given data, and :math:`\Delta`
     with the gain that follows from the trace; its product with the noise is at most two standard deviations.
     """
 
-    d = data[0].numel()
     gain = (companion.gains(tail.u).mean(-1) + tail.trace / d).clamp(0, MOST)
     sizes = (
         companion.moments.variances.double().mean().sqrt().expand(len(data)),
-        data.detach().flatten(1).double().square().mean(1).sqrt(),
-        tail.mean.flatten(1).double().square().mean(1).sqrt() / (1 - gain),
+        (data.detach().flatten(1).double().square().sum(1) / d).sqrt(),
+        (tail.mean.flatten(1).double().square().sum(1) / d).sqrt() / (1 - gain),
     )
     ratio = torch.stack(sizes).amax(0) / s
-    return 2 * math.sqrt(d) * ratio * q.sqrt().clamp(min=1) + d * ratio.square() / 2
+    return 2 * d.sqrt() * ratio * q.sqrt().clamp(min=1) + d * ratio.square() / 2

@@ -11,7 +11,11 @@ from solvers.rows import Rows, row_numbers
 from ..doors.tables import html_table
 from .advice import PARTS, cures
 
-NOISES = {"probes", "dequantisation"}  # standard errors; the others are sizes of biases
+NOISES = {
+    "probes",
+    "dequantisation",
+    "acceptance",
+}  # standard errors; the others are sizes of biases
 SHOWN = 10  # samples in a notebook
 ROWS = ("nats", "stderr", "latent", "calls", "derivatives")
 
@@ -33,10 +37,10 @@ class Likelihood:
         t_min: The time of the data.
         noise_level: Its noise level :math:`\sigma / \alpha`; NaN for a process without scales, whose density is
             that of the state at `t_min`.
-        budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`) and
-            "dequantisation" are standard errors; "quadrature", "path", "end" (of the noise at `t_min`) and
-            "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without scales there is
-            no "end".
+        budget: The possible error of each part in nats, with shape (B,). "probes" (`stderr`), "dequantisation" and
+            "acceptance" (of draws within bounds) are standard errors; "quadrature", "path", "end" (of the noise at
+            `t_min`) and "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without
+            scales there is no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
             model, which is not that of data under its condition.
         levels: The number of levels, if it is a probability of data on levels.
@@ -147,7 +151,9 @@ class Likelihood:
             for name in ROWS
             for value in [getattr(self, name)]
         }
-        values["slope"] = None if self.slope is None else self.slope[chosen.to(self.slope.device)]
+        for name in ("slope", "entries"):
+            value = getattr(self, name)
+            values[name] = None if value is None else value[chosen.to(value.device)]
         made = dict(self.provenance)
         if made.get("seeds"):
             made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]

@@ -37,6 +37,7 @@ def views(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> dict[str, Bound]:
     r"""Returns the log-density of data at `t_min` under the flow, and three other estimates for comparison.
@@ -84,6 +85,7 @@ def path_density(  # noqa: D417
     grad: Gradients = "none",
     batch_size: int | None = None,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Bound:
     r"""Returns the log-density of data at `t_min` along noisy paths, without a divergence.
@@ -111,7 +113,7 @@ def path_density(  # noqa: D417
     steps = check_count("steps", steps, at_least=1)
     paths = check_count("paths", paths, at_least=1)
     asked = ask_freely(model, x, options)
-    refuse_mask(model, "path_density")
+    refuse_mask(model, "path_density", "ss.log_likelihood, or ")
     with asked.settings.gradients():
         parts = [_along(asked, batch, steps, paths) for batch in asked.batches()]
     values = torch.cat(parts, 1)

@@ -16,6 +16,7 @@ References:
 
 import math
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,12 +26,15 @@ from solvers import Solution
 from ..models.checks import check_data
 from ..models.conditions import Condition, verb
 from ..models.derivative import check_derivative
+from ..models.masked import masked_of
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..reverse.amounts import ByRow, Eta, as_amount, told_amount
 from ..runs.gaussian_steps import gaussian_steps
 from ..runs.options import Gradients, Numbers, RunOptions
 from ..runs.plan import describe_process
 from ..runs.run import Run
+from ..runs.settings import Settings
 from ..runs.takes import Takes, split
 
 TRANSITIONS = Takes("the solution", Numbers, "batch_size", words="is set by")
@@ -41,6 +45,7 @@ def transition_log_prob(  # noqa: D417
     model: ScoreModel,
     solution: Solution,
     *,
+    eta: Eta | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     grad: Gradients = "none",
@@ -58,12 +63,14 @@ def transition_log_prob(  # noqa: D417
         model: The score model, which may have other weights than the one that made the path.
         solution: The solution of :func:`scoresde.sample` or :func:`scoresde.decode` with `path=True` and a solver
             whose steps are normal (`solver.can.gaussian`), such as "ancestral", "dpmpp_2m_sde" or "em".
+        eta: The amount of noise of the run, if it was a function of the noise level: a solution keeps its name
+            alone.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that the
             solution does not set. The default dtype is that of the path.
 
     Returns:
         The log-densities in nats, of x in the units of the process, with shape (n, B), in float64. The last
-        denoising is no step, and has none.
+        denoising is no step, and has none. For a masked model, they are those of the entries that exist.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid, or the steps of the solver are not normal.
@@ -82,7 +89,7 @@ def transition_log_prob(  # noqa: D417
 
     options = TRANSITIONS.said(locals())
     path = _check_path(solution)
-    given = _same_steps(solution)
+    given = _same_steps(solution, eta)
     model, settings = split(model, options, len(solution), TRANSITIONS, **given)
     _check_origin(model, solution)
     states = path.detach().flatten(0, 1)
@@ -98,7 +105,7 @@ def transition_log_prob(  # noqa: D417
         for rows in torch.arange(total).split(size):
             times = solution.times if solution.times.ndim == 1 else solution.times[:, rows]
             part = model.rows(rows) if len(rows) < total else model
-            run = Run(part, settings, times)
+            run = Run(part, _for_rows(settings, rows), times)
             found.append(_log_prob(run, states[:, rows.to(states.device)]))
     return torch.cat(found, 1)
 
@@ -106,15 +113,26 @@ def transition_log_prob(  # noqa: D417
 def _log_prob(run: Run, path: Tensor) -> Tensor:
     r"""The log-densities of the steps of some samples, with shape (n, B)."""
 
-    reverse, times, d = run.reverse, run.times, path[0, 0].numel()
+    reverse, times = run.reverse, run.times
     steps = gaussian_steps(run, [reverse.enter(x, t) for x, t in zip(path, times, strict=True)])
-    counts = 1.0 if reverse.moments is None else reverse.moments.counts.to(path.device)
-    found = []
+    counts = _counts(run, path)
+    d, found = counts.sum(1), []
     for z, std, scale in zip(steps.normals, steps.stds, reverse.scale(times[1:]), strict=True):
         volume = (std.double().log().flatten(1) * counts).sum(1) + d * scale.log().to(path.device)
         square = z.double().square().flatten(1).sum(1)
         found.append(-square / 2 - volume - d / 2 * math.log(2 * math.pi))
     return torch.stack(found)
+
+
+def _counts(run: Run, path: Tensor) -> Tensor:
+    r"""How many entries of x each coordinate stands for, with shape (1, D), or (B, D) if some do not exist."""
+
+    part, known = masked_of(run.model), run.reverse.moments
+    if part is not None:
+        return part.mask.flatten(1).to(path.device, torch.float64)
+    if known is not None:
+        return known.counts[None].to(path.device, torch.float64)
+    return torch.ones(1, path[0, 0].numel(), dtype=torch.float64, device=path.device)
 
 
 def _check_path(solution: Solution) -> Tensor:
@@ -145,7 +163,14 @@ def _check_path(solution: Solution) -> Tensor:
     return solution.path
 
 
-def _same_steps(solution: Solution) -> RunOptions:
+def _for_rows(settings: Settings, rows: Tensor) -> Settings:
+    r"""The options of some rows, with their amounts of noise."""
+
+    eta = settings.eta
+    return replace(settings, eta=eta.rows(rows)) if isinstance(eta, ByRow) else settings
+
+
+def _same_steps(solution: Solution, eta: Eta | None) -> RunOptions:
     r"""The options with which a run takes the steps of a solution again."""
 
     made, solver = solution.provenance, solution.solver
@@ -154,9 +179,25 @@ def _same_steps(solution: Solution) -> RunOptions:
         "solver": solver,
         "times": solution.times,
         "clock": made["clock"],
-        "eta": made["eta"] if solver.can.takes_eta else None,
+        "eta": _same_amount(made["eta"], eta) if solver.can.takes_eta else None,
         "eta_convention": made["eta_convention"],
     }
+
+
+def _same_amount(known: float | list[float] | str, eta: Eta | None) -> Eta:
+    r"""The amount of noise of a solution, from its record or, if that is the name of a function, from the user."""
+
+    if not isinstance(known, str):
+        if eta is not None:
+            raise ValueError("eta= is set by the solution; leave it out.")
+        return known
+    if not callable(eta) or told_amount(eta) != known:
+        given = "" if eta is None else f", not {told_amount(as_amount(eta))}"
+        raise ValueError(
+            f"eta was the function {known} in the run of this solution, which keeps its name alone; pass that "
+            f"function by eta={given}."
+        )
+    return eta
 
 
 def _check_origin(model: ScoreModel, solution: Solution) -> None:

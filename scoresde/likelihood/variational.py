@@ -11,6 +11,7 @@ from solvers.doors.signatures import checked
 from ..doors.amounts import positive
 from ..models.checks import check_count
 from ..models.conditions import verb
+from ..models.masked import refuse_mask
 from ..models.score_model import ScoreModel
 from .bits import bin_width, on_levels
 from .bounds import elbo
@@ -91,6 +92,7 @@ def fit_noise(
         2
     """
 
+    refuse_mask(model, "fit_noise")
     steps, batch = check_count("steps", steps, at_least=1), check_count("batch", batch, at_least=1)
     if next(noise.parameters(), None) is None:
         raise ValueError("noise must have weights to train: its network must be a module.")

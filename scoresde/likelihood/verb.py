@@ -14,7 +14,7 @@ from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..reverse.reverse import Clock
-from ..runs.options import SEED, Failures, Gradients, RunOptions, Seeds, Times
+from ..runs.options import SEED, Failures, Gradients, Levels, RunOptions, Seeds, Times
 from ..runs.takes import suited
 from .advice import EXACT_UP_TO, LARGE_END
 from .batches import DENSITY, ask
@@ -46,6 +46,7 @@ def log_likelihood(  # noqa: D417
     steps: int | None = None,
     grid: str | None = None,
     times: Times | None = None,
+    levels: Levels | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_step: float | None = None,
@@ -62,6 +63,7 @@ def log_likelihood(  # noqa: D417
     on_failure: Failures = "raise",
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
     r"""Returns the log-density of data under the probability flow, with its error budget.
@@ -79,8 +81,8 @@ def log_likelihood(  # noqa: D417
             the initial number. "auto" uses the exact divergence for samples for which that needs fewer products.
             A missed target gives a warning.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that a
-            density depends on. The default solver is "exponential" with tolerances of 1e-3 (without scales,
-            "dopri5" with 1e-5), and the default dtype is float64.
+            density depends on. The default solver is "exponential" with tolerances of 1e-3, or "exponential_3" if
+            steps are passed (without scales, "dopri5" with 1e-5, or "rk4"); the default dtype is float64.
 
     Raises:
         ValueError, TypeError: If an option or condition is invalid.
@@ -97,11 +99,12 @@ def log_likelihood(  # noqa: D417
     size = math.prod(x.shape[1:])
     kind = _kind(divergence, probes, target_stderr, size)
     nodes = check_count("nodes", nodes, at_least=8)
-    asked = ask(model, x, options, **suited(model, DEFAULTS))
+    asked = ask(model, x, options, **suited(model, DEFAULTS, options))
     settings = asked.settings
     check_divergence(asked.model)
     if settings.adaptive and settings.own_times is not None:
-        raise ValueError("times= has no effect with tolerances; pass one of the two.")
+        grid = "times" if options.get("levels") is None else "levels"
+        raise ValueError(f"{grid}= has no effect with tolerances; pass one of the two.")
     if not settings.adaptive and settings.steps is None and settings.own_times is None:
         asked = asked._replace(settings=replace(settings, steps=EXACT_NODES))
     reverse = check_flow(asked, kind)

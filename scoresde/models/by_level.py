@@ -5,6 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+OF_ONE = (
+    "Boolean value of Tensor",
+    "cannot be converted to Scalar",
+    "only one element",
+    "only length-1",
+)
 OfLevel = Callable[[Tensor], Tensor | float]  # of noise levels, in float64
 
 
@@ -20,8 +26,7 @@ def at_levels(
         least: The smallest number that it may return. By default, it may return any.
     """
 
-    numbers = function(levels)
-    found = torch.as_tensor(numbers, dtype=torch.float64 if isinstance(numbers, float) else None)
+    found = _numbers(name, function, levels)
     check_real(name, found, "return", found)
     found = found.double()
     if found.shape not in (torch.Size(), levels.shape):
@@ -39,6 +44,28 @@ def at_levels(
             f"{found.min().item():g}."
         )
     return found.expand_as(levels)
+
+
+def _numbers(name: str, function: OfLevel, levels: Tensor) -> Tensor:
+    r"""What a function returns at noise levels, as a tensor."""
+
+    try:
+        numbers = function(levels)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if not any(words in str(error) for words in OF_ONE):
+            raise
+        raise ValueError(
+            f"{name} is called with a tensor of noise levels, here {levels.numel()} of them, so its function must "
+            f"take tensors, as in torch.where(level > 1, 2.0, 0.0), and not numbers alone ({error})."
+        ) from error
+    try:
+        return torch.as_tensor(
+            numbers, dtype=torch.float64 if isinstance(numbers, float) else None
+        )
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(
+            f"{name} must return numbers, but its function returned {numbers!r}."
+        ) from None
 
 
 def check_real(name: str, numbers: Tensor, verb: str, said: object) -> None:

@@ -15,10 +15,53 @@ from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
 
 from ..doors.data import as_data, as_floats, check_rows_finite
 from ..processes.process import Process
+from .masked import masked_of
 from .score_model import ScoreModel
-from .transforms import Data
+from .transforms import Data, same_transform
 
 T = TypeVar("T")
+
+
+def check_alike(name: str, models: Sequence[ScoreModel]) -> None:
+    r"""Refuses models whose states differ: of other processes, of data in another form, or with other entries.
+
+    Arguments:
+        name: What errors call the models.
+        models: The models, at least one.
+    """
+
+    first = models[0]
+    for other in models[1:]:
+        if other.process != first.process:
+            raise ValueError(
+                f"{name} must have the same process, but have {first.process} and {other.process}."
+            )
+        if not same_transform(first.transform, other.transform):
+            raise ValueError(
+                f"{name} must have the same transform, since they share states, but have {first.transform!r} "
+                f"and {other.transform!r}; set model.transform alike for all. To take latents from one to the "
+                "other, call ss.encode with the one and ss.decode with the other."
+            )
+        masks = [
+            None if (part := masked_of(model)) is None else part.mask for model in (first, other)
+        ]
+        if not _same_mask(*masks):
+            said = " and ".join(
+                "none" if mask is None else f"shape {tuple(mask.shape)}" for mask in masks
+            )
+            raise ValueError(
+                f"{name} must have the same mask, but their masks have {said}; pass ss.Masked(model, mask) "
+                "of each, with one mask."
+            )
+
+
+def _same_mask(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None or one is other:
+        return one is other
+    fits = one.shape[1:] == other.shape[1:] and (
+        len(one) == len(other) or 1 in (len(one), len(other))
+    )
+    return fits and torch.equal(*torch.broadcast_tensors(one, other.to(one.device)))
 
 
 def model_device(model: ScoreModel) -> torch.device | None:

@@ -14,7 +14,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from .by_sample import changed, of_rows, tensors_in
-from .spoken import Forms, Gives, translated
+from .spoken import Forms, Gives, has_real_data, translated
 
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
 Text: TypeAlias = str | Sequence[str]
@@ -39,6 +39,7 @@ def verb(
     latents: Sequence[str] = (),
     functions: Sequence[str] = (),
     gives: Gives | None = None,
+    in_data: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -49,6 +50,7 @@ def verb(
     latents: Sequence[str] = (),
     functions: Sequence[str] = (),
     gives: Gives | None = None,
+    in_data: bool = False,
 ) -> object:
     r"""Returns a public function with checks, whose own keywords cannot be names of conditions.
 
@@ -58,14 +60,16 @@ def verb(
         latents: The names of arguments that hold latents.
         functions: The names of arguments that are functions of data.
         gives: A function from the result and the model to the result in the user's form.
+        in_data: Whether the function computes with real data in the user's units, by functions that translate.
     """
 
     if function is None:
-        return lambda function: _verb(function, Forms(data, latents, functions, gives))
+        spoken = None if in_data else Forms(data, latents, functions, gives)
+        return lambda function: _verb(function, spoken, in_data)
     return _verb(function, None)
 
 
-def _verb(function: Callable[P, R], spoken: Forms | None) -> Callable[P, R]:
+def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False) -> Callable[P, R]:
     signature = inspect.signature(function)
     RESERVED.update(p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)
@@ -79,7 +83,7 @@ def _verb(function: Callable[P, R], spoken: Forms | None) -> Callable[P, R]:
         try:
             model = arguments[place] if place < len(arguments) else keywords.get(name)
             model = model[0] if isinstance(model, list | tuple) and model else model
-            if getattr(model, "transform", None) is None:
+            if getattr(model, "transform", None) is None or (in_data and has_real_data(model)):
                 return inner(*arguments, **keywords)
             return translated(inner, signature, spoken, model, arguments, keywords)
         finally:

@@ -8,6 +8,7 @@ the noise level s, is known.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,10 @@ class Masked(ScoreModel):
     def __init__(self, model: ScoreModel, mask: Array) -> None:
         super().__init__()
         model.process.bare_log_snr(torch.tensor(model.process.t_max, dtype=torch.float64))
+        for module in model.modules():
+            rule: Any = getattr(module, "rule", None)
+            if getattr(rule, "pools", False):
+                raise ValueError(_counts(f"the guidance {rule.words}"))
         self.resemble(model)
         self.mask, self.masked, self.scale = _checked(mask), True, scale_of(model)
         if model.moments is not None:  # which mix entries
@@ -74,6 +79,20 @@ class Masked(ScoreModel):
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
     ) -> Sequence[StateField]:
+        fields = self.model.combine(times, a, b, scale, x, **condition)
+        return self.padded(fields, times, a, b, scale, x)
+
+    def padded(
+        self,
+        fields: Sequence[StateField],
+        times: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        x: Tensor,
+    ) -> Sequence[StateField]:
+        r"""Returns the fields of :meth:`combine` with those of independent normal data where there is none."""
+
         alpha, sigma = self.process.bare_scales(times)
         variance = self.scale**2
         gain = alpha * variance / (alpha**2 * variance + sigma**2)
@@ -81,7 +100,6 @@ class Masked(ScoreModel):
         def bind(field: StateField, padding: Scalar) -> StateField:
             return lambda X: torch.where(self.mask.to(X.device), field(self.kept(X)), padding * X)
 
-        fields = self.model.combine(times, a, b, scale, x, **condition)
         paddings = scalars((a + b * gain) * scale, x)
         return [bind(*column) for column in zip(fields, paddings, strict=True)]
 
@@ -102,6 +120,11 @@ class Masked(ScoreModel):
             )
         return torch.where(mask, x, 0)
 
+    def absent(self, x: Tensor) -> Tensor:
+        r"""Returns the number of entries of each state that do not exist, with shape (B,)."""
+
+        return (~self.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
+
 
 def masked_of(model: ScoreModel) -> Masked | None:
     r"""Returns the masked model inside a model, if there is one.
@@ -119,14 +142,39 @@ def masked_of(model: ScoreModel) -> Masked | None:
     return first
 
 
-def refuse_mask(model: ScoreModel, use: str) -> None:
+def refuse_mask(model: ScoreModel, use: str, instead: str = "") -> None:
     r"""Refuses a masked model for a use in which entries that do not exist would count."""
 
     if model.masked:
-        raise ValueError(
-            f"{use} would count the entries that do not exist, so it takes no masked model; use "
-            "ss.log_likelihood, or the samples of one size without padding."
-        )
+        raise ValueError(_counts(use, instead))
+
+
+def _counts(use: str, instead: str = "") -> str:
+    return (
+        f"{use} would count the entries that do not exist, so it takes no masked model; use "
+        f"{instead}samples of one size without padding."
+    )
+
+
+def kept_of(model: ScoreModel, x: Tensor) -> Tensor:
+    r"""Returns states with 0 in the entries that do not exist, if some do not."""
+
+    part = masked_of(model)
+    return x if part is None else part.kept(x)
+
+
+def share_of(model: ScoreModel) -> Tensor | None:
+    r"""Returns the fraction of the entries that exist, with shape (B,) or (1,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else part.mask.flatten(1).double().mean(1)
+
+
+def entries_of(model: ScoreModel, x: Tensor) -> Tensor | None:
+    r"""Returns the number of entries of each state that exist, with shape (B,), or `None` if all do."""
+
+    part = masked_of(model)
+    return None if part is None else x[0].numel() - part.absent(x)
 
 
 def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
@@ -143,8 +191,7 @@ def log_units(model: ScoreModel, x: Tensor, level: float) -> float | Tensor:
     part = masked_of(model)
     if part is None:
         return log_volume(model, x)
-    absent = (~part.mask).flatten(1).sum(1).expand(len(x)).to(x.device)
-    noise = -absent.double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
+    noise = -part.absent(x).double() / 2 * math.log(2 * math.pi * (part.scale**2 + level**2))
     if model.transform is None:
         return noise
     volumes = model.transform.log_volumes(x.shape[1:]).to(x.device)

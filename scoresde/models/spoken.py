@@ -130,6 +130,16 @@ def _after(transform: Transform, function: Callable[..., R]) -> Callable[..., R]
     return of_states
 
 
+def has_real_data(model: object) -> bool:
+    r"""Returns whether the data of a model with a transform is real, with the shape of its states."""
+
+    transform, shape = getattr(model, "transform", None), getattr(model, "shape", None)
+    if not isinstance(transform, Transform) or shape is None:
+        return False
+    shown = transform.unpack(torch.zeros(1, *shape))
+    return not shown.is_complex() and tuple(shown.shape[1:]) == tuple(shape)
+
+
 def log_volume(model: object, x: Tensor) -> float:
     r"""Returns the logarithm of the volume of data per volume of its states, with shape (B, \*)."""
 

@@ -93,6 +93,19 @@ class Transform(ABC):
         return {}
 
 
+def same_transform(one: Transform | None, other: Transform | None) -> bool:
+    r"""Returns whether two transforms are the same map, as far as their settings and tensors tell."""
+
+    if one is None or other is None or one is other:
+        return one is other
+    if type(one) is not type(other) or one.described != other.described:
+        return False
+    mine, its = one.tensors, other.tensors
+    return mine.keys() == its.keys() and all(
+        torch.equal(mine[name].cpu(), its[name].cpu()) for name in mine
+    )
+
+
 class ComplexPairs(Transform):
     r"""Creates the map between complex data and pairs of real numbers.
 
@@ -161,6 +174,12 @@ class NamedParts(Transform):
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         if not shapes:
             raise ValueError("shapes must name at least one part, but is empty.")
+        for name, shape in shapes.items():
+            if isinstance(shape, str) or not isinstance(shape, Sequence):
+                raise TypeError(
+                    f"shapes[{name!r}] must be the shape of one sample, such as (3,), or () for a number, but is "
+                    f"{shape!r}."
+                )
         self.shapes = {str(name): tuple(int(n) for n in shape) for name, shape in shapes.items()}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         if min(self.sizes) < 1:

@@ -243,6 +243,12 @@ class GaussianOracle(MixtureOracle):
         mean = as_floats("mean", mean, least=1)
         covariance = as_floats("covariance", covariance, dtype=mean.dtype)
         check_points("mean", mean, least=1)
+        d, shape = mean.numel(), tuple(covariance.shape)
+        if shape not in ((), (1,), (d, d)):
+            raise ValueError(
+                f"covariance must be one standard deviation or a matrix of shape {(d, d)}, but has shape {shape}; "
+                "of one standard deviation per entry, pass torch.diag(std.flatten() ** 2)."
+            )
         super().__init__(
             mean[None], covariance[None] if covariance.ndim else covariance, None, process
         )

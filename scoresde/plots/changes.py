@@ -1,9 +1,9 @@
 r"""Data before and after an edit, and the difference."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +14,14 @@ from ..models.checks import check_count
 from . import figures
 from .bands import CHANNELS
 from .drawn import KINDS
-from .pictures import tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 ROWS = ("before", "after", "difference")
 WIDE = 1.3  # inches of an image
+SPACE = 0.06  # between images, as a share of their width
 COLOURS = "RdBu_r"  # from blue, for less, over white to red, for more
 
 
@@ -68,24 +69,35 @@ def before_after(file: str | Path, before: Samples, after: Samples, *, columns: 
 
 
 def _images(file: Path, x: Tensor, y: Tensor) -> None:
-    r"""Three strips of tiles, and the scale of the difference beside the last."""
+    r"""Three rows of images, and the scale of the difference beside the last."""
 
     gap, count = (y - x).mean(1, keepdim=True), len(x)
-    width = WIDE * count
-    made, axes = figures.figure(3, 1, (width + 0.6, WIDE * x.shape[2] / x.shape[3] + 0.35))
-    strips: list[np.ndarray] = [tile(values, count, gap=1) for values in (x, y, gap)]
+    made, axes = figures.figure(3, 1, (WIDE * count + 0.6, WIDE * x.shape[2] / x.shape[3] + 0.35))
     most = float(gap.abs().max()) or 1.0
-    for axis, name, strip in zip(axes, ROWS, strips, strict=True):
+    for axis, name, values in zip(axes, ROWS, (x, y, gap), strict=True):
         last = name == "difference"
-        shown = strip if last or strip.ndim == 2 else (strip.clip(-1, 1) + 1) / 2
         top = most if last else 1.0
-        colours = COLOURS if last else "gray"
-        picture = axis.imshow(shown, colours, interpolation="nearest", vmin=-top, vmax=top)
+        style = {"cmap": COLOURS if last else "gray", "vmin": -top, "vmax": top}
+        picture = _row(axis, values, style)
         axis.set_title(name, fontsize=9, loc="left")
         axis.axis("off")
         bar = made.colorbar(picture, ax=axis, fraction=0.12 / max(1, count), pad=0.01)
         bar.ax.set_visible(last)
     figures.write(made, file)
+
+
+def _row(axis: "Axes", values: Tensor, style: Mapping[str, Any]) -> "AxesImage":
+    r"""Draws images beside each other, with nothing in between, and returns the last of them."""
+
+    height, width = values.shape[2:]
+    step = (1 + SPACE) * width
+    for i, image in enumerate(values):
+        shown = image[0] if len(image) == 1 else (image.clamp(-1, 1).movedim(0, -1) + 1) / 2
+        place = (i * step, i * step + width, height, 0)
+        axis.imshow(shown.numpy(), extent=place, interpolation="nearest", **style)
+    axis.set_xlim(0, len(values) * step - SPACE * width)
+    axis.set_ylim(height, 0)
+    return axis.images[-1]
 
 
 def _curves(file: Path, x: Tensor, y: Tensor) -> None:

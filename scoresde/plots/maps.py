@@ -28,7 +28,7 @@ FALL = 12.0  # nats below the maximum, where the colours end
 SIZE = (5.4, 4.4)
 
 
-@verb
+@verb(in_data=True)
 def density(  # noqa: D417
     file: str | Path,
     model: ScoreModel,
@@ -43,6 +43,7 @@ def density(  # noqa: D417
     on_failure: Failures = "raise",
     progress: bool = False,
     t_min: float | None = None,
+    sigma_min: float | None = None,
     **condition: Condition,
 ) -> Likelihood:
     r"""Draws the log-density of a model of one or two dimensions over a box, by :func:`scoresde.log_likelihood`.
@@ -114,7 +115,8 @@ def _box(model: ScoreModel, box: Array | None, over: Array | None) -> Tensor:
     if model.moments is not None:
         mean = model.moments.mean.double().cpu()
         std = model.moments.variances.double().cpu().sqrt().max().expand(shape)
-    return torch.stack([mean - WIDE * std, mean + WIDE * std])
+    corners = torch.stack([mean - WIDE * std, mean + WIDE * std])
+    return corners if model.transform is None else model.transform.outside(corners)
 
 
 def _draw_map(nats: Tensor, axes: list[Tensor], points: Tensor | None) -> "Figure":

@@ -32,7 +32,7 @@ from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from ..models.data_moments import Moments
-from ..models.masked import masked_of
+from ..models.masked import masked_of, share_of
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -135,7 +135,7 @@ class Reverse(Chart):
             if self.clock == "t"
             else None,
             "longest": LEAP,
-            "share": self._share if self.model.masked else None,
+            "share": share_of(self.model),
         }
         if self.kind is SemiLinear:
             return SemiLinear(
@@ -211,13 +211,6 @@ class Reverse(Chart):
         return (
             self.model.process.bare_scales(t)[0] if self.kind is SemiLinear else torch.ones_like(t)
         )
-
-    @property
-    def _share(self) -> Tensor | None:
-        r"""The fraction of the entries of each row that exist, if some do not."""
-
-        part = masked_of(self.model)
-        return None if part is None else part.mask.flatten(1).double().mean(1)
 
     def _sizes(self, clock: Tensor) -> Sizes:
         r"""The sizes of noisy data in units of x.

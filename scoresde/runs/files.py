@@ -43,7 +43,7 @@ MEMORY = {
     "start": Entry("an array", _is_tensor),
     "times": Entry("an array", _is_tensor),
     "companion": Entry("an array, or null", or_none(_is_tensor)),
-    "conditions": Entry("text", text),
+    **dict.fromkeys(("conditions", "numbers"), Entry("text", text)),
     "options": Entry("options by name", mapping),
     "parts": Entry("the places of batches", each(mapping)),
 }
@@ -84,20 +84,27 @@ def save_solution(file: str | Path, solution: Solution) -> None:
 def write_solution(file: Path, solution: Solution, solver: str) -> None:
     r"""Writes a solution, with the name of its solver."""
 
+    arrays = solution_arrays(solution, solver)
+    with replacing(file) as part, part.open("wb") as handle:
+        np.savez(handle, **arrays)
+
+
+def solution_arrays(solution: Solution, solver: str) -> dict[str, Any]:
+    r"""Returns what a file of a solution holds by name, with the name of its solver."""
+
     arrays: dict[str, Any] = {
         "times": solution.times.numpy(),
         "reached": solution.reached.numpy(),
         **{name: getattr(solution, name).numpy() for name in COUNTS},
         "status": np.array(solution.status),
-        "provenance": json.dumps({**solution.provenance, "solver": solver}),
+        "provenance": np.array(json.dumps({**solution.provenance, "solver": solver})),
     }
     for name in (*STATES, *DENSITIES):
         if (states := getattr(solution, name)) is not None:
             arrays[name] = states.detach().cpu().numpy()
     if solution.memory is not None:
-        arrays["memory"] = json.dumps(_packed(solution.memory, arrays))
-    with replacing(file) as part, part.open("wb") as handle:
-        np.savez(handle, **arrays)
+        arrays["memory"] = np.array(json.dumps(_packed(solution.memory, arrays)))
+    return arrays
 
 
 def check_npz(file: str | Path, need: str) -> Path:

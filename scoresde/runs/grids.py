@@ -277,15 +277,21 @@ def level_times(process: Process, levels: Tensor, what: str, cure: str) -> Tenso
     return times
 
 
-def check_levels(levels: object, *, denoise: bool) -> Tensor:
-    r"""Returns the noise levels of a grid, without a 0 at the end, which is the last denoising."""
+def check_levels(levels: object, *, denoise: bool, name: str = "levels") -> Tensor:
+    r"""Returns the noise levels of a grid, without a 0 at the end, which is the last denoising.
 
-    found = as_floats("levels", levels, least=1, dtype=torch.float64).detach().cpu()
+    Arguments:
+        levels: The noise levels.
+        denoise: Whether there is a last denoising.
+        name: What errors call the levels.
+    """
+
+    found = as_floats(name, levels, dtype=torch.float64).detach().cpu()
     ends = found.ndim == 1 and bool(found[-1] == 0)
     kept = found[:-1] if ends else found
     if found.ndim != 1 or len(kept) < 2 or bool((kept <= 0).any() | (kept.diff() >= 0).any()):
         raise ValueError(
-            "levels must be noise levels from high to low, at least two of them positive, of which only the "
+            f"{name} must be noise levels from high to low, at least two of them positive, of which only the "
             f"last may be 0, but are {shown(found.tolist())}."
         )
     if ends and not denoise:
@@ -294,6 +300,17 @@ def check_levels(levels: object, *, denoise: bool) -> Tensor:
             "to end at the last positive level."
         )
     return kept
+
+
+def check_no_zero(levels: object, name: str = "levels") -> None:
+    r"""Refuses noise levels that end in 0, for runs without a last denoising."""
+
+    found = as_floats(name, levels, dtype=torch.float64)
+    if found.ndim == 1 and bool(found[-1] == 0):
+        raise ValueError(
+            f"{name} must be positive, but end in 0, which is the last denoising, and there is none here; "
+            "leave out the 0."
+        )
 
 
 def with_grid(solver: str | Solver, grid: str | None) -> tuple[str | Solver, str | None]:

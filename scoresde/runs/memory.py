@@ -17,6 +17,7 @@ from ..models.conditions import OUTER, leaves
 from ..models.score_model import ScoreModel
 from ..reverse.amounts import ByRow
 from .options import Ending, Keys, Noise, Watching, names
+from .plan import PROBES, describe_function
 from .run import Run
 from .settings import LENGTHS
 
@@ -53,6 +54,7 @@ def remember(
         "times": run.times,
         "companion": companion,
         "conditions": digest(run.model),
+        "numbers": digest_of_numbers(run.model),
         "options": {**settings.tolerances, **options},
         "parts": tuple(_part(part) for part in begun),
     }
@@ -76,3 +78,40 @@ def digest(model: ScoreModel) -> str:
                 hashed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
                 hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return hashed.hexdigest()[:16]
+
+
+def digest_of_numbers(model: ScoreModel) -> str:
+    r"""Returns a digest of what else a model computes with: its weights, tensors of samples, functions of
+    guidance, and its transform.
+
+    Of each tensor it takes the shape and some of its numbers, which differ between any two trainings.
+    """
+
+    words = []
+    for part in model.modules():
+        caches = part._non_persistent_buffers_set
+        kept = {name: value for name, value in part._buffers.items() if name not in caches}
+        own = part.held if isinstance(part, ScoreModel) else {}
+        words += [
+            some_numbers(v) for v in (*part._parameters.values(), *kept.values(), *own.values())
+        ]
+        rule = vars(part).get("rule")
+        words += (
+            [describe_function(value) for value in vars(rule).values() if callable(value)]
+            if rule
+            else []
+        )
+    if model.transform is not None:
+        words.append(str(model.transform.described))
+        words += [some_numbers(value) for value in model.transform.tensors.values()]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
+
+
+def some_numbers(value: Tensor | None) -> str:
+    r"""The shape and dtype of a tensor, and some of its numbers where they are at hand."""
+
+    if value is None or value.is_meta or not value.numel():
+        return "" if value is None else str(tuple(value.shape))
+    flat = value.detach().flatten()
+    some = torch.linspace(0, len(flat) - 1, PROBES, dtype=torch.float64).long()
+    return f"{tuple(value.shape)} {value.dtype} {flat[some.to(flat.device)].double().tolist()}"

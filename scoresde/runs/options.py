@@ -18,6 +18,7 @@ from ..reverse.reverse import Clock
 from .plan import Plan
 
 Times: TypeAlias = Array
+Levels: TypeAlias = Array
 Seeds: TypeAlias = Sequence[int] | np.ndarray | Tensor
 Motion = Literal["increments", "path"] | Tensor | np.ndarray | Brownian
 Failures = Literal["raise", "partial"]
@@ -46,6 +47,9 @@ class Stepping:
             that need equal steps, a grid that is even in their clock.
         times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) for one grid per
             sample.
+        levels: An explicit grid of noise levels :math:`\sigma / \alpha`, instead of `times`, always from high to
+            low; runs towards noise take them from the last to the first. Towards data, the last denoising leads
+            from the last positive one to 0, which may stand at the end.
         rtol: The relative tolerance, for solvers that choose their own steps. If they get neither steps nor
             tolerances, both tolerances are 1e-5.
         atol: The absolute tolerance, in units of the state x.
@@ -61,6 +65,7 @@ class Stepping:
     steps: int | None = None
     grid: str | None = None
     times: Times | None = None
+    levels: Levels | None = None
     rtol: float | None = None
     atol: float | None = None
     max_step: float | None = None
@@ -155,29 +160,26 @@ class Watching:
 
 @dataclass(frozen=True, repr=False)
 class Start:
-    r"""Creates the option for the time of the data.
+    r"""Creates the options for the time of the data.
 
     Arguments:
         t_min: The time assigned to the data. By default, that of the process for the use at hand.
+        sigma_min: The noise level :math:`\sigma / \alpha` assigned to the data, instead of `t_min`.
     """
 
     t_min: float | None = None
+    sigma_min: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
-class Levels:
-    r"""Creates the options for the noise levels of a run towards data.
+class Top:
+    r"""Creates the option for the noise level of the latents.
 
     Arguments:
-        levels: An explicit grid of noise levels :math:`\sigma / \alpha`, from high to low, instead of `times`. The
-            last denoising leads from the last positive one to 0, which may stand at the end.
-        sigma_min: The noise level at which the run ends, instead of `t_min`.
-        sigma_max: The noise level at which the run starts, instead of `t_max`. Grids reach up to it, however
-            high it is.
+        sigma_max: The noise level :math:`\sigma / \alpha` of the latents, instead of `t_max`. Grids reach up to
+            it, however high it is.
     """
 
-    levels: Array | None = None
-    sigma_min: float | None = None
     sigma_max: float | None = None
 
 
@@ -226,7 +228,7 @@ GROUPS = (
     Limits,
     Watching,
     Start,
-    Levels,
+    Top,
     Ending,
     LogDensity,
     Planned,
@@ -260,6 +262,7 @@ class UntimedOptions(TypedDict, total=False):
     path: bool
     callback: Callable[[Event], object] | None
     t_min: float | None
+    sigma_min: float | None
     denoise: bool
 
 
@@ -267,9 +270,8 @@ class RunOptions(UntimedOptions, total=False):
     r"""All options of a run, for functions that pass them on."""
 
     times: Times | None
+    levels: Levels | None
     log_density: bool
-    levels: Array | None
-    sigma_min: float | None
     sigma_max: float | None
     plan: Plan | str | Path | None
 
@@ -286,5 +288,5 @@ def names(*groups: type | str) -> tuple[str, ...]:
     return tuple(found)
 
 
-STEPPING = names(Stepping, "levels")
+STEPPING = names(Stepping)
 OPTIONS = names(*GROUPS)

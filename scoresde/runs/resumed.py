@@ -15,7 +15,7 @@ from ..models.score_model import ScoreModel
 from ..models.spoken import as_ended
 from .bit_exact import environment
 from .ending import carried, denoised, reserved
-from .memory import digest
+from .memory import digest, digest_of_numbers
 from .options import Failures
 from .run import Run
 from .takes import ANYTHING, Takes, check_model, split
@@ -136,6 +136,9 @@ def _check_same(run: Run, solution: Solution, known: Memory) -> None:
         raise ValueError(
             f"the run was begun with {missing}, which is missing here; pass it again."
         )
+    more = ", ".join(f"{name}=" for name in bound if name not in made["conditions"])
+    if more:
+        raise ValueError(f"the run was begun without {more}, which is passed here; leave it out.")
     for name in SAME:
         old, new = (re.sub(r" at 0x[0-9a-f]+", "", str(entry[name])) for entry in (made, here))
         if old != new:
@@ -147,4 +150,9 @@ def _check_same(run: Run, solution: Solution, known: Memory) -> None:
         raise ValueError(
             "the values of the conditions differ from those with which the run was begun; pass the same, or "
             "start again."
+        )
+    if known["numbers"] != digest_of_numbers(run.model):
+        raise ValueError(
+            "the weights, scales, masks or transform of the model differ from those with which the run was begun; "
+            "pass the same model, or start again."
         )

@@ -16,6 +16,7 @@ from solvers.control import Memory
 from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
 
+from ..models.checks import check_number
 from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -24,6 +25,7 @@ from ..reverse.amounts import Amount, ByRow, told_amount
 from ..reverse.reverse import Clock, Reverse, check_has_levels
 from .grids import default_grid, grid_times, level_times, model_grid
 from .noise import noise_kind
+from .options import Options
 from .settings import LENGTHS, STEPS, Settings
 
 
@@ -135,17 +137,28 @@ class Run:
         }
 
 
-def in_times(model: ScoreModel, settings: Settings) -> Settings:
-    r"""Returns options whose grid and last noise level are times of the model's process."""
+def in_times(model: ScoreModel, settings: Settings, *, up: bool) -> Settings:
+    r"""Returns options whose grid and noise level of the data are times of the model's process.
+
+    Arguments:
+        model: The model.
+        settings: The options.
+        up: Whether the run goes from data to noise.
+    """
 
     if isinstance(settings.levels, Tensor):
         times = level_times(
             model.process, settings.levels, "levels go", "pass levels within these"
         )
+        if up:
+            return replace(settings, times=times.flip(0), t_min=float(times[-1]), levels=None)
         return replace(settings, times=times, levels=None)
     if settings.sigma_min is None:
         return settings
-    t_min = time_of(model, "sigma_min", settings.sigma_min)
+    low, high = settings.sigma_min, settings.sigma_max
+    if high is not None and not low < high:
+        raise ValueError(f"sigma_max must be above sigma_min, but they are {high:g} and {low:g}.")
+    t_min = time_of(model, "sigma_min", low)
     return replace(settings, t_min=t_min, sigma_min=None)
 
 
@@ -162,6 +175,28 @@ def time_of(model: ScoreModel, name: str, level: float) -> float:
         )
     near = abs(level - ends[1]) <= 1e-6 * ends[1]
     return process.t_max if near else process.at_noise_level(level)
+
+
+def top_of(model: ScoreModel, settings: Settings, t_max: float | None) -> float | None:
+    r"""Returns the time of the latents, if `t_max` or the options set it."""
+
+    if settings.sigma_max is None:
+        return t_max
+    if t_max is not None:
+        raise ValueError("sigma_max= has no effect with t_max=; pass one of the two.")
+    return time_of(model, "sigma_max", settings.sigma_max)
+
+
+def with_t_min(model: ScoreModel, options: Options) -> Options:
+    r"""Returns options in which `t_min` says the noise level of the data, unless they have a grid of their own."""
+
+    level = check_number("sigma_min", options.get("sigma_min"), 0)
+    if level is None or not {"times", "levels"}.isdisjoint(options):
+        return {**options}
+    if options.get("t_min") is not None:
+        raise ValueError("t_min= has no effect with sigma_min=; pass one of the two.")
+    others = {name: value for name, value in options.items() if name != "sigma_min"}
+    return {**others, "t_min": time_of(model, "sigma_min", level)}
 
 
 def first_time(model: ScoreModel, settings: Settings) -> Tensor:

@@ -25,13 +25,13 @@ from .grids import check_levels, with_grid
 from .options import (
     Ending,
     Keys,
-    Levels,
     Limits,
     LogDensity,
     Noise,
     Numbers,
     Start,
     Stepping,
+    Top,
     Watching,
 )
 from .plan import Described
@@ -64,12 +64,12 @@ class Tolerances(TypedDict):
 @checked
 @dataclass(frozen=True, repr=False)
 class Settings(
-    Described, LogDensity, Ending, Levels, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
+    Described, LogDensity, Ending, Top, Start, Watching, Limits, Numbers, Keys, Noise, Stepping
 ):
     r"""Creates the options of a run.
 
     They are documented in their groups: :class:`scoresde.runs.options.Stepping`, `Noise`, `Keys`, `Numbers`,
-    `Limits`, `Watching`, `Start`, `Levels`, `Ending` and `LogDensity`. The name of a solver is replaced by the
+    `Limits`, `Watching`, `Start`, `Top`, `Ending` and `LogDensity`. The name of a solver is replaced by the
     solver, and a seed of `None` by a drawn one.
 
     Examples:

@@ -13,6 +13,7 @@ from ..models.conditions import SAID, check_conditions, check_names
 from ..models.score_model import Given, ScoreModel
 from ..processes.dependent import check_given
 from ..reverse.amounts import ByRow
+from .grids import check_no_zero
 from .options import GROUPS, OPTIONS, STEPPING, Options, RunOptions, names
 from .plan import with_plan
 from .run import in_times
@@ -26,10 +27,17 @@ class Takes:
         verb: The name of the function in messages.
         groups: Groups of options, or names of single options.
         words: The words about other options in messages, such as "has no effect on".
+        up: Whether it goes from data to noise.
     """
 
-    def __init__(self, verb: str, *groups: type | str, words: str = "has no effect on") -> None:
-        self.verb, self.names, self.words = verb, names(*groups), words
+    def __init__(
+        self,
+        verb: str,
+        *groups: type | str,
+        words: str = "has no effect on",
+        up: bool = False,
+    ) -> None:
+        self.verb, self.names, self.words, self.up = verb, names(*groups), words, up
 
     def of(self, options: Mapping[str, object]) -> Options:
         r"""Returns the given options that the function takes."""
@@ -73,9 +81,27 @@ GENERAL: dict[str, RunOptions] = {  # instead, for processes without scales
 }
 
 
-def suited(model: ScoreModel, defaults: RunOptions) -> RunOptions:
-    r"""Returns defaults with a solver that the model's process can be solved by."""
+ON_GRID: RunOptions = {
+    "solver": "exponential_3"
+}  # the defaults of the flow if the user passes steps
 
+
+def gridded(options: Mapping[str, object]) -> bool:
+    r"""Whether options set the steps of a run."""
+
+    return any(options.get(name) is not None for name in ("steps", "grid", "times", "levels"))
+
+
+def suited(model: ScoreModel, defaults: RunOptions, options: Mapping[str, object]) -> RunOptions:
+    r"""Returns the defaults of the probability flow, with a solver that the model's process can be solved by.
+
+    Arguments:
+        model: The model.
+        defaults: The defaults unless the options set the steps.
+        options: The options that the user passed.
+    """
+
+    defaults = ON_GRID if gridded(options) else defaults
     process = getattr(model, "process", None)
     if process is None or process.has_scales:
         return defaults
@@ -130,9 +156,11 @@ def parted(
     ours: Options = {**defaults}
     if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
+    if options.get("levels") is not None and "denoise" not in takes.names:
+        check_no_zero(options["levels"])
     settings = Settings(**{**ours, **options})
     if settings.levels is not None or settings.sigma_min is not None:
-        settings = in_times(model, settings)
+        settings = in_times(model, settings, up=takes.up)
     if isinstance(settings.eta, ByRow) and batch not in (None, len(settings.eta.values)):
         raise ValueError(
             f"eta must be one number or have {batch} entries, one per sample, not {len(settings.eta.values)}."

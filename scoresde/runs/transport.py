@@ -17,7 +17,7 @@ from solvers.integrate import begin, make_controller
 
 from ..models.conditions import leaves
 from ..models.derivative import check_derivative
-from ..models.masked import masked_of
+from ..models.masked import kept_of
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
@@ -44,8 +44,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings, dtype, method = run.settings, x.dtype, run.settings.method
     can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
-    if run.model.masked and (part := masked_of(run.model)):
-        x = part.kept(x)
+    x = kept_of(run.model, x)
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:

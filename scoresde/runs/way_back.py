@@ -14,6 +14,7 @@ from ..models.score_model import ScoreModel
 from .bit_exact import warn_of_other_bits
 from .options import STEPPING, Options
 from .plan import describe_process
+from .run import with_t_min
 
 HASH = re.compile("[0-9a-f]{16}")  # what a fingerprint looks like
 
@@ -80,6 +81,8 @@ def as_encoded(
     r"""Returns the options of a decoding, those taken from the encoding, and its companion if it still applies."""
 
     defaults = reversed_options(z)
+    _check_ends(options, defaults)
+    options = with_t_min(model, options)
     assert z.solver is not None
     solver, asked = z.solver.undone_by, options.get("solver")
     if isinstance(asked, str | Solver) and _same(get(asked), solver):
@@ -97,6 +100,21 @@ def as_encoded(
     if "solver" in other:
         return options, {}, None
     return options, {"solver": solver}, None
+
+
+def _check_ends(options: Options, defaults: Options) -> None:
+    r"""Refuses noise levels that a solution knows, or that its grid does not lead to."""
+
+    if options.get("sigma_max") is not None:
+        raise ValueError(
+            "sigma_max= has no effect on a solution, which knows the noise level of its latents; leave it out."
+        )
+    gridded = "times" in defaults and all(options.get(name) is None for name in STEPPING)
+    if gridded and options.get("sigma_min") is not None:
+        raise ValueError(
+            "sigma_min= has no effect on the grid of a solution, which leads back to the data; pass steps= or "
+            "levels= for another grid, or leave it out."
+        )
 
 
 def _same(asked: Solver, known: Solver) -> bool:

@@ -14,6 +14,7 @@ from solvers.problem import StateField
 
 from ..doors.warning import warn
 from ..models.checks import check_count, check_number, model_device, model_dtype
+from ..models.masked import refuse_mask
 from ..models.rows_check import check_rows
 from ..models.scale import check_prior, start_of
 from ..models.score_model import ScoreModel
@@ -174,6 +175,7 @@ def make_steps(
 ) -> Steps:  # fmt: skip
     r"""Returns the steps of a run, after checking its options."""
 
+    refuse_mask(model, "weighted samples")
     count = check_count("count", count, at_least=2)
     steps = check_count("steps", steps, at_least=1)
     threshold = check_number("threshold", threshold)

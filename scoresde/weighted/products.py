@@ -26,6 +26,7 @@ from torch import Tensor
 from solvers import counting
 
 from ..doors.warning import warn
+from ..models.checks import check_alike
 from ..models.conditions import verb
 from ..models.score_model import ScoreModel
 from ..models.spoken import log_volume
@@ -150,10 +151,7 @@ def _checked(
         raise ValueError(f"there are {len(models)} models for {len(exponents)} exponents.")
     for model in models:
         check_model(model)
-        if model.process != models[0].process:
-            raise ValueError(
-                f"models must have the same process, but have {models[0].process} and {model.process}."
-            )
+    check_alike("models", models)
     check_shared(models)
     b = [float(value) for value in exponents]
     if not all(map(math.isfinite, b)) or not sum(b) > 0:

@@ -13,6 +13,7 @@ from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle
 from ..oracles.quantile import QuantileOracle
+from ..oracles.uniform import UniformOracle
 from ..processes.process import Process
 from .build import MODEL, check_numbers, take_moments
 from .constructors import imported, is_path, is_plain, path_in, path_of
@@ -42,11 +43,17 @@ def _quantile(state: State, shape: Sequence[int], process: Process, settings: Js
     )
 
 
+def _uniform(state: State, shape: Sequence[int], process: Process, settings: Json) -> ScoreModel:
+    low, high = (state[name].reshape(tuple(shape)) for name in ("low", "high"))
+    return UniformOracle(low, high, process, **settings)
+
+
 ORACLES: dict[str, Callable[[State, Sequence[int], Process, Json], ScoreModel]] = {
     "GaussianOracle": _gaussian,
     "MixtureOracle": _mixture,
     "KernelOracle": _kernel,
     "QuantileOracle": _quantile,
+    "UniformOracle": _uniform,
 }
 POSITIVE = ("values", "variances")  # tensors of oracles
 KIND = {
@@ -96,7 +103,7 @@ def described_class(model: ScoreModel, said: object) -> Json:
 def is_oracle(model: ScoreModel) -> bool:
     r"""Whether a model is an exact one of this package."""
 
-    return type(model) in (GaussianOracle, MixtureOracle, KernelOracle, QuantileOracle)
+    return type(model).__name__ in ORACLES and type(model).__module__.startswith("scoresde.")
 
 
 def takes_process(model: ScoreModel) -> bool:

@@ -1,8 +1,10 @@
 r"""Noise and guidance whose amount depends on the noise level or on the sample."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +54,56 @@ def test_gaussian_marginals_are_kept_by_any_amount(profile: str) -> None:
     assert bool((frame.noise_std(s, t) > 0).all())
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("variance", [0.0, 0.3, math.inf])
+@pytest.mark.parametrize("profile", ["constant", "er_sde", "sa"])
+def test_a_linear_part_solves_its_equation(profile: str, variance: float, eta: float) -> None:
+    s, t = torch.tensor(-1.0).double(), torch.tensor(0.4).double()
+    noise = make_noise(profile, eta, "canonical")
+    frame = Frame(ss.EDM(), torch.tensor([variance]).double(), noise)
+    rate = 0.0 if noise is None else float(noise(s, t) / (t - s))  # the mean of eta^2
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
+
+    def integral(low: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        half = (t - low)[..., None] / 2
+        return (function(low[..., None] + half * (nodes + 1)) * half * weights).sum(-1)
+
+    def shrink(u: Tensor) -> Tensor:  # the rate at which the state shrinks
+        return (1 + rate) * torch.exp(-2 * u) / (variance + torch.exp(-2 * u))
+
+    def decay(u: Tensor) -> Tensor:
+        return torch.exp(-integral(u, shrink))
+
+    torch.testing.assert_close(frame.decay(s, t)[0], decay(s), rtol=1e-11, atol=0)
+    u = torch.tensor([-0.7, 0.1]).double()
+    unit = (variance + torch.exp(-2 * u)).sqrt() if variance < math.inf else torch.ones(2)
+    want = (1 + rate) * torch.exp(-u) / unit * decay(u)
+    found = frame.weight(u, s.expand(2), t.expand(2))[:, 0]
+    torch.testing.assert_close(found, want, rtol=1e-11, atol=0)
+    added = integral(s, lambda u: 2 * rate * torch.exp(-2 * u) * decay(u) ** 2)
+    torch.testing.assert_close(frame.noise_std(s, t)[0], added.sqrt(), rtol=1e-11, atol=1e-15)
+    a, b = frame.remainder(u)
+    share = 1 / (1 + torch.exp(-2 * u) / variance) if variance else torch.zeros(2).double()
+    torch.testing.assert_close(b[:, 0], unit * torch.exp(u))
+    torch.testing.assert_close(a[:, 0], -share * b[:, 0])  # so it is 0 for normal data
+    still = Frame(ss.EDM(), frame.variances, make_noise(profile, 0.0, "canonical"))
+    assert torch.equal(frame.quiet.decay(s, t), still.decay(s, t))
+    assert torch.equal(frame.quiet.noise_std(s, t), torch.zeros(1).double())
+    if variance == 0:  # a time so much less noisy that the noise leads back to t
+        left = torch.exp(-2 * frame.beyond(s, t))
+        torch.testing.assert_close(left + added, torch.exp(-2 * t), rtol=1e-11, atol=0)
+
+
+def test_the_noise_of_er_sde_shrinks_states_by_the_ratio_of_phi() -> None:
+    def phi(level: Tensor) -> Tensor:
+        return level * (torch.exp(level**0.3) + 10)
+
+    s, t = torch.tensor([-3.0, 0.2]).double(), torch.tensor([-1.0, 1.1]).double()
+    frame = Frame(ss.EDM(), torch.zeros(1).double(), make_noise("er_sde", 1.0, "canonical"))
+    want = phi(torch.exp(-t)) / phi(torch.exp(-s))
+    torch.testing.assert_close(frame.decay(s, t)[:, 0], want, rtol=1e-13, atol=0)
+
+
 def test_steps_of_euler_maruyama_have_the_amount_at_their_start() -> None:
     times = torch.tensor([5.0, 2.0, 1.0, 0.4], dtype=torch.float64)
     start = torch.linspace(-4, 4, 6, dtype=torch.float64).reshape(3, 2)
@@ -78,6 +130,14 @@ def test_gaussian_samples_have_their_deviation_with_any_amount(solver: str, step
     s = ss.sample(GAUSS, 3000, solver=solver, steps=steps, grid="log_snr", eta=middle, denoise=False,
                   clock="log_snr" if solver != "ancestral" else None)  # fmt: skip
     assert abs(float(s.x.std()) / STD - 1) < 0.04
+
+
+@pytest.mark.parametrize("convention", ["ddim", "k_diffusion"])
+def test_amounts_per_sample_follow_the_convention(convention: str) -> None:
+    options = {"solver": "ddim", "steps": 4, "eta_convention": convention, **OPTIONS}
+    rows = ss.sample(MIXTURE, 5, eta=ROWS, **options).x
+    single = [ss.sample(MIXTURE, 1, eta=e, first_index=i, **options).x for i, e in enumerate(ROWS)]
+    torch.testing.assert_close(rows, torch.cat(single), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("solver", FAMILIES)
@@ -278,3 +338,22 @@ def test_a_condition_that_changes_at_a_level_is_that_of_experts() -> None:
     for level, want in ((0.5, low), (2.0, high)):
         t = torch.tensor([process.at_noise_level(level)], dtype=torch.float64)
         assert torch.equal(both.denoise(x, t), want.denoise(x, t))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda level: 2.0 if level > 1 else 0.0, lambda level: math.exp(-level)],
+)
+def test_a_function_of_single_numbers_says_that_it_gets_tensors(function: Any) -> None:
+    says = r"with a tensor of noise levels, here \d+ of them, .*torch.where\(level > 1"
+    with pytest.raises(ValueError, match=f"eta is called {says}"):
+        ss.sample(GAUSS, 2, solver="ancestral", steps=4, eta=function)
+    guided = ss.classifier_free(MIXTURE, function, label=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=f"scale is called {says}"):
+        ss.sample(guided, 2, steps=4)
+
+
+@pytest.mark.parametrize("returned", ["two", None])
+def test_a_function_that_returns_no_numbers_is_named(returned: object) -> None:
+    with pytest.raises(TypeError, match="eta must return numbers, but its function returned"):
+        ss.sample(GAUSS, 2, solver="ancestral", steps=4, eta=lambda level: returned)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 import scoresde as ss
 from scoresde import plots
@@ -73,13 +74,27 @@ def test_the_difference_of_images_has_a_scale_about_zero(
     y = x.clone()
     y[2, 0, 1, 3] += 0.75
     plots.before_after(tmp_path / "x.png", x, y, columns=3)
-    pictures = [axis.images[0] for axis in written[0].axes[:3]]
-    assert pictures[2].get_clim() == pytest.approx((-0.75, 0.75))
-    found = np.asarray(pictures[2].get_array())
-    assert found.shape == (6, 3 * 7)
-    assert found[1, 2 * 7 + 3] == pytest.approx(0.75)
-    assert np.count_nonzero(found) == 1
+    rows = [axis.images for axis in written[0].axes[:3]]
+    assert [picture.get_clim() for picture in rows[2]] == 3 * [pytest.approx((-0.75, 0.75))]
+    found = np.stack([picture.get_array() for picture in rows[2]])
+    assert np.allclose(found, (y - x)[:3, 0])
     assert [bool(axis.get_visible()) for axis in written[0].axes[3:]] == [False, False, True]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_drawn_between_images(channels: int, tmp_path: Path) -> None:
+    white = torch.ones(3, channels, 8, 8)
+    plots.before_after(tmp_path / "x.png", white, -white)
+    page = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
+    above, middle = page[: len(page) // 3], page[len(page) // 3 : 2 * len(page) // 3]
+    left = middle[:, : middle.shape[1] // 2].sum(2)
+    row = left[
+        (left == 0).sum(1).argmax()
+    ]  # across black images, of which one and a half are here
+    runs = np.diff(np.flatnonzero(np.diff(row)))
+    assert set(np.unique(row)) == {0, 3 * 255}
+    assert above[-above.shape[0] // 2 :].min() == 255
+    assert 0.03 < runs[1] / runs[0] < 0.09
 
 
 def test_the_difference_of_series_and_points(written: list[Figure], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 r"""Posteriors of several observations, within bounds, and their calibration, where the truth is known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde import inference
 from scoresde.inference.bands import Uniformity
-from scoresde.inference.composition import _precisions
+from scoresde.inference.composition import _covariance, _precisions
 
 A = torch.tensor([[1.0, 0.5], [0.0, 1.0]], dtype=torch.float64)  # observations: A theta + NOISE z
 NOISE = 0.8
@@ -73,6 +74,27 @@ def test_composed_normal_posteriors_are_exact(n: int, at_once: int | None) -> No
     assert composed.cost == (1 if n == 1 else n + 1)
 
 
+@pytest.mark.parametrize("process", [ss.VP(), ss.SubVP(), ss.Interpolant()])
+def test_each_observation_has_its_own_covariance_under_every_process(process: ss.Process) -> None:
+    draw = torch.Generator().manual_seed(2)
+    roots = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
+    means = torch.randn(3, 4, generator=draw, dtype=torch.float64)
+    covariances = torch.linalg.inv(torch.linalg.inv(FIRST.kron(FIRST)) + roots @ roots.mT)
+    prior = ss.GaussianOracle(torch.zeros(4, 1).double(), FIRST.kron(FIRST), process)
+    each = ss.MixtureOracle(means[..., None], covariances, process=process)
+    label = torch.tensor([2, 0, 1])
+    composed = inference.iid(each, prior, covariances=covariances[label], label=label)
+    precisions = torch.linalg.inv(covariances)
+    whole = torch.linalg.inv(precisions.sum(0) - 2 * torch.linalg.inv(FIRST.kron(FIRST)))
+    mean = whole @ torch.einsum("nde,ne->d", precisions, means)
+    right = ss.GaussianOracle(mean[:, None], whole, process)
+    assert composed.finest == pytest.approx(float(torch.linalg.eigvalsh(whole)[0]) ** 0.5)
+    x = torch.randn(5, 4, 1, generator=draw, dtype=torch.float64)
+    for level in (0.02, 0.5, 3.0):
+        t = torch.tensor(process.at_noise_level(level))
+        torch.testing.assert_close(composed.denoise(x, t), right.denoise(x, t))
+
+
 @pytest.mark.parametrize("n", [3, 10, 100])
 def test_samples_of_composed_posteriors_have_the_right_moments(n: int) -> None:
     observations, count = observed(n), 500
@@ -101,6 +123,17 @@ def test_covariances_are_estimated_from_samples() -> None:
             float(covariance.max()) / 500
         )
         assert float((spread - 1).abs().max()) < 0.35
+
+
+def test_covariances_of_known_moments_act_along_their_axes() -> None:
+    draw = torch.Generator().manual_seed(1)
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=draw, dtype=torch.float64))[0]
+    variances = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    known = ss.Moments(torch.zeros(2, 3).double(), axes[:, :2], variances, rest=0.2)
+    along = torch.cat([variances, torch.full((4,), 0.2)])
+    torch.testing.assert_close(_covariance(known) @ axes, axes * along)
+    plain = ss.Moments(torch.zeros(2).double(), None, variances)
+    torch.testing.assert_close(_covariance(plain), torch.diag(variances))
 
 
 def test_naive_sum_of_scores_is_biased() -> None:
@@ -196,6 +229,19 @@ def test_draws_depend_on_seed_observation_and_number_alone() -> None:
     assert len(whole.samples.flatten(0, 1).unique(dim=0)) == 90
 
 
+EXACTLY = ss.Likelihood(
+    nats=torch.zeros(3).double(),
+    stderr=torch.zeros(3).double(),
+    latent=torch.zeros(3, 2).double(),
+    calls=torch.ones(3),
+    derivatives=torch.ones(3),
+    dimension=2,
+    t_min=0.01,
+    noise_level=0.01,
+    budget={"probes": torch.zeros(3).double()},
+)
+
+
 def test_density_within_bounds_is_renormalised() -> None:
     d = inference.draw(NORMAL, 1000, low=LOW, high=[0.5, 100.0], **ACCURATE)
     x = torch.tensor([[0.2, 0.0], [0.2, 3.0], [0.7, 0.0]], dtype=torch.float64)
@@ -205,6 +251,13 @@ def test_density_within_bounds_is_renormalised() -> None:
     right = -(x[:2] ** 2).sum(1) / 2 - math.log(2 * math.pi) - math.log(WITHIN)
     assert float((cut.nats[:2] - right).abs().max()) < 4 * float(d.stderr) + 0.02
     torch.testing.assert_close(cut.stderr[:2], d.stderr.expand(2))
+    assert "acceptance is the largest part of the error" in repr(d.renormalised(EXACTLY, x))
+    noisy = replace(
+        EXACTLY, stderr=torch.full((3,), 0.3), budget={"probes": torch.full((3,), 0.3)}
+    )
+    both = torch.hypot(torch.full((3,), 0.3), d.stderr)
+    torch.testing.assert_close(d.renormalised(noisy, x).stderr, both)
+    torch.testing.assert_close(d.renormalised(noisy, x).total, 2 * both)  # two standard errors
     with pytest.raises(ValueError, match="x must have 3 rows"):
         d.renormalised(plain, x[:2])
 
@@ -323,6 +376,13 @@ def test_ties_are_broken_at_random() -> None:
     assert found.ranks.max() > L - 4
 
 
+def test_ranks_among_equal_samples_are_uniform_up_to_both_ends() -> None:
+    c = inference.sbc(torch.zeros(3000, 10, 1), torch.zeros(3000, 1))
+    counts = c.ranks[:, 0].bincount(minlength=11)
+    assert len(counts) == 11
+    assert float((counts / 3000 - 1 / 11).abs().max()) < 5 * math.sqrt(1 / 11 / 3000)
+
+
 def test_level_of_the_test_is_that_of_simulated_ranks() -> None:
     ranks = torch.randint(0, 21, (60, 2000), generator=torch.Generator().manual_seed(0))
     test = Uniformity(60, 20, 0.1)
@@ -390,6 +450,7 @@ def test_the_band_holds_what_the_p_value_accepts_and_fails_at_its_level() -> Non
     test = Uniformity(60, 19, 0.1)
     ranks = torch.randint(0, 20, (60, 1500), generator=torch.Generator().manual_seed(5))
     shares = test.below(ranks).double() / 60
+    assert 0 < float(test.p_values(torch.zeros(60, 1).long())) < 0.01  # no test says 0
     low, high = (end[:, None] for end in test.band)
     outside = ((shares < low - 1e-9) | (shares > high + 1e-9)).any(0)
     assert torch.equal(outside, test.p_values(ranks) < 0.1)

@@ -307,3 +307,17 @@ def test_guidance_outside_its_interval_costs_one_call() -> None:
 def test_bad_models_get_a_sentence(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3, 3), (2, 2), (1, 1)])
+def test_covariances_of_a_gaussian_are_asked_for_as_it_takes_them(shape: tuple[int, ...]) -> None:
+    says = (
+        r"covariance must be one standard deviation or a matrix of shape \(3, 3\), but has shape"
+    )
+    with pytest.raises(ValueError, match=says):
+        ss.GaussianOracle(torch.zeros(3), torch.ones(shape))
+    std = torch.tensor([0.5, 1.0, 2.0])
+    model = ss.GaussianOracle(torch.zeros(3), torch.diag(std.flatten() ** 2))
+    x, level = torch.ones(1, 3), torch.ones(1)
+    gain = std**2 / (std**2 + 1)
+    torch.testing.assert_close(model.denoise(x, level), gain[None] * x)

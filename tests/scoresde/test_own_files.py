@@ -318,6 +318,7 @@ ORACLES: dict[str, Callable[[ss.Process], ss.ScoreModel]] = {
     "quantile": lambda p: ss.QuantileOracle(
         spread(0)[:2], spread(1)[:2].exp(), spread(2)[:2].exp(), torch.linalg.qr(spread(3)[:2])[0], p
     ),
+    "uniform": lambda p: ss.UniformOracle([[0.0, -1.0]], [[2.0, 1.5]], p),
     "single": lambda p: ss.GaussianOracle(spread(0)[0].float(), 0.5, p),
 }  # fmt: skip
 

@@ -271,6 +271,8 @@ def test_conditions_are_passed_again() -> None:
         ss.resume(table, part)
     with pytest.raises(ValueError, match="values of the conditions differ"):
         ss.resume(table, part, label=label.flip(0))
+    with pytest.raises(ValueError, match="was begun without label=.*leave it out"):
+        ss.resume(table, ss.sample(table, 3, steps=5, callback=Stop(2)), label=label)
 
 
 def test_what_cannot_go_on_says_why(tmp_path: Path) -> None:

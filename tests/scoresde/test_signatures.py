@@ -52,7 +52,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.find_modes: (MODES, {"x", "tolerance", "max_calls", "density"}),
     ss.elbo: (FREE, {"x", "steps", "nodes", "draws"}),
     ss.path_density: (FREE, {"x", "steps", "paths"}),
-    ss.transition_log_prob: (TRANSITIONS, {"solution"}),
+    ss.transition_log_prob: (TRANSITIONS, {"solution", "eta"}),
     ss.views: (FREE, {"x"}),
     ss.plots.density: (MAP, {"file", "box", "over", "side"}),
     ss.inpaint: (INPAINT, {"x", "known", "method", "repeats", "t_max"}),
@@ -133,7 +133,7 @@ def test_owned_runs_take_what_their_networks_do() -> None:
 def test_groups_are_all_there_is() -> None:
     assert typing.get_type_hints(RunOptions) == KINDS
     taken = {name for takes in TAKES.values() for name in takes.names}
-    assert set(typing.get_type_hints(UntimedOptions)) == taken - {"times"}
+    assert set(typing.get_type_hints(UntimedOptions)) == taken - {"times", "levels"}
     assert {f.name for f in fields(ss.Settings)} == set(OPTIONS) - {"plan"}
     assert len(set(OPTIONS)) == len(OPTIONS)
     text = "\n".join(inspect.getdoc(group) or "" for group in GROUPS)

@@ -251,3 +251,60 @@ def test_a_resumed_run_ends_in_the_same_data() -> None:
     whole = ss.sample(m, 3, **options)
     part = ss.sample(m, 3, **options, callback=lambda event: event.fraction > 0.5)
     assert torch.equal(ss.resume(m, part).x, whole.x)
+
+
+def test_models_that_share_states_have_the_same_transform() -> None:
+    def scaled(mean: float, form: ss.Transform | None = None) -> ss.ScoreModel:
+        model = ss.GaussianOracle(torch.zeros(2), 1.0)
+        model.transform = ss.Standardized(mean, 2.0, form)
+        return model
+
+    plain, x = ss.GaussianOracle(torch.zeros(2), 1.0), torch.zeros(3, 2)
+    pairs = (
+        (scaled(1.0), plain),
+        (plain, scaled(1.0)),
+        (scaled(1.0), scaled(0.0)),
+        (scaled(1.0), scaled(1.0, ss.ComplexPairs())),
+    )
+    for one, two in pairs:
+        with pytest.raises(ValueError, match="source and target must have the same transform"):
+            ss.edit(one, two, x, noise_level=1.0, steps=2)
+        with pytest.raises(ValueError, match="models must have the same transform"):
+            ss.guidance.product(one, [two], [1.0])
+        with pytest.raises(ValueError, match="models must have the same transform"):
+            ss.weighted_sample([one, two], [1.0, 1.0], 3)
+    pivot = {"pivot": plain, "method": "null", "noise_level": 1.0, "steps": 2}
+    with pytest.raises(ValueError, match="source and pivot must have the same transform"):
+        ss.edit(scaled(1.0), scaled(1.0), x, **pivot)
+    e = ss.edit(
+        scaled(1.0), scaled(1.0), x, noise_level=1.0, steps=2
+    )  # equal, if not the same object
+    assert e.ok
+
+
+@pytest.mark.parametrize("shape", [3, "3", None])
+def test_shapes_of_parts_are_shapes(shape: object) -> None:
+    with pytest.raises(TypeError, match=r"shapes\['a'\] must be the shape of one sample.*but is"):
+        ss.NamedParts({"a": shape})
+
+
+def test_draws_and_maps_are_in_data_units(tmp_path: Path) -> None:
+    mean, std = torch.tensor([20.0, -5.0]).double(), torch.tensor([2.0, 0.1]).double()
+    plain = ss.GaussianOracle(torch.zeros(2).double(), 0.5)
+    scaled = ss.GaussianOracle(torch.zeros(2).double(), 0.5)
+    scaled.transform = ss.Standardized(mean, std)
+    low = torch.tensor([0.0, -0.5]).double()
+    known = ss.inference.draw(plain, 40, low=low, steps=5)
+    found = ss.inference.draw(scaled, 40, low=mean + std * low, steps=5)
+    torch.testing.assert_close(found.samples, (mean + std * known.samples).to(found.samples))
+    assert torch.equal(found.proposals, known.proposals)
+    x = torch.tensor([[0.3, 0.2], [-0.3, 0.2]]).double()
+    cut = known.renormalised(ss.log_likelihood(plain, x), x).nats
+    y = mean + std * x
+    there = found.renormalised(ss.log_likelihood(scaled, y), y).nats
+    torch.testing.assert_close(there, cut - std.log().sum())
+    map_of = [ss.plots.density(tmp_path / "d.png", m, side=5).nats for m in (plain, scaled)]
+    torch.testing.assert_close(map_of[1], map_of[0] - std.log().sum())
+    scaled.transform = ss.ComplexPairs()
+    with pytest.raises(ValueError, match="draw works with states"):
+        ss.inference.draw(scaled, 4, low=0.0)

@@ -300,3 +300,41 @@ def test_densities_of_steps_are_those_of_states(transform: ss.Transform) -> None
     shape = (5, 1) if isinstance(transform, ss.ComplexPairs) else 5
     s = ss.sample(model, shape, path=True, solver="ancestral", steps=4)
     torch.testing.assert_close(ss.transition_log_prob(model, s), right)
+
+
+def test_amounts_by_sample_follow_their_rows() -> None:
+    amounts = [0.5, 1.0, 0.3]
+    s = drawn(N01, 3, eta=amounts)
+    found = ss.transition_log_prob(N01, s)
+    for i, eta in enumerate(amounts):
+        single = ss.transition_log_prob(N01, drawn(N01, 1, eta=eta, first_index=i))
+        torch.testing.assert_close(found[:, i : i + 1], single)
+    assert s[[2, 0]].provenance["eta"] == [0.3, 0.5]
+    torch.testing.assert_close(ss.transition_log_prob(N01, s[[2, 0]]), found[:, [2, 0]])
+    torch.testing.assert_close(ss.transition_log_prob(N01, s, batch_size=2), found)
+
+
+def rising(level: Tensor) -> Tensor:
+    return 0.2 + level / (1 + level)
+
+
+def constant(level: Tensor) -> Tensor:
+    return torch.full_like(level, 0.7)
+
+
+def test_an_amount_by_level_is_passed_again() -> None:
+    noise = torch.randn(4, 3, 1, generator=torch.Generator().manual_seed(1))
+    s = drawn(N01, 3, solver="ddim", eta=rising, noise=noise)
+    whole = ss.transition_log_prob(N01, s, eta=rising) + noise.square().sum(2) / 2
+    torch.testing.assert_close(whole, whole[:, :1].expand(4, 3))  # the volumes, alike for all
+    flat = drawn(N01, 3, eta=constant)
+    number = ss.transition_log_prob(N01, drawn(N01, 3, eta=0.7))
+    torch.testing.assert_close(ss.transition_log_prob(N01, flat, eta=constant), number)
+    with pytest.raises(
+        ValueError, match="eta was the function rising .* pass that function by eta=."
+    ):
+        ss.transition_log_prob(N01, s)
+    with pytest.raises(ValueError, match="pass that function by eta=, not 0.5"):
+        ss.transition_log_prob(N01, s, eta=0.5)
+    with pytest.raises(ValueError, match="eta= is set by the solution"):
+        ss.transition_log_prob(N01, drawn(N01), eta=0.5)
