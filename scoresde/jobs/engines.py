@@ -9,12 +9,13 @@ Beside `concurrent.futures`, loky sets the number of threads of a process before
 not run the user's script again, and ships models that were defined in a notebook.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import Any, Protocol, TypeAlias
 
-from .shipping import packed, unpacked
+from .shipping import packed, ships, unpacked
 
 Work: TypeAlias = Callable[[Any], Any]
 TRIES = 3
@@ -91,7 +92,8 @@ class Pool:
     """
 
     def __init__(self, work: Work, workers: int, threads: int) -> None:
-        self._payload, self._threads = packed(work), str(threads)
+        self._payload, self._threads = packed(work), threads
+        self._key = hashlib.sha256(self._payload).hexdigest()
         self._idle: list[Any] = [None] * workers  # executors, or None where one is to be started
         self._running: dict[Future[Any], tuple[Any, Any, int]] = {}
         self._equipped: set[Any] = set()  # executors whose process has the work
@@ -123,7 +125,7 @@ class Pool:
                 self._give(self._started(), task, tries + 1)
             else:
                 self._idle.append(None)
-                found.append((task, Died(f"{TRIES} workers died at it: {_reason(error)}")))
+                found.append((task, Died(f"{TRIES} workers died at it: {reason(error)}")))
         return found
 
     def close(self, kill: bool = False) -> None:
@@ -135,18 +137,18 @@ class Pool:
 
     def _give(self, executor: Any, task: Any, tries: int) -> None:
         payload = None if executor in self._equipped else self._payload
-        self._running[executor.submit(_call, payload, task)] = (executor, task, tries)
+        future = executor.submit(call, self._key, payload, task)
+        self._running[future] = (executor, task, tries)
 
     def _started(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         return ProcessPoolExecutor(
-            max_workers=1, initializer=_begin, env=dict.fromkeys(names, self._threads)
+            max_workers=1, initializer=_begin, env=thread_variables(self._threads)
         )
 
 
-_KNOWN: list[Work] = []  # the work of this worker, unpacked once
+_KNOWN: dict[str, Work] = {}  # the work of this worker, unpacked once
 
 
 def _begin() -> None:
@@ -157,11 +159,33 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _call(payload: bytes | None, task: Any) -> Any:
-    if payload is not None:
-        _KNOWN[:] = [unpacked(payload)]
-    return _KNOWN[0](task)
+def call(key: str, payload: Any, task: Any) -> Any:
+    r"""Does a task in a worker.
+
+    Arguments:
+        key: The digest of the work.
+        payload: The packed work, as bytes or an array of them, or `None` if the worker has it.
+        task: The task.
+    """
+
+    if key not in _KNOWN:
+        _KNOWN.clear()
+        _KNOWN[key] = unpacked(payload)
+    try:
+        return _KNOWN[key](task)
+    except Exception as error:
+        if not ships(error):
+            raise RuntimeError(f"{type(error).__name__}: {reason(error)}") from error
+        raise
 
 
-def _reason(error: BaseException) -> str:
+def thread_variables(threads: int) -> dict[str, str]:
+    r"""Returns the environment in which PyTorch has a number of threads."""
+
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def reason(error: BaseException) -> str:
+    r"""Returns the words of an error in one line."""
+
     return " ".join(str(error).split()) or type(error).__name__
