@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import as_tensor
+from torch import Tensor, from_numpy
 from tqdm import tqdm
 
 from ..doors.warning import warn
 from ..runs.progress import bar
 from .engines import Died, Engine
 from .folder import Folder
-from .manifest import Manifest
+from .lease import Taken
+from .manifest import FILE, Manifest
 from .shards import name_of
 from .start import Workers, started
 from .work import ShardWork, Task, solution_in
@@ -44,52 +45,67 @@ class Driver:
     def run(self) -> Folder:
         r"""Computes all shards that are missing, and returns the results."""
 
-        store = self.work.store
-        with store.driven() as alive:
-            self.manifest = self.manifest.going_on(store, here=self.workers in (None, 1))
+        store, threads = self.work.store, self.manifest.threads
+        with store.driven() as check:
+            new = Manifest.read(store) is None
+            self.manifest = self.manifest.going_on(store)
             self.manifest.save(store)
-            done = self._verified()
-            todo = deque(k for k in range(self.manifest.shards) if k not in done)
-            if todo:
-                self._compute(todo, alive)
+            try:
+                done = self._verified(check)
+                todo = deque(k for k in range(self.manifest.shards) if k not in done)
+                if todo:
+                    self._compute(todo, threads, check)
+                self.manifest.save(store)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(self._so_far()) from None
+            except Taken:
+                raise
+            except (ValueError, TypeError):  # such as an option that the function refuses
+                if new and not self.manifest.done:
+                    store.remove(FILE)
+                raise
+        self._tell_of_aside()
+        return Folder(store.url)
+
+    def _tell_of_aside(self) -> None:
         if self.manifest.aside:
             some = ", ".join(list(self.manifest.aside)[:FEW])
             reason = next(iter(self.manifest.aside.values()))
             warn(
-                f"shards {some} of {store.url} were set aside ({reason}); run the job again to try them again."
+                f"shards {some} of {self.work.store.url} were set aside ({reason}); run the job again to try "
+                "them again."
             )
-        return Folder(store.url)
 
-    def _verified(self) -> set[int]:
+    def _verified(self, check: Callable[[], None]) -> set[int]:
         r"""The finished shards, after a check of each."""
 
         folder, done = Folder(self.work.store.url), set()
         folder.__dict__["manifest"] = self.manifest
         for shard in folder.shards():
+            check()
             done.add(shard.number)
             self._note(shard.number, shard.digest, len(shard.failed))
+            if shard.pieces > 1:
+                self.manifest.pieces[str(shard.number)] = shard.pieces
         for number in set(self.manifest.done) - set(map(str, done)):  # removed by the user
             del self.manifest.done[number]
             self.manifest.failed.pop(number, None)
         return done
 
-    def _compute(self, todo: deque[int], alive: Callable[[], None]) -> None:
+    def _compute(self, todo: deque[int], threads: int, check: Callable[[], None]) -> None:
         left = sum(self.manifest.range(k)[1] for k in todo)
         count = self.manifest.count
-        engine = started(self.workers, self.work, self.manifest.threads, len(todo))
+        engine = started(self.workers, self.work, threads, len(todo))
         where = {"total": count, "initial": count - left}
         with bar(None, desc=self.manifest.verb, shown=self.progress, **where) as line:
             try:
-                self._hand_out(engine, todo, line, alive)
-            except KeyboardInterrupt:
+                self._hand_out(engine, todo, line, check)
+            except BaseException as error:
                 engine.close(kill=True)
-                self.manifest.save(self.work.store)
-                raise KeyboardInterrupt(self._so_far()) from None
-            except BaseException:
-                engine.close(kill=True)
+                if not isinstance(error, Taken | OSError):
+                    self.manifest.save(self.work.store)
                 raise
             engine.close()
-        self.manifest.save(self.work.store)
 
     def _so_far(self) -> str:
         done, shards = len(self.manifest.done), self.manifest.shards
@@ -98,7 +114,7 @@ class Driver:
         )
 
     def _hand_out(
-        self, engine: Engine, todo: deque[int], line: tqdm, alive: Callable[[], None]
+        self, engine: Engine, todo: deque[int], line: tqdm, check: Callable[[], None]
     ) -> None:
         saved = time.monotonic()
         while todo or engine.busy:
@@ -106,7 +122,7 @@ class Driver:
                 engine.submit(self._task(todo.popleft()))
             for task, outcome in engine.ready():
                 self._take(task, outcome, todo, line)
-            alive()
+            check()
             if time.monotonic() - saved > EVERY:
                 self.manifest.save(self.work.store)
                 saved = time.monotonic()
@@ -116,7 +132,7 @@ class Driver:
         pieces = self.manifest.pieces.get(str(number), 1)
         if isinstance(self.data, Folder):
             return Task(number, start, count, pieces, solution_in(self.data.shard(number)))
-        data = None if self.data is None else as_tensor(np.array(self.data[start : start + count]))
+        data = None if self.data is None else _copied(self.data[start : start + count])
         return Task(number, start, count, pieces, data)
 
     def _take(self, task: Task, outcome: Any, todo: deque[int], line: tqdm) -> None:
@@ -125,10 +141,17 @@ class Driver:
         if isinstance(outcome, Died):
             self.manifest.aside[str(task.number)] = str(outcome)
         elif isinstance(outcome, BaseException):
+            outcome.add_note(
+                f"This was at shard {task.number} of {self.work.store.url}, with {task.count} samples from "
+                f"{task.start} on."
+            )
             raise outcome
         elif outcome.digest is None:
             if task.pieces >= task.count:
-                raise MemoryError(f"one sample of {self.manifest.verb} does not fit into memory.")
+                raise MemoryError(
+                    f"a single sample of shard {task.number} does not fit into memory; with fewer workers= each "
+                    "has more."
+                )
             self.manifest.pieces[str(task.number)] = min(2 * task.pieces, task.count)
             self.manifest.save(self.work.store)
             todo.appendleft(task.number)
@@ -151,3 +174,9 @@ class Driver:
         self.manifest.done[str(number)] = digest
         if failed:
             self.manifest.failed[str(number)] = failed
+
+
+def _copied(rows: Any) -> Tensor:
+    r"""A tensor of its own, since one that is a part of another is shipped with the whole."""
+
+    return rows.clone() if isinstance(rows, Tensor) else from_numpy(np.array(rows))

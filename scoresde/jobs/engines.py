@@ -10,6 +10,10 @@ not run the user's script again, and ships models that were defined in a noteboo
 """
 
 import hashlib
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -144,19 +148,27 @@ class Pool:
         from joblib.externals.loky import ProcessPoolExecutor
 
         return ProcessPoolExecutor(
-            max_workers=1, initializer=_begin, env=thread_variables(self._threads)
+            max_workers=1,
+            initializer=_begin,
+            initargs=(os.getpid(),),
+            env=thread_variables(self._threads),
         )
 
 
 _KNOWN: dict[str, Work] = {}  # the work of this worker, unpacked once
 
 
-def _begin() -> None:
-    r"""Lets the driver alone answer an interrupt, which a terminal sends to all processes."""
-
-    import signal
+def _begin(driver: int) -> None:
+    r"""Lets the driver alone answer an interrupt, which a terminal sends to all processes, and ends with it."""
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(driver,), daemon=True).start()
+
+
+def _end_after(driver: int) -> None:
+    while os.getppid() == driver:
+        time.sleep(PAUSE)
+    os._exit(1)
 
 
 def call(key: str, payload: Any, task: Any) -> Any:

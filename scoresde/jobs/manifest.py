@@ -4,35 +4,62 @@ import json
 import math
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from ..doors.warning import warn
-from ..files import Entry, Json, check_entries, mapping, or_none, text, whole
+from ..files import Entry, Json, check_entries, each, mapping, or_none, text, whole
 from ..runs.identity import identity
 from .store import Store
 
 FILE, KIND = "manifest.json", "job of scoresde"
+
+
+def _positive(value: object) -> bool:
+    return whole(value) and value > 0
+
+
+def _by_shard(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: mapping(value) and each(fits)(value) and all(map(str.isdigit, value))
+
+
 ENTRIES = {
     "verb": Entry("the name of a function", text),
-    "count": Entry("a number of samples", whole),
-    "shard_size": Entry("a number of samples", whole),
-    "seed": Entry("a seed, or null", or_none(whole)),
+    "count": Entry("a number of samples", _positive),
+    "shard_size": Entry("a number of samples", _positive),
+    "seed": Entry("a seed", lambda value: isinstance(value, int)),
     "model": Entry("facts about a model", mapping),
     "options": Entry("options by name", mapping),
     "data": Entry("the digest of data, or null", or_none(text)),
+    "dtype": Entry("the name of a dtype", text),
     "noise_version": Entry("a version", lambda value: True),
-    "threads": Entry("a number of threads", whole),
+    "threads": Entry("a number of threads", _positive),
     "machine": Entry("facts about a machine", mapping),
     "versions": Entry("versions by name", mapping),
-    **dict.fromkeys(("pieces", "done", "failed", "aside"), Entry("facts by shard", mapping)),
+    "pieces": Entry("numbers of batches by shard", _by_shard(_positive)),
+    "done": Entry("digests by shard", _by_shard(text)),
+    "failed": Entry("numbers of samples by shard", _by_shard(_positive)),
+    "aside": Entry("reasons by shard", _by_shard(text)),
 }
-SAME = ("verb", "count", "shard_size", "seed", "model", "options", "data", "noise_version")
+SAME = (
+    "verb",
+    "count",
+    "shard_size",
+    "seed",
+    "model",
+    "options",
+    "data",
+    "dtype",
+    "noise_version",
+)
 WORDS = {
     "count": "the number of samples",
     "shard_size": "shard_size=",
+    "data": "the digest of the data",
+    "dtype": "the default dtype of PyTorch",
     "noise_version": "the version of the noise",
 }
 
@@ -49,6 +76,7 @@ class Manifest:
         model: The names and identities of the models.
         options: The options, as text that identifies them.
         data: The digest of the data.
+        dtype: The default dtype of PyTorch.
         noise_version: The version of the keyed noise.
         threads: The number of threads of each process, on which the bits of a network's result may depend.
         machine: The machine, on which they may depend too.
@@ -62,10 +90,11 @@ class Manifest:
     verb: str
     count: int
     shard_size: int
-    seed: int | None
+    seed: int
     model: Json
     options: Json
     data: str | None
+    dtype: str
     noise_version: Any
     threads: int
     machine: Json
@@ -96,7 +125,8 @@ class Manifest:
     def save(self, store: Store) -> None:
         r"""Writes the file."""
 
-        content = {"kind": KIND, **{name: getattr(self, name) for name in ENTRIES}}
+        known = {name: getattr(self, name) for name in ENTRIES}
+        content = {"kind": KIND, "job": self.job, **known}
         store.write(FILE, (json.dumps(content, indent=1) + "\n").encode())
 
     @staticmethod
@@ -118,15 +148,24 @@ class Manifest:
             raise ValueError(
                 f"{store.url}/{FILE} is no manifest of a job; pass another folder as out=."
             )
-        check_entries(known, ENTRIES, f"{store.url}/{FILE}: ")
-        return Manifest(**known)
+        job = known.pop("job", None)
+        try:
+            check_entries(known, ENTRIES)
+            found = Manifest(**known)
+            if found.job != job:
+                raise ValueError(f"what it says is not of the job {job!r}")
+        except ValueError as error:
+            raise ValueError(
+                f"{store.url}/{FILE} is damaged or was edited: {error}; remove it, and run the job again, which "
+                "keeps all shards."
+            ) from None
+        return found
 
-    def going_on(self, store: Store, here: bool) -> "Manifest":
+    def going_on(self, store: Store) -> "Manifest":
         r"""Returns the manifest of the job so far, which has to be the same job.
 
         Arguments:
             store: The folder.
-            here: Whether this process works, whose threads are what they are.
 
         Raises:
             ValueError: If the folder holds another job.
@@ -137,14 +176,21 @@ class Manifest:
             return self
         for name in SAME:
             _check_same(store.url, name, getattr(known, name), getattr(self, name))
-        before = {**known.machine, **known.versions, "threads": known.threads}
-        now = {**self.machine, **self.versions, "threads": self.threads if here else known.threads}
-        other = [f"{n} {before.get(n)} (now {now[n]})" for n in now if before.get(n) != now[n]]
+        before, now = known._surroundings, self._surroundings
+        other = [
+            f"{key} {before.get(key)} (now {now[key]})"
+            for key in now
+            if before.get(key) != now[key]
+        ]
         if other:
             warn(
                 f"the job in {store.url} began with {', '.join(other)}, so its bits may differ from here on."
             )
         return replace(known, aside={})
+
+    @property
+    def _surroundings(self) -> Json:
+        return {"threads": self.threads, **self.machine, **self.versions}
 
 
 def _check_same(url: str, name: str, before: Any, now: Any) -> None:
@@ -173,4 +219,10 @@ def machine() -> Json:
                 name,
             )
     devices = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return {"system": platform.system(), "processor": name, "accelerators": devices}
+    precision = torch.get_float32_matmul_precision()
+    return {
+        "system": platform.system(),
+        "processor": name,
+        "accelerators": devices,
+        "precision of products": precision,
+    }

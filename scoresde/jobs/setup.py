@@ -14,6 +14,7 @@ import solvers
 from solvers.doors.values import as_tensor
 from solvers.noise.brownian import VERSION
 
+from ..doors.data import as_seed
 from ..models.checks import check_count, model_device
 from ..models.conditions import as_bound, leaves
 from ..models.score_model import ScoreModel
@@ -76,9 +77,11 @@ def run(
         data: The data by the name of its argument, if it does.
     """
 
-    workers, store = check_workers(given.workers), Store(str(given.out))
+    workers = check_workers(given.workers)
     here = workers in (None, 1)
-    threads = _check_threads(given.threads, here)
+    store = _store(given.out, here)
+    seed, before = as_seed("seed", given.seed), Manifest.read(store)
+    threads = _check_threads(given.threads, here, before)
     options, conditions = _parted(verb, given.options)
     known = tuple(map(made, models))
     rows = next((_check_rows(name, value) for name, value in data.items()), None)
@@ -88,11 +91,12 @@ def run(
     manifest = Manifest(
         verb=verb,
         count=count,
-        shard_size=_shard_size(given.shard_size, count, store, rows),
-        seed=given.seed,
+        shard_size=_shard_size(given.shard_size, count, before, rows),
+        seed=seed,
         model=_described(known),
         options={name: _words(value) for name, value in {**options, **conditions}.items()},
         data=None if rows is None else _digest(rows),
+        dtype=str(torch.get_default_dtype()),
         noise_version=VERSION,
         threads=threads,
         machine=machine(),
@@ -101,8 +105,18 @@ def run(
     shipped = known if here else models
     homes = (options.get("device"), *map(model_device, known))
     cuda = any(torch.device(home).type == "cuda" for home in homes if home is not None)
-    work = ShardWork(manifest.job, verb, shipped, conditions, options, given.seed, store, cuda)
+    work = ShardWork(manifest.job, verb, shipped, conditions, options, seed, store, cuda)
     return Driver(manifest, work, rows, workers, given.progress).run()
+
+
+def _store(out: str | Path, here: bool) -> Store:
+    store = Store(str(out))
+    if store.of_process and not here:
+        raise ValueError(
+            f"out={store.url!r} is in the memory of this process, where workers do not see it; pass a folder or "
+            "an object store, or leave out workers=."
+        )
+    return store
 
 
 def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -113,8 +127,9 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
             raise ValueError(f"{name}= has no effect on a job: {cure}; leave it out.")
     known = inspect.signature(VERBS[verb]).parameters
     open_ended = verb == "edit"  # whose options are those of its methods
-    options = {n: v for n, v in said.items() if v is not None and (n in known or open_ended)}
-    conditions = {n: v for n, v in said.items() if n not in known and not open_ended}
+    said = {name: value for name, value in said.items() if value is not None}
+    options = {n: v for n, v in said.items() if n in known or open_ended}
+    conditions = {n: v for n, v in said.items() if n not in options}
     if isinstance(options.get("plan"), str | Path):
         options["plan"] = Plan.load(options["plan"])
     for name, value in options.items():
@@ -137,10 +152,10 @@ def _parted(verb: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     return options, conditions
 
 
-def _check_threads(threads: int | None, here: bool) -> int:
+def _check_threads(threads: int | None, here: bool, before: Manifest | None) -> int:
     own = torch.get_num_threads()
     if threads is None:
-        return own if here else 1
+        return own if here else before.threads if before else 1
     threads = check_count("threads", threads, 1)
     if here and threads != own:
         raise ValueError(
@@ -155,7 +170,10 @@ def _check_rows(name: str, data: object) -> Any:
 
     if isinstance(data, Folder):
         return data
-    rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
+    if isinstance(data, torch.Tensor) and data.is_complex():  # of a model with a transform
+        rows: Any = data.detach().cpu()
+    else:
+        rows = data if isinstance(data, np.ndarray) else as_tensor(name, data).detach().cpu()
     if rows.ndim < 2 or not len(rows):
         raise ValueError(f"{name} must have shape (N, *), but has {tuple(rows.shape)}.")
     return rows
@@ -171,7 +189,7 @@ def _check_conditions(model: ScoreModel, conditions: Mapping[str, Any], count: i
     model.given(**conditions)
 
 
-def _shard_size(size: int | None, count: int, store: Store, data: Any) -> int:
+def _shard_size(size: int | None, count: int, before: Manifest | None, data: Any) -> int:
     if isinstance(data, Folder):
         if size not in (None, data.manifest.shard_size):
             raise ValueError(
@@ -181,8 +199,7 @@ def _shard_size(size: int | None, count: int, store: Store, data: Any) -> int:
         return data.manifest.shard_size
     if size is not None:
         return min(check_count("shard_size", size, 1), count)
-    known = Manifest.read(store)
-    return known.shard_size if known else min(SHARD, -(-count // PARTS))
+    return before.shard_size if before else min(SHARD, -(-count // PARTS))
 
 
 def _described(models: tuple[ScoreModel, ...]) -> dict[str, str]:
@@ -197,8 +214,10 @@ def _described(models: tuple[ScoreModel, ...]) -> dict[str, str]:
 def _words(value: Any) -> str:
     r"""What identifies the value of an option."""
 
-    plain = isinstance(value, bool | int | float | str | torch.dtype | torch.device)
-    return str(value) if plain else f"{value} ({identity(value)})"
+    if isinstance(value, bool | int | float | str | torch.dtype | torch.device):
+        return str(value)
+    many = isinstance(value, torch.Tensor | np.ndarray) and value.ndim
+    return f"{f'values of shape {tuple(value.shape)}' if many else value} ({identity(value)})"
 
 
 def _digest(data: Any) -> str:
@@ -207,6 +226,11 @@ def _digest(data: Any) -> str:
     hashed = hashlib.sha256(f"{data.dtype} {tuple(data.shape)}".encode())
     rows = max(1, CHUNK // max(1, data[0:1].nbytes))
     for start in range(0, len(data), rows):
-        some = torch.from_numpy(np.array(data[start : start + rows]))
-        hashed.update(some.reshape(-1).view(torch.uint8).numpy().data)
+        hashed.update(_bytes(data[start : start + rows]))
     return hashed.hexdigest()[:16]
+
+
+def _bytes(rows: Any) -> Any:
+    if isinstance(rows, torch.Tensor):
+        rows = rows.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

@@ -18,6 +18,8 @@ from torch import Tensor
 
 FOLDER, SUFFIX = "shards", ".safetensors"
 VERSION = 1  # of the form of a file
+PAIRS = ".pairs"  # ends the name of complex numbers that are kept as pairs of real ones
+DAMAGE = (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Shard:
         names = ("job", "number", "start", "count", "pieces", "made")
         known = {name: getattr(self, name) for name in names}
         failed = {str(index): cause for index, cause in sorted(self.failed.items())}
-        return {"version": VERSION, **known, "failed": failed}
+        return {"version": VERSION, **known, "failed": failed, "names": list(self.tensors)}
 
     @property
     def digest(self) -> str:
@@ -60,14 +62,16 @@ class Shard:
         hashed = hashlib.sha256(json.dumps(self.said, sort_keys=True).encode())
         for name, value in sorted(self.tensors.items()):
             hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            hashed.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            hashed.update(
+                value.resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
         return hashed.hexdigest()
 
     def pack(self) -> bytes:
         r"""Returns the content of the file."""
 
         said = json.dumps({**self.said, "digest": self.digest}, sort_keys=True)
-        return save({n: v.contiguous() for n, v in self.tensors.items()}, {"shard": said})
+        return save(_parts(self.tensors), {"shard": said})
 
 
 def name_of(number: int) -> str:
@@ -79,8 +83,9 @@ def name_of(number: int) -> str:
 def number_in(name: str) -> int | None:
     r"""Returns the number of the shard in a file of this name, or `None` if it is no shard."""
 
-    stem, _, suffix = name.partition(".")
-    return int(stem) if f".{suffix}" == SUFFIX and stem.isdigit() else None
+    stem, _, _ = name.partition(".")
+    known = stem.isascii() and stem.isdigit() and name_of(int(stem)).endswith(f"/{name}")
+    return int(stem) if known else None
 
 
 def unpacked(content: bytes, where: str) -> Shard:
@@ -96,21 +101,50 @@ def unpacked(content: bytes, where: str) -> Shard:
 
     cure = "remove it, and run the job again to compute it anew"
     try:
-        (length,) = struct.unpack("<Q", content[:8])
-        said = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["shard"])
-        tensors = load(content)
+        said, tensors = _said(content), load(content)
         version, digest = said.pop("version"), said.pop("digest")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+    except DAMAGE:
         raise ValueError(f"{where} is damaged: it is no shard of a job; {cure}.") from None
     if version != VERSION:
         raise ValueError(
             f"{where} has the form of version {version} of shards, but this is version {VERSION}; read it with "
             "the scoresde that wrote it, or pass another folder."
         )
-    failed = {int(index): cause for index, cause in said.pop("failed").items()}
-    shard = Shard(**said, tensors=tensors, failed=failed)
-    if shard.digest != digest:
+    try:
+        failed = {int(index): cause for index, cause in said.pop("failed").items()}
+        names, parts = said.pop("names"), _whole(tensors)
+        shard = Shard(**said, tensors={name: parts[name] for name in names}, failed=failed)
+        intact = shard.digest == digest
+    except DAMAGE:
+        intact = False
+    if not intact:
         raise ValueError(
             f"{where} is damaged: its content does not have the digest that it states; {cure}."
         )
     return shard
+
+
+def _said(content: bytes) -> dict[str, Any]:
+    r"""What a file says beside its tensors."""
+
+    (length,) = struct.unpack("<Q", content[:8])
+    return dict(json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["shard"]))
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Tensors as the format has them: complex numbers of double precision as pairs of real ones."""
+
+    found = {}
+    for name, value in tensors.items():
+        value, double = value.resolve_conj().contiguous(), value.dtype == torch.complex128
+        found[f"{name}{PAIRS * double}"] = torch.view_as_real(value) if double else value
+    return found
+
+
+def _whole(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""The inverse of :func:`_parts`."""
+
+    return {
+        name.removesuffix(PAIRS): torch.view_as_complex(value) if name.endswith(PAIRS) else value
+        for name, value in parts.items()
+    }

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-STATE: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (  # on which bits depend
+STATE: tuple[
+    tuple[Callable[[], Any], Callable[[Any], None]], ...
+] = (  # of a process, on which bits depend
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),

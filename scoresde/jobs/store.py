@@ -1,8 +1,6 @@
 r"""The folder of a job: on this machine, or in an object store that fsspec knows."""
 
-import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +12,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from .lease import Lease, Taken, is_held
 
 LOCK, PART = "job.lock", ".part"
-LEASE = 60.0  # seconds after which a driver that was not heard of is taken for dead
+GLANCE = 0.5  # seconds for which one who asks whether the job is driven may hold the lock
 TAKEN = "another run works on the job in {url}; wait for it, or stop it, and run the same again to go on."
 
 
@@ -45,13 +46,19 @@ class Store:
         fs, root = self._place
         return Path(root) if isinstance(fs, LocalFileSystem) else None
 
+    @property
+    def of_process(self) -> bool:
+        r"""Whether the folder is in the memory of this process, where others do not see it."""
+
+        return isinstance(self._place[0], MemoryFileSystem)
+
     def read(self, name: str) -> bytes | None:
         r"""Returns the content of a file, or `None` if there is none."""
 
         fs, root = self._place
         try:
             return bytes(fs.cat_file(f"{root}/{name}"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, folder: str) -> list[str]:
@@ -60,7 +67,7 @@ class Store:
         fs, root = self._place
         try:
             found = fs.ls(f"{root}/{folder}".rstrip("/"), detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rsplit("/", 1)[-1] for path in found)
 
@@ -72,11 +79,18 @@ class Store:
         """
 
         fs, root = self._place
-        try:
+        with self._writing(name):
             if self.local is None:
                 fs.pipe_file(f"{root}/{name}", content)
             else:
                 _write_whole(self.local / name, content)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -91,24 +105,35 @@ class Store:
         with suppress(FileNotFoundError):
             fs.rm_file(f"{root}/{name}")
 
+    def create(self, name: str, content: bytes) -> bool:
+        r"""Writes a file in an object store unless it is there, and returns whether it was not."""
+
+        fs, root = self._place
+        try:
+            with self._writing(name):
+                fs.pipe_file(f"{root}/{name}", content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     @contextmanager
     def driven(self) -> Iterator[Callable[[], None]]:
-        r"""Keeps other runs from the job, and yields a function to call now and then to say that this one lives.
+        r"""Keeps other runs from the job, and yields a function that refuses to go on if another took over.
 
         Raises:
-            ValueError: If another run works on the job.
+            Taken: If another run works on the job.
         """
 
         if self.local is None:
-            with _lease(self) as renew:
-                yield renew
+            with Lease(self, LOCK, TAKEN.format(url=self.url)).held() as check:
+                yield check
             return
+        lock = FileLock(self.local / LOCK)
         try:
             self.local.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.local / LOCK)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=GLANCE)
         except Timeout:
-            raise ValueError(TAKEN.format(url=self.url)) from None
+            raise Taken(TAKEN.format(url=self.url)) from None
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -125,7 +150,7 @@ class Store:
         r"""Returns whether a run works on the job now."""
 
         if self.local is None:
-            return _age(self.read(LOCK)) < LEASE
+            return is_held(self.read(LOCK))
         if not (self.local / LOCK).exists():
             return False
         try:
@@ -133,6 +158,8 @@ class Store:
                 return False
         except Timeout:
             return True
+        except OSError:  # of another user, whose run cannot be asked
+            return False
 
 
 def _write_whole(file: Path, content: bytes) -> None:
@@ -147,52 +174,3 @@ def _write_whole(file: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _lease(store: Store) -> Iterator[Callable[[], None]]:
-    r"""A lock in an object store: a file that its owner writes anew, so that a dead owner is found out."""
-
-    fs, root = store._place
-    owner, path, last = uuid.uuid4().hex, f"{root}/{LOCK}", time.time()
-
-    def said() -> bytes:
-        return json.dumps({"owner": owner, "time": time.time()}).encode()
-
-    if _age(store.read(LOCK)) >= LEASE:
-        store.remove(LOCK)
-    try:
-        fs.pipe_file(path, said(), mode="create")
-    except FileExistsError:
-        raise ValueError(TAKEN.format(url=store.url)) from None
-
-    def renew() -> None:
-        nonlocal last
-        if time.time() - last < LEASE / 4:
-            return
-        if _owner(store.read(LOCK)) != owner:
-            raise ValueError(TAKEN.format(url=store.url))
-        fs.pipe_file(path, said())
-        last = time.time()
-
-    try:
-        yield renew
-    finally:
-        if _owner(store.read(LOCK)) == owner:
-            store.remove(LOCK)
-
-
-def _age(content: bytes | None) -> float:
-    r"""Seconds since a lease was renewed; infinite if there is none."""
-
-    try:
-        return time.time() - float(json.loads(content or b"")["time"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
-
-
-def _owner(content: bytes | None) -> object:
-    try:
-        return json.loads(content or b"{}").get("owner")
-    except ValueError:
-        return None

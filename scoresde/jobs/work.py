@@ -34,7 +34,7 @@ KEYED = ("sample", "decode", "edit", "likelihood", "discrete_likelihood")  # wit
 STATES = ("x", "companion", "reached")
 NUMBERS = ("calls", "accepted", "rejected", "log_density", "log_density_error")
 DENSITY = ("nats", "stderr", "total", "calls", "derivatives")
-NO_DENSITY = "the solver failed on its path"
+NO_DENSITY = "nonfinite"  # as the solvers say it
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ShardWork:
     models: tuple[Made, ...]
     conditions: dict[str, Any]
     options: dict[str, Any]
-    seed: int | None
+    seed: int
     store: Store
     cuda: bool = False
     _made: tuple[ScoreModel, ...] | None = field(default=None, repr=False)
@@ -198,9 +198,10 @@ def _rows(data: Tensor | Solution, rows: Tensor) -> Tensor | Solution:
 def failures_of(result: Solution | Likelihood) -> dict[int, str]:
     r"""Returns the causes of failures by row."""
 
+    found = {row: status for row, status in enumerate(result.status) if status != "ok"}
     if isinstance(result, Likelihood):
-        return dict.fromkeys(result.nats.isnan().nonzero()[:, 0].tolist(), NO_DENSITY)
-    return {row: status for row, status in enumerate(result.status) if status != "ok"}
+        return dict.fromkeys(result.nats.isnan().nonzero()[:, 0].tolist(), NO_DENSITY) | found
+    return found
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -100,7 +100,9 @@ def _of_function(value: object, seen: set[int]) -> Iterator[str | bytes]:
 
 def _named(value: object, parts: Mapping[str, object], seen: set[int]) -> Iterator[str | bytes]:
     yield f"{type(value).__module__}.{type(value).__qualname__}"
-    for name in sorted(parts):
+    own = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    aside = {part.name for part in own if not part.compare}  # what equal objects may differ in
+    for name in sorted(parts.keys() - aside):
         if isinstance(getattr(type(value), name, None), functools.cached_property):
             continue  # follows from the rest, and is there only after its first use
         yield name
