@@ -10,7 +10,7 @@ from pathlib import Path
 import scoresde as ss
 
 ROOT = Path(__file__).parent.parent
-IMPORTED_AS = {"scikit-learn": "sklearn", "pot": "ot", "pillow": "pil"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "pot": "ot", "pillow": "pil", "grpcio": "grpc"}
 
 EXTRAS = (
     "matplotlib",

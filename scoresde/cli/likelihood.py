@@ -20,7 +20,9 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.continued import IDENTITY
 from ..runs.grids import check_levels, check_no_zero, level_times
+from ..runs.identity import identity
 from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
@@ -152,7 +154,7 @@ def likelihood(
         return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
     table = Table(out, {**_setup(score, data), "samples": len(x), "seed": seed, "guidance": guidance,
-                        "labels": use_labels, **known, **options, **discrete})  # fmt: skip
+                        "labels": use_labels, **known, **options, **discrete}, score)  # fmt: skip
 
     def density(rows: slice) -> Likelihood:
         own = score.rows(torch.arange(rows.start, rows.stop))
@@ -215,6 +217,7 @@ def _setup(model: ScoreModel, data: Path) -> dict[str, str]:
 
     return {
         "model": fingerprint(model),
+        IDENTITY: identity(model),
         "process": describe_process(model),
         "data": digest(data),
     }

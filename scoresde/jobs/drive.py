@@ -16,6 +16,7 @@ from .engines import Died, Engine
 from .folder import Folder
 from .lease import Taken
 from .manifest import FILE, Manifest
+from .shards import name_of
 from .start import Workers, started
 from .work import ShardWork, Task, solution_in
 
@@ -155,8 +156,19 @@ class Driver:
             self.manifest.save(self.work.store)
             todo.appendleft(task.number)
         else:
+            self._check_there(task.number)
             self._note(task.number, outcome.digest, outcome.failed)
             line.update(task.count)
+
+    def _check_there(self, number: int) -> None:
+        r"""Sees that a worker on another machine wrote a shard to the same folder."""
+
+        local = self.work.store.local
+        if local is not None and not (local / name_of(number)).exists():
+            raise FileNotFoundError(
+                f"shard {number} was written, but not on this machine; pass a folder that all machines of the "
+                f"cluster share as out=, or the URL of an object store, instead of {self.work.store.url}."
+            )
 
     def _note(self, number: int, digest: str, failed: int) -> None:
         self.manifest.done[str(number)] = digest

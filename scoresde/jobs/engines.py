@@ -9,6 +9,7 @@ Beside `concurrent.futures`, loky sets the number of threads of a process before
 not run the user's script again, and ships models that were defined in a notebook.
 """
 
+import hashlib
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import Any, Protocol, TypeAlias
 
-from .shipping import packed, unpacked
+from .shipping import packed, ships, unpacked
 
 Work: TypeAlias = Callable[[Any], Any]
 TRIES = 3
@@ -95,9 +96,11 @@ class Pool:
     """
 
     def __init__(self, work: Work, workers: int, threads: int) -> None:
-        self._payload, self._threads = packed(work), str(threads)
+        self._payload, self._threads = packed(work), threads
+        self._key = hashlib.sha256(self._payload).hexdigest()
         self._idle: list[Any] = [None] * workers  # executors, or None where one is to be started
         self._running: dict[Future[Any], tuple[Any, Any, int]] = {}
+        self._equipped: set[Any] = set()  # executors whose process has the work
 
     @property
     def free(self) -> int:
@@ -118,6 +121,7 @@ class Pool:
             error = future.exception()
             if not isinstance(error, BrokenExecutor):
                 self._idle.append(executor)
+                self._equipped |= set() if error else {executor}
                 found.append((task, error or future.result()))
                 continue
             executor.shutdown(wait=False, kill_workers=True)
@@ -125,7 +129,7 @@ class Pool:
                 self._give(self._started(), task, tries + 1)
             else:
                 self._idle.append(None)
-                found.append((task, Died(f"{TRIES} workers died at it: {_reason(error)}")))
+                found.append((task, Died(f"{TRIES} workers died at it: {reason(error)}")))
         return found
 
     def close(self, kill: bool = False) -> None:
@@ -136,21 +140,22 @@ class Pool:
         self._running.clear()
 
     def _give(self, executor: Any, task: Any, tries: int) -> None:
-        self._running[executor.submit(_call, self._payload, task)] = (executor, task, tries)
+        payload = None if executor in self._equipped else self._payload
+        future = executor.submit(call, self._key, payload, task)
+        self._running[future] = (executor, task, tries)
 
     def _started(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         return ProcessPoolExecutor(
             max_workers=1,
             initializer=_begin,
             initargs=(os.getpid(),),
-            env=dict.fromkeys(names, self._threads),
+            env=thread_variables(self._threads),
         )
 
 
-_KNOWN: dict[bytes, Work] = {}  # the work of this worker, unpacked once
+_KNOWN: dict[str, Work] = {}  # the work of this worker, unpacked once
 
 
 def _begin(driver: int) -> None:
@@ -166,12 +171,33 @@ def _end_after(driver: int) -> None:
     os._exit(1)
 
 
-def _call(payload: bytes, task: Any) -> Any:
-    if payload not in _KNOWN:
+def call(key: str, payload: Any, task: Any) -> Any:
+    r"""Does a task in a worker.
+
+    Arguments:
+        key: The digest of the work.
+        payload: The packed work, as bytes or an array of them, or `None` if the worker has it.
+        task: The task.
+    """
+
+    if key not in _KNOWN:
         _KNOWN.clear()
-        _KNOWN[payload] = unpacked(payload)
-    return _KNOWN[payload](task)
+        _KNOWN[key] = unpacked(payload)
+    try:
+        return _KNOWN[key](task)
+    except Exception as error:
+        if not ships(error):
+            raise RuntimeError(f"{type(error).__name__}: {reason(error)}") from error
+        raise
 
 
-def _reason(error: BaseException) -> str:
+def thread_variables(threads: int) -> dict[str, str]:
+    r"""Returns the environment in which PyTorch has a number of threads."""
+
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def reason(error: BaseException) -> str:
+    r"""Returns the words of an error in one line."""
+
     return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from solvers.doors.values import as_tensor
 from solvers.noise.brownian import VERSION
 
 from ..doors.data import as_seed
-from ..models.checks import check_count
+from ..models.checks import check_count, model_device
 from ..models.conditions import as_bound, leaves
 from ..models.score_model import ScoreModel
 from ..runs.identity import identity
@@ -103,7 +103,9 @@ def run(
         versions=versions(),
     )
     shipped = known if here else models
-    work = ShardWork(manifest.job, verb, shipped, conditions, options, seed, store)
+    homes = (options.get("device"), *map(model_device, known))
+    cuda = any(torch.device(home).type == "cuda" for home in homes if home is not None)
+    work = ShardWork(manifest.job, verb, shipped, conditions, options, seed, store, cuda)
     return Driver(manifest, work, rows, workers, given.progress).run()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 STATE: tuple[
-    tuple[Callable[[], Any], Callable[[Any], object]], ...
+    tuple[Callable[[], Any], Callable[[Any], None]], ...
 ] = (  # of a process, on which bits depend
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
@@ -45,3 +45,15 @@ def unpacked(payload: Any) -> Any:
     for (_, put), value in zip(STATE, state, strict=True):
         put(value)
     return work
+
+
+def ships(value: object) -> bool:
+    r"""Returns whether an object comes back whole, which errors of classes with arguments of their own may not."""
+
+    import cloudpickle
+
+    try:
+        pickle.loads(cloudpickle.dumps(value))
+    except Exception:
+        return False
+    return True

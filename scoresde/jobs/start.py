@@ -4,9 +4,9 @@ from typing import TypeAlias
 
 from ..doors.warning import warn
 from .engines import Engine, Here, Pool, Work
+from .on_ray import Ray, check_address
 
 Workers: TypeAlias = int | str | None
-RAY = "ray"
 
 
 def check_workers(workers: object) -> Workers:
@@ -25,10 +25,7 @@ def check_workers(workers: object) -> Workers:
     if isinstance(workers, str):
         if workers.isdigit():
             return check_workers(int(workers))
-        if workers != RAY and not workers.startswith(f"{RAY}://"):
-            raise ValueError(
-                f"workers must be a number, 'ray' or 'ray://HOST:PORT', but is {workers!r}."
-            )
+        check_address(workers)
         return workers
     if workers < 1:
         raise ValueError(
@@ -50,7 +47,7 @@ def started(workers: Workers, work: Work, threads: int, tasks: int) -> Engine:
     if workers is None or workers == 1:
         return Here(work)
     if isinstance(workers, str):
-        raise NotImplementedError
+        return Ray(work, workers, threads)
     if workers > tasks:
         warn(
             f"workers={workers} are more than the {tasks} shards that are left, so {tasks} will work; pass a "

@@ -81,6 +81,7 @@ class ShardWork:
         options: The options of the function.
         seed: The seed.
         store: The folder.
+        cuda: Whether a GPU of CUDA does it.
     """
 
     job: str
@@ -90,6 +91,7 @@ class ShardWork:
     options: dict[str, Any]
     seed: int
     store: Store
+    cuda: bool = False
     _made: tuple[ScoreModel, ...] | None = field(default=None, repr=False)
 
     def __call__(self, task: Task) -> Done:

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.score_model import ScoreModel
 from .plan import describe_function
 
 MACHINERY = {"_parameters", "_buffers", "_modules", "training", "__module__"} | {
     name for name in vars(nn.Module()) if "hook" in name or name.startswith("_non_persistent")
 }
+# what calls of a score model have revealed, such as the warnings that were given
+NOTES = {"_asked_at_prior", "_checked", "_healthy", "_seen", "_steady", "trusted"}
 
 
 def identity(value: object) -> str:
@@ -70,7 +73,8 @@ def _of_object(value: object, seen: set[int]) -> Iterator[str | bytes]:
         for part in value:
             yield from _words(part, seen)
     elif isinstance(value, nn.Module):
-        parts = {n: v for n, v in vars(value).items() if n not in MACHINERY}
+        less = MACHINERY | NOTES if isinstance(value, ScoreModel) else MACHINERY
+        parts = {n: v for n, v in vars(value).items() if n not in less}
         parts |= {**value._parameters, **value._buffers, **value._modules}
         yield from _named(value, parts, seen)
     else:
