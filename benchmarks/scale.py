@@ -24,7 +24,7 @@ import scoresde as ss
 
 from .report import save
 
-COUNT, SHARD, STEPS, TURNS = 4096, 256, 40, 3
+COUNT, SHARD, STEPS, TURNS = 256, 32, 20, 3
 TINY = (1000, 10_000, 100_000, 1_000_000)
 
 
@@ -43,11 +43,12 @@ def layer(folder: Path) -> dict[str, object]:
 
     model, numbers = ss.load("digits"), itertools.count()
     options = {"steps": STEPS, "label": 3}
-    ss.sample(model, SHARD, **options)
+    ss.sample(model, SHARD, seed=0, **options)
 
     def plain() -> None:
         parts = [
-            ss.sample(model, SHARD, first_index=k, **options).x for k in range(0, COUNT, SHARD)
+            ss.sample(model, SHARD, seed=0, first_index=k, **options).x
+            for k in range(0, COUNT, SHARD)
         ]
         torch.save(torch.cat(parts), folder / "plain.pt")
 
