@@ -58,7 +58,7 @@ def layer(folder: Path) -> dict[str, object]:
 
     pairs = [(timed(plain), timed(job)) for _ in range(TURNS)]
     seconds, of_job = (min(times) for times in zip(*pairs, strict=True))
-    return {"what": "a job in this process over plain calls", "seconds": of_job, "beside": seconds,
+    return {"what": "a job in this process over plain calls", "value": of_job, "beside": seconds, "unit": "s",
             "ratio": of_job / seconds}  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def starts() -> list[dict[str, object]]:
 
     times = [(timed(of(ours())), timed(of(theirs()))) for _ in range(TURNS)]
     one, other = (min(column) for column in zip(*times, strict=True))
-    rows = [{"what": "start of a loky worker over concurrent.futures", "seconds": one, "beside": other,
+    rows = [{"what": "start of a loky worker over concurrent.futures", "value": one, "beside": other, "unit": "s",
              "ratio": one / other}]  # fmt: skip
     try:
         import ray
@@ -134,7 +134,7 @@ def starts() -> list[dict[str, object]]:
     start = timed(lambda: ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False))
     first = timed(lambda: ray.get(ray.remote(_loaded).remote(0)))
     ray.shutdown()
-    return [*rows, {"what": "start of Ray, and of its first worker", "seconds": start, "beside": first,
+    return [*rows, {"what": "start of Ray, and of its first worker", "value": start, "beside": first, "unit": "s",
                     "ratio": start / first}]  # fmt: skip
 
 
@@ -154,10 +154,13 @@ def memory() -> list[dict[str, object]]:
         )
         shutil.rmtree(folder)
         rows.append(
-            {"what": f"peak MiB of a driver, {count} samples", "seconds": float(done.stdout)}
+            {"what": f"peak memory of a driver, {count} samples", "value": float(done.stdout)}
         )
-    first = float(rows[0]["seconds"])
-    return [{**row, "beside": first, "ratio": float(row["seconds"]) / first} for row in rows]
+    first = float(rows[0]["value"])
+    return [
+        {**row, "beside": first, "unit": "MiB", "ratio": float(row["value"]) / first}
+        for row in rows
+    ]
 
 
 def tiny(count: int, folder: str) -> float:
