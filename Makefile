@@ -14,8 +14,8 @@ demo: .venv/installed
 test: check
 	$(RUN) -m pytest -n 2
 
-# The same, the pages of the site as they are built, which needs npm, and other libraries as they are installed.
-test-all: test docs .venv/peers
+# The same, the pages of the site as they are built, which needs npm, a Ray cluster, and other libraries as installed.
+test-all: test docs .venv/peers .venv/ray
 	$(RUN) -m pytest -n 2 -m "site or slow or peers"
 
 check: .venv/installed
@@ -48,6 +48,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.inference
+	$(PY) -m benchmarks.scale
+	$(PY) -m benchmarks.scale_model
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions
@@ -72,6 +74,10 @@ docs: .venv/docs $(KATEX)
 
 .venv/peers: .venv/installed
 	$(PY) -m pip install -q -c constraints.txt -e ".[peers]"
+	touch $@
+
+.venv/ray: .venv/installed
+	$(PY) -m pip install -q -c constraints.txt -e ".[ray]"
 	touch $@
 
 .venv/docs: .venv/installed

@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, plots
+from . import adapters, editing, geometry, guidance, inference, jobs, plots
 from .adapters import (
     Label,
     from_azula,
@@ -156,6 +156,7 @@ __all__ = [
     "inference",
     "inpaint",
     "interpolate",
+    "jobs",
     "latent_statistics",
     "load",
     "load_classifier",

@@ -138,7 +138,7 @@ def test_a_table_of_likelihoods_goes_on_where_it_was_cut_off(data: Path) -> None
     assert (data / "l.csv").read_text().splitlines()[:4] == text.splitlines()[:4]
     assert len((data / "l.csv").read_text().splitlines()) == 6
     said = refusal(*SCORE, "--seed", 3, "--out", "l.csv", folder=data)
-    assert "holds another table, of other seed; pass" in said
+    assert "holds another table, with seed=0, not 3; pass" in said
     (data / "l.csv").write_text("".join(lines[:3] + lines[4:]))
     said = refusal(*SCORE, "--out", "l.csv", folder=data)
     assert "is damaged in line 4, which should hold the numbers of sample 1" in said

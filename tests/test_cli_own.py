@@ -1,5 +1,6 @@
 r"""The command line with what users own: their code, files that name it, and data in their form."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,40 @@ def test_own_code_is_a_model(code: Path) -> None:
         "compare", "own_things.py:wide", "--solvers", "ddim", "--budgets", 4, "-n", 8, folder=code
     )
     assert plans["rows"]
+
+
+WRAPPED = """
+import scoresde as ss
+from own_things import wide
+
+
+class Louder(ss.ScoreModel):
+    def __init__(self, scale):
+        super().__init__()
+        self.resemble(wide)
+        self.model, self.scale = wide, scale
+
+    def denoise(self, x, t):
+        return self.scale * self.model.denoise(x, t)
+
+
+one, other = Louder(1.0), Louder(1.1)
+"""
+
+
+def test_a_table_is_of_one_model_with_all_that_is_in_it(code: Path) -> None:
+    (code / "wrapped.py").write_text(WRAPPED)
+    np.savez(code / "x.npz", x=np.zeros((2, 2), np.float32))
+    rest = ["--data", "x.npz", "--solver", "heun", "--steps", 4, "--out", "t.csv"]
+    found = answer("likelihood", "wrapped:one", *rest, folder=code)
+    assert answer("likelihood", "wrapped:one", *rest, folder=code)["nats"] == found["nats"]
+    said = refusal("likelihood", "wrapped:other", *rest, folder=code)
+    assert "t.csv holds another table, of a model of the same name with other settings" in said
+    head, *lines = (code / "t.csv").read_text().splitlines(keepends=True)
+    told = {n: v for n, v in json.loads(head.removeprefix("# ")).items() if n != "identity"}
+    (code / "t.csv").write_text("# " + json.dumps(told, sort_keys=True) + "\n" + "".join(lines))
+    said = refusal("likelihood", "wrapped:one", *rest, folder=code)
+    assert "t.csv is of an earlier version, which kept no more of a model than its name" in said
 
 
 @pytest.mark.parametrize(("name", "words"), [

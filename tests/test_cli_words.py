@@ -61,6 +61,8 @@ SENTENCES = {
     ("likelihood", "digits", "--data", "x.npy", "--out", "folder.csv"): "folder.csv is a folder",
     ("encode", "digits", "--data", "x.npy", "--out", "folder.npz"): "folder.npz is a folder",
     ("compare", "digits", "-n", "2"): "-n must be at least 4, but is 2.",
+    ("compare", "digits", "--workers", "0"): "--workers must be at least 1, but is 0",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--workers", "two"): "--workers must be a number",
     ("compare", "digits", "--plot", "folder.png"): "folder.png is a folder",
     ("tune", "digits", "--budget", "1", "--out", "p.json"): "--budget must be at least 2, but is 1.",
     ("tune", "digits", "--budget", "4", "--out", "folder.json"): "folder.json is a folder",

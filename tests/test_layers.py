@@ -14,7 +14,7 @@ ORDER = {
     "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
         chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
-        sampling adapters geometry latents weighted zoo editing plots checking inference comparing training
+        sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing training
         tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need

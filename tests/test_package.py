@@ -10,7 +10,7 @@ from pathlib import Path
 import scoresde as ss
 
 ROOT = Path(__file__).parent.parent
-IMPORTED_AS = {"scikit-learn": "sklearn", "pot": "ot", "pillow": "pil"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "pot": "ot", "pillow": "pil", "grpcio": "grpc"}
 
 EXTRAS = (
     "matplotlib",
@@ -24,6 +24,10 @@ EXTRAS = (
     "torchsde",
     "scipy",
     "PIL",
+    "joblib",
+    "cloudpickle",
+    "pyarrow",
+    "ray",
 )
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize
@@ -46,7 +50,10 @@ def test_what_is_imported_is_declared() -> None:
     extras = project["optional-dependencies"]
     lists = [
         project["dependencies"],
-        *(extras[name] for name in ("cli", "plots", "metrics", "train", "diffusers")),
+        *(
+            extras[name]
+            for name in ("cli", "plots", "metrics", "train", "jobs", "ray", "diffusers")
+        ),
     ]
     names = {re.split(r"[^\w-]", entry)[0].lower() for entries in lists for entry in entries}
     declared = {IMPORTED_AS.get(name, name) for name in names}

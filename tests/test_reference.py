@@ -23,6 +23,7 @@ SPACES = {
     "scoresde.geometry": ss.geometry,
     "scoresde.guidance": ss.guidance,
     "scoresde.inference": ss.inference,
+    "scoresde.jobs": ss.jobs,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
     "scoresde.metrics": metrics,

@@ -10,12 +10,14 @@ from rich.console import Console
 
 import solvers
 
+from ..jobs import sample as sample_all
 from ..models.checks import check_count
 from ..sampling import sample as draw
 from . import about, check, latents, likelihood, measure, plot, resuming
 from .files import SUFFIXES, check_form, check_out
 from .given import check_number_of, conditions, largest
 from .guidances import guided
+from .job import into_folder, is_job, refuse
 from .models import opened, place_of
 from .options import (
     AsJson,
@@ -35,11 +37,14 @@ from .options import (
     PlanFile,
     Rtol,
     Seed,
+    ShardSize,
     SigmaMax,
     SigmaMin,
     SolverName,
+    Status,
     Steps,
     Trust,
+    Workers,
     levels_in,
     said,
 )
@@ -142,6 +147,9 @@ def sample(
         bool, typer.Option("--log-density", help="Log-densities too: nats, before the denoising.")
     ] = False,
     out: Out = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -149,15 +157,23 @@ def sample(
 ) -> None:
     r"""Draw samples."""
 
-    check_out(out, suffixes=SUFFIXES)
-    check_budget(max_calls, out)
+    job = is_job(out, workers, status, as_json)
+    check_out(out, suffixes=SUFFIXES, folder=job)
+    if not job:
+        check_budget(max_calls, out)
     given = conditions(label, condition)
     n = largest(given, FEW) if n is None else check_count("-n", n, 1, None)
     check_number_of(given, n)
     options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
                    sigma_max=sigma_max, rtol=rtol, atol=atol, eta=eta, plan=plan, batch_size=batch_size,
-                   log_density=log_density or None, **within(max_calls))  # fmt: skip
+                   log_density=log_density or None)  # fmt: skip
     score = guided(opened(model, trust, dtype), given, guidance)
+    if job and out is not None:
+        refuse(first_index=first_index or None)
+        into_folder(sample_all, score, n, out=out, as_json=as_json, seed=seed, **options,
+                    **said(workers=workers, shard_size=shard_size, max_calls=max_calls))  # fmt: skip
+        return
+    options |= within(max_calls)
     check_form(score, out)
     with stoppable(kept(out, model)):
         s = draw(score, n, seed=seed, first_index=first_index, progress=not as_json, **options)

@@ -33,15 +33,16 @@ def check_suffix(file: Path) -> None:
         raise ValueError(f"{file} must end in one of {', '.join(SUFFIXES)}, not {file.suffix!r}.")
 
 
-def check_out(*files: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+def check_out(*files: Path | None, suffixes: tuple[str, ...] = (), folder: bool = False) -> None:
     r"""Refuses files that cannot be written, before any work is done.
 
     Arguments:
         files: The files, or `None`.
         suffixes: The suffixes that they may have.
+        folder: Whether the file is to be the folder of a job, which checks it itself.
     """
 
-    for file in filter(None, files):
+    for file in filter(None, () if folder else files):
         if suffixes and file.suffix not in suffixes:
             raise ValueError(
                 f"{file} must end in one of {', '.join(suffixes)}, not {file.suffix!r}."

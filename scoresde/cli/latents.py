@@ -13,6 +13,10 @@ from .. import plots
 from ..editing import METHODS, frames
 from ..editing.translate import in_data_units
 from ..editing.verb import edit as edit_data
+from ..jobs import decode as decode_all
+from ..jobs import edit as edit_all
+from ..jobs import encode as encode_all
+from ..jobs import open as open_job
 from ..latents import latent_statistics, load_latents, save_latents
 from ..latents.encoding import encode as encode_data
 from ..latents.files import check_latents_file
@@ -23,6 +27,7 @@ from ..sampling import decode as decode_latents
 from .files import SUFFIXES, check_form, check_out, open_arrays, parts_of, read_array, write_array
 from .given import check_number_of, conditions, whole
 from .guidances import guided
+from .job import into_folder, is_job, refuse, url_of
 from .models import opened
 from .options import (
     AsJson,
@@ -40,11 +45,14 @@ from .options import (
     Out,
     Rtol,
     Seed,
+    ShardSize,
     SigmaMax,
     SigmaMin,
     SolverName,
+    Status,
     Steps,
     Trust,
+    Workers,
     call_range,
     levels_in,
     report,
@@ -77,7 +85,7 @@ Plot = Annotated[
 def encode(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option(help="File for the latents: npz.")],
+    out: Annotated[Path, typer.Option(help="File for the latents: npz; or a folder.")],
     solver: SolverName = None,
     steps: Steps = None,
     grid: Grid = None,
@@ -90,6 +98,9 @@ def encode(
     condition: Conditions = None,
     guidance: Guidance = None,
     batch_size: Batch = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -97,16 +108,23 @@ def encode(
 ) -> None:
     r"""Turn data into latents, and report whether they look like the prior."""
 
-    check_latents_file(out)
-    check_out(out)
+    job = is_job(out, workers, status, as_json)
+    if not job:
+        check_latents_file(out)
+    check_out(out, folder=job)
     given = conditions(label, condition)
     options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
                    sigma_max=sigma_max, rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = opened(model, trust, dtype)
     x = read_array(data, score)[0]
     check_number_of(given, len(x))
+    full = guided(score, given, guidance)
+    if job:
+        into_folder(encode_all, full, x, out=out, as_json=as_json,
+                    **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     with stoppable():
-        z = encode_data(guided(score, given, guidance), x, progress=not as_json, **options)
+        z = encode_data(full, x, progress=not as_json, **options)
     save_latents(out, z)
     verdict = _verdict(score, z) if at_prior(score, z) and not score.masked else {}
     report(
@@ -142,6 +160,9 @@ def decode(
     guidance: Guidance = None,
     denoise: Annotated[bool, typer.Option(help="End with one denoising.")] = True,
     batch_size: Batch = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -149,10 +170,16 @@ def decode(
 ) -> None:
     r"""Turn the latents of `scoresde encode` into data, on their own grid backwards unless steps are passed."""
 
-    check_out(out, suffixes=SUFFIXES)
+    job = is_job(out, workers, status, as_json)
+    check_out(out, suffixes=SUFFIXES, folder=job)
     options = said(solver=solver, steps=steps, grid=grid, levels=levels_in(levels), sigma_min=sigma_min,
                    rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
+    if job and out is not None:
+        latents = load_latents(data) if data.is_file() else open_job(url_of(data))
+        into_folder(decode_all, score, latents, out=out, as_json=as_json, denoise=denoise,
+                    **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     check_form(score, out)
     z = load_latents(data)
     with stoppable():
@@ -199,6 +226,9 @@ def edit(
     out: Out = None,
     plot: Plot = None,
     animate: Annotated[Path | None, typer.Option(help="The path of the edit, as a gif.")] = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -206,7 +236,8 @@ def edit(
 ) -> None:
     r"""Turn data of one class into data of another, or redraw parts of it."""
 
-    check_out(out, suffixes=SUFFIXES)
+    job = is_job(out, workers, status, as_json)
+    check_out(out, suffixes=SUFFIXES, folder=job)
     check_out(animate)
     check_out(plot, suffixes=PICTURES)
     if method not in ("inpaint", "noise") and guidance is None:
@@ -228,6 +259,12 @@ def edit(
         options["path"] = True
     ends = _class("source", source, condition, len(x)), _class("target", target, condition, len(x))
     before, after, pivot = _models(score, ends, guidance, method)
+    if job and out is not None:
+        refuse(plot=plot, animate=animate)
+        options.pop("progress", None)
+        into_folder(edit_all, before, after, x, out=out, as_json=as_json, seed=seed,
+                    **options | pivot, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     with stoppable():
         e = edit_data(before, after, x, seed=seed, **options | pivot)
     if out is not None:
@@ -236,12 +273,17 @@ def edit(
         plots.before_after(plot, x, e)
     if animate is not None:
         plots.animate(animate, frames(score, e))
-    written = ("out", out), ("plot", plot), ("animation", animate)
-    files = {name: str(file) for name, file in written if file}
+    _tell_of(e, x, {"out": out, "plot": plot, "animation": animate}, as_json)
+
+
+def _tell_of(e: Solution, x: Tensor, files: dict[str, Path | None], as_json: bool) -> None:
+    r"""Reports edits of x."""
+
+    written = {name: str(file) for name, file in files.items() if file}
     change = (e.x - x).abs().square().mean().sqrt().item()
     calls = call_range(e.calls)
-    report({"samples": len(x), "calls": calls, "rms change": change, **files}, as_json)
-    told("edits", out or plot or animate, as_json)
+    report({"samples": len(x), "calls": calls, "rms change": change, **written}, as_json)
+    told("edits", next(iter(written.values()), None), as_json)
 
 
 def _write(model: ScoreModel, out: Path, data: Path, e: Solution) -> None:

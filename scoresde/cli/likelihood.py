@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import typer
 
+from ..jobs import likelihood as all_likelihoods
 from ..likelihood import (
     Likelihood,
     bits_per_dim,
@@ -19,7 +20,9 @@ from ..likelihood import (
 from ..likelihood.bits import bin_width, check_noise, on_levels
 from ..models.checks import check_count, check_data
 from ..models.score_model import ScoreModel
+from ..runs.continued import IDENTITY
 from ..runs.grids import check_levels, check_no_zero, level_times
+from ..runs.identity import identity
 from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
@@ -27,6 +30,7 @@ from ..runs.run import with_t_min
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
+from .job import into_folder, is_job
 from .models import opened
 from .options import (
     AsJson,
@@ -41,10 +45,13 @@ from .options import (
     NoiseLevels,
     Rtol,
     Seed,
+    ShardSize,
     SigmaMin,
     SolverName,
+    Status,
     Steps,
     Trust,
+    Workers,
     numbers_in,
     report,
     said,
@@ -116,8 +123,11 @@ def likelihood(
         typer.Option(help="Samples at once: 128, and 4 where the divergence is exact."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A csv table; an interrupted run continues.")
+        Path | None, typer.Option(help="A csv table or a folder; an interrupted run continues.")
     ] = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    status: Status = False,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -127,32 +137,37 @@ def likelihood(
 
     noise = said(levels=levels, low=low, high=high, dequantization=dequantization, draws=draws)
     discrete = _discrete(cast(Discrete, noise))
-    check_out(out)
+    job = is_job(out, workers, status, as_json)
+    check_out(out, folder=job)
     given = _given(use_labels, label, condition)
-    probed = divergence not in ("auto", "exact") or probes is not None or target_stderr is not None
-    size = check_count("--batch-size", batch_size, 1) or (BATCH if probed else PIECE)
+    size = check_count("--batch-size", batch_size, 1) or _size(divergence, probes, target_stderr)
     loaded = opened(model, trust, dtype)
-    score = loaded if use_labels else guided(loaded, given, guidance)
-    x, labels = _read(data, score, use_labels)
-    check_rows(score, x, labels, discrete, given)
+    x, labels = _read(data, loaded, use_labels)
+    check_rows(loaded, x, labels, discrete, given)
+    score = guided(loaded, {**given, **labels}, guidance)
     options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
                    solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
     options = _started(score, _on_grid(score, noise_levels, options), discrete)
+    if job and out is not None:
+        into_folder(all_likelihoods, score, x, out=out, as_json=as_json, seed=seed,
+                    **options, **discrete, **said(workers=workers, shard_size=shard_size))  # fmt: skip
+        return
     known = {"label": plain(given).get("label"), **({"condition": condition} if condition else {})}
-    setup = {"model": fingerprint(score), "process": describe_process(score), "data": digest(data),
-             "samples": len(x), "seed": seed, "guidance": guidance, "labels": use_labels,
-             **known, **options, **discrete}  # fmt: skip
-    table = Table(out, setup)
+    table = Table(out, {**_setup(score, data), "samples": len(x), "seed": seed, "guidance": guidance,
+                        "labels": use_labels, **known, **options, **discrete}, score)  # fmt: skip
 
     def density(rows: slice) -> Likelihood:
-        own = _of_rows(score, rows)
-        if labels is not None:
-            own = _labelled(loaded, given, labels[rows], guidance)
+        own = score.rows(torch.arange(rows.start, rows.stop))
         now = {**options, "seed": seed, "first_index": rows.start}
         return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
 
     _fill(table, len(x), size, density, discrete, shown=not as_json)
     _report(table, as_json)
+
+
+def _size(divergence: str, probes: int | None, target: float | None) -> int:
+    probed = divergence not in ("auto", "exact") or probes is not None or target is not None
+    return BATCH if probed else PIECE
 
 
 def _given(
@@ -166,12 +181,6 @@ def _given(
             "--condition must be one value for all samples if --use-labels is passed."
         )
     return given
-
-
-def _labelled(
-    model: ScoreModel, given: dict[str, torch.Tensor], labels: np.ndarray, guidance: str | None
-) -> ScoreModel:
-    return guided(model, {**given, "label": torch.from_numpy(np.array(labels))}, guidance)
 
 
 def _on_grid(model: ScoreModel, text: str | None, options: Options) -> Options:
@@ -203,8 +212,15 @@ def _started(model: ScoreModel, options: Options, discrete: Discrete) -> Options
     return options
 
 
-def _of_rows(model: ScoreModel, rows: slice) -> ScoreModel:
-    return model.rows(torch.arange(rows.start, rows.stop))
+def _setup(model: ScoreModel, data: Path) -> dict[str, str]:
+    r"""What two tables must share, besides options, if one is to continue the other."""
+
+    return {
+        "model": fingerprint(model),
+        IDENTITY: identity(model),
+        "process": describe_process(model),
+        "data": digest(data),
+    }
 
 
 def _fill(
@@ -242,13 +258,15 @@ def _kept(table: Table, count: int) -> str:
     return f"{rows} are in {table.file}, and the same command continues"
 
 
-def _read(data: Path, model: ScoreModel, use_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    r"""Data, and its labels if they are used."""
+def _read(
+    data: Path, model: ScoreModel, use_labels: bool
+) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+    r"""Data, and its labels as a condition, if they are used."""
 
     x, labels = read_rows(data, model)
     if use_labels and labels is None:
         raise ValueError(f"{data} has no entry 'label' to condition on.")
-    return x, labels if use_labels else None
+    return x, {"label": torch.from_numpy(np.array(labels))} if use_labels else {}
 
 
 def _levels(discrete: Discrete) -> Levels:
@@ -274,7 +292,7 @@ def _discrete(noise: Discrete) -> Discrete:
 
 
 def check_rows(
-    model: ScoreModel, x: np.ndarray, labels: np.ndarray | None, discrete: Discrete,
+    model: ScoreModel, x: np.ndarray, labels: Mapping[str, torch.Tensor], discrete: Discrete,
     given: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     r"""Refuses data that does not fit the model or the levels, before any of it is scored."""
@@ -286,10 +304,10 @@ def check_rows(
         )
     if not len(x):
         raise ValueError("the data has no samples.")
-    if labels is not None:
-        if len(labels) != len(x):
-            raise ValueError(f"there are {len(labels)} labels for {len(x)} samples.")
-        model.check_condition("label", torch.from_numpy(labels))
+    for name, value in labels.items():
+        if len(value) != len(x):
+            raise ValueError(f"there are {len(value)} labels for {len(x)} samples.")
+        model.check_condition(name, value)
     check_number_of(given, len(x))
     ends = _levels(discrete) if "levels" in discrete else None
     noisy, off = discrete.get("dequantization") == "none", False

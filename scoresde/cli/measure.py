@@ -42,6 +42,10 @@ Metrics = Annotated[
     str | None, typer.Option(help="energy, sliced_wasserstein, c2st; separated by commas.")
 ]
 
+Workers = Annotated[
+    str | None, typer.Option(help="Processes that share the work, or ray, or ray://HOST:PORT.")
+]
+
 app = typer.Typer()
 
 
@@ -76,6 +80,7 @@ def compare(
     reference_tolerance: Exact = None,
     html: Annotated[Path | None, typer.Option(help="A report in one html file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A picture: png, pdf or svg.")] = None,
+    workers: Workers = None,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -88,7 +93,7 @@ def compare(
     check_number_of(given, check_count("-n", samples, 4))
     score = guided(opened(model, trust, dtype), given, guidance)
     options = said(grids=grids and grids.split(","), metrics=metrics and metrics.split(","), batch_size=batch_size,
-                   reference_tolerance=reference_tolerance)  # fmt: skip
+                   reference_tolerance=reference_tolerance, workers=workers)  # fmt: skip
     with stoppable(_kept(out, "--out")):
         c = compare_solvers(
             score,
@@ -131,6 +136,7 @@ def tune(
     state: Annotated[
         Path | None, typer.Option(help="JSON; an interrupted search continues.")
     ] = None,
+    workers: Workers = None,
     trust: Trust = False,
     dtype: Dtype = None,
     as_json: AsJson = False,
@@ -155,7 +161,9 @@ def tune(
             seed=seed,
             file=state,
             progress=not as_json,
-            **said(batch_size=batch_size, reference_tolerance=reference_tolerance),
+            **said(
+                batch_size=batch_size, reference_tolerance=reference_tolerance, workers=workers
+            ),
         )
     plan.save(out)
     figures = plan.figures

@@ -75,6 +75,16 @@ Guidance = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch-size", help="Samples at once.")]
 Out = Annotated[Path | None, typer.Option(help="File to write: npz, npy or png.")]
 Data = Annotated[Path, typer.Option(help="File to read: npz with x, npy, or png tiles.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(help="Processes, or ray, or ray://HOST:PORT; --out is then a folder."),
+]
+ShardSize = Annotated[
+    int | None, typer.Option(help="Samples of a shard, where --out is a folder.")
+]
+Status = Annotated[
+    bool, typer.Option("--status", help="Print how far the job in the folder --out is, and end.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 N = TypeVar("N", int, float)

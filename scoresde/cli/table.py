@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from ..likelihood.advice import PARTS as NAMES
+from ..models.score_model import ScoreModel
+from ..runs.continued import check_same
 
 MEASURED = ("nats", "bits_per_dim")  # columns whose means have standard errors
 PARTS = {part: "stderr" if part == "probes" else part for part in NAMES}  # their columns
@@ -51,9 +53,10 @@ class Table:
     Arguments:
         file: A csv file, or `None`. If it already has rows, the table continues after them.
         setup: The settings that the rows depend on; a file with another setup is refused.
+        model: The model.
     """
 
-    def __init__(self, file: Path | None, setup: Mapping[str, object]) -> None:
+    def __init__(self, file: Path | None, setup: Mapping[str, object], model: ScoreModel) -> None:
         if file is not None and file.suffix != ".csv":
             raise ValueError(f"--out must end in .csv, a table of all samples, not {file.name!r}.")
         self.file, self.head = file, "# " + json.dumps(setup, sort_keys=True)
@@ -62,7 +65,7 @@ class Table:
         self.handle: TextIO | None = None
         self.done = self.size = 0
         if file is not None and file.exists():
-            self._read(file.read_text())
+            self._read(file, file.read_text(), model)
 
     def __enter__(self) -> "Table":
         if self.file is not None:
@@ -140,30 +143,25 @@ class Table:
             if name != "index":
                 self.columns.setdefault(name, Column()).add(float(value))
 
-    def _read(self, text: str) -> None:
+    def _read(self, file: Path, text: str, model: ScoreModel) -> None:
         if "\n" not in text and self.head.startswith(text):
             return  # from a run that was stopped before its first row
         head, *lines = text.split("\n")[:-1]  # an unfinished last line was cut off
-        if head != self.head:
-            raise ValueError(
-                f"{self.file} holds another table{_differing(head, self.head)}; pass another file, or "
-                "remove it."
-            )
+        before, now = _settings(file, head), _settings(file, self.head)
+        check_same(file, "table", before, now, model)
         for number, row in enumerate(csv.DictReader(lines)):
             self._count(self._checked(number, row))
         lines = lines if self.done else []  # a header without rows is written again
         self.size = sum(len(line.encode()) + 1 for line in (head, *lines))
 
 
-def _differing(old: str, new: str) -> str:
-    r"""The options in which two headers differ, in words."""
+def _settings(file: Path, head: str) -> dict[str, object]:
+    r"""The settings in a header."""
 
     try:
-        before, now = (json.loads(head.removeprefix("# ")) for head in (old, new))
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    except (json.JSONDecodeError, AttributeError):
-        return ""
-    return f", of other {', '.join(names)}"
+        return dict(json.loads(head.removeprefix("# ")))
+    except (ValueError, TypeError):
+        raise ValueError(f"{file} holds another table; pass another file, or remove it.") from None
 
 
 def _lock(handle: TextIO, file: Path) -> None:

@@ -1,7 +1,8 @@
 r"""A bench: one model, initial noise and reference, on which any number of runs is measured."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Unpack
 
@@ -137,6 +138,21 @@ class Bench:
                 raise ValueError(f"metric {name!r} is {found[name][0]} for these samples.")
         return found
 
+    def prepare(self, todo: Sequence[Cell]) -> None:
+        r"""Computes the references that cells need, so that those who measure the cells share them."""
+
+        for cell in todo:
+            if self.errors and not cell.refusal:
+                with suppress(ValueError, LookupError, ArithmeticError):  # which rows report
+                    self._exact(cell)
+
+    @property
+    def parts(self) -> dict[str, object]:
+        r"""What workers need, by the words for it in messages."""
+
+        own = {f"metric {name!r}": distance for name, distance in self.distances.items()}
+        return {"the model": self.model, **own}
+
     def exact_distances(self) -> dict[str, tuple[float, float]]:
         r"""Returns the distances of the exact flow's samples, unless the flow fails."""
 
@@ -153,6 +169,17 @@ class Bench:
             return self._measure(cell, empty)
         except (SolverError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
             return replace(empty, status=str(error).splitlines()[0])
+
+    def __call__(self, cell: Cell) -> Row:
+        r"""Measures a cell, as the work of an engine."""
+
+        return self.row(cell)
+
+    @property
+    def cuda(self) -> bool:
+        r"""Whether a GPU of CUDA does it, which an engine may have to find."""
+
+        return self._device.type == "cuda"
 
     def _measure(self, cell: Cell, row: Row) -> Row:
         exact = self._exact(cell) if self.errors else None

@@ -11,6 +11,7 @@ from ..doors.tables import html_table
 from ..files import damaged, read_json, write_json
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
+from ..runs.continued import check_same
 from .content import check_content
 from .measured import Measured
 from .row import Row
@@ -119,7 +120,7 @@ class Comparison(Measured):
             return Comparison(**content, rows=tuple(Row(**row) for row in rows))
 
     @staticmethod
-    def resume(file: str | Path | None, asked: "Comparison") -> "Comparison":
+    def resume(file: str | Path | None, asked: "Comparison", model: ScoreModel) -> "Comparison":
         r"""Returns the stored rows of a comparison, after checking that the file belongs to it."""
 
         if file is None or not Path(file).exists():
@@ -127,11 +128,5 @@ class Comparison(Measured):
         if Path(file).is_dir():
             raise ValueError(f"file must be the name of a JSON file, but {file} is a folder.")
         known = Comparison.load(file)
-        mine, theirs = asked.setup, known.setup
-        for name in {**mine, **theirs}:
-            if mine.get(name) != theirs.get(name):
-                raise ValueError(
-                    f"{file} holds a comparison with {name}={theirs.get(name)}, not "
-                    f"{mine.get(name)}; pass another file."
-                )
-        return known
+        check_same(file, "comparison", known.setup, asked.setup, model)
+        return dataclasses.replace(known, setup=asked.setup)

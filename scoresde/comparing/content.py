@@ -26,6 +26,7 @@ ROW = {
 }
 SETUP = {
     **dict.fromkeys(("model", "process"), Entry("text", text)),
+    "identity": Entry("text", text, needed=False),
     "samples": Entry("a whole number", whole),
     "seed": Entry("a whole number", lambda value: isinstance(value, int)),
     "reference tolerance": Entry("a number", real),

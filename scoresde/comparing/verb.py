@@ -9,18 +9,22 @@ from torch import nn
 
 from solvers import Solver
 
+from ..jobs.spread import Spread
+from ..jobs.start import Workers, check_workers
 from ..metrics import Distance, check_distances
 from ..models.checks import check_count, check_data, check_several
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..runs.plan import Plan, describe_function, describe_setup, digest
+from ..runs.continued import describe_setup
+from ..runs.plan import Plan, describe_function, digest
 from ..runs.progress import bar
 from ..runs.takes import check_model
 from .bench import BENCH, Bench, bind, sample_shape
-from .cells import cells, check_choice, check_tolerance, default_grids, default_solvers
+from .cells import Cell, cells, check_choice, check_tolerance, default_grids, default_solvers
 from .comparison import Comparison
 from .reference import TOLERANCE
+from .row import Row
 
 BUDGETS = (5, 8, 10, 20, 50)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -41,6 +45,7 @@ def compare(  # noqa: D417
     seed: int = 0,
     reference_tolerance: float = TOLERANCE,
     file: str | Path | None = None,
+    workers: Workers = None,
     progress: bool = True,
     max_step: float | None = None,
     first_step: float | None = None,
@@ -77,6 +82,9 @@ def compare(  # noqa: D417
         seed: The seed of their noise.
         reference_tolerance: The tolerance of the reference.
         file: A JSON file, which is written after each cell. Cells that it already holds are not measured again.
+        workers: The number of processes on this machine that share the cells, "ray" for a Ray cluster that is
+            there or is started here, or the address of one, as `ray://HOST:10001`. By default, this process. Each
+            has one thread; seconds and memory are those of the worker, beside others.
         progress: Whether to show a progress bar.
         condition: The conditions of the model. The options are those of :class:`scoresde.Settings` that every run
             of the measurement can share.
@@ -92,6 +100,7 @@ def compare(  # noqa: D417
 
     options = BENCH.said(locals())
     check_model(model)
+    workers = check_workers(workers)
     chosen = default_solvers(model) if solvers is None else solvers
     where = default_grids(model) if grids is None else grids
     check_choice(model, chosen, budgets, where, tolerances, file)
@@ -112,18 +121,41 @@ def compare(  # noqa: D417
     }
     shape, errors = sample_shape(model, data, samples), "error" in names
     bench = Bench(model, shape, seed, reference_tolerance, distances, data, options, errors)
-    known = Comparison.resume(file, Comparison(setup))
-    rows = {row.key: row for row in known.rows}
+    spread = Spread(bench, workers, _words, bench.parts)
+    known = Comparison.resume(file, Comparison(setup), model)
     bench.look()
     if data is not None and not known.floors:
         known = replace(known, floors=bench.floors(), exact=bench.exact_distances())
-    for cell in bar([c for c in todo if c.key not in rows], desc="compare", shown=progress):
-        rows[cell.key] = bench.row(cell)
-        references = {**known.references, **bench.words}
-        known = replace(known, references=references, rows=tuple(rows.values()))
-        if file is not None:
-            known.save(file)
-    return replace(known, rows=tuple(rows[cell.key] for cell in todo))
+    return _measured(bench, known, todo, file, spread, progress)
+
+
+def _measured(
+    bench: Bench,
+    known: Comparison,
+    todo: Sequence[Cell],
+    file: str | Path | None,
+    spread: Spread[Cell, Row],
+    progress: bool,
+) -> Comparison:
+    r"""The comparison with the cells that it lacks; its file has each as soon as it is measured."""
+
+    rows, asked = {row.key: row for row in known.rows}, [cell.key for cell in todo]
+    left = [cell for cell in todo if cell.key not in rows]
+    order = [*(key for key in rows if key not in asked), *asked]
+    bench.prepare(left)
+    known = replace(known, references={**known.references, **bench.words})
+    with spread, bar(total=len(left), desc="compare", shown=progress) as line:
+        for cell, row in spread(left):
+            rows[cell.key] = row
+            line.update()
+            known = replace(known, rows=tuple(rows[key] for key in order if key in rows))
+            if file is not None:
+                known.save(file)
+    return replace(known, rows=tuple(rows[key] for key in asked))
+
+
+def _words(cell: Cell) -> str:
+    return f"{cell.solver} ({cell.grid}, {cell.budget:g})"
 
 
 def _functions(metrics: object, features: nn.Module | None) -> list[str]:

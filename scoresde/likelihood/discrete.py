@@ -294,6 +294,7 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
     budget["probes"] = stderr
     if draws > 1:  # the draws also differ in their probes
         budget["dequantisation"] = (error**2 - stderr**2).clamp(min=0).sqrt()
+    causes = [one.status for one in found]
     return replace(
         first,
         nats=nats,
@@ -302,4 +303,9 @@ def _averaged(found: list[Likelihood], terms: Tensor, levels: int, importance: b
         derivatives=torch.stack([one.derivatives for one in found]).sum(0),
         budget=budget,
         levels=levels,
+        status=tuple(max(known, key=_is_failure) for known in zip(*causes, strict=True)),
     )
+
+
+def _is_failure(status: str) -> bool:
+    return status != "ok"

@@ -217,6 +217,7 @@ def along_path(
         noise_level=process.noise_level(start) if process.has_scales else math.nan,
         slope=slope.reshape(path.x.shape),
         budget=budget,
+        status=path.status,
         provenance={
             **path.provenance,
             "divergence": tracer.kind,

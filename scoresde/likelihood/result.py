@@ -46,6 +46,7 @@ class Likelihood:
         levels: The number of levels, if it is a probability of data on levels.
         entries: The number of entries of each sample that exist, with shape (B,), for masked data.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
+        status: "ok", or why the path of a sample failed, as in :class:`solvers.Solution`.
 
     Examples:
         >>> l = ss.log_likelihood(model, torch.zeros(3, 2))
@@ -66,6 +67,7 @@ class Likelihood:
     levels: int | None = None
     slope: Tensor | None = None
     entries: Tensor | None = None
+    status: tuple[str, ...] = ()
 
     @property
     def total(self) -> Tensor:
@@ -129,6 +131,7 @@ class Likelihood:
         }
         slopes = [part.slope for part in parts if part.slope is not None]
         rows["slope"] = torch.cat(slopes) if slopes else None
+        rows["status"] = tuple(status for part in parts for status in part.status)
         made = parts[0].provenance
         if made.get("seeds"):
             made = {**made, "seeds": [s for part in parts for s in part.provenance["seeds"]]}
@@ -154,6 +157,7 @@ class Likelihood:
         for name in ("slope", "entries"):
             value = getattr(self, name)
             values[name] = None if value is None else value[chosen.to(value.device)]
+        values["status"] = tuple(self.status[i] for i in chosen.tolist()) if self.status else ()
         made = dict(self.provenance)
         if made.get("seeds"):
             made["seeds"] = [made["seeds"][i] for i in chosen.tolist()]

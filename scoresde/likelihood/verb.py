@@ -156,9 +156,10 @@ def _warn_of_target(found: Likelihood, target: float | None) -> None:
 def _warn_of_failures(found: Likelihood) -> None:
     failed = found.nats.isnan().nonzero()[:, 0].tolist()
     if failed:
+        causes = ", ".join(sorted(set(found.status) - {"ok"})) or "its sum is not finite"
         warn(
-            f"the path of samples {failed[:8]}{' and others' if len(failed) > 8 else ''} failed, so their density "
-            "is NaN; on_failure='raise' tells why."
+            f"the path of samples {failed[:8]}{' and others' if len(failed) > 8 else ''} failed ({causes}), so "
+            "their density is NaN; on_failure='raise' tells why."
         )
 
 

@@ -2,7 +2,7 @@ r"""Networks as score models: their prediction types, and how they are called.""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -58,8 +58,8 @@ class Seen:
         rows: The rows of the last call that succeeded.
     """
 
-    kinds: dict[Key, Kind]
-    rows: int | None
+    kinds: dict[Key, Kind] = field(default_factory=dict, compare=False)
+    rows: int | None = field(default=None, compare=False)
 
 
 def _check_signal(process: Process, predicts: str) -> None:
@@ -139,7 +139,7 @@ class NetworkScore(ScoreModel):
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)
-        self._seen = Seen({}, None)
+        self._seen = Seen()
 
     def __repr__(self) -> str:
         network = type(self.network).__name__

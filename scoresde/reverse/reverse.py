@@ -135,7 +135,7 @@ class Reverse(Chart):
             if self.clock == "t"
             else None,
             "longest": LEAP,
-            "share": share_of(self.model),
+            "share": share_of(self.model) if self.model.masked else None,
         }
         if self.kind is SemiLinear:
             return SemiLinear(

@@ -302,22 +302,6 @@ def describe_process(model: ScoreModel) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model.process))  # memory addresses of functions
 
 
-def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str, object]) -> Json:
-    r"""Returns the settings that two measurements must share, if one is to continue the other."""
-
-    known = model.moments
-    return {
-        "model": fingerprint(model),
-        "process": describe_process(model),
-        "moments": None
-        if known is None
-        else digest(torch.cat([known.mean.flatten(), known.variances])),
-        "conditions": describe_conditions(model),
-        "data": None if data is None else f"{len(data)} samples, {digest(data)}",
-        **{name: str(value) for name, value in options.items() if name != "device"},
-    }
-
-
 def describe_conditions(model: ScoreModel) -> dict[str, str]:
     r"""Returns the conditions bound to a model: single values as they are, others by a digest."""
 

@@ -133,7 +133,7 @@ class Run:
             "noise_version": VERSION,
             "process": repr(model.process),
             "model": model.fingerprint or type(model).__name__,
-            "versions": _versions(),
+            "versions": versions(),
         }
 
 
@@ -272,5 +272,7 @@ def _clock(model: ScoreModel, settings: Settings) -> Clock:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    r"""Returns the versions of the libraries on which the bits of a run depend."""
+
     return {name: importlib.metadata.version(name) for name in ("torch", "scoresde")}

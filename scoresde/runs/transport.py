@@ -44,7 +44,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings, dtype, method = run.settings, x.dtype, run.settings.method
     can = method.can
     x = x.double() if can.exact else x  # changes of coordinates round too
-    x = kept_of(run.model, x)
+    x = kept_of(run.model, x) if run.model.masked else x
     size = can.block or settings.batch_size or len(x)
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:

@@ -1,5 +1,6 @@
 r"""The search for a plan: solver, order and grid."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from solvers.catalogue import label
 from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
 from ..comparing.cells import Cell, cells, check_choice, check_tolerance
 from ..comparing.reference import rms
+from ..jobs.start import Workers, check_workers
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
 from ..models.conditions import Condition, verb
@@ -24,13 +26,14 @@ from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..processes.custom import NonlinearProcess
+from ..runs.continued import describe_setup
 from ..runs.grids import model_grid
 from ..runs.options import Options
-from ..runs.plan import Plan, describe_setup
+from ..runs.plan import Plan
 from ..runs.progress import bar as progress_bar
 from ..runs.takes import check_model
 from .learn import learn
-from .objective import Objective
+from .objective import Measure, Objective
 from .refine import refine
 from .teacher import Teacher
 
@@ -54,6 +57,7 @@ def tune(  # noqa: D417
     learned: bool = False,
     reference_tolerance: float = 1e-4,
     file: str | Path | None = None,
+    workers: Workers = None,
     progress: bool = True,
     max_step: float | None = None,
     first_step: float | None = None,
@@ -88,6 +92,7 @@ def tune(  # noqa: D417
         learned: Whether to learn the weights, too, by gradients of the error through the solver.
         reference_tolerance: The tolerance of the exact flow's samples.
         file: A JSON file of the results so far, from which an interrupted search continues.
+        workers: The workers that share the plans to measure, as in :func:`scoresde.compare`.
         progress: Whether to show a progress bar.
         condition: The conditions of the model. The options are as in :func:`scoresde.compare`.
 
@@ -103,6 +108,7 @@ def tune(  # noqa: D417
 
     options = BENCH.said(locals())
     check_model(model)
+    workers = check_workers(workers)
     chosen = default_solvers(model) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
@@ -111,10 +117,9 @@ def tune(  # noqa: D417
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
     model, options = bind(model, options, samples)
-    shape = sample_shape(model, data, samples)
+    start, shape = time.perf_counter(), sample_shape(model, data, samples)
     chooses, judges = _halves(data) if metric != "error" else (data, data)
     bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
-    start = time.perf_counter()
     todo = _starts(model, chosen, budget, grids)
     if not todo:
         raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
@@ -130,7 +135,7 @@ def tune(  # noqa: D417
     }
     where = None if file is None else Path(file)
     with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
-        objective = Objective(bench, metric, where, setup, bar.update)
+        objective = Objective(Measure(bench, metric), where, setup, bar.update, workers)
         best, others = _search(objective, todo, bar, learned)
     judge = replace(bench.resized(held_out, seed + 1), data=judges)
     figures = _judge(judge, best, others)
@@ -182,14 +187,13 @@ def _search(
 ) -> tuple[Plan, list[Plan]]:
     r"""The best plan, and the best of the initial ones."""
 
-    objective.bench.look()
     try:
-        ranked = _screen(objective, todo, bar)
-        teacher = Teacher.of(objective.bench)
-        finalists = _finalists(objective, teacher, ranked, bar)
-        best = min((_own_grid(objective, p, bar) for p in finalists), key=lambda found: found[0])[
-            1
-        ]
+        with objective.spread:
+            objective.bench.look()
+            ranked = _screen(objective, todo, bar)
+            teacher = Teacher.of(objective.bench)
+            finalists = _finalists(objective, teacher, ranked, bar)
+            best = min(_own_grids(objective, finalists, bar), key=lambda found: found[0])[1]
     finally:  # also when the user interrupts it
         objective.save()
     others = [plan for _, plan in ranked[:5]]
@@ -214,12 +218,14 @@ def _screen(objective: Objective, todo: Sequence[Cell], bar: tqdm) -> list[tuple
     r"""All solvers on all grids, the best ones first, with their values."""
 
     plans = [Plan(cell.options) for cell in todo]
-    if objective.metric == "error":  # for which few samples suffice
-        plans.sort(key=lambda plan: objective(plan, SMALL))
-        plans = plans[:SCREENED]
+    if objective.measure.metric == "error":  # for which few samples suffice
+        plans = [plan for _, plan in _ranked(plans, objective(plans, SMALL))[:SCREENED]]
         bar.total += len(plans)
-    found = [(objective(plan), plan) for plan in plans]
-    return sorted(found, key=lambda entry: entry[0])
+    return _ranked(plans, objective(plans))
+
+
+def _ranked(plans: Sequence[Plan], values: Sequence[float]) -> list[tuple[float, Plan]]:
+    return sorted(zip(values, plans, strict=True), key=lambda entry: entry[0])
 
 
 def _finalists(
@@ -230,26 +236,33 @@ def _finalists(
     best: dict[str, Plan] = {}
     for _, plan in ranked:
         best.setdefault(label(plan.solver), plan)
-    found = []
+    groups = []
     for plan in list(best.values())[:TAUGHT]:
         solver, steps = plan.solver, plan.options["steps"]
         grids = [_named(objective.bench, plan), *teacher.grids(solver, steps)]
-        bar.total += len(grids)
-        found.append(min((_on(plan, times, objective.bench) for times in grids), key=objective))
-    return sorted(found, key=objective)[:FINALISTS]
+        groups.append([_on(plan, times, objective.bench) for times in grids])
+    plans = [plan for group in groups for plan in group]
+    bar.total += len(plans)
+    values = iter(objective(plans))
+    found = [_ranked(group, [*itertools.islice(values, len(group))])[0] for group in groups]
+    return [plan for _, plan in sorted(found, key=lambda entry: entry[0])[:FINALISTS]]
 
 
-def _own_grid(objective: Objective, plan: Plan, bar: tqdm) -> tuple[float, Plan]:
-    r"""The value of a plan with a refined grid, and this plan."""
+def _own_grids(objective: Objective, plans: Sequence[Plan], bar: tqdm) -> list[tuple[float, Plan]]:
+    r"""The values of plans with refined grids, and these plans."""
 
-    levels = torch.tensor(plan.noise_levels, dtype=torch.float64)
-    bar.total += 2 * SWEEPS * (len(levels) - 2)
+    grids = [torch.tensor(plan.noise_levels, dtype=torch.float64) for plan in plans]
+    bar.total += sum(2 * SWEEPS * (len(levels) - 2) for levels in grids)
 
-    def on(some: Tensor) -> Plan:
+    def on(plan: Plan, some: Tensor) -> Plan:
         return replace(plan, noise_levels=tuple(some.tolist()))
 
-    found, value = refine(lambda some: objective(on(some)), levels, sweeps=SWEEPS)
-    return value, on(found)
+    refined = refine(
+        lambda asked: objective([on(plans[k], some) for k, some in asked]), grids, sweeps=SWEEPS
+    )
+    return [
+        (value, on(plan, levels)) for plan, (levels, value) in zip(plans, refined, strict=True)
+    ]
 
 
 def _named(bench: Bench, plan: Plan) -> Tensor:

@@ -1,6 +1,7 @@
 r"""One valid call of every public function, and things that are no valid argument of most."""
 
 import copy
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, metrics, plots
+from scoresde import editing, geometry, guidance, inference, jobs, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -282,12 +283,12 @@ def of_verbs() -> dict[str, Call]:
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
-            "reference_tolerance": 0.1, "file": None, "progress": False}),
+            "reference_tolerance": 0.1, "file": None, "workers": None, "progress": False}),
         "suggest": (ss.suggest, {"model": GAUSS, "budget": 5}),
         "tune": (ss.tune, {
             "model": GAUSS, "budget": 3, "solvers": ["ddim"], "grids": ["rho"], "metric": "energy", "data": X,
             "samples": 4, "seed": 0, "held_out": 4, "learned": False, "reference_tolerance": 0.1, "file": None,
-            "progress": False}),
+            "workers": None, "progress": False}),
         "weighted_sample": (ss.weighted_sample, {
             "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 40,
             "grid": "log_snr", "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False}),
@@ -353,6 +354,26 @@ def of_guidances() -> dict[str, Call]:
         "universal": (G.universal, {"model": GAUSS, "loss": loss, "scale": 1.0, "max_level": 1.0, "target": 1.0}),
         "within": (G.within, {"guided": NETWORK, "model": NETWORK, "interval": (0.1, 1.0)}),
         "zero_star": (G.zero_star, {"model": NETWORK, "other": NETWORK, "scale": 2.0}),
+    }  # fmt: skip
+
+
+def of_jobs() -> dict[str, Call]:
+    place = Path(tempfile.mkdtemp())
+    job = {"workers": None, "shard_size": 2, "threads": torch.get_num_threads(), "progress": False}
+    done = jobs.sample(GAUSS, 4, out=place / "done", shard_size=2, steps=2, progress=False)
+    keyed = {**job, "seed": 0}
+    return {
+        "jobs.sample": (jobs.sample, {"model": GAUSS, "n": 4, "out": place / "a", **keyed}),
+        "jobs.likelihood": (jobs.likelihood, {"model": GAUSS, "x": X, "out": place / "b", **keyed}),
+        "jobs.encode": (jobs.encode, {"model": GAUSS, "x": X, "out": place / "c", **job}),
+        "jobs.decode": (jobs.decode, {"model": GAUSS, "z": X, "out": place / "d", **keyed}),
+        "jobs.edit": (jobs.edit, {
+            "source": GAUSS, "target": GAUSS, "x": X, "out": place / "e", **keyed, "strength": 0.5,
+            "method": "noise", "steps": 2}),
+        "jobs.open": (jobs.open, {"out": place / "done"}),
+        "Folder.shard": (done.shard, {"number": 0}),
+        "Folder.tensor": (done.tensor, {"name": "x"}),
+        "Folder.save_table": (done.save_table, {"file": place / "table.csv"}),
     }  # fmt: skip
 
 
@@ -558,8 +579,8 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_pictures(),
-    **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_jobs(),
+    **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@ r"""Comparisons: what rows say is what happened, failures are rows, files go on 
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -292,15 +293,136 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [row.calls for row in both.rows] == [4.5, 5.0]
     assert both.rows[0].error == first.rows[0].error
     assert ss.Comparison.load(file) == both
-    with pytest.raises(ValueError, match="holds a comparison with samples=16, not 8"):
+    with pytest.raises(ValueError, match="holds another comparison, with samples=16, not 8"):
         ss.compare(oracle, ["ddim"], [5], file=file, **{**QUIET, "samples": 8})
-    with pytest.raises(ValueError, match="holds a comparison with model="):
+    with pytest.raises(ValueError, match="holds another comparison, with model="):
         ss.compare(gaussian(ss.VP()), ["ddim"], [5], file=file, **QUIET)
     data = oracle.data(50)
     kept = {"file": tmp_path / "d.json", "metrics": ["energy"], **QUIET}
     ss.compare(oracle, ["ddim"], [5], data=data, **kept)
-    with pytest.raises(ValueError, match="holds a comparison with data="):
+    with pytest.raises(ValueError, match="holds another comparison, with data="):
         ss.compare(oracle, ["ddim"], [5], data=data + 1, **kept)
+
+
+class Stopped:
+    r"""Interrupts a comparison after its file was written a number of times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
+        save = ss.Comparison.save
+
+        def stopping(c: ss.Comparison, file: Path) -> None:
+            save(c, file)
+            if len(c.rows) == saves:
+                raise KeyboardInterrupt
+
+        self.patch, self.save = monkeypatch, stopping
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        with self.patch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ss.Comparison, "save", self.save)
+            ss.compare(*arguments, **options)
+
+
+def timeless(c: ss.Comparison) -> str:
+    r"""A comparison as its file has it, without what its runs cost."""
+
+    rows = (dataclasses.replace(row, seconds=None, mebibytes=None) for row in c.rows)
+    return json.dumps(dataclasses.asdict(dataclasses.replace(c, rows=tuple(rows))))
+
+
+def test_workers_measure_what_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle, shift = mixture(ss.VP()), 0.5
+    own = {"mean": lambda x, y: float((x - y.mean(0) - shift).abs().mean())}
+    some = ["ddim", "sra1", "exponential", "dpm_3"]
+    options = {"tolerances": [1e-2], "metrics": own, "data": oracle.data(50), **QUIET}
+    alone = ss.compare(oracle, some, [2, 40], file=tmp_path / "a.json", **options)
+    assert {row.status == "ok" for row in alone.rows} == {True, False}
+    both = {"file": tmp_path / "b.json", **options}
+    Stopped(monkeypatch, 6)(oracle, some, [2, 40], workers=2, **both)
+    assert len(ss.Comparison.load(tmp_path / "b.json").rows) == 6
+    assert timeless(ss.compare(oracle, some, [2, 40], **both)) == timeless(alone)
+    a, b = (timeless(ss.Comparison.load(tmp_path / name)) for name in ("a.json", "b.json"))
+    assert a == b
+
+
+def test_a_reference_is_computed_once_before_cells_are_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, rows = [], []
+    monkeypatch.setattr(
+        "scoresde.comparing.bench.flow_reference",
+        lambda *given: made.append(len(rows)) or flow_reference(*given),
+    )
+    measure = Bench.row
+    monkeypatch.setattr(Bench, "row", lambda *given: rows.append(0) or measure(*given))
+    ss.compare(mixture(ss.VP()), ["dpm_3", "ddim", "er_sde"], [3, 8], **QUIET)
+    assert (made, len(rows)) == ([0], 6)
+
+
+def test_an_interrupted_comparison_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (mixture(ss.VP()), ["ddim", "unipc"], [5, 8])
+    Stopped(monkeypatch, 3)(*given, file=tmp_path / "c.json", **QUIET)
+    kept = ss.Comparison.load(tmp_path / "c.json").rows
+    assert len(kept) == 3
+    assert ss.compare(*given, file=tmp_path / "c.json", **QUIET).rows[:3] == kept
+
+
+def test_what_cannot_be_shipped_is_named() -> None:
+    lock, oracle = threading.Lock(), mixture(ss.VP())
+    options = {"workers": 2, **QUIET}
+    locked = {"mean": lambda x, y: 0.0, "own": lambda x, y: float(lock.locked())}
+    words = "cannot be shipped to workers \\(cannot pickle .*lock.*; make it of .* or leave out"
+    with pytest.raises(ValueError, match=f"metric 'own' {words}"):
+        ss.compare(oracle, ["ddim"], [5], metrics=locked, data=oracle.data(50), **options)
+    held = ss.NetworkScore(lambda x, t: x if lock.locked() else 0 * x, ss.VP(), "data", shape=(2,))
+    with pytest.raises(ValueError, match=f"the model {words}"):
+        ss.compare(held, ["ddim"], [5], **options)
+    for workers, kind in (({"workers": 0}, ValueError), ({"workers": 2.5}, TypeError)):
+        with pytest.raises(kind, match="workers must be"):
+            ss.compare(oracle, ["ddim"], [5], **{**QUIET, **workers})
+
+
+class Scaled(ss.ScoreModel):
+    r"""Another model, times a number that its fingerprint does not know."""
+
+    def __init__(self, model: ss.ScoreModel, scale: float) -> None:
+        super().__init__()
+        self.resemble(model)
+        self.model, self.scale = model, scale
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.scale * self.model.denoise(x, t)
+
+
+def test_a_file_is_of_one_model_with_all_that_is_in_it(tmp_path: Path) -> None:
+    oracle, file = mixture(ss.VP()), tmp_path / "c.json"
+    one, other = Scaled(oracle, 1.0), Scaled(oracle, 0.9)
+    assert fingerprint(one) == fingerprint(other)
+    options = {"file": file, **QUIET}
+    rows = ss.compare(one, ["ddim"], [5], **options).rows
+    assert ss.compare(Scaled(mixture(ss.VP()), 1.0), ["ddim"], [5], **options).rows == rows
+    with pytest.raises(ValueError, match="of a model of the same name with other settings or"):
+        ss.compare(other, ["ddim"], [5], **options)
+
+
+def test_a_file_of_an_earlier_version_goes_on_where_its_name_says_all(tmp_path: Path) -> None:
+    oracle, file = mixture(ss.VP()), tmp_path / "c.json"
+    for model, told in ((oracle, True), (Scaled(oracle, 1.0), False)):
+        file.unlink(missing_ok=True)
+        rows = ss.compare(model, ["ddim"], [5], file=file, **QUIET).rows
+        content = json.loads(file.read_text())
+        del content["setup"]["identity"]
+        file.write_text(json.dumps(content))
+        assert ss.Comparison.load(file).rows == rows
+        if told:
+            assert ss.compare(model, ["ddim"], [5], file=file, **QUIET).rows == rows
+            continue
+        with pytest.raises(ValueError, match="is of an earlier version, which kept no more of a"):
+            ss.compare(model, ["ddim"], [5], file=file, **QUIET)
 
 
 def test_the_best_is_a_plan_that_samples(tmp_path: Path) -> None:

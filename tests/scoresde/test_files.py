@@ -290,14 +290,16 @@ def test_a_comparison_is_refused_by_its_entry(
     (lambda c: c.pop("setup"), "it lacks 'setup'"),
 ])  # fmt: skip
 def test_a_search_is_refused_by_its_entry(tmp_path: Path, change: Change, words: str) -> None:
+    from scoresde.comparing.bench import Bench
     from scoresde.files import write_json
-    from scoresde.tuning.objective import KIND, Objective
+    from scoresde.tuning.objective import KIND, Measure, Objective
 
     file = tmp_path / "t.json"
     write_json(
         file, KIND, {"setup": {}, "known": {"a plan": 0.1, "one that failed": float("inf")}}
     )
-    make = lambda: Objective(None, "error", file, {}, lambda: None)  # type: ignore[arg-type]
+    measure = Measure(Bench(ss.GaussianOracle(torch.zeros(2), 1.0), (4, 2), 0, 0.1), "error")
+    make = lambda: Objective(measure, file, {}, lambda count: None)
     assert make().known["a plan"] == 0.1
     content = json.loads(file.read_text())
     change(content)

@@ -62,12 +62,12 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.compare: (
         BENCH,
         {"solvers", "budgets", "grids", "tolerances", "metrics", "data", "features", "samples",
-         "reference_tolerance", "file", "progress"},
+         "reference_tolerance", "file", "workers", "progress"},
     ),
     ss.tune: (
         BENCH,
         {"budget", "solvers", "grids", "metric", "data", "samples", "held_out", "learned",
-         "reference_tolerance", "file", "progress"},
+         "reference_tolerance", "file", "workers", "progress"},
     ),
 }  # fmt: skip
 OWN_SEED = (ss.check_score, ss.compare, ss.tune)  # which measure with one seed, and draw none

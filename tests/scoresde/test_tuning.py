@@ -1,6 +1,7 @@
 r"""The search: each part does what it says, and the whole beats the catalogue on noise that chose nothing."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,18 +88,30 @@ def test_grids_of_the_teacher_are_better_than_even_ones() -> None:
     assert not teacher.grids(solvers.get("dpm_2"), 4)  # which is not multistep
 
 
-def test_refining_finds_the_minimum() -> None:
-    want = torch.tensor([10.0, 3.0, 0.5, 0.1], dtype=torch.float64)
+def test_refining_finds_the_minimum_of_each() -> None:
+    wants = [
+        torch.tensor(levels, dtype=torch.float64)
+        for levels in ([10.0, 3.0, 0.5, 0.1], [5.0, 1.0, 0.2])
+    ]
+    starts = [
+        torch.tensor(levels, dtype=torch.float64)
+        for levels in ([10.0, 8.0, 5.0, 0.1], [5.0, 0.3, 0.2])
+    ]
 
-    def objective(levels: torch.Tensor) -> float:
-        return (levels.log() - want.log()).square().sum().item()
+    def objective(asked: list[tuple[int, torch.Tensor]]) -> list[float]:
+        return [(some.log() - wants[k].log()).square().sum().item() for k, some in asked]
 
-    start = torch.tensor([10.0, 8.0, 5.0, 0.1], dtype=torch.float64)
-    found, value = refine(objective, start, sweeps=30)
-    assert torch.allclose(found, want, rtol=0.01)
-    assert value == objective(found) < objective(start)
-    assert (found.diff() < 0).all()
-    assert torch.equal(found[[0, -1]], start[[0, -1]])
+    both = refine(objective, starts, sweeps=30)
+    for k, (found, value) in enumerate(both):
+        assert torch.allclose(found, wants[k], rtol=0.01)
+        assert [value] == objective([(k, found)]) < objective([(k, starts[k])])
+        assert (found.diff() < 0).all()
+        assert torch.equal(found[[0, -1]], starts[k][[0, -1]])
+        ((alone, least),) = refine(
+            lambda asked, k=k: objective([(k, some) for _, some in asked]), [starts[k]], sweeps=30
+        )
+        assert torch.equal(alone, found)
+        assert least == value
 
 
 def test_a_searched_plan_beats_the_catalogue_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -118,6 +131,39 @@ def test_a_searched_plan_beats_the_catalogue_and_goes_on_where_it_stopped(tmp_pa
     for other in ({"budget": 8}, {"data": oracle.data(50)}):
         with pytest.raises(ValueError, match="holds another search"):
             ss.tune(oracle, **{"budget": 7, "solvers": SOME, "file": file, **QUIET, **other})
+
+
+def test_workers_find_what_one_process_does(tmp_path: Path) -> None:
+    oracle = mixture(ss.VP())
+    options = {**QUIET, "solvers": SOME[:3], "grids": ["rho"], "reference_tolerance": 1e-4}
+    files, found = [tmp_path / "a.json", tmp_path / "b.json"], []
+    for file, workers in zip(files, (None, 2), strict=True):
+        found.append(ss.tune(oracle, 4, file=file, workers=workers, **options))
+    alone, both = (
+        replace(plan, figures={**plan.figures, "seconds of the search": 0}) for plan in found
+    )
+    assert both == alone
+    a, b = (json.loads(file.read_text())["known"] for file in files)
+    assert a == b
+    assert len(a) == alone.figures["plans measured"]
+
+
+def test_a_search_is_of_one_model_with_all_that_is_in_it(tmp_path: Path) -> None:
+    class Scaled(ss.ScoreModel):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.model, self.scale = mixture(ss.VP()), scale
+            self.resemble(self.model)
+
+        def denoise(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.scale * self.model.denoise(x, t)
+
+    options = {**QUIET, "solvers": ["ddim"], "grids": ["rho"], "file": tmp_path / "s.json"}
+    options |= {"reference_tolerance": 1e-3}
+    ss.tune(Scaled(1.0), 3, **options)
+    assert ss.tune(Scaled(1.0), 3, **options).figures["plans measured"] == 0
+    with pytest.raises(ValueError, match="another search, of a model of the same name with other"):
+        ss.tune(Scaled(0.9), 3, **options)
 
 
 def test_a_search_may_make_a_distance_small() -> None:
