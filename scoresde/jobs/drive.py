@@ -140,21 +140,14 @@ class Driver:
 
         if isinstance(outcome, Died):
             self.manifest.aside[str(task.number)] = str(outcome)
+        elif isinstance(outcome, MemoryError):
+            self._halve(task, todo)
         elif isinstance(outcome, BaseException):
             outcome.add_note(
                 f"This was at shard {task.number} of {self.work.store.url}, with {task.count} samples from "
                 f"{task.start} on."
             )
             raise outcome
-        elif outcome.digest is None:
-            if task.pieces >= task.count:
-                raise MemoryError(
-                    f"a single sample of shard {task.number} does not fit into memory; with fewer workers= each "
-                    "has more."
-                )
-            self.manifest.pieces[str(task.number)] = min(2 * task.pieces, task.count)
-            self.manifest.save(self.work.store)
-            todo.appendleft(task.number)
         else:
             self._check_there(task.number)
             self._note(task.number, outcome.digest, outcome.failed)
@@ -169,6 +162,16 @@ class Driver:
                 f"shard {number} was written, but not on this machine; pass a folder that all machines of the "
                 f"cluster share as out=, or the URL of an object store, instead of {self.work.store.url}."
             )
+
+    def _halve(self, task: Task, todo: deque[int]) -> None:
+        if task.pieces >= task.count:
+            raise MemoryError(
+                f"a single sample of shard {task.number} does not fit into memory; with fewer workers= each "
+                "has more."
+            )
+        self.manifest.pieces[str(task.number)] = min(2 * task.pieces, task.count)
+        self.manifest.save(self.work.store)
+        todo.appendleft(task.number)
 
     def _note(self, number: int, digest: str, failed: int) -> None:
         self.manifest.done[str(number)] = digest

@@ -115,10 +115,11 @@ class Ray:
             return self._ray.get(ref)
         except errors.RayTaskError as error:
             return _original(error)
+        except errors.OutOfMemoryError as error:
+            return MemoryError(reason(error))
         except (
             errors.WorkerCrashedError,
             errors.NodeDiedError,
-            errors.OutOfMemoryError,
             errors.LocalRayletDiedError,
         ) as error:
             return Died(f"{TRIES} workers died at it: {reason(error).split('. ')[0]}")

@@ -61,11 +61,11 @@ class Done:
     r"""Creates the report on a task.
 
     Arguments:
-        digest: The digest of the shard, or `None` if memory did not suffice.
+        digest: The digest of the shard.
         failed: The number of samples that failed.
     """
 
-    digest: str | None
+    digest: str
     failed: int = 0
 
 
@@ -100,9 +100,9 @@ class ShardWork:
         try:
             shard = self._shard(self._made, task)
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
-                raise
-            return Done(None)
+            if _is_memory(error):
+                raise MemoryError(str(error)) from None
+            raise
         self.store.write(name_of(task.number), shard.pack())
         return Done(shard.digest, len(shard.failed))
 
