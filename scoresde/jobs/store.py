@@ -140,10 +140,11 @@ class Store:
                 f"out={self.url} cannot be written: {error.strerror or error}; pass another folder",
             ) from None
         try:
-            for part in self.local.rglob(f".*{PART}"):  # of a run that was killed
-                part.unlink(missing_ok=True)
+            _sweep(self.local)  # after a run that was killed
             yield lambda: None
         finally:
+            with suppress(OSError):
+                _sweep(self.local)  # after workers that were
             lock.release()
 
     def is_driven(self) -> bool:
@@ -160,6 +161,11 @@ class Store:
             return True
         except OSError:  # of another user, whose run cannot be asked
             return False
+
+
+def _sweep(folder: Path) -> None:
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def _write_whole(file: Path, content: bytes) -> None:

@@ -273,3 +273,11 @@ def test_parts_of_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     part.write_bytes(b"half")
     draw(tmp_path)
     assert not part.exists()
+
+
+def test_what_a_killed_worker_left_half_written_goes_when_the_job_ends(tmp_path: Path) -> None:
+    left = tmp_path / "shards" / ".0000001.safetensors.0123.part"
+    with Store(str(tmp_path)).driven():
+        left.parent.mkdir()
+        left.write_bytes(b"half")
+    assert not left.exists()
