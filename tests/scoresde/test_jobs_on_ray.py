@@ -211,9 +211,10 @@ def test_deaths_of_a_task_are_counted_and_errors_come_back(tmp_path: Path) -> No
 
 def test_an_error_of_the_model_is_what_it_was(tmp_path: Path) -> None:
     model = ss.NetworkScore(wrong, ss.EDM(), "data", shape=(2,), data_scale=1.0)
-    with pytest.raises(Strict, match="^two words$") as caught:
+    with pytest.raises(Strict) as caught:
         ss.jobs.sample(model, 4, out=tmp_path, workers="ray", steps=STEPS, progress=False)
     assert type(caught.value) is Strict
+    assert str(caught.value) == "two words"
     assert "in wrong" in str(caught.value.__cause__)
     assert not ray.is_initialized()
 
