@@ -35,10 +35,6 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def fresh(folder: Path, numbers: itertools.count) -> Path:  # type: ignore[type-arg]
-    return folder / str(next(numbers))
-
-
 def layer(folder: Path) -> dict[str, object]:
     r"""The cost of a job in this process over plain calls on the same batches."""
 
@@ -63,12 +59,12 @@ def layer(folder: Path) -> dict[str, object]:
             "ratio": of_job / seconds}  # fmt: skip
 
 
-def workers(folder: Path) -> list[dict[str, object]]:
+def workers() -> list[dict[str, object]]:
     r"""The throughput of two workers over one, without their start."""
 
     found = {1: [], 2: []}
-    for turn, count in itertools.product(range(TURNS), (1, 2)):
-        found[count].append(pooled(folder / f"workers{turn}{count}", count))
+    for _, count in itertools.product(range(TURNS), (1, 2)):
+        found[count].append(pooled(count))
     one, two = (min(found[count]) for count in (1, 2))
     return [
         {
@@ -81,7 +77,7 @@ def workers(folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def pooled(out: Path, count: int) -> float:
+def pooled(count: int) -> float:
     r"""Seconds of a job on workers that are there already: from its second shard on."""
 
     from scoresde.jobs.engines import Pool
@@ -98,7 +94,6 @@ def pooled(out: Path, count: int) -> float:
         engine.ready()
     seconds = time.perf_counter() - start
     engine.close(kill=True)
-    del out
     return seconds
 
 
@@ -178,7 +173,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
-    rows = [layer(folder), *workers(folder), *starts(), *memory()]
+    rows = [layer(folder), *workers(), *starts(), *memory()]
     shutil.rmtree(folder)
     save("scale", rows, threads=1)
 

@@ -60,8 +60,8 @@ class Driver:
                 raise KeyboardInterrupt(self._so_far()) from None
             except Taken:
                 raise
-            except (ValueError, TypeError):  # such as an option that the function refuses
-                if new and not self.manifest.done:
+            except Exception:  # such as of an option, or of a cluster that does not answer
+                if new and not (self.manifest.done or self.manifest.pieces):
                     store.remove(FILE)
                 raise
         self._tell_of_aside()

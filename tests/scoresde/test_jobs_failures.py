@@ -126,6 +126,15 @@ def test_what_does_not_fit_into_memory_comes_in_halves_that_every_run_repeats(
         assert Watched.notes == [(1, 4, 4)]
 
 
+def test_each_half_has_the_data_of_its_own_samples(tmp_path: Path) -> None:
+    ROOM[0], x = 2, torch.linspace(-1, 1, 2 * N).reshape(N, 2)
+    done = ss.jobs.encode(
+        of(narrow), x, out=tmp_path, shard_size=5, label=LABEL, progress=False, **STEPS
+    )
+    assert done.shard(0).pieces == 4
+    torch.testing.assert_close(done.tensor(), ss.encode(of(network), x, label=LABEL, **STEPS).x)
+
+
 def test_a_single_sample_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     ROOM[0] = 0
     with pytest.raises(MemoryError, match="a single sample of shard 0 does not fit"):

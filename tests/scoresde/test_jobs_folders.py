@@ -281,3 +281,13 @@ def test_what_a_killed_worker_left_half_written_goes_when_the_job_ends(tmp_path:
         left.parent.mkdir()
         left.write_bytes(b"half")
     assert not left.exists()
+
+
+def test_workers_that_cannot_start_leave_no_job_behind(tmp_path: Path) -> None:
+    class Gone(Here):
+        def __init__(self, *_: Any) -> None:
+            raise ConnectionError("nobody answers")
+
+    with engine(Gone), pytest.raises(ConnectionError, match="nobody answers"):
+        draw(tmp_path, label=LABEL)
+    assert draw(tmp_path, label=0).progress().samples == N  # another job
