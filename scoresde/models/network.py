@@ -21,6 +21,7 @@ from .checks import check_process
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
+from .learned import as_learned
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel
 from .times import check_time, model_times
@@ -107,6 +108,7 @@ class NetworkScore(ScoreModel):
         data_std: The preconditioning constant :math:`\sigma_{data}` of "edm", by default 0.5.
         data_scale: The root mean square of the data, if `model.moments` does not give it and `data_std`
             differs from it.
+        learned: What its estimates are: "score", "flow", "bridge" or "consistency".
 
     Examples:
         >>> silent = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "noise", shape=(2,))
@@ -124,6 +126,7 @@ class NetworkScore(ScoreModel):
         shape: tuple[int, ...] | None = None,
         data_std: float | None = None,
         data_scale: float | None = None,
+        learned: str = "score",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTIONS:
@@ -135,7 +138,7 @@ class NetworkScore(ScoreModel):
         check_process(process)
         self.network, self.process, self.predicts = network, process, predicts
         self.conditions, self.shape = check_names(conditions), shape
-        self.data_scale = data_scale
+        self.data_scale, self.learned = data_scale, as_learned(learned)
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)

@@ -27,33 +27,18 @@ from solvers.shapes import scalars
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state
 from ..processes.dependent import reverse_drift
-from ..processes.process import Process
+from ..processes.process import Pair, Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
+from .forms import noise_form, score_form, velocity_form
 from .times import check_time, model_times
 from .transforms import Transform
 
-Pair = tuple[Tensor, Tensor]
 BASES = ("conditional", "strong", "model")  # names of parts that guidance leads towards
 MACHINERY = frozenset(vars(nn.Module()))  # names of internal attributes of modules
 UNSAID = 0.5  # assumed root mean square of data of unknown scale
 OTHERS = ("unconditional", "negative", "weak", "other")  # parts that guidance leads away from
-
-
-def _noise(process: Process, t: Tensor) -> Pair:
-    alpha, sigma = process.scales(t)
-    return 1 / sigma, -alpha / sigma
-
-
-def _score(process: Process, t: Tensor) -> Pair:
-    alpha, sigma = process.scales(t)
-    return -1 / sigma**2, alpha / sigma**2
-
-
-def _velocity(process: Process, t: Tensor) -> Pair:
-    f, slope = process.rates(t)
-    return f - slope, slope * process.scales(t)[0]
 
 
 OF_STATE: dict[str, dict[str, Door]] = {
@@ -80,6 +65,7 @@ class ScoreModel(nn.Module, ABC):
         guided: Whether guidance has changed it, so that it is no longer the score of the noisy data.
         differentiable: Whether its estimates can be differentiated. Those of a model guided by gradients cannot.
         transform: The map between the user's data and the states that it sees, if these differ.
+        learned: What its estimates are: "score", "flow", "bridge" or "consistency".
         by_sample: The names of its per-sample attributes: tensors with leading size B or 1, or lists of such.
 
     Examples:
@@ -106,6 +92,7 @@ class ScoreModel(nn.Module, ABC):
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
+    learned: str = "score"
 
     _data_std: float | None = None
     _data_scale: float | None = None
@@ -204,12 +191,12 @@ class ScoreModel(nn.Module, ABC):
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""
 
-        return self._combined(_noise, x, t, condition)
+        return self._combined(noise_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\nabla \log p_t(x)`, with shape (B, *)."""
 
-        return self._combined(_score, x, t, condition)
+        return self._combined(score_form, x, t, condition)
 
     def velocity(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the velocity dx/dt of the probability flow, with shape (B, *).
@@ -219,7 +206,7 @@ class ScoreModel(nn.Module, ABC):
 
         if not self.process.has_scales:
             return reverse_drift(self.process, x, t, self.score(x, t, **condition))
-        return self._combined(_velocity, x, t, condition)
+        return self._combined(velocity_form, x, t, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
@@ -265,6 +252,7 @@ class ScoreModel(nn.Module, ABC):
         self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
+        self.learned = model.learned
 
     def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with conditions bound, each with leading size B or 1."""

@@ -22,6 +22,7 @@ from ..files import (
     whole,
 )
 from ..models.data_moments import Moments
+from ..models.learned import LEARNED
 from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
 from ..models.transforms import Transform
@@ -65,6 +66,9 @@ MODEL = {
     "data_std": SCALE,
     "data_scale": SCALE._replace(needed=False),
     "moments": Entry("its 'rest', or null", or_none(mapping), needed=False),
+    "learned": Entry(
+        f"one of {', '.join(LEARNED)}", lambda name: text(name) and name in LEARNED, needed=False
+    ),
     "transform": Entry("its name and shapes, or null", or_none(mapping), needed=False),
 }
 CLASSIFIER = {

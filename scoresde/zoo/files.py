@@ -128,6 +128,7 @@ def load_card(
             shape=tuple(card["shape"]) or None,
             data_std=card["data_std"],
             data_scale=card.get("data_scale"),
+            learned=card.get("learned", "score"),
         )
     model.moments, model.fingerprint, model.transform = known, fingerprint, transform
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)

@@ -114,6 +114,9 @@ def save(
         "data_std": model.data_std,
         **facts,
     }
+    card.pop("learned", None)
+    if model.learned != "score":
+        card["learned"] = model.learned
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
     return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)

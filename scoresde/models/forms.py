@@ -1,0 +1,26 @@
+r"""Estimates as combinations of noisy and denoised data."""
+
+from torch import Tensor
+
+from ..processes.process import Pair, Process
+
+
+def noise_form(process: Process, t: Tensor) -> Pair:
+    r"""The coefficients of the noisy and of the denoised data in the predicted noise."""
+
+    alpha, sigma = process.scales(t)
+    return 1 / sigma, -alpha / sigma
+
+
+def score_form(process: Process, t: Tensor) -> Pair:
+    r"""The coefficients of the noisy and of the denoised data in the score."""
+
+    alpha, sigma = process.scales(t)
+    return -1 / sigma**2, alpha / sigma**2
+
+
+def velocity_form(process: Process, t: Tensor) -> Pair:
+    r"""The coefficients of the noisy and of the denoised data in the velocity."""
+
+    f, slope = process.rates(t)
+    return f - slope, slope * process.scales(t)[0]
