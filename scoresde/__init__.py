@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, distilling, editing, geometry, guidance, inference, jobs, plots
 from .adapters import (
     Label,
     from_azula,
@@ -133,6 +133,7 @@ __all__ = [
     "decode",
     "dequantize",
     "discrete_log_likelihood",
+    "distilling",
     "edit",
     "editing",
     "elbo",

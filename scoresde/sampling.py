@@ -302,7 +302,7 @@ def _decode(
         use = "adaptive steps are chosen by that noise and not by their error"
         warn_of_randomness(model, x, use, settings.batch_size)
     clean, whole = settings.denoise and process.has_scales, run
-    if clean and settings.t_min is None:
+    if clean and settings.t_min is None and not settings.method.can.open:
         check_last(model, run.times[-1].max().item())
     after = {"last denoising": model.cost} if clean else {}
     if settings.log_density:
