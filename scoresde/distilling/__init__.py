@@ -1,10 +1,10 @@
 r"""Few-step models: a student takes many steps of its teacher at once."""
 
-from .consistency import consistency
-from .flow_map import flow_map
-from .progressive import progressive
+from .agreeing import consistency
+from .ends import flow_map
+from .halving import progressive
+from .paths import Trajectories, trajectories
 from .student import Distilled
-from .trajectories import Trajectories, trajectories
 
 __all__ = [
     "Distilled",

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import distilling
+from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
-from scoresde.distilling.consistency import _target
-from scoresde.distilling.progressive import Walk, _grid
+from scoresde.distilling.halving import Walk, _grid
 
 from .cases import PROCESSES, gaussian, mixture
 

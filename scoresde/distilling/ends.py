@@ -13,8 +13,8 @@ from ..models.conditions import verb
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan
+from .paths import Trajectories
 from .student import Distilled, Lesson, huber, like, student_of, taught, weight_of
-from .trajectories import Trajectories
 
 BATCH, STEPS, RATE, AVERAGE, FIRST = 128, 4000, 1e-3, 0.998, 0.4
 
