@@ -29,7 +29,7 @@ RHO = (
     10.0,
 )  # exponents of the grids, which differ between paths, so that all noise levels occur
 KIND, CONDITION = "paths of a flow", "condition."  # of files, and of names in them
-TOLERANCE = 1e-3
+NODES, TOLERANCE = 19, 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def trajectories(
     model: ScoreModel,
     count: int,
     *,
-    nodes: int = 18,
+    nodes: int = NODES,
     solver: str | Solver = "exponential",
     tolerance: float | None = None,
     seed: int = 0,
