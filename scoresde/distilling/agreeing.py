@@ -75,6 +75,13 @@ def consistency(
         | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023), section 3.2, for a target
         | without moving average
         | https://arxiv.org/abs/2310.14189
+
+    Examples:
+        >>> from scoresde import distilling
+        >>> digits, data = ss.load("digits"), torch.zeros(4, 1, 8, 8)
+        >>> d = distilling.consistency(digits, data, steps=1, batch_size=2, progress=False)
+        >>> d.model.learned
+        'consistency'
     """
 
     data = check_data(model, data, "data")

@@ -61,6 +61,14 @@ def flow_map(
         | https://arxiv.org/abs/2101.02388
         | Consistency Models (Song et al., 2023), section 3, from all noise levels
         | https://arxiv.org/abs/2303.01469
+
+    Examples:
+        >>> from scoresde import distilling
+        >>> digits = ss.load("digits")
+        >>> paths = distilling.trajectories(digits, 4, nodes=3, solver="ddim", progress=False)
+        >>> d = distilling.flow_map(digits, paths, steps=1, batch_size=2, progress=False)
+        >>> ss.sample(d.model, 2, plan=d.plan)
+        Solution((2, 1, 8, 8) by consistency, 1 intervals, 2 calls per sample)
     """
 
     several = [paths] if isinstance(paths, Trajectories) else list(paths)

@@ -72,6 +72,14 @@ def progressive(
     References:
         | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), algorithm 2
         | https://arxiv.org/abs/2202.00512
+
+    Examples:
+        >>> from scoresde import distilling
+        >>> digits, data = ss.load("digits"), torch.zeros(4, 1, 8, 8)
+        >>> options = {"rounds": 1, "steps": 1, "batch_size": 2, "progress": False}
+        >>> d = distilling.progressive(digits, data, **options)
+        >>> ss.sample(d.model, 2, plan=d.plan)
+        Solution((2, 1, 8, 8) by ddim, 1 intervals, 2 calls per sample)
     """
 
     data = check_data(model, data, "data")

@@ -41,6 +41,13 @@ class Trajectories:
         times: Their times, with shape (n, B), in float64.
         ends: The data that each path ends in, with shape (B, *).
         condition: The conditions by name, each with leading size B or 1.
+
+    Examples:
+        >>> from scoresde import distilling
+        >>> paths = distilling.trajectories(model, 4, nodes=3, progress=False)
+        >>> file = paths.save(folder / "paths.safetensors")
+        >>> len(distilling.Trajectories.load(file))
+        4
     """
 
     states: Tensor

@@ -31,6 +31,14 @@ class Distilled:
         model: The student, with the averaged weights, which :func:`scoresde.save` keeps.
         plan: How it is meant to be sampled, for `plan=` of :func:`scoresde.sample`.
         losses: The loss of each step, with shape (steps,); NaN for those before a resumed run.
+
+    Examples:
+        >>> from scoresde import distilling
+        >>> digits = ss.load("digits")
+        >>> paths = distilling.trajectories(digits, 4, nodes=3, solver="ddim", progress=False)
+        >>> d = distilling.flow_map(digits, paths, steps=1, batch_size=2, progress=False)
+        >>> d.plan, len(d.losses)
+        (Plan(consistency (steps=2)), 1)
     """
 
     model: NetworkScore

@@ -1,0 +1,149 @@
+r"""Few-step models beside the flow that they were made from.
+
+The digits: the model in a folder that `scoresde distill` wrote, at 1, 2 and 4 calls, beside 20 steps of the embedded
+model, by the energy distance to all real digits. A mixture in the plane: students of one small network by each
+method, after equally many steps of training.
+
+python -m benchmarks.distilling FOLDER
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import scoresde as ss
+from scoresde import distilling
+from scoresde.metrics import energy_distance, with_error
+from scoresde.training.digits_data import LEVELS, digits
+
+from .report import save
+
+COUNT, HELD_OUT = 5000, (101, 102)  # samples, and seeds that no training used
+PATHS, TRAINING, BATCH = 4000, 1500, 256
+MEANS = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
+Draw = Callable[[int], Tensor]
+
+
+def real() -> Tensor:
+    r"""All real digits, dequantised."""
+
+    return ss.dequantize(
+        torch.cat([digits(part).images for part in ("train", "test")]), levels=LEVELS
+    )
+
+
+def above(x: Tensor, y: Tensor, data: Tensor) -> tuple[float, float]:
+    r"""By how much the energy distance of samples x exceeds that of y, with its standard error."""
+
+    def difference(both: Tensor, data: Tensor) -> float:
+        return energy_distance(both[:, 0], data) - energy_distance(both[:, 1], data)
+
+    return with_error(difference, torch.stack([x, y], 1), data)
+
+
+def beside(
+    problem: str, data: Tensor, flow: Draw, students: dict[tuple[str, int], Draw]
+) -> list[dict]:
+    r"""Rows of the flow and of students, by method and calls, with the mean over held-out seeds."""
+
+    known = {seed: flow(seed) for seed in HELD_OUT}
+    mean = sum(energy_distance(x, data) for x in known.values()) / len(known)
+    rows = [
+        {
+            "problem": problem,
+            "method": "dpmpp_2m, 20 steps",
+            "calls": 21,
+            "energy x 1000": 1e3 * mean,
+        }
+    ]
+    for (method, calls), draw in students.items():
+        found = [(x := draw(seed), *above(x, known[seed], data)) for seed in HELD_OUT]
+        mean = sum(energy_distance(x, data) for x, *_ in found) / len(found)
+        excess = sum(value for _, value, _ in found) / len(found)
+        error = sum(e**2 for *_, e in found) ** 0.5 / len(found)
+        rows.append({"problem": problem, "method": method, "calls": calls, "energy x 1000": 1e3 * mean,
+                     "above the flow x 1000": 1e3 * excess, "standard error x 1000": 1e3 * error,
+                     "in standard errors": excess / error})  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def of_digits(folder: Path) -> list[dict]:
+    teacher, student, data = ss.load("digits"), ss.load(folder), real()
+    rows = []
+    for name, given in (("digits", {}), ("digits, labelled", {"label": torch.arange(COUNT) % 10})):
+        options = {"batch_size": 500, **given}
+
+        def drawn(
+            model: ss.ScoreModel, seed: int, options: dict = options, **more: object
+        ) -> Tensor:
+            return ss.sample(model, COUNT, seed=seed, **options, **more).x
+
+        students: dict[tuple[str, int], Draw] = {
+            ("flow map", calls): lambda seed, drawn=drawn, calls=calls: drawn(
+                student, seed, steps=calls
+            )
+            for calls in (1, 2, 4)
+        }
+        for calls in (2, 4, 8):
+            students["dpmpp_2m of the model", calls] = lambda seed, drawn=drawn, calls=calls: (
+                drawn(teacher, seed, solver="dpmpp_2m", grid="tan", steps=calls - 1)
+            )
+        flow = lambda seed, drawn=drawn: drawn(teacher, seed, solver="dpmpp_2m", steps=20)
+        rows += beside(name, data, flow, students)
+    return rows
+
+
+class Small(nn.Module):
+    r"""A network of two hidden layers that sees the noise level."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 + 8, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        angles = t[:, None] * torch.tensor([0.5, 1.0, 2.0, 4.0])
+        return self.layers(torch.cat([x, angles.sin(), angles.cos()], 1))
+
+
+def of_mixture() -> list[dict]:
+    model = ss.MixtureOracle(MEANS, 0.2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = ss.NetworkScore(Small(), model.process, "edm", shape=(2,), data_std=model.data_scale)
+    data, shared = (
+        model.data(PATHS, seed=5),
+        {"student": net, "batch_size": BATCH, "progress": False},
+    )
+    paths = distilling.trajectories(model, PATHS, seed=7, progress=False)
+    third = TRAINING // 3  # of three rounds
+    found = {
+        "flow map": distilling.flow_map(model, paths, steps=TRAINING, **shared),
+        "consistency": distilling.consistency(
+            model, data, steps=TRAINING, solver="edm_heun", **shared
+        ),
+        "progressive": distilling.progressive(model, data, steps=third, tolerance=0.01, **shared),
+    }
+
+    def drawn(d: distilling.Distilled) -> Draw:
+        return lambda seed: ss.sample(d.model, COUNT, seed=seed, plan=d.plan).x
+
+    flow = lambda seed: ss.sample(model, COUNT, seed=seed, solver="dpmpp_2m", steps=20).x
+    students = {(name, 2): drawn(d) for name, d in found.items()}
+    return beside("mixture", model.data(COUNT, seed=9), flow, students)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    rows = [*of_mixture(), *of_digits(folder)]
+    save("distilling", rows, samples=COUNT, seeds=list(HELD_OUT))
+
+
+if __name__ == "__main__":
+    main()
