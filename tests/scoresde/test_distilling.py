@@ -11,6 +11,7 @@ from scoresde import distilling
 from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
 from scoresde.distilling.halving import Walk, _grid
+from solvers import SolverError
 
 from .cases import PROCESSES, gaussian, mixture
 
@@ -109,6 +110,10 @@ def test_the_number_of_steps_is_that_of_calls() -> None:
     named = ss.sample(model, 3, levels=[80.0, float(whole.times[1]), 0.0])
     assert torch.equal(whole.x, named.x)
     assert torch.equal(ss.sample(model, 3).x, whole.x)  # by default, two
+    for steps in (1, 2):
+        assert ss.sample(model, 3, steps=steps, max_calls=steps).ok
+    with pytest.raises(SolverError, match="max_calls"):
+        ss.sample(model, 3, steps=3, max_calls=2)
 
 
 def test_without_the_last_denoising_the_state_has_the_last_noise_level() -> None:
