@@ -76,7 +76,7 @@ def _kept(
 
     if file.exists() and len(known := Trajectories.load(file)) == count:
         return known
-    given = {} if label is None else {"label": label}
-    found = trajectories(model, count, solver=solver, seed=seed, **given)
+    model = model if label is None else model.given(label=label)
+    found = trajectories(model, count, solver=solver, seed=seed)
     found.save(file)
     return found
