@@ -1,10 +1,10 @@
 r"""Few-step models beside the flow that they were made from.
 
-The digits: the model in a folder that `scoresde distill` wrote, at 1, 2 and 4 calls, beside 20 steps of the embedded
-model, by the energy distance to all real digits. A mixture in the plane: students of one small network by each
-method, after equally many steps of training.
+The digits: the model in a folder that `scoresde distill` writes, where it is missing, at 1, 2 and 4 calls, beside 20
+steps of the embedded model, by the energy distance to all real digits. A mixture in the plane: students of one small
+network by each method, after equally many steps of training.
 
-python -m benchmarks.distilling FOLDER
+python -m benchmarks.distilling [FOLDER]
 """
 
 import sys
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import distilling
+from scoresde.cli.distill import distill
 from scoresde.metrics import energy_distance
 from scoresde.training.digits_data import LEVELS, digits
 
 from .report import save
 
 COUNT, HELD_OUT = 5000, (101,)  # samples, and the seeds of their noise, which no training used
+RECIPE = {"paths": 30_000, "solver": "dpmpp_2m", "training_steps": 1500}  # of the digits
 PARTS = 10  # of the jackknife
-PATHS, TRAINING, BATCH = 4000, 1500, 256
+PATHS, TRAINING, BATCH = 2000, 900, 256
 MEANS = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
 Draw = Callable[[int], Tensor]
 
@@ -75,30 +77,18 @@ def beside(
     return rows
 
 
-def of_digits(folder: Path) -> list[dict]:
-    teacher, student, data = ss.load("digits"), ss.load(folder), real()
-    rows = []
-    for name, given in (("digits", {}), ("digits, labelled", {"label": torch.arange(COUNT) % 10})):
-        options = {"batch_size": 500, **given}
+def of_digits(folder: Path, problem: str, calls: tuple[int, ...], **given: Tensor) -> list[dict]:
+    teacher, student = ss.load("digits"), ss.load(folder)
 
-        def drawn(
-            model: ss.ScoreModel, seed: int, options: dict = options, **more: object
-        ) -> Tensor:
-            return ss.sample(model, COUNT, seed=seed, **options, **more).x
+    def drawn(model: ss.ScoreModel, **options: object) -> Draw:
+        return lambda seed: (
+            ss.sample(model, COUNT, seed=seed, batch_size=500, **given, **options).x
+        )
 
-        students: dict[tuple[str, int], Draw] = {
-            ("flow map", calls): lambda seed, drawn=drawn, calls=calls: drawn(
-                student, seed, steps=calls
-            )
-            for calls in (1, 2, 4)
-        }
-        for calls in (2, 4):
-            students["dpmpp_2m of the model", calls] = lambda seed, drawn=drawn, calls=calls: (
-                drawn(teacher, seed, solver="dpmpp_2m", grid="tan", steps=calls - 1)
-            )
-        flow = lambda seed, drawn=drawn: drawn(teacher, seed, solver="dpmpp_2m", steps=20)
-        rows += beside(name, data, flow, students)
-    return rows
+    students = {("flow map", n): drawn(student, steps=n) for n in calls}
+    few = {"solver": "dpmpp_2m", "grid": "tan"}
+    students |= {("dpmpp_2m", n): drawn(teacher, steps=n - 1, **few) for n in calls[1:]}
+    return beside(problem, real(), drawn(teacher, solver="dpmpp_2m", steps=20), students)
 
 
 class Small(nn.Module):
@@ -144,8 +134,14 @@ def of_mixture() -> list[dict]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    rows = [*of_mixture(), *of_digits(folder)]
+    folder, label = Path(*sys.argv[1:] or ["runs/digits_2step"]), torch.arange(COUNT) % 10
+    if not (folder / "model.json").exists():
+        distill("digits", folder, **RECIPE)
+    rows = [
+        *of_mixture(),
+        *of_digits(folder, "digits", (1, 2, 4)),
+        *of_digits(folder, "digits, labelled", (2,), label=label),
+    ]
     save("distilling", rows, samples=COUNT, seeds=list(HELD_OUT))
 
 

@@ -217,7 +217,7 @@ def test_the_first_student_follows_the_exact_flow() -> None:
     X[1] *= (VARIANCE + 1e-4) ** -0.5 * VARIANCE**0.5  # the last step ends with the denoised data
     ratio = end / s
     found = walk.target(x, torch.tensor([0, 1]), {})
-    torch.testing.assert_close(found, (X - ratio * x) / (1 - ratio), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, (X - ratio * x) / (1 - ratio), rtol=1e-6, atol=1e-6)
 
 
 def test_each_round_has_half_the_calls_of_the_one_before() -> None:
