@@ -17,6 +17,7 @@ from solvers.errors import change_solution, give_solution
 from solvers.shapes import row_where
 
 from ..doors.warning import warn
+from ..models.estimate import estimate
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .between import changed_between
@@ -89,7 +90,7 @@ def _last(
                 with running(Current(settings.method, own, run.eta)) as current:
                     part = model.rows(rows) if len(rows) < whole else model
                     state = changed_between(model, solution.x[rows.to(x.device)], t)
-                    clean.append(part.denoise(state, t.expand(whole)[rows]))
+                    clean.append(estimate(part, state, t.expand(whole)[rows]))
                 failure = failure if failure.cause else current.blame(failure)
     except (Exception, KeyboardInterrupt) as error:  # the solution is where it was before
         held = solution.memory or remember(run, x, companion, [solution])
