@@ -146,6 +146,27 @@ def test_densities_of_the_flow_are_those_of_its_prior_carried_along(
     assert found.slope.isnan().all()
 
 
+@pytest.mark.parametrize("correlation", [0.8, -0.5])
+def test_the_error_budget_of_a_flow_holds_what_noise_and_steps_do(correlation: float) -> None:
+    model = Pairs(ss.EDM(), correlation)
+    model.moments = ss.Moments(
+        torch.tensor([model.mean]).double(), None, torch.tensor([0.64]).double()
+    )
+    found = ss.log_likelihood(model, X, solver="heun", steps=8)
+    start, stop = (torch.tensor(t, dtype=F64) for t in (found.t_min, model.process.t_max))
+    law, noisy = (
+        torch.distributions.Normal(model.mean, deviation).log_prob(X)[:, 0]
+        for deviation in (model.std, model.variance(start).sqrt())
+    )
+    assert torch.allclose(found.budget["end"], (noisy - law).abs(), rtol=0.05, atol=1e-5)
+    latent = model.carried(X, start, stop)
+    ratio = model.variance(stop) / model.variance(start)
+    right = model.process.prior_log_prob(latent) + ratio.log() / 2
+    off, budget = (found.nats - right).abs(), found.budget
+    assert off.max() > 0.05  # of eight steps
+    assert (off < budget["path"] + budget["quadrature"]).all()
+
+
 def test_densities_beside_samples_are_those_of_the_flow() -> None:
     model = Pairs(ss.Interpolant(), 0.8)
     s = ss.sample(model, 5, solver="heun", steps=200, dtype=F64, denoise=False, log_density=True)
