@@ -158,7 +158,7 @@ def test_the_error_budget_of_a_flow_holds_what_noise_and_steps_do(correlation: f
         torch.distributions.Normal(model.mean, deviation).log_prob(X)[:, 0]
         for deviation in (model.std, model.variance(start).sqrt())
     )
-    assert torch.allclose(found.budget["end"], (noisy - law).abs(), rtol=0.05, atol=1e-5)
+    assert torch.allclose(found.budget["end"], (noisy - law).abs(), rtol=0.05, atol=1e-4)
     latent = model.carried(X, start, stop)
     ratio = model.variance(stop) / model.variance(start)
     right = model.process.prior_log_prob(latent) + ratio.log() / 2
