@@ -151,8 +151,8 @@ def _check(
 ) -> None:
     r"""Refuses settings of which no network can be made."""
 
-    check_settings(1, channels=channels, blocks=blocks)
-    check_settings(0, classes=classes)
+    check_settings(1, channels=channels)
+    check_settings(0, blocks=blocks, classes=classes)
     check_dropout(dropout)
     if not multipliers:
         raise ValueError("multipliers must hold one number for each level, but are empty.")

@@ -258,7 +258,7 @@ BAD = [
     (lambda: UNet(width=24, multipliers=[1, 0]), "multipliers must be at least 1, but is 0"),
     (lambda: UNet(multipliers=[]), "multipliers must hold one number for each level"),
     (lambda: UNet(multipliers=2), "multipliers must be a list"),
-    (lambda: UNet(blocks=0), "blocks must be at least 1"),
+    (lambda: UNet(blocks=-1), "blocks must be at least 0"),
     (lambda: UNet(dropout=-0.1), r"dropout must lie in \[0, 1\)"),
 ]  # fmt: skip
 
