@@ -1,12 +1,10 @@
 r"""Evidence lower bounds as losses, of which one noise level per sample is a stratified or random term.
 
 Both are negative bounds, in nats, of the expected log-density of data with the noise of `t_min`, in units of the
-data. With the logs :math:`u_0` and :math:`u_1` of the first and the last noise level, they are a constant,
+data. With the logs :math:`u_0` and :math:`u_1` of the first and the last noise level and the prior :math:`p_1`,
+the part that does not depend on the model is
 
-.. math:: - \mathbb{E} \log p_1(x + e^{u_1} z) - d \, (u_1 - u_0) ,
-
-where :math:`p_1` is the prior, plus an integral or a sum over noise levels, whose mean is that of
-:func:`scoresde.elbo` over this noise.
+.. math:: - \mathbb{E} \log p_1(x + e^{u_1} z) - d \, (u_1 - u_0) .
 """
 
 import math
@@ -21,7 +19,8 @@ from ..models.checks import check_count
 from ..models.score_model import ScoreModel
 from ..runs.grids import grid_times
 from .levels import Levels, LogUniform
-from .noised import Noised, check_finite_ends, check_independent, noised, sum_square
+from .levels.distribution import level_ends
+from .noised import Noised, check_independent, noised, sum_square
 
 
 @checked
@@ -67,7 +66,6 @@ def continuous_elbo(
     """
 
     check_independent(model, "continuous_elbo")
-    ends = check_finite_ends(model, "continuous_elbo")
     known = noised(model, x, log_snr, z, condition)
     density = (levels or LogUniform()).density(model.process, known.log_snr)
     if bool((density == 0).any()):
@@ -77,7 +75,7 @@ def continuous_elbo(
             "were used."
         )
     error = sum_square(model.noise(known.state, known.t, **known.condition) - known.z)
-    return error / density.to(error) + _constant(model, known, ends)
+    return error / density.to(error) + _constant(model, known)
 
 
 @checked
@@ -92,13 +90,15 @@ def discrete_elbo(
 ) -> Tensor:
     r"""Returns an unbiased estimate of the negative bound of an ancestral sampler, in nats, with shape (B,).
 
-    The sampler takes T steps that are even in time, and a loss has the term of the step that `log_snr` lies in:
+    The sampler takes T steps that are even in time, down to `t_min`, with the variances of the steps given the
+    data. A loss has the term of the step that `log_snr` lies in,
 
     .. math:: T \, \frac{1}{2} \Big( \frac{\alpha_{k-1}^2}{\sigma_{k-1}^2} - \frac{\alpha_k^2}{\sigma_k^2}
         \Big) \, |D(x_{t_k}) - x|^2 + \text{const} ,
 
-    T times the divergence of the step of the model from that given x. With T to infinity, it is
-    :func:`scoresde.losses.continuous_elbo` with levels that are uniform in time.
+    T times the divergence from the model's step to the step given the data. With T to infinity, its mean is that
+    of :func:`scoresde.losses.continuous_elbo`. (`ss.elbo(steps=T)` is the bound of another sampler, whose last
+    step goes to the data itself.)
 
     Arguments:
         model: The score model.
@@ -124,20 +124,18 @@ def discrete_elbo(
 
     check_independent(model, "discrete_elbo")
     steps, process = check_count("steps", steps, at_least=2), model.process
-    ends = check_finite_ends(model, "discrete_elbo")
     t = noised(model, x, log_snr, z, condition).t
     times = grid_times(process, "t", process.t_min, process.t_max, steps)
     k = torch.searchsorted(times, t).clamp(1, steps)
     known = noised(model, x, process.log_snr(times[k]), z, condition)
     snr = torch.exp(2 * process.log_snr(times))
     error = sum_square(model.denoise(known.state, known.t, **known.condition) - known.x)
-    term = (steps * (snr[k - 1] - snr[k]) / 2).to(error) * error
-    return term + _constant(model, known, ends)
+    return (steps * (snr[k - 1] - snr[k]) / 2).to(error) * error + _constant(model, known)
 
 
-def _constant(model: ScoreModel, known: Noised, ends: tuple[float, float]) -> Tensor:
+def _constant(model: ScoreModel, known: Noised) -> Tensor:
     r"""The part of the negative bound that does not depend on the model, with shape (B,)."""
 
-    first, last = ends
+    first, last = level_ends(model.process)
     square, d = sum_square(known.x), known.x[0].numel()
     return -expected_prior(model.process, square, d, math.exp(last)) - d * (last - first)

@@ -3,7 +3,6 @@ r"""Data at the noise levels of a loss, with the checks that all losses share.""
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from solvers.shapes import align
@@ -85,17 +84,3 @@ def check_independent(model: ScoreModel, name: str) -> None:
             f"model must learn scores for losses.{name}, but learns a {model.learned!r} of pairs, for which this "
             "loss means nothing; use losses.denoising or losses.interpolant."
         )
-
-
-def check_finite_ends(model: ScoreModel, name: str) -> tuple[float, float]:
-    r"""Returns the logs of the first and the last noise level, after checking that both are finite."""
-
-    process = model.process
-    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
-    first, last = (-process.log_snr(ends)).tolist()
-    if not (-torch.inf < first and last < torch.inf):
-        raise ValueError(
-            f"losses.{name} needs noise levels between finite ends, but {process} has {first:.4g} and {last:.4g} "
-            "in log sigma/alpha; pass t_min= and t_max= to the process."
-        )
-    return first, last

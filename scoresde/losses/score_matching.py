@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from solvers.divergence import jacobian_products, signs, trace
+from solvers.divergence import BUDGET, jacobian_products, signs, trace
 from solvers.doors.signatures import checked
 
 from ..models.checks import check_count
@@ -107,7 +107,8 @@ def sliced_score(
     rows = torch.arange(len(known.x), device=known.x.device)
     v = signs(seed, rows, 0, probes, known.x[0].numel()).to(known.x)
     v = v.reshape(probes, *known.x.shape)
-    score, products = jacobian_products(_score(model, known), known.state, v)
+    chunk = min(probes, max(1, BUDGET // known.x.numel()))
+    score, products = jacobian_products(_score(model, known), known.state, v, chunk)
     divergence = (v * products).flatten(2).sum(2).mean(0)
     square = (v * score).flatten(2).sum(2).square().mean(0)
     return _scale(model, known, weight) * (

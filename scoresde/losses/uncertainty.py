@@ -52,10 +52,10 @@ class Uncertainty(nn.Module):
         zero = torch.zeros(1, dtype=torch.int64)
         rates = keyed_normal(seed, zero, DATA_NOISE, 0, features)[0]
         phases = keyed_uniform(seed, zero, DATA, 0, features)[0]
-        self.rates = nn.Buffer(2 * math.pi * rates.float())
-        self.phases = nn.Buffer(2 * math.pi * phases.float())
         self.coefficients = nn.Parameter(torch.zeros(features))
         self.offset = nn.Parameter(torch.zeros(()))
+        self.rates = nn.Buffer(2 * math.pi * rates.to(self.coefficients))
+        self.phases = nn.Buffer(2 * math.pi * phases.to(self.coefficients))
 
     def log_loss(self, log_snr: Tensor) -> Tensor:
         r"""Returns :math:`u(\lambda)`, the log of the expected loss, with the shape of `log_snr`."""

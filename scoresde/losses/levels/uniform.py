@@ -50,10 +50,11 @@ class LogUniform(Levels):
         first, last = level_ends(process)
         first = first if self.sigma_min is None else max(first, math.log(self.sigma_min))
         last = last if self.sigma_max is None else min(last, math.log(self.sigma_max))
-        if not (-math.inf < first < last < math.inf):
+        if not first < last:
+            low, high = map(math.exp, level_ends(process))
             raise ValueError(
-                f"sigma_min and sigma_max must leave a finite range of levels, but that of {process} is "
-                f"[{math.exp(first):.4g}, {math.exp(min(last, 700)):.4g}]."
+                f"sigma_min={self.sigma_min} and sigma_max={self.sigma_max} leave no level of the process, whose "
+                f"levels are [{low:.4g}, {high:.4g}]."
             )
         return first, last
 
