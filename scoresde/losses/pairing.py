@@ -142,6 +142,8 @@ def reflow_pairs(
         steps=steps,
         batch_size=batch_size,
         eta=0.0,
+        seed=seed,
+        first_index=first_index,
         progress=progress,
     )
     return found.x, model.process.standardised(start)
