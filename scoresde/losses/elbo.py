@@ -56,10 +56,11 @@ def continuous_elbo(
         | https://arxiv.org/abs/2101.09258
 
     Examples:
-        >>> share = (torch.arange(20000) + 0.5) / 20000
+        >>> count = 200_000
+        >>> share = (torch.arange(count) + 0.5) / count
         >>> log_snr = ss.losses.levels.LogUniform().log_snr(model.process, share)
-        >>> z = torch.randn(20000, 2, generator=torch.Generator().manual_seed(0))
-        >>> x = 0.5 * torch.randn(20000, 2, generator=torch.Generator().manual_seed(1))
+        >>> z = torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+        >>> x = 0.5 * torch.randn(count, 2, generator=torch.Generator().manual_seed(1))
         >>> loss = ss.losses.continuous_elbo(model, x, log_snr, z).mean()
         >>> bool((loss - 1.45).abs() < 0.1)  # the entropy of the data, 1 + log(2 pi 0.25)
         True

@@ -120,7 +120,7 @@ def reflow_pairs(
         | https://arxiv.org/abs/2209.03003
 
     Examples:
-        >>> x, z = ss.losses.reflow_pairs(model, 4, solver="dpmpp_2m", steps=10)
+        >>> x, z = ss.losses.reflow_pairs(model, 4, solver="dpmpp_2m", steps=50)
         >>> bool((x - 0.5 * z).abs().max() < 0.02)  # the flow of normal data scales
         True
     """

@@ -128,9 +128,6 @@ def test_the_default_own_noise_of_a_linear_path_is_that_of_the_paper() -> None:
 
 def test_own_noise_is_keyed_by_seed_and_row_and_is_none_of_the_other_noises() -> None:
     x = torch.zeros(4, 3).double()
-    loss: Any = partial(
-        losses.interpolant, Features(PATH, torch.zeros(2).double()), target="noise"
-    )
     z = PATH.prior_sample((4, 3), seed=5, dtype=torch.float64)
     still = ss.NetworkScore(lambda x, t: 0 * x, PATH, "noise")
 

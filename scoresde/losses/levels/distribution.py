@@ -59,8 +59,8 @@ class Levels(ABC):
         ...         whole = ss.losses.levels.LogUniform()
         ...         inside = (whole.share(process, log_snr) - 0.5).abs() <= 0.25
         ...         return 2 * inside * whole.density(process, log_snr)
-        >>> Middle().log_snr(ss.VE(ss.Geometric(0.01, 100.0)), [0.0, 0.5, 1.0])
-        tensor([ 2.3026,  0.0000, -2.3026], dtype=torch.float64)
+        >>> Middle().log_snr(ss.VE(ss.Geometric(0.01, 100.0)), [0.0, 1.0])
+        tensor([ 2.3026, -2.3026], dtype=torch.float64)
     """
 
     instead: ClassVar[str] = "; pass ss.losses.levels.LogNormal() or another"

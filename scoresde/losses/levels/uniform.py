@@ -29,8 +29,8 @@ class LogUniform(Levels):
         | https://arxiv.org/abs/2107.00630
 
     Examples:
-        >>> ss.losses.levels.LogUniform().log_snr(ss.VE(ss.Geometric(0.01, 100.0)), [0.0, 0.5, 1.0])
-        tensor([ 4.6052,  0.0000, -4.6052], dtype=torch.float64)
+        >>> ss.losses.levels.LogUniform().log_snr(ss.VE(ss.Geometric(0.01, 100.0)), [0.0, 1.0])
+        tensor([ 4.6052, -4.6052], dtype=torch.float64)
     """
 
     sigma_min: float | None = None
