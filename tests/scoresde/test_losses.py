@@ -174,6 +174,20 @@ def test_levels_beyond_the_process_are_its_ends() -> None:
         assert torch.allclose(found, losses.denoising(Bent(p), x, at(p, end, len(x)), z))
 
 
+@pytest.mark.parametrize(
+    ("name", "predicts"), [("EDM", "edm"), ("VP", "v"), ("Interpolant", "velocity")]
+)
+def test_losses_in_float32_are_those_in_float64_at_all_levels(name: str, predicts: str) -> None:
+    p, (x, z, _) = PROCESSES[name], normal()
+    model = ss.NetworkScore(lambda x, t: torch.tanh(x), p, predicts)
+    for t in (p.t_min, TIMES[name], p.t_max):
+        level = at(p, t, len(x))
+        exact = losses.denoising(model, x, level, z, weight=predicts)
+        found = losses.denoising(model, x.float(), level.float(), z.float(), weight=predicts)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), exact, rtol=1e-3, atol=1e-3)
+
+
 # ---- learned uncertainty
 
 
