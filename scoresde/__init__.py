@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots
 from .adapters import (
     Label,
     from_azula,
@@ -163,6 +163,7 @@ __all__ = [
     "load_latents",
     "load_solution",
     "log_likelihood",
+    "losses",
     "moments",
     "path_density",
     "pictures",
