@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots
 from .adapters import (
     Label,
     from_azula,
@@ -55,6 +55,7 @@ from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.self_conditioned import SelfConditioned
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -114,6 +115,7 @@ __all__ = [
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
+    "SelfConditioned",
     "Settings",
     "Standardized",
     "StepByStep",
@@ -163,6 +165,7 @@ __all__ = [
     "load_latents",
     "load_solution",
     "log_likelihood",
+    "losses",
     "moments",
     "path_density",
     "pictures",
