@@ -72,6 +72,7 @@ from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
+from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, register_network, save, save_classifier
@@ -123,6 +124,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "Tuned",
     "UniformOracle",
     "VariationalNoise",
     "Weighted",
@@ -141,6 +143,7 @@ __all__ = [
     "encode",
     "encode_noise",
     "find_modes",
+    "fine_tune",
     "fit_noise",
     "fit_null",
     "from_azula",
