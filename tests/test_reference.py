@@ -24,6 +24,7 @@ SPACES = {
     "scoresde.guidance": ss.guidance,
     "scoresde.inference": ss.inference,
     "scoresde.jobs": ss.jobs,
+    "scoresde.losses": ss.losses,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
     "scoresde.metrics": metrics,

@@ -12,7 +12,6 @@ the estimate of a self-conditioned model.
 from dataclasses import replace
 from itertools import count
 
-import torch
 from torch import Tensor
 
 from solvers import Event, Solution
@@ -41,7 +40,7 @@ def truncated(run: Run, x: Tensor, last: int) -> Solution:
         return next(steps) == first
 
     begun = replace(run, settings=replace(run.settings, grad="none", callback=stop))
-    with torch.no_grad():
+    with begun.settings.gradients():
         memory = transport(begun, x).memory
     with run.settings.gradients():
         return denoised(replace(run, memory=memory), x)
