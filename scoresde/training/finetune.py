@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,16 +56,21 @@ class Tuned:
     Arguments:
         model: The tuned model: the moving average of its weights.
         history: One report per update.
+
+    Examples:
+        >>> tuned = ss.Tuned(model, [])
+        >>> tuned
+        Tuned(no updates)
     """
 
     model: ScoreModel
     history: list[Update]
 
     def __repr__(self) -> str:
+        if not self.history:
+            return "Tuned(no updates)"
         ends = f"reward {self.history[0].reward:.4g} to {self.history[-1].reward:.4g}"
-        return (
-            f"Tuned({len(self.history)} updates, {ends})" if self.history else "Tuned(no updates)"
-        )
+        return f"Tuned({len(self.history)} updates, {ends})"
 
 
 @verb(data=("data",), functions=("reward",))
@@ -143,44 +148,42 @@ def fine_tune(
         ...         return self.mean + (x - self.mean) / (1 + t[:, None] ** 2)
         >>> gauss = ss.NetworkScore(Mean(), ss.EDM(), "data", shape=(2,))
         >>> tuned = ss.fine_tune(gauss, lambda x: x[:, 0], updates=5, last=1, anchor=1.0)
-        >>> bool(tuned.model.network.mean[0] > 0), float(gauss.network.mean[0])
-        (True, 0.0)
+        >>> (tuned.model.network.mean > 0).tolist(), gauss.network.mean.tolist()
+        ([True, False], [0.0, 0.0])
     """
 
     updates, every = check_count("updates", updates, 1), check_count("every", every, 1)
     batch_size, steps = check_count("batch_size", batch_size, 1), check_count("steps", steps, 1)
     anchor, lr = positive("anchor", anchor, zero=True), positive("lr", lr)
+    last = check_count("last", last, 1, steps)
     _check_objective(reward, data, {"last": last, "eta": eta})
+    options = TAKES.said(locals())
     if anchor:
         refuse_memory(model, "anchor=")
     tuned = _copied(model)
     data = None if data is None else check_data(model, as_state("data", data), "data")
-    options = {
-        "solver": solver,
-        "steps": steps,
-        "grid": grid,
-        "eta": eta,
-        "grad": grad,
-        "seed": seed,
-    }
-    said = {name: value for name, value in options.items() if value is not None}
     batch = batch_size if data is None else len(data)
-    bound, settings = split(tuned, {**said, **condition}, batch, TAKES)
+    bound, settings = split(tuned, options, batch, TAKES)
     before = split(model, condition, batch, TAKES)[0] if anchor else None
-    last = steps if last is None else check_count("last", last, 1, steps)
-    task = _Task(bound, before, settings, batch_size, last, anchor, reward, data)
+    task = _Task(bound, before, settings, batch_size, last or steps, anchor, reward, data)
+    file = None if checkpoint is None else Path(checkpoint)
+    ways: dict[str, Any] = {"lr": lr, "average": average, "checkpoint": file, "every": every}
+    return _tuned(tuned, task, updates, ways)
+
+
+def _tuned(model: ScoreModel, task: "_Task", updates: int, ways: dict[str, Any]) -> Tuned:
+    r"""The result of all updates of a model's weights, given how they are made."""
+
     history: list[Update] = []
 
     def loss(step: int) -> Tensor:
-        tuned.eval()
+        model.eval()
         value, update = task.at(step)
         history.append(update)
         return value
 
-    mean: object = tuned
-    file = None if checkpoint is None else Path(checkpoint)
-    ways = {"lr": lr, "average": average}
-    for progress in train(tuned, loss, steps=updates, checkpoint=file, every=every, **ways):
+    mean: object = model
+    for progress in train(model, loss, steps=updates, **ways):
         mean = progress.average
     assert isinstance(mean, ScoreModel)
     return Tuned(mean, history)
