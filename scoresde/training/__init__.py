@@ -2,6 +2,5 @@ r"""Training by denoising."""
 
 from .finetune import Tuned, fine_tune
 from .loop import Progress, train
-from .loss import denoising_loss
 
-__all__ = ["Progress", "Tuned", "denoising_loss", "fine_tune", "train"]
+__all__ = ["Progress", "Tuned", "fine_tune", "train"]
