@@ -6,6 +6,7 @@ from .elbo import continuous_elbo, discrete_elbo
 from .own_noise import interpolant
 from .pairing import pair, reflow_pairs
 from .score_matching import implicit_score, sliced_score
+from .self_conditioning import self_conditioned
 from .uncertainty import Uncertainty
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "levels",
     "pair",
     "reflow_pairs",
+    "self_conditioned",
     "sliced_score",
 ]

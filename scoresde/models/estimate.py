@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..processes.process import Pair, Process
+from .forms import noise_form
 from .score_model import ScoreModel
 
 
@@ -24,6 +25,12 @@ def estimate(model: ScoreModel, x: Tensor, t: Tensor, **condition: Tensor) -> Te
     if model.learned == "score":
         return model.denoise(x, t, **condition)
     return model._combined(_data_form, x, t, condition)
+
+
+def noise_estimate(model: ScoreModel, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    r"""Returns :math:`(x - \alpha D) / \sigma` of the estimate D, with the arguments of :func:`estimate`."""
+
+    return model._combined(noise_form, x, t, condition)
 
 
 def _data_form(process: Process, t: Tensor) -> Pair:
