@@ -19,7 +19,7 @@ from solvers.problem import StateField
 from solvers.solver import Loop, Run, Step
 
 from ..models.score_model import ScoreModel
-from ..models.self_conditioned import CURE, carries, with_estimate
+from ..models.self_conditioned import CURE, with_estimate
 
 
 class _Memory(NamedTuple):
@@ -89,7 +89,7 @@ def carrying(
         x: The states of the process at the start, which set shape, dtype and device.
     """
 
-    if not carries(model):
+    if not model.carried:
         return problem, method
     return problem.map(_paired), Carrying(method, torch.zeros_like(x))
 

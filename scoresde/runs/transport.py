@@ -177,7 +177,7 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        with running(made), no_calls():
+        with running(made), no_calls() if reverse.model.carried else nullcontext():
             problem, method = carrying(reverse.model, reverse.problem(), settings.method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(
