@@ -10,6 +10,7 @@ from solvers.shapes import align, row_where
 
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, check_conditions, verb
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
@@ -99,7 +100,7 @@ def consistency(
         start, end = times[place], times[place + 1]
         x, given = batches.noisy(step, start)
         y = stepped(model, x, start, end, solver, tolerance, given)
-        error = learner.denoise(x, start, **given) - _target(learner, y, end, stop, given)
+        error = estimate(learner, x, start, **given) - _target(learner, y, end, stop, given)
         return huber(error, weight_of(learner, learner.process.log_snr(start)).to(x)).mean()
 
     network, losses = taught(learner, loss, lesson)
@@ -114,4 +115,4 @@ def _target(
     r"""The student's estimate at the nearer end of a step, which is the state itself at the data."""
 
     alpha = align(model.process.scales(t)[0].to(y), y)
-    return row_where(t <= stop, y / alpha, model.denoise(y, t, **condition))
+    return row_where(t <= stop, y / alpha, estimate(model, y, t, **condition))

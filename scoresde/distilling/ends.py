@@ -10,6 +10,7 @@ from solvers.noise.brownian import LEVELS, keyed_uniform
 
 from ..models.checks import check_count, check_number
 from ..models.conditions import verb
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan
@@ -83,7 +84,7 @@ def flow_map(
         place = 1 + (share[:, 0] * (len(chosen.times) - 1)).long()
         place = place * (share[:, 1] >= first)
         x, t, end, given = chosen.at(place, (share[:, 2] * len(chosen)).long())
-        error = learner.denoise(x, t, **given) - end
+        error = estimate(learner, x, t, **given) - end
         return huber(error, weight_of(learner, learner.process.log_snr(t)).to(x)).mean()
 
     network, losses = taught(learner, loss, lesson)

@@ -10,6 +10,7 @@ from solvers.shapes import align, row_where
 
 from ..models.checks import check_count, check_data, check_number
 from ..models.conditions import Condition, check_conditions, verb
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
@@ -94,9 +95,11 @@ def progressive(
         batches = Batches(model, data, known, lesson.batch_size, seed + rounds - k)
         network, losses = taught(now, _loss(now, walk, batches), lesson.numbered(calls * 2**k))
         found.append(losses)
-        before = taught_model = like(model, now, network, "flow")
+        before = found_model = like(model, now, network, "flow")
         now = student_of(before, None, "flow")
-    return Distilled(taught_model, _plan(walk.levels[:-1:2].tolist()), torch.cat(found))
+    if calls == 1:  # whose estimate is the end of the flow
+        found_model.learned = "consistency"
+    return Distilled(found_model, _plan(walk.levels[:-1:2].tolist()), torch.cat(found))
 
 
 def _grid(model: ScoreModel, name: str, count: int) -> Tensor:
@@ -153,7 +156,7 @@ class Walk:
         t = self.times[place]
         alpha = align(self.model.process.scales(t)[0].to(X), X)
         ratio = align((self.levels[place + 1] / self.levels[place]).to(X), X)
-        D = self.model.denoise(alpha * X, t, **condition)
+        D = estimate(self.model, alpha * X, t, **condition)
         return D + ratio * (X - D)
 
     def _exact(self, x: Tensor, place: Tensor, condition: dict[str, Tensor]) -> Tensor:
@@ -162,7 +165,7 @@ class Walk:
         ends = self.times[2 * place], self.times[2 * place + 2]
         y = stepped(self.model, x, *ends, "exponential", self.tolerance, condition)
         with torch.no_grad():
-            clean = self.model.denoise(y, ends[1], **condition)
+            clean = estimate(self.model, y, ends[1], **condition)
         alpha = align(self.model.process.scales(ends[1])[0].to(x), x)
         return row_where(self.levels[2 * place + 2] == 0, clean, y / alpha)
 
@@ -174,7 +177,7 @@ def _loss(student: NetworkScore, walk: Walk, batches: Batches) -> Callable[[int]
         place = batches.choice(step, len(walk.times) // 2)
         t = walk.times[2 * place]
         x, condition = batches.noisy(step, t)
-        error = student.denoise(x, t, **condition) - walk.target(x, place, condition)
+        error = estimate(student, x, t, **condition) - walk.target(x, place, condition)
         return huber(error, weight_of(student, student.process.log_snr(t)).to(x)).mean()
 
     return loss

@@ -22,7 +22,6 @@ from ..models.score_model import Given, ScoreModel
 from ..runs.grids import highest
 from ..runs.takes import check_model
 from ..sampling import sample
-from .student import check_learned
 
 RHO = (
     4.0,
@@ -150,7 +149,6 @@ def trajectories(
     """
 
     check_model(model)
-    check_learned(model)
     count, nodes = check_count("count", count, 1), check_count("nodes", nodes, 2)
     known = check_conditions(model, condition, count)
     times = _grids(model, nodes, torch.arange(count) + first_index, seed)

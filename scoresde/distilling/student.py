@@ -91,7 +91,6 @@ def check_teacher(teacher: ScoreModel) -> NetworkScore:
 
     Raises:
         TypeError: If it has no network of its own.
-        ValueError: If it is no score or flow model.
     """
 
     inside = teacher
@@ -105,16 +104,6 @@ def check_teacher(teacher: ScoreModel) -> NetworkScore:
     return inside
 
 
-def check_learned(teacher: ScoreModel) -> None:
-    r"""Refuses teachers without a flow from noise."""
-
-    if teacher.learned not in ("score", "flow"):
-        raise ValueError(
-            f"the teacher must have learned a score or a flow from noise, but it has learned "
-            f"{teacher.learned!r}; pass the model that it was made from."
-        )
-
-
 def student_of(teacher: ScoreModel, student: NetworkScore | None, learned: str) -> NetworkScore:
     r"""Returns the student: a copy of the teacher, or of the given model, without dropout.
 
@@ -124,7 +113,6 @@ def student_of(teacher: ScoreModel, student: NetworkScore | None, learned: str) 
         learned: What it learns.
     """
 
-    check_learned(teacher)
     source = check_teacher(teacher) if student is None else student
     if not isinstance(source.network, nn.Module):
         raise TypeError(

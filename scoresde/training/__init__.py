@@ -1,6 +1,6 @@
 r"""Training by denoising."""
 
+from .finetune import Tuned, fine_tune
 from .loop import Progress, train
-from .loss import denoising_loss
 
-__all__ = ["Progress", "denoising_loss", "train"]
+__all__ = ["Progress", "Tuned", "fine_tune", "train"]

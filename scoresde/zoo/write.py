@@ -13,6 +13,7 @@ from solvers.doors.signatures import checked
 
 from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
+from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .build import (
@@ -92,7 +93,8 @@ def save(
 
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
-    card.pop("transform", None)  # the model's is written
+    for name in ("transform", "learned"):  # those of the model are written
+        card.pop(name, None)
     plain = isinstance(model, NetworkScore) and type(model).__module__.startswith("scoresde.")
     if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
@@ -114,9 +116,8 @@ def save(
         "data_std": model.data_std,
         **facts,
     }
-    card.pop("learned", None)
     if model.learned != "score":
-        card["learned"] = model.learned
+        card["learned"] = as_learned(model.learned)
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
     return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
@@ -154,7 +155,7 @@ def _save_class(model: ScoreModel, file: Path, card: Json, dtype: torch.dtype | 
         facts, others = _of_data(model, card)
         entry = described_class(model, card.get("model"))
         told = {name: getattr(model, f"_{name}") for name in FACTS}
-        card = {**card, "model": entry, **facts, **told}
+        card = {**card, "model": entry, **facts, **told, "learned": as_learned(model.learned)}
         known = json.loads(json.dumps(card, allow_nan=False))
         check_card(known, CLASS)
         check_kind(known["model"])
