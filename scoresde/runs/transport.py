@@ -178,7 +178,9 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
         with running(made), no_calls() if reverse.model.carried else nullcontext():
-            problem, method = carrying(reverse.model, reverse.problem(), settings.method, x)
+            problem, method = reverse.problem(), settings.method
+            if reverse.model.carried:
+                problem, method = carrying(problem, method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(
                 make_controller(
