@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots
 from .adapters import (
     Label,
     from_azula,
@@ -15,7 +15,7 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
-from .checking import ScoreCheck, check_score
+from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -111,6 +111,7 @@ __all__ = [
     "QuantileOracle",
     "Reconstruction",
     "Rescheduled",
+    "Residuals",
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
@@ -163,6 +164,7 @@ __all__ = [
     "load_latents",
     "load_solution",
     "log_likelihood",
+    "losses",
     "moments",
     "path_density",
     "pictures",
@@ -171,6 +173,7 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "residuals",
     "resume",
     "reverse_sde",
     "sample",
