@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from solvers.divergence import signs
-from solvers.doors.signatures import checked
-from solvers.noise.brownian import keyed_normal
 
 from ..models.checks import check_count, check_data, check_number, check_numbers
 from ..models.conditions import Condition, verb

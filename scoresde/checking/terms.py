@@ -1,8 +1,8 @@
 r"""The derivatives of a denoiser from which its residuals are made.
 
-In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log(\alpha / \sigma)`, with :math:`s = e^{-\lambda}`,
-the denoiser D, its Jacobian :math:`J_{ij} = \partial_j D_i` and :math:`v = D - X`, an exact model satisfies three
-equations, which differ by transposes of derivatives only:
+In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log(\alpha / \sigma)`, with
+:math:`s = e^{-\lambda}`, the denoiser D, its Jacobian :math:`J_{ij} = \partial_j D_i` and :math:`v = D - X`, an
+exact model satisfies three equations, which differ by transposes of derivatives only:
 
 .. math::
     \text{martingale:} \quad & \partial_\lambda D + 2 J v + s^2 \Delta D = 0 , \\
@@ -150,7 +150,7 @@ def _axes(X: Tensor) -> Tensor:
 def _second(field: StateField, X: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
     r"""The second derivative along a probe p, and the gradient of :math:`p^T J p`.
 
-    With :math:`g(w) = \nabla (w^T J p)`, which is linear in w, they are the gradient of :math:`p^T g(w)` by w, and g(p).
+    With :math:`g(w) = \nabla (w^T J p)`, linear in w, they are the gradient of :math:`p^T g(w)` by w, and g(p).
     """
 
     keep = torch.is_grad_enabled()

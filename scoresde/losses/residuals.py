@@ -68,7 +68,7 @@ def martingale(
 
     draws = check_count("draws", draws, at_least=2)
     step = check_number("step", step, 1e-3, LARGEST)
-    known = _at(model, x, log_snr, z, condition, (0.0, step))
+    known = _at(model, x, log_snr, z, condition, step)
     noise = normals(seed, torch.arange(len(known.X), device=known.X.device), 0, draws, known.X)
     found = continued(model, known.X, known.log_snr, noise, known.condition, step)
     return squared(found).to(known.X)
@@ -109,7 +109,8 @@ def flow_consistency(
         True
     """
 
-    return squared(_terms(model, x, log_snr, z, probes, seed, condition).flow).to(x)
+    found = _terms(model, x, log_snr, z, probes, seed, condition)
+    return squared(found.flow).to(found.change)
 
 
 @checked
@@ -152,7 +153,8 @@ def fokker_planck(
         True
     """
 
-    return squared(_terms(model, x, log_snr, z, probes, seed, condition).fokker_planck).to(x)
+    found = _terms(model, x, log_snr, z, probes, seed, condition)
+    return squared(found.fokker_planck).to(found.change)
 
 
 class _Place(NamedTuple):
@@ -167,9 +169,9 @@ def _at(
     log_snr: Tensor,
     z: Tensor,
     condition: dict[str, Tensor],
-    room: tuple[float, float],
+    step: float | None = None,
 ) -> _Place:
-    r"""The places at which a residual is taken: noisy data over alpha, with room to both ends of the process."""
+    r"""The places at which a residual is taken: noisy data over alpha, with room for derivatives or a step."""
 
     if model.learned != "score":
         raise ValueError(
@@ -184,7 +186,9 @@ def _at(
     if clock.shape not in ((), (1,), (len(x),)):
         raise ValueError(f"log_snr must have shape ({len(x)},), but has {tuple(clock.shape)}.")
     low, high = _inside(model.process)
-    clock = clock.expand(len(x)).clamp(low + room[0], high - room[1])
+    edge = reach(x.dtype)
+    below, above = (edge, edge) if step is None else (0.0, step)
+    clock = clock.expand(len(x)).clamp(low + below, high - above)
     X = x + align(torch.exp(-clock).to(x), x) * z.to(x)
     known = check_conditions(model, condition, len(x))
     return _Place(X, clock, known)  # type: ignore[arg-type]
@@ -211,8 +215,7 @@ def _terms(
     condition: dict[str, Tensor],
 ) -> Terms:
     count = check_count("probes", probes, at_least=2)
-    edge = reach(x.dtype)
-    known = _at(model, x, log_snr, z, condition, (edge, edge))
+    known = _at(model, x, log_snr, z, condition)
     v = None
     if count is not None:
         rows = torch.arange(len(known.X), device=known.X.device)

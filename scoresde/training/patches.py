@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.data_moments import moments
 from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
 from ..networks import UNet
 from ..oracles.mixture import GaussianOracle
 from ..processes.standard import EDM
@@ -112,7 +113,7 @@ def finished(checkpoint: Path) -> NetworkScore:
 
 
 @torch.no_grad()
-def evaluate(model: NetworkScore) -> dict[str, dict[str, float]]:
+def evaluate(model: ScoreModel) -> dict[str, dict[str, float]]:
     r"""Returns the error on held-out patches by noise level, relative to that of the best linear denoiser.
 
     The linear denoiser is that of the covariance of the training patches.

@@ -280,6 +280,15 @@ def of_verbs() -> dict[str, Call]:
         "check_score": (ss.check_score, {
             "model": GAUSS, "data": SEVERAL, "against": None, "one_step": False, "seed": 0, "dtype": None,
             "device": None, "batch_size": 8}),
+        "residuals": (ss.residuals, {
+            "model": GAUSS, "data": SEVERAL, "levels": [1.0], "probes": 2, "step": 0.1, "derivatives": True,
+            "seed": 0, "dtype": None, "device": None, "batch_size": 8}),
+        "losses.martingale": (ss.losses.martingale, {
+            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "step": 0.1, "draws": 2, "seed": 0}),
+        "losses.flow_consistency": (ss.losses.flow_consistency, {
+            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "probes": 2, "seed": 0}),
+        "losses.fokker_planck": (ss.losses.fokker_planck, {
+            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "probes": 2, "seed": 0}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -319,6 +328,7 @@ def of_verbs() -> dict[str, Call]:
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
         "ScoreCheck.plot": (ss.check_score(GAUSS, SEVERAL).plot, {"file": "never.png"}),
+        "Residuals.plot": (ss.residuals(TABLE, SEVERAL, levels=[1.0]).plot, {"file": "never.png"}),
         "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
         "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
         "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),

@@ -43,6 +43,7 @@ MADE: dict[str, tuple[Callable[[], object], str]] = {
                    "Likelihood(3 samples, mean "),
     "reconstruction": (lambda: ss.reconstruct(ORACLE, X[:3], steps=4), "Reconstruction(3 samples, "),
     "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)), "ScoreCheck("),
+    "residuals": (lambda: ss.residuals(ORACLE, ORACLE.data(8), levels=[1.0]), "Residuals("),
     "statistics": (lambda: ss.latent_statistics(ORACLE, X), "LatentStatistics(300 samples of 2 entries: "),
     "suggestion": (lambda: ss.suggest(ss.VP(), 8)[0], "energy distance to the data x 1000: "),
 }  # fmt: skip
@@ -137,6 +138,8 @@ TABLES: dict[str, tuple[Callable[[], object], list[str]]] = {
                    ["sample", "nats", "within", "calls", "and 2 more samples"]),
     "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)),
               ["noise level", "slope of data", "Nothing is wrong."]),
+    "residuals": (lambda: ss.residuals(ORACLE, ORACLE.data(8), levels=[1.0]),
+                  ["noise level", "martingale", "Fokker-Planck"]),
     "statistics": (lambda: ss.latent_statistics(ORACLE, X), ["statistic", "mean over samples", "kurtosis"]),
     "plan": (lambda: ss.Plan({"solver": "ddim"}, (3.0, 1.0, 0.1)), ["plan", "ddim"]),
     "suggestions": (lambda: ss.suggest(ss.VP(), 8),

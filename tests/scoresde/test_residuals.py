@@ -135,31 +135,34 @@ def twisted() -> ss.NetworkScore:
     return ss.NetworkScore(Twisted(), ss.EDM(), "data", shape=(2,))
 
 
+def whole(network: torch.nn.Module, at: Tensor, clock: Tensor) -> dict[str, Tensor]:
+    r"""The residuals at a point, from Jacobians and Hessians."""
+
+    def D(X: Tensor, clock: Tensor) -> Tensor:
+        return network(X[None], torch.exp(-clock)[None])[0]
+
+    auto = torch.autograd.functional
+    J = auto.jacobian(lambda x: D(x, clock), at)
+    second = torch.stack([auto.hessian(lambda x, i=i: D(x, clock)[i], at) for i in range(2)])
+    change = auto.jacobian(lambda c: D(at, c), clock)
+    v, square = D(at, clock) - at, torch.exp(-2 * clock)
+    slope = square * torch.einsum("iik->k", second)
+    laplacian = square * second.diagonal(dim1=1, dim2=2).sum(1)
+    return {
+        "martingale": change + 2 * J @ v + laplacian,
+        "flow": change + (J + J.T) @ v + slope,
+        "fokker_planck": change + 2 * J.T @ v + slope,
+    }
+
+
 def test_terms_are_those_of_whole_jacobians() -> None:
     model, X = twisted(), normal(3)
     log_snr = torch.tensor([0.5, -0.3, 1.0]).double()
 
-    def alone(row: int) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda X, clock: model.network(X[None], torch.exp(-clock)[None])[0]
-
     with torch.no_grad():
         found = terms(model, X, log_snr, None, {})
     for row in range(3):
-        D, at, clock = alone(row), X[row], log_snr[row]
-        J = torch.autograd.functional.jacobian(lambda x: D(x, clock), at)
-        second = torch.stack([
-            torch.autograd.functional.hessian(lambda x, i=i: D(x, clock)[i], at) for i in range(2)
-        ])  # fmt: skip
-        change = torch.autograd.functional.jacobian(lambda c: D(at, c), clock)
-        v, square = D(at, clock) - at, torch.exp(-2 * clock)
-        martingale = change + 2 * J @ v + square * second.diagonal(dim1=1, dim2=2).sum(1)
-        slope = square * torch.einsum("iik->k", second)
-        want = {
-            "martingale": martingale,
-            "flow": change + (J + J.T) @ v + slope,
-            "fokker_planck": change + 2 * J.T @ v + slope,
-        }
-        for name, value in want.items():
+        for name, value in whole(model.network, X[row], log_snr[row]).items():
             assert torch.allclose(getattr(found, name)[0, row], value, atol=1e-8)
     assert torch.allclose(found.curl, found.martingale - found.fokker_planck)
     assert float(found.curl.abs().min()) > 1e-3

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from scoresde.checking.self_consistency import RESIDUALS
 from scoresde.checking.verb import CHECK
 from scoresde.comparing.bench import BENCH
 from scoresde.editing.inpainting import INPAINT
@@ -59,6 +60,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
     ss.inference.draw: (DRAW, {"count", "low", "high", "max_draws"}),
     ss.check_score: (CHECK, {"data", "against", "one_step"}),
+    ss.residuals: (RESIDUALS, {"data", "levels", "probes", "step", "derivatives"}),
     ss.compare: (
         BENCH,
         {"solvers", "budgets", "grids", "tolerances", "metrics", "data", "features", "samples",
@@ -70,7 +72,12 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
          "reference_tolerance", "file", "workers", "progress"},
     ),
 }  # fmt: skip
-OWN_SEED = (ss.check_score, ss.compare, ss.tune)  # which measure with one seed, and draw none
+OWN_SEED = (
+    ss.check_score,
+    ss.residuals,
+    ss.compare,
+    ss.tune,
+)  # which measure with one seed, and draw none
 KINDS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 
 
