@@ -16,8 +16,9 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import metrics
+from scoresde.losses import denoising
 from scoresde.networks import UNet
-from scoresde.training import denoising_loss, train
+from scoresde.training import train
 from scoresde.training.digits_data import LEVELS, digits
 
 from .report import save
@@ -58,7 +59,7 @@ def fitted(width: int, levels: str, steps: int, seed: int) -> tuple[ss.NetworkSc
         share = low + (high - low) * torch.rand(BATCH, generator=draw, dtype=torch.float64)
         log_snr = CENTRE + SPREAD * torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6))
         z = torch.randn(x.shape, generator=draw)
-        return denoising_loss(model, x, log_snr.float(), z).mean()
+        return denoising(model, x, log_snr.float(), z).mean()
 
     start = time.process_time()
     for progress in train(network, loss, steps=steps, lr=RATE):

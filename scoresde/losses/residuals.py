@@ -4,7 +4,6 @@ They do not see the data other than through the places at which they are taken, 
 does. Those with derivatives take the second derivative of the network once per probe.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,11 +15,10 @@ from solvers.shapes import align
 
 from ..checking.continuation import STEP, continued, normals, squared
 from ..checking.terms import Terms, reach, terms
-from ..doors.data import as_state, as_times
 from ..models.checks import check_count, check_number
-from ..models.conditions import check_conditions
 from ..models.score_model import ScoreModel
-from ..processes.process import Process
+from .levels.distribution import level_ends
+from .noised import check_independent, noised
 
 LARGEST = 0.5  # step of the log-SNR
 
@@ -68,7 +66,7 @@ def martingale(
 
     draws = check_count("draws", draws, at_least=2)
     step = check_number("step", step, 1e-3, LARGEST)
-    known = _at(model, x, log_snr, z, condition, step)
+    known = _at(model, "martingale", x, log_snr, z, condition, step)
     noise = normals(seed, torch.arange(len(known.X), device=known.X.device), 0, draws, known.X)
     found = continued(model, known.X, known.log_snr, noise, known.condition, step)
     return squared(found).to(known.X)
@@ -109,7 +107,7 @@ def flow_consistency(
         True
     """
 
-    found = _terms(model, x, log_snr, z, probes, seed, condition)
+    found = _terms(model, x, log_snr, z, probes, seed, condition, "flow_consistency")
     return squared(found.flow).to(found.change)
 
 
@@ -153,7 +151,7 @@ def fokker_planck(
         True
     """
 
-    found = _terms(model, x, log_snr, z, probes, seed, condition)
+    found = _terms(model, x, log_snr, z, probes, seed, condition, "fokker_planck")
     return squared(found.fokker_planck).to(found.change)
 
 
@@ -165,6 +163,7 @@ class _Place(NamedTuple):
 
 def _at(
     model: ScoreModel,
+    name: str,
     x: Tensor,
     log_snr: Tensor,
     z: Tensor,
@@ -173,36 +172,14 @@ def _at(
 ) -> _Place:
     r"""The places at which a residual is taken: noisy data over alpha, with room for derivatives or a step."""
 
-    if model.learned != "score":
-        raise ValueError(
-            f"model must learn scores for this loss, but has learned a {model.learned!r}; use losses.denoising."
-        )
-    x, z = as_state("x", x), as_state("z", z)
-    if z.shape != x.shape:
-        raise ValueError(
-            f"z must have the shape of x, {tuple(x.shape)}, but has {tuple(z.shape)}."
-        )
-    clock = as_times("log_snr", log_snr).detach().double().cpu()
-    if clock.shape not in ((), (1,), (len(x),)):
-        raise ValueError(f"log_snr must have shape ({len(x)},), but has {tuple(clock.shape)}.")
-    low, high = _inside(model.process)
-    edge = reach(x.dtype)
+    check_independent(model, name)
+    known = noised(model, x, log_snr, z, condition)
+    first, last = level_ends(model.process)
+    edge = reach(known.x.dtype)
     below, above = (edge, edge) if step is None else (0.0, step)
-    clock = clock.expand(len(x)).clamp(low + below, high - above)
-    X = x + align(torch.exp(-clock).to(x), x) * z.to(x)
-    known = check_conditions(model, condition, len(x))
-    return _Place(X, clock, known)  # type: ignore[arg-type]
-
-
-def _inside(process: Process) -> tuple[float, float]:
-    r"""The lowest and the highest log-SNR."""
-
-    if not process.has_scales:
-        raise ValueError(
-            f"log_snr is no level of {process}, which has no alpha and sigma; train a model of another process, "
-            "such as ss.VP()."
-        )
-    return tuple(-math.log(process.noise_level(t)) for t in (process.t_max, process.t_min))  # type: ignore[return-value]
+    clock = known.log_snr.clamp(below - last, -first - above)
+    X = known.x + align(torch.exp(-clock).to(known.x), known.x) * known.z
+    return _Place(X, clock, dict(known.condition))
 
 
 def _terms(
@@ -213,9 +190,10 @@ def _terms(
     probes: int | None,
     seed: int,
     condition: dict[str, Tensor],
+    name: str,
 ) -> Terms:
     count = check_count("probes", probes, at_least=2)
-    known = _at(model, x, log_snr, z, condition)
+    known = _at(model, name, x, log_snr, z, condition)
     v = None
     if count is not None:
         rows = torch.arange(len(known.X), device=known.X.device)

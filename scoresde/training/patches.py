@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..losses import denoising
 from ..models.data_moments import moments
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
@@ -16,7 +17,6 @@ from ..processes.standard import EDM
 from ..runs.progress import bar
 from ..zoo import load, save
 from .loop import Progress, train
-from .loss import denoising_loss
 from .patches_data import HELD_OUT, SIZE, patches
 
 BATCH, STEPS, RATE = 64, 3000, 3e-3
@@ -48,7 +48,7 @@ def train_patches(
             draw = torch.Generator().manual_seed(key)
             log_snr = CENTRE + SPREAD * torch.randn(BATCH, generator=draw)
             z = torch.randn(BATCH, 1, SIZE, SIZE, generator=draw)
-            return denoising_loss(model, patches(BATCH, seed=key), log_snr, z).mean()
+            return denoising(model, patches(BATCH, seed=key), log_snr, z).mean()
 
         for progress in train(network, loss, steps=steps, lr=RATE, checkpoint=checkpoint):
             yield progress, _score(progress.average, std)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, metrics, plots
+from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -283,12 +283,6 @@ def of_verbs() -> dict[str, Call]:
         "residuals": (ss.residuals, {
             "model": GAUSS, "data": SEVERAL, "levels": [1.0], "probes": 2, "step": 0.1, "derivatives": True,
             "seed": 0, "dtype": None, "device": None, "batch_size": 8}),
-        "losses.martingale": (ss.losses.martingale, {
-            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "step": 0.1, "draws": 2, "seed": 0}),
-        "losses.flow_consistency": (ss.losses.flow_consistency, {
-            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "probes": 2, "seed": 0}),
-        "losses.fokker_planck": (ss.losses.fokker_planck, {
-            "model": GAUSS, "x": X, "log_snr": torch.zeros(4), "z": X, "probes": 2, "seed": 0}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -365,6 +359,49 @@ def of_guidances() -> dict[str, Call]:
         "within": (G.within, {"guided": NETWORK, "model": NETWORK, "interval": (0.1, 1.0)}),
         "zero_star": (G.zero_star, {"model": NETWORK, "other": NETWORK, "scale": 2.0}),
     }  # fmt: skip
+
+
+def of_losses() -> dict[str, Call]:
+    L = losses.levels
+    given = {"x": X, "log_snr": torch.zeros(4), "z": X}
+    known = {"model": GAUSS, **given}
+    level = {"process": PROCESS, "log_snr": [0.0, 1.0]}
+    found: dict[str, Call] = {
+        "denoising": (losses.denoising, {"model": NETWORK, **given, "weight": "min_snr:5", "label": 1}),
+        "implicit_score": (losses.implicit_score, {**known, "weight": "noise"}),
+        "sliced_score": (losses.sliced_score, {
+            **known, "probes": 2, "reduced": True, "weight": "noise", "seed": 0}),
+        "martingale": (losses.martingale, {**known, "step": 0.1, "draws": 2, "seed": 0}),
+        "flow_consistency": (losses.flow_consistency, {**known, "probes": 2, "seed": 0}),
+        "fokker_planck": (losses.fokker_planck, {**known, "probes": 2, "seed": 0}),
+        "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
+        "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
+        "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
+        "Uncertainty": (losses.Uncertainty, {"loss": losses.denoising, "features": 4, "seed": 0}),
+        "pair": (losses.pair, {"x": X, "z": X.flip(0), "groups": [0, 1, 0, 1]}),
+        "reflow_pairs": (losses.reflow_pairs, {
+            "model": NETWORK, "shape": (4, 2), "solver": "ddim", "steps": 2, "batch_size": 2, "seed": 0,
+            "first_index": 0, "progress": False, "label": 1}),
+        "LogNormal": (L.LogNormal, {"mean": 0.0, "std": 1.0}),
+        "LogUniform": (L.LogUniform, {"sigma_min": 0.1, "sigma_max": 1.0}),
+        "TimeLogitNormal": (L.TimeLogitNormal, {"mean": 0.0, "std": 1.0}),
+        "Between": (L.Between, {"levels": L.LogUniform(), "interval": (0.1, 1.0)}),
+        "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
+        "importance": (L.importance, {
+            **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
+    }  # fmt: skip
+    for law in (
+        L.LogNormal(),
+        L.LogUniform(),
+        L.TimeUniform(),
+        L.Between(L.LogUniform(), (0.1, 1.0)),
+        L.Importance([1.0], L.TimeUniform()),
+    ):
+        name = type(law).__name__
+        found[f"{name}.log_snr"] = (law.log_snr, {"process": PROCESS, "share": [0.2, 0.7]})
+        found[f"{name}.share"] = (law.share, level)
+        found[f"{name}.density"] = (law.density, level)
+    return found
 
 
 def of_jobs() -> dict[str, Call]:
@@ -589,7 +626,7 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_jobs(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
     **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

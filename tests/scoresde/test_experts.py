@@ -80,6 +80,23 @@ def test_experts_that_agree_are_one_model() -> None:
         assert torch.equal(ss.sample(both, 4, **options).x, ss.sample(one, 4, **options).x)
 
 
+def test_levels_of_two_experts_are_those_of_one_network() -> None:
+    levels, process = ss.losses.levels, ss.EDM()
+    whole = levels.LogNormal(-1.2, 1.2)
+    parts = [levels.Between(whole, ends) for ends in ((0.0, EDGE), (EDGE, math.inf))]
+    log_snr = torch.linspace(-4, 6, 41, dtype=torch.float64)
+    edge = whole.share(process, torch.tensor(-math.log(EDGE)))
+    mixed = edge * parts[0].density(process, log_snr) + (1 - edge) * parts[1].density(
+        process, log_snr
+    )
+    assert torch.allclose(mixed, whole.density(process, log_snr))
+    shares = torch.tensor([0.0, 1.0])
+    assert float(torch.exp(-parts[0].log_snr(process, shares))[1]) == pytest.approx(EDGE)
+    assert float(torch.exp(-parts[1].log_snr(process, shares))[0]) == pytest.approx(EDGE)
+    with pytest.raises(ValueError, match="holds none of the noise levels"):
+        levels.Between(whole, (1e5, 1e6)).log_snr(process, shares)
+
+
 def networks(settings: dict[str, object]) -> ss.ScoreModel:
     parts = []
     for seed in (0, 1):
