@@ -474,6 +474,8 @@ def of_pictures() -> dict[str, Call]:
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
+        "plots.decided": (plots.decided, {
+            "file": file, "found": spectra.decided(PICTURES, IMAGES, [0.1, 1.0])}),
         "tile": (plots.tile, {"x": IMAGES, "columns": 2, "gap": 0}),
         "trajectory": (plots.trajectory, {"file": file, "followed": FOLLOWED}),
         "work_precision": (plots.work_precision, {
@@ -500,6 +502,10 @@ def of_measures() -> dict[str, Call]:
         "nearest": (metrics.nearest, {"x": X, "data": X}),
         "spectra.spectrum": (spectra.spectrum, {"x": IMAGES}),
         "hinge": (spectra.hinge, {"data": spectra.spectrum(IMAGES), "level": 1.0}),
+        "power_law": (spectra.power_law, {"data": spectra.spectrum(IMAGES)}),
+        "decided": (spectra.decided, {
+            "model": PICTURES, "x": IMAGES, "levels": [1.0], "seed": 0, "dtype": None, "device": None,
+            "batch_size": 2}),
         "coarse_to_fine": (spectra.coarse_to_fine, {"trajectory": FOLLOWED}),
         "follow": (geometry.follow, {"model": GAUSS, "shape": (2, 2), "parts": None, "steps": 2}),
         "high_dimensions": (geometry.high_dimensions, {"trajectory": FOLLOWED, "draws": 8, "seed": 0}),

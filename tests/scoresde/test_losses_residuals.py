@@ -125,13 +125,11 @@ def test_exact_mixtures_have_none_by_probes_or_continuations() -> None:
     x, log_snr, z = batch(400)
     label = torch.zeros(1, dtype=torch.long)
     for loss in (losses.flow_consistency, losses.fokker_planck):
-        found = loss(model, x, log_snr, z, probes=2, seed=1)
-        found = found.detach()
-    assert abs(float(found.mean())) < 4 * float(found.std()) / 20
+        found = loss(model, x, log_snr, z, probes=2, seed=1).detach()
+        assert abs(float(found.mean())) < 4 * float(found.std()) / 20
         exact = loss(model, x, log_snr, z, probes=None, label=label)
         assert float(exact.max()) < 1e-14
     found = losses.martingale(model, x, log_snr, z, step=0.02, seed=1)
-    found = found.detach()
     assert abs(float(found.mean())) < 4 * float(found.std()) / 20
     again = losses.martingale(model, x, log_snr, z, step=0.02, seed=2)
     assert not torch.equal(found, again)

@@ -17,6 +17,7 @@ from scoresde.checking.verb import CHECK
 from scoresde.comparing.bench import BENCH
 from scoresde.editing.inpainting import INPAINT
 from scoresde.editing.verb import TAKES
+from scoresde.geometry.frequency_order import DECIDED
 from scoresde.geometry.trajectory import FOLLOW
 from scoresde.inference.draws import DRAW
 from scoresde.latents.encoding import ENCODE
@@ -60,6 +61,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
     ss.inference.draw: (DRAW, {"count", "low", "high", "max_draws"}),
     ss.check_score: (CHECK, {"data", "against", "one_step"}),
+    ss.spectra.decided: (DECIDED, {"x", "levels"}),
     ss.residuals: (RESIDUALS, {"data", "levels", "probes", "step", "derivatives"}),
     ss.compare: (
         BENCH,
@@ -75,6 +77,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
 OWN_SEED = (
     ss.check_score,
     ss.residuals,
+    ss.spectra.decided,
     ss.compare,
     ss.tune,
 )  # which measure with one seed, and draw none
