@@ -116,7 +116,7 @@ def decided(file: str | Path, found: Decided) -> None:
     )  # fmt: skip
     made.colorbar(shown, ax=axes[1], label="share of the power that is decided")
     axes[1].plot(
-        frequencies.tolist(), power.sqrt().tolist(), color="white", label="root of the power"
+        frequencies.tolist(), power.sqrt().tolist(), color="tab:red", label="root of the power"
     )
     axes[1].plot(frequencies.tolist(), found.halves.tolist(), "k.", label="half decided")
     axes[1].set_yscale("log")
