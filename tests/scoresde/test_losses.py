@@ -167,11 +167,27 @@ def test_a_weight_of_ones_own_is_called_with_the_levels() -> None:
     assert all(process is p and data_std == 0.5 for process, data_std in seen)
 
 
-def test_levels_beyond_the_process_are_its_ends() -> None:
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_levels_beyond_the_process_are_its_ends(weight: str) -> None:
     p, (x, z, _) = ss.EDM(), normal()
+    loss = partial(losses.denoising, Bent(p), x, z=z, weight=weight)
     for beyond, end in ((20.0, p.t_min), (-20.0, p.t_max)):
-        found = losses.denoising(Bent(p), x, torch.tensor(beyond), z)
-        assert torch.allclose(found, losses.denoising(Bent(p), x, at(p, end, len(x)), z))
+        found, expected = loss(torch.tensor(beyond)), loss(at(p, end, len(x)))
+        assert torch.allclose(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "predicts"), [("EDM", "edm"), ("VP", "v"), ("Interpolant", "velocity")]
+)
+def test_losses_in_float32_are_those_in_float64_at_all_levels(name: str, predicts: str) -> None:
+    p, (x, z, _) = PROCESSES[name], normal()
+    model = ss.NetworkScore(lambda x, t: torch.tanh(x), p, predicts)
+    for t in (p.t_min, TIMES[name], p.t_max):
+        level = at(p, t, len(x))
+        exact = losses.denoising(model, x, level, z, weight=predicts)
+        found = losses.denoising(model, x.float(), level.float(), z.float(), weight=predicts)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), exact, rtol=1e-3, atol=1e-3)
 
 
 # ---- learned uncertainty
