@@ -75,7 +75,7 @@ def main() -> None:
     rows = []
     for name, model in models.items():
         [level] = ss.residuals(model, x, levels=[1.0]).levels
-        rows.append(row(level, table="fields", score=name))
+        rows.append(row(level, table="fields", score=name, **{"noise level": 1.0}))
     images = digits("test").images[:IMAGES]
     for level in ss.residuals(ss.load("digits"), images, levels=LEVELS).levels:
         found = row(level, table="digits", **{"noise level": level.noise_level})
