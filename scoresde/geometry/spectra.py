@@ -59,7 +59,8 @@ def hinge(data: Spectrum, level: float) -> float:
 def power_law(data: Spectrum) -> tuple[float, float]:
     r"""Returns the factor c and the exponent a of the power law :math:`P(f) = c \, f^{-a}` that fits best.
 
-    The fit is by least squares of logarithms over the rings from one cycle per image to half a cycle per pixel.
+    The fit is by least squares of logarithms over the rings from one cycle per image to half a cycle per pixel,
+    without the corners beyond.
     Photographs have exponents of about 2.
 
     Arguments:
@@ -73,7 +74,8 @@ def power_law(data: Spectrum) -> tuple[float, float]:
     """
 
     frequencies, power = data.frequencies.double().cpu(), _mean_power(data).double().cpu()
-    inside = (frequencies > 0) & (frequencies <= 0.5) & (power > 0)
+    edge = 0.5 + float(frequencies[frequencies > 0].min()) / 2 if len(frequencies) > 1 else 0.5
+    inside = (frequencies > 0) & (frequencies <= edge) & (power > 0)
     if int(inside.sum()) < 2:
         raise ValueError(
             "data must have power in at least two rings between 0 and half a cycle per pixel."

@@ -305,7 +305,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 19
+        assert len(list(tmp_path.iterdir())) == 20
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine
