@@ -55,6 +55,7 @@ from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.self_conditioned import SelfConditioned
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -71,6 +72,7 @@ from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
+from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, register_network, save, save_classifier
@@ -115,6 +117,7 @@ __all__ = [
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
+    "SelfConditioned",
     "Settings",
     "Standardized",
     "StepByStep",
@@ -122,6 +125,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "Tuned",
     "UniformOracle",
     "VariationalNoise",
     "Weighted",
@@ -140,6 +144,7 @@ __all__ = [
     "encode",
     "encode_noise",
     "find_modes",
+    "fine_tune",
     "fit_noise",
     "fit_null",
     "from_azula",

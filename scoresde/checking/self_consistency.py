@@ -158,15 +158,10 @@ class _Asked:
 
 
 def _check_model(model: ScoreModel, x: Tensor) -> None:
-    r"""Refuses a model whose estimates are no conditional means given noisy data."""
+    r"""Refuses a model without noise levels, or whose rows depend on each other."""
 
     if isinstance(model.process, NonlinearProcess):
         raise ValueError(f"residuals need noise levels, but {model.process} has none.")
-    if model.learned != "score":
-        raise ValueError(
-            f"residuals are of scores, but the model has learned a {model.learned!r}; train one with "
-            "independent noise, or leave this out."
-        )
     check_rows(model, x)
 
 

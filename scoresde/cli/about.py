@@ -47,6 +47,7 @@ def info(
         **getattr(score, "card", {}),
         "fingerprint": fingerprint(score),
         "process": repr(score.process),
+        "learned": score.learned,
     }
     report(card, as_json)
 

@@ -11,6 +11,7 @@ from solvers.problem import StateField
 
 from ..models.checks import check_alike
 from ..models.conditions import Bound
+from ..models.learned import check_learned
 from ..models.masked import masked_of, refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
@@ -38,6 +39,8 @@ class Guided(ScoreModel):
         if not models:
             raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
+        for model in models:
+            check_learned(model, f"the guidance {rule.words}")
         check_alike("models", models)
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):

@@ -7,6 +7,7 @@ from .own_noise import interpolant
 from .pairing import pair, reflow_pairs
 from .residuals import flow_consistency, fokker_planck, martingale
 from .score_matching import implicit_score, sliced_score
+from .self_conditioning import self_conditioned
 from .uncertainty import Uncertainty
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "martingale",
     "pair",
     "reflow_pairs",
+    "self_conditioned",
     "sliced_score",
 ]

@@ -14,6 +14,7 @@ from solvers.doors.signatures import checked
 from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
 from ..guidance.guided import Guided
+from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from .build import (
@@ -97,7 +98,8 @@ def save(
 
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
-    card.pop("transform", None)  # the model's is written
+    for name in ("transform", "learned"):  # those of the model are written
+        card.pop(name, None)
     levels = levels_of(model)
     if isinstance(model, Guided) and levels is not None:
         return _save_experts(model, levels, Path(file), card, dtype)
@@ -122,9 +124,8 @@ def save(
         "data_std": model.data_std,
         **facts,
     }
-    card.pop("learned", None)
     if model.learned != "score":
-        card["learned"] = model.learned
+        card["learned"] = as_learned(model.learned)
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
     return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
@@ -162,7 +163,7 @@ def _save_class(model: ScoreModel, file: Path, card: Json, dtype: torch.dtype | 
         facts, others = _of_data(model, card)
         entry = described_class(model, card.get("model"))
         told = {name: getattr(model, f"_{name}") for name in FACTS}
-        card = {**card, "model": entry, **facts, **told}
+        card = {**card, "model": entry, **facts, **told, "learned": as_learned(model.learned)}
         known = json.loads(json.dumps(card, allow_nan=False))
         check_card(known, CLASS)
         check_kind(known["model"])

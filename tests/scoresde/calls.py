@@ -36,12 +36,27 @@ class Shift(nn.Module):
         return self.mean + 0 * x, 0 * x
 
 
+class Shrink(nn.Module):
+    r"""A network of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.share * x
+
+
 PROCESS = ss.EDM()
 LINEAR = ss.LinearProcess(0.0, 1.0)
 OWN = ss.CustomProcess(lambda t: 1 - t / 2, lambda t: t)
 NETWORK = ss.NetworkScore(
     lambda x, t, label=None: 0.1 * x, PROCESS, "data", conditions=["label"], shape=(2,)
 )
+RECALLS = ss.NetworkScore(
+    lambda x, t, estimate: 0.1 * estimate, PROCESS, "data", conditions=["estimate"], shape=(2,)
+)
+ANCHORED = ss.NetworkScore(Shrink(), PROCESS, "data", shape=(2,), data_scale=0.5)
 TABLE = ss.MixtureOracle(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 0.3)
 GAUSS = ss.GaussianOracle(torch.zeros(2), 0.5)
 KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1]))
@@ -166,6 +181,7 @@ def of_models() -> dict[str, Call]:
             "process": PROCESS}),
         "UniformOracle": (ss.UniformOracle, {"low": X[0], "high": X[0] + 1, "process": PROCESS}),
         "Masked": (ss.Masked, {"model": GAUSS, "mask": ON * 0 + 1}),
+        "SelfConditioned": (ss.SelfConditioned, {"model": RECALLS, "mode": "twice"}),
         "Standardized": (ss.Standardized, {"mean": X[0], "std": 2.0, "form": None}),
         "Standardized of": (ss.Standardized.of, {"data": X, "form": None}),
         "NamedParts": (ss.NamedParts, {"shapes": {"a": (2,), "b": (1, 2)}}),
@@ -302,6 +318,12 @@ def of_verbs() -> dict[str, Call]:
         "fit_noise": (fit_noise, {
             "noise": ss.VariationalNoise(Shift()), "model": GAUSS, "data": ON, "levels": 3,
             "low": -1.0, "high": 1.0, "steps": 1, "batch": 2, "lr": 0.01, "seed": 0}),
+        "fine_tune": (ss.fine_tune, {
+            "model": ANCHORED, "reward": lambda x: x[:, 0], "updates": 1, "batch_size": 2, "solver": "ddim",
+            "steps": 2, "grid": "rho", "last": 1, "grad": "checkpoint", "anchor": 1.0, "lr": 0.01,
+            "average": 0.5, "seed": 0, "checkpoint": None, "every": 1}),
+        "fine_tune, data": (ss.fine_tune, {
+            "model": ANCHORED, "data": X, "updates": 1, "batch_size": 2, "solver": "ddim", "steps": 2}),
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
         "load": (ss.load, {"name": "digits", "device": None, "dtype": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
@@ -377,6 +399,7 @@ def of_losses() -> dict[str, Call]:
         "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
         "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
         "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
+        "self_conditioned": (losses.self_conditioned, {"loss": losses.denoising, "share": 0.5}),
         "Uncertainty": (losses.Uncertainty, {"loss": losses.denoising, "features": 4, "seed": 0}),
         "pair": (losses.pair, {"x": X, "z": X.flip(0), "groups": [0, 1, 0, 1]}),
         "reflow_pairs": (losses.reflow_pairs, {

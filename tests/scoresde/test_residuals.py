@@ -271,7 +271,9 @@ def test_bad_input_is_named() -> None:
             data,
         )
     flow = ss.NetworkScore(Twisted(), ss.EDM(), "data", shape=(2,), learned="flow")
-    with pytest.raises(ValueError, match="has learned a 'flow'"):
+    with pytest.raises(
+        ValueError, match="residuals has no meaning for a model with learned='flow'"
+    ):
         ss.residuals(flow, data)
     rounded = ss.NetworkScore(lambda x, t: x.detach().tanh(), ss.EDM(), "data", shape=(2,))
     with pytest.raises(ValueError, match="derivative"):
