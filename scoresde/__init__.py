@@ -15,7 +15,7 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
-from .checking import ScoreCheck, check_score
+from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -113,6 +113,7 @@ __all__ = [
     "QuantileOracle",
     "Reconstruction",
     "Rescheduled",
+    "Residuals",
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
@@ -177,6 +178,7 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "residuals",
     "resume",
     "reverse_sde",
     "sample",

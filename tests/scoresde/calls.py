@@ -296,6 +296,9 @@ def of_verbs() -> dict[str, Call]:
         "check_score": (ss.check_score, {
             "model": GAUSS, "data": SEVERAL, "against": None, "one_step": False, "seed": 0, "dtype": None,
             "device": None, "batch_size": 8}),
+        "residuals": (ss.residuals, {
+            "model": GAUSS, "data": SEVERAL, "levels": [1.0], "probes": 2, "step": 0.1, "derivatives": True,
+            "seed": 0, "dtype": None, "device": None, "batch_size": 8}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -341,6 +344,7 @@ def of_verbs() -> dict[str, Call]:
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
         "ScoreCheck.plot": (ss.check_score(GAUSS, SEVERAL).plot, {"file": "never.png"}),
+        "Residuals.plot": (ss.residuals(TABLE, SEVERAL, levels=[1.0]).plot, {"file": "never.png"}),
         "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
         "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
         "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
@@ -389,6 +393,9 @@ def of_losses() -> dict[str, Call]:
         "implicit_score": (losses.implicit_score, {**known, "weight": "noise"}),
         "sliced_score": (losses.sliced_score, {
             **known, "probes": 2, "reduced": True, "weight": "noise", "seed": 0}),
+        "martingale": (losses.martingale, {**known, "step": 0.1, "draws": 2, "seed": 0}),
+        "flow_consistency": (losses.flow_consistency, {**known, "probes": 2, "seed": 0}),
+        "fokker_planck": (losses.fokker_planck, {**known, "probes": 2, "seed": 0}),
         "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
         "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
         "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
@@ -401,6 +408,7 @@ def of_losses() -> dict[str, Call]:
         "LogNormal": (L.LogNormal, {"mean": 0.0, "std": 1.0}),
         "LogUniform": (L.LogUniform, {"sigma_min": 0.1, "sigma_max": 1.0}),
         "TimeLogitNormal": (L.TimeLogitNormal, {"mean": 0.0, "std": 1.0}),
+        "Between": (L.Between, {"levels": L.LogUniform(), "interval": (0.1, 1.0)}),
         "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
         "importance": (L.importance, {
             **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
@@ -409,6 +417,7 @@ def of_losses() -> dict[str, Call]:
         L.LogNormal(),
         L.LogUniform(),
         L.TimeUniform(),
+        L.Between(L.LogUniform(), (0.1, 1.0)),
         L.Importance([1.0], L.TimeUniform()),
     ):
         name = type(law).__name__
@@ -488,6 +497,8 @@ def of_pictures() -> dict[str, Call]:
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
+        "plots.decided": (plots.decided, {
+            "file": file, "found": spectra.decided(PICTURES, IMAGES, [0.1, 1.0])}),
         "tile": (plots.tile, {"x": IMAGES, "columns": 2, "gap": 0}),
         "trajectory": (plots.trajectory, {"file": file, "followed": FOLLOWED}),
         "work_precision": (plots.work_precision, {
@@ -514,6 +525,10 @@ def of_measures() -> dict[str, Call]:
         "nearest": (metrics.nearest, {"x": X, "data": X}),
         "spectra.spectrum": (spectra.spectrum, {"x": IMAGES}),
         "hinge": (spectra.hinge, {"data": spectra.spectrum(IMAGES), "level": 1.0}),
+        "power_law": (spectra.power_law, {"data": spectra.spectrum(IMAGES)}),
+        "decided": (spectra.decided, {
+            "model": PICTURES, "x": IMAGES, "levels": [1.0], "seed": 0, "dtype": None, "device": None,
+            "batch_size": 2}),
         "coarse_to_fine": (spectra.coarse_to_fine, {"trajectory": FOLLOWED}),
         "follow": (geometry.follow, {"model": GAUSS, "shape": (2, 2), "parts": None, "steps": 2}),
         "high_dimensions": (geometry.high_dimensions, {"trajectory": FOLLOWED, "draws": 8, "seed": 0}),
