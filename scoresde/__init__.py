@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, autoencoders, editing, geometry, guidance, inference, jobs, networks, plots
 from .adapters import (
     Label,
     from_azula,
@@ -15,6 +15,7 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
+from .autoencoders import representation
 from .checking import ScoreCheck, check_score
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
@@ -51,6 +52,7 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.latent import Latent
 from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
@@ -92,6 +94,7 @@ __all__ = [
     "Karras",
     "KernelOracle",
     "Label",
+    "Latent",
     "LatentStatistics",
     "Likelihood",
     "LinearBeta",
@@ -125,6 +128,7 @@ __all__ = [
     "VariationalNoise",
     "Weighted",
     "adapters",
+    "autoencoders",
     "bits_per_dim",
     "check_score",
     "classifier_free",
@@ -164,6 +168,7 @@ __all__ = [
     "load_solution",
     "log_likelihood",
     "moments",
+    "networks",
     "path_density",
     "pictures",
     "plots",
@@ -171,6 +176,7 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "representation",
     "resume",
     "reverse_sde",
     "sample",

@@ -15,7 +15,7 @@ ORDER = {
         chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
         sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing training
-        tuning cli""",
+        autoencoders tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

@@ -134,7 +134,7 @@ def has_real_data(model: object) -> bool:
     r"""Returns whether the data of a model with a transform is real, with the shape of its states."""
 
     transform, shape = getattr(model, "transform", None), getattr(model, "shape", None)
-    if not isinstance(transform, Transform) or shape is None:
+    if not isinstance(transform, Transform) or shape is None or not transform.lossless:
         return False
     shown = transform.unpack(torch.zeros(1, *shape))
     return not shown.is_complex() and tuple(shown.shape[1:]) == tuple(shape)

@@ -2,5 +2,7 @@ r"""Small networks."""
 
 from .encoder import Encoder
 from .unet import UNet
+from .vae import VAE
+from .vqvae import VQVAE
 
-__all__ = ["Encoder", "UNet"]
+__all__ = ["VAE", "VQVAE", "Encoder", "UNet"]
