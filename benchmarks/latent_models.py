@@ -14,23 +14,24 @@ import torch
 from torch import Tensor, nn
 
 import scoresde as ss
-from scoresde import autoencoders, metrics, plots
+from scoresde import autoencoders, losses, metrics, plots
+from scoresde.likelihood.bits import bin_width, code_length
 from scoresde.networks import VAE, VQVAE, UNet
 from scoresde.training.digits_data import LEVELS, digits
 from scoresde.training.loop import train
-from scoresde.training.loss import denoising_loss
 
 from .gallery import PICTURES
 from .report import save
 
 FOLDER = Path("runs") / "latent_models"
 KINDS: dict[str, Callable[[], nn.Module]] = {
-    "VAE": lambda: VAE(latent=2),
-    "VQ-VAE": lambda: VQVAE(latent=4, codes=64),
+    "VAE": lambda: VAE(latent=2, width=16),
+    "VQ-VAE": lambda: VQVAE(latent=3, codes=64, width=16),
 }
-UNET = {"width": 40, "multipliers": [1, 2], "dropout": 0.1}
-STEPS, BATCH, RATE = {"autoencoder": 3000, "score": 2500}, 128, 3e-3
-SAMPLES, SHOWN, DRAWS = 5000, 24, 4
+UNET = {"width": 24, "multipliers": [1, 2], "dropout": 0.1}
+STEPS, BATCH, RATE = {"autoencoder": 2500, "score": 2500}, 64, 3e-3
+SAMPLES, SHOWN, DRAWS = 2000, 24, 4
+SOLVED = {"solver": "dpmpp_2m", "steps": 12, "seed": 1}
 
 
 def latents(coder: nn.Module, space: ss.Latent, x: Tensor, seed: int) -> Tensor:
@@ -65,7 +66,8 @@ def trained(kind: str) -> tuple[ss.ScoreModel, dict]:
         rows = images[torch.randint(len(images), (BATCH,), generator=draw)]
         u = latents(coder, space, ss.dequantize(rows, levels=LEVELS, seed=step), step)
         log_snr = 0.8 + 1.4 * torch.randn(BATCH, generator=draw)
-        return denoising_loss(model, u, log_snr, torch.randn(u.shape, generator=draw)).mean()
+        z = torch.randn(u.shape, generator=draw)
+        return losses.denoising(model, u, log_snr, z, weight="edm").mean()
 
     for progress in train(network, loss, steps=STEPS["score"], lr=RATE):
         average = progress.average
@@ -103,7 +105,7 @@ def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict
     space = model.transform
     seconds = sum(training["seconds"].values())
     again = space.outside(space.inside("x", test))
-    x = ss.sample(model, SAMPLES, solver="dpmpp_2m", steps=20, seed=1).x
+    x = ss.sample(model, SAMPLES, **SOLVED).x
     rows = [{"model": f"reconstructions by the {kind}", **distance(again, test),
              "squared error": (again - test).square().mean().item()},
             {"model": f"score model in the latents of the {kind}", "dimensions": math.prod(space.shape),
@@ -113,11 +115,11 @@ def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict
         f"score model in its latents ({kind})": x[:SHOWN],
     }
     if kind == "VAE":
-        bound = autoencoders.pixel_elbo(model, noisy, draws=DRAWS, probes=4)
+        bound = autoencoders.pixel_elbo(model, noisy, draws=DRAWS, by="elbo")
         rows[1] |= bits(bound.bits_per_dim(levels=LEVELS))
         plain = standard(space)
-        y = ss.sample(plain, SAMPLES, solver="dpmpp_2m", steps=20, seed=1).x
-        prior = autoencoders.pixel_elbo(plain, noisy, draws=DRAWS)
+        y = ss.sample(plain, SAMPLES, **SOLVED).x
+        prior = autoencoders.pixel_elbo(plain, noisy, draws=DRAWS, by="elbo")
         rows.append({"model": f"{kind} with its normal prior", "dimensions": math.prod(space.shape),
                      **distance(y, test), **bits(prior.bits_per_dim(levels=LEVELS))})  # fmt: skip
         shown[f"normal prior ({kind})"] = y[:SHOWN]
@@ -126,13 +128,15 @@ def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict
 
 def main() -> None:
     torch.set_num_threads(1)
+    for kind in KINDS:
+        trained(kind)
     test = digits("test").images
     noisy = ss.dequantize(test, levels=LEVELS)
     pixels = ss.load("digits")
-    x = ss.sample(pixels, SAMPLES, solver="dpmpp_2m", steps=20, seed=1).x
-    found = ss.log_likelihood(pixels, noisy, probes=4, batch_size=180)
+    x = ss.sample(pixels, SAMPLES, **SOLVED).x
+    bound = ss.elbo(pixels, noisy, batch_size=180).nats
     rows = [{"model": "score model of pixels", "dimensions": 64, **distance(x, test),
-             **bits(ss.bits_per_dim(found, levels=LEVELS))}]  # fmt: skip
+             **bits(code_length(bound, 64, bin_width(LEVELS, -1.0, 1.0)))}]  # fmt: skip
     shown = {"held-out digits": test[:SHOWN], "score model of pixels": x[:SHOWN]}
     for kind in KINDS:
         more, pictures = of_latents(kind, test, noisy)

@@ -14,7 +14,7 @@ from .gallery import PICTURES
 from .report import save
 
 LEVELS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0)
-LAYERS = ("first", "down.1", "down.4", "middle.0", "middle.2", "up.1", "up.4", "up.6")
+LAYERS = ("first", "down.1", "middle.2", "up.6")
 POOL = "mean"
 
 

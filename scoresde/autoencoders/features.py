@@ -23,6 +23,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from solvers.doors.signatures import checked
 from solvers.noise.brownian import DATA_NOISE, keyed_normal
 from solvers.shapes import align
 
@@ -115,6 +116,7 @@ def representation(
     return joined[layer] if isinstance(layer, str) else joined
 
 
+@checked
 def layers(model: ScoreModel) -> tuple[str, ...]:
     r"""Returns the names of the layers of a model's network, in the order in which it defines them.
 

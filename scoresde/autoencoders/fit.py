@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 from solvers.doors.values import Array
 
-from ..doors.data import as_data, as_seed
+from ..doors.amounts import positive
+from ..doors.data import as_seed
 from ..likelihood import dequantize
 from ..models.checks import check_count
 from ..networks import VAE, VQVAE
 from ..runs.progress import bar
 from ..training.loop import train
-from .losses import quantization_loss, variational_loss
+from .losses import as_images, quantization_loss, variational_loss
 
 A = TypeVar("A", bound=nn.Module)
 Loss = Callable[[Any, Tensor, int], Tensor]  # of an autoencoder, a batch and a seed
@@ -62,11 +63,14 @@ def fit_autoencoder(
         False
     """
 
-    x, seed = as_data("data", data), as_seed("seed", seed)
+    if not isinstance(autoencoder, nn.Module):
+        raise TypeError(f"autoencoder must be a module, but is a {type(autoencoder).__name__}.")
+    x, seed = as_images("data", data, autoencoder), as_seed("seed", seed)
     steps, batch_size = (
         check_count(name, value, at_least=1)
         for name, value in (("steps", steps), ("batch_size", batch_size))
     )
+    rate = positive("lr", lr)
     measure = _loss_of(autoencoder) if loss is None else loss
     if levels is not None:
         dequantize(x[:1], levels=levels)  # raises
@@ -79,16 +83,31 @@ def fit_autoencoder(
         )
 
     def of_step(step: int) -> Tensor:
-        return measure(autoencoder, batch(step), seed * SPREAD + step).mean()
+        value = measure(autoencoder, batch(step), seed * SPREAD + step)
+        return _mean(value, step, batch_size, rate)
 
     if isinstance(autoencoder, VQVAE):
         _start(autoencoder, batch(-1), seed)
     with bar(total=steps, desc="train the autoencoder", shown=progress) as shown:
-        for found in train(autoencoder, of_step, steps=steps, lr=lr):
+        for found in train(autoencoder, of_step, steps=steps, lr=rate):
             shown.set_postfix(loss=f"{found.loss:.4g}", refresh=False)
             shown.update(found.step - shown.n)
     autoencoder.load_state_dict(found.average.state_dict())
     return autoencoder.eval()
+
+
+def _mean(value: object, step: int, count: int, rate: float) -> Tensor:
+    r"""The mean of the losses of a step, after checking that they are finite, one per sample."""
+
+    if not isinstance(value, Tensor) or value.shape != (count,):
+        given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"loss must return a tensor with shape ({count},), but returned {given}.")
+    mean = value.mean()
+    if not bool(mean.detach().isfinite()):
+        raise ValueError(
+            f"the loss of step {step} is {mean.item()}; lower lr={rate:g}, or check the autoencoder and the data."
+        )
+    return mean
 
 
 def _loss_of(autoencoder: nn.Module) -> Loss:

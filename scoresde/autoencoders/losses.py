@@ -9,7 +9,7 @@ from solvers.doors.signatures import checked
 from solvers.noise.brownian import DATA_NOISE, keyed_normal
 
 from ..doors.amounts import positive
-from ..doors.data import as_seed, as_state
+from ..doors.data import as_data, as_seed
 from ..networks import VQVAE
 
 
@@ -57,7 +57,7 @@ def variational_loss(
         torch.Size([3])
     """
 
-    x, weight = as_state("x", x), positive("weight", weight, zero=True)
+    x, weight = as_images("x", x, autoencoder), positive("weight", weight, zero=True)
     mean, std = autoencoder.posterior(x)
     z = mean + std * draw(mean, as_seed("seed", seed), first_index)
     divergence = (mean.square() + std.square() - 2 * std.log() - 1) / 2
@@ -87,12 +87,28 @@ def quantization_loss(autoencoder: VQVAE, x: Tensor, *, commitment: float = 0.25
         torch.Size([3])
     """
 
-    x, commitment = as_state("x", x), positive("commitment", commitment, zero=True)
+    x, commitment = as_images("x", x, autoencoder), positive("commitment", commitment, zero=True)
     z = autoencoder.features(x)
     chosen = autoencoder.quantize(z)
     book = _mean_square(z.detach() - chosen)
     committed = _mean_square(z - chosen.detach())
     return _mean_square(x - autoencoder.decode(z)) + book + commitment * committed
+
+
+def as_images(name: str, x: object, autoencoder: object) -> Tensor:
+    r"""Returns data with shape (B, \*), after checking that it has the shape that an autoencoder states.
+
+    Raises:
+        ValueError: If its samples have another shape, or are not finite.
+    """
+
+    data, shape = as_data(name, x), getattr(autoencoder, "shape", None)
+    if shape is not None and tuple(data.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{name} must be (B, {', '.join(map(str, shape))}) for this autoencoder, but its samples have shape "
+            f"{tuple(data.shape[1:])}."
+        )
+    return data
 
 
 def draw(like: Tensor, seed: int, first_index: int = 0, counter: int = 0) -> Tensor:

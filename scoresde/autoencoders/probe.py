@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
-from solvers.doors.values import Array
+from solvers.doors.values import Array, as_tensor, is_number
 
 from ..doors.amounts import positive
-from ..doors.data import as_data, as_seed, labels_of
+from ..doors.data import as_data, as_seed
 from ..doors.tables import html_table
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
@@ -92,7 +92,7 @@ class Probe:
         axis.set_xlabel("noise level, in units of the data")
         axis.set_ylabel("held-out accuracy of a linear classifier")
         axis.grid(alpha=0.3, linewidth=0.5)
-        figures.legend(axis)
+        figures.legend(axis, below=False)
         figures.write(made, Path(file))
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ def linear_probe(
 
     names = [layer] if isinstance(layer, str) else list(layer)
     x = as_data("x", x)
-    known = labels_of(classes, len(x), "classes").cpu()
+    known = _classes(classes, len(x))
     if find_spec("sklearn") is None:
         raise ImportError("linear probes need scikit-learn: pip install 'scoresde[metrics]'.")
     check_layers(network_of(model), names)
@@ -187,16 +187,26 @@ def linear_probe(
     return Probe(tuple(map(float, levels)), tuple(names), accuracy, len(tested), chance)
 
 
+def _classes(classes: Array, count: int) -> Tensor:
+    known = as_tensor("classes", classes).cpu()
+    if known.shape != (count,) or known.is_floating_point() or known.is_complex():
+        raise ValueError(
+            f"classes must be {count} whole numbers, one per sample of x, but hold {known.dtype} of shape "
+            f"{tuple(known.shape)}."
+        )
+    return known
+
+
 def _split(classes: Tensor, held_out: float | Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
     r"""The indices of samples for fitting, and of those held out."""
 
     there, counts = classes.unique(return_counts=True)
     if len(there) < LEAST:
         raise ValueError(f"classes must hold at least two classes, but are all {int(there[0])}.")
-    given = torch.as_tensor(held_out)
-    if given.ndim:
+    given = held_out if is_number(held_out) else as_tensor("held_out", held_out)
+    if isinstance(given, Tensor) and given.ndim:
         return _said(classes, given)
-    share = positive("held_out", held_out, most=1.0)
+    share = positive("held_out", given, most=1.0)
     few = there[counts < LEAST]
     if len(few):
         raise ValueError(

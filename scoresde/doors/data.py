@@ -209,13 +209,13 @@ def check_rows_finite(name: str, x: Tensor) -> None:
         )
 
 
-def labels_of(labels: object, count: int, name: str = "labels") -> Tensor:
+def labels_of(labels: object, count: int) -> Tensor:
     r"""Returns the labels of data, one for each of its samples."""
 
-    known = as_tensor(name, labels)
+    known = as_tensor("labels", labels)
     if known.shape != (count,) or known.is_floating_point():
         raise ValueError(
-            f"{name} must be {count} whole numbers, one per sample, but hold {known.dtype} of shape "
+            f"labels must be {count} whole numbers, one per sample, but hold {known.dtype} of shape "
             f"{tuple(known.shape)}."
         )
     return known

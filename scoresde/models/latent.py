@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import Array
 
 from ..doors.data import as_data, as_floats
+from .checks import check_count
 from .transforms import Transform
 
 
@@ -83,6 +84,11 @@ class Latent(Transform):
                 f"data_shape is missing, and {type(autoencoder).__name__} has no attribute `shape`; pass the "
                 "shape of one sample, such as data_shape=(1, 8, 8)."
             )
+        own = getattr(autoencoder, "shape", known)
+        if tuple(known) != tuple(own):
+            raise ValueError(
+                f"data_shape must be {tuple(own)}, that of this autoencoder, but is {tuple(known)}."
+            )
         self.autoencoder, self.data_shape = autoencoder, tuple(int(n) for n in known)
         self.mean = as_floats("mean", mean, dtype=torch.float64)
         self.std = as_floats("std", std, dtype=torch.float64)
@@ -111,11 +117,13 @@ class Latent(Transform):
             batch_size: The number of samples that are encoded at once.
         """
 
-        x = as_data("data", data)
+        x, size = as_data("data", data), check_count("batch_size", batch_size, at_least=1)
         if len(x) < 2:
             raise ValueError(f"data must have at least 2 samples, but has {len(x)}.")
-        found = Latent(autoencoder, tuple(x.shape[1:]))
-        pairs = [found._spread(part) for part in x.split(batch_size)]
+        known = getattr(autoencoder, "shape", None)
+        found = Latent(autoencoder, tuple(x.shape[1:]) if known is None else known)
+        found._check("data", tuple(x.shape[1:]))
+        pairs = [found._spread(part) for part in x.split(size)]
         centre, own = (torch.cat(values).double() for values in zip(*pairs, strict=True))
         std = (centre.var(0) + own.square().mean(0)).sqrt()
         found.mean, found.std = centre.mean(0), torch.where(std > 0, std, 1.0)

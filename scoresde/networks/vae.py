@@ -103,7 +103,9 @@ class VAE(nn.Module):
             z: Latents, with shape (B, \*latent_shape).
         """
 
-        pixels = torch.distributions.Normal(self.decode(z), self.log_std.exp())
+        pixels = torch.distributions.Normal(
+            self.decode(z), self.log_std.exp(), validate_args=False
+        )
         return pixels.log_prob(x).flatten(1).sum(1)
 
     def forward(self, x: Tensor) -> Tensor:

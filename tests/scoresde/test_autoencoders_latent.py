@@ -223,6 +223,10 @@ def test_encodings_are_drawn_to_the_codebook() -> None:
     some, none = (autoencoders.quantization_loss(coder, x, commitment=c).mean() for c in (0.5, 0))
     committed = (z - coder.quantize(z).detach()).square().mean()
     assert torch.allclose(some - none, 0.5 * committed)
+    weights = list(coder.encoder.parameters())
+    rebuilt = (x - coder.decode(z)).square().mean()  # all that moves them without commitment
+    found, wanted = (torch.autograd.grad(v, weights, retain_graph=True) for v in (none, rebuilt))
+    assert all(map(torch.allclose, found, wanted))
 
 
 def test_standardised_latents_have_mean_0_and_deviation_1() -> None:
@@ -327,7 +331,7 @@ def test_an_autoencoder_of_others_needs_trust(tmp_path: Path) -> None:
     (lambda c, t: c["settings"].update(width=800), "shape"),
     (lambda c, t: c["settings"].update(blocks=90), "more weights than"),
     (lambda c, t: c.update(data_shape=[1, 4, 0]), "'data_shape' must be"),
-    (lambda c, t: c.update(data_shape=[1, 8, 8]), "states have shape"),
+    (lambda c, t: c.update(data_shape=[1, 8, 8]), "data_shape must be"),
     (lambda c, t: t.pop("transform.mean"), "its tensors must be mean, std"),
     (lambda c, t: t.pop("transform.autoencoder.log_std"), "more weights than the 52"),
     (lambda c, t: t.update({"transform.std": torch.zeros(())}), "std must be positive"),
