@@ -1,6 +1,17 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, autoencoders, editing, geometry, guidance, inference, jobs, networks, plots
+from . import (
+    adapters,
+    autoencoders,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    networks,
+    plots,
+)
 from .adapters import (
     Label,
     from_azula,
@@ -167,6 +178,7 @@ __all__ = [
     "load_latents",
     "load_solution",
     "log_likelihood",
+    "losses",
     "moments",
     "networks",
     "path_density",

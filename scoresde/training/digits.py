@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..likelihood import dequantize
+from ..losses import denoising
 from ..models.data_moments import moments
 from ..models.network import NetworkScore
 from ..networks import UNet
@@ -23,7 +24,6 @@ from ..zoo.files import load_card
 from .digits_data import CLASSES, LEVELS, digits
 from .evaluate import evaluate
 from .loop import Progress, train
-from .loss import denoising_loss
 
 BATCH, STEPS, DROPPED, RATE = 128, 2000, 0.2, 4e-3
 NETWORK = {"width": 40, "multipliers": [1, 2], "blocks": 2, "classes": CLASSES, "dropout": 0.1}
@@ -56,7 +56,7 @@ def train_digits(
             z = torch.randn(x.shape, generator=draw)
             dropped = torch.rand(BATCH, generator=draw) < DROPPED
             label = torch.where(dropped, CLASSES, labels[index])
-            return denoising_loss(model, x, log_snr, z, label=label).mean()
+            return denoising(model, x, log_snr, z, label=label).mean()
 
         for progress in train(network, loss, steps=steps, lr=RATE, checkpoint=checkpoint):
             yield progress, _score(progress.average, std)
