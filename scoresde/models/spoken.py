@@ -188,4 +188,6 @@ def _told(solution: Solution, transform: Transform) -> Solution:
         path = flat.unflatten(0, path.shape[:2])
     parts = {name: list(shape) for name, shape in transform.parts.items()}
     made = {**solution.provenance, "transform": repr(transform)}
+    if not transform.lossless and transform.shape is not None:
+        made["state"] = list(transform.shape)  # which a file cannot tell from the data
     return replace(solution, path=path, provenance={**made, "parts": parts} if parts else made)

@@ -2,6 +2,7 @@ r"""Models in the latent space of an autoencoder: data in and out, densities, bo
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -104,6 +105,33 @@ def test_latents_and_edits_go_from_data_to_data() -> None:
     e = ss.edit(model, model, x, noise_level=4e-3, steps=2, seed=1)
     assert torch.allclose(e.x, projected, atol=0.05)
     assert float(ss.reconstruct(model, x, solver="lattice_heun", steps=6).rms.max()) < 1e-8
+
+
+def test_runs_of_latents_are_stored_and_go_on(tmp_path: Path) -> None:
+    r"""Paths and companions are states, whose shape is not that of data."""
+
+    model, x, run = (
+        images_of(VAE(latent=2, **SMALL)),
+        torch.rand(2, 1, 4, 4),
+        {"steps": 4, "seed": 1},
+    )
+    part = ss.sample(model, 2, callback=lambda event: event.fraction > 0.4, **run)
+    whole = ss.sample(model, 2, path=True, **run)
+    z = ss.encode(model, x, solver="lattice_heun", steps=3)
+    back = ss.decode(model, z, denoise=False)
+    stored = []
+    for solution in (part, whole, z, back):
+        ss.save_solution(tmp_path / "s.npz", solution)
+        stored.append(ss.load_solution(tmp_path / "s.npz"))
+    assert torch.equal(ss.resume(model, stored[0]).x, whole.x)
+    assert stored[1].path.shape == (5, 2, 2, 2, 2)
+    assert torch.equal(stored[1].path, whole.path)
+    assert torch.equal(ss.decode(model, stored[2], denoise=False).x, back.x)
+    assert torch.equal(stored[3].companion, back.companion)
+    damaged = {**whole.provenance, "state": [1, 4, 4]}
+    ss.save_solution(tmp_path / "s.npz", replace(whole, provenance=damaged))
+    with pytest.raises(ValueError, match=r"'path' must have shape \(5, 2, 1, 4, 4\)"):
+        ss.load_solution(tmp_path / "s.npz")
 
 
 def test_a_loss_of_data_guides_latents() -> None:
