@@ -15,6 +15,8 @@ import scoresde as ss
 from scoresde import autoencoders
 from scoresde.networks import VAE, VQVAE
 
+from ..test_cli import answer
+
 DENSE = {"solver": "exponential_3", "steps": 24, "nodes": 24}
 SMALL = {"width": 8, "multipliers": (1, 2), "size": 4}
 SIZES, NOISE = torch.tensor([2.0, 0.7]).double(), 0.5
@@ -318,6 +320,15 @@ def test_files_keep_the_autoencoder(tmp_path: Path, kind: type[nn.Module]) -> No
     samples = (ss.sample(m, 2, steps=3).x for m in (again, model))
     assert torch.equal(*samples)
     assert not any(p.requires_grad for p in again.transform.autoencoder.parameters())
+
+
+def test_commands_take_and_write_pictures(tmp_path: Path) -> None:
+    ss.save(images_of(VAE(latent=2, **SMALL)).float(), tmp_path / "latent", CARD)
+    answer("sample", "latent", "-n", 4, "--steps", 2, "--out", "x.png", folder=tmp_path)
+    found = answer("likelihood", "latent", "--data", "x.png", "--solver", "heun", "--steps", 3,
+                   "--nodes", 8, folder=tmp_path)  # fmt: skip
+    assert found["samples"] == 4
+    assert found["of"] == "latents, not of the data that they encode"
 
 
 class Own(nn.Module):
