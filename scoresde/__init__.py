@@ -1,6 +1,18 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, distilling, editing, geometry, guidance, inference, jobs, losses, plots
+from . import (
+    adapters,
+    autoencoders,
+    distilling,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    networks,
+    plots,
+)
 from .adapters import (
     Label,
     from_azula,
@@ -15,7 +27,8 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
-from .checking import ScoreCheck, check_score
+from .autoencoders import representation
+from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -51,6 +64,7 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.latent import Latent
 from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
@@ -94,6 +108,7 @@ __all__ = [
     "Karras",
     "KernelOracle",
     "Label",
+    "Latent",
     "LatentStatistics",
     "Likelihood",
     "LinearBeta",
@@ -113,6 +128,7 @@ __all__ = [
     "QuantileOracle",
     "Reconstruction",
     "Rescheduled",
+    "Residuals",
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
@@ -129,6 +145,7 @@ __all__ = [
     "VariationalNoise",
     "Weighted",
     "adapters",
+    "autoencoders",
     "bits_per_dim",
     "check_score",
     "classifier_free",
@@ -171,6 +188,7 @@ __all__ = [
     "log_likelihood",
     "losses",
     "moments",
+    "networks",
     "path_density",
     "pictures",
     "plots",
@@ -178,6 +196,8 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "representation",
+    "residuals",
     "resume",
     "reverse_sde",
     "sample",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import scoresde as ss
 import solvers
 from scoresde import (
+    autoencoders,
     distilling,
     editing,
     geometry,
@@ -306,6 +307,9 @@ def of_verbs() -> dict[str, Call]:
         "check_score": (ss.check_score, {
             "model": GAUSS, "data": SEVERAL, "against": None, "one_step": False, "seed": 0, "dtype": None,
             "device": None, "batch_size": 8}),
+        "residuals": (ss.residuals, {
+            "model": GAUSS, "data": SEVERAL, "levels": [1.0], "probes": 2, "step": 0.1, "derivatives": True,
+            "seed": 0, "dtype": None, "device": None, "batch_size": 8}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -351,6 +355,7 @@ def of_verbs() -> dict[str, Call]:
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
         "ScoreCheck.plot": (ss.check_score(GAUSS, SEVERAL).plot, {"file": "never.png"}),
+        "Residuals.plot": (ss.residuals(TABLE, SEVERAL, levels=[1.0]).plot, {"file": "never.png"}),
         "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
         "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
         "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
@@ -399,6 +404,9 @@ def of_losses() -> dict[str, Call]:
         "implicit_score": (losses.implicit_score, {**known, "weight": "noise"}),
         "sliced_score": (losses.sliced_score, {
             **known, "probes": 2, "reduced": True, "weight": "noise", "seed": 0}),
+        "martingale": (losses.martingale, {**known, "step": 0.1, "draws": 2, "seed": 0}),
+        "flow_consistency": (losses.flow_consistency, {**known, "probes": 2, "seed": 0}),
+        "fokker_planck": (losses.fokker_planck, {**known, "probes": 2, "seed": 0}),
         "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
         "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
         "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
@@ -411,6 +419,7 @@ def of_losses() -> dict[str, Call]:
         "LogNormal": (L.LogNormal, {"mean": 0.0, "std": 1.0}),
         "LogUniform": (L.LogUniform, {"sigma_min": 0.1, "sigma_max": 1.0}),
         "TimeLogitNormal": (L.TimeLogitNormal, {"mean": 0.0, "std": 1.0}),
+        "Between": (L.Between, {"levels": L.LogUniform(), "interval": (0.1, 1.0)}),
         "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
         "importance": (L.importance, {
             **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
@@ -419,6 +428,7 @@ def of_losses() -> dict[str, Call]:
         L.LogNormal(),
         L.LogUniform(),
         L.TimeUniform(),
+        L.Between(L.LogUniform(), (0.1, 1.0)),
         L.Importance([1.0], L.TimeUniform()),
     ):
         name = type(law).__name__
@@ -531,6 +541,8 @@ def of_pictures() -> dict[str, Call]:
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
+        "plots.decided": (plots.decided, {
+            "file": file, "found": spectra.decided(PICTURES, IMAGES, [0.1, 1.0])}),
         "tile": (plots.tile, {"x": IMAGES, "columns": 2, "gap": 0}),
         "trajectory": (plots.trajectory, {"file": file, "followed": FOLLOWED}),
         "work_precision": (plots.work_precision, {
@@ -557,6 +569,10 @@ def of_measures() -> dict[str, Call]:
         "nearest": (metrics.nearest, {"x": X, "data": X}),
         "spectra.spectrum": (spectra.spectrum, {"x": IMAGES}),
         "hinge": (spectra.hinge, {"data": spectra.spectrum(IMAGES), "level": 1.0}),
+        "power_law": (spectra.power_law, {"data": spectra.spectrum(IMAGES)}),
+        "decided": (spectra.decided, {
+            "model": PICTURES, "x": IMAGES, "levels": [1.0], "seed": 0, "dtype": None, "device": None,
+            "batch_size": 2}),
         "coarse_to_fine": (spectra.coarse_to_fine, {"trajectory": FOLLOWED}),
         "follow": (geometry.follow, {"model": GAUSS, "shape": (2, 2), "parts": None, "steps": 2}),
         "high_dimensions": (geometry.high_dimensions, {"trajectory": FOLLOWED, "draws": 8, "seed": 0}),
@@ -574,6 +590,50 @@ def of_latents() -> dict[str, Call]:
             "latents": X, "direction": X[1], "amounts": torch.ones(1), "keep_norm": True}),
         "principal_directions": (editing.principal_directions, {"latents": X, "count": 1}),
         "weighted": (editing.weighted, {"latents": X, "weights": torch.ones(1, 4)}),
+    }  # fmt: skip
+
+
+def fit_autoencoder(autoencoder: Any, **others: Any) -> Any:
+    r"""The fit of a copy."""
+
+    fresh = copy.deepcopy(autoencoder) if isinstance(autoencoder, nn.Module) else autoencoder
+    return autoencoders.fit_autoencoder(fresh, **others)
+
+
+CODED = ss.GaussianOracle(torch.zeros(1, 2, 2), 0.5)
+CODED.transform = ss.Latent(ss.networks.VAE(latent=1, size=4, width=8))
+LAYERED = ss.NetworkScore(nn.Sequential(nn.Identity()), PROCESS, "data", shape=(2,))
+LAYERED.network.forward = lambda x, t: LAYERED.network[0](x)
+
+
+def of_autoencoders() -> dict[str, Call]:
+    A, vae, vqvae = autoencoders, CODED.transform.autoencoder, ss.networks.VQVAE(size=4, width=8)
+    seen = {
+        "model": LAYERED,
+        "x": SEVERAL,
+        "pool": "mean",
+        "noise": True,
+        "seed": 0,
+        "batch_size": 4,
+    }
+    known = A.Probe((0.1,), ("0",), torch.tensor([[0.9]]), 10, 0.5)
+    return {
+        "Latent": (ss.Latent, {
+            "autoencoder": vae, "data_shape": (1, 4, 4), "mean": 0.0, "std": 1.0, "shape": (1, 2, 2)}),
+        "Latent of": (ss.Latent.of, {"autoencoder": vae, "data": IMAGES, "batch_size": 2}),
+        "representation": (ss.representation, {**seen, "noise_level": 0.1, "layer": "0", "first_index": 0}),
+        "layers": (A.layers, {"model": LAYERED}),
+        "linear_probe": (A.linear_probe, {
+            **seen, "classes": [0, 1] * 4, "levels": [0.1], "layer": ["0"], "held_out": 0.5, "penalty": 1.0}),
+        "Probe.plot": (known.plot, {"file": "never.png"}),
+        "pixel_elbo": (A.pixel_elbo, {
+            "model": CODED, "x": IMAGES, "draws": 1, "by": "elbo", "seed": 0, "first_index": 0, "nodes": 1}),
+        "variational_loss": (A.variational_loss, {
+            "autoencoder": vae, "x": IMAGES, "weight": 1.0, "seed": 0, "first_index": 0}),
+        "quantization_loss": (A.quantization_loss, {"autoencoder": vqvae, "x": IMAGES, "commitment": 0.25}),
+        "fit_autoencoder": (fit_autoencoder, {
+            "autoencoder": ss.networks.VAE(size=4, width=8), "data": IMAGES, "loss": None, "levels": None,
+            "steps": 1, "batch_size": 2, "lr": 1e-3, "seed": 0, "progress": False}),
     }  # fmt: skip
 
 
@@ -685,7 +745,7 @@ def of_sources() -> dict[str, Call]:
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
     **of_distilling(),
-    **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
+    **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 
