@@ -38,13 +38,15 @@ class Stepping:
 
     Arguments:
         solver: A solver, or its name. By default, "dpmpp_2m", or "exponential" if tolerances are passed; for
-            encoding, "exponential_3" if steps are passed, and "exponential" otherwise.
-        steps: The number of intervals of the grid. By default, 20, unless the solver chooses its own steps.
+            encoding, "exponential_3" if steps are passed, and "exponential" otherwise. For consistency models,
+            "consistency".
+        steps: The number of intervals of the grid. By default, 20, unless the solver chooses its own steps. For
+            "consistency", the number of network calls, by default 2.
         grid: "log_snr", "rho", "tan" (that of AYS for normal data), "asinh", "logistic" or "polyexponential", by
             noise level, or "t", "beta" or "sgm_uniform", by time. Some take numbers, as in "rho:5",
             "polyexponential:1.5" and "beta:0.6,0.6"; "karras" is "rho", and "exponential" is "log_snr". By
-            default, "rho"; "logistic" for flows, your own processes, and where noise levels are cut; for solvers
-            that need equal steps, a grid that is even in their clock.
+            default, "rho"; "logistic" for flows, your own processes, and where noise levels are cut; "tan" for
+            "consistency"; for solvers that need equal steps, a grid that is even in their clock.
         times: An explicit grid of times of the process, with shape (n + 1,), or (n + 1, B) for one grid per
             sample.
         levels: An explicit grid of noise levels :math:`\sigma / \alpha`, instead of `times`, always from high to
