@@ -50,8 +50,12 @@ bench: .venv/bench
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.inference
+	$(PY) -m benchmarks.recurrent
 	$(PY) -m benchmarks.scale
 	$(PY) -m benchmarks.scale_model
+	$(PY) -m benchmarks.residuals
+	$(PY) -m benchmarks.experts
+	$(PY) -m benchmarks.patches
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

@@ -27,7 +27,7 @@ from .adapters import (
     pictures,
 )
 from .autoencoders import representation
-from .checking import ScoreCheck, check_score
+from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -68,6 +68,7 @@ from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.self_conditioned import SelfConditioned
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -84,6 +85,7 @@ from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
+from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, register_network, save, save_classifier
@@ -125,9 +127,11 @@ __all__ = [
     "QuantileOracle",
     "Reconstruction",
     "Rescheduled",
+    "Residuals",
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
+    "SelfConditioned",
     "Settings",
     "Standardized",
     "StepByStep",
@@ -135,6 +139,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "Tuned",
     "UniformOracle",
     "VariationalNoise",
     "Weighted",
@@ -154,6 +159,7 @@ __all__ = [
     "encode",
     "encode_noise",
     "find_modes",
+    "fine_tune",
     "fit_noise",
     "fit_null",
     "from_azula",
@@ -189,6 +195,7 @@ __all__ = [
     "reconstruct",
     "register_network",
     "representation",
+    "residuals",
     "resume",
     "reverse_sde",
     "sample",

@@ -47,6 +47,7 @@ def info(
         **getattr(score, "card", {}),
         "fingerprint": fingerprint(score),
         "process": repr(score.process),
+        "learned": score.learned,
     }
     report(card, as_json)
 
@@ -54,7 +55,7 @@ def info(
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="The model to train: digits or digits_classifier.")
+        str, typer.Argument(help="The model to train: digits, digits_classifier or patches.")
     ] = "digits",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
@@ -63,11 +64,15 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
     debug: Debug = False,
 ) -> None:
-    r"""Train a model of this package from scratch; an interrupted run of digits continues."""
+    r"""Train a model of this package from scratch; an interrupted run of digits or patches continues."""
 
-    from ..training import digits, digits_classifier
+    from ..training import digits, digits_classifier, patches
 
-    recipes = {"digits": digits.run, "digits_classifier": digits_classifier.run}
+    recipes = {
+        "digits": digits.run,
+        "digits_classifier": digits_classifier.run,
+        "patches": patches.run,
+    }
     if name not in recipes:
         raise ValueError(
             f"there is no recipe for {name!r}; there is one for {', '.join(recipes)}."

@@ -18,6 +18,7 @@ from ..models.derivative import check_derivative
 from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import refuse_memory
 from ..models.transforms import Data
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
@@ -146,6 +147,7 @@ def ask(
         )
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
+    refuse_memory(model, "a likelihood")
     process = model.process
     if takes is FREE:
         check_levels(model)

@@ -46,7 +46,8 @@ class Likelihood:
             not of the data that they encode.
         levels: The number of levels, if it is a probability of data on levels.
         entries: The number of entries of each sample that exist, with shape (B,), for masked data.
-        slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
+        slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *); NaN for a model that has learned
+            a flow, whose score is not known.
         status: "ok", or why the path of a sample failed, as in :class:`solvers.Solution`.
 
     Examples:

@@ -105,7 +105,8 @@ def _take(given: dict[str, Any], transform: Transform, spoken: Forms) -> None:
             elif value is not None:
                 given[name] = change(name, value)
     for name in spoken.functions:
-        given[name] = _after(transform, given[name])
+        if given.get(name) is not None:
+            given[name] = _after(transform, given[name])
     shape = given.get("shape")
     if isinstance(shape, int) and transform.shape is not None:
         given["shape"] = (shape, *transform.shape)

@@ -17,6 +17,7 @@ from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
 
 from ..models.checks import check_number
+from ..models.learned import check_solver
 from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -45,6 +46,10 @@ class Run:
     settings: Settings
     times: Tensor
     memory: Memory | None = None
+
+    def __post_init__(self) -> None:
+        method, eta = self.settings.method, self.settings.eta
+        check_solver(self.model, method.name, noisy=method.stochastic or bool(eta))
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import Brownian, Solution, Solver, SolverError
+from solvers import Brownian, Problem, Solution, Solver, SolverError
 from solvers.control import Control, Memory
 from solvers.errors import change_solution, give_solution
 from solvers.integrate import begin, make_controller
@@ -19,9 +19,11 @@ from ..models.conditions import leaves
 from ..models.derivative import check_derivative
 from ..models.masked import kept_of
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import first_calls, no_calls, refuse_memory
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
 from .between import seam
+from .carrying import carrying
 from .current import Current, running
 from .listener import REFRESH, listener
 from .memory import remember
@@ -49,8 +51,11 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:
         _check_resolution(x, settings, run.model.process)
+    if bool((run.times[-1] > run.times[0]).any()):
+        refuse_memory(run.model, "a run from data to noise")
     if settings.grad != "none":
-        check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
+        with first_calls():
+            check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
     parts: list[Solution] = []
     with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
@@ -160,6 +165,11 @@ class _Some(NamedTuple):
     known: Memory | None  # of an earlier run that ended early
 
 
+def _stated(reverse: Reverse, method: Solver, x: Tensor) -> tuple[Problem, Solver]:
+    problem = reverse.problem()
+    return carrying(problem, method, x) if reverse.model.carried else (problem, method)
+
+
 def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     reverse, x, samples, times, noise, companion, known = some
     watch = Watched(reverse.model) if settings.callback is not None else None
@@ -172,8 +182,8 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        with running(made):
-            problem, method = reverse.problem(), settings.method
+        with running(made), no_calls() if reverse.model.carried else nullcontext():
+            problem, method = _stated(reverse, settings.method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(
                 make_controller(

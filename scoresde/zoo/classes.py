@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..files import Entry, Json, check_entries, finite, mapping, or_none, text
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle
@@ -73,6 +74,7 @@ CLASS = {
         for name in FACTS
     },
     "moments": MODEL["moments"],
+    "learned": MODEL["learned"],
     "transform": MODEL["transform"],
 }
 
@@ -161,6 +163,8 @@ def build_class(
     if moments is not None:
         model.moments = moments
     model.transform = transform
+    if "learned" in card:
+        model.learned = card["learned"]
     return model.eval()
 
 
@@ -202,7 +206,7 @@ def check_same(model: ScoreModel, again: ScoreModel, exact: bool) -> None:
         raise TypeError(
             f"the card makes a {path_in(type(again))}, but this is a {path_in(type(model))}"
         )
-    for name in ("shape", "conditions", *FACTS):
+    for name in ("shape", "conditions", "learned", *FACTS):
         mine, its = getattr(model, name), getattr(again, name)
         if mine != its:
             raise ValueError(f"the card makes a model with {name}={its!r}, but this has {mine!r}")
@@ -213,10 +217,10 @@ def check_same(model: ScoreModel, again: ScoreModel, exact: bool) -> None:
     x = torch.linspace(-1, 1, math.prod(model.shape)).to(first).reshape(1, *model.shape)
     with torch.no_grad():
         try:
-            wanted = model.denoise(x, t)
+            wanted = estimate(model, x, t)
         except (TypeError, ValueError, RuntimeError):  # a model that needs its conditions
             return
-        if not torch.allclose(again.to(x.device).denoise(x, t), wanted, equal_nan=True):
+        if not torch.allclose(estimate(again.to(x.device), x, t), wanted, equal_nan=True):
             raise ValueError(
                 "the card makes a model with other estimates: an attribute is missing among its settings, "
                 "parameters and buffers"

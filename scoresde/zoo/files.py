@@ -32,11 +32,13 @@ from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
 from .build import MODEL, build_called, check_card, take_moments
 from .classes import CLASS, build_class, check_kind
+from .experts import EXPERTS, KIND, joined, part_files
 from .processes import take_process
 from .transforms import take_transform
 from .weights import check_dtype
 
 EMBEDDED = Path(__file__).parent
+OTHERS = {"model": CLASS, KIND: EXPERTS}  # cards without a network, by the entry that tells
 
 
 class CardScore(NetworkScore):
@@ -95,9 +97,11 @@ def load(
     if not (EMBEDDED / f"{name}.json").exists() and path.is_dir() and is_folder(path):
         model = from_diffusers(path).requires_grad_(False)
         return model.to(device or "cpu").to(dtype)
-    card_file, card = open_card(name, EMBEDDED, MODEL, CLASS)
+    card_file, card = open_card(name, EMBEDDED, MODEL, OTHERS)
     if "network" in card:
         return load_card(name, device, trust, dtype)
+    if KIND in card:
+        return _load_experts(card_file, card, device, trust, dtype)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, CLASS)
@@ -106,6 +110,21 @@ def load(
         made = build_class(card, tensors, trust, dtype)
     made.fingerprint, made.card = fingerprint, card  # type: ignore[assignment]
     return _placed(made, device)
+
+
+def _load_experts(
+    card_file: Path,
+    card: Json,
+    device: torch.device | None,
+    trust: bool,
+    dtype: torch.dtype | None,
+) -> ScoreModel:
+    with described(card_file):
+        check_card(card, EXPERTS)
+    files = part_files(card_file, len(card[KIND]) + 1)
+    parts = [load(file, device=device, trust=trust, dtype=dtype) for file in files]
+    with described(card_file):
+        return joined(parts, card)
 
 
 def load_card(
@@ -183,7 +202,10 @@ def described(card_file: Path) -> Iterator[None]:
 
 
 def open_card(
-    name: str | Path, folder: Path, needed: Mapping[str, Entry], other: Mapping[str, Entry] = {}
+    name: str | Path,
+    folder: Path,
+    needed: Mapping[str, Entry],
+    others: Mapping[str, Mapping[str, Entry]] = {},
 ) -> tuple[Path, Json]:
     r"""Returns the path of a card, and its content.
 
@@ -191,12 +213,12 @@ def open_card(
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
         folder: The folder of the embedded models.
         needed: The required entries.
-        other: Those of a card of another kind, which has the entry "model".
+        others: Those of cards of other kinds, by the entry that only they have.
     """
 
     card_file = _find(name, folder)
     card = _read_card(card_file)
-    entries = other if "model" in card and other else needed
+    entries = next((found for kind, found in others.items() if kind in card), needed)
     missing = [name for name, entry in entries.items() if entry.needed and name not in card]
     if missing:
         raise ValueError(
