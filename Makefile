@@ -50,6 +50,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.inference
+	$(PY) -m benchmarks.distilling
 	$(PY) -m benchmarks.recurrent
 	$(PY) -m benchmarks.scale
 	$(PY) -m benchmarks.scale_model

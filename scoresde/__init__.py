@@ -3,6 +3,7 @@ r"""Score-based generative models as differential equations, with the solver cho
 from . import (
     adapters,
     autoencoders,
+    distilling,
     editing,
     geometry,
     guidance,
@@ -153,6 +154,7 @@ __all__ = [
     "decode",
     "dequantize",
     "discrete_log_likelihood",
+    "distilling",
     "edit",
     "editing",
     "elbo",

@@ -300,7 +300,7 @@ def _decode(
     if settings.takes_apart(len(x)) or settings.adaptive or settings.log_density:
         _check(model, x, settings)
     clean, whole = settings.denoise and process.has_scales, run
-    if clean and settings.t_min is None:
+    if clean and settings.t_min is None and not settings.method.can.open:
         check_last(model, run.times[-1].max().item())
     after = {"last denoising": model.cost} if clean else {}
     if settings.log_density:

@@ -79,6 +79,7 @@ class Solver(ABC):
     adaptive: bool
     fixed: bool
     even: bool
+    open: bool
     stepwise: bool
     adjoint: bool
     form: str

@@ -13,7 +13,7 @@ import solvers
 from ..jobs import sample as sample_all
 from ..models.checks import check_count
 from ..sampling import sample as draw
-from . import about, check, latents, likelihood, measure, plot, resuming
+from . import about, check, distill, latents, likelihood, measure, plot, resuming
 from .files import SUFFIXES, check_form, check_out
 from .given import check_number_of, conditions, largest
 from .guidances import guided
@@ -59,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (resuming, latents, about, likelihood, check, measure, plot):
+for part in (resuming, latents, about, distill, likelihood, check, measure, plot):
     app.add_typer(part.app)
 
 

@@ -74,8 +74,8 @@ def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:
         cost: The network calls per model evaluation.
     """
 
-    steps = 0
-    while (solver.calls(steps + 1) + 1) * cost <= calls and steps < calls:
+    steps, last = 0, 0 if solver.can.open else 1
+    while (solver.calls(steps + 1) + last) * cost <= calls and steps < calls:
         steps += 1
     return steps
 

@@ -30,6 +30,7 @@ HOLDS: dict[str, tuple[str, ...]] = {  # beside scores; what is not listed needs
     "density": ("flow",),
     "draw": ("flow", "consistency"),
     "latent_statistics": ("flow",),
+    **dict.fromkeys(("trajectories", "flow_map", "consistency", "progressive"), ("flow",)),
     "compare": ("flow",),
     "tune": ("flow",),
     "check_score": ("consistency",),

@@ -29,6 +29,8 @@ from .noise import noise_kind
 from .options import Options
 from .settings import LENGTHS, STEPS, Settings
 
+OPEN = "tan"  # the grid of solvers whose last step is the last denoising: of two, at the scale of the data
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -121,7 +123,7 @@ class Run:
         noisy = settings.method.can.stochastic or self.eta
         return {
             "solver": label(settings.method),
-            "steps": (settings.steps or STEPS) if gridded else None,
+            "steps": settings.count if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
             "denoise": settings.denoise,
@@ -242,11 +244,13 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     method, can = settings.method, settings.method.can
     if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
-    grid, steps = _grid(model, settings), settings.steps or STEPS
+    grid, steps = _grid(model, settings), settings.count
     whole = (
         can.even or can.reversible or settings.sigma_max is not None
     )  # steps that must be alike
-    return model_grid(model, grid, start, stop, steps, whole=whole)
+    times = model_grid(model, grid, start, stop, steps, whole=whole)
+    open_end = can.open and settings.denoise and process.has_scales and not up
+    return times[:-1] if open_end else times  # the last denoising goes on from the one before
 
 
 def same_time(one: float, other: float) -> bool:
@@ -256,11 +260,12 @@ def same_time(one: float, other: float) -> bool:
 
 
 def _grid(model: ScoreModel, settings: Settings) -> str:
+    can = settings.method.can
     if settings.grid is not None:
         return settings.grid
-    if isinstance(model.process, NonlinearProcess) or not settings.method.can.even:
+    if isinstance(model.process, NonlinearProcess) or not (can.even or can.open):
         return default_grid(model)
-    return _clock(model, settings)
+    return _clock(model, settings) if can.even else OPEN
 
 
 def _clock(model: ScoreModel, settings: Settings) -> Clock:

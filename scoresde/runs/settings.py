@@ -37,7 +37,7 @@ from .options import (
 from .plan import Described
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
-STEPS, TOLERANCE = 20, 1e-5
+STEPS, FEW, TOLERANCE = 20, 2, 1e-5  # FEW of solvers for few-step models
 COUNTS = {"steps": (1, MOST), "batch_size": (1, None), "max_calls": (1, None), "seed": (None, None),
           "first_index": (0, WORD // 2)}  # and their ranges  # fmt: skip
 REALS = {
@@ -105,6 +105,12 @@ class Settings(
         gridless = gridless and self.levels is None
         can = self.method.can
         return can.adaptive and (gridless or not can.fixed)
+
+    @property
+    def count(self) -> int:
+        r"""The number of steps on a grid by name."""
+
+        return self.steps or (FEW if self.method.can.open else STEPS)
 
     @cached_property
     def own_times(self) -> Tensor | None:

@@ -56,6 +56,8 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     if settings.grad != "none":
         with first_calls():
             check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
+    if len(run.times) == 1:  # a run that consists of its last denoising
+        return _whole(run, x, companion, [_arrived(x, run.times, settings.path)], dtype)
     parts: list[Solution] = []
     with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
@@ -213,6 +215,13 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
             raise SolverError(made.blame(error.failure), error.solution) from None
         raise
     return finish(solution)
+
+
+def _arrived(x: Tensor, times: Tensor, kept: bool) -> Solution:
+    r"""The solution of a run without steps."""
+
+    start = _untouched(x, times, kept)
+    return replace(start, status=("ok",) * len(x), memory=None)
 
 
 def _untouched(x: Tensor, times: Tensor, kept: bool) -> Solution:

@@ -16,6 +16,7 @@ import scoresde as ss
 import solvers
 from scoresde import (
     autoencoders,
+    distilling,
     editing,
     geometry,
     guidance,
@@ -480,6 +481,39 @@ def of_inference() -> dict[str, Call]:
     }  # fmt: skip
 
 
+class Shrink(nn.Module):
+    r"""A network that learns how far to shrink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.factor * x / (1 + t[:, None])
+
+
+def of_distilling() -> dict[str, Call]:
+    learner = ss.NetworkScore(Shrink(), PROCESS, "data", conditions=["label"], shape=(2,))
+    shared = {
+        "student": learner, "calls": 2, "steps": 1, "batch_size": 2, "lr": 0.01, "average": 0.9, "seed": 0,
+        "checkpoint": None, "progress": False}  # fmt: skip
+    taught = {"model": NETWORK, "data": X, **shared, "label": [0, 1, 0, 1]}
+    drawn = {
+        "model": NETWORK, "count": 2, "nodes": 2, "solver": "ddim", "seed": 0, "first_index": 0, "batch_size": 2,
+        "progress": False, "label": [0, 1]}  # fmt: skip
+    paths = distilling.trajectories(**drawn)
+    return {
+        "trajectories": (distilling.trajectories, drawn),
+        "Trajectories.save": (paths.save, {"file": "never.safetensors"}),
+        "Trajectories.load": (distilling.Trajectories.load, {"file": "never.safetensors"}),
+        "flow_map": (distilling.flow_map, {"model": NETWORK, "paths": paths, **shared, "first": 0.5}),
+        "consistency": (distilling.consistency, {
+            **taught, "levels": 3, "solver": "ddim", "tolerance": 0.1}),
+        "progressive": (distilling.progressive, {
+            **taught, "rounds": 1, "grid": "tan", "tolerance": 0.1}),
+    }  # fmt: skip
+
+
 def of_pictures() -> dict[str, Call]:
     file = "never.png"
     band = torch.tensor([[0.25, 0.5, 0.75], [0.1, 0.3, 0.6], [0.4, 0.7, 0.9]])
@@ -710,6 +744,7 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
+    **of_distilling(),
     **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

@@ -124,8 +124,13 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
     guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
     compositions = {ss.inference.iid, ss.inference.factors}
+    teaching = {
+        ss.distilling.trajectories,
+        ss.distilling.consistency,
+        ss.distilling.progressive,
+    }
     others = {ss.Comparison.html, ss.ScoreModel.given, ss.fine_tune, ss.losses.reflow_pairs}
-    assert set(conditioned) == {*VERBS, *guidances, *compositions, *others}
+    assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
 
 
 def test_no_public_function_takes_keywords_of_any_kind() -> None:
