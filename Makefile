@@ -42,6 +42,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.guidance
 	$(PY) -m benchmarks.gallery
 	$(PY) -m benchmarks.geometry
+	$(PY) -m benchmarks.probe
+	$(PY) -m benchmarks.latent_models
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.grids

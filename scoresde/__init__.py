@@ -1,6 +1,17 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots
+from . import (
+    adapters,
+    autoencoders,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    networks,
+    plots,
+)
 from .adapters import (
     Label,
     from_azula,
@@ -15,6 +26,7 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
+from .autoencoders import representation
 from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
@@ -51,6 +63,7 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.latent import Latent
 from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
@@ -94,6 +107,7 @@ __all__ = [
     "Karras",
     "KernelOracle",
     "Label",
+    "Latent",
     "LatentStatistics",
     "Likelihood",
     "LinearBeta",
@@ -130,6 +144,7 @@ __all__ = [
     "VariationalNoise",
     "Weighted",
     "adapters",
+    "autoencoders",
     "bits_per_dim",
     "check_score",
     "classifier_free",
@@ -171,6 +186,7 @@ __all__ = [
     "log_likelihood",
     "losses",
     "moments",
+    "networks",
     "path_density",
     "pictures",
     "plots",
@@ -178,6 +194,7 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "representation",
     "residuals",
     "resume",
     "reverse_sde",

@@ -297,7 +297,8 @@ def _decode(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     run = Run.between(model, settings, start, stop)
-    _check(model, x, settings)
+    if settings.takes_apart(len(x)) or settings.adaptive or settings.log_density:
+        _check(model, x, settings)
     clean, whole = settings.denoise and process.has_scales, run
     if clean and settings.t_min is None:
         check_last(model, run.times[-1].max().item())

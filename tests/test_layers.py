@@ -15,7 +15,7 @@ ORDER = {
         gradients errors chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
         sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing losses
-        training tuning cli""",
+        training autoencoders tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

@@ -19,6 +19,7 @@ PAGE = ROOT / "docs" / "api.md"
 SPACES = {
     "scoresde": ss,
     "scoresde.adapters": ss.adapters,
+    "scoresde.autoencoders": ss.autoencoders,
     "scoresde.editing": ss.editing,
     "scoresde.geometry": ss.geometry,
     "scoresde.guidance": ss.guidance,

@@ -140,6 +140,11 @@ def ask(
     """
 
     x = as_state("x", x)
+    if model.transform is not None and model.transform.quantized:
+        raise ValueError(
+            f"the states of this model, {model.transform!r}, lie on the vectors of a codebook, and points have no "
+            "density; densities need continuous latents, such as those of a ss.networks.VAE."
+        )
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
     refuse_memory(model, "a likelihood")

@@ -90,6 +90,9 @@ class ScoreModel(nn.Module, ABC):
     guided: bool = False
     differentiable: bool = True
     masked: bool = False  # whether some entries do not exist
+    carried: bool = (
+        False  # whether a call depends on those before it, so that runs carry an estimate
+    )
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
@@ -260,7 +263,7 @@ class ScoreModel(nn.Module, ABC):
         self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
-        self.learned = model.learned
+        self.learned, self.carried = model.learned, model.carried
 
     def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with conditions bound, each with leading size B or 1."""

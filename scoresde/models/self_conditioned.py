@@ -136,6 +136,7 @@ class SelfConditioned(ScoreModel):
         self.resemble(model)
         self.model, self.mode = model, mode
         self.conditions = tuple(name for name in model.conditions if name != NAME)
+        self.carried = mode == "carried"
         self.cost = model.cost * (2 if mode == "twice" else 1)
         self.fingerprint = model.fingerprint and f"{model.fingerprint} self-conditioned, {mode}"
 
@@ -189,26 +190,6 @@ class SelfConditioned(ScoreModel):
         return D
 
 
-def carries(model: ScoreModel) -> bool:
-    r"""Returns whether runs of a model carry an estimate.
-
-    Raises:
-        ValueError: If it is guided by parts that each would.
-    """
-
-    own = {part for part in model.modules() if _is_carrying(part)}
-    if not own:
-        return False
-    for part in model.modules():
-        inside = getattr(part, "parts", None)
-        if inside and any(_is_carrying(one) for each in inside.values() for one in each.modules()):
-            raise ValueError(
-                "a guided model has one estimate, but a part of this one carries its own; guide first, as in "
-                "ss.SelfConditioned(ss.classifier_free(model, 2.0, label=1))."
-            )
-    return True
-
-
 def refuse_memory(model: ScoreModel, use: str) -> None:
     r"""Refuses a model that is no function of state and time alone.
 
@@ -217,12 +198,8 @@ def refuse_memory(model: ScoreModel, use: str) -> None:
         use: What needs such a function, in words.
     """
 
-    if any(map(_is_carrying, model.modules())):
+    if model.carried:
         raise ValueError(
             f"{use} needs a function of state and time, but this model also depends on the {NAME} that a run "
             f"carries from call to call; {CURE}."
         )
-
-
-def _is_carrying(part: object) -> bool:
-    return isinstance(part, SelfConditioned) and part.mode == "carried"

@@ -4,5 +4,7 @@ from .dit import DiT
 from .encoder import Encoder
 from .mlp import MLP
 from .unet import UNet
+from .vae import VAE
+from .vqvae import VQVAE
 
-__all__ = ["MLP", "DiT", "Encoder", "UNet"]
+__all__ = ["MLP", "VAE", "VQVAE", "DiT", "Encoder", "UNet"]

@@ -18,8 +18,7 @@ from solvers.noise.brownian import Brownian
 from solvers.problem import StateField
 from solvers.solver import Loop, Run, Step
 
-from ..models.score_model import ScoreModel
-from ..models.self_conditioned import CURE, carries, with_estimate
+from ..models.self_conditioned import CURE, with_estimate
 
 
 class _Memory(NamedTuple):
@@ -77,20 +76,15 @@ class Carrying(Solver):
         return self.method.integrate(whole, x, times, control, carried)
 
 
-def carrying(
-    model: ScoreModel, problem: Problem, method: Solver, x: Tensor
-) -> tuple[Problem, Solver]:
-    r"""Returns problem and solver of a run that carries the estimate of its model, if the model is given one.
+def carrying(problem: Problem, method: Solver, x: Tensor) -> tuple[Problem, Solver]:
+    r"""Returns problem and solver of a run that carries the estimate of its model.
 
     Arguments:
-        model: The model.
-        problem: Its problem.
+        problem: The problem of the model.
         method: The solver.
         x: The states of the process at the start, which set shape, dtype and device.
     """
 
-    if not carries(model):
-        return problem, method
     return problem.map(_paired), Carrying(method, torch.zeros_like(x))
 
 

@@ -89,7 +89,8 @@ class Settings(
         if self.device is not None:
             object.__setattr__(self, "device", as_device("device", self.device))
         self._check_kinds()
-        check_gradients(self.method, self.grad)
+        if self.grad != "none":
+            check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import Brownian, Solution, Solver, SolverError
+from solvers import Brownian, Problem, Solution, Solver, SolverError
 from solvers.control import Control, Memory
 from solvers.errors import change_solution, give_solution
 from solvers.integrate import begin, make_controller
@@ -165,6 +165,11 @@ class _Some(NamedTuple):
     known: Memory | None  # of an earlier run that ended early
 
 
+def _stated(reverse: Reverse, method: Solver, x: Tensor) -> tuple[Problem, Solver]:
+    problem = reverse.problem()
+    return carrying(problem, method, x) if reverse.model.carried else (problem, method)
+
+
 def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     reverse, x, samples, times, noise, companion, known = some
     watch = Watched(reverse.model) if settings.callback is not None else None
@@ -177,8 +182,8 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        with running(made), no_calls():
-            problem, method = carrying(reverse.model, reverse.problem(), settings.method, x)
+        with running(made), no_calls() if reverse.model.carried else nullcontext():
+            problem, method = _stated(reverse, settings.method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(
                 make_controller(

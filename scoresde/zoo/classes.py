@@ -16,10 +16,11 @@ from ..oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle
 from ..oracles.quantile import QuantileOracle
 from ..oracles.uniform import UniformOracle
 from ..processes.process import Process
-from .build import MODEL, check_numbers, take_moments
+from .build import MODEL, take_moments
 from .constructors import imported, is_path, is_plain, path_in, path_of
 from .processes import take_process
 from .transforms import take_transform
+from .weights import check_numbers
 
 State: TypeAlias = Mapping[str, Tensor]
 FACTS = ("data_std", "data_scale", "finest")  # of the data, where the model was told
@@ -136,7 +137,7 @@ def build_class(
     shape = tuple(card["shape"])
     moments, transform = (
         take_moments(tensors, card),
-        take_transform(tensors, card.get("transform"), shape),
+        take_transform(tensors, card.get("transform"), shape, trust),
     )
     entry, known = card["model"], card.get("process")
     process = None if known is None else take_process(tensors, known, trust)

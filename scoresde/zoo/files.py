@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,14 +26,16 @@ from ..adapters.diffusers import from_diffusers
 from ..adapters.folders import is_folder
 from ..adapters.weights import damaged
 from ..files import Entry, Json
+from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
-from .build import MODEL, build_called, check_card, check_dtype, take_moments
+from .build import MODEL, build_called, check_card, take_moments
 from .classes import CLASS, build_class, check_kind
 from .experts import EXPERTS, KIND, joined, part_files
 from .processes import take_process
 from .transforms import take_transform
+from .weights import check_dtype
 
 EMBEDDED = Path(__file__).parent
 OTHERS = {"model": CLASS, KIND: EXPERTS}  # cards without a network, by the entry that tells
@@ -106,7 +109,7 @@ def load(
         fingerprint = _in_words(fingerprint, tensors, dtype)
         made = build_class(card, tensors, trust, dtype)
     made.fingerprint, made.card = fingerprint, card  # type: ignore[assignment]
-    return made.requires_grad_(False).to(device or "cpu")
+    return _placed(made, device)
 
 
 def _load_experts(
@@ -138,7 +141,7 @@ def load_card(
         check_card(card, MODEL)
         fingerprint = _in_words(fingerprint, tensors, dtype)
         known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
-        transform = take_transform(tensors, card.get("transform"), card["shape"])
+        transform = take_transform(tensors, card.get("transform"), card["shape"], trust)
         model = CardScore(
             build_called(card, tensors, process, transform, trust, dtype),
             process,
@@ -151,6 +154,17 @@ def load_card(
         )
     model.moments, model.fingerprint, model.transform = known, fingerprint, transform
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
+    return _placed(model, device)
+
+
+M = TypeVar("M", bound=ScoreModel)
+
+
+def _placed(model: M, device: torch.device | str | None) -> M:
+    r"""The model on a device, with the autoencoder of its latent space."""
+
+    if isinstance(model.transform, Latent):
+        model.transform.autoencoder.to(device or "cpu")
     return model.requires_grad_(False).to(device or "cpu")
 
 

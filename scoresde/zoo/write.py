@@ -17,16 +17,7 @@ from ..guidance.guided import Guided
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from .build import (
-    MODEL,
-    build_network,
-    check_card,
-    check_dtype,
-    check_numbers,
-    described_moments,
-    in_dtype,
-    take_moments,
-)
+from .build import MODEL, check_card, described_moments, take_moments
 from .called import described_call, take_null
 from .classes import (
     CLASS,
@@ -42,6 +33,7 @@ from .constructors import constructor_of, is_path, name_of, path_in
 from .experts import KIND, levels_of, part_files
 from .processes import described_process, take_process
 from .transforms import described_transform, take_transform, without_form
+from .weights import build_network, check_dtype, check_numbers, in_dtype
 
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
 
@@ -60,7 +52,8 @@ def save(
     :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
     know their settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`.
     How a network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a
-    pipeline are not: `pipeline.save_pretrained(folder)` keeps these.
+    pipeline are not: `pipeline.save_pretrained(folder)` keeps these. That of a :class:`scoresde.Latent` is, if it
+    is a network of this package, or has an attribute `settings`.
 
     Exact models are saved with all their digits. A :class:`scoresde.ScoreModel` of your own class is saved by its
     import path, its parameters and buffers, and its settings: the keyword arguments of the class, from an
@@ -287,7 +280,7 @@ def _check_readable(
             )
         left = {**weights, **others}
         take_moments(left, known)
-        take_transform(left, known.get("transform"), known.get("shape", ()))
+        take_transform(left, known.get("transform"), known.get("shape", ()), trust=True)
         take_process(left, known["process"], is_path(known["process"]["name"]))
         if known["network"].get("called") is not None:
             take_null(left)

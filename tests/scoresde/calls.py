@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
+from scoresde import (
+    autoencoders,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    metrics,
+    plots,
+)
 from scoresde.geometry import spectra
 
 
@@ -549,6 +559,50 @@ def of_latents() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def fit_autoencoder(autoencoder: Any, **others: Any) -> Any:
+    r"""The fit of a copy."""
+
+    fresh = copy.deepcopy(autoencoder) if isinstance(autoencoder, nn.Module) else autoencoder
+    return autoencoders.fit_autoencoder(fresh, **others)
+
+
+CODED = ss.GaussianOracle(torch.zeros(1, 2, 2), 0.5)
+CODED.transform = ss.Latent(ss.networks.VAE(latent=1, size=4, width=8))
+LAYERED = ss.NetworkScore(nn.Sequential(nn.Identity()), PROCESS, "data", shape=(2,))
+LAYERED.network.forward = lambda x, t: LAYERED.network[0](x)
+
+
+def of_autoencoders() -> dict[str, Call]:
+    A, vae, vqvae = autoencoders, CODED.transform.autoencoder, ss.networks.VQVAE(size=4, width=8)
+    seen = {
+        "model": LAYERED,
+        "x": SEVERAL,
+        "pool": "mean",
+        "noise": True,
+        "seed": 0,
+        "batch_size": 4,
+    }
+    known = A.Probe((0.1,), ("0",), torch.tensor([[0.9]]), 10, 0.5)
+    return {
+        "Latent": (ss.Latent, {
+            "autoencoder": vae, "data_shape": (1, 4, 4), "mean": 0.0, "std": 1.0, "shape": (1, 2, 2)}),
+        "Latent of": (ss.Latent.of, {"autoencoder": vae, "data": IMAGES, "batch_size": 2}),
+        "representation": (ss.representation, {**seen, "noise_level": 0.1, "layer": "0", "first_index": 0}),
+        "layers": (A.layers, {"model": LAYERED}),
+        "linear_probe": (A.linear_probe, {
+            **seen, "classes": [0, 1] * 4, "levels": [0.1], "layer": ["0"], "held_out": 0.5, "penalty": 1.0}),
+        "Probe.plot": (known.plot, {"file": "never.png"}),
+        "pixel_elbo": (A.pixel_elbo, {
+            "model": CODED, "x": IMAGES, "draws": 1, "by": "elbo", "seed": 0, "first_index": 0, "nodes": 1}),
+        "variational_loss": (A.variational_loss, {
+            "autoencoder": vae, "x": IMAGES, "weight": 1.0, "seed": 0, "first_index": 0}),
+        "quantization_loss": (A.quantization_loss, {"autoencoder": vqvae, "x": IMAGES, "commitment": 0.25}),
+        "fit_autoencoder": (fit_autoencoder, {
+            "autoencoder": ss.networks.VAE(size=4, width=8), "data": IMAGES, "loss": None, "levels": None,
+            "steps": 1, "batch_size": 2, "lr": 1e-3, "seed": 0, "progress": False}),
+    }  # fmt: skip
+
+
 def of_solvers() -> dict[str, Call]:
     return {
         "solvers.get": (solvers.get, {"solver": "heun"}),
@@ -656,7 +710,7 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
-    **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
+    **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 

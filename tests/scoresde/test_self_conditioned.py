@@ -258,9 +258,8 @@ def test_a_guided_model_is_given_the_guided_estimate() -> None:
         start = inner.process.prior_sample((2, 2), **FLOAT)
         want = ddim(ByHand(numbers), start, bound.times.tolist())
         assert torch.allclose(bound.x[row], want[row], rtol=0, atol=1e-10)
-    parts = ss.classifier_free(ss.SelfConditioned(inner), 3.0, label=1)
     with pytest.raises(ValueError, match="guide first, as in"):
-        ss.sample(parts, 2, steps=3)
+        ss.classifier_free(ss.SelfConditioned(inner), 3.0, label=1)
 
 
 # ---- twice
