@@ -102,7 +102,7 @@ def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict
     space = model.transform
     again = space.outside(space.inside("x", test))
     x = ss.sample(model, SAMPLES, **SOLVED).x
-    rows = [{"model": f"reconstructions by the {kind}", **distance(again, test),
+    rows = [{"model": f"reconstructions by the {kind}",
              "squared error": (again - test).square().mean().item()},
             {"model": f"score model in the latents of the {kind}", "dimensions": math.prod(space.shape),
              **distance(x, test)}]  # fmt: skip
