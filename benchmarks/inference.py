@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import guidance, inference, plots
-from scoresde.training import denoising_loss, train
+from scoresde.training.loop import train
+from scoresde.training.loss import denoising_loss
 from solvers import SolverError
 
 from .gallery import PICTURES

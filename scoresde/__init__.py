@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots
+from . import adapters, editing, geometry, guidance, inference, jobs, plots, training
 from .adapters import (
     Label,
     from_azula,
@@ -71,6 +71,7 @@ from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
+from .training import train
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, register_network, save, save_classifier
@@ -181,6 +182,8 @@ __all__ = [
     "spectra",
     "suggest",
     "transition_log_prob",
+    "train",
+    "training",
     "tune",
     "twisted_sample",
     "views",

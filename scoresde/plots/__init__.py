@@ -8,6 +8,7 @@ from .drawn import samples
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
+from .losses import losses
 from .maps import density
 from .movie import check_gif
 from .pictures import animate, images, tile
@@ -29,6 +30,7 @@ __all__ = [
     "geometry",
     "histogram",
     "images",
+    "losses",
     "ranks",
     "samples",
     "scatter",

@@ -1,6 +1,8 @@
-r"""Training by denoising."""
+r"""Training of score models on data."""
 
-from .loop import Progress, train
-from .loss import denoising_loss
+from .failure import TrainingError
+from .reconstruction import reconstruct
+from .result import Trained
+from .verb import train
 
-__all__ = ["Progress", "denoising_loss", "train"]
+__all__ = ["Trained", "TrainingError", "reconstruct", "train"]

@@ -415,6 +415,7 @@ def of_pictures() -> dict[str, Call]:
         "plots.density": (plots.density, {
             "file": file, "model": GAUSS, "box": torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), "over": X, "side": 3}),
         "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
+        "losses": (plots.losses, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
         "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {
             "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,

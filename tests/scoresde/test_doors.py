@@ -16,7 +16,7 @@ import solvers
 from scoresde import editing, guidance, metrics, plots
 from scoresde.geometry import spectra
 from scoresde.guidance.noisy_classifier import Classifier
-from scoresde.training import denoising_loss
+from scoresde.training.loss import denoising_loss
 
 P = ss.EDM()
 M = ss.NetworkScore(lambda x, t, label=None: 0.1 * x, P, "data", conditions=["label"], shape=(2,))

@@ -282,6 +282,7 @@ def draw_all(folder: Path) -> None:
     plots.work_precision(folder / "work.png", {"a": points}, [points[-1][:2]], "error")
     plots.spectrum(folder / "spectrum.png", x, followed=grey)
     plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
+    plots.losses(folder / "losses.png", {"step 9": [(0.2, 0.4), (2.0, 0.8), (8.0, 0.9)]})
     plots.trajectory(folder / "trajectory.png", t)
     plots.film(folder / "film.png", grey)
     plots.samples(folder / "samples.png", torch.randn(9, 5))
@@ -303,7 +304,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 18
+        assert len(list(tmp_path.iterdir())) == 19
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine

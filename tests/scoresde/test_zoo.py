@@ -109,7 +109,7 @@ def test_labels_are_checked() -> None:
 
 
 def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
-    from scoresde.training import train
+    from scoresde.training.loop import train
 
     def run(steps_taken: int, checkpoint: Path | None) -> list[float]:
         torch.manual_seed(0)
