@@ -26,6 +26,7 @@ SPACES = {
     "scoresde.jobs": ss.jobs,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
+    "scoresde.training": ss.training,
     "scoresde.metrics": metrics,
     "scoresde.networks": networks,
     "solvers": solvers,

@@ -23,69 +23,90 @@ from .words import stoppable
 RECIPES = ("digits", "digits_classifier")
 PROCESSES: dict[str, type[Process]] = {"edm": EDM, "vp": VP, "ve": VE, "interpolant": Interpolant}
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="The data: npz with x (and label), npy, or a folder of images; or a recipe of this package, digits "
+        "or digits_classifier."
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="UNet, MLP or another of scoresde.networks, or your own code: file.py:Class."
+    ),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A setting of the network, as width=64."),
+]
+ProcessName = Annotated[str | None, typer.Option(help=f"{', '.join(PROCESSES)}.")]
+Predicts = Annotated[str | None, typer.Option(help="data, noise, score, v, velocity or edm.")]
+Coupling = Annotated[str | None, typer.Option(help="independent, ot or paired.")]
+Steps = Annotated[int | None, typer.Option(help="Number of training steps.")]
+Lr = Annotated[float | None, typer.Option(help="Maximum learning rate.")]
+Ema = Annotated[
+    float | None,
+    typer.Option(help="Width of the average of the weights, as a share of the steps."),
+]
+Bins = Annotated[int | None, typer.Option(help="Number of levels of the data, as 256 for bytes.")]
+Low = Annotated[float | None, typer.Option(help="Lowest value of the data.")]
+High = Annotated[float | None, typer.Option(help="Highest value of the data.")]
+Dropped = Annotated[
+    float | None, typer.Option(help="Share of samples that lose their conditions.")
+]
+Validation = Annotated[
+    str | None,
+    typer.Option(help="Share of the data that is held out, or a file of such data."),
+]
+Patience = Annotated[
+    int | None, typer.Option(help="Validations without improvement that end the training.")
+]
+Every = Annotated[
+    int | None, typer.Option(help="Training steps between validations and checkpoints.")
+]
+Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
+Accelerate = Annotated[
+    bool,
+    typer.Option("--accelerate", help="Share batches among what `accelerate launch` started."),
+]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write files for TensorBoard.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, batches and noise.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="A picture of the loss by noise level: png, pdf or svg.")
+]
+
 app = typer.Typer()
 
 
 @app.command()
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="The data: npz with x (and label), npy, or a folder of images; or a recipe of this package, digits "
-            "or digits_classifier."
-        ),
-    ] = "digits",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(help="UNet, MLP or another of scoresde.networks, or your own code: file.py:Class."),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A setting of the network, as width=64."),
-    ] = None,
-    process: Annotated[str | None, typer.Option(help=f"{', '.join(PROCESSES)}.")] = None,
-    predicts: Annotated[
-        str | None, typer.Option(help="data, noise, score, v, velocity or edm.")
-    ] = None,
-    coupling: Annotated[str | None, typer.Option(help="independent, ot or paired.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of training steps.")] = None,
+    data: Source = "digits",
+    out: Out = None,
+    network: Network = None,
+    setting: Setting = None,
+    process: ProcessName = None,
+    predicts: Predicts = None,
+    coupling: Coupling = None,
+    steps: Steps = None,
     batch_size: Batch = None,
-    lr: Annotated[float | None, typer.Option(help="Maximum learning rate.")] = None,
-    ema: Annotated[
-        float | None, typer.Option(help="Width of the average of the weights, as a share of the steps.")
-    ] = None,
-    bins: Annotated[
-        int | None, typer.Option(help="Number of levels of the data, as 256 for bytes.")
-    ] = None,
-    low: Annotated[float | None, typer.Option(help="Lowest value of the data.")] = None,
-    high: Annotated[float | None, typer.Option(help="Highest value of the data.")] = None,
-    dropped: Annotated[
-        float | None, typer.Option(help="Share of samples that lose their conditions.")
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Share of the data that is held out, or a file of such data.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Validations without improvement that end the training.")
-    ] = None,
-    every: Annotated[
-        int | None, typer.Option(help="Training steps between validations and checkpoints.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
-    accelerate: Annotated[
-        bool, typer.Option("--accelerate", help="Share batches among what `accelerate launch` started.")
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write files for TensorBoard.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and noise.")] = 0,
-    plot: Annotated[
-        Path | None, typer.Option(help="A picture of the loss by noise level: png, pdf or svg.")
-    ] = None,
+    lr: Lr = None,
+    ema: Ema = None,
+    bins: Bins = None,
+    low: Low = None,
+    high: High = None,
+    dropped: Dropped = None,
+    validation: Validation = None,
+    patience: Patience = None,
+    every: Every = None,
+    precision: Precision = None,
+    compile: Compile = False,
+    accelerate: Accelerate = False,
+    tensorboard: Tensorboard = False,
+    seed: Seed = 0,
+    plot: Plot = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -127,7 +148,9 @@ def _refuse(options: dict[str, Any], **others: object) -> None:
     r"""Refuses options that recipes decide themselves."""
 
     for name in {**options, **said(**others)}:
-        raise ValueError(f"{name}= has no effect on a recipe, which decides it; pass data instead.")
+        raise ValueError(
+            f"{name}= has no effect on a recipe, which decides it; pass data instead."
+        )
 
 
 def _process(name: str) -> Process:
@@ -136,7 +159,7 @@ def _process(name: str) -> Process:
     return PROCESSES[name]()
 
 
-def _network(name: str | None, said: Sequence[str]) -> tuple[object, dict[str, Any] | None]:
+def _network(name: str | None, said: Sequence[str]) -> tuple[Any, dict[str, Any] | None]:
     r"""The network that a command names, and the settings that made it."""
 
     settings = dict(_setting(words) for words in said)
@@ -144,10 +167,11 @@ def _network(name: str | None, said: Sequence[str]) -> tuple[object, dict[str, A
         return name, settings or None
     if ":" not in name:
         raise ValueError(
-            f"--network must be one of {', '.join(networks.__all__)}, or your own code, as in file.py:Class, but is "
+            f"--network must be one of {', '.join(networks.__all__)}, or your own code, as in file.py:Class, "
+            "but is "
             f"{name!r}."
         )
-    found = object_of(name)
+    found: Any = object_of(name)
     if isinstance(found, nn.Module) or not callable(found):
         return found, settings or None
     with blamed(name):
@@ -187,7 +211,9 @@ def _tell(found: Trained, as_json: bool) -> None:
             "loss": last.get("loss"),
             "validation": last.get("validation"),
             **found.card.get("metrics", {}),
-            "check": None if found.check is None else list(found.check.findings) or "nothing is wrong",
+            "check": None
+            if found.check is None
+            else list(found.check.findings) or "nothing is wrong",
         },
         as_json,
     )

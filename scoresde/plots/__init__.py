@@ -3,12 +3,11 @@ r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 from .calibration import coverage, ranks
 from .changes import before_after
 from .charts import bars, curves, histogram, work_precision
-from .checks import errors
+from .checks import errors, losses
 from .drawn import samples
 from .figures import check_picture
 from .frequencies import spectrum
 from .landscapes import MOVIES, geometry
-from .losses import losses
 from .maps import density
 from .movie import check_gif
 from .pictures import animate, images, tile

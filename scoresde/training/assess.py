@@ -123,11 +123,11 @@ def _scored(
             name, values = "bits/dim", bits_per_dim(found)
     except KNOWN as error:
         return {"log-likelihood": f"none: {error}"}
-    error = float(values.std()) / math.sqrt(len(values))
-    if not (math.isfinite(error) and math.isfinite(float(values.mean()))):
+    spread = float(values.std()) / math.sqrt(len(values))
+    if not (math.isfinite(spread) and math.isfinite(float(values.mean()))):
         return {"log-likelihood": "none: it is not finite"}
     return {
         name: round(float(values.mean()), 5),
-        f"{name}, standard error": round(error, 5),
+        f"{name}, standard error": round(spread, 5),
         f"{name}, samples": len(values),
     }

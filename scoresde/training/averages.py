@@ -50,7 +50,9 @@ def averaged(network: nn.Module, width: float) -> AveragedModel:
     power = exponent(width) + 1
 
     def update(mean: Sequence[Tensor], now: Sequence[Tensor], seen: Tensor | int) -> None:
-        kept = (1 - 1 / (int(made.n_averaged) + 1)) ** power  # of the CPU: `seen` waits for a device
+        kept = (
+            1 - 1 / (int(made.n_averaged) + 1)
+        ) ** power  # of the CPU: `seen` waits for a device
         torch._foreach_lerp_(list(mean), list(now), 1 - kept)
 
     made = AveragedModel(network, multi_avg_fn=torch.no_grad()(update))

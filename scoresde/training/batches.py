@@ -172,7 +172,9 @@ class Stream(Source):
                 some = True
                 yield as_batch(value)
             if not some:
-                raise ValueError("data is a stream that has no more batches; pass one that can start anew.")
+                raise ValueError(
+                    "data is a stream that has no more batches; pass one that can start anew."
+                )
 
     def some(self, index: Tensor) -> Batch:
         return next(self._endless())

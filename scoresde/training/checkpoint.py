@@ -88,7 +88,10 @@ def facts_of(file: Path) -> Json:
 
 
 def check_same(
-    folder: Path, known: Mapping[str, object], asked: Mapping[str, object], names: Sequence[str] = ()
+    folder: Path,
+    known: Mapping[str, object],
+    asked: Mapping[str, object],
+    names: Sequence[str] = (),
 ) -> None:
     r"""Refuses to go on with a training of other options than those that began it."""
 
@@ -96,6 +99,7 @@ def check_same(
         before, now = known.get(name), json.loads(json.dumps(asked.get(name)))
         if before != now:
             raise ValueError(
-                f"{folder} holds a training with {name}={before}, which cannot go on with {name}={now}; pass what began "
+                f"{folder} holds a training with {name}={before}, which cannot go on with {name}={now}; pass "
+                "what began "
                 "it, or another folder as out=."
             )

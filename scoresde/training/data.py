@@ -19,7 +19,7 @@ from ..doors.data import as_data, check_batch_shape, check_rows_finite
 from ..likelihood.bits import bin_width, on_levels
 from ..models.transforms import Transform
 from . import draws
-from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream, as_batch, numbers
+from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream, numbers
 from .images import read_images
 
 Given: TypeAlias = Array | Mapping[str, object] | str | Path | Dataset | DataLoader  # type: ignore[type-arg]
@@ -63,7 +63,8 @@ class Form:
             return on_levels(x, self.bins, low, high, name)
         if not x.is_floating_point():
             raise TypeError(
-                f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, the "
+                f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, "
+                "the "
                 "number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
             )
         if self.transform is not None:
@@ -92,7 +93,8 @@ class Form:
         if bool(out.any()):
             raise ValueError(
                 f"{name} must lie between low={_said(self.low)} and high={_said(self.high)}, but in rows "
-                f"{out.nonzero()[:8, 0].tolist()} it does not, and reaches from {x.min():.4g} to {x.max():.4g}; scale "
+                f"{out.nonzero()[:8, 0].tolist()} it does not, and reaches from {x.min():.4g} to {x.max():.4g}; "
+                "scale "
                 "the data, or state its range."
             )
 
@@ -101,7 +103,9 @@ def _said(end: float | None) -> str:
     return "no limit" if end is None else f"{end:g}"
 
 
-def source_of(data: object, condition: Mapping[str, object], form: Form) -> tuple[Source, Form, str]:
+def source_of(
+    data: object, condition: Mapping[str, object], form: Form
+) -> tuple[Source, Form, str]:
     r"""Returns training data with its form, and where it comes from in words.
 
     Raises:
@@ -215,7 +219,8 @@ def split(
         return source, checked_batch(held.some(torch.arange(min(held.count or 1, MEASURED))), form)
     if not 0 <= validation < 1:
         raise ValueError(
-            f"validation must be the share of the data that is held out, at least 0 and below 1, but is {validation:g}."
+            "validation must be the share of the data that is held out, at least 0 and below 1, but is "
+            f"{validation:g}."
         )
     if not validation:
         return source, None
@@ -225,7 +230,8 @@ def split(
     count = round(validation * source.count)
     if count < LEAST or source.count - count < 2:
         raise ValueError(
-            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be held out "
+            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be "
+            "held out "
             "and 2 be left; pass more data, another share, or validation=0."
         )
     order = numbers(seed, source.count, draws.SPLIT)

@@ -1,6 +1,5 @@
 r"""Where a training runs: on one device, or on those that accelerate has launched it on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,5 +68,3 @@ class Launched(Place):
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
-
-

@@ -5,6 +5,7 @@ It is trained on uniformly dequantised images, with their labels four times out 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from .verb import train
 
 STEPS, ENTRIES = 2000, 10
 NETWORK = {"width": 40, "multipliers": [1, 2], "blocks": 2, "classes": CLASSES, "dropout": 0.1}
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "batch_size": 128,
     "lr": 4e-3,
     "dropped": 0.2,

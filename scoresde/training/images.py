@@ -32,7 +32,8 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor | None, list[str]]:
     for file, one in zip(files, pixels, strict=True):
         if one.shape[:2] != first:
             raise ValueError(
-                f"the images of {folder} must have one size, but {files[0].name} has {first[1]} x {first[0]} pixels "
+                f"the images of {folder} must have one size, but {files[0].name} has {first[1]} x {first[0]} "
+                "pixels "
                 f"and {file.name} has {one.shape[1]} x {one.shape[0]}; scale or cut them first."
             )
     grey = all(one.ndim == 2 for one in pixels)
@@ -43,7 +44,8 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor | None, list[str]]:
     if any(within) and not all(within):
         stray = files[within.index(False)].name
         raise ValueError(
-            f"the images of {folder} must lie in subfolders, one for each label, or none of them, but {stray} does not."
+            f"the images of {folder} must lie in subfolders, one for each label, or none of them, but {stray} "
+            "does not."
         )
     names = sorted(set(places)) if any(within) else []
     labels = torch.tensor([names.index(place) for place in places]) if names else None

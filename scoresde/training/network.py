@@ -1,4 +1,4 @@
-r"""What is trained: a network around which a score model is made, and what must be right before a step is taken."""
+r"""What is trained: a network with a score model around it, and what must be right before a step is taken."""
 
 import copy
 import inspect
@@ -150,9 +150,13 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
 
     network = model.network
     if not isinstance(network, nn.Module):
-        raise TypeError(f"model must hold a module, which has weights to train, but holds {network!r}.")
+        raise TypeError(
+            f"model must hold a module, which has weights to train, but holds {network!r}."
+        )
     if not any(True for _ in network.parameters()):
-        raise ValueError(f"model must have weights to train, but {type(network).__name__} has none.")
+        raise ValueError(
+            f"model must have weights to train, but {type(network).__name__} has none."
+        )
     _check_takes(network, batch)
     recorded = _Recorded(_shaken(network))
     asked = around(model, recorded)
@@ -164,7 +168,8 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
         one, other = (recorded.network(x, t, **condition) for t in (early, late))
     if isinstance(one, Tensor) and torch.equal(one, other):
         raise ValueError(
-            f"the output of {type(network).__name__} does not depend on the time, which tells how much noise there "
+            f"the output of {type(network).__name__} does not depend on the time, which tells how much noise "
+            "there "
             "is; make its layers use its second argument."
         )
 
@@ -204,7 +209,9 @@ def _shaken(network: nn.Module) -> nn.Module:
         for weight in other.parameters():
             if weight.is_floating_point():
                 shift = torch.randn(weight.shape, generator=generator).to(weight)
-                weight.add_(SHAKEN / math.sqrt(max(1, weight[0].numel() if weight.ndim else 1)) * shift)
+                weight.add_(
+                    SHAKEN / math.sqrt(max(1, weight[0].numel() if weight.ndim else 1)) * shift
+                )
     return other
 
 
@@ -217,7 +224,8 @@ def as_network(model: object) -> tuple[nn.Module | None, NetworkScore | None, st
         return None, model, None
     if isinstance(model, ScoreModel):
         raise TypeError(
-            f"model must be a network, a NetworkScore, the name of a network, or None, but is a {type(model).__name__}; "
+            "model must be a network, a NetworkScore, the name of a network, or None, but is a "
+            f"{type(model).__name__}; "
             "train the network that it wraps."
         )
     if not isinstance(model, nn.Module):

@@ -50,7 +50,9 @@ class Objective(nn.Module):
         found = self.loss(self.model, x, log_snr, z, **own, **condition)
         if not isinstance(found, Tensor) or found.shape != (len(x),):
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"loss must return one number for each sample, ({len(x)},), not {shape}.")
+            raise ValueError(
+                f"loss must return one number for each sample, ({len(x)},), not {shape}."
+            )
         return found
 
 

@@ -68,7 +68,7 @@ class Options:
         for name in ("warmup", "snapshots"):
             check_count(name, getattr(self, name), at_least=0, at_most=None)
         check_count("seed", self.seed, None, None)
-        check_count("patience", self.patience, at_least=1)
+        check_count("patience", self.patience, at_least=1, at_most=None)
         for name in ("lr", "clip"):
             value = check_number(name, getattr(self, name))
             if value is not None and not value > 0:

@@ -19,8 +19,8 @@ def reconstruct(folder: str | Path, width: float, *, trust: bool = False) -> Car
     r"""Returns the model of a training with an average of its weights of another width.
 
     The averages that the training kept are combined, so that the weights of its steps count as nearly as possible
-    as in that average. This is exact for the width that the training tracked, and approximate for others; for widths
-    below the smallest that was kept it is coarse.
+    as in that average. This is exact for the width that the training tracked, near for wider ones, and coarse for
+    widths below half of it.
 
     Arguments:
         folder: The folder of the training.

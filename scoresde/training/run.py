@@ -3,7 +3,7 @@ r"""A training from its first step, or from a checkpoint, to its end."""
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -310,15 +310,18 @@ class _Losses:
         options, folder = self.task.options, self.task.folder
         what = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
         last = step // options.every * options.every
-        kept = "" if folder is None or not last else f"; {folder} keeps the checkpoint of step {last}"
+        kept = (
+            "" if folder is None or not last else f"; {folder} keeps the checkpoint of step {last}"
+        )
         raise TrainingError(
-            f"{what} at step {step + 1}, with the learning rate near {options.lr:g}{kept}; a smaller lr=, a longer "
+            f"{what} at step {step + 1}, with the learning rate near {options.lr:g}{kept}; a smaller lr=, a "
+            "longer "
             "warmup= or a smaller clip= helps most often."
         )
 
 
 @contextlib.contextmanager
-def _fixed(parameters: list[Tensor]) -> Iterator[None]:
+def _fixed(parameters: Sequence[Tensor]) -> Iterator[None]:
     r"""Takes no gradients of parameters in its block."""
 
     for one in parameters:

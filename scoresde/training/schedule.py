@@ -16,13 +16,16 @@ def factor(name: str, steps: int, warmup: int) -> Callable[[int], float]:
         warmup: The number of steps in which it rises.
 
     References:
-        | Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), for "inverse_sqrt"
+        | Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024),
+        | for "inverse_sqrt"
         | https://arxiv.org/abs/2312.02696
     """
 
     fall: dict[str, Callable[[int], float]] = {
         "cosine": lambda step: (1 + math.cos(math.pi * step / steps)) / 2,
-        "inverse_sqrt": lambda step: math.sqrt(warmup / max(step + 1, warmup, 1)) if warmup else 1.0,
+        "inverse_sqrt": lambda step: (
+            math.sqrt(warmup / max(step + 1, warmup, 1)) if warmup else 1.0
+        ),
         "constant": lambda step: 1.0,
     }
     return lambda step: min(1.0, (step + 1) / max(warmup, 1)) * fall[name](step)

@@ -224,11 +224,13 @@ def _learned(asked: Asked) -> str:
 def _check_pairs(coupling: Coupling, some: Batch) -> None:
     if coupling == "paired" and some.z is None:
         raise ValueError(
-            "coupling='paired' needs the other half of each pair; pass data={'x': x, 'z': z}, or an npz file with both."
+            "coupling='paired' needs the other half of each pair; pass data={'x': x, 'z': z}, or an npz file "
+            "with both."
         )
     if coupling != "paired" and some.z is not None:
         raise ValueError(
-            f"data has pairs z, which coupling={coupling!r} does not use; pass coupling='paired', or leave them out."
+            f"data has pairs z, which coupling={coupling!r} does not use; pass coupling='paired', or leave them "
+            "out."
         )
 
 
@@ -273,7 +275,8 @@ def _device(asked: Asked, model: NetworkScore) -> torch.device:
 def _digest(model: NetworkScore) -> str:
     r"""The kind and the shapes of a network, in words."""
 
-    shapes = [f"{n}{tuple(v.shape)}{v.dtype}" for n, v in model.network.state_dict().items()]  # type: ignore[union-attr]
+    assert isinstance(model.network, nn.Module)
+    shapes = [f"{n}{tuple(v.shape)}{v.dtype}" for n, v in model.network.state_dict().items()]
     return f"{type(model.network).__name__} {word(*shapes):x}"
 
 
@@ -289,7 +292,8 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> Non
     kind = type(model.network)
     if "settings" not in entry and not hasattr(model.network, "config"):
         raise ValueError(
-            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword arguments of "
+            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword "
+            "arguments of "
             f"{kind.__name__}, as {{}} for none, or leave out out=."
         )
     with tempfile.TemporaryDirectory() as place:
@@ -298,5 +302,6 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> Non
     path = entry.get("name", path)
     if ":" in path and path not in REGISTERED and not path.startswith(DIFFUSERS):
         warn(
-            f"the model will be loaded by ss.load(folder, trust=True), or after ss.register_network({kind.__name__})."
+            "the model will be loaded by ss.load(folder, trust=True), or after "
+            f"ss.register_network({kind.__name__})."
         )

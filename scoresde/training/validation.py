@@ -31,9 +31,7 @@ class Losses:
         return sum(loss for _, loss in self.levels) / len(self.levels)
 
 
-def held_out_loss(
-    objective: Objective, drawing: Drawing, held: Batch, batch_size: int
-) -> Losses:
+def held_out_loss(objective: Objective, drawing: Drawing, held: Batch, batch_size: int) -> Losses:
     r"""Returns the loss of a model at each noise level; the data, the levels and the noise are always the same.
 
     Arguments:

@@ -9,6 +9,7 @@ from torch import nn
 
 from solvers.doors.signatures import checked
 
+from ..checking.result import ScoreCheck
 from ..files import Json
 from ..models.conditions import Condition
 from ..models.score_model import ScoreModel
@@ -74,9 +75,9 @@ def train(
     Arguments:
         model: The network, called as `network(x, t, **condition)`, or its score model, trained in place; the name
             of a network of :mod:`scoresde.networks` or of a registered one; or `None` for one that fits the data.
-        data: The data, with shape (N, *): a tensor or array; a dictionary of x, conditions by name, and z for pairs;
-            an npz or npy file; a folder of images, whose subfolders are labels; or a Dataset or DataLoader of
-            torch that gives x, (x, label), or such a dictionary.
+        data: The data, with shape (N, *): a tensor or array; a dictionary of x, conditions by name, and z for
+            pairs; an npz or npy file; a folder of images, whose subfolders are labels; or a Dataset or DataLoader
+            of torch that gives x, (x, label), or such a dictionary.
         process: The process. By default, :class:`scoresde.EDM`.
         predicts: The prediction type, as in :class:`scoresde.NetworkScore`. By default, "edm".
         settings: The settings of a network that is made by name, beside those that follow from the data, or the
@@ -99,14 +100,15 @@ def train(
         warmup: The number of steps in which it rises. By default, a tenth of all, and at most 100.
         schedule: How it falls then: "cosine", "inverse_sqrt" or "constant".
         clip: The largest norm of the gradient, or `None`.
-        ema: The width of the average of the weights that is returned, as a share of the steps so far. A second
+        ema: The width of the average of the weights (EMA) that is returned, as a share of the steps so far. A second
             average, of half that width, is kept too: :func:`scoresde.training.reconstruct`.
         dropped: The share of samples that lose their conditions, for classifier-free guidance. By default, 0.1 if
             it is known what stands for no condition.
-        null: What stands for no condition, by name. Networks of this package take the number of classes as a label.
+        null: What stands for no condition, by name. Networks of this package take the number of classes as the
+            label of none.
         validation: The share of the data that is held out, held-out data in the same form, or 0.
-        patience: The number of validations in a row without a smaller loss after which the training stops. The best
-            weights are returned then, otherwise the last.
+        patience: The number of validations in a row without a smaller loss after which the training stops. With
+            it, the best weights are returned, otherwise the last.
         every: The number of steps between validations, entries of the history and checkpoints. By default, a
             20th of all.
         snapshots: How many times the averages are kept in the folder.
@@ -167,7 +169,8 @@ def _finished(ready: Ready, run: Run, name: str, given: Json, *, assessed: bool)
     r"""The result, after the model is measured and written."""
 
     task, model = ready.task, run.result()
-    check, measured = None, {}
+    check: ScoreCheck | None = None
+    measured: Json = {}
     if assessed and task.held is not None:
         null = dict(task.drawing.null) if task.options.dropped else {}
         check, measured = assess(model, task.held, task.drawing.form, null)

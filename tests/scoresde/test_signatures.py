@@ -114,7 +114,7 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
     guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
     compositions = {ss.inference.iid, ss.inference.factors}
-    others = {ss.Comparison.html, ss.ScoreModel.given}
+    others = {ss.Comparison.html, ss.ScoreModel.given, ss.train}
     assert set(conditioned) == {*VERBS, *guidances, *compositions, *others}
 
 

@@ -288,7 +288,9 @@ def test_a_training_that_overfits_stops_and_keeps_its_best(numbers: Tensor) -> N
 
     def wrong_way(model: Any, x: Tensor, log_snr: Tensor, z: Tensor) -> Tensor:
         given = x + z * torch.exp(-log_snr)[:, None]
-        planted = x if model.network.training else 1.5 * x  # what is learned is passed, and then left
+        planted = (
+            x if model.network.training else 1.5 * x
+        )  # what is learned is passed, and then left
         return (model.denoise(given, torch.exp(-log_snr)) - planted).square().flatten(1).mean(1)
 
     trained = ss.train(

@@ -128,7 +128,9 @@ def test_folders_of_images_are_bytes_with_their_folders_as_labels(tmp_path: Path
     wanted = torch.from_numpy(pixels[[0, 2, 4, 1, 3, 5]]).double()[:, None] / 127.5 - 1
     torch.testing.assert_close(found.x, wanted, rtol=0, atol=1e-12)
     Image.fromarray(np.zeros((4, 5), dtype=np.uint8)).save(tmp_path / "a" / "9.png")
-    with pytest.raises(ValueError, match=r"must have one size, but 0.png has 4 x 4 pixels and 9.png has 5 x 4"):
+    with pytest.raises(
+        ValueError, match=r"must have one size, but 0.png has 4 x 4 pixels and 9.png has 5 x 4"
+    ):
         source_of(tmp_path, {}, Form())
 
 
@@ -193,7 +195,7 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("file", "none.npz", {}, "there is no file none.npz"),
     ("ending", "none.txt", {}, "data must be an npz or npy file, or a folder of images"),
     ("dropped", X, {"dropped": 0.5}, "dropped=0.5 has no effect, since the data has no conditions"),
-    ("null", {"x": X, "label": LABEL}, {"dropped": 0.5, "null": {"a": 0}}, "needs the value of 'label' that stands"),
+    ("null", {"x": X, "label": LABEL}, {"dropped": 0.5, "null": {"a": 0}}, "needs the value of 'label'"),
     ("unknown", {"x": X, "other": X}, {}, "data has the condition 'other', which Net does not take"),
     ("loss", X, {"loss": "none"}, "loss must be one of 'denoising'"),
     ("ema", X, {"ema": 0.5}, "ema must be the width of an average"),
@@ -206,7 +208,9 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "options", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+@pytest.mark.parametrize(
+    ("data", "options", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
+)
 def test_what_does_not_fit_is_said_before_the_first_step(
     data: Any, options: dict[str, Any], words: str
 ) -> None:
@@ -224,7 +228,10 @@ def test_what_does_not_fit_is_said_before_the_first_step(
         (net(Wide), "shape"),
         (nn.Identity(), "model must have weights to train, but Identity has none"),
         (lambda x, t: x, "model must be a ScoreModel, a Module or a text"),
-        (ss.GaussianOracle(torch.zeros(2), 1.0), "model must be a network, a NetworkScore, the name"),
+        (
+            ss.GaussianOracle(torch.zeros(2), 1.0),
+            "model must be a network, a NetworkScore, the name",
+        ),
         (ss.NetworkScore(lambda x, t: x, ss.EDM(), "noise"), "model must hold a module"),
         ("Net", "constructor|registered"),
     ],
@@ -245,8 +252,13 @@ def test_data_that_is_bad_on_the_way_is_named() -> None:
     class Seldom(Shifted):
         def __getitem__(self, index: int) -> dict[str, Tensor]:
             found = super().__getitem__(index)
-            return {**found, "x": torch.full((2,), torch.inf) if found["x"][0] > 2.8 else found["x"]}
+            return {
+                **found,
+                "x": torch.full((2,), torch.inf) if found["x"][0] > 2.8 else found["x"],
+            }
 
-    words = r"data must be finite, .* in rows \[\d+.*\]; the rows are those of the samples \[\d+, \d+"
+    words = (
+        r"data must be finite, .* in rows \[\d+.*\]; the rows are those of the samples \[\d+, \d+"
+    )
     with pytest.raises(ValueError, match=words):
         ss.train(net(), Seldom(), validation=0, steps=50, batch_size=8)

@@ -32,12 +32,20 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         none = torch.full(x.shape[:1], 2, device=x.device)
-        h = self.first(torch.cat([x, t[:, None]], 1)) + self.label(none if label is None else label)
+        h = self.first(torch.cat([x, t[:, None]], 1)) + self.label(
+            none if label is None else label
+        )
         return self.last(self.drop(torch.tanh(h)))
 
 
 ss.register_network(Small)
-OPTIONS: dict[str, Any] = {"steps": 24, "every": 4, "batch_size": 16, "settings": {}, "assessed": False}
+OPTIONS: dict[str, Any] = {
+    "steps": 24,
+    "every": 4,
+    "batch_size": 16,
+    "settings": {},
+    "assessed": False,
+}
 
 
 def small() -> Small:
