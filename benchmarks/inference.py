@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import scoresde as ss
 from scoresde import guidance, inference, plots
 from scoresde.training.loop import train
-from scoresde.training.loss import denoising_loss
 from solvers import SolverError
 
 from .gallery import PICTURES
@@ -80,7 +79,7 @@ def trained() -> ss.ScoreModel:
         generator = torch.Generator().manual_seed(step)
         log_snr = (0.8 + 1.5 * torch.randn(BATCH, generator=generator)).clamp(-4, 6)
         z = torch.randn(BATCH, 2, generator=generator)
-        return denoising_loss(wrapped(network), theta, log_snr, z, observation=x).mean()
+        return ss.losses.denoising(wrapped(network), theta, log_snr, z, observation=x).mean()
 
     *_, last = train(network, loss, steps=STEPS)
     return wrapped(last.average.requires_grad_(False))

@@ -1,6 +1,6 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, plots, training
+from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots, training
 from .adapters import (
     Label,
     from_azula,
@@ -164,6 +164,7 @@ __all__ = [
     "load_latents",
     "load_solution",
     "log_likelihood",
+    "losses",
     "moments",
     "path_density",
     "pictures",

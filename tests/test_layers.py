@@ -14,8 +14,8 @@ ORDER = {
     "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
         chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
-        sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing training
-        tuning cli""",
+        sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing losses
+        training tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

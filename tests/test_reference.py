@@ -24,6 +24,8 @@ SPACES = {
     "scoresde.guidance": ss.guidance,
     "scoresde.inference": ss.inference,
     "scoresde.jobs": ss.jobs,
+    "scoresde.losses": ss.losses,
+    "scoresde.losses.levels": ss.losses.levels,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
     "scoresde.training": ss.training,

@@ -31,9 +31,9 @@ from solvers.shapes import align
 from ..models.checks import check_count
 from ..models.conditions import Condition, verb
 from ..models.masked import masked_of, refuse_mask
-from ..models.scale import signal
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
+from ..processes.process import Process
 from ..runs.grids import grid_times
 from ..runs.options import SEED, Gradients, Seeds
 from .batches import FREE, Asked, Batch, ask_freely
@@ -272,18 +272,31 @@ def _end(asked: Asked) -> Tensor:
     r"""The expected log-density of the prior, or of their own law where entries do not exist, with shape (B,)."""
 
     process, part = asked.model.process, masked_of(asked.model)
-    alpha = signal(asked.model, process.t_max)
     last = added(torch.tensor(asked.ends[1]).double(), asked.ends[0]).item()
-    std = process.prior_std() / alpha
     square = asked.x.flatten(1).double().square().sum(1)
-    each = last**2 / (2 * std**2) + math.log(std * math.sqrt(2 * math.pi))
-    known = -square / (2 * std**2) - asked.dimension * each
+    known = expected_prior(process, square, asked.dimension, last)
     if part is None:
         return known
     own = part.scale**2 + math.exp(2 * asked.ends[1])
+    each = -expected_prior(process, torch.zeros(()).double(), 1, last).item()
     return known + part.absent(asked.x) * (
         each - (last**2 / own + math.log(2 * math.pi * own)) / 2
     )
+
+
+def expected_prior(process: Process, square: Tensor, dimension: int, noise: float) -> Tensor:
+    r"""Returns the expected log-density of the prior at data with noise, in units of the data, with shape (B,).
+
+    Arguments:
+        process: The process.
+        square: The sum of the squares of each sample, with shape (B,).
+        dimension: The number of dimensions.
+        noise: The standard deviation of the noise.
+    """
+
+    std = process.prior_std() / process.signal(torch.tensor(process.t_max).double()).item()
+    each = noise**2 / (2 * std**2) + math.log(std * math.sqrt(2 * math.pi))
+    return -square / (2 * std**2) - dimension * each
 
 
 def _entropies(asked: Asked, u: Tensor) -> Tensor:

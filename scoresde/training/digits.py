@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..losses.levels import LogNormal
 from ..zoo import save
 from ..zoo.files import load_card
 from .digits_data import CLASSES, LEVELS, digits
 from .evaluate import evaluate
-from .levels import LogNormal
 from .result import Trained
 from .verb import train
 

@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from .. import losses
 from ..models.network import NetworkScore
 from . import draws
 from .batches import Batch
 from .data import Form
-from .loss import denoising_loss
 from .options import Coupling, Levels, Loss
 
-LOSSES: dict[str, Loss] = {"denoising": denoising_loss}
+LOSSES: dict[str, Loss] = {
+    "denoising": losses.denoising,
+    "implicit_score": losses.implicit_score,
+    "sliced_score": losses.sliced_score,
+    "discrete_elbo": losses.discrete_elbo,
+    "continuous_elbo": losses.continuous_elbo,
+    "interpolant": losses.interpolant,
+}
 
 
 def as_loss(loss: object) -> Loss:
@@ -97,7 +103,8 @@ class Drawing:
         if z is None:
             z = draws.noise(self.seed, step, place, x)
             if self.coupling == "ot":
-                z = z[nearest_pairs(x, z)]
+                label = batch.condition.get("label")
+                z = losses.pair(x, z, groups=label if _is_label(label) else None)
         gone = draws.dropped(self.seed, step, place, self.dropped)
         return x, log_snr, z, key, self._without(batch.condition, gone)
 
@@ -111,8 +118,7 @@ class Drawing:
         return found
 
 
-def nearest_pairs(x: Tensor, z: Tensor) -> Tensor:
-    r"""Returns the noise of each sample in the pairing with the least sum of squared distances."""
+def _is_label(value: Tensor | None) -> bool:
+    r"""Whether a condition is one whole number for each sample."""
 
-    costs = torch.cdist(x.flatten(1).double(), z.flatten(1).double()).square()
-    return torch.from_numpy(linear_sum_assignment(costs.cpu().numpy())[1]).to(z.device)
+    return value is not None and value.ndim == 1 and not value.is_floating_point()

@@ -13,6 +13,7 @@ from solvers.doors.values import as_device
 
 from ..doors.warning import warn
 from ..files import Json
+from ..losses.levels import LogNormal
 from ..models.checks import check_shape, device_of
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
@@ -24,7 +25,6 @@ from .card import data_facts, fingerprint, set_moments
 from .data import Form, sample_of, source_of, split
 from .devices import Launched, Place
 from .draws import restored, word
-from .levels import LogNormal
 from .network import (
     around,
     as_network,

@@ -82,10 +82,11 @@ def train(
         predicts: The prediction type, as in :class:`scoresde.NetworkScore`. By default, "edm".
         settings: The settings of a network that is made by name, beside those that follow from the data, or the
             keyword arguments that made the network, which a file of it needs.
-        loss: The loss: "denoising", or a function `loss(model, x, log_snr, z, **condition)` with one number for
-            each sample; a module has weights of its own, which are trained too.
-        levels: The distribution of noise levels, an object with `log_snr(process, share)`. By default, log-normal,
-            with its median at 0.6 times the scale of the data.
+        loss: The loss: one of :mod:`scoresde.losses` by name, or a function
+            `loss(model, x, log_snr, z, **condition)` with one number for each sample. A module has weights of its
+            own, which are trained too.
+        levels: The distribution of noise levels, of :mod:`scoresde.losses.levels`. By default, log-normal, with
+            its median at 0.6 times the scale of the data.
         coupling: How noise and data are paired: "independent"; "ot", by optimal transport within each batch;
             "paired", as given by z.
         learned: What the estimates are. By default, "score", or "flow" for "ot", and "bridge" for "paired"; pairs
@@ -100,8 +101,8 @@ def train(
         warmup: The number of steps in which it rises. By default, a tenth of all, and at most 100.
         schedule: How it falls then: "cosine", "inverse_sqrt" or "constant".
         clip: The largest norm of the gradient, or `None`.
-        ema: The width of the average of the weights (EMA) that is returned, as a share of the steps so far. A second
-            average, of half that width, is kept too: :func:`scoresde.training.reconstruct`.
+        ema: The width of the average of the weights (EMA) that is returned, as a share of the steps so far. A
+            second average, of half that width, is kept too: :func:`scoresde.training.reconstruct`.
         dropped: The share of samples that lose their conditions, for classifier-free guidance. By default, 0.1 if
             it is known what stands for no condition.
         null: What stands for no condition, by name. Networks of this package take the number of classes as the

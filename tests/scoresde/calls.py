@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, metrics, plots
+from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
 from scoresde.geometry import spectra
 
 
@@ -357,6 +357,44 @@ def of_guidances() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_losses() -> dict[str, Call]:
+    L = losses.levels
+    given = {"x": X, "log_snr": torch.zeros(4), "z": X}
+    known = {"model": GAUSS, **given}
+    level = {"process": PROCESS, "log_snr": [0.0, 1.0]}
+    found: dict[str, Call] = {
+        "denoising": (losses.denoising, {"model": NETWORK, **given, "weight": "min_snr:5", "label": 1}),
+        "implicit_score": (losses.implicit_score, {**known, "weight": "noise"}),
+        "sliced_score": (losses.sliced_score, {
+            **known, "probes": 2, "reduced": True, "weight": "noise", "seed": 0}),
+        "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
+        "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
+        "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
+        "Uncertainty": (losses.Uncertainty, {"loss": losses.denoising, "features": 4, "seed": 0}),
+        "pair": (losses.pair, {"x": X, "z": X.flip(0), "groups": [0, 1, 0, 1]}),
+        "reflow_pairs": (losses.reflow_pairs, {
+            "model": NETWORK, "shape": (4, 2), "solver": "ddim", "steps": 2, "batch_size": 2, "seed": 0,
+            "first_index": 0, "progress": False, "label": 1}),
+        "LogNormal": (L.LogNormal, {"mean": 0.0, "std": 1.0}),
+        "LogUniform": (L.LogUniform, {"sigma_min": 0.1, "sigma_max": 1.0}),
+        "TimeLogitNormal": (L.TimeLogitNormal, {"mean": 0.0, "std": 1.0}),
+        "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
+        "importance": (L.importance, {
+            **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
+    }  # fmt: skip
+    for law in (
+        L.LogNormal(),
+        L.LogUniform(),
+        L.TimeUniform(),
+        L.Importance([1.0], L.TimeUniform()),
+    ):
+        name = type(law).__name__
+        found[f"{name}.log_snr"] = (law.log_snr, {"process": PROCESS, "share": [0.2, 0.7]})
+        found[f"{name}.share"] = (law.share, level)
+        found[f"{name}.density"] = (law.density, level)
+    return found
+
+
 def of_jobs() -> dict[str, Call]:
     place = Path(tempfile.mkdtemp())
     job = {"workers": None, "shard_size": 2, "threads": torch.get_num_threads(), "progress": False}
@@ -409,8 +447,8 @@ def of_training() -> dict[str, Call]:
         "train": (ss.train, {
             "model": "UNet", "data": IMAGES, "process": PROCESS, "predicts": "edm", **short, "loss": "denoising",
             "levels": None, "coupling": "independent", "learned": "score", "bins": None, "low": -9.0, "high": 9.0,
-            "lr": 0.01, "warmup": 1, "schedule": "constant", "clip": 1.0, "ema": 0.1, "dropped": None, "null": None,
-            "validation": 0, "patience": None, "every": 1, "snapshots": 1, "precision": "float32",
+            "lr": 0.01, "warmup": 1, "schedule": "constant", "clip": 1.0, "ema": 0.1, "dropped": None,
+            "null": None, "validation": 0, "patience": None, "every": 1, "snapshots": 1, "precision": "float32",
             "compile": False, "accelerate": False, "tensorboard": False, "out": None, "name": "model",
             "card": None, "seed": 0, "device": "cpu", "progress": False}),
         "training.reconstruct": (ss.training.reconstruct, {"folder": place, "width": 0.2, "trust": False}),
@@ -598,7 +636,8 @@ def of_sources() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = {
-    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_jobs(), **of_training(),
+    **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
+    **of_training(),
     **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

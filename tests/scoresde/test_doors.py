@@ -16,7 +16,6 @@ import solvers
 from scoresde import editing, guidance, metrics, plots
 from scoresde.geometry import spectra
 from scoresde.guidance.noisy_classifier import Classifier
-from scoresde.training.loss import denoising_loss
 
 P = ss.EDM()
 M = ss.NetworkScore(lambda x, t, label=None: 0.1 * x, P, "data", conditions=["label"], shape=(2,))
@@ -173,9 +172,9 @@ SUBJECTS: dict[str, tuple[Callable[[Any], object], str, tuple[str, ...]]] = {
     "plots.spectrum": (lambda d: plots.spectrum(PICTURE, d), "x", ()),
     "plots.histogram": (lambda d: plots.histogram(PICTURE, {"a": (d, "red")}, "x"), "a", ONE_NUMBER),
     "plots.animate": (lambda d: plots.animate(Path("never.gif"), d), "path", ()),
-    "denoising_loss": (lambda d: denoising_loss(M, d, torch.zeros(4), X), "x", NO_VALUES),
-    "denoising_loss, z": (lambda d: denoising_loss(M, X, torch.zeros(4), d), "z", NO_VALUES),
-    "denoising_loss, log_snr": (lambda d: denoising_loss(M, X, d, X), "log_snr", ONE_NUMBER),
+    "losses.denoising": (lambda d: ss.losses.denoising(M, d, torch.zeros(4), X), "x", NO_VALUES),
+    "losses.denoising, z": (lambda d: ss.losses.denoising(M, X, torch.zeros(4), d), "z", NO_VALUES),
+    "losses.denoising, log_snr": (lambda d: ss.losses.denoising(M, X, d, X), "log_snr", ONE_NUMBER),
     "perturb": (lambda d: P.perturb(d, torch.tensor(1.0), X), "x", NO_VALUES),
     "perturb, z": (lambda d: P.perturb(X, torch.tensor(1.0), d), "z", NO_VALUES),
     "perturb, t": (lambda d: P.perturb(X, d, X), "t", ONE_NUMBER),

@@ -14,7 +14,7 @@ import pytest
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, metrics, plots
+from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
 
 from .calls import CALLS, ODD, Call
 
@@ -120,7 +120,18 @@ def test_the_table_has_every_public_function() -> None:
         getattr(metrics, name) for name in ("fid", "kid", "get", "with_error", "floor", "nearest")
     ]
     measures += metrics.DISTANCES.values()
-    for module in (ss, guidance, inference, jobs, plots, editing, geometry, ss.training):
+    for module in (
+        ss,
+        guidance,
+        inference,
+        jobs,
+        losses,
+        losses.levels,
+        plots,
+        editing,
+        geometry,
+        ss.training,
+    ):
         measures += [getattr(module, name) for name in module.__all__]
     missing = {one.__qualname__ for one in measures if inspect.isfunction(one)} - known
     assert missing <= OF_FILES

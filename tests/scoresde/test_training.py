@@ -1,8 +1,6 @@
 r"""Training finds what is known by derivation: scores, weights of averages, draws, and when to stop."""
 
 import math
-from collections.abc import Callable
-from itertools import permutations
 from typing import Any
 
 import pytest
@@ -12,8 +10,6 @@ from torch import Tensor, nn
 import scoresde as ss
 from scoresde.training import draws
 from scoresde.training.averages import averaged, combination, exponent, profile
-from scoresde.training.levels import LogNormal
-from scoresde.training.objective import nearest_pairs
 from scoresde.training.schedule import factor
 
 D64 = torch.float64
@@ -166,23 +162,6 @@ def test_devices_draw_together_what_one_draws(world: int) -> None:
         place = draws.rows_of_batch(size, rank, world)
         assert torch.equal(draws.noise(1, 5, place, like[place]), whole[place])
         assert torch.equal(draws.shares(1, 5, size, place), shares[place])
-
-
-def test_noise_levels_have_their_distribution() -> None:
-    share = torch.tensor([0.5, 0.8413447460685429, 1e-300], dtype=D64)
-    found = LogNormal(-1.0, 2.0).log_snr(ss.EDM(), share)
-    assert found[:2].tolist() == pytest.approx([1.0, -1.0])
-    assert float(found[2]) == pytest.approx(-math.log(0.002))  # the end of the process
-
-
-def test_optimal_pairs_cost_least_and_keep_the_noise() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, z = (torch.randn(6, 3, generator=generator) for _ in range(2))
-    index = nearest_pairs(x, z)
-    assert sorted(index.tolist()) == list(range(6))
-    cost: Callable[[Tensor], float] = lambda order: float((x - z[order]).square().sum())
-    least = min(cost(torch.tensor(order)) for order in permutations(range(6)))
-    assert cost(index) == pytest.approx(least)
 
 
 def test_learning_rates_are_the_closed_forms() -> None:

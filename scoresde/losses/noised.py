@@ -1,0 +1,86 @@
+r"""Data at the noise levels of a loss, with the checks that all losses share."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from solvers.shapes import align
+
+from ..doors.data import as_state, as_times
+from ..models.conditions import check_conditions
+from ..models.masked import refuse_mask
+from ..models.score_model import ScoreModel
+
+
+class Noised(NamedTuple):
+    r"""Clean and noisy data.
+
+    Arguments:
+        x: Clean data, with shape (B, *).
+        z: Its noise, or its partner in a pair, with shape (B, *).
+        state: The noisy data :math:`\alpha x + \sigma z`, with shape (B, *).
+        t: The times, with shape (B,), in float64 on the CPU.
+        log_snr: The logs of :math:`\alpha / \sigma`, with shape (B,), in float64 on the CPU.
+        condition: The conditions.
+    """
+
+    x: Tensor
+    z: Tensor
+    state: Tensor
+    t: Tensor
+    log_snr: Tensor
+    condition: Mapping[str, Tensor]
+
+
+def noised(
+    model: ScoreModel, x: Tensor, log_snr: Tensor, z: Tensor, condition: Mapping[str, object]
+) -> Noised:
+    r"""Returns data at given noise levels; levels beyond the ends of the process become these ends.
+
+    Raises:
+        TypeError, ValueError: If the data, the levels or the conditions do not fit each other or the model.
+    """
+
+    process = model.process
+    if not process.has_scales:
+        raise ValueError(
+            f"log_snr is no level of {process}, which has no alpha and sigma; train a model of another process, "
+            "such as ss.VP()."
+        )
+    refuse_mask(model, "this loss of the model")
+    x, z = as_state("x", x), as_state("z", z)
+    if z.shape != x.shape:
+        raise ValueError(
+            f"z must have the shape of x, {tuple(x.shape)}, but has {tuple(z.shape)}."
+        )
+    given = as_times("log_snr", log_snr).detach().double().cpu()
+    if given.shape not in ((), (1,), (len(x),)):
+        raise ValueError(f"log_snr must have shape ({len(x)},), but has {tuple(given.shape)}.")
+    t = process.time(given.expand(len(x)))
+    known = check_conditions(model, condition, len(x))
+    alpha, sigma = (align(scale.to(x), x) for scale in process.scales(t))
+    state = alpha * x + sigma * z.to(x)
+    return Noised(x, z.to(x), state, t, process.log_snr(t), known)  # type: ignore[arg-type]
+
+
+def mean_square(error: Tensor) -> Tensor:
+    r"""Returns the mean of the squared entries of each sample, with shape (B,)."""
+
+    return error.square().flatten(1).mean(1)
+
+
+def sum_square(error: Tensor) -> Tensor:
+    r"""Returns the sum of the squared entries of each sample, with shape (B,)."""
+
+    return error.square().flatten(1).sum(1)
+
+
+def check_independent(model: ScoreModel, name: str) -> None:
+    r"""Refuses a model of pairs for a loss that holds only for noise that does not depend on the data."""
+
+    if model.learned != "score":
+        raise ValueError(
+            f"model must learn scores for losses.{name}, but learns a {model.learned!r} of pairs, for which this "
+            "loss means nothing; use losses.denoising or losses.interpolant."
+        )
