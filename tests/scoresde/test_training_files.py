@@ -246,6 +246,43 @@ def test_a_training_goes_on_from_a_model(tmp_path: Path) -> None:
         ss.train(model, X, process=ss.VP(), steps=1)
 
 
+@pytest.mark.peers
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from pathlib import Path\n"
+        "from tests.scoresde import test_training_files as here\n"
+        "torch.set_default_dtype(torch.float64)\n"
+        "here.still(Path(sys.argv[1]), accelerate=True)\n"
+    )
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    words = [sys.executable, *launch, "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([*words, str(script), str(tmp_path / "two")], check=True, cwd=tmp_path)
+    one, two = still(tmp_path / "one").model, ss.load(tmp_path / "two")
+    for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def still(out: Path, **options: Any) -> ss.training.Trained:
+    r"""A training without dropout, whose random numbers are those of a process."""
+
+    network = small()
+    network.drop = nn.Dropout(0.0)
+    data = {"x": X, "label": LABEL}
+    return ss.train(network, data, out=out, device="cpu", **{**OPTIONS, **options})
+
+
 def test_files_for_tensorboard_are_on_request(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     trained(tmp_path / "run", tensorboard=True)
