@@ -22,7 +22,7 @@ from .batches import Batch
 from .data import Form
 
 CHECKED, SCORED = 160, 64  # held-out samples of a check, and of a likelihood
-EXACT = 16  # dimensions up to which divergences are exact
+EXACT = 4  # dimensions up to which divergences are exact
 KNOWN = (ValueError, TypeError, solvers.SolverError)  # of a model that is not trained far enough
 
 

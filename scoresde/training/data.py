@@ -104,16 +104,22 @@ def _said(end: float | None) -> str:
 
 
 def source_of(
-    data: object, condition: Mapping[str, object], form: Form
+    data: object, condition: Mapping[str, object], form: Form, name: str = "data"
 ) -> tuple[Source, Form, str]:
     r"""Returns training data with its form, and where it comes from in words.
+
+    Arguments:
+        data: The data.
+        condition: The conditions of data in memory.
+        form: What its numbers are said to be.
+        name: The name of the argument.
 
     Raises:
         ValueError, TypeError: If it is no data, or not in the form that was stated.
     """
 
     if isinstance(data, str | Path):
-        return _of_path(Path(data), condition, form)
+        return _of_path(Path(data), condition, form, name)
     if isinstance(data, DataLoader | Dataset):
         if condition:
             raise ValueError(
@@ -122,33 +128,35 @@ def source_of(
             )
         return _of_dataset(data), form, type(data).__name__
     named = dict(data) if isinstance(data, Mapping) else {"x": data}
-    return InMemory(_held({**named, **condition}, form)), form, "memory"
+    return InMemory(_held({**named, **condition}, form, name)), form, "memory"
 
 
-def _of_path(path: Path, condition: Mapping[str, object], form: Form) -> tuple[Source, Form, str]:
+def _of_path(
+    path: Path, condition: Mapping[str, object], form: Form, name: str
+) -> tuple[Source, Form, str]:
     if path.is_dir():
         images, labels, names = read_images(path)
         form = form if form.bins is not None else replace(form, bins=BYTES)
         named = {"x": images} if labels is None else {"x": images, "label": labels}
         words = f"images of {path.name}" + (f", labelled {', '.join(names)}" if names else "")
-        return InMemory(_held({**named, **condition}, form)), form, words
+        return InMemory(_held({**named, **condition}, form, name)), form, words
     if path.suffix not in (".npz", ".npy"):
         raise ValueError(
-            f"data must be an npz or npy file, or a folder of images, but is {str(path)!r}."
+            f"{name} must be an npz or npy file, or a folder of images, but is {str(path)!r}."
         )
     arrays = open_arrays(path)
     if "x" not in arrays:
         raise ValueError(f"{path} has no entry 'x', but: {', '.join(arrays)}.")
-    return InMemory(_held({**arrays, **condition}, form)), form, path.name
+    return InMemory(_held({**arrays, **condition}, form, name)), form, path.name
 
 
-def _held(named: Mapping[str, object], form: Form) -> Batch:
+def _held(named: Mapping[str, object], form: Form, name: str) -> Batch:
     r"""Data in memory, whose parts are all checked."""
 
     if "x" not in named:
-        raise ValueError(f"data must have an entry 'x', but has: {', '.join(map(str, named))}.")
+        raise ValueError(f"{name} must have an entry 'x', but has: {', '.join(map(str, named))}.")
     parts = dict(named)
-    x = form.states("data", _array("data", parts.pop("x")))
+    x = form.states(name, _array(name, parts.pop("x")))
     z = parts.pop(PARTNER, None)
     if z is not None:
         z = as_data(PARTNER, z if form.transform is None else form.transform.inside(PARTNER, z))
@@ -156,14 +164,14 @@ def _held(named: Mapping[str, object], form: Form) -> Batch:
             raise ValueError(
                 f"z must have the shape of data, {tuple(x.shape)}, but has {tuple(z.shape)}."
             )
-    condition = {name: as_tensor(name, value) for name, value in parts.items()}
-    for name, value in condition.items():
+    condition = {key: as_tensor(key, value) for key, value in parts.items()}
+    for key, value in condition.items():
         if value.ndim == 0 or len(value) != len(x):
             raise ValueError(
-                f"{name} must have one entry for each of the {len(x)} samples, but has shape {tuple(value.shape)}."
+                f"{key} must have one entry for each of the {len(x)} samples, but has shape {tuple(value.shape)}."
             )
         if value.is_floating_point():
-            check_rows_finite(name, value.reshape(len(value), -1))
+            check_rows_finite(key, value.reshape(len(value), -1))
     return Batch(x, z, condition)
 
 
@@ -215,7 +223,7 @@ def split(
     """
 
     if not isinstance(validation, int | float):
-        held, _, _ = source_of(validation, {}, form)
+        held, _, _ = source_of(validation, {}, form, "validation")
         return source, checked_batch(held.some(torch.arange(min(held.count or 1, MEASURED))), form)
     if not 0 <= validation < 1:
         raise ValueError(

@@ -16,7 +16,7 @@ from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..processes.standard import EDM
-from ..zoo.constructors import constructor_of
+from ..zoo.constructors import DIFFUSERS, REGISTERED, constructor_of
 from .batches import Batch
 
 LABEL = "label"
@@ -58,6 +58,11 @@ def built(
             raise ValueError(
                 f"there is no network to start from for samples of shape {shape}; pass one of your own."
             )
+    if name not in {*networks.__all__, *REGISTERED} and not name.startswith(DIFFUSERS):
+        raise ValueError(
+            f"model must be the name of a network, one of {', '.join(networks.__all__)} or of those that "
+            f"ss.register_network knows, but is {name!r}."
+        )
     make = constructor_of(name)
     takes = inspect.signature(make).parameters
     facts = {"channels": shape[0], "size": shape[-1], "classes": classes}
@@ -163,7 +168,12 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
     middle = (model.process.t_min * model.process.t_max) ** 0.5 or model.process.t_max / 2
     with torch.no_grad():
         for t in (middle, model.process.t_max):
-            asked.raw(batch.x, batch.x.new_full((len(batch.x),), t), **batch.condition)
+            try:
+                asked.raw(batch.x, batch.x.new_full((len(batch.x),), t), **batch.condition)
+            except (RuntimeError, IndexError) as error:
+                raise ValueError(
+                    f"data of shape {tuple(batch.x.shape)} is not what {type(network).__name__} takes: {error}"
+                ) from error
         (x, early, condition), (_, late, _) = recorded.calls
         one, other = (recorded.network(x, t, **condition) for t in (early, late))
     if isinstance(one, Tensor) and torch.equal(one, other):

@@ -16,6 +16,7 @@ Coupling = Literal["independent", "ot", "paired"]
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Precision = Literal["float32", "bfloat16"]
 Loss = Callable[..., Tensor]
+LONGEST = 10**8  # steps
 ENTRIES, WARMUP = 20, 100  # of the history, and the most steps of a warm-up, by default
 
 
@@ -63,8 +64,9 @@ class Options:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "every"):
-            check_count(name, getattr(self, name), at_least=1, at_most=None)
+        for name in ("steps", "every"):
+            check_count(name, getattr(self, name), at_least=1, at_most=LONGEST)
+        check_count("batch_size", self.batch_size, at_least=1)
         for name in ("warmup", "snapshots"):
             check_count(name, getattr(self, name), at_least=0, at_most=None)
         check_count("seed", self.seed, None, None)

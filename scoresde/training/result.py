@@ -33,8 +33,6 @@ class Trained:
         >>> images = torch.linspace(-1, 1, 32 * 16).reshape(32, 1, 4, 4).sin()
         >>> small = {"width": 8, "multipliers": [1], "blocks": 1}
         >>> trained = ss.train("UNet", images, settings=small, steps=4, batch_size=8, validation=0.25)
-        >>> trained
-        Trained(4 steps, NetworkScore(UNet, EDM(), predicts='edm'))
         >>> trained.history[-1]["step"], len(trained.levels)
         (4, 8)
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from solvers.doors.values import as_device
+from solvers.doors.values import as_device, shown
 
 from ..doors.warning import warn
 from ..files import Json
@@ -122,6 +122,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     source, held = split(source, asked.validation, form, options.seed)
     some = sample_of(source, form, options.batch_size)
     _check_pairs(asked.coupling, some)
+    _check_held(held, some)
     if given is None:
         network, entry = _network(asked, network, name, some, options.seed)
         model = scored(network, asked.process, asked.predicts, some, _learned(asked))
@@ -151,10 +152,11 @@ def _task(
     r"""The task, on its device."""
 
     source, held, some = data
-    levels = asked.levels or LogNormal(CENTRE + math.log(model.data_scale or 1.0))
+    usual = LogNormal(CENTRE + math.log(model.data_scale or 1.0))
+    levels = usual if asked.levels is None else asked.levels
     if not callable(getattr(levels, "log_snr", None)):
         raise TypeError(
-            f"levels must be a distribution with log_snr(process, share), but is {levels!r}."
+            f"levels must be a distribution with log_snr(process, share), but is {shown(levels)}."
         )
     facts = {
         **options.facts(),
@@ -231,6 +233,23 @@ def _check_pairs(coupling: Coupling, some: Batch) -> None:
         raise ValueError(
             f"data has pairs z, which coupling={coupling!r} does not use; pass coupling='paired', or leave them "
             "out."
+        )
+
+
+def _check_held(held: Batch | None, some: Batch) -> None:
+    r"""Refuses held-out data of another form than the data."""
+
+    if held is None:
+        return
+    if held.x.shape[1:] != some.x.shape[1:]:
+        raise ValueError(
+            f"validation must have samples of shape {tuple(some.x.shape[1:])}, as data, but has "
+            f"{tuple(held.x.shape[1:])}."
+        )
+    if held.condition.keys() != some.condition.keys() or (held.z is None) != (some.z is None):
+        names = (", ".join(one.condition) or "no conditions" for one in (some, held))
+        raise ValueError(
+            "validation must have the entries of data, {}, but has {}.".format(*names)
         )
 
 

@@ -192,6 +192,9 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("no pairs", X, {"coupling": "paired"}, "coupling='paired' needs the other half"),
     ("pair", {"x": X, "z": X[:, :1]}, {"coupling": "paired"}, "z must have the shape of data"),
     ("entry", {"y": X}, {}, "data must have an entry 'x', but has: y"),
+    ("held", X, {"validation": X[:, :1]}, r"validation must have samples of shape \(2,\), as data"),
+    ("held labels", {"x": X, "label": LABEL}, {"validation": X}, "validation must have the entries of data"),
+    ("held NaN", X, {"validation": nan_rows()}, r"validation must be finite, but has NaN .* in rows \[3, 7\]"),
     ("file", "none.npz", {}, "there is no file none.npz"),
     ("ending", "none.txt", {}, "data must be an npz or npy file, or a folder of images"),
     ("dropped", X, {"dropped": 0.5}, "dropped=0.5 has no effect, since the data has no conditions"),
@@ -233,7 +236,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(
             "model must be a network, a NetworkScore, the name",
         ),
         (ss.NetworkScore(lambda x, t: x, ss.EDM(), "noise"), "model must hold a module"),
-        ("Net", "constructor|registered"),
+        ("Net", "model must be the name of a network, one of"),
     ],
 )
 def test_networks_that_cannot_learn_are_refused(network: Any, words: str) -> None:
