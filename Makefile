@@ -42,14 +42,21 @@ bench: .venv/bench
 	$(PY) -m benchmarks.guidance
 	$(PY) -m benchmarks.gallery
 	$(PY) -m benchmarks.geometry
+	$(PY) -m benchmarks.probe
+	$(PY) -m benchmarks.latent_models
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
 	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
 	$(PY) -m benchmarks.inference
+	$(PY) -m benchmarks.distilling
+	$(PY) -m benchmarks.recurrent
 	$(PY) -m benchmarks.scale
 	$(PY) -m benchmarks.scale_model
+	$(PY) -m benchmarks.residuals
+	$(PY) -m benchmarks.experts
+	$(PY) -m benchmarks.patches
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

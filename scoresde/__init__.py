@@ -1,6 +1,19 @@
 r"""Score-based generative models as differential equations, with the solver chosen at sampling time."""
 
-from . import adapters, editing, geometry, guidance, inference, jobs, losses, plots, training
+from . import (
+    adapters,
+    autoencoders,
+    distilling,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    networks,
+    plots,
+    training,
+)
 from .adapters import (
     Label,
     from_azula,
@@ -15,7 +28,8 @@ from .adapters import (
     from_score_sde,
     pictures,
 )
-from .checking import ScoreCheck, check_score
+from .autoencoders import representation
+from .checking import Residuals, ScoreCheck, check_score, residuals
 from .comparing import Comparison, compare, suggest
 from .editing import edit, fit_null, inpaint, interpolate
 from .geometry import spectra
@@ -51,10 +65,12 @@ from .likelihood import (
     views,
 )
 from .models.data_moments import Moments, moments
+from .models.latent import Latent
 from .models.masked import Masked
 from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
+from .models.self_conditioned import SelfConditioned
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -72,6 +88,7 @@ from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
 from .training import train
+from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_classifier, register_network, save, save_classifier
@@ -93,6 +110,7 @@ __all__ = [
     "Karras",
     "KernelOracle",
     "Label",
+    "Latent",
     "LatentStatistics",
     "Likelihood",
     "LinearBeta",
@@ -112,9 +130,11 @@ __all__ = [
     "QuantileOracle",
     "Reconstruction",
     "Rescheduled",
+    "Residuals",
     "Schedule",
     "ScoreCheck",
     "ScoreModel",
+    "SelfConditioned",
     "Settings",
     "Standardized",
     "StepByStep",
@@ -122,10 +142,12 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "Transform",
+    "Tuned",
     "UniformOracle",
     "VariationalNoise",
     "Weighted",
     "adapters",
+    "autoencoders",
     "bits_per_dim",
     "check_score",
     "classifier_free",
@@ -134,12 +156,14 @@ __all__ = [
     "decode",
     "dequantize",
     "discrete_log_likelihood",
+    "distilling",
     "edit",
     "editing",
     "elbo",
     "encode",
     "encode_noise",
     "find_modes",
+    "fine_tune",
     "fit_noise",
     "fit_null",
     "from_azula",
@@ -166,6 +190,7 @@ __all__ = [
     "log_likelihood",
     "losses",
     "moments",
+    "networks",
     "path_density",
     "pictures",
     "plots",
@@ -173,6 +198,8 @@ __all__ = [
     "quantize",
     "reconstruct",
     "register_network",
+    "representation",
+    "residuals",
     "resume",
     "reverse_sde",
     "sample",

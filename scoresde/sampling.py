@@ -17,6 +17,7 @@ from .models.conditions import Condition, verb
 from .models.rows_check import check_rows
 from .models.scale import check_last, check_marginal, check_prior, start_of
 from .models.score_model import ScoreModel
+from .models.self_conditioned import first_calls, refuse_memory
 from .models.spoken import as_data
 from .models.steady import warn_of_randomness
 from .reverse.amounts import Eta
@@ -296,13 +297,10 @@ def _decode(
             f"decoding goes from t_max down to t_min, but they are {start:.9g} and {stop:.9g}{own}."
         )
     run = Run.between(model, settings, start, stop)
-    if settings.takes_apart(len(x)):
-        check_rows(model, x)
-    if settings.adaptive:
-        use = "adaptive steps are chosen by that noise and not by their error"
-        warn_of_randomness(model, x, use, settings.batch_size)
+    if settings.takes_apart(len(x)) or settings.adaptive or settings.log_density:
+        _check(model, x, settings)
     clean, whole = settings.denoise and process.has_scales, run
-    if clean and settings.t_min is None:
+    if clean and settings.t_min is None and not settings.method.can.open:
         check_last(model, run.times[-1].max().item())
     after = {"last denoising": model.cost} if clean else {}
     if settings.log_density:
@@ -311,6 +309,19 @@ def _decode(
         run = reserved(run, settings.max_calls, after)
     solution = denoised(run, x, companion) if clean else carried(run, x, companion)
     return with_log_density(whole, solution) if settings.log_density else solution
+
+
+def _check(model: ScoreModel, x: Tensor, settings: Settings) -> None:
+    r"""Refuses rows that depend on each other, and warns about random networks, where either matters."""
+
+    if settings.log_density:
+        refuse_memory(model, "log_density=")
+    with first_calls():
+        if settings.takes_apart(len(x)):
+            check_rows(model, x)
+        if settings.adaptive:
+            use = "adaptive steps are chosen by that noise and not by their error"
+            warn_of_randomness(model, x, use, settings.batch_size)
 
 
 def check_sample_shape(

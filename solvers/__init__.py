@@ -10,7 +10,7 @@ from .integrate import solve, steps
 from .loops.steps import Steps
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
-from .methods.renoise import Ancestral, Churn, Langevin
+from .methods.renoise import Ancestral, Churn, Langevin, Redrawn
 from .methods.runge_kutta import RungeKutta, Tableau
 from .methods.singlestep import ExponentialRungeKutta, Stages
 from .methods.stochastic import NoisyTableau, StochasticRungeKutta
@@ -42,6 +42,7 @@ __all__ = [
     "NoisyTableau",
     "Path",
     "Problem",
+    "Redrawn",
     "RungeKutta",
     "SemiLinear",
     "Solution",

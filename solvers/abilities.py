@@ -36,6 +36,8 @@ class Abilities:
         adaptive: Whether it can choose its own steps, given tolerances.
         fixed: Whether it can follow a grid.
         even: Whether it needs steps of equal size.
+        open: Whether its last step is the last denoising, so that `steps` counts it, and grids by name leave out
+            their last time.
         stepwise: Whether a run can be iterated over, step by step.
         adjoint: Whether it can integrate its adjoint equation.
         form: The form of the linear part that it needs from a semi-linear problem.
@@ -70,6 +72,7 @@ class Abilities:
     adaptive: bool = False
     fixed: bool = True
     even: bool = False
+    open: bool = False
     stepwise: bool = True
     adjoint: bool = False
     form: str = "data"

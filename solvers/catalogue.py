@@ -10,7 +10,7 @@ from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
 from .methods.fixed_point import FixedPoint
 from .methods.interaction import Interaction
-from .methods.renoise import Ancestral, Churn, Langevin, Recurrent
+from .methods.renoise import Ancestral, Churn, Langevin, Recurrent, Redrawn
 from .methods.reversible import McCallumFoster, ReversibleHeun
 from .methods.runge_kutta import TABLEAUS, RungeKutta, Tableau
 from .methods.singlestep import ONE, THREE, TRAPEZOID, TWO, ExponentialRungeKutta
@@ -74,6 +74,7 @@ STOCHASTIC: tuple[Solver, ...] = (
     Recurrent("recurrent", _multistep("ddim", 1)),
     Langevin("langevin_corrector", _multistep("ancestral", 1, stochastic=True)),
     Langevin("annealed_langevin", None, corrections=5, tau=0.1),
+    Redrawn("consistency"),
     AdaptiveAdams("exponential_sde", highest=1, stochastic=True),
 )
 BITS = 32  # of a lattice: steps of 2e-10 in units of the last noise level, states up to 5e5
@@ -146,6 +147,7 @@ NOTES = {
     "renoise_ddim": "the same, the last 3 iterates averaged",
     "recurrent": "takes each step 5 times, noised back in between",
     "langevin_corrector": "ancestral steps, each corrected once",
+    "consistency": "new noise at each level, for consistency models",
     "annealed_langevin": "5 Langevin steps at each noise level",
     "torchdiffeq/implicit_adams": "corrects once",
     "torchdiffeq/fixed_adams": "the same as implicit_adams",

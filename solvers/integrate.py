@@ -15,13 +15,14 @@ from .control import Control, Event
 from .controller import Controller
 from .doors.signatures import checked
 from .doors.values import Array, as_tensor
+from .gradients import check_gradients
 from .loops.adaptive import adapt
 from .loops.fixed_grid import march
 from .loops.steps import Steps
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
-from .solver import Solution, Solver, check_gradients
+from .solver import Solution, Solver
 
 
 @checked

@@ -18,8 +18,6 @@ from .problem import Problem
 from .rows import Rows, row_numbers
 from .settings import check_settings
 
-GRADIENTS = ("none", "backprop", "checkpoint", "adjoint")
-
 
 class Step(NamedTuple):
     r"""The result of one step.
@@ -81,6 +79,7 @@ class Solver(ABC):
     adaptive: bool
     fixed: bool
     even: bool
+    open: bool
     stepwise: bool
     adjoint: bool
     form: str
@@ -149,6 +148,11 @@ class Solver(ABC):
 
         return None
 
+    def last_estimate(self, memory: Any) -> Tensor | None:
+        r"""Returns the estimate of the clean data that a memory holds for the next call, if it holds one."""
+
+        return None
+
     def recall(self, memory: Any) -> object:
         r"""Returns the memory of a step, given its tensors in nested tuples, as a file holds them."""
 
@@ -202,6 +206,7 @@ class Solution:
         log_density: The log-density of the last state of the run in nats, with shape (B,), in float64, if it was
             asked for; NaN for samples that failed.
         log_density_error: Its possible error in nats, with shape (B,).
+        estimate: The last estimate of the clean data, with shape (B, *), if the model's next call needs it.
 
     Examples:
         >>> decay, times = solvers.ODE(lambda t, x: -x), torch.tensor([0.0, 0.5, 1.0])
@@ -224,6 +229,7 @@ class Solution:
     memory: Memory | None = None
     log_density: Tensor | None = None
     log_density_error: Tensor | None = None
+    estimate: Tensor | None = None
 
     @property
     def ok(self) -> bool:
@@ -257,6 +263,7 @@ class Solution:
             memory=None,
             log_density=_joined([part.log_density for part in parts]),
             log_density_error=_joined([part.log_density_error for part in parts]),
+            estimate=_estimates(parts),
         )
 
     def rows(self, index: Rows) -> "Solution":
@@ -297,6 +304,7 @@ class Solution:
             memory=None,
             log_density=None if self.log_density is None else self.log_density[here],
             log_density_error=None if (e := self.log_density_error) is None else e[here],
+            estimate=None if self.estimate is None else self.estimate[here],
         )
 
     def __len__(self) -> int:
@@ -364,6 +372,16 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if len(known) == len(parts) else None
 
 
+def _estimates(parts: list["Solution"]) -> Tensor | None:
+    r"""The last estimates of all samples, 0 for those that were not begun, if there are any."""
+
+    known = [
+        part.x.new_zeros(part.x.shape) if part.estimate is None else part.estimate
+        for part in parts
+    ]
+    return None if all(part.estimate is None for part in parts) else torch.cat(known)
+
+
 def _span(counts: Tensor) -> str:
     low, high = int(counts.min()), int(counts.max())
     return str(low) if low == high else f"{low}-{high}"
@@ -373,24 +391,3 @@ Run = Generator[
     Event, object, Solution
 ]  # is sent what a callback answers, and returns its solution
 Loop = Callable[[Solver, Problem, Tensor, Tensor, Control], Run]
-
-
-def check_gradients(solver: Solver, grad: str) -> None:
-    r"""Refuses a gradient mode that does not exist, at all or for this solver."""
-
-    if grad not in GRADIENTS:
-        raise ValueError(f"grad must be one of {', '.join(GRADIENTS)}, but is {grad!r}.")
-    if grad == "none":
-        return
-    if torch.is_inference_mode_enabled():
-        raise ValueError(
-            f"grad={grad!r} has no effect inside torch.inference_mode(), where nothing has a gradient; "
-            "make this call outside of it."
-        )
-    if grad == "adjoint" and not solver.adjoint:
-        raise ValueError(
-            f"grad='adjoint' is for the methods of torchdiffeq, and {solver} has no adjoint; use 'checkpoint', "
-            "which takes as little memory and is exact."
-        )
-    if grad != "adjoint" and solver.severed:
-        raise ValueError(f"grad={grad!r} cannot differentiate {solver}, {solver.severed}.")

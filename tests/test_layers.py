@@ -11,11 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver errors
-        chart divergence loops methods catalogue integrate""",
+    "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver
+        gradients errors chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
         sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing losses
-        training tuning cli""",
+        training distilling autoencoders tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

@@ -19,6 +19,8 @@ PAGE = ROOT / "docs" / "api.md"
 SPACES = {
     "scoresde": ss,
     "scoresde.adapters": ss.adapters,
+    "scoresde.autoencoders": ss.autoencoders,
+    "scoresde.distilling": ss.distilling,
     "scoresde.editing": ss.editing,
     "scoresde.geometry": ss.geometry,
     "scoresde.guidance": ss.guidance,

@@ -35,6 +35,8 @@ class Autoencoder(nn.Module):
         (tensor(1.), tensor(1.))
     """
 
+    converts = True  # tensors to its network's device and dtype
+
     @checked
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

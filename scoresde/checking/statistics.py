@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.estimate import estimate
 from ..models.score_model import ScoreModel
 from .levels import SHOWN, Noised, judged, noise_of, noised, time_of
 
@@ -127,7 +128,7 @@ def denoised(model: ScoreModel, at: Noised, rows: int) -> Tensor:
     r"""Returns the denoised data in float64, some rows at a time."""
 
     with torch.no_grad():
-        return by_rows(lambda part, x: part.denoise(x, at.t), model, at.x, rows).double()
+        return by_rows(lambda part, x: estimate(part, x, at.t), model, at.x, rows).double()
 
 
 def by_rows(
@@ -183,7 +184,7 @@ def _tweedie(
         first = noise_of(x, seed, APART * (number + 1))
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            D = some.denoise(leaf, at.t)
+            D = estimate(some, leaf, at.t)
             total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
             for draw in range(DRAWS):
                 v = first if not draw else noise_of(x, seed, APART * (number + 1) + draw)

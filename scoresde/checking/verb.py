@@ -83,7 +83,7 @@ def check_score(
         raise ValueError("data must vary, but all samples are the same.")
     rows = batch_size or max(1, NUMBERS // x[0].numel())
     levels = figures(bound, x, std, seed, rows, other)
-    single = one_step or _is_one_step(bound)
+    single = one_step or bound.learned == "consistency" or _is_one_step(bound)
     seen, meanings = _looked(bound, x, std, seed, rows, levels, single=single)
     words = found_in.of_health(bound, seen, levels) or _judged(
         bound, levels, meanings, single=single

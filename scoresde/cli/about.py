@@ -42,5 +42,6 @@ def info(
         **getattr(score, "card", {}),
         "fingerprint": fingerprint(score),
         "process": repr(score.process),
+        "learned": score.learned,
     }
     report(card, as_json)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..adapters import Autoencoder, pictures
 from ..doors.arrays import open_arrays as arrays_in
 from ..files import replacing
+from ..models.latent import Latent
 from ..models.score_model import ScoreModel
 from ..models.transforms import NamedParts, Standardized
 from ..plots import MOVIES
@@ -113,7 +114,8 @@ def check_form(model: ScoreModel, *files: Path | None) -> None:
 
     form = model.transform
     points = isinstance(form, Standardized) and form.form is None and model.shape in ((2,), (3,))
-    for file in filter(None, () if form is None or points else files):
+    drawn = form is None or points or isinstance(form, Latent)
+    for file in filter(None, () if drawn else files):
         if file.suffix in (".png", *DRAWN):
             raise ValueError(
                 f"{file} would be a picture of numbers from -1 to 1, but the data of this model has the form of "

@@ -162,7 +162,7 @@ def likelihood(
         return _density(own, torch.from_numpy(np.array(x[rows])), discrete, now)
 
     _fill(table, len(x), size, density, discrete, shown=not as_json)
-    _report(table, as_json)
+    _report(table, loaded, as_json)
 
 
 def _size(divergence: str, probes: int | None, target: float | None) -> int:
@@ -244,10 +244,12 @@ def _fill(
             b.update(len(found.nats))
 
 
-def _report(table: Table, as_json: bool) -> None:
+def _report(table: Table, model: ScoreModel, as_json: bool) -> None:
     advice = table.advice and spoken(table.advice, options_of(app, []))
     out = None if table.file is None else str(table.file)
-    report({**table.summary, "advice": advice, "out": out}, as_json)
+    coded = model.transform is not None and not model.transform.lossless
+    of = {"of": "latents, not of the data that they encode"} if coded else {}
+    report({**table.summary, **of, "advice": advice, "out": out}, as_json)
     told("the values of each sample", out, as_json)
 
 

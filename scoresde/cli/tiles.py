@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.latent import data_shape_of
 from ..models.score_model import ScoreModel
 from ..plots import samples, tile
 from ..plots.figures import check_libraries
@@ -59,10 +60,11 @@ def read_picture(file: Path, model: ScoreModel) -> Tensor:
 
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}.")
-    if model.shape is None or len(model.shape) != 3 or model.shape[0] != 1:
+    shape = data_shape_of(model)
+    if shape is None or len(shape) != 3 or shape[0] != 1:
         raise ValueError("pictures are for models of grey images, of shape (1, H, W).")
     grey, made = _open(file)
-    _, height, width = model.shape
+    _, height, width = shape
     if made is None:
         zoomed = max(grey.shape) >= ZOOM * height and not math.fmod(grey.shape[0], ZOOM * height)
         made = {**PLAIN, "zoom": ZOOM if zoomed else 1}

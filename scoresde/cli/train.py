@@ -20,14 +20,14 @@ from .models import blamed, object_of
 from .options import AsJson, Batch, Debug, print_table, report, said
 from .words import stoppable
 
-RECIPES = ("digits", "digits_classifier")
+RECIPES = ("digits", "digits_classifier", "patches")
 PROCESSES: dict[str, type[Process]] = {"edm": EDM, "vp": VP, "ve": VE, "interpolant": Interpolant}
 
 Source = Annotated[
     str,
     typer.Argument(
         help="The data: npz with x (and label), npy, or a folder of images; or a recipe of this package, digits "
-        "or digits_classifier."
+        "digits_classifier or patches."
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the model, by default runs/NAME.")]
@@ -138,9 +138,13 @@ def train(
 
 
 def _by_recipe(name: str, folder: Path, steps: int | None, seed: int) -> list[Path]:
-    from ..training import digits, digits_classifier
+    from ..training import digits, digits_classifier, patches
 
-    recipes = {"digits": digits.run, "digits_classifier": digits_classifier.run}
+    recipes = {
+        "digits": digits.run,
+        "digits_classifier": digits_classifier.run,
+        "patches": patches.run,
+    }
     return recipes[name](folder, steps=steps, seed=seed)
 
 

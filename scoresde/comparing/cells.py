@@ -8,6 +8,7 @@ from solvers import SemiLinear, Solver
 from solvers.catalogue import label, name_of
 
 from ..models.checks import check_count, check_number, check_several
+from ..models.learned import check_solver
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.grids import default_grid, spacing
@@ -73,8 +74,8 @@ def steps_within(solver: Solver, calls: int, cost: int = 1) -> int:
         cost: The network calls per model evaluation.
     """
 
-    steps = 0
-    while (solver.calls(steps + 1) + 1) * cost <= calls and steps < calls:
+    steps, last = 0, 0 if solver.can.open else 1
+    while (solver.calls(steps + 1) + last) * cost <= calls and steps < calls:
         steps += 1
     return steps
 
@@ -129,6 +130,7 @@ def check_choice(
     check_labels(chosen, file)
     for entry in chosen:
         solver = entry.solver if isinstance(entry, Plan) else solvers.get(entry)
+        check_solver(model, solver.name, noisy=solver.stochastic)
         if solver.form == "moments" and model.moments is None:
             raise ValueError(
                 f"{solver} needs the mean and covariance of the data: set model.moments = "

@@ -7,6 +7,7 @@ from pathlib import Path
 from solvers.doors.signatures import checked
 
 from ..doors.tables import html_table
+from ..models.learned import check_learned
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..runs.options import Options
@@ -90,6 +91,7 @@ def suggest(model: ScoreModel | Process, budget: int) -> Suggestions:
         True
     """
 
+    check_learned(model, "suggest")
     moments = isinstance(model, ScoreModel) and model.moments is not None
     content = json.loads(MEASURED.read_text())
     found = Suggestions()

@@ -175,7 +175,7 @@ def check_known(known: Array, x: Tensor) -> Tensor:
     known = as_tensor("known", known)
     if known.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
         raise ValueError(
-            f"known must have shape {tuple(x.shape[1:])} or {tuple(x.shape)}, one entry per entry of the data, "
+            f"known must have shape {tuple(x.shape[1:])} or {tuple(x.shape)}, one entry per entry of a state, "
             f"but has {tuple(known.shape)}."
         )
     if not bool(((known >= 0) & (known <= 1)).all()):

@@ -23,6 +23,7 @@ from solvers.shapes import scalars
 
 from ..latents.encoding import ENCODE, encode
 from ..models.checks import check_alike
+from ..models.learned import check_learned
 from ..models.score_model import ScoreModel
 from ..runs.options import Options, UntimedOptions
 from ..sampling import decode
@@ -86,6 +87,7 @@ def fit_null(model: ScoreModel, path: Solution) -> Shifted:
         True
     """
 
+    check_learned(model, "fit_null")
     if path.path is None or path.times.ndim > 1:
         raise ValueError("the path must have been kept on one grid: pass path=True and steps=.")
     process, times = model.process, path.times.flip(0)

@@ -16,6 +16,7 @@ from ..doors.data import as_state, with_origin
 from ..guidance import Guided
 from ..models.checks import check_alike, check_number
 from ..models.conditions import verb
+from ..models.learned import check_learned
 from ..models.scale import scale_of, start_of
 from ..models.score_model import ScoreModel
 from ..models.spoken import as_data
@@ -163,6 +164,8 @@ def edit(
     given, x = x, as_state("x", x)
     check_model(source)
     check_model(target)
+    for model in (source, target):
+        check_learned(model, f"method={method!r}")
     said = with_t_min(target, {**options})
     check_alike("source and target", [source, target])
     fresh = method in ("noise", "flow", "inpaint")

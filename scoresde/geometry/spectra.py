@@ -10,74 +10,17 @@ References:
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
 
-from ..doors.data import as_floats
-from . import Trajectory
+from .frequency_order import Decided, decided
+from .power import Spectrum, spectrum
+from .trajectory import Trajectory
 
-__all__ = ["Spectrum", "coarse_to_fine", "hinge", "spectrum"]
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    r"""The radially averaged power of images, normalised so that noise of the level s has the power :math:`s^2`.
-
-    Arguments:
-        frequencies: The mean frequency of each ring, in cycles per pixel, with shape (k,).
-        power: The mean power of each ring, :math:`|\hat x|^2 / (H W)`, with shape (\*, k).
-        counts: The number of entries in each ring, with shape (k,). Power times count sums to :math:`\sum x^2`
-            of a channel.
-
-    Examples:
-        >>> found = ss.spectra.spectrum(torch.ones(2, 1, 8, 8))
-        >>> round(float((found.counts * found.power[0]).sum()), 4)  # the sum of the squares
-        64.0
-    """
-
-    frequencies: Tensor
-    power: Tensor
-    counts: Tensor
-
-    def __repr__(self) -> str:
-        return f"Spectrum(power {tuple(self.power.shape)} at {len(self.frequencies)} frequencies)"
-
-
-@checked
-def spectrum(x: Tensor) -> Spectrum:
-    r"""Returns the power spectrum of each image, averaged over its channels.
-
-    Rings are one cycle per image wide, and the outermost ones reach into the corners.
-
-    Arguments:
-        x: Images, with shape (\*, C, H, W).
-
-    Examples:
-        >>> found = ss.spectra.spectrum(torch.ones(2, 1, 8, 8))  # of which all power is constant
-        >>> found.power[0, 0].item(), round(float(found.power[0, 1:].sum()), 4)
-        (64.0, 0.0)
-    """
-
-    x = as_floats("x", x)
-    if x.ndim < 3 or min(x.shape[-2:]) < 2:
-        raise ValueError(
-            f"spectra are of images, with shape (*, C, H, W), but x has {tuple(x.shape)}."
-        )
-    height, width = x.shape[-2:]
-    power = torch.fft.fft2(x.double()).abs().square().mean(-3) / (height * width)
-    axes = (torch.fft.fftfreq(n, dtype=torch.float64, device=x.device) for n in (height, width))
-    radius = torch.hypot(*torch.meshgrid(*axes, indexing="ij")).flatten()
-    ring = (radius * max(height, width)).round().long()
-    counts = torch.bincount(ring).double()
-    full = counts > 0
-    sums = torch.zeros(*power.shape[:-2], len(counts), dtype=torch.float64, device=x.device)
-    sums.index_add_(-1, ring, power.flatten(-2))
-    radii = torch.bincount(ring, weights=radius)
-    return Spectrum(radii[full] / counts[full], sums[..., full] / counts[full], counts[full])
+__all__ = ["Decided", "Spectrum", "coarse_to_fine", "decided", "hinge", "power_law", "spectrum"]
 
 
 @checked
@@ -110,6 +53,36 @@ def hinge(data: Spectrum, level: float) -> float:
             low, high = data.frequencies[i - 1 : i + 1].tolist()
             return float(low + share * (high - low))
     return math.inf
+
+
+@checked
+def power_law(data: Spectrum) -> tuple[float, float]:
+    r"""Returns the factor c and the exponent a of the power law :math:`P(f) = c \, f^{-a}` that fits best.
+
+    The fit is by least squares of logarithms over the rings from one cycle per image to half a cycle per pixel,
+    without the corners beyond.
+    Photographs have exponents of about 2.
+
+    Arguments:
+        data: The spectrum of data, averaged over all its leading axes.
+
+    Examples:
+        >>> frequencies = torch.tensor([0.1, 0.2, 0.4])
+        >>> falling = ss.spectra.Spectrum(frequencies, 3 * frequencies**-2.0, torch.ones(3))
+        >>> [round(number, 4) for number in ss.spectra.power_law(falling)]
+        [3.0, 2.0]
+    """
+
+    frequencies, power = data.frequencies.double().cpu(), _mean_power(data).double().cpu()
+    edge = 0.5 + float(frequencies[frequencies > 0].min()) / 2 if len(frequencies) > 1 else 0.5
+    inside = (frequencies > 0) & (frequencies <= edge) & (power > 0)
+    if int(inside.sum()) < 2:
+        raise ValueError(
+            "data must have power in at least two rings between 0 and half a cycle per pixel."
+        )
+    x, y = frequencies[inside].log(), power[inside].log()
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+    return math.exp(float(y.mean()) - slope * float(x.mean())), -slope
 
 
 @checked

@@ -11,6 +11,7 @@ from solvers.problem import StateField
 
 from ..models.checks import check_alike
 from ..models.conditions import Bound
+from ..models.learned import check_learned
 from ..models.masked import masked_of, refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
@@ -38,6 +39,8 @@ class Guided(ScoreModel):
         if not models:
             raise ValueError("models must hold at least one model, but is empty.")
         first = models[0]
+        for model in models:
+            check_learned(model, f"the guidance {rule.words}")
         check_alike("models", models)
         for name, value in vars(rule).items():
             if isinstance(value, list | np.ndarray):
@@ -50,6 +53,11 @@ class Guided(ScoreModel):
                 f"the guidance {rule.words} acts on clean data, which a {type(first.process).__name__} does not "
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
+            )
+        if any(model.carried for model in models):
+            raise ValueError(
+                "a guided model has one estimate, but a part of this one carries its own; guide first, as in "
+                "ss.SelfConditioned(ss.classifier_free(model, 2.0, label=1))."
             )
         if rule.pools:
             refuse_mask(first, f"the guidance {rule.words}")

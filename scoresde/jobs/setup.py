@@ -17,6 +17,7 @@ from solvers.noise.brownian import VERSION
 from ..doors.data import as_seed
 from ..models.checks import check_count, model_device
 from ..models.conditions import as_bound, leaves
+from ..models.learned import check_learned
 from ..models.score_model import ScoreModel
 from ..runs.identity import identity
 from ..runs.plan import Plan, describe_process
@@ -87,6 +88,7 @@ def run(
     rows = next((_check_rows(name, value) for name, value in data.items()), None)
     count = count if rows is None else len(rows)
     for model in known:
+        check_learned(model, "log_likelihood" if verb == "likelihood" else verb)
         _check_conditions(model, conditions, count)
     manifest = Manifest(
         verb=verb,

@@ -17,6 +17,7 @@ from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import refuse_memory
 from ..models.spoken import as_latents
 from ..models.steady import check_steady
 from ..models.transforms import Data
@@ -128,6 +129,7 @@ def encode(  # noqa: D417
     defaults = suited(model, DEFAULTS, options)
     model, settings = split(model, options, len(x), ENCODE, **defaults)
     refuse_noise(settings)
+    refuse_memory(model, "encode")
     x = check_data(model, x, "x", settings.dtype, settings.device)
     process = model.process
     t_max = top_of(model, settings, t_max)

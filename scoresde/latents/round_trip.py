@@ -127,6 +127,7 @@ def reconstruct(  # noqa: D417
     _warn(model, float(rms.nanmedian()))
     bound = model.given(**condition)
     told = at_prior(model, latent) and latent.ok and there is None
+    told = told and model.learned != "bridge"  # whose latents are data, too
     known = latent_statistics(bound, latent.x) if told else None
     return Reconstruction(y, rms, largest, latent, known, latent.calls + back.calls)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from solvers import Solution
 from solvers.shapes import align
 
+from ..models.learned import check_learned
 from ..models.rows_check import check_rows
 from ..processes.custom import NonlinearProcess
 from ..runs.run import Run, same_time
@@ -32,6 +33,7 @@ def along(run: Run, x: Tensor) -> tuple[Run, int]:
     """
 
     model, process, settings = run.model, run.model.process, run.settings
+    check_learned(model, "log_density=")
     if isinstance(process, NonlinearProcess):
         raise ValueError(f"log_density= needs noise levels, but {process} has none; leave it out.")
     if run.eta or settings.method.can.own_noise:

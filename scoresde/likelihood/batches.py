@@ -18,6 +18,7 @@ from ..models.derivative import check_derivative
 from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import refuse_memory
 from ..models.transforms import Data
 from ..processes.process import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
@@ -139,8 +140,14 @@ def ask(
     """
 
     x = as_state("x", x)
+    if model.transform is not None and model.transform.quantized:
+        raise ValueError(
+            f"the states of this model, {model.transform!r}, lie on the vectors of a codebook, and points have no "
+            "density; densities need continuous latents, such as those of a ss.networks.VAE."
+        )
     model, settings = split(model, options, len(x), takes, **defaults)
     refuse_noise(settings)
+    refuse_memory(model, "a likelihood")
     process = model.process
     if takes is FREE:
         check_levels(model)

@@ -129,7 +129,7 @@ def bits_per_dim(
 
     Raises:
         ValueError: If the levels are missing, passed for a probability, or closer together than the noise of the
-            density.
+            density, or if the density is that of latents.
 
     References:
         | A Note on the Evaluation of Generative Models (Theis et al., 2016), section 3.1
@@ -141,6 +141,11 @@ def bits_per_dim(
         0.33
     """
 
+    if likelihood.provenance.get("of") == "latents":
+        raise ValueError(
+            "these are densities of latents, which have no levels; ss.autoencoders.pixel_elbo bounds the density "
+            "of the data, and has bits_per_dim."
+        )
     d = likelihood.dimension if likelihood.entries is None else likelihood.entries
     if likelihood.levels is not None:
         if levels is not None:
@@ -153,7 +158,13 @@ def bits_per_dim(
         raise ValueError("levels must be passed, as in bits_per_dim(l, levels=256).")
     width = bin_width(levels, low, high)
     check_noise(likelihood.noise_level, width)
-    return -(likelihood.nats + d * math.log(width)) / (d * math.log(2))
+    return code_length(likelihood.nats, d, width)
+
+
+def code_length(nats: Tensor, d: int | Tensor, width: float) -> Tensor:
+    r"""Returns the code length of data in bins of a width in bits per dimension, from its log-density in nats."""
+
+    return -(nats + d * math.log(width)) / (d * math.log(2))
 
 
 def check_noise(noise_level: float, width: float) -> None:

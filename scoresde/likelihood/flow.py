@@ -93,12 +93,13 @@ class Flow:
         cost = torch.full_like(path.calls, integral.products + pilot)
         if target is not None:
             sums, quadrature, cost = self._refined(integral, sums, quadrature, cost, target)
+        mismatch = MISMATCH if self.model.learned == "score" else 1.0
         end = prior_density(self.model, path.x)
         nats = end + self.tracer.companion.integral(*self.ends) - sums.trace - sums.defect
         budget = {
             "probes": sums.variance.sqrt(),
             "quadrature": quadrature,
-            "path": MISMATCH * sums.defect.abs() + sums.turned,
+            "path": mismatch * sums.defect.abs() + sums.turned,
             "end": sums.end.abs(),
             "prior": prior_gap(self.model, self.tracer.companion, path.x, sums.tail, self.x),
         }

@@ -42,7 +42,7 @@ class Sums(NamedTuple):
             which has the variance of their sum.
         turned: The additional effect that the defect may have because the score is not a gradient.
         end: The change of the log-density if the noise at the start is removed, to first order.
-        slope: The score at the first node, with shape (B, d).
+        slope: The score at the first node, with shape (B, d), or NaN if it is not known.
         tail: The data of the last node.
     """
 
@@ -143,12 +143,15 @@ class Integral:
         for j, (here, field, y, slope) in enumerate(self.along()):
             node = self.tracer(field, y, here, FIRST_DRAW + number * len(weights) + j)
             noise = (y - node.denoised).flatten(1).double()
-            force = noise / torch.exp(2 * here.to(y.device))[:, None]  # minus the score
+            force = self._force(y, noise, here.to(y.device))
             off = slope.flatten(1) - noise
             found.append((node.value, -(force * off).sum(1)))
             turned = turned + (weights[j] * force.norm(dim=1))[:, None].detach() * off.detach()
             if j == 0:
-                end, score = self._end(here.to(y.device), node.value, force, noise), -force
+                end = self._end(here.to(y.device), node.value, force, noise)
+                score = (
+                    -force if self.model.learned == "score" else torch.full_like(force, math.nan)
+                )
             for kept, value in ((parts, node.parts), (twists, node.twist)):
                 if value is not None:
                     kept.append(value.detach())
@@ -167,13 +170,21 @@ class Integral:
             tail=Tail.of(self.tracer.companion, y, here.to(y.device), node.denoised, node.value),
         )
 
+    def _force(self, y: Tensor, noise: Tensor, here: Tensor) -> Tensor:
+        r"""Minus the score, or that of the companion for models that have learned no score."""
+
+        if self.model.learned != "score":
+            noise = (y - self.tracer.companion.denoise(y, here)).flatten(1).double()
+        return noise / torch.exp(2 * here)[:, None]
+
     def _end(self, here: Tensor, trace: Tensor, force: Tensor, noise: Tensor) -> Tensor:
         divergence = trace + self.tracer.companion.trace(here) - noise.shape[1]
         if (part := masked_of(self.model)) is not None:
             divergence = divergence + part.absent(noise) / (
                 1 + part.scale**2 * torch.exp(-2 * here)
             )
-        shrink = torch.exp(2 * (self.first - here)) / 2
+        order = 2 if self.model.learned == "score" else 1  # of the change with coupled noise
+        shrink = torch.exp(order * (self.first - here)) / order
         return shrink * (divergence + (force * noise).sum(1))
 
     def _turned(self, turned: Tensor, twists: list[Tensor]) -> Tensor:

@@ -42,10 +42,12 @@ class Likelihood:
             `t_min`) and "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without
             scales there is no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
-            model, which is not that of data under its condition.
+            model, which is not that of data under its condition, and "of" that it is the density of "latents" and
+            not of the data that they encode.
         levels: The number of levels, if it is a probability of data on levels.
         entries: The number of entries of each sample that exist, with shape (B,), for masked data.
-        slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *).
+        slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *); NaN for a model that has learned
+            a flow, whose score is not known.
         status: "ok", or why the path of a sample failed, as in :class:`solvers.Solution`.
 
     Examples:
@@ -186,6 +188,7 @@ class Likelihood:
 
     def __repr__(self) -> str:
         of = " of the guided flow" if self.provenance.get("guided") else ""
+        of += f", of {self.provenance['of']}" if "of" in self.provenance else ""
         if not self.budget:
             return f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats{of})"
         return (

@@ -123,7 +123,9 @@ def in_form(found: Likelihood, model: ScoreModel) -> Likelihood:
     transform = model.transform
     assert transform is not None
     slope = None if found.slope is None else transform.gradient(found.slope)
-    return replace(found, latent=transform.unpack(found.latent), slope=slope)
+    made = found.provenance if transform.lossless else {**found.provenance, "of": "latents"}
+    latent = transform.unpack(found.latent)
+    return replace(found, latent=latent, slope=slope, provenance=made)
 
 
 def _warn(found: Likelihood, target: float | None) -> None:

@@ -5,7 +5,9 @@ from .denoised import denoising
 from .elbo import continuous_elbo, discrete_elbo
 from .own_noise import interpolant
 from .pairing import pair, reflow_pairs
+from .residuals import flow_consistency, fokker_planck, martingale
 from .score_matching import implicit_score, sliced_score
+from .self_conditioning import self_conditioned
 from .uncertainty import Uncertainty
 
 __all__ = [
@@ -13,10 +15,14 @@ __all__ = [
     "continuous_elbo",
     "denoising",
     "discrete_elbo",
+    "flow_consistency",
+    "fokker_planck",
     "implicit_score",
     "interpolant",
     "levels",
+    "martingale",
     "pair",
     "reflow_pairs",
+    "self_conditioned",
     "sliced_score",
 ]

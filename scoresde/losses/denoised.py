@@ -4,6 +4,7 @@ from torch import Tensor
 
 from solvers.doors.signatures import checked
 
+from ..models.estimate import estimate
 from ..models.score_model import ScoreModel
 from .noised import mean_square, noised
 from .weights import Weight, weights
@@ -80,5 +81,5 @@ def denoising(
 
     known = noised(model, x, log_snr, z, condition)
     w = weights(weight, model.process, known.log_snr, model.data_std)
-    error = model.denoise(known.state, known.t, **known.condition) - known.x
+    error = estimate(model, known.state, known.t, **known.condition) - known.x
     return w.to(known.x) * mean_square(error)

@@ -12,6 +12,7 @@ from solvers.noise.brownian import FRESH, keyed_normal
 from solvers.shapes import align
 
 from ..doors.amounts import positive
+from ..models.estimate import noise_estimate
 from ..models.score_model import ScoreModel
 from ..processes.process import Pair, Process
 from .noised import mean_square, noised
@@ -77,7 +78,7 @@ def interpolant(
     amount, rate = (align(v.to(w), w) for v in _amount(gamma, process, known.t))
     state = known.state + amount * w
     if target == "noise":
-        return mean_square(model.noise(state, known.t, **known.condition) - w)
+        return mean_square(noise_estimate(model, state, known.t, **known.condition) - w)
     alpha, sigma = (align(v.to(w), w) for v in scale_rates(process, known.t))
     moved = alpha * known.x + sigma * known.z + rate * w
     return mean_square(model.velocity(state, known.t, **known.condition) - moved)

@@ -14,6 +14,7 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
 
 from .by_sample import changed, of_rows, tensors_in
+from .learned import check_learned
 from .spoken import Forms, Gives, has_real_data, translated
 
 Form: TypeAlias = tuple["Condition", ...] | Mapping[str, "Condition"]
@@ -25,6 +26,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 SAID: ContextVar[frozenset[str]] = ContextVar("said", default=frozenset())  # by the call of a verb
 OUTER: ContextVar[str] = ContextVar("outer", default="")  # the verb that the user called
+MODELS = {"model", "models", "source", "target", "prior", "against"}  # arguments that hold models
 RESERVED = {"self", "x", "z", "t"}  # names of arguments of functions that take conditions
 
 
@@ -73,14 +75,17 @@ def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False)
     signature = inspect.signature(function)
     RESERVED.update(p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD)
     inner = checked(function)
-    place, name = next(
-        (i, n) for i, n in enumerate(signature.parameters) if n in ("model", "models", "source")
-    )
+    places = [(i, n) for i, n in enumerate(signature.parameters) if n in MODELS]
+    place, name = places[0]
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         token, outer = SAID.set(frozenset(keywords)), OUTER.set(OUTER.get() or function.__name__)
         try:
+            for where, what in places:
+                held = arguments[where] if where < len(arguments) else keywords.get(what)
+                for one in held if isinstance(held, list | tuple) else (held,):
+                    check_learned(one, function.__name__)
             model = arguments[place] if place < len(arguments) else keywords.get(name)
             model = model[0] if isinstance(model, list | tuple) and model else model
             if getattr(model, "transform", None) is None or (in_data and has_real_data(model)):

@@ -21,7 +21,7 @@ from .checks import check_process
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
-from .learned import as_learned
+from .learned import LEARNED, as_learned
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel
 from .times import check_time, model_times
@@ -139,6 +139,11 @@ class NetworkScore(ScoreModel):
         self.network, self.process, self.predicts = network, process, predicts
         self.conditions, self.shape = check_names(conditions), shape
         self.data_scale, self.learned = data_scale, as_learned(learned)
+        if learned != "score" and not process.has_scales:
+            raise ValueError(
+                f"learned={learned!r}, {LEARNED[learned]}, needs a process with x = alpha x0 + sigma z, which "
+                f"{process} is not."
+            )
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)
@@ -146,7 +151,8 @@ class NetworkScore(ScoreModel):
 
     def __repr__(self) -> str:
         network = type(self.network).__name__
-        return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r})"
+        learned = "" if self.learned == "score" else f", learned={self.learned!r}"
+        return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r}{learned})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         t = check_time(self.process, t, x)

@@ -24,6 +24,7 @@ from .by_sample import lists_in
 from .closures import held_by
 from .data_moments import Moments
 from .derivative import coarsest_eps, where_noise_is_data
+from .estimate import estimate
 from .score_model import MACHINERY, ScoreModel
 from .steady import LEAST, ULPS
 
@@ -149,7 +150,7 @@ def _answers(model: ScoreModel, x: Tensor, t: Tensor) -> list[Tensor]:
         torch.ones_like(t)[None],
         torch.ones_like(t)[None],
     )
-    return [model.denoise(x, t), model.combine(*asked, x)[0](x)]
+    return [estimate(model, x, t), model.combine(*asked, x)[0](x)]
 
 
 def _differ(found: Tensor, wanted: Tensor, bound: float) -> bool:

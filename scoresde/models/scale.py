@@ -127,7 +127,7 @@ def check_last(model: ScoreModel, last: float) -> None:
     """
 
     process, finest = model.process, model.finest
-    if finest is None or not process.has_scales:
+    if finest is None or not process.has_scales or model.learned != "score":
         return
     level = process.bare_noise_level(last)
     if level > (1 + 1e-6) * THIRD * finest:

@@ -32,6 +32,7 @@ from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
 from .forms import noise_form, score_form, velocity_form
+from .learned import check_learned
 from .times import check_time, model_times
 from .transforms import Transform
 
@@ -89,10 +90,14 @@ class ScoreModel(nn.Module, ABC):
     guided: bool = False
     differentiable: bool = True
     masked: bool = False  # whether some entries do not exist
+    carried: bool = (
+        False  # whether a call depends on those before it, so that runs carry an estimate
+    )
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
     learned: str = "score"
+    bare_denoise: Callable[..., Tensor]  # without checks
 
     _data_std: float | None = None
     _data_scale: float | None = None
@@ -112,7 +117,7 @@ class ScoreModel(nn.Module, ABC):
             raise TypeError(
                 f"by_sample must be a tuple of names, but is {cls.by_sample!r}; write ({cls.by_sample!r},)."
             )
-        with_doors(cls, OF_STATE)
+        with_doors(cls, OF_STATE, check_learned)
 
     @property
     def data_std(self) -> float:
@@ -185,7 +190,7 @@ class ScoreModel(nn.Module, ABC):
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the model's own quantity, with shape (B, *): the network's raw output, if it has one."""
 
-        known = self.denoise if self.process.has_scales else self.score
+        known = self._denoiser if self.process.has_scales else self.score
         return known(x, t, **condition)
 
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -222,7 +227,7 @@ class ScoreModel(nn.Module, ABC):
             condition: The conditions.
         """
 
-        known = self.denoise if self.process.has_scales else self._formal
+        known = self._denoiser if self.process.has_scales else self._formal
 
         def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
             def combined(X: Tensor) -> Tensor:
@@ -233,6 +238,12 @@ class ScoreModel(nn.Module, ABC):
 
         columns = (model_times(self.process, times, x), *(scalars(c, x) for c in (a, b, scale)))
         return [bind(*column) for column in zip(*columns, strict=True)]
+
+    @property
+    def _denoiser(self) -> Callable[..., Tensor]:
+        r"""The method `denoise` of its class, which users cannot call unless it has learned a score."""
+
+        return self.denoise if self.learned == "score" else self.bare_denoise
 
     def _formal(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""The sum of state and score, which stands for D where there are no scales, as if both were 1.
@@ -252,7 +263,7 @@ class ScoreModel(nn.Module, ABC):
         self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
-        self.learned = model.learned
+        self.learned, self.carried = model.learned, model.carried
 
     def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with conditions bound, each with leading size B or 1."""
@@ -305,7 +316,7 @@ class ScoreModel(nn.Module, ABC):
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
 
 
-with_doors(ScoreModel, OF_STATE)
+with_doors(ScoreModel, OF_STATE, check_learned)
 
 
 @checked

@@ -105,7 +105,8 @@ def _take(given: dict[str, Any], transform: Transform, spoken: Forms) -> None:
             elif value is not None:
                 given[name] = change(name, value)
     for name in spoken.functions:
-        given[name] = _after(transform, given[name])
+        if given.get(name) is not None:
+            given[name] = _after(transform, given[name])
     shape = given.get("shape")
     if isinstance(shape, int) and transform.shape is not None:
         given["shape"] = (shape, *transform.shape)
@@ -134,7 +135,7 @@ def has_real_data(model: object) -> bool:
     r"""Returns whether the data of a model with a transform is real, with the shape of its states."""
 
     transform, shape = getattr(model, "transform", None), getattr(model, "shape", None)
-    if not isinstance(transform, Transform) or shape is None:
+    if not isinstance(transform, Transform) or shape is None or not transform.lossless:
         return False
     shown = transform.unpack(torch.zeros(1, *shape))
     return not shown.is_complex() and tuple(shown.shape[1:]) == tuple(shape)
@@ -188,4 +189,6 @@ def _told(solution: Solution, transform: Transform) -> Solution:
         path = flat.unflatten(0, path.shape[:2])
     parts = {name: list(shape) for name, shape in transform.parts.items()}
     made = {**solution.provenance, "transform": repr(transform)}
+    if not transform.lossless and transform.shape is not None:
+        made["state"] = list(transform.shape)  # which a file cannot tell from the data
     return replace(solution, path=path, provenance={**made, "parts": parts} if parts else made)

@@ -28,6 +28,8 @@ class Transform(ABC):
 
     Attributes:
         shape: The shape of one state, if it is known.
+        lossless: Whether states determine data, so that the density of one is that of the other.
+        quantized: Whether states lie on points, and have no density.
 
     Examples:
         >>> isinstance(ss.ComplexPairs(), ss.Transform)
@@ -35,6 +37,8 @@ class Transform(ABC):
     """
 
     shape: tuple[int, ...] | None = None
+    lossless: bool = True
+    quantized: bool = False
 
     @abstractmethod
     def pack(self, name: str, x: object) -> Tensor:

@@ -1,6 +1,10 @@
 r"""Small networks."""
 
+from .dit import DiT
 from .encoder import Encoder
+from .mlp import MLP
 from .unet import UNet
+from .vae import VAE
+from .vqvae import VQVAE
 
-__all__ = ["Encoder", "UNet"]
+__all__ = ["MLP", "VAE", "VQVAE", "DiT", "Encoder", "UNet"]

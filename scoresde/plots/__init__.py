@@ -6,7 +6,7 @@ from .charts import bars, curves, histogram, work_precision
 from .checks import errors, losses
 from .drawn import samples
 from .figures import check_picture
-from .frequencies import spectrum
+from .frequencies import decided, spectrum
 from .landscapes import MOVIES, geometry
 from .maps import density
 from .movie import check_gif
@@ -23,6 +23,7 @@ __all__ = [
     "check_picture",
     "coverage",
     "curves",
+    "decided",
     "density",
     "errors",
     "film",

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvers.doors.signatures import checked
 
 from ..geometry import Trajectory
-from ..geometry.spectra import coarse_to_fine, hinge
+from ..geometry.spectra import Decided, coarse_to_fine, hinge, power_law
 from ..geometry.spectra import spectrum as power_spectrum
 from . import figures
 
@@ -81,6 +81,51 @@ def spectrum(
         figures.legend(axis)
     figures.write(made, Path(file))
     return hinges
+
+
+@checked
+def decided(file: str | Path, found: Decided) -> None:
+    r"""Draws the power spectrum of data, and the share of each ring that estimates decide, by noise level.
+
+    The line is the root of the power, where the noise has the power of the data.
+
+    Arguments:
+        file: The file to write.
+        found: The result of :func:`scoresde.spectra.decided`.
+
+    Examples:
+        >>> flat = ss.GaussianOracle(torch.zeros(1, 8, 8), 0.5)
+        >>> ss.plots.decided(folder / "decided.png", ss.spectra.decided(flat, flat.data(8)))
+        >>> (folder / "decided.png").exists()
+        True
+    """
+
+    figures.check_picture(Path(file))
+    made, axes = figures.figure(1, 2, (5.5, 3.8))
+    frequencies, power = found.data.frequencies, found.data.power
+    factor, exponent = power_law(found.data)
+    inside = frequencies > 0
+    axes[0].loglog(frequencies[inside].tolist(), power[inside].tolist(), "o-", label="data")
+    law = factor * frequencies[inside] ** -exponent
+    words = f"power law, exponent {exponent:.2f}"
+    axes[0].loglog(frequencies[inside].tolist(), law.tolist(), ":", color="black", label=words)
+    axes[0].set_ylabel("power")
+    shown = axes[1].pcolormesh(
+        frequencies.tolist(), found.levels.tolist(), found.shares.clamp(0, 1).tolist(), vmin=0, vmax=1,
+        shading="nearest",
+    )  # fmt: skip
+    made.colorbar(shown, ax=axes[1], label="share of the power that is decided")
+    axes[1].plot(
+        frequencies.tolist(), power.sqrt().tolist(), color="tab:red", label="root of the power"
+    )
+    axes[1].plot(frequencies.tolist(), found.halves.tolist(), "k.", label="half decided")
+    axes[1].set_yscale("log")
+    axes[1].set_ylim(float(found.levels[0]), float(found.levels[-1]))
+    axes[1].set_ylabel("noise level")
+    for axis in axes:
+        axis.set_xlabel("frequency, cycles per pixel")
+        figures.legend(axis)
+    figures.write(made, Path(file))
 
 
 def _fill(axis: "Axes", followed: Trajectory) -> None:

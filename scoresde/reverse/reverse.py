@@ -32,6 +32,7 @@ from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from ..models.data_moments import Moments
+from ..models.learned import check_learned
 from ..models.masked import masked_of, share_of
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
@@ -64,6 +65,7 @@ def reverse_sde(model: ScoreModel, eta: Eta = 1.0) -> SDE:
         2.0
     """
 
+    check_learned(model, "reverse_sde")
     amount = as_amount(eta)
     check_has_levels(model, amount)
     return Reverse(model, SDE, amount, "t").problem()  # type: ignore[return-value]
@@ -82,6 +84,7 @@ def probability_flow(model: ScoreModel) -> ODE:
         tensor([[1., 1.]])
     """
 
+    check_learned(model, "probability_flow")
     return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]
 
 

@@ -17,6 +17,9 @@ from solvers.errors import change_solution, give_solution
 from solvers.shapes import row_where
 
 from ..doors.warning import warn
+from ..models.estimate import estimate
+from ..models.score_model import ScoreModel
+from ..models.self_conditioned import with_estimate
 from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .between import changed_between
@@ -57,7 +60,7 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     ok = torch.tensor([status == "ok" for status in solution.status])
     fine = found.detach().flatten(1).isfinite().all(1).cpu()
     kept = row_where(ok & fine, found, solution.x)
-    solution = replace(solution, x=kept, calls=solution.calls + calls * ok)
+    solution = replace(solution, x=kept, calls=solution.calls + calls * ok, estimate=None)
     if bool((ok & ~fine).any()):
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
         failure = replace(failure, time=words, cure=failure.cure or LAST)
@@ -69,6 +72,8 @@ def reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:
     r"""Returns the run without the calls that are needed after its last step, by their use."""
 
     calls = sum(after.values())
+    if len(run.times) == 1 and most >= calls:  # a run without steps
+        return run
     if most <= calls:
         uses = " and the ".join(after)
         raise ValueError(f"max_calls must be more than the {calls} of the {uses}, but is {most}.")
@@ -88,14 +93,22 @@ def _last(
                 own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
                 with running(Current(settings.method, own, run.eta)) as current:
                     part = model.rows(rows) if len(rows) < whole else model
-                    state = changed_between(model, solution.x[rows.to(x.device)], t)
-                    clean.append(part.denoise(state, t.expand(whole)[rows]))
+                    here = rows.to(x.device)
+                    state = changed_between(model, solution.x[here], t)
+                    clean.append(_clean(part, state, t.expand(whole)[rows], solution, here))
                 failure = failure if failure.cause else current.blame(failure)
     except (Exception, KeyboardInterrupt) as error:  # the solution is where it was before
         held = solution.memory or remember(run, x, companion, [solution])
         give_solution(error, lambda: replace(solution, memory=held))
         raise
     return torch.cat(clean), failure, max(counter.total // len(clean), 1)
+
+
+def _clean(model: ScoreModel, x: Tensor, t: Tensor, solution: Solution, rows: Tensor) -> Tensor:
+    r"""The denoised states of some rows, by a call that is given their last estimate."""
+
+    last = None if solution.estimate is None else solution.estimate[rows]
+    return with_estimate(lambda: estimate(model, x, t), last)[0]
 
 
 def _all_stopped(solution: Solution) -> Solution:

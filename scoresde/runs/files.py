@@ -265,9 +265,21 @@ def _check_arrays(arrays: Arrays) -> None:
             f"'times' must have shape (n + 1,) or (n + 1, {batch}), but has {times.shape}"
         )
     path = arrays.get("path")
-    if path is not None and path.shape != (len(times), *x.shape):
-        raise ValueError(f"'path' must have shape {(len(times), *x.shape)}, but has {path.shape}")
+    wanted = (len(times), batch, *_state(arrays))
+    if path is not None and path.shape != wanted:
+        raise ValueError(f"'path' must have shape {wanted}, but has {path.shape}")
     _check_rows(arrays, batch)
+
+
+def _state(arrays: Arrays) -> tuple[int, ...]:
+    r"""The shape of one state, which is that of one sample unless the file says another."""
+
+    said = json.loads(str(arrays["provenance"])).get("state")
+    if said is None:
+        return tuple(arrays["x"].shape[1:])
+    if not isinstance(said, list) or not all(isinstance(n, int) and n > 0 for n in said):
+        raise ValueError(f"'state' must be the shape of one state, but is {said!r}")
+    return tuple(said)
 
 
 def _check_rows(arrays: Arrays, batch: int) -> None:
@@ -285,7 +297,7 @@ def _check_rows(arrays: Arrays, batch: int) -> None:
         if found.shape != (batch,):
             raise ValueError(f"{name!r} must have shape ({batch},), but has {found.shape}")
     pair = arrays.get("companion")  # in its own coordinates
-    size = x.size * (2 if x.dtype.kind == "c" else 1)  # of states, which are real
+    size = batch * math.prod(_state(arrays)) * (2 if x.dtype.kind == "c" else 1)  # of real states
     if pair is not None and (pair.shape[:2] != (batch, 2) or pair.size != 2 * size):
         raise ValueError(
             f"'companion' must have shape ({batch}, 2, *), for two states like 'x', but has {pair.shape}"

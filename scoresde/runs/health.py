@@ -14,6 +14,7 @@ from solvers.noise.brownian import PROBES, keyed_normal
 
 from ..doors.warning import warn
 from ..models.derivative import coarsest_eps, where_noise_is_data
+from ..models.estimate import estimate
 from ..models.score_model import Given, ScoreModel
 from ..oracles.mixture import Oracle
 
@@ -60,7 +61,7 @@ def health(model: ScoreModel, x: Tensor, t: Tensor) -> Health:
 
 
 def _answer(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
-    return (model.denoise if model.process.has_scales else model.score)(x, t)
+    return estimate(model, x, t) if model.process.has_scales else model.score(x, t)
 
 
 def warn_of_health(model: ScoreModel, x: Tensor) -> None:

@@ -17,6 +17,7 @@ from solvers.integrate import check_times
 from solvers.noise.brownian import VERSION
 
 from ..models.checks import check_number
+from ..models.learned import check_solver
 from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -27,6 +28,8 @@ from .grids import default_grid, grid_times, level_times, model_grid
 from .noise import noise_kind
 from .options import Options
 from .settings import LENGTHS, STEPS, Settings
+
+OPEN = "tan"  # the grid of solvers whose last step is the last denoising: of two, at the scale of the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,10 @@ class Run:
     settings: Settings
     times: Tensor
     memory: Memory | None = None
+
+    def __post_init__(self) -> None:
+        method, eta = self.settings.method, self.settings.eta
+        check_solver(self.model, method.name, noisy=method.stochastic or bool(eta))
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
@@ -116,7 +123,7 @@ class Run:
         noisy = settings.method.can.stochastic or self.eta
         return {
             "solver": label(settings.method),
-            "steps": (settings.steps or STEPS) if gridded else None,
+            "steps": settings.count if gridded else None,
             "grid": _grid(model, settings) if gridded else None,
             "times": times,
             "denoise": settings.denoise,
@@ -237,11 +244,13 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     method, can = settings.method, settings.method.can
     if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")
-    grid, steps = _grid(model, settings), settings.steps or STEPS
+    grid, steps = _grid(model, settings), settings.count
     whole = (
         can.even or can.reversible or settings.sigma_max is not None
     )  # steps that must be alike
-    return model_grid(model, grid, start, stop, steps, whole=whole)
+    times = model_grid(model, grid, start, stop, steps, whole=whole)
+    open_end = can.open and settings.denoise and process.has_scales and not up
+    return times[:-1] if open_end else times  # the last denoising goes on from the one before
 
 
 def same_time(one: float, other: float) -> bool:
@@ -251,11 +260,12 @@ def same_time(one: float, other: float) -> bool:
 
 
 def _grid(model: ScoreModel, settings: Settings) -> str:
+    can = settings.method.can
     if settings.grid is not None:
         return settings.grid
-    if isinstance(model.process, NonlinearProcess) or not settings.method.can.even:
+    if isinstance(model.process, NonlinearProcess) or not (can.even or can.open):
         return default_grid(model)
-    return _clock(model, settings)
+    return _clock(model, settings) if can.even else OPEN
 
 
 def _clock(model: ScoreModel, settings: Settings) -> Clock:

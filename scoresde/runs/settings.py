@@ -14,8 +14,8 @@ from torch import Tensor
 from solvers import Brownian, Increments, Solver, get
 from solvers.doors.signatures import checked
 from solvers.doors.values import MOST, WORD, as_device, as_tensor, as_whole
+from solvers.gradients import check_gradients
 from solvers.noise.brownian import Seed
-from solvers.solver import check_gradients
 
 from ..doors.data import as_floats
 from ..models.autocast import without_autocast
@@ -37,7 +37,7 @@ from .options import (
 from .plan import Described
 
 LENGTHS = ("max_step", "first_step")  # of the steps that tolerances choose
-STEPS, TOLERANCE = 20, 1e-5
+STEPS, FEW, TOLERANCE = 20, 2, 1e-5  # FEW of solvers for few-step models
 COUNTS = {"steps": (1, MOST), "batch_size": (1, None), "max_calls": (1, None), "seed": (None, None),
           "first_index": (0, WORD // 2)}  # and their ranges  # fmt: skip
 REALS = {
@@ -89,7 +89,8 @@ class Settings(
         if self.device is not None:
             object.__setattr__(self, "device", as_device("device", self.device))
         self._check_kinds()
-        check_gradients(self.method, self.grad)
+        if self.grad != "none":
+            check_gradients(self.method, self.grad)
         self._check_steps()
         if self.seed is None:
             object.__setattr__(self, "seed", secrets.randbits(31))
@@ -104,6 +105,12 @@ class Settings(
         gridless = gridless and self.levels is None
         can = self.method.can
         return can.adaptive and (gridless or not can.fixed)
+
+    @property
+    def count(self) -> int:
+        r"""The number of steps on a grid by name."""
+
+        return self.steps or (FEW if self.method.can.open else STEPS)
 
     @cached_property
     def own_times(self) -> Tensor | None:

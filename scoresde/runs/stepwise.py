@@ -116,6 +116,7 @@ class Stepwise(Generic[R]):
         shape: The shape of one sample.
         data_std: The constant of preconditioning of "edm".
         data_scale: The root mean square of the data.
+        learned: What the network has learned.
 
     Attributes:
         question: The next network input, or `None` at the end.
@@ -142,6 +143,7 @@ class Stepwise(Generic[R]):
         shape: tuple[int, ...] | None = None,
         data_std: float | None = None,
         data_scale: float | None = None,
+        learned: str = "score",
     ) -> None:
         def made(say: Callable[[object], object]) -> R:
             def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -155,6 +157,7 @@ class Stepwise(Generic[R]):
                 shape=shape,
                 data_std=data_std,
                 data_scale=data_scale,
+                learned=learned,
             )
             model.owned = True
             return verb(model)

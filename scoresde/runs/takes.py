@@ -86,6 +86,9 @@ ON_GRID: RunOptions = {
 }  # the defaults of the flow if the user passes steps
 
 
+OF_LEARNED: dict[str, RunOptions] = {"consistency": {"solver": "consistency"}}  # defaults
+
+
 def gridded(options: Mapping[str, object]) -> bool:
     r"""Whether options set the steps of a run."""
 
@@ -153,7 +156,7 @@ def parted(
     for name, value in keywords.items():
         (options if name in OPTIONS else condition)[name] = value
     bound = check_conditions(model, condition, batch, takes.names) if condition else {}
-    ours: Options = {**defaults}
+    ours: Options = {**defaults, **OF_LEARNED.get(model.learned, {})}
     if ours and set(STEPPING) & set(options):  # the user's steps replace ours entirely
         ours = {n: v for n, v in ours.items() if n not in STEPPING or n == "solver"}
     if options.get("levels") is not None and "denoise" not in takes.names:

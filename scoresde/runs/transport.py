@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from solvers import Brownian, Solution, Solver, SolverError
+from solvers import Brownian, Problem, Solution, Solver, SolverError
 from solvers.control import Control, Memory
 from solvers.errors import change_solution, give_solution
 from solvers.integrate import begin, make_controller
@@ -19,9 +19,11 @@ from ..models.conditions import leaves
 from ..models.derivative import check_derivative
 from ..models.masked import kept_of
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import first_calls, no_calls, refuse_memory
 from ..processes.process import Process
 from ..reverse.reverse import Reverse
 from .between import seam
+from .carrying import carrying
 from .current import Current, running
 from .listener import REFRESH, listener
 from .memory import remember
@@ -49,8 +51,13 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:
         _check_resolution(x, settings, run.model.process)
+    if bool((run.times[-1] > run.times[0]).any()):
+        refuse_memory(run.model, "a run from data to noise")
     if settings.grad != "none":
-        check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
+        with first_calls():
+            check_derivative(run.model, x, "reverse", f"grad={settings.grad!r}", size)
+    if len(run.times) == 1:  # a run that consists of its last denoising
+        return _whole(run, x, companion, [_arrived(x, run.times, settings.path)], dtype)
     parts: list[Solution] = []
     with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
@@ -160,6 +167,11 @@ class _Some(NamedTuple):
     known: Memory | None  # of an earlier run that ended early
 
 
+def _stated(reverse: Reverse, method: Solver, x: Tensor) -> tuple[Problem, Solver]:
+    problem = reverse.problem()
+    return carrying(problem, method, x) if reverse.model.carried else (problem, method)
+
+
 def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
     reverse, x, samples, times, noise, companion, known = some
     watch = Watched(reverse.model) if settings.callback is not None else None
@@ -172,8 +184,8 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        with running(made):
-            problem, method = reverse.problem(), settings.method
+        with running(made), no_calls() if reverse.model.carried else nullcontext():
+            problem, method = _stated(reverse, settings.method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(
                 make_controller(
@@ -203,6 +215,13 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
             raise SolverError(made.blame(error.failure), error.solution) from None
         raise
     return finish(solution)
+
+
+def _arrived(x: Tensor, times: Tensor, kept: bool) -> Solution:
+    r"""The solution of a run without steps."""
+
+    start = _untouched(x, times, kept)
+    return replace(start, status=("ok",) * len(x), memory=None)
 
 
 def _untouched(x: Tensor, times: Tensor, kept: bool) -> Solution:

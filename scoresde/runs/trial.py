@@ -49,7 +49,11 @@ def warn_of_gain(run: Run) -> None:
 
     model, times, settings = run.model, run.times, run.settings
     method, steps = run.settings.method, len(times) - 1
-    if settings.adaptive or isinstance(model.process, NonlinearProcess) or steps > LONGEST:
+    if (
+        settings.adaptive
+        or isinstance(model.process, NonlinearProcess)
+        or not 0 < steps <= LONGEST
+    ):
         return
     if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
         return

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from ..files import Entry, Json, check_entries, finite, mapping, or_none, text
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle
 from ..oracles.quantile import QuantileOracle
 from ..oracles.uniform import UniformOracle
 from ..processes.process import Process
-from .build import MODEL, check_numbers, take_moments
+from .build import MODEL, take_moments
 from .constructors import imported, is_path, is_plain, path_in, path_of
 from .processes import take_process
 from .transforms import take_transform
+from .weights import check_numbers
 
 State: TypeAlias = Mapping[str, Tensor]
 FACTS = ("data_std", "data_scale", "finest")  # of the data, where the model was told
@@ -72,6 +74,7 @@ CLASS = {
         for name in FACTS
     },
     "moments": MODEL["moments"],
+    "learned": MODEL["learned"],
     "transform": MODEL["transform"],
 }
 
@@ -134,7 +137,7 @@ def build_class(
     shape = tuple(card["shape"])
     moments, transform = (
         take_moments(tensors, card),
-        take_transform(tensors, card.get("transform"), shape),
+        take_transform(tensors, card.get("transform"), shape, trust),
     )
     entry, known = card["model"], card.get("process")
     process = None if known is None else take_process(tensors, known, trust)
@@ -160,6 +163,8 @@ def build_class(
     if moments is not None:
         model.moments = moments
     model.transform = transform
+    if "learned" in card:
+        model.learned = card["learned"]
     return model.eval()
 
 
@@ -201,7 +206,7 @@ def check_same(model: ScoreModel, again: ScoreModel, exact: bool) -> None:
         raise TypeError(
             f"the card makes a {path_in(type(again))}, but this is a {path_in(type(model))}"
         )
-    for name in ("shape", "conditions", *FACTS):
+    for name in ("shape", "conditions", "learned", *FACTS):
         mine, its = getattr(model, name), getattr(again, name)
         if mine != its:
             raise ValueError(f"the card makes a model with {name}={its!r}, but this has {mine!r}")
@@ -212,10 +217,10 @@ def check_same(model: ScoreModel, again: ScoreModel, exact: bool) -> None:
     x = torch.linspace(-1, 1, math.prod(model.shape)).to(first).reshape(1, *model.shape)
     with torch.no_grad():
         try:
-            wanted = model.denoise(x, t)
+            wanted = estimate(model, x, t)
         except (TypeError, ValueError, RuntimeError):  # a model that needs its conditions
             return
-        if not torch.allclose(again.to(x.device).denoise(x, t), wanted, equal_nan=True):
+        if not torch.allclose(estimate(again.to(x.device), x, t), wanted, equal_nan=True):
             raise ValueError(
                 "the card makes a model with other estimates: an attribute is missing among its settings, "
                 "parameters and buffers"

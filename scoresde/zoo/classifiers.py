@@ -9,9 +9,10 @@ from solvers.doors.values import as_device
 
 from ..files import Json
 from ..guidance.noisy_classifier import Classifier
-from .build import CLASSIFIER, build_network, check_card
+from .build import CLASSIFIER, check_card
 from .files import EMBEDDED, described, open_card, read_weights
 from .processes import described_process, take_process
+from .weights import build_network
 from .write import write_model
 
 FOLDER = EMBEDDED / "classifiers"

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,15 +26,19 @@ from ..adapters.diffusers import from_diffusers
 from ..adapters.folders import is_folder
 from ..adapters.weights import damaged
 from ..files import Entry, Json
+from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
-from .build import MODEL, build_called, check_card, check_dtype, take_moments
+from .build import MODEL, build_called, check_card, take_moments
 from .classes import CLASS, build_class, check_kind
+from .experts import EXPERTS, KIND, joined, part_files
 from .processes import take_process
 from .transforms import take_transform
+from .weights import check_dtype
 
 EMBEDDED = Path(__file__).parent
+OTHERS = {"model": CLASS, KIND: EXPERTS}  # cards without a network, by the entry that tells
 
 
 class CardScore(NetworkScore):
@@ -92,9 +97,11 @@ def load(
     if not (EMBEDDED / f"{name}.json").exists() and path.is_dir() and is_folder(path):
         model = from_diffusers(path).requires_grad_(False)
         return model.to(device or "cpu").to(dtype)
-    card_file, card = open_card(name, EMBEDDED, MODEL, CLASS)
+    card_file, card = open_card(name, EMBEDDED, MODEL, OTHERS)
     if "network" in card:
         return load_card(name, device, trust, dtype)
+    if KIND in card:
+        return _load_experts(card_file, card, device, trust, dtype)
     tensors, fingerprint = read_weights(card_file)
     with described(card_file):
         check_card(card, CLASS)
@@ -102,7 +109,22 @@ def load(
         fingerprint = _in_words(fingerprint, tensors, dtype)
         made = build_class(card, tensors, trust, dtype)
     made.fingerprint, made.card = fingerprint, card  # type: ignore[assignment]
-    return made.requires_grad_(False).to(device or "cpu")
+    return _placed(made, device)
+
+
+def _load_experts(
+    card_file: Path,
+    card: Json,
+    device: torch.device | None,
+    trust: bool,
+    dtype: torch.dtype | None,
+) -> ScoreModel:
+    with described(card_file):
+        check_card(card, EXPERTS)
+    files = part_files(card_file, len(card[KIND]) + 1)
+    parts = [load(file, device=device, trust=trust, dtype=dtype) for file in files]
+    with described(card_file):
+        return joined(parts, card)
 
 
 def load_card(
@@ -119,7 +141,7 @@ def load_card(
         check_card(card, MODEL)
         fingerprint = _in_words(fingerprint, tensors, dtype)
         known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
-        transform = take_transform(tensors, card.get("transform"), card["shape"])
+        transform = take_transform(tensors, card.get("transform"), card["shape"], trust)
         model = CardScore(
             build_called(card, tensors, process, transform, trust, dtype),
             process,
@@ -132,6 +154,17 @@ def load_card(
         )
     model.moments, model.fingerprint, model.transform = known, fingerprint, transform
     model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
+    return _placed(model, device)
+
+
+M = TypeVar("M", bound=ScoreModel)
+
+
+def _placed(model: M, device: torch.device | str | None) -> M:
+    r"""The model on a device, with the autoencoder of its latent space."""
+
+    if isinstance(model.transform, Latent):
+        model.transform.autoencoder.to(device or "cpu")
     return model.requires_grad_(False).to(device or "cpu")
 
 
@@ -169,7 +202,10 @@ def described(card_file: Path) -> Iterator[None]:
 
 
 def open_card(
-    name: str | Path, folder: Path, needed: Mapping[str, Entry], other: Mapping[str, Entry] = {}
+    name: str | Path,
+    folder: Path,
+    needed: Mapping[str, Entry],
+    others: Mapping[str, Mapping[str, Entry]] = {},
 ) -> tuple[Path, Json]:
     r"""Returns the path of a card, and its content.
 
@@ -177,12 +213,12 @@ def open_card(
         name: The name of an embedded model, or a path to a card, to weights, or to a folder with one card.
         folder: The folder of the embedded models.
         needed: The required entries.
-        other: Those of a card of another kind, which has the entry "model".
+        others: Those of cards of other kinds, by the entry that only they have.
     """
 
     card_file = _find(name, folder)
     card = _read_card(card_file)
-    entries = other if "model" in card and other else needed
+    entries = next((found for kind, found in others.items() if kind in card), needed)
     missing = [name for name, entry in entries.items() if entry.needed and name not in card]
     if missing:
         raise ValueError(

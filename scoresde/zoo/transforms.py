@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..files import Entry, Json, check_entries, mapping, or_none, text, whole
+from ..files import Entry, Json, check_entries, each, mapping, or_none, text, whole
+from ..models.latent import Latent
 from ..models.transforms import Around, ComplexPairs, NamedParts, Standardized, Transform
+from .constructors import is_name, is_plain, name_of
+from .weights import build_network
 
 PREFIX = "transform."  # of the tensors of a transform
-KINDS = {kind.__name__: kind for kind in (Standardized, ComplexPairs, NamedParts)}
+CODER = "autoencoder."  # of the weights of an autoencoder, after it
+KINDS = {kind.__name__: kind for kind in (Standardized, ComplexPairs, NamedParts, Latent)}
 FORMS = {
     "ComplexPairs": ComplexPairs,
     "NamedParts": NamedParts,
@@ -28,6 +32,15 @@ ENTRIES = {
     "Standardized": {"name": NAME, "form": Entry("a form, or null", or_none(mapping))},
     "ComplexPairs": {"name": NAME},
     "NamedParts": {"name": NAME, "shapes": Entry("lists of whole numbers by name", _shapes)},
+    "Latent": {
+        "name": NAME,
+        "autoencoder": Entry("the name of a network, or module:name", is_name),
+        "settings": Entry("plain settings by name", lambda s: mapping(s) and is_plain(s)),
+        "data_shape": Entry(
+            "positive whole numbers",
+            lambda shape: isinstance(shape, list) and each(whole)(shape) and 0 not in shape,
+        ),
+    },
 }
 
 
@@ -51,7 +64,21 @@ def described_transform(transform: Transform | None) -> tuple[Json | None, dict[
         PREFIX + name: value.detach().cpu().contiguous().clone()
         for name, value in transform.tensors.items()
     }
-    return transform.described, tensors
+    return _described(transform), tensors
+
+
+def _described(transform: Transform) -> Json:
+    r"""A transform as plain data; the autoencoder of a latent by its name in cards."""
+
+    if not isinstance(transform, Latent):
+        return transform.described
+    entry = {**transform.described, "autoencoder": name_of(transform.autoencoder)}
+    if entry["settings"] is None:
+        raise ValueError(
+            f"the settings that make a {type(transform.autoencoder).__name__} are not known; give it an attribute "
+            "`settings`, the keyword arguments of its class"
+        )
+    return entry
 
 
 def check_transform(entry: Json) -> None:
@@ -66,7 +93,7 @@ def check_transform(entry: Json) -> None:
 
 
 def take_transform(
-    tensors: dict[str, Tensor], entry: Json | None, shape: Sequence[int]
+    tensors: dict[str, Tensor], entry: Json | None, shape: Sequence[int], trust: bool = False
 ) -> Transform | None:
     r"""Removes the tensors of a transform from those of a file, and returns the transform, if there is one.
 
@@ -74,24 +101,51 @@ def take_transform(
         tensors: The tensors of the file.
         entry: The entry of the card, after its check.
         shape: The shape of one state, or () if it is not known.
+        trust: Whether a constructor of an autoencoder that is not registered is imported and called.
     """
 
     if entry is None:
         return None
     names = [name for name in tensors if name.startswith(PREFIX)]
     found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
-    wanted = {"mean", "std"} if entry["name"] == "Standardized" else set()
-    if set(found) != wanted:
+    weights = {n.removeprefix(CODER): found.pop(n) for n in [*found] if n.startswith(CODER)}
+    wanted = {"mean", "std"} if entry["name"] in ("Standardized", "Latent") else set()
+    if set(found) != wanted or (weights and entry["name"] != "Latent"):
         listed = ", ".join(sorted(wanted)) or "none"
         raise ValueError(
             f"transform: its tensors must be {listed}, but are {', '.join(found) or 'none'}"
         )
-    transform = _built(entry, found)
+    coded = entry["name"] == "Latent"
+    transform = _latent(entry, found, weights, trust) if coded else _built(entry, found)
     if shape and transform.shape not in (None, tuple(shape)):
         raise ValueError(f"transform: its states have shape {transform.shape}, not {tuple(shape)}")
-    if shape:
+    if shape and not coded:
         transform.outside(torch.empty(1, *shape, device="meta"))  # raises if the shapes do not fit
     return transform
+
+
+def _latent(
+    entry: Json, found: dict[str, Tensor], weights: dict[str, Tensor], trust: bool
+) -> Latent:
+    r"""The latent space of the autoencoder of a card, after passing zeros through it."""
+
+    network = {"name": entry["autoencoder"], "settings": entry["settings"]}
+    coder = build_network({"network": network}, weights, trust).requires_grad_(False)
+    _check_real(found)
+    transform = Latent(coder, entry["data_shape"], found["mean"], found["std"])
+    data = torch.zeros(1, *transform.data_shape)
+    again = transform.outside(transform.inside("data", data))
+    if again.shape != data.shape:
+        raise ValueError(
+            f"transform: its autoencoder decodes to {tuple(again.shape[1:])}, not {transform.data_shape}"
+        )
+    return transform
+
+
+def _check_real(found: dict[str, Tensor]) -> None:
+    for name, value in found.items():
+        if not value.is_floating_point():
+            raise ValueError(f"transform: {name!r} must hold real numbers, not {value.dtype}")
 
 
 def _built(entry: Json, found: dict[str, Tensor]) -> Transform:
@@ -99,9 +153,7 @@ def _built(entry: Json, found: dict[str, Tensor]) -> Transform:
         return ComplexPairs()
     if entry["name"] == "NamedParts":
         return NamedParts(entry["shapes"])
-    for name, value in found.items():
-        if not value.is_floating_point():
-            raise ValueError(f"transform: {name!r} must hold real numbers, not {value.dtype}")
+    _check_real(found)
     whole_map = Standardized(found["mean"], found["std"])  # which checks them
     if entry["form"] is not None:
         whole_map.form = _built(entry["form"], {})

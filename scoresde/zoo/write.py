@@ -13,18 +13,11 @@ from solvers.doors.signatures import checked
 
 from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
+from ..guidance.guided import Guided
+from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from .build import (
-    MODEL,
-    build_network,
-    check_card,
-    check_dtype,
-    check_numbers,
-    described_moments,
-    in_dtype,
-    take_moments,
-)
+from .build import MODEL, check_card, described_moments, take_moments
 from .called import described_call, take_null
 from .classes import (
     CLASS,
@@ -37,8 +30,10 @@ from .classes import (
     takes_process,
 )
 from .constructors import constructor_of, is_path, name_of, path_in
+from .experts import KIND, levels_of, part_files
 from .processes import described_process, take_process
 from .transforms import described_transform, take_transform, without_form
+from .weights import build_network, check_dtype, check_numbers, in_dtype
 
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
 
@@ -57,12 +52,16 @@ def save(
     :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
     know their settings. For others, pass the settings as `card["network"]`, such as `{"settings": {"width": 16}}`.
     How a network of :mod:`scoresde.adapters` is called is saved too. The encoders and the autoencoder of a
-    pipeline are not: `pipeline.save_pretrained(folder)` keeps these.
+    pipeline are not: `pipeline.save_pretrained(folder)` keeps these. That of a :class:`scoresde.Latent` is, if it
+    is a network of this package, or has an attribute `settings`.
 
     Exact models are saved with all their digits. A :class:`scoresde.ScoreModel` of your own class is saved by its
     import path, its parameters and buffers, and its settings: the keyword arguments of the class, from an
     attribute `settings` or `card["model"]["settings"]`. If the class takes a `process`, the process is saved too.
     Such files are loaded with `trust=True`.
+
+    The models of :func:`scoresde.guidance.experts` are saved in a folder `file_experts` beside its card;
+    `card["network"]` is then that of all of them.
 
     Processes with a schedule of this package are saved by name. All others with scales are saved as a table of
     :math:`\log \alpha` and :math:`\log \sigma` that is right within 1e-8, and loads without trust. One without
@@ -92,7 +91,11 @@ def save(
 
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
-    card.pop("transform", None)  # the model's is written
+    for name in ("transform", "learned"):  # those of the model are written
+        card.pop(name, None)
+    levels = levels_of(model)
+    if isinstance(model, Guided) and levels is not None:
+        return _save_experts(model, levels, Path(file), card, dtype)
     plain = isinstance(model, NetworkScore) and type(model).__module__.startswith("scoresde.")
     if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
@@ -114,9 +117,8 @@ def save(
         "data_std": model.data_std,
         **facts,
     }
-    card.pop("learned", None)
     if model.learned != "score":
-        card["learned"] = model.learned
+        card["learned"] = as_learned(model.learned)
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
     return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
@@ -154,13 +156,31 @@ def _save_class(model: ScoreModel, file: Path, card: Json, dtype: torch.dtype | 
         facts, others = _of_data(model, card)
         entry = described_class(model, card.get("model"))
         told = {name: getattr(model, f"_{name}") for name in FACTS}
-        card = {**card, "model": entry, **facts, **told}
+        card = {**card, "model": entry, **facts, **told, "learned": as_learned(model.learned)}
         known = json.loads(json.dumps(card, allow_nan=False))
         check_card(known, CLASS)
         check_kind(known["model"])
         mine = known["model"]["name"] == path_in(type(model))
         check_same(model, build_class(known, {**state, **others}, mine), dtype is None)
     return _written(file, card, {**state, **others})
+
+
+def _save_experts(
+    model: Guided, levels: list[float], file: Path, card: Json, dtype: torch.dtype | None
+) -> Path:
+    r"""Writes each expert, and then the card with the noise levels between them."""
+
+    whole = file.with_suffix(".json")
+    files = part_files(whole, len(levels) + 1)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    network = card.pop("network", None)  # of all of them
+    for part, place in zip(model.each, files, strict=True):
+        known = getattr(part, "card", {})
+        save(part, place, known if network is None else {**known, "network": network}, dtype=dtype)
+    text = json.dumps({**card, KIND: levels}, indent=2, allow_nan=False) + "\n"
+    with replacing(whole) as written:
+        written.write_text(text)
+    return whole
 
 
 def _named(network: object, said: object, call: Json) -> Json:
@@ -260,7 +280,7 @@ def _check_readable(
             )
         left = {**weights, **others}
         take_moments(left, known)
-        take_transform(left, known.get("transform"), known.get("shape", ()))
+        take_transform(left, known.get("transform"), known.get("shape", ()), trust=True)
         take_process(left, known["process"], is_path(known["process"]["name"]))
         if known["network"].get("called") is not None:
             take_null(left)

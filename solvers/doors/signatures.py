@@ -32,6 +32,7 @@ CONTAINERS: dict[object, tuple[tuple[type, ...], str]] = {
 
 
 Door = Callable[[str, object], object]  # from the name and value of an argument to the value used
+Gate = Callable[[object, str], None]
 WORDS: dict[type, str] = {str: "a text", Path: "a path"}
 
 
@@ -86,7 +87,9 @@ def checked(function: C) -> C:
     return typing.cast(C, call)
 
 
-def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
+def with_doors(
+    owner: type, doors: Mapping[str, Mapping[str, Door]], gate: Gate | None = None
+) -> None:
     r"""Adds checks of some arguments to the methods that a class itself defines.
 
     Internal callers, whose arguments are already checked, call the unchecked methods: `bare_log_snr` for
@@ -96,6 +99,7 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
         owner: The class.
         doors: The checks by the names of methods and arguments; none for methods that are already checked, or
             check their arguments themselves.
+        gate: A function that refuses calls, from the object and the name of the method.
     """
 
     for name, known in doors.items():
@@ -105,17 +109,24 @@ def with_doors(owner: type, doors: Mapping[str, Mapping[str, Door]]) -> None:
             and inspect.isfunction(method)
             and not getattr(method, "__isabstractmethod__", False)
         ):
-            setattr(owner, name, _through(method, known))
+            setattr(owner, name, _through(method, known, gate))
         found = getattr(owner, name, None)  # that of a base class, if it has none itself
         setattr(owner, f"bare_{name.strip('_')}", getattr(found, "bare", found))
 
 
-def _through(method: Callable[..., object], doors: Mapping[str, Door]) -> Callable[..., object]:
+def _through(
+    method: Callable[..., object], doors: Mapping[str, Door], gate: Gate | None
+) -> Callable[..., object]:
     order = tuple(inspect.signature(method).parameters)
     places = [(order.index(name), name, door) for name, door in doors.items() if name in order]
 
     @functools.wraps(method)
     def call(*arguments: object, **keywords: object) -> object:
+        own = getattr(type(arguments[0]), method.__name__, None)
+        if (
+            gate is not None and own is call
+        ):  # otherwise, a method of the object calls this by super()
+            gate(arguments[0], method.__name__)
         taken = list(arguments)
         for place, name, door in places:
             if place < len(taken):

@@ -5,7 +5,7 @@ it would take alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -22,7 +22,7 @@ from ..solver import Run, Solution, Solver, Step
 from .record import Record, says_stop
 
 SMALLEST = 1e-10  # of the span: a step below it means that no step is small enough
-PLACE = ("rows", "t", "h", "x", "memory", "broken", "result")  # what a run needs to go on
+PLACE = ("rows", "t", "h", "x", "memory", "broken", "result", "estimate")  # needed to go on
 AT_ONCE = 2048  # states of the path that are interpolated at once
 PATIENCE = 10  # attempts without a finite error: steps that creep up to where the model breaks
 
@@ -43,6 +43,7 @@ class _Front:
     broken: Tensor  # number of attempts without a finite error
     nodes: Tensor  # the next grid time of each sample, those that are done included
     result: Tensor  # the final state of those that are done
+    estimate: Tensor | None = None  # and their last estimate, if the method holds one
 
     def keep(self, mask: Tensor) -> None:
         self.pick(mask.nonzero()[:, 0], "rows", "t", "h", "x", "memory", "broken")
@@ -55,6 +56,15 @@ class _Front:
             setattr(self, name, _mapped(lambda v: v[index.to(v.device)], getattr(self, name)))
         self.noise = None if self.noise is None else self.noise.rows(index)
 
+    def end(self, method: Solver, finished: Tensor) -> None:
+        r"""Keeps the ends of the running samples that are done."""
+
+        done, some = self.rows[finished].to(self.x.device), finished.to(self.x.device)
+        self.result[done] = self.x[some]
+        estimate = method.last_estimate(self.memory)
+        if estimate is not None and self.estimate is not None:
+            self.estimate[done] = estimate[some]
+
     def place(self) -> Memory:
         r"""What a run needs to go on from here."""
 
@@ -65,8 +75,9 @@ class _Front:
         r"""Goes to the place at which a run ended early."""
 
         for name in PLACE:
-            setattr(self, name, known[name])
+            setattr(self, name, known.get(name))
         self.nodes, self.result = known["nodes"].clone(), known["result"].clone()
+        self.estimate = None if self.estimate is None else self.estimate.clone()
         self.memory = method.recall(self.memory)
         if len(self.rows) < len(self.nodes):
             self.pick(self.rows)
@@ -102,7 +113,7 @@ def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: C
             record.hold(**front.place())
             if record.spent(int(record.calls.max()) + price):
                 record.fail("max_calls", front.rows, front.x, front.t)
-                return _finished(record, front.result)
+                return _finished(record, front.result, front.estimate)
             cost = counter.total
             done = _attempt(method, front, controller, record)
             record.calls[front.rows] += counter.total - cost
@@ -113,7 +124,7 @@ def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: C
                 event = record.event(fraction, front.t, front.x, front.rows)
                 ended = says_stop((yield event))
             finished = done.accept & done.last
-            front.result[front.rows[finished].to(x.device)] = front.x[finished.to(x.device)]
+            front.end(method, finished)
             failed = _retire(record, front, finished, span)
             if bool((finished | failed).any()):
                 front.keep(~(finished | failed))
@@ -124,7 +135,7 @@ def adapt(method: Solver, problem: Problem, x: Tensor, times: Tensor, control: C
     if ended and len(front.rows):
         record.hold(**front.place())
         record.stop(front.rows, front.x, front.t)
-    return _finished(record, front.result)
+    return _finished(record, front.result, front.estimate)
 
 
 def _begun(
@@ -147,14 +158,16 @@ def _begun(
     if controller.first_step is not None:
         front.h = (watched.ahead(t, stop, controller.first_step) - t).abs()
     record.calls += control.counter.total
+    estimate = method.last_estimate(front.memory)
+    front.estimate = None if estimate is None else estimate.clone()
     return front
 
 
-def _finished(record: Record, result: Tensor) -> Solution:
+def _finished(record: Record, result: Tensor, estimate: Tensor | None) -> Solution:
     if record.path is not None:
         ok = record.alive.to(result.device)
         record.path[-1, ok] = result[ok]
-    return record.finish(result)
+    return replace(record.finish(result), estimate=estimate)
 
 
 def _interrupted(record: Record) -> Solution:
@@ -164,7 +177,7 @@ def _interrupted(record: Record) -> Solution:
     known = record.held
     record.recall(known["record"])
     record.stop(known["rows"], known["x"], known["t"])
-    return _finished(record, known["result"])
+    return _finished(record, known["result"], known["estimate"])
 
 
 def _attempt(method: Solver, front: _Front, controller: Controller, record: Record) -> _Attempt:

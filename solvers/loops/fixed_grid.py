@@ -108,8 +108,9 @@ def _finished(
             record.stop(rows, x, time)
     solution = record.finish(here.x)
     path = solution.path if solution.path is None else solution.path.to(dtype)
-    companion = method.carry(here.x, here.memory)
-    return replace(solution, x=solution.x.to(dtype), path=path, companion=companion)
+    companion, estimate = method.carry(here.x, here.memory), method.last_estimate(here.memory)
+    x = solution.x.to(dtype)
+    return replace(solution, x=x, path=path, companion=companion, estimate=estimate)
 
 
 def _at(time: Tensor, rows: Tensor) -> Tensor:

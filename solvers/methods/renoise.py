@@ -191,7 +191,58 @@ class Churn(Renoised):
         return self.inner.step(plan.inner, _noised(x, plan, noise), None, None)
 
 
-def _noised(x: Tensor, plan: _Plan, noise: Brownian | None) -> Tensor:
+class _DrawnPlan(NamedTuple):
+    field: StateField
+    noise_std: Scalar
+    number: int
+    t0: Tensor
+    t1: Tensor
+
+
+@dataclass(frozen=True)
+class Redrawn(Solver):
+    r"""Creates the method of consistency models: each step ends at N, with new noise of the next noise level.
+
+    .. math:: x' = N(t, x) + \sigma(t') \, z
+
+    No noise of the state is kept. If N is the data at the end of the flow, the law at each time is exact after
+    any number of steps. If N is a conditional mean, samples are too narrow, also after many steps.
+
+    References:
+        | Consistency Models (Song et al., 2023), algorithm 1
+        | https://arxiv.org/abs/2303.01469
+
+    Examples:
+        >>> solver = solvers.Redrawn("mine")
+        >>> solver.calls_per_step, solver.stochastic, solver.takes_eta
+        (1, True, False)
+    """
+
+    name: str
+
+    @cached_property
+    def can(self) -> Abilities:
+        return Abilities(
+            SemiLinear,
+            order=1,
+            calls_per_step=1,
+            stochastic=True,
+            gaussian=True,
+            takes_eta=False,
+            own_noise=True,
+            open=True,
+        )
+
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_DrawnPlan]:
+        stds = scalars(problem.linear.level(t1), x)
+        columns = zip(problem.at(t0, x), stds, range(len(t0)), t0, t1, strict=True)
+        return [_DrawnPlan(*column) for column in columns]
+
+    def step(self, plan: _DrawnPlan, x: Tensor, memory: None, noise: Brownian | None) -> Step:
+        return Step(_noised(plan.field(x), plan, noise))
+
+
+def _noised(x: Tensor, plan: _Plan | _DrawnPlan, noise: Brownian | None) -> Tensor:
     if noise is None or (isinstance(plan.noise_std, float) and plan.noise_std == 0):
         return x
     w = noise.increment(plan.number, plan.t0, plan.t1)

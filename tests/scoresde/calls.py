@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
+from scoresde import (
+    autoencoders,
+    distilling,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    metrics,
+    plots,
+)
 from scoresde.geometry import spectra
 
 
@@ -36,12 +47,27 @@ class Shift(nn.Module):
         return self.mean + 0 * x, 0 * x
 
 
+class Shrink(nn.Module):
+    r"""A network of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.share * x
+
+
 PROCESS = ss.EDM()
 LINEAR = ss.LinearProcess(0.0, 1.0)
 OWN = ss.CustomProcess(lambda t: 1 - t / 2, lambda t: t)
 NETWORK = ss.NetworkScore(
     lambda x, t, label=None: 0.1 * x, PROCESS, "data", conditions=["label"], shape=(2,)
 )
+RECALLS = ss.NetworkScore(
+    lambda x, t, estimate: 0.1 * estimate, PROCESS, "data", conditions=["estimate"], shape=(2,)
+)
+ANCHORED = ss.NetworkScore(Shrink(), PROCESS, "data", shape=(2,), data_scale=0.5)
 TABLE = ss.MixtureOracle(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 0.3)
 GAUSS = ss.GaussianOracle(torch.zeros(2), 0.5)
 KERNEL = ss.KernelOracle(torch.eye(4, 2), 0.3, labels=torch.tensor([0, 1, 0, 1]))
@@ -166,6 +192,7 @@ def of_models() -> dict[str, Call]:
             "process": PROCESS}),
         "UniformOracle": (ss.UniformOracle, {"low": X[0], "high": X[0] + 1, "process": PROCESS}),
         "Masked": (ss.Masked, {"model": GAUSS, "mask": ON * 0 + 1}),
+        "SelfConditioned": (ss.SelfConditioned, {"model": RECALLS, "mode": "twice"}),
         "Standardized": (ss.Standardized, {"mean": X[0], "std": 2.0, "form": None}),
         "Standardized of": (ss.Standardized.of, {"data": X, "form": None}),
         "NamedParts": (ss.NamedParts, {"shapes": {"a": (2,), "b": (1, 2)}}),
@@ -280,6 +307,9 @@ def of_verbs() -> dict[str, Call]:
         "check_score": (ss.check_score, {
             "model": GAUSS, "data": SEVERAL, "against": None, "one_step": False, "seed": 0, "dtype": None,
             "device": None, "batch_size": 8}),
+        "residuals": (ss.residuals, {
+            "model": GAUSS, "data": SEVERAL, "levels": [1.0], "probes": 2, "step": 0.1, "derivatives": True,
+            "seed": 0, "dtype": None, "device": None, "batch_size": 8}),
         "compare": (ss.compare, {
             "model": GAUSS, "solvers": ["ddim"], "budgets": [3], "grids": ["rho"], "tolerances": [0.1],
             "metrics": ["energy"], "data": X, "features": None, "samples": 4, "seed": 0,
@@ -299,6 +329,12 @@ def of_verbs() -> dict[str, Call]:
         "fit_noise": (fit_noise, {
             "noise": ss.VariationalNoise(Shift()), "model": GAUSS, "data": ON, "levels": 3,
             "low": -1.0, "high": 1.0, "steps": 1, "batch": 2, "lr": 0.01, "seed": 0}),
+        "fine_tune": (ss.fine_tune, {
+            "model": ANCHORED, "reward": lambda x: x[:, 0], "updates": 1, "batch_size": 2, "solver": "ddim",
+            "steps": 2, "grid": "rho", "last": 1, "grad": "checkpoint", "anchor": 1.0, "lr": 0.01,
+            "average": 0.5, "seed": 0, "checkpoint": None, "every": 1}),
+        "fine_tune, data": (ss.fine_tune, {
+            "model": ANCHORED, "data": X, "updates": 1, "batch_size": 2, "solver": "ddim", "steps": 2}),
         "VariationalNoise": (ss.VariationalNoise, {"network": lambda x: (0 * x, 0 * x)}),
         "load": (ss.load, {"name": "digits", "device": None, "dtype": None}),
         "load_classifier": (ss.load_classifier, {"name": "digits", "device": None}),
@@ -319,6 +355,7 @@ def of_verbs() -> dict[str, Call]:
         "Comparison.points": (COMPARISON.points, {"metric": None}),
         "Comparison.front": (COMPARISON.front, {"metric": None}),
         "ScoreCheck.plot": (ss.check_score(GAUSS, SEVERAL).plot, {"file": "never.png"}),
+        "Residuals.plot": (ss.residuals(TABLE, SEVERAL, levels=[1.0]).plot, {"file": "never.png"}),
         "Comparison.plot": (COMPARISON.plot, {"file": "never.png", "metric": None}),
         "Comparison.save": (COMPARISON.save, {"file": "never.json"}),
         "Comparison.load": (ss.Comparison.load, {"file": "never.json"}),
@@ -367,9 +404,13 @@ def of_losses() -> dict[str, Call]:
         "implicit_score": (losses.implicit_score, {**known, "weight": "noise"}),
         "sliced_score": (losses.sliced_score, {
             **known, "probes": 2, "reduced": True, "weight": "noise", "seed": 0}),
+        "martingale": (losses.martingale, {**known, "step": 0.1, "draws": 2, "seed": 0}),
+        "flow_consistency": (losses.flow_consistency, {**known, "probes": 2, "seed": 0}),
+        "fokker_planck": (losses.fokker_planck, {**known, "probes": 2, "seed": 0}),
         "discrete_elbo": (losses.discrete_elbo, {**known, "steps": 10}),
         "continuous_elbo": (losses.continuous_elbo, {**known, "levels": L.LogUniform()}),
         "interpolant": (losses.interpolant, {**known, "gamma": 1.0, "target": "velocity", "seed": 0}),
+        "self_conditioned": (losses.self_conditioned, {"loss": losses.denoising, "share": 0.5}),
         "Uncertainty": (losses.Uncertainty, {"loss": losses.denoising, "features": 4, "seed": 0}),
         "pair": (losses.pair, {"x": X, "z": X.flip(0), "groups": [0, 1, 0, 1]}),
         "reflow_pairs": (losses.reflow_pairs, {
@@ -378,6 +419,7 @@ def of_losses() -> dict[str, Call]:
         "LogNormal": (L.LogNormal, {"mean": 0.0, "std": 1.0}),
         "LogUniform": (L.LogUniform, {"sigma_min": 0.1, "sigma_max": 1.0}),
         "TimeLogitNormal": (L.TimeLogitNormal, {"mean": 0.0, "std": 1.0}),
+        "Between": (L.Between, {"levels": L.LogUniform(), "interval": (0.1, 1.0)}),
         "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
         "importance": (L.importance, {
             **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
@@ -386,6 +428,7 @@ def of_losses() -> dict[str, Call]:
         L.LogNormal(),
         L.LogUniform(),
         L.TimeUniform(),
+        L.Between(L.LogUniform(), (0.1, 1.0)),
         L.Importance([1.0], L.TimeUniform()),
     ):
         name = type(law).__name__
@@ -456,6 +499,39 @@ def of_training() -> dict[str, Call]:
     }  # fmt: skip
 
 
+class Shrink(nn.Module):
+    r"""A network that learns how far to shrink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.factor * x / (1 + t[:, None])
+
+
+def of_distilling() -> dict[str, Call]:
+    learner = ss.NetworkScore(Shrink(), PROCESS, "data", conditions=["label"], shape=(2,))
+    shared = {
+        "student": learner, "calls": 2, "steps": 1, "batch_size": 2, "lr": 0.01, "average": 0.9, "seed": 0,
+        "checkpoint": None, "progress": False}  # fmt: skip
+    taught = {"model": NETWORK, "data": X, **shared, "label": [0, 1, 0, 1]}
+    drawn = {
+        "model": NETWORK, "count": 2, "nodes": 2, "solver": "ddim", "seed": 0, "first_index": 0, "batch_size": 2,
+        "progress": False, "label": [0, 1]}  # fmt: skip
+    paths = distilling.trajectories(**drawn)
+    return {
+        "trajectories": (distilling.trajectories, drawn),
+        "Trajectories.save": (paths.save, {"file": "never.safetensors"}),
+        "Trajectories.load": (distilling.Trajectories.load, {"file": "never.safetensors"}),
+        "flow_map": (distilling.flow_map, {"model": NETWORK, "paths": paths, **shared, "first": 0.5}),
+        "consistency": (distilling.consistency, {
+            **taught, "levels": 3, "solver": "ddim", "tolerance": 0.1}),
+        "progressive": (distilling.progressive, {
+            **taught, "rounds": 1, "grid": "tan", "tolerance": 0.1}),
+    }  # fmt: skip
+
+
 def of_pictures() -> dict[str, Call]:
     file = "never.png"
     band = torch.tensor([[0.25, 0.5, 0.75], [0.1, 0.3, 0.6], [0.4, 0.7, 0.9]])
@@ -484,6 +560,8 @@ def of_pictures() -> dict[str, Call]:
         "scatter": (plots.scatter, {"file": file, "groups": {"a": X}, "behind": X, "across": 1}),
         "plots.spectrum": (plots.spectrum, {
             "file": file, "x": IMAGES, "levels": (0.1, 1.0), "followed": None, "seed": 0}),
+        "plots.decided": (plots.decided, {
+            "file": file, "found": spectra.decided(PICTURES, IMAGES, [0.1, 1.0])}),
         "tile": (plots.tile, {"x": IMAGES, "columns": 2, "gap": 0}),
         "trajectory": (plots.trajectory, {"file": file, "followed": FOLLOWED}),
         "work_precision": (plots.work_precision, {
@@ -510,6 +588,10 @@ def of_measures() -> dict[str, Call]:
         "nearest": (metrics.nearest, {"x": X, "data": X}),
         "spectra.spectrum": (spectra.spectrum, {"x": IMAGES}),
         "hinge": (spectra.hinge, {"data": spectra.spectrum(IMAGES), "level": 1.0}),
+        "power_law": (spectra.power_law, {"data": spectra.spectrum(IMAGES)}),
+        "decided": (spectra.decided, {
+            "model": PICTURES, "x": IMAGES, "levels": [1.0], "seed": 0, "dtype": None, "device": None,
+            "batch_size": 2}),
         "coarse_to_fine": (spectra.coarse_to_fine, {"trajectory": FOLLOWED}),
         "follow": (geometry.follow, {"model": GAUSS, "shape": (2, 2), "parts": None, "steps": 2}),
         "high_dimensions": (geometry.high_dimensions, {"trajectory": FOLLOWED, "draws": 8, "seed": 0}),
@@ -527,6 +609,50 @@ def of_latents() -> dict[str, Call]:
             "latents": X, "direction": X[1], "amounts": torch.ones(1), "keep_norm": True}),
         "principal_directions": (editing.principal_directions, {"latents": X, "count": 1}),
         "weighted": (editing.weighted, {"latents": X, "weights": torch.ones(1, 4)}),
+    }  # fmt: skip
+
+
+def fit_autoencoder(autoencoder: Any, **others: Any) -> Any:
+    r"""The fit of a copy."""
+
+    fresh = copy.deepcopy(autoencoder) if isinstance(autoencoder, nn.Module) else autoencoder
+    return autoencoders.fit_autoencoder(fresh, **others)
+
+
+CODED = ss.GaussianOracle(torch.zeros(1, 2, 2), 0.5)
+CODED.transform = ss.Latent(ss.networks.VAE(latent=1, size=4, width=8))
+LAYERED = ss.NetworkScore(nn.Sequential(nn.Identity()), PROCESS, "data", shape=(2,))
+LAYERED.network.forward = lambda x, t: LAYERED.network[0](x)
+
+
+def of_autoencoders() -> dict[str, Call]:
+    A, vae, vqvae = autoencoders, CODED.transform.autoencoder, ss.networks.VQVAE(size=4, width=8)
+    seen = {
+        "model": LAYERED,
+        "x": SEVERAL,
+        "pool": "mean",
+        "noise": True,
+        "seed": 0,
+        "batch_size": 4,
+    }
+    known = A.Probe((0.1,), ("0",), torch.tensor([[0.9]]), 10, 0.5)
+    return {
+        "Latent": (ss.Latent, {
+            "autoencoder": vae, "data_shape": (1, 4, 4), "mean": 0.0, "std": 1.0, "shape": (1, 2, 2)}),
+        "Latent of": (ss.Latent.of, {"autoencoder": vae, "data": IMAGES, "batch_size": 2}),
+        "representation": (ss.representation, {**seen, "noise_level": 0.1, "layer": "0", "first_index": 0}),
+        "layers": (A.layers, {"model": LAYERED}),
+        "linear_probe": (A.linear_probe, {
+            **seen, "classes": [0, 1] * 4, "levels": [0.1], "layer": ["0"], "held_out": 0.5, "penalty": 1.0}),
+        "Probe.plot": (known.plot, {"file": "never.png"}),
+        "pixel_elbo": (A.pixel_elbo, {
+            "model": CODED, "x": IMAGES, "draws": 1, "by": "elbo", "seed": 0, "first_index": 0, "nodes": 1}),
+        "variational_loss": (A.variational_loss, {
+            "autoencoder": vae, "x": IMAGES, "weight": 1.0, "seed": 0, "first_index": 0}),
+        "quantization_loss": (A.quantization_loss, {"autoencoder": vqvae, "x": IMAGES, "commitment": 0.25}),
+        "fit_autoencoder": (fit_autoencoder, {
+            "autoencoder": ss.networks.VAE(size=4, width=8), "data": IMAGES, "loss": None, "levels": None,
+            "steps": 1, "batch_size": 2, "lr": 1e-3, "seed": 0, "progress": False}),
     }  # fmt: skip
 
 
@@ -637,8 +763,8 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
-    **of_training(),
-    **of_pictures(), **of_measures(), **of_latents(), **of_solvers(), **of_sources(),
+    **of_training(), **of_distilling(),
+    **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde.losses import levels
 from scoresde.losses.levels import (
+    Between,
     Importance,
     Levels,
     LogNormal,
@@ -28,6 +29,7 @@ LAWS: dict[str, Levels] = {
     "LogUniform, cut": LogUniform(0.05, 5.0),
     "TimeUniform": TimeUniform(),
     "TimeLogitNormal": TimeLogitNormal(-0.5, 1.3),
+    "Between": Between(LogNormal(-0.5, 1.2), (0.1, 2.0)),
     "Importance": Importance([1.0, 4.0, 2.0, 0.5], TimeUniform()),
 }
 CASES = [

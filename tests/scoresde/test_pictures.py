@@ -272,6 +272,7 @@ def draw_all(folder: Path) -> None:
     grey = ss.geometry.follow(
         ss.GaussianOracle(torch.zeros(1, 6, 6), 1.0, ss.EDM()), 2, solver="ddim", steps=4
     )
+    flat = ss.GaussianOracle(torch.zeros(1, 6, 6), 1.0, ss.EDM())
     x, points = torch.randn(3, 1, 6, 6), [(1.0, 2.0, 0.1), (2.0, 1.0, 0.1)]
     plots.scatter(folder / "points.pdf", torch.randn(9, 3))
     plots.images(folder / "images.svg", x)
@@ -281,6 +282,7 @@ def draw_all(folder: Path) -> None:
     plots.histogram(folder / "histogram.png", {"a": (torch.randn(9), "of nine")}, "x")
     plots.work_precision(folder / "work.png", {"a": points}, [points[-1][:2]], "error")
     plots.spectrum(folder / "spectrum.png", x, followed=grey)
+    plots.decided(folder / "decided.png", ss.spectra.decided(flat, flat.data(9), [0.5, 1.0, 2.0]))
     plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
     plots.losses(folder / "losses.png", {"step 9": [(0.2, 0.4), (2.0, 0.8), (8.0, 0.9)]})
     plots.trajectory(folder / "trajectory.png", t)
@@ -304,7 +306,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 19
+        assert len(list(tmp_path.iterdir())) == 21
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine

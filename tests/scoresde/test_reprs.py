@@ -12,6 +12,7 @@ from scoresde.doors.tables import html_table
 from scoresde.runs.settings import Settings
 
 ORACLE = ss.MixtureOracle(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), 0.3, process=ss.VP())
+FLAT = ss.GaussianOracle(torch.zeros(1, 6, 6), 1.0)
 X = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
 
 
@@ -35,6 +36,7 @@ MADE: dict[str, tuple[Callable[[], object], str]] = {
                "LinearProcess(f=<lambda>, g=<lambda>, t in ["),
     "nonlinear": (lambda: ss.NonlinearProcess(lambda x, t: -x, torch.ones_like), "NonlinearProcess(f=<lambda>"),
     "spectrum": (lambda: ss.spectra.spectrum(torch.ones(2, 1, 8, 8)), "Spectrum(power (2, 7) at 7 frequencies)"),
+    "decided": (lambda: ss.spectra.decided(FLAT, FLAT.data(4), [1.0]), "Decided(5 rings of frequencies at 1 "),
     "plane": (lambda: ss.geometry.Plane(torch.zeros(3), torch.eye(3)[:2]), "Plane(2 directions in samples of"),
     "principal": (lambda: ss.editing.principal_directions(X, 2), "Principal(2 directions of shape (2,), stds "),
     "trajectory": (lambda: ss.geometry.follow(ORACLE, 4, steps=3), "Trajectory((4, 2) by "),
@@ -43,6 +45,7 @@ MADE: dict[str, tuple[Callable[[], object], str]] = {
                    "Likelihood(3 samples, mean "),
     "reconstruction": (lambda: ss.reconstruct(ORACLE, X[:3], steps=4), "Reconstruction(3 samples, "),
     "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)), "ScoreCheck("),
+    "residuals": (lambda: ss.residuals(ORACLE, ORACLE.data(8), levels=[1.0]), "Residuals("),
     "statistics": (lambda: ss.latent_statistics(ORACLE, X), "LatentStatistics(300 samples of 2 entries: "),
     "suggestion": (lambda: ss.suggest(ss.VP(), 8)[0], "energy distance to the data x 1000: "),
 }  # fmt: skip
@@ -137,6 +140,8 @@ TABLES: dict[str, tuple[Callable[[], object], list[str]]] = {
                    ["sample", "nats", "within", "calls", "and 2 more samples"]),
     "check": (lambda: ss.check_score(ORACLE, ORACLE.data(64)),
               ["noise level", "slope of data", "Nothing is wrong."]),
+    "residuals": (lambda: ss.residuals(ORACLE, ORACLE.data(8), levels=[1.0]),
+                  ["noise level", "martingale", "Fokker-Planck"]),
     "statistics": (lambda: ss.latent_statistics(ORACLE, X), ["statistic", "mean over samples", "kurtosis"]),
     "plan": (lambda: ss.Plan({"solver": "ddim"}, (3.0, 1.0, 0.1)), ["plan", "ddim"]),
     "suggestions": (lambda: ss.suggest(ss.VP(), 8),

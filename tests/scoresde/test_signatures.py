@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from scoresde.checking.self_consistency import RESIDUALS
 from scoresde.checking.verb import CHECK
 from scoresde.comparing.bench import BENCH
 from scoresde.editing.inpainting import INPAINT
 from scoresde.editing.verb import TAKES
+from scoresde.geometry.frequency_order import DECIDED
 from scoresde.geometry.trajectory import FOLLOW
 from scoresde.inference.draws import DRAW
 from scoresde.latents.encoding import ENCODE
@@ -59,6 +61,8 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ss.geometry.follow: (FOLLOW, {"shape", "parts"}),
     ss.inference.draw: (DRAW, {"count", "low", "high", "max_draws"}),
     ss.check_score: (CHECK, {"data", "against", "one_step"}),
+    ss.spectra.decided: (DECIDED, {"x", "levels"}),
+    ss.residuals: (RESIDUALS, {"data", "levels", "probes", "step", "derivatives"}),
     ss.compare: (
         BENCH,
         {"solvers", "budgets", "grids", "tolerances", "metrics", "data", "features", "samples",
@@ -70,7 +74,13 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
          "reference_tolerance", "file", "workers", "progress"},
     ),
 }  # fmt: skip
-OWN_SEED = (ss.check_score, ss.compare, ss.tune)  # which measure with one seed, and draw none
+OWN_SEED = (
+    ss.check_score,
+    ss.residuals,
+    ss.spectra.decided,
+    ss.compare,
+    ss.tune,
+)  # which measure with one seed, and draw none
 KINDS = {name: hint for group in GROUPS for name, hint in typing.get_type_hints(group).items()}
 
 
@@ -114,8 +124,19 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
     conditioned = [verb for verb, rest in rests.items() if rest and rest.annotation == Condition]
     guidances = {ss.classifier_free, ss.guidance.feedback, ss.guidance.plus_plus}
     compositions = {ss.inference.iid, ss.inference.factors}
-    others = {ss.Comparison.html, ss.ScoreModel.given, ss.train}
-    assert set(conditioned) == {*VERBS, *guidances, *compositions, *others}
+    teaching = {
+        ss.distilling.trajectories,
+        ss.distilling.consistency,
+        ss.distilling.progressive,
+    }
+    others = {
+        ss.Comparison.html,
+        ss.ScoreModel.given,
+        ss.fine_tune,
+        ss.train,
+        ss.losses.reflow_pairs,
+    }
+    assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
 
 
 def test_no_public_function_takes_keywords_of_any_kind() -> None:

@@ -98,3 +98,62 @@ def test_spectra_are_drawn(tmp_path: Path) -> None:
     flat = ss.GaussianOracle(torch.zeros(2), torch.eye(2), ss.EDM())
     with pytest.raises(ValueError, match="spectra are of images"):
         spectra.coarse_to_fine(geometry.follow(flat, 3, solver="ddim", steps=2))
+
+
+def power_law_model(size: int, process: ss.Process) -> tuple[ss.GaussianOracle, torch.Tensor]:
+    r"""Normal images whose power falls as a power law, and their power at each frequency."""
+
+    ring = (radius(size) * size).round().clamp(min=1) / size
+    power = 0.02 * ring.double() ** -2
+    rows = torch.fft.ifft2(torch.fft.fft2(torch.eye(size**2).reshape(-1, size, size)) * power)
+    mean = torch.linspace(-1, 1, size**2).reshape(1, size, size).double()
+    columns = rows.real.reshape(size**2, size**2)
+    return ss.GaussianOracle(mean, (columns + columns.T) / 2, process), power
+
+
+@pytest.mark.parametrize("process", [ss.EDM(), ss.VP()], ids=type)
+def test_frequencies_are_drowned_where_the_noise_has_their_power(process: ss.Process) -> None:
+    r"""The share P / (P + s^2) of a ring is decided: half where s is the root of P."""
+
+    model, power = power_law_model(8, process)
+    x = model.data(3000).double()
+    levels = torch.logspace(-1.4, 0.9, 9)
+    found = spectra.decided(model, x, levels.tolist())
+    ring = (radius(8) * 8).round()
+    P = torch.stack([power[ring == k].mean() for k in ring.unique()])
+    want = P / (P + levels[:, None].double() ** 2)
+    assert torch.allclose(found.shares, want, atol=0.03)
+    assert torch.allclose(found.linear, want, atol=0.02)
+    assert torch.allclose(found.halves, P.sqrt(), rtol=0.08)
+    assert spectra.hinge(found.data, float(P[3].sqrt())) == pytest.approx(
+        float(found.data.frequencies[3]), rel=0.05
+    )
+    factor, exponent = spectra.power_law(spectra.Spectrum(torch.arange(1, 9) / 16, P[1:2] * (
+        16 * torch.arange(1, 9) / 16) ** -2.5, torch.ones(8)))  # fmt: skip
+    assert exponent == pytest.approx(2.5)
+    assert factor == pytest.approx(float(P[1]) * 16**-2.5, rel=1e-6)
+
+
+def test_samples_decide_their_frequencies_in_the_order_of_their_power() -> None:
+    r"""What the estimates of a sampled path settle is what the report says: both at the root of the power."""
+
+    model, _ = power_law_model(6, ss.EDM())
+    report = spectra.decided(model, model.data(1500))
+    way = geometry.follow(model, 1500, solver="exponential_2", steps=40, grid="log_snr")
+    settled = spectra.coarse_to_fine(way)[1]
+    known = report.halves.isfinite() & settled.isfinite()
+    assert int(known.sum()) >= 3
+    assert torch.allclose(report.halves[known], settled[known].double(), rtol=0.15)
+
+
+def test_odd_images_of_the_report_are_named() -> None:
+    model, _ = power_law_model(4, ss.EDM())
+    with pytest.raises(ValueError, match="at least 2 images"):
+        spectra.decided(model, torch.ones(1, 1, 4, 4))
+    with pytest.raises(ValueError, match="x must vary"):
+        spectra.decided(model, torch.ones(3, 1, 4, 4))
+    with pytest.raises(ValueError, match="levels must lie inside"):
+        spectra.decided(model, torch.randn(3, 1, 4, 4), [1e4])
+    flat = spectra.Spectrum(torch.tensor([0.0, 0.6]), torch.ones(2), torch.ones(2))
+    with pytest.raises(ValueError, match="at least two rings"):
+        spectra.power_law(flat)

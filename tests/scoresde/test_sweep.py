@@ -14,7 +14,17 @@ import pytest
 
 import scoresde as ss
 import solvers
-from scoresde import editing, geometry, guidance, inference, jobs, losses, metrics, plots
+from scoresde import (
+    autoencoders,
+    editing,
+    geometry,
+    guidance,
+    inference,
+    jobs,
+    losses,
+    metrics,
+    plots,
+)
 
 from .calls import CALLS, ODD, Call
 
@@ -132,8 +142,9 @@ def test_the_table_has_every_public_function() -> None:
         getattr(metrics, name) for name in ("fid", "kid", "get", "with_error", "floor", "nearest")
     ]
     measures += metrics.DISTANCES.values()
-    for module in (
+    spaces = (
         ss,
+        autoencoders,
         guidance,
         inference,
         jobs,
@@ -143,7 +154,8 @@ def test_the_table_has_every_public_function() -> None:
         editing,
         geometry,
         ss.training,
-    ):
+    )
+    for module in spaces:
         measures += [getattr(module, name) for name in module.__all__]
     missing = {one.__qualname__ for one in measures if inspect.isfunction(one)} - known
     assert missing <= OF_FILES
