@@ -26,7 +26,7 @@ PROCESSES: dict[str, type[Process]] = {"edm": EDM, "vp": VP, "ve": VE, "interpol
 Source = Annotated[
     str,
     typer.Argument(
-        help="The data: npz with x (and label), npy, or a folder of images; or a recipe of this package, digits "
+        help="The data: npz with x (and label), npy, or a folder of images; or a recipe of this package: digits, "
         "digits_classifier or patches."
     ),
 ]

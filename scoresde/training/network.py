@@ -90,7 +90,6 @@ def scored(
     process: Process | None,
     predicts: str | None,
     batch: Batch,
-    learned: str,
 ) -> NetworkScore:
     r"""Returns the score model of a network that is to be trained on some data."""
 
@@ -107,7 +106,6 @@ def scored(
         conditions=tuple(batch.condition),
         shape=shape,
         data_std=scale,
-        learned=learned,
     )
 
 

@@ -100,11 +100,14 @@ class Ready:
         task: The task.
         network: The entry of the network.
         data: The entry of the data.
+        learned: What the estimates are afterwards. In training they are means of the data in the pairs that pass
+            through a state, for any coupling, so that losses may ask for them.
     """
 
     task: Task
     network: Json
     data: dict[str, object]
+    learned: str
 
 
 def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
@@ -125,7 +128,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     _check_held(held, some)
     if given is None:
         network, entry = _network(asked, network, name, some, options.seed)
-        model = scored(network, asked.process, asked.predicts, some, _learned(asked))
+        model = scored(network, asked.process, asked.predicts, some)
     else:
         model, entry = _given(asked, given, some), dict(_entry_of(given))
     check_labels_fit(model.network, classes_of(some), some)  # type: ignore[arg-type]
@@ -137,7 +140,8 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
         _check_folder(asked.out, asked.name, model, entry)
     place = Launched(options.batch_size) if asked.accelerate else Place(_device(asked, model))
     task = _task(asked, options, model, (source, held, some), form, null, place)
-    return Ready(task, entry, data_facts(source, some, held, form, words))
+    facts = data_facts(source, some, held, form, words)
+    return Ready(task, entry, facts, _learned(asked))
 
 
 def _task(
@@ -161,6 +165,7 @@ def _task(
     facts = {
         **options.facts(),
         "coupling": asked.coupling,
+        "learned": _learned(asked),
         "process": repr(model.process),
         "predicts": model.predicts,
         "bins": form.bins,
@@ -210,7 +215,7 @@ def _given(asked: Asked, model: NetworkScore, some: Batch) -> NetworkScore:
         )
     check_shape(model, tuple(some.x.shape[1:]), "data")
     made = around(model, model.network)  # type: ignore[arg-type]
-    made.learned = _learned(asked)
+    made.learned = "score"
     return made.requires_grad_(True)
 
 

@@ -161,7 +161,8 @@ def train(
     history.begin_at(run.state.step)
     file = None if folder is None else folder / f"{name}.json"
     if run.ended and file is not None and file.exists():
-        return Trained(run.result(), tuple(history.entries), load(file, trust=True).card, folder)  # type: ignore[arg-type]
+        known: Any = load(file, trust=True)
+        return Trained(known, tuple(history.entries), known.card, folder)
     run.take_all(progress=progress)
     return _finished(ready, run, name, dict(card or {}), assessed=assessed)
 
@@ -170,6 +171,7 @@ def _finished(ready: Ready, run: Run, name: str, given: Json, *, assessed: bool)
     r"""The result, after the model is measured and written."""
 
     task, model = ready.task, run.result()
+    model.learned = ready.learned
     check: ScoreCheck | None = None
     measured: Json = {}
     if assessed and task.held is not None:
