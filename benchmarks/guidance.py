@@ -8,7 +8,6 @@ less where samples are alike. Four sets of training digits come first: they say 
     python -m benchmarks.guidance
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,8 +82,7 @@ def cases() -> Iterator[Case]:
 def weak_model() -> ss.ScoreModel:
     r"""The digits model after a few steps of training."""
 
-    *_, (_, model) = itertools.islice(train_digits(steps=WEAK), WEAK)
-    return model.eval().requires_grad_(False)
+    return train_digits(steps=WEAK).model
 
 
 def judge() -> Callable[[Tensor, Tensor], dict[str, float]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import guidance, inference, plots
-from scoresde.training import train
+from scoresde.training.loop import train
 from solvers import SolverError
 
 from .gallery import PICTURES

@@ -12,6 +12,7 @@ from . import (
     losses,
     networks,
     plots,
+    training,
 )
 from .adapters import (
     Label,
@@ -86,6 +87,7 @@ from .runs.resumed import resume
 from .runs.settings import Settings
 from .runs.stepwise import StepByStep, Stepwise
 from .sampling import decode, sample
+from .training import train
 from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
@@ -207,6 +209,8 @@ __all__ = [
     "save_solution",
     "spectra",
     "suggest",
+    "train",
+    "training",
     "transition_log_prob",
     "tune",
     "twisted_sample",

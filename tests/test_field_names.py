@@ -28,6 +28,7 @@ PLACES = {
     "S_churn": "solvers.Churn",
     "AYS": "scoresde.tune",
     "eta": "scoresde.reverse_sde",
+    "EMA": "scoresde.train",
     "NFE": "solvers.Solution",
     "PF-ODE": "scoresde.probability_flow",
 }

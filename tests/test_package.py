@@ -28,6 +28,8 @@ EXTRAS = (
     "cloudpickle",
     "pyarrow",
     "ray",
+    "accelerate",
+    "tensorboard",
 )
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize
@@ -52,7 +54,16 @@ def test_what_is_imported_is_declared() -> None:
         project["dependencies"],
         *(
             extras[name]
-            for name in ("cli", "plots", "metrics", "train", "jobs", "ray", "diffusers")
+            for name in (
+                "cli",
+                "plots",
+                "metrics",
+                "train",
+                "accelerate",
+                "jobs",
+                "ray",
+                "diffusers",
+            )
         ),
     ]
     names = {re.split(r"[^\w-]", entry)[0].lower() for entries in lists for entry in entries}

@@ -13,7 +13,8 @@ import solvers
 from ..jobs import sample as sample_all
 from ..models.checks import check_count
 from ..sampling import sample as draw
-from . import about, check, distill, latents, likelihood, measure, plot, resuming
+from ..training import TrainingError
+from . import about, check, distill, latents, likelihood, measure, plot, resuming, train
 from .files import SUFFIXES, check_form, check_out
 from .given import check_number_of, conditions, largest
 from .guidances import guided
@@ -52,6 +53,7 @@ from .resuming import check_budget, keep, kept, within
 from .words import options_of, spoken, stoppable
 
 FEW = 16
+OURS = (ValueError, TypeError, OSError, ImportError, solvers.SolverError, TrainingError)
 
 app = typer.Typer(
     help="Sample, encode, decode, edit and score with a model in a file and any solver.",
@@ -59,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (resuming, latents, about, distill, likelihood, check, measure, plot):
+for part in (resuming, latents, about, distill, likelihood, check, measure, plot, train):
     app.add_typer(part.app)
 
 
@@ -85,7 +87,7 @@ def run() -> None:
 def _is_ours(error: BaseException) -> bool:
     r"""Whether an error is a message for users, rather than a bug."""
 
-    return isinstance(error, ValueError | TypeError | OSError | ImportError | solvers.SolverError)
+    return isinstance(error, OURS)
 
 
 def _words(message: object) -> str:

@@ -2,7 +2,6 @@ r"""Arrays in and out of files: npz, npy and png. Nothing in a file is executed.
 
 import hashlib
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Autoencoder, pictures
+from ..doors.arrays import open_arrays as arrays_in
 from ..files import replacing
 from ..models.latent import Latent
 from ..models.score_model import ScoreModel
@@ -183,11 +183,4 @@ def open_arrays(file: Path) -> dict[str, np.ndarray]:
     r"""Returns the arrays of a file by name; that of an npy file is `x`."""
 
     check_suffix(file)
-    if not file.exists():
-        raise FileNotFoundError(f"there is no file {file}.")
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        words = "it holds no numbers" if "pickle" in str(error) else error
-        raise ValueError(f"{file} is not an array file, or is damaged ({words}).") from None
+    return arrays_in(file)

@@ -53,6 +53,15 @@ def opened(name: str, trust: bool = False, dtype: str | None = None) -> ScoreMod
     return model if wanted is None else model.to(wanted)
 
 
+def object_of(name: str) -> object:
+    r"""Returns an object of the user's Python code: `file.py:object` or `package.module:object`."""
+
+    where, sign, path = name.rpartition(":")
+    if not sign:
+        raise ValueError(f"{name!r} must name an object of Python code, as in file.py:object.")
+    return _found(_module(where), where, path)
+
+
 def _module(where: str) -> ModuleType:
     r"""The module at a path to a file, or at an import path from the working directory on."""
 

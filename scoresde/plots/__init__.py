@@ -3,7 +3,7 @@ r"""Plots, which need matplotlib: `pip install 'scoresde[plots]'`."""
 from .calibration import coverage, ranks
 from .changes import before_after
 from .charts import bars, curves, histogram, work_precision
-from .checks import errors
+from .checks import errors, losses
 from .drawn import samples
 from .figures import check_picture
 from .frequencies import decided, spectrum
@@ -30,6 +30,7 @@ __all__ = [
     "geometry",
     "histogram",
     "images",
+    "losses",
     "ranks",
     "samples",
     "scatter",

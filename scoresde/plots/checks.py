@@ -1,4 +1,4 @@
-r"""The picture of a check: errors by noise level, against a linear denoiser's."""
+r"""Errors and losses by noise level: the pictures of a check and of a training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +33,33 @@ def errors(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]])
             axis.loglog(xs, ys, marker=MARKERS[i % len(MARKERS)], linewidth=1.2, label=name)
     axis.set_xlabel("noise level")
     axis.set_ylabel("squared error / linear denoiser's")
+    axis.grid(alpha=0.3, linewidth=0.5)
+    figures.legend(axis)
+    figures.write(figure, Path(file))
+
+
+@checked
+def losses(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    r"""Draws losses by noise level, on a logarithmic axis of noise.
+
+    Arguments:
+        file: The file to write.
+        lines: Names, such as steps, and points of each curve: noise level, and loss.
+
+    Examples:
+        >>> ss.plots.losses(folder / "losses.png", {"step 100": [(0.1, 0.9), (1.0, 0.5), (8.0, 0.6)]})
+        >>> (folder / "losses.png").exists()
+        True
+    """
+
+    figures.titled("lines", lines)
+    figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
+    for i, (name, points) in enumerate(lines.items()):
+        if points:
+            xs, ys = zip(*points, strict=True)
+            axis.semilogx(xs, ys, marker=MARKERS[i % len(MARKERS)], linewidth=1.2, label=name)
+    axis.set_xlabel("noise level")
+    axis.set_ylabel("loss on held-out data")
     axis.grid(alpha=0.3, linewidth=0.5)
     figures.legend(axis)
     figures.write(figure, Path(file))

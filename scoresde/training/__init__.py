@@ -1,6 +1,9 @@
-r"""Training by denoising."""
+r"""Training of score models on data."""
 
+from .failure import TrainingError
 from .finetune import Tuned, fine_tune
-from .loop import Progress, train
+from .reconstruction import reconstruct
+from .result import Trained
+from .verb import train
 
-__all__ = ["Progress", "Tuned", "fine_tune", "train"]
+__all__ = ["Trained", "TrainingError", "Tuned", "fine_tune", "reconstruct", "train"]

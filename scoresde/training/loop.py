@@ -1,18 +1,19 @@
 r"""The training loop: a generator that takes one step per iteration."""
 
-import copy
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
-from ..files import replacing
+from .checkpoint import load_state, save_state
+from .schedule import factor
+
+BETAS = (0.9, 0.99)  # of Adam
+FUSED = ("cpu", "cuda")  # devices on which Adam takes all weights at once
 
 
 class Progress(NamedTuple):
@@ -27,6 +28,59 @@ class Progress(NamedTuple):
     step: int
     loss: float
     average: nn.Module
+
+
+class Optimisation:
+    r"""Adam with a schedule, clipped gradients, and averages of the weights.
+
+    Arguments:
+        parameters: What is trained.
+        network: The network whose weights are averaged.
+        averages: The averages.
+        lr: The maximum learning rate.
+        schedule: Its factor by step.
+        first: The number of steps taken before.
+        clip: The largest norm of the gradient, or `None` for any.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        network: nn.Module,
+        averages: Sequence[AveragedModel],
+        lr: float,
+        schedule: Callable[[int], float],
+        clip: float | None = 1.0,
+    ) -> None:
+        self.parameters, self.network, self.averages = parameters, network, averages
+        self.clip, self.schedule = clip, schedule
+        fused = all(p.is_floating_point() and p.device.type in FUSED for p in parameters)
+        self.optimizer = torch.optim.Adam(parameters, lr=lr, betas=BETAS, fused=fused)
+        self.scheduler = LambdaLR(self.optimizer, schedule)
+
+    def begin_at(self, step: int) -> None:
+        r"""Sets the schedule to the number of steps that were taken before."""
+
+        self.scheduler = LambdaLR(self.optimizer, self.schedule, last_epoch=step - 1)
+
+    @property
+    def rate(self) -> float:
+        r"""The learning rate of the next step."""
+
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, backward: Callable[[], None]) -> Tensor:
+        r"""Takes a step along the gradient that `backward` computes, and returns its norm."""
+
+        self.optimizer.zero_grad()
+        backward()
+        most = float("inf") if self.clip is None else self.clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, most)
+        self.optimizer.step()
+        self.scheduler.step()
+        for average in self.averages:
+            average.update_parameters(self.network)
+        return norm
 
 
 @torch.enable_grad()  # type: ignore[untyped-decorator]
@@ -53,56 +107,30 @@ def train(
         every: The number of steps between checkpoints.
     """
 
-    mean = copy.deepcopy(network).eval()
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
-    first = _load(checkpoint, network, mean, optimizer) if checkpoint else 0
+    mean = _exponential(network, average)
+    run = Optimisation(
+        list(network.parameters()), network, [mean], lr, factor("cosine", steps, 100)
+    )
+    modules, first = {"network": network, "mean": mean.module}, 0
+    if checkpoint is not None and checkpoint.exists():
+        _, facts = load_state(checkpoint, modules, run.optimizer)
+        first = int(facts["step"])
+        mean.n_averaged.fill_(first)
+        run.begin_at(first)
     for step in range(first, steps):
-        optimizer.param_groups[0]["lr"] = (
-            lr * min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * step / steps)) / 2
-        )
         network.train()
         value = loss(step)
-        optimizer.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        decay = min(average, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for p, q in zip(mean.parameters(), network.parameters(), strict=True):
-                p.lerp_(q, 1 - decay)
+        run.step(value.backward)
         if checkpoint and ((step + 1) % every == 0 or step + 1 == steps):
-            _save(checkpoint, step + 1, network, mean, optimizer)
-        yield Progress(step + 1, value.item(), mean)
+            save_state(checkpoint, modules, run.optimizer, {"step": step + 1})
+        yield Progress(step + 1, value.item(), mean.module)
 
 
-def _save(
-    file: Path, step: int, network: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"mean.{name}": value for name, value in mean.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
-    with replacing(file) as part:
-        save_file(tensors, part, {"step": json.dumps(step)})
+def _exponential(network: nn.Module, decay: float) -> AveragedModel:
+    r"""A moving average whose decay rises to the given one."""
 
+    def update(mean: Sequence[Tensor], now: Sequence[Tensor], seen: Tensor | int) -> None:
+        kept = min(decay, (int(seen) + 1) / (int(seen) + 10))
+        torch._foreach_lerp_(list(mean), list(now), 1 - kept)
 
-def _load(
-    file: Path, network: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    if not file.exists():
-        return 0
-    with safe_open(file, "pt") as stored:
-        step = int(json.loads(stored.metadata()["step"]))
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-    for prefix, module in (("network.", network), ("mean.", mean)):
-        module.load_state_dict(
-            {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
-        )
-    state = optimizer.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".", 2)
-            state["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(state)
-    return step
+    return AveragedModel(network, multi_avg_fn=torch.no_grad()(update)).eval()

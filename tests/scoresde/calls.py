@@ -481,6 +481,24 @@ def of_inference() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_training() -> dict[str, Call]:
+    place = Path(tempfile.mkdtemp()) / "run"
+    small = {"width": 8, "multipliers": [1], "blocks": 1}
+    short = {"steps": 2, "batch_size": 4, "assessed": False, "settings": small}
+    done = ss.train("UNet", IMAGES.repeat(8, 1, 1, 1), validation=0.25, out=place, **short)
+    return {
+        "train": (ss.train, {
+            "model": "UNet", "data": IMAGES, "process": PROCESS, "predicts": "edm", **short, "loss": "denoising",
+            "levels": None, "coupling": "independent", "learned": "score", "bins": None, "low": -9.0, "high": 9.0,
+            "lr": 0.01, "warmup": 1, "schedule": "constant", "clip": 1.0, "ema": 0.1, "dropped": None,
+            "null": None, "validation": 0, "patience": None, "every": 1, "snapshots": 1, "precision": "float32",
+            "compile": False, "accelerate": False, "tensorboard": False, "out": None, "name": "model",
+            "card": None, "seed": 0, "device": "cpu", "progress": False}),
+        "training.reconstruct": (ss.training.reconstruct, {"folder": place, "width": 0.2, "trust": False}),
+        "Trained.plot": (done.plot, {"file": "never.png"}),
+    }  # fmt: skip
+
+
 class Shrink(nn.Module):
     r"""A network that learns how far to shrink."""
 
@@ -529,6 +547,7 @@ def of_pictures() -> dict[str, Call]:
         "plots.density": (plots.density, {
             "file": file, "model": GAUSS, "box": torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), "over": X, "side": 3}),
         "errors": (plots.errors, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
+        "losses": (plots.losses, {"file": file, "lines": {"a": [(1.0, 2.0)]}}),
         "film": (plots.film, {"file": "never.png", "followed": FOLLOWED, "sample": 0, "columns": 2}),
         "geometry": (plots.geometry, {
             "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,
@@ -744,7 +763,7 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
-    **of_distilling(),
+    **of_training(), **of_distilling(),
     **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

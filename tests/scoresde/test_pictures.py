@@ -284,6 +284,7 @@ def draw_all(folder: Path) -> None:
     plots.spectrum(folder / "spectrum.png", x, followed=grey)
     plots.decided(folder / "decided.png", ss.spectra.decided(flat, flat.data(9), [0.5, 1.0, 2.0]))
     plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
+    plots.losses(folder / "losses.png", {"step 9": [(0.2, 0.4), (2.0, 0.8), (8.0, 0.9)]})
     plots.trajectory(folder / "trajectory.png", t)
     plots.film(folder / "film.png", grey)
     plots.samples(folder / "samples.png", torch.randn(9, 5))
@@ -305,7 +306,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 20
+        assert len(list(tmp_path.iterdir())) == 21
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine

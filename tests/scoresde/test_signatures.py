@@ -129,7 +129,13 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
         ss.distilling.consistency,
         ss.distilling.progressive,
     }
-    others = {ss.Comparison.html, ss.ScoreModel.given, ss.fine_tune, ss.losses.reflow_pairs}
+    others = {
+        ss.Comparison.html,
+        ss.ScoreModel.given,
+        ss.fine_tune,
+        ss.train,
+        ss.losses.reflow_pairs,
+    }
     assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
 
 

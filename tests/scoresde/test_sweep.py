@@ -29,7 +29,15 @@ from scoresde import (
 from .calls import CALLS, ODD, Call
 
 ROOT = str(Path(ss.__file__).parent.parent)
-REFUSED = (ValueError, TypeError, IndexError, ImportError, OSError, solvers.SolverError)
+REFUSED = (
+    ValueError,
+    TypeError,
+    IndexError,
+    ImportError,
+    OSError,
+    solvers.SolverError,
+    ss.training.TrainingError,
+)
 QUICK = ("None", "sparse", "2**70")
 SLOW = (
     "compare",
@@ -43,6 +51,7 @@ SLOW = (
     "c2st",
     "load",
     "save",
+    "train",
     "discrete_log_likelihood",
 )
 OF_FILES = {"check_gif", "check_picture"}  # which programs ask before the work
@@ -53,6 +62,7 @@ TAKEN = {
     ("solvers", "None"),
     ("solver", "None"),
     ("learned", "a bool"),
+    ("compile", "a bool"),  # which takes a minute
     ("target", "a bool"),
 }
 
@@ -96,7 +106,9 @@ def complaint(call: Call, name: str, value: object) -> str | None:
             return f"words of others: {words}"
         if not re.match(r"\s*raise\b", linecache.getline(file, line)):
             return f"words of others: {words}"
-        if isinstance(error, solvers.SolverError):  # of a run, which names samples and times
+        if isinstance(
+            error, solvers.SolverError | ss.training.TrainingError
+        ):  # of a run, which names samples and times
             return None
         return None if is_named(name, value, str(error)) else f"unnamed: {words}"
     except Exception as error:
@@ -141,6 +153,7 @@ def test_the_table_has_every_public_function() -> None:
         plots,
         editing,
         geometry,
+        ss.training,
     )
     for module in spaces:
         measures += [getattr(module, name) for name in module.__all__]

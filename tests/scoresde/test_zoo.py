@@ -109,7 +109,7 @@ def test_labels_are_checked() -> None:
 
 
 def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
-    from scoresde.training import train
+    from scoresde.training.loop import train
 
     def run(steps_taken: int, checkpoint: Path | None) -> list[float]:
         torch.manual_seed(0)
@@ -133,13 +133,13 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
 
 
 def test_training_of_digits_lowers_their_loss(tmp_path: Path) -> None:
-    from scoresde.training.digits import finished, train_digits
+    from scoresde.training.digits import train_digits
 
     torch.set_default_dtype(torch.float32)
-    file = tmp_path / "checkpoint.safetensors"
-    losses = [progress.loss for progress, _ in train_digits(steps=8, checkpoint=file)]
+    trained = train_digits(steps=8, out=tmp_path)
+    losses = [entry["loss"] for entry in trained.history]
     assert sum(losses[-2:]) < sum(losses[:2])
-    model = finished(file)
+    model = ss.load(tmp_path)
     assert model.denoise(torch.zeros(1, 1, 8, 8), torch.tensor(1.0)).isfinite().all()
 
 

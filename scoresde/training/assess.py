@@ -1,0 +1,133 @@
+r"""Measurements of a trained model on held-out data, for its card."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import solvers
+
+from ..checking.result import ScoreCheck
+from ..checking.verb import LEAST, check_score
+from ..files import Json
+from ..likelihood.bits import bits_per_dim
+from ..likelihood.discrete import discrete_log_likelihood
+from ..likelihood.result import Likelihood
+from ..likelihood.verb import log_likelihood
+from ..models.network import NetworkScore
+from .batches import Batch
+from .data import Form
+
+CHECKED, SCORED = 160, 64  # held-out samples of a check, and of a likelihood
+EXACT = 4  # dimensions up to which divergences are exact
+KNOWN = (ValueError, TypeError, solvers.SolverError)  # of a model that is not trained far enough
+
+
+def assess(
+    model: NetworkScore, held: Batch, form: Form, null: Mapping[str, Tensor]
+) -> tuple[ScoreCheck | None, Json]:
+    r"""Returns the check of a model, and its card's entries "check" and "metrics".
+
+    Arguments:
+        model: The model.
+        held: The held-out data.
+        form: Its form.
+        null: The values that stand for no condition, if conditions were dropped.
+    """
+
+    model, found = _plain(model), {}
+    check, words = None, ""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        if model.learned == "score" and len(held.x) >= LEAST:
+            check, words = _check(model, held.rows(torch.arange(min(CHECKED, len(held.x)))))
+            found["check"] = _entry(check, words)
+        if model.learned in ("score", "flow"):
+            some = held.rows(torch.arange(min(SCORED, len(held.x))))
+            found["metrics"] = _metrics(model, some, form, null)
+    said = list(dict.fromkeys(str(one.message) for one in told))
+    return check, {**found, **({"warnings": said} if said else {})}
+
+
+def _metrics(
+    model: NetworkScore, held: Batch, form: Form, null: Mapping[str, Tensor]
+) -> dict[str, object]:
+    r"""Likelihoods, with the conditions of the data, and without if they were dropped in training."""
+
+    found = _scored(model, held, form, held.condition)
+    if null and set(null) >= set(held.condition):
+        none = {
+            name: null[name].expand(len(held.x), *value.shape[1:])
+            for name, value in held.condition.items()
+        }
+        without = _scored(model, held, form, none)
+        found |= {f"{name}, conditions dropped": value for name, value in without.items()}
+    return found
+
+
+def _plain(model: NetworkScore) -> NetworkScore:
+    r"""The model of states: held-out data is in their form already."""
+
+    if model.transform is None:
+        return model
+    from .network import around
+
+    made = around(model, model.network)  # type: ignore[arg-type]
+    made.transform = None
+    return made
+
+
+def _check(model: NetworkScore, held: Batch) -> tuple[ScoreCheck | None, str]:
+    try:
+        conditions: dict[str, Any] = held.condition
+        return check_score(model, held.x.float(), **conditions), ""
+    except KNOWN as error:
+        return None, str(error)
+
+
+def _entry(check: ScoreCheck | None, words: str) -> Json:
+    if check is None:
+        return {"ok": False, "findings": [words]}
+    levels = [
+        [level.noise_level, level.error] for level in check.levels if math.isfinite(level.error)
+    ]
+    return {
+        "ok": check.ok,
+        "findings": list(check.findings),
+        "error against the linear denoiser's, by noise level": levels,
+    }
+
+
+def _scored(
+    model: NetworkScore, held: Batch, form: Form, condition: Mapping[str, Tensor]
+) -> dict[str, object]:
+    r"""The mean log-likelihood with its standard error over samples, in bits per dimension for data on levels."""
+
+    x, given = held.x, dict[str, Any](condition)
+    options: dict[str, Any] = {} if x[0].numel() <= EXACT else {"probes": 1}
+    if given:
+        model = model.given(**given)  # type: ignore[assignment]
+    try:
+        found: Likelihood
+        if form.bins is None:
+            found = log_likelihood(model, x.float(), **options)
+            name, values = "log-likelihood in nats", found.nats
+        else:
+            low, high = form.ends
+            found = discrete_log_likelihood(
+                model, x, levels=form.bins, low=low, high=high, **options
+            )
+            name, values = "bits/dim", bits_per_dim(found)
+    except KNOWN as error:
+        return {"log-likelihood": f"none: {error}"}
+    spread = float(values.std()) / math.sqrt(len(values))
+    if not (math.isfinite(spread) and math.isfinite(float(values.mean()))):
+        return {"log-likelihood": "none: it is not finite"}
+    return {
+        name: round(float(values.mean()), 5),
+        f"{name}, standard error": round(spread, 5),
+        f"{name}, samples": len(values),
+    }
