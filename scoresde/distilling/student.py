@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..doors.amounts import positive
@@ -19,7 +18,6 @@ from ..runs.plan import Plan, fingerprint
 from ..runs.progress import bar
 from ..training.loop import train
 
-MEAN = "mean."  # of the names of averaged weights in a checkpoint
 WIDTH = 0.03  # of the pseudo-Huber loss, in units of the network's target
 
 
@@ -184,7 +182,6 @@ def taught(
     r"""Trains a student's network in place, and returns its moving average and the losses."""
 
     losses, file = torch.full((lesson.steps,), torch.nan), lesson.checkpoint
-    mean = copy.deepcopy(cast(nn.Module, student.network))
     with bar(total=lesson.steps, desc=lesson.title, shown=lesson.progress) as shown:
         for report in train(
             cast(nn.Module, student.network),
@@ -194,10 +191,6 @@ def taught(
             average=lesson.average,
             checkpoint=None if file is None else Path(file),
         ):
-            losses[report.step - 1], mean = report.loss, report.average
+            losses[report.step - 1] = report.loss
             shown.update(report.step - shown.n)
-    if file is not None and bool(losses.isnan().all()):  # it had reached its end before
-        tensors = load_file(file)
-        known = {n[len(MEAN) :]: value for n, value in tensors.items() if n.startswith(MEAN)}
-        mean.load_state_dict(known)
-    return mean.eval().requires_grad_(False), losses
+    return report.average.eval().requires_grad_(False), losses

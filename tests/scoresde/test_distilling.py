@@ -255,6 +255,8 @@ def test_training_that_was_stopped_goes_on_with_the_same_bits(tmp_path: Path) ->
 
     file = tmp_path / "state.safetensors"
     trained(checkpoint=file)
+    with pytest.raises(ValueError, match=r"state.safetensors holds a training with lr="):
+        trained(checkpoint=file, lr=0.5)
     assert torch.equal(trained(checkpoint=file), trained())  # loaded at its end
 
 

@@ -214,6 +214,9 @@ def test_resumed_tuning_is_that_in_one_piece(tmp_path: Path) -> None:
     assert torch.equal(rest.model.network.mean, whole.model.network.mean)
     assert len(rest.history) == 3
     assert rest.history == whole.history[3:]
+    done = ss.fine_tune(gauss(), tilt, updates=6, checkpoint=file, every=1, **options)
+    assert torch.equal(done.model.network.mean, whole.model.network.mean)  # the average, again
+    assert done.history == []
 
 
 def test_rewards_and_data_are_in_the_units_of_the_user() -> None:
