@@ -64,8 +64,7 @@ class Form:
         if not x.is_floating_point():
             raise TypeError(
                 f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, "
-                "the "
-                "number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
+                "the number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
             )
         if self.transform is not None:
             x = self.transform.inside(name, x)
@@ -94,8 +93,7 @@ class Form:
             raise ValueError(
                 f"{name} must lie between low={_said(self.low)} and high={_said(self.high)}, but in rows "
                 f"{out.nonzero()[:8, 0].tolist()} it does not, and reaches from {x.min():.4g} to {x.max():.4g}; "
-                "scale "
-                "the data, or state its range."
+                "scale the data, or state its range."
             )
 
 
@@ -238,9 +236,8 @@ def split(
     count = round(validation * source.count)
     if count < LEAST or source.count - count < 2:
         raise ValueError(
-            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be "
-            "held out "
-            "and 2 be left; pass more data, another share, or validation=0."
+            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be held "
+            "out and 2 be left; pass more data, another share, or validation=0."
         )
     order = numbers(seed, source.count, draws.SPLIT)
     out = source.part(order[:count].sort().values)

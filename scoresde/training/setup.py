@@ -316,9 +316,8 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> Non
     kind = type(model.network)
     if "settings" not in entry and not hasattr(model.network, "config"):
         raise ValueError(
-            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword "
-            "arguments of "
-            f"{kind.__name__}, as {{}} for none, or leave out out=."
+            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword arguments "
+            f"of {kind.__name__}, as {{}} for none, or leave out out=."
         )
     with tempfile.TemporaryDirectory() as place:
         save(model, Path(place) / name, {"network": entry} if entry else None, dtype=EXACT)
