@@ -263,7 +263,7 @@ class ScoreModel(nn.Module, ABC):
         self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
-        self.learned, self.recurrent = model.learned, model.recurrent
+        self.learned, self.carries_estimate = model.learned, model.carries_estimate
 
     def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with conditions bound, each with leading size B or 1."""
