@@ -157,9 +157,7 @@ class NetworkScore(ScoreModel):
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if not self.process.has_scales:
-            self.process.log_scales(
-                check_time(self.process, t, x)
-            )  # raises: there is no clean data
+            self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
         return self.in_form(data_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:

@@ -90,9 +90,7 @@ class ScoreModel(nn.Module, ABC):
     guided: bool = False
     differentiable: bool = True
     masked: bool = False  # whether some entries do not exist
-    recurrent: bool = (
-        False  # whether a call depends on the one before it, whose estimate runs carry
-    )
+    carries_estimate: bool = False  # from call to call of a run
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
