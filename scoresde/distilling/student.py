@@ -11,14 +11,19 @@ from torch import Tensor, nn
 
 from ..doors.amounts import positive
 from ..files import Json
+from ..losses.noised import mean_square
+from ..losses.weights import weights
 from ..models.checks import check_count, check_number
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import Given, ScoreModel
 from ..runs.plan import Plan, fingerprint
 from ..runs.progress import bar
 from ..training.loop import train
 
-WIDTH = 0.03  # of the pseudo-Huber loss, in units of the network's target
+WIDTH = (
+    0.03  # of the pseudo-Huber loss, below which it is quadratic, in units of the network's target
+)
 
 
 @dataclass(frozen=True)
@@ -149,31 +154,31 @@ def like(
     return made
 
 
-def huber(error: Tensor, weight: Tensor, width: float = WIDTH) -> Tensor:
-    r"""Returns the pseudo-Huber loss of errors, with shape (B,).
+def huber(
+    student: NetworkScore, x: Tensor, t: Tensor, target: Tensor, condition: dict[str, Tensor]
+) -> Tensor:
+    r"""Returns the pseudo-Huber loss of a student's estimates, with shape (B,).
 
-    .. math:: \sqrt{w \, \|e\|^2 / d + c^2} - c
+    .. math:: \sqrt{w \, \|D(x) - y\|^2 / d + c^2} - c , \qquad c = 0.03
+
+    The weights :math:`w = \alpha^2 / \sigma^2 + 1 / \sigma_{data}^2` give the network's target unit scale at all
+    noise levels.
 
     Arguments:
-        error: The errors, with shape (B, *).
-        weight: The weights w, with shape (B,).
-        width: The width c, below which it is quadratic.
+        student: The student.
+        x: States, with shape (B, *).
+        t: Their times, with shape (B,).
+        target: The data y that it is to estimate, with shape (B, *).
+        condition: The conditions.
 
     References:
         | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023), equation (8)
         | https://arxiv.org/abs/2310.14189
     """
 
-    return (weight * error.square().flatten(1).mean(1) + width**2).sqrt() - width
-
-
-def weight_of(model: ScoreModel, log_snr: Tensor) -> Tensor:
-    r"""Returns the weights that give the network's target unit scale at all noise levels, with shape (B,).
-
-    .. math:: 1 / s^2 + 1 / c^2
-    """
-
-    return torch.exp(2 * log_snr) + 1 / model.data_std**2
+    w = weights("edm", student.process, student.process.log_snr(t), student.data_std).to(x)
+    error = estimate(student, x, t, **condition) - target
+    return (w * mean_square(error) + WIDTH**2).sqrt() - WIDTH
 
 
 def taught(

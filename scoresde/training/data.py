@@ -19,7 +19,7 @@ from ..doors.data import as_data, check_batch_shape, check_rows_finite
 from ..likelihood.bits import bin_width, on_levels
 from ..models.transforms import Transform
 from . import draws
-from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream, numbers
+from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream
 from .images import read_images
 
 Given: TypeAlias = Array | Mapping[str, object] | str | Path | Dataset | DataLoader  # type: ignore[type-arg]
@@ -239,7 +239,7 @@ def split(
             f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be held "
             "out and 2 be left; pass more data, another share, or validation=0."
         )
-    order = numbers(seed, source.count, draws.SPLIT)
+    order = draws.chosen(seed, source.count)
     out = source.part(order[:count].sort().values)
     rest = source.part(order[count:].sort().values)
     return rest, checked_batch(out.some(torch.arange(min(count, MEASURED))), form)
@@ -252,7 +252,7 @@ def sample_of(source: Source, form: Form, batch_size: int) -> Batch:
         return source.held
     if source.count is None:
         return checked_batch(source.some(torch.arange(batch_size)), form)
-    index = numbers(0, source.count, draws.SPLIT)[:MEASURED].sort().values
+    index = draws.chosen(0, source.count)[:MEASURED].sort().values
     return named_batch(source.some(index), form, index.tolist())
 
 
