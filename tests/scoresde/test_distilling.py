@@ -11,6 +11,7 @@ from scoresde import distilling
 from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
 from scoresde.distilling.halving import Walk, _grid
+from scoresde.distilling.student import huber
 from scoresde.models.estimate import estimate
 from solvers import SolverError
 
@@ -311,3 +312,13 @@ def test_refusals_name_the_cure() -> None:
         ss.sample(Ends(ss.EDM()), 2, rtol=1e-3)
     with pytest.raises(ValueError, match="eta=0.5 has no effect on consistency"):
         ss.sample(Ends(ss.EDM()), 2, eta=0.5)
+
+
+def test_the_loss_of_a_student_is_that_of_its_network_at_all_noise_levels() -> None:
+    c, t = 0.7, torch.tensor([0.01, 0.7, 40.0], dtype=torch.float64)
+    model = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "edm", shape=(2,), data_std=c)
+    x, y = torch.randn(2, 3, 2, dtype=torch.float64)
+    skip, out = c**2 / (c**2 + t**2), t * c / (c**2 + t**2).sqrt()
+    target = (y - skip[:, None] * x) / out[:, None]  # of the network, whose output is 0
+    want = (target.square().mean(1) + 0.03**2).sqrt() - 0.03
+    assert torch.allclose(huber(model, x, t, y, {}), want, rtol=1e-10)
