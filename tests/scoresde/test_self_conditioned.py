@@ -372,5 +372,7 @@ def test_no_gradient_flows_through_the_first_estimate() -> None:
 def test_bad_shares_and_models_are_refused() -> None:
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], but is 1.5"):
         ss.losses.self_conditioned(error, 1.5)
+    with pytest.raises(TypeError, match="loss must be a function, but is a Uncertainty, whose"):
+        ss.losses.self_conditioned(ss.losses.Uncertainty())
     with pytest.raises(ValueError, match="must take the condition 'estimate' to be given"):
         ss.losses.self_conditioned(error)(gaussian(ss.EDM()), *torch.zeros(3, 2, 2))
