@@ -28,6 +28,7 @@ from ..likelihood.students import error_of_mean
 from ..models.checks import check_count
 from ..models.latent import Latent
 from ..models.score_model import ScoreModel
+from ..training.draws import word
 from .losses import draw
 
 BY = {"flow": log_likelihood, "elbo": elbo}
@@ -39,7 +40,8 @@ class PixelBound:
 
     Arguments:
         nats: The bound, the sum of the three parts.
-        stderr: Its standard error due to the draws of latents, with shape (B,); NaN for a single draw.
+        stderr: Its standard error due to the draws of latents and to those of the score model's density, with
+            shape (B,); NaN for a single draw.
         reconstruction: :math:`\mathbb{E} \log p(x \mid z)`.
         prior: :math:`\mathbb{E} \log p(z)`, of standardised latents.
         entropy: :math:`- \mathbb{E} \log q(z \mid x)`, of the same.
@@ -130,10 +132,10 @@ def pixel_elbo(
     inside.transform = None
     mean, std = space.posterior("x", data)
     own = torch.distributions.Normal(mean.double(), std.double())
-    keys = {"seed": seed, "first_index": first_index}
     parts: list[list[Tensor]] = [[], [], []]
     for number in range(draws):
         state = mean + std * draw(mean, seed, first_index, number)
+        keys: Any = {"seed": word(seed, number), "first_index": first_index}  # of independent runs
         known: Any = BY[by](inside, state, **keys, **options)  # type: ignore[operator]
         values = space.log_prob(data, state), known.nats, -own.log_prob(state).flatten(1).sum(1)
         for part, value in zip(parts, values, strict=True):

@@ -224,7 +224,8 @@ def split(
 
     if not isinstance(validation, int | float):
         held, _, _ = source_of(validation, {}, form, "validation")
-        return source, checked_batch(held.some(torch.arange(min(held.count or 1, MEASURED))), form)
+        some = numbers(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values
+        return source, checked_batch(held.some(some), form)
     if not 0 <= validation < 1:
         raise ValueError(
             "validation must be the share of the data that is held out, at least 0 and below 1, but is "
@@ -243,7 +244,7 @@ def split(
             "and 2 be left; pass more data, another share, or validation=0."
         )
     order = numbers(seed, source.count, draws.SPLIT)
-    out = source.part(order[:count].sort().values)
+    out = source.part(order[: min(count, MEASURED)].sort().values)
     rest = source.part(order[count:].sort().values)
     return rest, checked_batch(out.some(torch.arange(min(count, MEASURED))), form)
 

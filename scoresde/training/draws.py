@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.noise.brownian import keyed_normal, keyed_uniform
 
-ORDER, STRATA, SHARES, NOISE, DROPPED, DEQUANTIZED, SPLIT = range(301, 308)  # the streams
+ORDER, STRATA, SHARES, NOISE, DROPPED, DEQUANTIZED, SPLIT, HELD = range(301, 309)  # the streams
 WORD = 2**63
 
 

@@ -2,6 +2,7 @@ r"""Models in the latent space of an autoencoder: data in and out, densities, bo
 
 import json
 import math
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -189,6 +190,21 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
     divergence = apart**2 + wide**2 - 1 - 2 * math.log(wide)
     assert abs(float(lost.mean()) - divergence) < 4 * float(lost.std()) / math.sqrt(400) + 1e-3
     assert found.stderr.isnan().all()
+
+
+def test_each_draw_has_a_density_of_its_own_error() -> None:
+    r"""With hardly a deviation of the latents, the mean over n draws has 1 / sqrt(n) of the error of one."""
+
+    model = ss.MixtureOracle(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), 0.3)
+    mixture, x = copy(model), torch.randn(200, 5)
+    model.transform = ss.Latent(Linear(wide=1e-6), (5,))
+    state = Linear().posterior(x)[0].detach()
+    known = ss.log_likelihood(mixture, state, **DENSE).nats
+    errors = [
+        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=1).prior - known).square().mean()
+        for n in (1, 16)
+    ]
+    assert float(errors[1] / errors[0]) == pytest.approx(1 / 16, rel=0.4)
 
 
 def test_bits_of_a_bound_are_those_of_a_density() -> None:
