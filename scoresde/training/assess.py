@@ -28,7 +28,12 @@ KNOWN = (ValueError, TypeError, solvers.SolverError)  # of a model that is not t
 
 
 def assess(
-    model: NetworkScore, held: Batch, form: Form, null: Mapping[str, Tensor], *, chosen: bool = False
+    model: NetworkScore,
+    held: Batch,
+    form: Form,
+    null: Mapping[str, Tensor],
+    *,
+    chosen: bool = False,
 ) -> tuple[ScoreCheck | None, Json]:
     r"""Returns the check of a model, and its card's entries "check" and "metrics".
 

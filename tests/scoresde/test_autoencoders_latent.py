@@ -192,6 +192,16 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
     assert found.stderr.isnan().all()
 
 
+def test_more_draws_of_latents_have_less_error() -> None:
+    model, prior = linear_model(wide=1.5)
+    x = torch.randn(200, 5)
+    divergence = 1.5**2 - 1 - 2 * math.log(1.5)
+    one, many = (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=2) for n in (1, 16))
+    errors = [(exact(x, prior) - found.nats - divergence).square() for found in (one, many)]
+    assert float(errors[1].mean() / errors[0].mean()) == pytest.approx(1 / 16, rel=0.4)
+    assert 0.5 < float((errors[1] / many.stderr.square()).mean()) < 1.5
+
+
 def test_each_draw_has_a_density_of_its_own_error() -> None:
     r"""With hardly a deviation of the latents, the mean over n draws has 1 / sqrt(n) of the error of one."""
 
@@ -201,7 +211,9 @@ def test_each_draw_has_a_density_of_its_own_error() -> None:
     state = Linear().posterior(x)[0].detach()
     known = ss.log_likelihood(mixture, state, **DENSE).nats
     errors = [
-        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=1).prior - known).square().mean()
+        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=1).prior - known)
+        .square()
+        .mean()
         for n in (1, 16)
     ]
     assert float(errors[1] / errors[0]) == pytest.approx(1 / 16, rel=0.4)

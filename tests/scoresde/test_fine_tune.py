@@ -229,7 +229,9 @@ def test_each_update_has_samples_of_its_own() -> None:
 
     options = {"solver": "ddim", "steps": 3}
     ss.fine_tune(gauss(), keeps, updates=2, batch_size=8, lr=1e-12, **options)
-    assert torch.allclose(torch.cat(seen), ss.sample(gauss(), 16, **options, dtype=torch.float64).x)
+    assert torch.allclose(
+        torch.cat(seen), ss.sample(gauss(), 16, **options, dtype=torch.float64).x
+    )
 
 
 DATA = torch.tensor([[0.9, -0.3], [0.1, 0.5], [0.5, 0.1]], dtype=torch.float64)
@@ -241,6 +243,17 @@ def test_the_likelihood_of_data_rises_from_what_it_is() -> None:
     nats = -DATA.square().sum(1) / (2 * STD**2) - math.log(2 * math.pi * STD**2)
     assert tuned.history[0].reward == pytest.approx(float(nats.mean()), abs=0.01)
     assert bool((tuned.model.network.mean > 0).all())  # towards the mean of the data
+
+
+def test_each_update_takes_some_of_much_data() -> None:
+    data = torch.arange(8.0).double()[:, None].expand(8, 2) / 8
+    options = {"solver": "exponential_2", "steps": 2}
+    tuned = ss.fine_tune(gauss(), data=data, updates=4, lr=1e-12, batch_size=2, **options)
+    nats = ss.log_likelihood(gauss(), data, **options).nats
+    means = {round(float(pair.mean()), 6) for pair in torch.combinations(nats, 2, True)}
+    found = [round(update.reward, 6) for update in tuned.history]
+    assert set(found) <= means
+    assert len(set(found)) > 1
 
 
 @pytest.mark.slow

@@ -221,6 +221,18 @@ def test_pairs_come_as_they_were_given(numbers: Tensor) -> None:
     assert torch.equal(x.argsort(), z.argsort())  # of one dimension, the pairing is by rank
 
 
+def test_noise_is_paired_within_each_label(numbers: Tensor) -> None:
+    seen, label = Seen(), torch.arange(64) % 3
+    ss.train(
+        table(classes=3), {"x": numbers, "label": label}, loss=seen, coupling="ot", dropped=0.0,
+        steps=1, batch_size=64, validation=0,
+    )  # fmt: skip
+    x, z, own = (seen.calls[0][name] for name in ("x", "z", "label"))
+    ranks = [(x[own == c, 0].argsort(), z[own == c, 0].argsort()) for c in range(3)]
+    assert all(torch.equal(a, b) for a, b in ranks)
+    assert not torch.equal(x[:, 0].argsort(), z[:, 0].argsort())
+
+
 def test_weights_of_a_loss_are_trained_too(numbers: Tensor) -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
