@@ -169,12 +169,12 @@ def test_with_the_exact_posterior_the_bound_is_the_density(spread: float) -> Non
     _, prior = linear_model(spread)
     model, _ = linear_model(spread, prior=prior)
     x = 2 * torch.randn(6, 5)
-    found = autoencoders.pixel_elbo(model, x, draws=2, **DENSE)
+    found = autoencoders.pixel_elbo(model, x, draws=2, options=DENSE)
     assert torch.allclose(found.nats, exact(x, prior), atol=2e-3)
     assert float(found.stderr.max()) < 2e-3
     parts = found.reconstruction + found.prior + found.entropy
     assert torch.allclose(found.nats, parts)
-    by = autoencoders.pixel_elbo(model, x, draws=2, by="elbo", nodes=2)
+    by = autoencoders.pixel_elbo(model, x, draws=2, by="elbo", options={"nodes": 2})
     assert torch.allclose(by.nats, exact(x, prior), atol=1e-6)
 
 
@@ -185,7 +185,7 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
     _, prior = linear_model()
     model, _ = linear_model(apart=apart, wide=wide, prior=prior)
     x = torch.randn(400, 5)
-    found = autoencoders.pixel_elbo(model, x, draws=1, **{**DENSE, "steps": 12})
+    found = autoencoders.pixel_elbo(model, x, draws=1, options={**DENSE, "steps": 12})
     lost = exact(x, prior) - found.nats
     divergence = apart**2 + wide**2 - 1 - 2 * math.log(wide)
     assert abs(float(lost.mean()) - divergence) < 4 * float(lost.std()) / math.sqrt(400) + 1e-3
@@ -196,7 +196,10 @@ def test_more_draws_of_latents_have_less_error() -> None:
     model, prior = linear_model(wide=1.5)
     x = torch.randn(200, 5)
     divergence = 1.5**2 - 1 - 2 * math.log(1.5)
-    one, many = (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=2) for n in (1, 16))
+    one, many = (
+        autoencoders.pixel_elbo(model, x, draws=n, by="elbo", options={"nodes": 2})
+        for n in (1, 16)
+    )
     errors = [(exact(x, prior) - found.nats - divergence).square() for found in (one, many)]
     assert float(errors[1].mean() / errors[0].mean()) == pytest.approx(1 / 16, rel=0.4)
     assert 0.5 < float((errors[1] / many.stderr.square()).mean()) < 1.5
@@ -211,7 +214,7 @@ def test_each_draw_has_a_density_of_its_own_error() -> None:
     state = Linear().posterior(x)[0].detach()
     known = ss.log_likelihood(mixture, state, **DENSE).nats
     errors = [
-        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", nodes=1).prior - known)
+        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", options={"nodes": 1}).prior - known)
         .square()
         .mean()
         for n in (1, 16)
@@ -219,9 +222,32 @@ def test_each_draw_has_a_density_of_its_own_error() -> None:
     assert float(errors[1] / errors[0]) == pytest.approx(1 / 16, rel=0.4)
 
 
+def test_slopes_are_by_latents_in_the_units_of_the_autoencoder() -> None:
+    space = ss.Latent(Linear(), (5,), mean=0.3, std=torch.tensor([2.0, 0.5]))
+    z = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    u = (z - 0.3) / torch.tensor([2.0, 0.5])
+    [wanted] = torch.autograd.grad((-u.square() / 2).sum(), z)
+    assert torch.allclose(space.gradient(-u.detach()), wanted)
+
+
+def test_the_noise_that_fills_bins_is_drawn_anew_in_each_step() -> None:
+    seen = []
+
+    def loss(coder: nn.Module, x: Tensor, seed: int) -> Tensor:
+        seen.append(x)
+        return coder(x).square().sum(1)
+
+    data = torch.zeros(8, 3)
+    autoencoders.fit_autoencoder(nn.Linear(3, 3), data, loss=loss, levels=3, steps=2, batch_size=8)
+    assert not torch.equal(seen[0], seen[1])
+    assert float(torch.stack(seen).abs().max()) <= 0.5  # half a bin
+
+
 def test_bits_of_a_bound_are_those_of_a_density() -> None:
     model, _ = linear_model()
-    found = autoencoders.pixel_elbo(model, torch.randn(3, 5), draws=1, by="elbo", nodes=2)
+    found = autoencoders.pixel_elbo(
+        model, torch.randn(3, 5), draws=1, by="elbo", options={"nodes": 2}
+    )
     wanted = -(found.nats / 5 + math.log(0.5)) / math.log(2)
     assert torch.allclose(found.bits_per_dim(levels=5), wanted)
 

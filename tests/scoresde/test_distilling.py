@@ -13,7 +13,7 @@ from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
 from scoresde.distilling.halving import Walk, _grid
 from scoresde.distilling.paths import _grids
-from scoresde.distilling.student import huber
+from scoresde.distilling.student import huber, weight_of
 from scoresde.models.estimate import estimate
 from scoresde.models.scale import start_of
 from solvers import SolverError
@@ -325,9 +325,17 @@ def test_the_target_at_the_data_is_the_state_over_alpha() -> None:
 
 
 def test_the_loss_of_no_error_is_0_and_grows_from_a_square_to_a_line() -> None:
-    error = torch.tensor([[0.0], [1e-4], [1e3]], dtype=torch.float64)
+    error = torch.tensor([[0.0], [1e-4], [1e3]], dtype=torch.float64).expand(3, 2)
     found = huber(error, torch.full((3,), 4.0, dtype=torch.float64), width=0.1)
     assert found.tolist() == pytest.approx([0.0, 4e-8 / (2 * 0.1), 2e3 - 0.1], rel=1e-4)
+
+
+def test_errors_count_by_the_variance_that_the_noise_leaves() -> None:
+    r"""Given x + s z, data of variance c^2 has the variance s^2 c^2 / (s^2 + c^2)."""
+
+    model, s = student(data_std=0.5), torch.tensor([0.1, 0.7, 5.0], dtype=torch.float64)
+    left = s**2 * 0.25 / (s**2 + 0.25)
+    assert torch.allclose(weight_of(model, -s.log()) * left, torch.ones_like(s))
 
 
 def test_all_neighbouring_levels_are_taught_down_to_the_data(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import losses
-from scoresde.training.objective import Objective
 from scoresde.losses.weights import WEIGHTS, weights
+from scoresde.training.objective import Objective
 
 from .exact import Bent, Features, at, mean, minimiser, mixed, mixture_oracle, normal
 
