@@ -222,6 +222,14 @@ def test_each_draw_has_a_density_of_its_own_error() -> None:
     assert float(errors[1] / errors[0]) == pytest.approx(1 / 16, rel=0.4)
 
 
+def test_encoders_give_means_and_logarithms_of_variances() -> None:
+    coder, x = VAE(latent=2, **SMALL), torch.randn(3, 1, 4, 4)
+    out = coder.encoder(x)
+    mean, std = coder.posterior(x)
+    assert torch.equal(mean, out[:, :2])
+    assert torch.allclose(std.square().log(), out[:, 2:], atol=1e-6)
+
+
 def test_slopes_are_by_latents_in_the_units_of_the_autoencoder() -> None:
     space = ss.Latent(Linear(), (5,), mean=0.3, std=torch.tensor([2.0, 0.5]))
     z = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
