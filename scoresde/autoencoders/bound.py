@@ -31,6 +31,7 @@ from ..models.checks import check_count
 from ..models.conditions import Condition
 from ..models.latent import Latent
 from ..models.score_model import ScoreModel
+from ..training.draws import word
 from .losses import draw
 
 BY: dict[str, Callable[..., Any]] = {"flow": log_likelihood, "elbo": elbo}
@@ -42,7 +43,8 @@ class PixelBound:
 
     Arguments:
         nats: The bound, the sum of the three parts.
-        stderr: Its standard error due to the draws of latents, with shape (B,); NaN for a single draw.
+        stderr: Its standard error due to the draws of latents and to those of the score model's density, with
+            shape (B,); NaN for a single draw.
         reconstruction: :math:`\mathbb{E} \log p(x \mid z)`.
         prior: :math:`\mathbb{E} \log p(z)`, of standardised latents.
         entropy: :math:`- \mathbb{E} \log q(z \mid x)`, of the same.
@@ -135,11 +137,11 @@ def pixel_elbo(
     inside.transform = None
     mean, std = space.posterior("x", data)
     own = torch.distributions.Normal(mean.double(), std.double())
-    known_by = partial(BY[by], **{**(options or {}), "seed": seed, "first_index": first_index})
+    known_by = partial(BY[by], **{**(options or {}), "first_index": first_index})
     parts: list[list[Tensor]] = [[], [], []]
     for number in range(draws):
         state = mean + std * draw(mean, seed, first_index, number)
-        known = known_by(inside, state)
+        known = known_by(inside, state, seed=word(seed, number))  # of which each draw has its own
         values = space.log_prob(data, state), known.nats, -own.log_prob(state).flatten(1).sum(1)
         for part, value in zip(parts, values, strict=True):
             part.append(value)

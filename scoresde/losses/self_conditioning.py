@@ -1,10 +1,9 @@
 r"""Losses of networks that are given their own estimate of the clean data."""
 
-import inspect
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_tensor
@@ -16,6 +15,7 @@ from ..models.conditions import rows_of
 from ..models.estimate import estimate
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import NAME, SelfConditioned
+from .seeded import takes_seed
 
 Loss = Callable[..., Tensor]
 STREAM = 21  # of random numbers: which samples are given an estimate
@@ -59,7 +59,12 @@ def self_conditioned(loss: Loss, share: float = 0.5) -> Loss:
     share = check_finite("share", share)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but is {share:g}.")
-    draws = "seed" in inspect.signature(loss).parameters
+    if isinstance(loss, nn.Module):
+        raise TypeError(
+            f"loss must be a function, but is a {type(loss).__name__}, whose weights what is returned would hide; "
+            "wrap it around: ss.losses.Uncertainty(ss.losses.self_conditioned(loss))."
+        )
+    draws = takes_seed(loss)
 
     def found(
         model: ScoreModel,

@@ -2,6 +2,7 @@ r"""Learned uncertainty: the weight of each noise level is learned with the mode
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 from ..models.checks import check_count
 from ..models.score_model import ScoreModel
 from .denoised import denoising
+from .seeded import takes_seed
 
 Loss = Callable[..., Tensor]
 
@@ -48,7 +50,7 @@ class Uncertainty(nn.Module):
     def __init__(self, loss: Loss = denoising, features: int = 128, seed: int = 0) -> None:
         super().__init__()
         features = check_count("features", features, at_least=1)
-        self.loss = loss
+        self.loss, self.seeded = loss, takes_seed(loss)
         zero = torch.zeros(1, dtype=torch.int64)
         rates = keyed_normal(seed, zero, DATA_NOISE, 0, features)[0]
         phases = keyed_uniform(seed, zero, DATA, 0, features)[0]
@@ -65,7 +67,14 @@ class Uncertainty(nn.Module):
         return features @ self.coefficients + self.offset
 
     def forward(
-        self, model: ScoreModel, x: Tensor, log_snr: Tensor, z: Tensor, **options: Tensor
+        self,
+        model: ScoreModel,
+        x: Tensor,
+        log_snr: Tensor,
+        z: Tensor,
+        *,
+        seed: int = 0,
+        **options: Tensor,
     ) -> Tensor:
         r"""Returns the loss of each sample, with shape (B,).
 
@@ -74,9 +83,11 @@ class Uncertainty(nn.Module):
             x: Clean data, with shape (B, *).
             log_snr: The log of :math:`\alpha / \sigma` of each sample, with shape (B,).
             z: The other end, with shape (B, *).
+            seed: The seed of the loss, if it draws numbers of its own.
             options: The options of the loss, and the conditions.
         """
 
-        value = self.loss(model, x, log_snr, z, **options)
+        own: dict[str, Any] = {"seed": seed} if self.seeded else {}
+        value = self.loss(model, x, log_snr, z, **own, **options)
         u = self.log_loss(torch.as_tensor(log_snr)).to(value)
         return torch.exp(-u) * value + u

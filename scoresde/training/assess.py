@@ -21,6 +21,7 @@ from ..models.network import NetworkScore
 from .batches import Batch
 from .data import Form
 from .network import around
+from .validation import scored, validated
 
 CHECKED, SCORED = 160, 64  # held-out samples of a check, and of a likelihood
 EXACT = 4  # dimensions up to which divergences are exact
@@ -28,7 +29,12 @@ KNOWN = (ValueError, TypeError, solvers.SolverError)  # of a model that is not t
 
 
 def assess(
-    model: NetworkScore, held: Batch, form: Form, null: Mapping[str, Tensor]
+    model: NetworkScore,
+    held: Batch,
+    form: Form,
+    null: Mapping[str, Tensor],
+    *,
+    chosen: bool = False,
 ) -> tuple[ScoreCheck | None, Json]:
     r"""Returns the check of a model, and its card's entries "check" and "metrics".
 
@@ -37,6 +43,7 @@ def assess(
         held: The held-out data.
         form: Its form.
         null: The values that stand for no condition, if conditions were dropped.
+        chosen: Whether the weights are those with the least loss on held-out data.
     """
 
     model, found = _plain(model), {}
@@ -44,13 +51,20 @@ def assess(
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         if model.learned == "score" and len(held.x) >= LEAST:
-            check, words = _check(model, held.rows(torch.arange(min(CHECKED, len(held.x)))))
+            check, words = _check(model, held.rows(_places(held, CHECKED)))
             found["check"] = _entry(check, words)
         if model.learned in ("score", "flow"):
-            some = held.rows(torch.arange(min(SCORED, len(held.x))))
-            found["metrics"] = _metrics(model, some, form, null)
+            places = _places(held, SCORED)
+            metrics = _metrics(model, held.rows(places), form, null)
+            shared = int(torch.isin(places.cpu(), validated(len(held.x))).sum()) if chosen else 0
+            told_of = {"samples that chose the weights": shared} if shared else {}
+            found["metrics"] = {**metrics, **told_of}
     said = list(dict.fromkeys(str(one.message) for one in told))
     return check, {**found, **({"warnings": said} if said else {})}
+
+
+def _places(held: Batch, size: int) -> Tensor:
+    return scored(len(held.x), size).to(held.x.device)
 
 
 def _metrics(

@@ -222,7 +222,8 @@ def split(
 
     if not isinstance(validation, int | float):
         held, _, _ = source_of(validation, {}, form, "validation")
-        return source, checked_batch(held.some(torch.arange(min(held.count or 1, MEASURED))), form)
+        some = draws.chosen(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values
+        return source, checked_batch(held.some(some), form)
     if not 0 <= validation < 1:
         raise ValueError(
             "validation must be the share of the data that is held out, at least 0 and below 1, but is "
@@ -239,8 +240,8 @@ def split(
             f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be held "
             "out and 2 be left; pass more data, another share, or validation=0."
         )
-    order = draws.chosen(seed, source.count)
-    out = source.part(order[:count].sort().values)
+    order = draws.chosen(seed, source.count, draws.SPLIT)
+    out = source.part(order[: min(count, MEASURED)].sort().values)
     rest = source.part(order[count:].sort().values)
     return rest, checked_batch(out.some(torch.arange(min(count, MEASURED))), form)
 
@@ -252,7 +253,7 @@ def sample_of(source: Source, form: Form, batch_size: int) -> Batch:
         return source.held
     if source.count is None:
         return checked_batch(source.some(torch.arange(batch_size)), form)
-    index = draws.chosen(0, source.count)[:MEASURED].sort().values
+    index = draws.chosen(0, source.count, draws.SPLIT)[:MEASURED].sort().values
     return named_batch(source.some(index), form, index.tolist())
 
 

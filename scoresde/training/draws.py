@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.noise.brownian import keyed_normal, keyed_uniform
 
-ORDER, STRATA, SHARES, NOISE, DROPPED, DEQUANTIZED, SPLIT = range(301, 308)  # the streams
+ORDER, STRATA, SHARES, NOISE, DROPPED, DEQUANTIZED, SPLIT, HELD = range(301, 309)  # the streams
 WORD = 2**63
 
 
@@ -80,10 +80,10 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return keyed_uniform(seed, torch.arange(count), ORDER, epoch, 1)[:, 0].argsort()
 
 
-def chosen(seed: int, count: int) -> Tensor:
-    r"""Returns a permutation of the samples, of which the first are held out, or looked at."""
+def chosen(seed: int, count: int, use: int) -> Tensor:
+    r"""Returns a permutation of the samples, of which the first are chosen for a use: one of the streams."""
 
-    return torch.randperm(count, generator=torch.Generator().manual_seed(word(seed, SPLIT)))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(word(seed, use)))
 
 
 def word(*of: object) -> int:

@@ -100,11 +100,11 @@ def fine_tune(
     It maximises :math:`\mathbb{E}[r(x)] - \beta \, \mathrm{KL}(p_\theta \| p_0)` over the weights
     :math:`\theta`, by gradients through the last k steps of the sampler. With noise z, and levels uniform in
     :math:`\lambda = \log (\alpha / \sigma)`, the divergence from the model before tuning is that of the
-    two score models at noised samples :math:`x_t` of the tuned one,
+    two score models at noised samples :math:`x_t` of the tuned one, or at noised data,
 
     .. math:: \mathrm{KL} = \int e^{2 \lambda} \, \mathbb{E} \| D_\theta(x_t) - D_0(x_t) \|^2 \, d\lambda ,
 
-    whose gradient is taken at fixed samples. The optimum over all laws is
+    whose gradient flows through the samples, too. The optimum over all laws is
     :math:`p_0(x) \, e^{r(x) / \beta}` up to a constant. Without an anchor, the model goes to
     samples of the highest reward and forgets the rest.
 
@@ -164,7 +164,7 @@ def fine_tune(
     data = None if data is None else check_data(model, as_state("data", data), "data")
     batch = batch_size if data is None else len(data)
     bound, settings = split(tuned, options, batch, TAKES)
-    before = split(model, condition, batch, TAKES)[0] if anchor else None
+    before = split(_fixed(model), condition, batch, TAKES)[0] if anchor else None
     task = _Task(bound, before, settings, batch_size, last or steps, anchor, reward, data)
     file = None if checkpoint is None else Path(checkpoint)
     ways: dict[str, Any] = {"lr": lr, "average": average, "checkpoint": file, "every": every}
@@ -215,7 +215,7 @@ class _Task:
         if self.before is not None:
             index = torch.arange(len(x)) + step * len(x)
             models = self.model.rows(rows), self.before.rows(rows)
-            divergence = _divergence(*models, x.detach(), self.settings.seed or 0, index).mean()
+            divergence = _divergence(*models, x, self.settings.seed or 0, index).mean()
             loss, kl = loss + self.anchor * divergence, divergence.item()
         return loss, Update(value.mean().item(), kl)
 
@@ -270,10 +270,14 @@ def _divergence(
     z = keyed_normal(seed, index, NOISE, 0, x[0].numel()).reshape(x.shape)
     t = process.time(log_snr)
     noisy = process.perturb(x.double(), t, z.to(x.device)).to(x)
-    with torch.no_grad():
-        want = before.denoise(noisy, t)
-    gap = (model.denoise(noisy, t) - want).flatten(1).square().sum(1)
+    gap = (model.denoise(noisy, t) - before.denoise(noisy, t)).flatten(1).square().sum(1)
     return (high - low) * torch.exp(2 * log_snr).to(x) * gap
+
+
+def _fixed(model: ScoreModel) -> ScoreModel:
+    r"""A copy of a model whose weights take no gradients, so that those of its inputs leave the model as it is."""
+
+    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _rewarded(reward: Reward, x: Tensor) -> Tensor:

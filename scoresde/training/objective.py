@@ -1,6 +1,5 @@
 r"""The loss of a step: what is drawn for a batch, and what the network is asked."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
+from ..losses.seeded import takes_seed
 from ..models.network import NetworkScore
 from . import draws
 from .batches import Batch
@@ -44,8 +44,7 @@ class Objective(nn.Module):
     def __init__(self, model: NetworkScore, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        call = loss.forward if isinstance(loss, nn.Module) else loss
-        self.seeded = "seed" in inspect.signature(call).parameters
+        self.seeded = takes_seed(loss)
 
     def forward(
         self, x: Tensor, log_snr: Tensor, z: Tensor, seed: int, condition: Mapping[str, Tensor]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..models.network import NetworkScore
+from . import draws
 from .batches import Batch
 from .objective import Drawing, Objective
 
@@ -37,11 +38,11 @@ def held_out_loss(objective: Objective, drawing: Drawing, held: Batch, batch_siz
     Arguments:
         objective: The loss of the model, which is not in training mode.
         drawing: How batches become what the loss takes.
-        held: The held-out data, of which the first samples are used.
+        held: The held-out data, of which some samples are used.
         batch_size: How many samples the network is asked of at once.
     """
 
-    held = held.rows(torch.arange(min(ROWS, len(held.x)), device=held.x.device))
+    held = held.rows(validated(len(held.x)).to(held.x.device))
     place = torch.arange(len(held.x))
     x, _, z, seed, condition = drawing(objective.model, held, ALWAYS, place, len(place))
     found = []
@@ -53,6 +54,23 @@ def held_out_loss(objective: Objective, drawing: Drawing, held: Batch, batch_siz
         ])  # fmt: skip
         found.append((math.exp(-float(level)), float(losses.double().mean())))
     return Losses(tuple(found))
+
+
+def validated(count: int) -> Tensor:
+    r"""Returns the held-out samples on which the loss is measured, drawn from all, since data is often sorted."""
+
+    return draws.chosen(0, count, draws.HELD)[:ROWS].sort().values
+
+
+def scored(count: int, size: int) -> Tensor:
+    r"""Returns others on which the result is measured, as far as there are enough.
+
+    Arguments:
+        count: The number of held-out samples.
+        size: How many are measured at most.
+    """
+
+    return draws.chosen(0, count, draws.HELD).flip(0)[:size].sort().values
 
 
 def levels_of(drawing: Drawing, model: NetworkScore) -> Tensor:

@@ -176,7 +176,8 @@ def _finished(ready: Ready, run: Run, name: str, given: Json, *, assessed: bool)
     measured: Json = {}
     if assessed and task.held is not None:
         null = dict(task.drawing.null) if task.options.dropped else {}
-        check, measured = assess(model, task.held, task.drawing.form, null)
+        chosen = bool(run.state.weights)
+        check, measured = assess(model, task.held, task.drawing.form, null, chosen=chosen)
     facts = {**task.facts, "steps taken": run.state.step, "best step": run.state.best_step or None}
     card = card_of(name, ready.network, ready.data, facts, measured, given)
     if task.writes is not None:

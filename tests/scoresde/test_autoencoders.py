@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import autoencoders
+from scoresde.autoencoders.probe import _accuracy
 
 MEANS, STD = torch.tensor([[-1.0, 0.5], [1.5, 0.0], [0.0, -2.0]]).double(), 0.4
 
@@ -188,3 +189,10 @@ def features(model: ss.ScoreModel | None = None, **options: object) -> object:
 def test_refusals(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()  # type: ignore[operator]
+
+
+def test_a_large_penalty_leaves_the_frequencies_of_the_classes() -> None:
+    truth = (torch.arange(60) % 3 == 0).long()
+    features, rows = 2.0 * truth[:, None].double() - 1, torch.arange(60).numpy()
+    found = [_accuracy(features, truth.numpy(), rows, rows, penalty) for penalty in (1e-3, 1e6)]
+    assert found == pytest.approx([1.0, 2 / 3])

@@ -2,6 +2,7 @@ r"""Models in the latent space of an autoencoder: data in and out, densities, bo
 
 import json
 import math
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -189,6 +190,65 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
     divergence = apart**2 + wide**2 - 1 - 2 * math.log(wide)
     assert abs(float(lost.mean()) - divergence) < 4 * float(lost.std()) / math.sqrt(400) + 1e-3
     assert found.stderr.isnan().all()
+
+
+def test_more_draws_of_latents_have_less_error() -> None:
+    model, prior = linear_model(wide=1.5)
+    x = torch.randn(200, 5)
+    divergence = 1.5**2 - 1 - 2 * math.log(1.5)
+    one, many = (
+        autoencoders.pixel_elbo(model, x, draws=n, by="elbo", options={"nodes": 2})
+        for n in (1, 16)
+    )
+    errors = [(exact(x, prior) - found.nats - divergence).square() for found in (one, many)]
+    assert float(errors[1].mean() / errors[0].mean()) == pytest.approx(1 / 16, rel=0.4)
+    assert 0.5 < float((errors[1] / many.stderr.square()).mean()) < 1.5
+
+
+def test_each_draw_has_a_density_of_its_own_error() -> None:
+    r"""With hardly a deviation of the latents, the mean over n draws has 1 / sqrt(n) of the error of one."""
+
+    model = ss.MixtureOracle(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), 0.3)
+    mixture, x = copy(model), torch.randn(200, 5)
+    model.transform = ss.Latent(Linear(wide=1e-6), (5,))
+    state = Linear().posterior(x)[0].detach()
+    known = ss.log_likelihood(mixture, state, **DENSE).nats
+    errors = [
+        (autoencoders.pixel_elbo(model, x, draws=n, by="elbo", options={"nodes": 1}).prior - known)
+        .square()
+        .mean()
+        for n in (1, 16)
+    ]
+    assert float(errors[1] / errors[0]) == pytest.approx(1 / 16, rel=0.4)
+
+
+def test_encoders_give_means_and_logarithms_of_variances() -> None:
+    coder, x = VAE(latent=2, **SMALL), torch.randn(3, 1, 4, 4)
+    out = coder.encoder(x)
+    mean, std = coder.posterior(x)
+    assert torch.equal(mean, out[:, :2])
+    assert torch.allclose(std.square().log(), out[:, 2:], atol=1e-6)
+
+
+def test_slopes_are_by_latents_in_the_units_of_the_autoencoder() -> None:
+    space = ss.Latent(Linear(), (5,), mean=0.3, std=torch.tensor([2.0, 0.5]))
+    z = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    u = (z - 0.3) / torch.tensor([2.0, 0.5])
+    [wanted] = torch.autograd.grad((-u.square() / 2).sum(), z)
+    assert torch.allclose(space.gradient(-u.detach()), wanted)
+
+
+def test_the_noise_that_fills_bins_is_drawn_anew_in_each_step() -> None:
+    seen = []
+
+    def loss(coder: nn.Module, x: Tensor, seed: int) -> Tensor:
+        seen.append(x)
+        return coder(x).square().sum(1)
+
+    data = torch.zeros(8, 3)
+    autoencoders.fit_autoencoder(nn.Linear(3, 3), data, loss=loss, levels=3, steps=2, batch_size=8)
+    assert not torch.equal(seen[0], seen[1])
+    assert float(torch.stack(seen).abs().max()) <= 0.5  # half a bin
 
 
 def test_bits_of_a_bound_are_those_of_a_density() -> None:

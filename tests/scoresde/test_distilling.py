@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 import scoresde as ss
 from scoresde import distilling
+from scoresde.distilling import agreeing
 from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
 from scoresde.distilling.halving import Walk, _grid
+from scoresde.distilling.paths import _grids
 from scoresde.distilling.student import huber
 from scoresde.models.estimate import estimate
+from scoresde.models.scale import start_of
 from solvers import SolverError
 
 from .cases import PROCESSES, gaussian, mixture
@@ -322,3 +325,60 @@ def test_the_loss_of_a_student_is_that_of_its_network_at_all_noise_levels() -> N
     target = (y - skip[:, None] * x) / out[:, None]  # of the network, whose output is 0
     want = (target.square().mean(1) + 0.03**2).sqrt() - 0.03
     assert torch.allclose(huber(model, x, t, y, {}), want, rtol=1e-10)
+
+
+def test_the_target_at_the_data_is_the_state_over_alpha() -> None:
+    process = ss.VP(t_min=0.05)
+    model = ss.GaussianOracle(torch.zeros(1), 0.5, process)
+    x, t = torch.ones(2, 1), torch.tensor([0.05, 0.06], dtype=torch.float64)
+    found = _target(model, x, t, 0.05, {})
+    assert torch.allclose(found[0], 1 / process.scales(t)[0][:1])
+    assert torch.allclose(found[1], model.denoise(x, t)[1])
+
+
+def test_all_neighbouring_levels_are_taught_down_to_the_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = []
+
+    def stepped(model: object, x: Tensor, start: Tensor, end: Tensor, *others: object) -> Tensor:
+        ends.append(end)
+        return x
+
+    monkeypatch.setattr(agreeing, "stepped", stepped)
+    distilling.consistency(
+        TEACHER, TEACHER.data(8), student=student(), levels=4, **{**QUICK, "steps": 4}
+    )
+    known = torch.cat(ends).unique()
+    assert len(known) == 3
+    assert float(known[0]) == pytest.approx(start_of(TEACHER, "sampling"))
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
+def test_a_share_of_the_states_of_paths_is_pure_noise(first: float) -> None:
+    seen = []
+
+    class Told(Shrink):
+        def forward(self, x: Tensor, t: Tensor, shift: Tensor | None = None) -> Tensor:
+            seen.append(t)
+            return super().forward(x, t, shift)
+
+    paths = distilling.trajectories(TEACHER, 4, nodes=5, solver="ddim", progress=False)
+    told = ss.NetworkScore(Told(), ss.EDM(), "data", shape=(1,))
+    distilling.flow_map(
+        TEACHER, paths, student=told, first=first, steps=1, batch_size=400, progress=False
+    )
+    share = float((seen[-1] == seen[-1].new_tensor(TEACHER.process.t_max)).double().mean())
+    assert abs(share - first) <= 4 * (first * (1 - first) / 400) ** 0.5
+
+
+def test_grids_of_paths_are_even_in_a_root_of_the_noise_level() -> None:
+    times = _grids(TEACHER, 6, torch.arange(40), 0)[1:]  # for EDM they are the noise levels
+    rho = torch.linspace(3, 11, 1601, dtype=torch.float64)[:, None, None]
+    root = times ** (1 / rho)
+    bent = (root.diff(n=2, dim=1).abs() / root.diff(dim=1).abs()[:, 1:]).amax(1)
+    least, place = bent.min(0)
+    found = rho[place, 0, 0]
+    assert float(least.max()) < 2e-3
+    assert 4 - 0.01 <= float(found.min()) < 5
+    assert 9 < float(found.max()) <= 10 + 0.01

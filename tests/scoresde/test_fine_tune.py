@@ -11,6 +11,7 @@ import scoresde as ss
 from scoresde.models.scale import start_of
 from scoresde.runs.run import Run
 from scoresde.runs.truncated import truncated
+from scoresde.training.finetune import _divergence
 
 STD = 0.5  # of the data
 
@@ -179,6 +180,60 @@ def test_samples_of_a_tuned_model_have_the_higher_reward() -> None:
     assert found - before == pytest.approx(gain, rel=0.05)
 
 
+class Variance(nn.Module):
+    r"""The denoised data of Gaussian data with mean 0, whose variance is learned."""
+
+    def __init__(self, variance: float = 1.0) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(variance), dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.log.exp() / (self.log.exp() + t[:, None] ** 2) * x
+
+
+def wide(variance: float = 1.0) -> ss.NetworkScore:
+    return ss.NetworkScore(Variance(variance), ss.EDM(), "data", shape=(2,), data_scale=1.0)
+
+
+@pytest.mark.parametrize("variance", [0.5, 2.0])
+def test_the_gradient_of_the_divergence_flows_through_samples(variance: float) -> None:
+    r"""KL of N(0, v) from N(0, 1) is (v - 1 - log v) / 2 in each dimension, here of two, by log v (v - 1) / 2."""
+
+    model, before, count = wide(variance), wide(), 40_000
+    z = torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (model.network.log / 2).exp() * z
+    found = _divergence(model, before, x, 0, torch.arange(count)).mean()
+    [slope] = torch.autograd.grad(found, model.network.log)
+    assert float(found.detach()) == pytest.approx(variance - 1 - math.log(variance), rel=0.04)
+    assert float(slope) == pytest.approx(variance - 1, rel=0.04)
+
+
+def test_tuning_ends_at_the_tilted_law() -> None:
+    r"""Of N(0, 1) and the reward - x^2 / 2 it is N(0, 1 / (1 + 1 / beta))."""
+
+    model = wide()
+    tuned = ss.fine_tune(
+        model, lambda x: -x.square().sum(1) / 2, updates=100, solver="dpmpp_2m", steps=20,
+        anchor=1.0, lr=0.1, average=0.9,
+    )  # fmt: skip
+    assert float(tuned.model.network.log.exp()) == pytest.approx(0.5, rel=0.04)
+    assert model.network.log.grad is None
+
+
+def test_each_update_has_samples_of_its_own() -> None:
+    seen = []
+
+    def keeps(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return tilt(x)
+
+    options = {"solver": "ddim", "steps": 3}
+    ss.fine_tune(gauss(), keeps, updates=2, batch_size=8, lr=1e-12, **options)
+    assert torch.allclose(
+        torch.cat(seen), ss.sample(gauss(), 16, **options, dtype=torch.float64).x
+    )
+
+
 DATA = torch.tensor([[0.9, -0.3], [0.1, 0.5], [0.5, 0.1]], dtype=torch.float64)
 
 
@@ -188,6 +243,17 @@ def test_the_likelihood_of_data_rises_from_what_it_is() -> None:
     nats = -DATA.square().sum(1) / (2 * STD**2) - math.log(2 * math.pi * STD**2)
     assert tuned.history[0].reward == pytest.approx(float(nats.mean()), abs=0.01)
     assert bool((tuned.model.network.mean > 0).all())  # towards the mean of the data
+
+
+def test_each_update_takes_some_of_much_data() -> None:
+    data = torch.arange(8.0).double()[:, None].expand(8, 2) / 8
+    options = {"solver": "exponential_2", "steps": 2}
+    tuned = ss.fine_tune(gauss(), data=data, updates=4, lr=1e-12, batch_size=2, **options)
+    nats = ss.log_likelihood(gauss(), data, **options).nats
+    means = {round(float(pair.mean()), 6) for pair in torch.combinations(nats, 2, True)}
+    found = [round(update.reward, 6) for update in tuned.history]
+    assert set(found) <= means
+    assert len(set(found)) > 1
 
 
 @pytest.mark.slow

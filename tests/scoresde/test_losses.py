@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import scoresde as ss
 from scoresde import losses
 from scoresde.losses.weights import WEIGHTS, weights
+from scoresde.training.objective import Objective
 
 from .exact import Bent, Features, at, mean, minimiser, mixed, mixture_oracle, normal
 
@@ -222,6 +223,25 @@ def test_the_features_of_a_seed_are_the_same_everywhere() -> None:
     first, second, other = (losses.Uncertainty(features=5, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.rates, second.rates)
     assert not torch.equal(first.rates, other.rates)
+
+
+def test_a_learned_uncertainty_hands_on_the_seed_of_each_step() -> None:
+    drawn = []
+
+    def loss(
+        model: object, x: Tensor, log_snr: Tensor, z: Tensor, *, seed: int = 0, **condition: Tensor
+    ) -> Tensor:
+        drawn.append(seed)
+        return x[:, 0] ** 2
+
+    plain, weighted = Objective(None, loss), Objective(None, losses.Uncertainty(loss))  # type: ignore[arg-type]
+    estimating = losses.Uncertainty(losses.self_conditioned(loss))
+    x = torch.ones(3, 2)
+    for step in (5, 6):
+        assert torch.equal(plain(x, x[:, 0], x, step, {}), weighted(x, x[:, 0], x, step, {}))
+    assert drawn == [5, 5, 6, 6]
+    assert estimating.seeded
+    assert not losses.Uncertainty().seeded
 
 
 # ---- derivatives

@@ -64,6 +64,22 @@ def test_regularisers_are_the_squares_of_the_report() -> None:
         assert torch.allclose(found, expected, rtol=5e-3 if "mart" in name else 1e-6)
 
 
+@pytest.mark.parametrize(("name", "below", "above"), [
+    ("martingale", 0.0, 0.1), ("flow", 0.004, 0.004), ("fokker_planck", 0.004, 0.004),
+])  # fmt: skip
+def test_levels_at_the_ends_are_moved_to_where_there_is_room(
+    name: str, below: float, above: float
+) -> None:
+    r"""By a step of the continuation, or by two of the derivative, with the same x and z."""
+
+    model = Normal(0.2, 0.3)
+    x, _, z = batch(4)
+    ends = model.process.log_snr(torch.tensor([model.process.t_max, model.process.t_min]).double())
+    for end, moved in zip(ends, (ends[0] + below, ends[1] - above), strict=True):
+        found, want = (LOSSES[name](model, x, at.expand(4), z) for at in (end, moved))
+        assert torch.allclose(found, want, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_leads_a_drifting_variance_to_the_known_score(name: str) -> None:
     model = Normal(0.4, 0.0)

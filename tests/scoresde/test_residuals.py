@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 import scoresde as ss
 from scoresde.checking.continuation import continued, squared
 from scoresde.checking.levels import noise_of
+from scoresde.checking.residual_table import Squared
 from scoresde.checking.terms import terms
 from solvers.divergence import signs
 
@@ -278,3 +280,29 @@ def test_bad_input_is_named() -> None:
     rounded = ss.NetworkScore(lambda x, t: x.detach().tanh(), ss.EDM(), "data", shape=(2,))
     with pytest.raises(ValueError, match="derivative"):
         ss.residuals(rounded, data)
+
+
+def test_continuations_have_a_bias_of_second_order() -> None:
+    r"""The mean over noise is that of Gauss and Hermite's rule; the estimates of an exact model do not drift."""
+
+    model = ss.MixtureOracle(torch.tensor([[-1.0], [1.0]]).double(), 0.4)
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(40))
+    X = torch.linspace(-1.5, 1.5, 10, dtype=torch.float64)[:, None]
+    log_snr, z = torch.zeros(10, dtype=torch.float64), nodes[:, None, None].expand(40, 10, 1)
+    share = (weights / weights.sum())[:, None, None]
+    drift = [(share * continued(model, X, log_snr, z, {}, h)).sum(0).norm() for h in (0.1, 0.05)]
+    assert 3.4 < float(drift[0] / drift[1]) < 4.6
+
+
+def test_roots_have_the_errors_of_their_squares() -> None:
+    r"""By d root = d mean / (2 root), and the root of two standard errors where the mean is not told from 0."""
+
+    assert str(Squared(4.0, 0.4)) == "2 ± 0.1"
+    assert str(Squared(-1.0, 0.02)) == "< 0.2"
+
+
+def test_levels_within_a_step_of_the_domain_are_refused() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), 0.5)
+    low = model.process.noise_level(model.process.t_min)
+    with pytest.raises(ValueError, match="inside the domain of .* by a step, but one is"):
+        ss.residuals(model, model.data(4), levels=[low * math.exp(0.05)], step=0.1)

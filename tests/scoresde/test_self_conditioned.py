@@ -356,6 +356,21 @@ def test_a_share_of_samples_is_given_the_first_estimate() -> None:
     assert not torch.equal(other, found)
 
 
+def test_each_sample_is_given_the_estimate_of_its_own_condition() -> None:
+    def network(x: Tensor, t: Tensor, estimate: Tensor, shift: Tensor) -> Tensor:
+        return 0.5 * estimate + shift[:, None]
+
+    inner = ss.NetworkScore(network, ss.EDM(), "data", conditions=["estimate", "shift"])
+    shift = torch.arange(1.0, 41.0, dtype=torch.float64)
+    zero = torch.zeros(40, 1, dtype=torch.float64)
+    loss = ss.losses.self_conditioned(error, 0.5)
+    found = loss(inner, zero, zero[:, 0], zero, shift=shift).sqrt() / shift
+    assert set(found.tolist()) == {
+        1.0,
+        1.5,
+    }  # without and with the first estimate, which is `shift`
+
+
 def test_no_gradient_flows_through_the_first_estimate() -> None:
     c, r, b = 0.3, 0.6, 0.2
     inner = recalling(c, r, b)
@@ -372,5 +387,7 @@ def test_no_gradient_flows_through_the_first_estimate() -> None:
 def test_bad_shares_and_models_are_refused() -> None:
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], but is 1.5"):
         ss.losses.self_conditioned(error, 1.5)
+    with pytest.raises(TypeError, match="loss must be a function, but is a Uncertainty, whose"):
+        ss.losses.self_conditioned(ss.losses.Uncertainty())
     with pytest.raises(ValueError, match="must take the condition 'estimate' to be given"):
         ss.losses.self_conditioned(error)(gaussian(ss.EDM()), *torch.zeros(3, 2, 2))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import scoresde as ss
 from scoresde.networks import MLP, DiT, Encoder, UNet
 from scoresde.networks.attention import CrossAttention, SelfAttention, attend
-from scoresde.networks.dit import places
+from scoresde.networks.dit import modulated, places
 
 F64 = torch.float64
 IMAGE: dict[str, Any] = {"channels": 2, "classes": 3, "self_conditioning": True}
@@ -298,3 +298,10 @@ def test_every_network_has_a_row_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
     for kind in (*SETTINGS, Encoder):
         assert f"| `{kind.__name__}` |" in page
+
+
+def test_modulation_of_nothing_is_the_norm() -> None:
+    x, none, one = torch.randn(2, 3, 8), torch.zeros(2, 1, 8), torch.ones(2, 1, 8)
+    norm = (x - x.mean(2, keepdim=True)) / (x.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+    assert torch.allclose(modulated(x, none, none), norm, atol=1e-6)
+    assert torch.allclose(modulated(x, 2 * one, -one), 3 * norm - 1, atol=1e-5)

@@ -221,6 +221,18 @@ def test_pairs_come_as_they_were_given(numbers: Tensor) -> None:
     assert torch.equal(x.argsort(), z.argsort())  # of one dimension, the pairing is by rank
 
 
+def test_noise_is_paired_within_each_label(numbers: Tensor) -> None:
+    seen, label = Seen(), torch.arange(64) % 3
+    ss.train(
+        table(classes=3), {"x": numbers, "label": label}, loss=seen, coupling="ot", dropped=0.0,
+        steps=1, batch_size=64, validation=0,
+    )  # fmt: skip
+    x, z, own = (seen.calls[0][name] for name in ("x", "z", "label"))
+    ranks = [(x[own == c, 0].argsort(), z[own == c, 0].argsort()) for c in range(3)]
+    assert all(torch.equal(a, b) for a, b in ranks)
+    assert not torch.equal(x[:, 0].argsort(), z[:, 0].argsort())
+
+
 def test_weights_of_a_loss_are_trained_too(numbers: Tensor) -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -302,6 +314,34 @@ def test_the_loss_by_noise_level_is_that_of_the_model(numbers: Tensor) -> None:
     assert [level for level, _ in levels] == sorted(level for level, _ in levels)
     middle = 0.6065 * scale  # the median of the levels
     assert sum(level < middle for level, _ in levels) == 4
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_held_out_samples_are_of_all_parts_of_sorted_data(numbers: Tensor, share: bool) -> None:
+    seen, line = [], torch.arange(1000.0)[:, None] / 1000
+
+    def loss(model: Any, x: Tensor, log_snr: Tensor, z: Tensor) -> Tensor:
+        if not model.network.training:
+            seen.append(x[:, 0])
+        return model.denoise(x, torch.ones(len(x)))[:, 0] ** 2
+
+    data, validation = (line, 0.5) if share else (numbers, line)
+    ss.train(table(), data, validation=validation, loss=loss, steps=1, assessed=False)
+    found = seen[0].sort().values
+    assert len(found.unique()) == 128
+    expected = (torch.arange(128) + 0.5) / 128
+    assert float((found - expected).abs().max()) < 1.63 / math.sqrt(128)  # of 1 %
+
+
+@pytest.mark.parametrize(("count", "shared"), [(192, None), (150, 128 + 64 - 150)])
+def test_scored_samples_that_chose_the_weights_are_counted(
+    numbers: Tensor, count: int, shared: int | None
+) -> None:
+    held = torch.randn(count, 1, generator=torch.Generator().manual_seed(1))
+    trained = ss.train(table(), numbers, validation=held, patience=2, steps=4, every=2)
+    metrics = trained.card["metrics"]
+    assert metrics.get("samples that chose the weights") == shared
+    assert metrics["log-likelihood in nats, samples"] == 64
 
 
 def test_a_loss_that_is_not_finite_is_named(numbers: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import scoresde as ss
+from scoresde.training.batches import OfDataset, Stream
 from scoresde.training.data import Form, source_of
 
 X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).clamp(-2.5, 2.5)
@@ -101,6 +102,30 @@ def test_augmentations_do_not_depend_on_who_loads() -> None:
     workers = weights(DataLoader(Shifted(), batch_size=5, num_workers=2))
     assert torch.equal(here, workers)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Random(Dataset[Any]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.rand(1)
+
+
+def test_augmentations_are_drawn_anew_in_each_step() -> None:
+    index = torch.arange(3)
+    first, second, again = (
+        next(OfDataset(Random()).batches([(step, index)], seed=1)).x for step in (0, 1, 0)
+    )
+    assert torch.equal(first, again)
+    assert len(torch.cat([first, second]).unique()) == 6
+
+
+def test_a_resumed_stream_goes_on_where_it_was() -> None:
+    batches = [torch.full((2, 1), float(k)) for k in range(3)]
+    asked = [(step, torch.arange(2)) for step in (4, 5, 6)]
+    found = [float(one.x[0]) for one in Stream(batches).batches(asked, seed=0)]
+    assert found == [1.0, 2.0, 0.0]  # of steps 4, 5 and 6 of passes of three
 
 
 def test_streams_are_taken_as_they_come() -> None:
