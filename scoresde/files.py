@@ -12,11 +12,20 @@ Json: TypeAlias = dict[str, Any]  # named entries as json.loads returns them
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    r"""Yields a temporary file that replaces the given one once it is completely written."""
+    r"""Yields a temporary file that replaces the given one once it is completely written.
+
+    Whoever writes it, it has the permissions of a new file: safetensors would keep its files from other users.
+    """
 
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch()
+    mode = part.stat().st_mode
+    part.unlink()
     yield part
+    if part.stat().st_mode != mode:
+        part.chmod(mode)
     part.replace(file)
 
 

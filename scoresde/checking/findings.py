@@ -61,7 +61,8 @@ def of_meaning(model: ScoreModel, meanings: Sequence[Meaning]) -> list[str]:
         return [
             "No meaning fits: whatever it is said to predict, with any known label, process and range of data, "
             f"the network is worse than a linear denoiser ({math.exp(best.fit):.2g} times its error); check that "
-            "its weights were loaded, and that the data has the layout of its training."
+            "its weights were loaded, that it was trained long enough, and that the data has the layout of its "
+            "training."
         ]
     if declared.fit - best.fit > CLEARER:
         return [mistake(network, best, declared)]

@@ -13,7 +13,7 @@ from ..models.score_model import ScoreModel
 from ..zoo import save
 from .files import check_out
 from .models import opened
-from .options import Debug, Dtype, Model, Trust
+from .options import AsJson, Debug, Dtype, Model, Trust, report
 from .words import stoppable
 
 PATHS, TRAINING = 20_000, 2000
@@ -32,6 +32,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Seed of noise and training.")] = 0,
     trust: Trust = False,
     dtype: Dtype = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     r"""Make a few-step model from paths of a model's flow; an interrupted run continues."""
@@ -49,10 +50,14 @@ def distill(
         ]
         found = flow_map(
             teacher, several, calls=steps, steps=training_steps, seed=seed,
-            checkpoint=out / "checkpoint.safetensors",
+            checkpoint=out / "checkpoint.safetensors", progress=not as_json,
         )  # fmt: skip
     card = {**vars(found.model)["card"], "plan": found.plan.plain}
     file = save(found.model, out / "model", card)
+    if as_json:
+        told = {"out": str(file), "paths": paths, "steps": steps, "training steps": training_steps}
+        report({**told, "loss": float(found.losses[-1])}, as_json)
+        return
     typer.echo(f"wrote {file}; draw samples by: scoresde sample {out} --steps {steps}")
 
 

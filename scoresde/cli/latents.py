@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from torch import Tensor
 
@@ -126,7 +127,8 @@ def encode(
     with stoppable():
         z = encode_data(full, x, progress=not as_json, **options)
     save_latents(out, z)
-    verdict = _verdict(score, z) if at_prior(score, z) and not score.masked else {}
+    normal = score.learned != "bridge" and not score.masked and at_prior(score, z)
+    verdict = _verdict(score, z) if normal else {}
     report(
         {"samples": len(z.x), "calls": call_range(z.calls), "solver": z.provenance["solver"], **verdict,
          "out": str(out)},
@@ -168,7 +170,7 @@ def decode(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    r"""Turn the latents of `scoresde encode` into data, on their own grid backwards unless steps are passed."""
+    r"""Turn latents of `scoresde encode` into data, on their grid unless steps are passed; or the z of pairs."""
 
     job = is_job(out, workers, status, as_json)
     check_out(out, suffixes=SUFFIXES, folder=job)
@@ -176,12 +178,12 @@ def decode(
                    rtol=rtol, atol=atol, batch_size=batch_size)  # fmt: skip
     score = guided(opened(model, trust, dtype), conditions(label, condition), guidance)
     if job and out is not None:
-        latents = load_latents(data) if data.is_file() else open_job(url_of(data))
+        latents = _starts(score, data) if data.is_file() else open_job(url_of(data))
         into_folder(decode_all, score, latents, out=out, as_json=as_json, denoise=denoise,
                     **options, **said(workers=workers, shard_size=shard_size))  # fmt: skip
         return
     check_form(score, out)
-    z = load_latents(data)
+    z = _starts(score, data)
     with stoppable():
         s = decode_latents(score, z, denoise=denoise, progress=not as_json, **options)
     if not denoise:
@@ -193,6 +195,18 @@ def decode(
         as_json,
     )
     told("samples", out, as_json)
+
+
+def _starts(model: ScoreModel, file: Path) -> Solution | Tensor:
+    r"""Latents in a file, or for a model of pairs, the other halves: the entry z of an archive, or its data."""
+
+    if model.learned != "bridge":
+        return load_latents(file)
+    arrays = open_arrays(file) if file.suffix == ".npz" else {}
+    if "times" in arrays:
+        return load_latents(file)
+    z = torch.from_numpy(arrays["z"]) if "z" in arrays else read_array(file, model)[0]
+    return z if model.transform is None else model.transform.inside("z", z)
 
 
 def _clean(model: ScoreModel, s: Solution) -> Solution:

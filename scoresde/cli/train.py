@@ -207,6 +207,7 @@ def _tell(found: Trained, as_json: bool) -> None:
     if not as_json:
         print_table(found.table())
     last = found.history[-1] if found.history else {}
+    known = found.card.get("check")  # of a finished training, too
     report(
         {
             "folder": str(found.folder),
@@ -214,9 +215,7 @@ def _tell(found: Trained, as_json: bool) -> None:
             "loss": last.get("loss"),
             "validation": last.get("validation"),
             **found.card.get("metrics", {}),
-            "check": None
-            if found.check is None
-            else list(found.check.findings) or "nothing is wrong",
+            "check": None if known is None else known.get("findings") or "nothing is wrong",
         },
         as_json,
     )

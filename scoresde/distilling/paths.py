@@ -66,6 +66,11 @@ class Trajectories:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def __repr__(self) -> str:
+        shape = tuple(self.ends.shape[1:])
+        told = f", with {', '.join(self.condition)}" if self.condition else ""
+        return f"Trajectories({len(self)} paths of shape {shape}, {len(self.times)} states each{told})"
+
     def at(self, place: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         r"""Returns states, times, ends and conditions of some paths.
 

@@ -13,10 +13,10 @@ from ..doors.data import check_batch_shape, check_rows_finite
 from .result import Likelihood
 
 
-def bin_width(levels: int, low: float, high: float) -> float:
+def bin_width(levels: int, low: float, high: float, option: str = "levels") -> float:
     r"""Returns the distance between neighbouring levels."""
 
-    levels = as_whole("levels", levels, at_least=2)
+    levels = as_whole(option, levels, at_least=2)
     low, high = as_number("low", low), as_number("high", high)
     if not low < high or not math.isfinite(high - low):
         raise ValueError(
@@ -25,10 +25,21 @@ def bin_width(levels: int, low: float, high: float) -> float:
     return (high - low) / (levels - 1)
 
 
-def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -> Tensor:
-    r"""Returns data on levels, after checking that it lies on them; integers are indices of levels."""
+def on_levels(
+    x: Array, levels: int, low: float, high: float, name: str = "x", option: str = "levels"
+) -> Tensor:
+    r"""Returns data on levels, after checking that it lies on them; integers are indices of levels.
 
-    width, x = bin_width(levels, low, high), as_tensor(name, x)
+    Arguments:
+        x: The data.
+        levels: The number of levels.
+        low: The value of the lowest level.
+        high: The value of the highest level.
+        name: The name of the data, for messages.
+        option: The name of the argument that is the number of levels, for messages.
+    """
+
+    width, x = bin_width(levels, low, high, option), as_tensor(name, x)
     check_batch_shape(name, x)
     check_rows_finite(name, x)
     values = x.double() if x.is_floating_point() else low + x.double() * width
@@ -36,15 +47,18 @@ def on_levels(x: Array, levels: int, low: float, high: float, name: str = "x") -
     if steps.min() < -0.5 or steps.max() > levels - 0.5:
         named = values if x.is_floating_point() else x
         ends = (low, high) if x.is_floating_point() else (0, levels - 1)
+        cure = f"the {option}= and range (low=, high=) of the data"
+        if not x.is_floating_point() and x.min() >= 0:
+            cure = f"{option}={int(x.max()) + 1} or more, the number of levels of the data"
         raise ValueError(
             f"{name} must lie within {levels} levels from {ends[0]:g} to {ends[1]:g}, but reaches from "
-            f"{named.min():.4g} to {named.max():.4g}; pass the levels= and range (low=, high=) of the data."
+            f"{named.min():.4g} to {named.max():.4g}; pass {cure}."
         )
     off = (steps - steps.round()).abs().max().item()
     if off > 1e-3:
         raise ValueError(
             f"{name} must lie on {levels} levels from {low:g} to {high:g}, but is up to {off:.3g} bins "
-            "off them: pass levels= of the data; data that already has noise needs no levels= (use "
+            f"off them: pass {option}= of the data; data that already has noise needs no {option}= (use "
             "log_likelihood and bits_per_dim)."
         )
     return x if x.is_floating_point() else values

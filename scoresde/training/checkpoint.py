@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from ..files import Json, replacing
 
+DIGESTS = {
+    "data": "on other data",
+    "validation": "with other held-out data",
+    "network": "of another network",
+}  # what differs where a fact is a digest
+
 
 def save_state(
     file: Path,
@@ -99,6 +105,11 @@ def check_same(place: Path, known: Mapping[str, object], asked: Mapping[str, obj
     for name in {**known, **asked}:
         before, now = known.get(name), json.loads(json.dumps(asked.get(name)))
         if before != now:
+            if name in DIGESTS:
+                raise ValueError(
+                    f"{folder} holds a training {DIGESTS[name]} (digest {before}, not {now}); pass what began it, "
+                    "or another folder as out=."
+                )
             raise ValueError(
                 f"{place} holds a training with {name}={before}, which cannot go on with {name}={now}; pass what "
                 "began it, or another place for this one."

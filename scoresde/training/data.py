@@ -59,19 +59,32 @@ class Form:
         r"""Returns data as states, refused if it is not what it is said to be."""
 
         if self.bins is not None:
+            if self.transform is not None:
+                raise ValueError(
+                    f"{name} on levels (bins={self.bins}) has no noise yet that a model with a transform could be "
+                    "trained on; pass ss.dequantize(x, levels=...) without bins=."
+                )
             low, high = self.ends
-            return on_levels(x, self.bins, low, high, name)
-        if not x.is_floating_point():
+            return on_levels(x, self.bins, low, high, name, "bins")
+        if not x.is_floating_point() and not (x.is_complex() and self.transform is not None):
             raise TypeError(
                 f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, "
                 "the number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
             )
+        check_batch_shape(name, x)
+        if not x.is_complex():
+            check_rows_finite(name, x)
+            self._check_range(name, x)
         if self.transform is not None:
             x = self.transform.inside(name, x)
-        check_batch_shape(name, x)
+            check_batch_shape(name, x)
         check_rows_finite(name, x)
-        self._check_range(name, x)
         return x
+
+    def partner(self, z: object) -> Tensor:
+        r"""Returns the other halves of pairs as states."""
+
+        return as_data(PARTNER, z if self.transform is None else self.transform.inside(PARTNER, z))
 
     def noisy(self, x: Tensor, place: Tensor, seed: int, step: int) -> Tensor:
         r"""Returns data on levels with uniform noise, which fills its bins."""
@@ -154,10 +167,10 @@ def _held(named: Mapping[str, object], form: Form, name: str) -> Batch:
     if "x" not in named:
         raise ValueError(f"{name} must have an entry 'x', but has: {', '.join(map(str, named))}.")
     parts = dict(named)
-    x = form.states(name, _array(name, parts.pop("x")))
+    x = form.states(name, _array(name, parts.pop("x"), form))
     z = parts.pop(PARTNER, None)
     if z is not None:
-        z = as_data(PARTNER, z if form.transform is None else form.transform.inside(PARTNER, z))
+        z = form.partner(z)
         if z.shape != x.shape:
             raise ValueError(
                 f"z must have the shape of data, {tuple(x.shape)}, but has {tuple(z.shape)}."
@@ -173,9 +186,13 @@ def _held(named: Mapping[str, object], form: Form, name: str) -> Batch:
     return Batch(x, z, condition)
 
 
-def _array(name: str, value: object) -> Tensor:
+def _array(name: str, value: object, form: Form) -> Tensor:
     r"""Numbers as they are: lists have no dtype, so those of whole numbers are floating-point."""
 
+    if form.transform is not None and isinstance(value, Tensor | np.ndarray):
+        x = torch.as_tensor(value)
+        if x.is_complex():
+            return x
     x = as_tensor(name, value)
     if not isinstance(value, Tensor | np.ndarray) and not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
@@ -202,7 +219,14 @@ def checked_batch(batch: Batch, form: Form) -> Batch:
     for name, value in batch.condition.items():
         if value.ndim == 0 or len(value) != len(x):
             raise ValueError(f"{name} must have one entry for each sample of a batch.")
-    return Batch(x, batch.z, batch.condition)
+    return Batch(x, None if batch.z is None else form.partner(batch.z), batch.condition)
+
+
+def _states(source: Source, index: Tensor, form: Form) -> Batch:
+    r"""Returns some samples as states, which data in memory already is."""
+
+    batch = source.some(index)
+    return batch if isinstance(source, InMemory) else checked_batch(batch, form)
 
 
 def split(
@@ -223,7 +247,7 @@ def split(
     if not isinstance(validation, int | float):
         held, _, _ = source_of(validation, {}, form, "validation")
         some = draws.chosen(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values
-        return source, checked_batch(held.some(some), form)
+        return source, _states(held, some, form)
     if not 0 <= validation < 1:
         raise ValueError(
             "validation must be the share of the data that is held out, at least 0 and below 1, but is "
@@ -243,7 +267,7 @@ def split(
     order = draws.chosen(seed, source.count, draws.SPLIT)
     out = source.part(order[: min(count, MEASURED)].sort().values)
     rest = source.part(order[count:].sort().values)
-    return rest, checked_batch(out.some(torch.arange(min(count, MEASURED))), form)
+    return rest, _states(out, torch.arange(min(count, MEASURED)), form)
 
 
 def sample_of(source: Source, form: Form, batch_size: int) -> Batch:

@@ -21,6 +21,7 @@ from ..doors.data import as_state
 from ..likelihood import log_likelihood
 from ..models.checks import check_count, check_data, device_of, dtype_of
 from ..models.conditions import Condition, verb
+from ..models.network import NetworkScore
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import refuse_memory
@@ -322,6 +323,10 @@ def _copied(model: ScoreModel) -> ScoreModel:
     if model.shape is None:
         raise ValueError("this model does not know the shape of a sample; set model.shape.")
     tuned = copy.deepcopy(model)
+    if not any(weight.requires_grad for weight in tuned.parameters()):
+        for part in tuned.modules():  # a loaded model, whose weights are all constant
+            if isinstance(part, NetworkScore):
+                part.requires_grad_(True)
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
     if not weights:
         raise ValueError(

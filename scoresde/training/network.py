@@ -15,7 +15,6 @@ from ..models.network import NetworkScore
 from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
-from ..processes.standard import EDM
 from ..zoo.constructors import DIFFUSERS, REGISTERED, constructor_of
 from .batches import Batch
 
@@ -87,7 +86,7 @@ def _levels(sides: tuple[int, ...]) -> dict[str, Any]:
 
 def scored(
     network: nn.Module,
-    process: Process | None,
+    process: Process,
     predicts: str | None,
     batch: Batch,
 ) -> NetworkScore:
@@ -101,7 +100,7 @@ def scored(
     scale = float(batch.x.double().square().mean().sqrt()) or 1.0
     return NetworkScore(
         network,
-        process or EDM(),
+        process,
         predicts or "edm",
         conditions=tuple(batch.condition),
         shape=shape,

@@ -18,6 +18,7 @@ from ..models.checks import check_shape, device_of
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..processes.process import Process
+from ..processes.standard import EDM, Interpolant
 from ..zoo import save
 from ..zoo.constructors import DIFFUSERS, REGISTERED, name_of
 from .batches import Batch, Source
@@ -40,6 +41,8 @@ from .options import Coupling, Options, words_of
 from .run import CHECKPOINT, Task
 
 LEARNED: dict[str, str] = {"independent": "score", "ot": "flow", "paired": "bridge"}
+# From data to data, where the state at the end is the other half itself.
+USUAL: dict[str, type[Process]] = {"paired": Interpolant}
 DROPPED = 0.1  # of conditions, where the network has a value for none
 CENTRE = -0.5  # mean of the log of the noise level, against that of the data's scale
 EXACT = torch.float32
@@ -129,7 +132,9 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     _check_effect(asked, options, held, some)
     if given is None:
         network, entry = _network(asked, network, name, some, options.seed)
-        model = scored(network, asked.process, asked.predicts, some)
+        model = scored(
+            network, asked.process or USUAL.get(asked.coupling, EDM)(), asked.predicts, some
+        )
     else:
         model, entry = _given(asked, given, some), dict(_entry_of(given))
     check_labels_fit(model.network, classes_of(some), some)  # type: ignore[arg-type]

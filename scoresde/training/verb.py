@@ -78,7 +78,8 @@ def train(
         data: The data, with shape (N, *): a tensor or array; a dictionary of x, conditions by name, and z for
             pairs; an npz or npy file; a folder of images, whose subfolders are labels; or a Dataset or DataLoader
             of torch that gives x, (x, label), or such a dictionary.
-        process: The process. By default, :class:`scoresde.EDM`.
+        process: The process. By default, :class:`scoresde.EDM`, or :class:`scoresde.Interpolant` for pairs, along
+            which a flow ends at z itself.
         predicts: The prediction type, as in :class:`scoresde.NetworkScore`. By default, "edm".
         settings: The settings of a network that is made by name, beside those that follow from the data, or the
             keyword arguments that made the network, which a file of it needs.

@@ -73,6 +73,44 @@ def test_a_file_becomes_a_folder_that_is_sampled(run: Any) -> None:
     assert "holds a training with lr=0.002" in err or "with --lr" in err
 
 
+def test_a_finished_training_tells_its_check_again(run: Any) -> None:
+    command = (
+        "train",
+        "images.npz",
+        "--bins",
+        16,
+        "--steps",
+        2,
+        "--validation",
+        0.25,
+        "--out",
+        "m",
+        *SMALL,
+    )
+    first, again = (json.loads(run(*command, "--json")[1]) for _ in range(2))
+    assert first == again
+    assert first["check"]
+
+
+def test_pairs_lead_from_a_file_of_z_to_data_and_back(run: Any) -> None:
+    x = torch.linspace(0, 40, 80).sin().reshape(40, 2).numpy()
+    np.savez("pairs.npz", x=x, z=x + 1)
+    np.save("z.npy", x + 1)
+    status, _, err = run(
+        "train", "pairs.npz", "--coupling", "paired", "--steps", 2, "--validation", 0, "--out", "m"
+    )
+    assert status == 0, err
+    for file in ("pairs.npz", "z.npy"):
+        status, _, err = run("decode", "m", "--data", file, "--out", "back.npy", "--steps", 4)
+        assert status == 0, err
+        wanted = ss.decode(ss.load("m"), torch.from_numpy(x + 1), steps=4).x
+        assert np.array_equal(np.load("back.npy"), wanted.numpy())
+    status, _, err = run("encode", "m", "--data", "pairs.npz", "--out", "z.npz", "--steps", 4)
+    assert status == 0, err
+    status, _, err = run("decode", "m", "--data", "z.npz", "--out", "back.npy")
+    assert status == 0, err
+
+
 def test_networks_of_ones_own_are_named_as_models_are(run: Any) -> None:
     Path("mine_to_train.py").write_text(NETWORK)
     np.save("points.npy", np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
@@ -92,7 +130,7 @@ def test_networks_of_ones_own_are_named_as_models_are(run: Any) -> None:
     [
         (("none.npz",), "there is no file none.npz"),
         (("images.npz",), "pass --bins, the number of its levels"),
-        (("images.npz", "--bins", 4), "data must lie within 4 levels"),
+        (("images.npz", "--bins", 4), "from 0 to 3, but reaches from 0 to 15; pass --bins 16 or more"),
         (("images.npz", "--bins", 16, "--process", "x"), "--process must be one of edm, vp"),
         (("images.npz", "--bins", 16, "--network", "Net"), "--network must be one of"),
         (("images.npz", "--bins", 16, "--setting", "width"), "--setting must be NAME=VALUE"),

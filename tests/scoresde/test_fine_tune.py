@@ -234,6 +234,15 @@ def test_each_update_has_samples_of_its_own() -> None:
     )
 
 
+def test_a_loaded_model_is_tuned_as_any_other() -> None:
+    model, options = gauss(), {"updates": 3, "solver": "ddim", "steps": 3, "lr": 0.1}
+    wanted = ss.fine_tune(model, tilt, **options).model.network.mean
+    constant = gauss().requires_grad_(False)
+    assert torch.equal(ss.fine_tune(constant, tilt, **options).model.network.mean, wanted)
+    assert wanted.any()
+    assert not constant.network.mean.requires_grad
+
+
 DATA = torch.tensor([[0.9, -0.3], [0.1, 0.5], [0.5, 0.1]], dtype=torch.float64)
 
 

@@ -186,7 +186,9 @@ class Seen:
     ) -> Tensor:
         if model.network.training:
             self.calls.append({"x": x, "log_snr": log_snr, "z": z, **condition})
-        return model.denoise(x, torch.ones(len(x)), **condition).square().flatten(1).mean(1)
+        return (
+            model.denoise(x, torch.full((len(x),), 0.5), **condition).square().flatten(1).mean(1)
+        )
 
 
 def test_a_share_of_conditions_is_dropped(numbers: Tensor) -> None:

@@ -96,6 +96,80 @@ def test_the_same_data_in_other_forms_gives_the_same_model(tmp_path: Path) -> No
     assert not torch.equal(weights(X), wanted)
 
 
+def trained_on(data: object, transform: object, **options: Any) -> Any:
+    model = ss.NetworkScore(net(), ss.EDM(), "edm", shape=(2,))
+    model.transform = transform  # type: ignore[assignment]
+    said: dict[str, Any] = {"steps": 3, "batch_size": 8, "validation": 0.25, "assessed": False}
+    return ss.train(model, data, **{**said, **options})
+
+
+def test_data_in_units_of_the_user_is_trained_on_and_held_out_as_states() -> None:
+    x = X.double()
+    plain = trained_on(x, None)
+    units = trained_on(20 + 4 * x, ss.Standardized(mean=20.0, std=4.0))
+    kept = trained_on(
+        20 + 4 * x[8:], ss.Standardized(mean=20.0, std=4.0), validation=20 + 4 * x[:8]
+    )
+    apart = trained_on(x[8:], None, validation=x[:8])
+    assert units.history[-1]["validation"] == pytest.approx(
+        plain.history[-1]["validation"], rel=1e-5
+    )
+    assert kept.history[-1]["validation"] == pytest.approx(
+        apart.history[-1]["validation"], rel=1e-5
+    )
+    both = torch.complex(x[:, :1], x[:, 1:])
+    turned = trained_on(both, ss.ComplexPairs())
+    assert turned.history == plain.history
+
+
+def test_pairs_of_a_dataset_are_states_too() -> None:
+    pairs = [{"x": 20 + 4 * x, "z": 20 + 4 * z} for x, z in zip(X, X.flip(0), strict=True)]
+    memory = {"x": X, "z": X.flip(0)}
+    units = trained_on(pairs_of(pairs), ss.Standardized(mean=20.0, std=4.0), coupling="paired")
+    plain = trained_on(memory, None, coupling="paired")
+    assert units.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
+
+
+def pairs_of(samples: list[dict[str, Tensor]]) -> Dataset[Any]:
+    class Pairs(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(samples)
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return samples[index]
+
+    return Pairs()
+
+
+def test_a_range_is_in_units_of_the_user() -> None:
+    unit = ss.Standardized(mean=20.0, std=4.0)
+    trained_on(20 + 4 * X, unit, low=10.0, high=30.0)
+    with pytest.raises(ValueError, match="must lie between low=20 and high=30"):
+        trained_on(20 + 4 * X, unit, low=20.0, high=30.0)
+    with pytest.raises(ValueError, match=r"on levels \(bins=16\) has no noise yet"):
+        trained_on((X > 0).to(torch.uint8), unit, bins=16)
+
+
+class Still(nn.Module):
+    r"""The velocity 0, for data that is its own partner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.speed = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.speed * t[:, None] * x
+
+
+def test_a_flow_of_pairs_leads_from_z_to_x_by_default() -> None:
+    pairs = {"x": X, "z": X}
+    options: dict[str, Any] = {"steps": 1, "batch_size": 8, "validation": 0}
+    made = ss.train(Still(), pairs, coupling="paired", predicts="velocity", lr=1e-9, **options)
+    assert torch.allclose(ss.decode(made.model, X).x, X, atol=1e-6)
+    assert isinstance(made.model.process, ss.Interpolant)
+    assert isinstance(ss.train(net(), X, coupling="ot", **options).model.process, ss.EDM)
+
+
 def test_augmentations_do_not_depend_on_who_loads() -> None:
     state = torch.get_rng_state()
     here = weights(Shifted())

@@ -123,7 +123,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"dropped": 0.5}, "with dropped=0.1, which cannot go on with dropped=0.5"),
         ({"coupling": "ot"}, "with coupling=independent, which"),
         ({"precision": "bfloat16"}, "with precision=float32, which"),
-        ({"validation": 0.2}, "with (data|validation)="),
+        ({"validation": 0.2}, "on other data|with other held-out data"),
         ({"process": ss.VP(), "predicts": "noise"}, "with process=EDM"),
     ],
 )
@@ -224,6 +224,26 @@ def test_what_a_file_of_the_network_needs_is_said_first(tmp_path: Path) -> None:
 
 class Other(Small):
     r"""A network that is not registered."""
+
+
+def test_other_data_is_said_in_words(tmp_path: Path) -> None:
+    x = torch.linspace(0, 40, 96 * 2).sin().reshape(96, 2)
+    options: dict[str, Any] = {"steps": 2, "batch_size": 8, "assessed": False, "validation": 0.25}
+    ss.train("MLP", x, settings={"width": 8}, out=tmp_path / "run", **options)
+    for data, width, words in (
+        (x + 1e-3, 8, "holds a training on other data"),
+        (x, 16, "holds a training of another network"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ss.train("MLP", data, settings={"width": width}, out=tmp_path / "run", **options)
+
+
+def test_files_are_as_open_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    x = torch.linspace(0, 40, 96 * 2).sin().reshape(96, 2)
+    ss.train("MLP", x, settings={"width": 8}, out=tmp_path / "run", steps=2, assessed=False)
+    modes = {file.stat().st_mode for file in (tmp_path / "run").iterdir() if file.is_file()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
