@@ -16,8 +16,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
-    yield part
-    part.replace(file)
+    try:
+        yield part
+        part.replace(file)
+    except BaseException:
+        if part.is_file():
+            part.unlink()
+        raise
 
 
 def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Path:

@@ -1,13 +1,12 @@
 r"""A student: a copy of a teacher's network that learns to take its steps at once."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..doors.amounts import positive
@@ -17,6 +16,7 @@ from ..models.network import NetworkScore
 from ..models.score_model import Given, ScoreModel
 from ..runs.plan import Plan, fingerprint
 from ..runs.progress import bar
+from ..training.checkpoint import digest_of, load_tensors
 from ..training.loop import train
 
 MEAN = "mean."  # of the names of averaged weights in a checkpoint
@@ -61,6 +61,7 @@ class Lesson:
         average: The decay of the moving average of the weights.
         checkpoint: A file that stores the state of training, from which it resumes.
         progress: Whether to show a progress bar.
+        facts: The other options, to which a checkpoint belongs.
     """
 
     title: str
@@ -70,6 +71,7 @@ class Lesson:
     average: float
     checkpoint: str | Path | None
     progress: bool
+    facts: Mapping[str, object]
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -84,6 +86,19 @@ class Lesson:
         if self.checkpoint is not None:
             file = Path(self.checkpoint).with_suffix(f".{calls}.safetensors")
         return replace(self, title=f"{calls} calls", checkpoint=file)
+
+
+def facts_of(teacher: ScoreModel, data: Mapping[str, Tensor], **options: object) -> Json:
+    r"""Returns what a distillation depends on, beside its lesson, as plain values.
+
+    Arguments:
+        teacher: The teacher.
+        data: What the student learns from.
+        options: The options of the verb.
+    """
+
+    digest = digest_of({name: value.detach().cpu() for name, value in data.items()})
+    return {"model": fingerprint(teacher), "data": digest, **options}
 
 
 def check_teacher(teacher: ScoreModel) -> NetworkScore:
@@ -193,11 +208,12 @@ def taught(
             lr=lesson.lr,
             average=lesson.average,
             checkpoint=None if file is None else Path(file),
+            facts={"batch_size": lesson.batch_size, "round": lesson.title, **lesson.facts},
         ):
             losses[report.step - 1], mean = report.loss, report.average
             shown.update(report.step - shown.n)
     if file is not None and bool(losses.isnan().all()):  # it had reached its end before
-        tensors = load_file(file)
+        tensors, _ = load_tensors(Path(file))
         known = {n[len(MEAN) :]: value for n, value in tensors.items() if n.startswith(MEAN)}
         mean.load_state_dict(known)
     return mean.eval().requires_grad_(False), losses

@@ -1,6 +1,6 @@
 r"""The training loop: a generator that takes one step per iteration."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from .checkpoint import load_state, save_state
 from .schedule import factor
 
 BETAS = (0.9, 0.99)  # of Adam
+OTHER = "another file as checkpoint="
 FUSED = ("cpu", "cuda")  # devices on which Adam takes all weights at once
 
 
@@ -93,6 +94,7 @@ def train(
     average: float = 0.998,
     checkpoint: Path | None = None,
     every: int = 200,
+    facts: Mapping[str, object] = {},
 ) -> Iterator[Progress]:
     r"""Trains a network with Adam, a warm-up, and a cosine decay to 0.
 
@@ -105,16 +107,18 @@ def train(
         average: The decay of the moving average of the weights.
         checkpoint: A file that stores the state, from which training resumes.
         every: The number of steps between checkpoints.
+        facts: More options, as plain values, to which a checkpoint belongs beside those here.
     """
 
+    asked = {"steps": steps, "lr": lr, "average": average, **facts}
     mean = _exponential(network, average)
     run = Optimisation(
         list(network.parameters()), network, [mean], lr, factor("cosine", steps, 100)
     )
     modules, first = {"network": network, "mean": mean.module}, 0
     if checkpoint is not None and checkpoint.exists():
-        _, facts = load_state(checkpoint, modules, run.optimizer)
-        first = int(facts["step"])
+        _, known = load_state(checkpoint, modules, run.optimizer, asked, OTHER)
+        first = int(known["step"])
         mean.n_averaged.fill_(first)
         run.begin_at(first)
     for step in range(first, steps):
@@ -122,7 +126,7 @@ def train(
         value = loss(step)
         run.step(value.backward)
         if checkpoint and ((step + 1) % every == 0 or step + 1 == steps):
-            save_state(checkpoint, modules, run.optimizer, {"step": step + 1})
+            save_state(checkpoint, modules, run.optimizer, {"step": step + 1, "options": asked})
         yield Progress(step + 1, value.item(), mean.module)
 
 
