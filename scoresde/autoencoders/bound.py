@@ -11,8 +11,10 @@ References:
     | https://arxiv.org/abs/2106.05931
 """
 
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,11 +28,12 @@ from ..likelihood import elbo, log_likelihood
 from ..likelihood.bits import bin_width, code_length
 from ..likelihood.students import error_of_mean
 from ..models.checks import check_count
+from ..models.conditions import Condition
 from ..models.latent import Latent
 from ..models.score_model import ScoreModel
 from .losses import draw
 
-BY = {"flow": log_likelihood, "elbo": elbo}
+BY: dict[str, Callable[..., Any]] = {"flow": log_likelihood, "elbo": elbo}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def pixel_elbo(
     by: str = "flow",
     seed: int = 0,
     first_index: int = 0,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **condition: Condition,
 ) -> PixelBound:
     r"""Returns the evidence lower bound of the log-density of data under a latent model.
 
@@ -107,7 +111,8 @@ def pixel_elbo(
             :func:`scoresde.elbo`, which needs no derivatives.
         seed: The seed of the draws. Row i depends on the seed and on `first_index + i` alone.
         first_index: The index of the first sample.
-        options: The options and conditions of the same function.
+        options: Further options of that function, such as `{"nodes": 2}`.
+        condition: The conditions.
 
     Raises:
         TypeError: If the model has no latent space, or its autoencoder no posterior.
@@ -126,15 +131,15 @@ def pixel_elbo(
         raise ValueError(f"by must be one of {', '.join(BY)}, not {by!r}.")
     data, seed = as_data("x", x), as_seed("seed", seed)
     draws = check_count("draws", draws, at_least=1)
-    inside = copy(model)
+    inside = copy(model.given(**condition))
     inside.transform = None
     mean, std = space.posterior("x", data)
     own = torch.distributions.Normal(mean.double(), std.double())
-    keys = {"seed": seed, "first_index": first_index}
+    known_by = partial(BY[by], **{**(options or {}), "seed": seed, "first_index": first_index})
     parts: list[list[Tensor]] = [[], [], []]
     for number in range(draws):
         state = mean + std * draw(mean, seed, first_index, number)
-        known: Any = BY[by](inside, state, **keys, **options)  # type: ignore[operator]
+        known = known_by(inside, state)
         values = space.log_prob(data, state), known.nats, -own.log_prob(state).flatten(1).sum(1)
         for part, value in zip(parts, values, strict=True):
             part.append(value)

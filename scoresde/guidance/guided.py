@@ -54,7 +54,7 @@ class Guided(ScoreModel):
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
             )
-        if any(model.carried for model in models):
+        if any(model.carries_estimate for model in models):
             raise ValueError(
                 "a guided model has one estimate, but a part of this one carries its own; guide first, as in "
                 "ss.SelfConditioned(ss.classifier_free(model, 2.0, label=1))."

@@ -90,9 +90,7 @@ class ScoreModel(nn.Module, ABC):
     guided: bool = False
     differentiable: bool = True
     masked: bool = False  # whether some entries do not exist
-    carried: bool = (
-        False  # whether a call depends on those before it, so that runs carry an estimate
-    )
+    carries_estimate: bool = False  # from call to call of a run
     owned: bool = False  # whether its network is called from outside during the run
     by_sample: tuple[str, ...] = ()
     transform: Transform | None = None
@@ -263,7 +261,7 @@ class ScoreModel(nn.Module, ABC):
         self.transform, self.masked = model.transform, model.masked
         self.fingerprint, self.bound_names = model.fingerprint, model.bound_names
         self.guided, self.differentiable = model.guided, model.differentiable
-        self.learned, self.carried = model.learned, model.carried
+        self.learned, self.carries_estimate = model.learned, model.carries_estimate
 
     def given(self, **condition: Condition) -> "ScoreModel":
         r"""Returns the model with conditions bound, each with leading size B or 1."""

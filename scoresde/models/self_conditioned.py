@@ -136,7 +136,7 @@ class SelfConditioned(ScoreModel):
         self.resemble(model)
         self.model, self.mode = model, mode
         self.conditions = tuple(name for name in model.conditions if name != NAME)
-        self.carried = mode == "carried"
+        self.carries_estimate = mode == "carried"
         self.cost = model.cost * (2 if mode == "twice" else 1)
         self.fingerprint = model.fingerprint and f"{model.fingerprint} self-conditioned, {mode}"
 
@@ -198,7 +198,7 @@ def refuse_memory(model: ScoreModel, use: str) -> None:
         use: What needs such a function, in words.
     """
 
-    if model.carried:
+    if model.carries_estimate:
         raise ValueError(
             f"{use} needs a function of state and time, but this model also depends on the {NAME} that a run "
             f"carries from call to call; {CURE}."

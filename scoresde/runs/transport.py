@@ -169,7 +169,7 @@ class _Some(NamedTuple):
 
 def _stated(reverse: Reverse, method: Solver, x: Tensor) -> tuple[Problem, Solver]:
     problem = reverse.problem()
-    return carrying(problem, method, x) if reverse.model.carried else (problem, method)
+    return carrying(problem, method, x) if reverse.model.carries_estimate else (problem, method)
 
 
 def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
@@ -184,7 +184,7 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:
-        with running(made), no_calls() if reverse.model.carried else nullcontext():
+        with running(made), no_calls() if reverse.model.carries_estimate else nullcontext():
             problem, method = _stated(reverse, settings.method, x)
             told = listener(reverse, watch, times, samples, settings, progress)
             control = Control(

@@ -646,7 +646,8 @@ def of_autoencoders() -> dict[str, Call]:
             **seen, "classes": [0, 1] * 4, "levels": [0.1], "layer": ["0"], "held_out": 0.5, "penalty": 1.0}),
         "Probe.plot": (known.plot, {"file": "never.png"}),
         "pixel_elbo": (A.pixel_elbo, {
-            "model": CODED, "x": IMAGES, "draws": 1, "by": "elbo", "seed": 0, "first_index": 0, "nodes": 1}),
+            "model": CODED, "x": IMAGES, "draws": 1, "by": "elbo", "seed": 0, "first_index": 0,
+            "options": {"nodes": 1}}),
         "variational_loss": (A.variational_loss, {
             "autoencoder": vae, "x": IMAGES, "weight": 1.0, "seed": 0, "first_index": 0}),
         "quantization_loss": (A.quantization_loss, {"autoencoder": vqvae, "x": IMAGES, "commitment": 0.25}),

@@ -168,12 +168,12 @@ def test_with_the_exact_posterior_the_bound_is_the_density(spread: float) -> Non
     _, prior = linear_model(spread)
     model, _ = linear_model(spread, prior=prior)
     x = 2 * torch.randn(6, 5)
-    found = autoencoders.pixel_elbo(model, x, draws=2, **DENSE)
+    found = autoencoders.pixel_elbo(model, x, draws=2, options=DENSE)
     assert torch.allclose(found.nats, exact(x, prior), atol=2e-3)
     assert float(found.stderr.max()) < 2e-3
     parts = found.reconstruction + found.prior + found.entropy
     assert torch.allclose(found.nats, parts)
-    by = autoencoders.pixel_elbo(model, x, draws=2, by="elbo", nodes=2)
+    by = autoencoders.pixel_elbo(model, x, draws=2, by="elbo", options={"nodes": 2})
     assert torch.allclose(by.nats, exact(x, prior), atol=1e-6)
 
 
@@ -184,7 +184,7 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
     _, prior = linear_model()
     model, _ = linear_model(apart=apart, wide=wide, prior=prior)
     x = torch.randn(400, 5)
-    found = autoencoders.pixel_elbo(model, x, draws=1, **{**DENSE, "steps": 12})
+    found = autoencoders.pixel_elbo(model, x, draws=1, options={**DENSE, "steps": 12})
     lost = exact(x, prior) - found.nats
     divergence = apart**2 + wide**2 - 1 - 2 * math.log(wide)
     assert abs(float(lost.mean()) - divergence) < 4 * float(lost.std()) / math.sqrt(400) + 1e-3
@@ -193,7 +193,9 @@ def test_a_wrong_posterior_costs_its_divergence(apart: float, wide: float) -> No
 
 def test_bits_of_a_bound_are_those_of_a_density() -> None:
     model, _ = linear_model()
-    found = autoencoders.pixel_elbo(model, torch.randn(3, 5), draws=1, by="elbo", nodes=2)
+    found = autoencoders.pixel_elbo(
+        model, torch.randn(3, 5), draws=1, by="elbo", options={"nodes": 2}
+    )
     wanted = -(found.nats / 5 + math.log(0.5)) / math.log(2)
     assert torch.allclose(found.bits_per_dim(levels=5), wanted)
 

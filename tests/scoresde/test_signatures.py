@@ -134,6 +134,9 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
         ss.ScoreModel.given,
         ss.fine_tune,
         ss.train,
+        ss.representation,
+        ss.autoencoders.linear_probe,
+        ss.autoencoders.pixel_elbo,
         ss.losses.reflow_pairs,
     }
     assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
