@@ -370,3 +370,9 @@ def test_paths_that_are_none_are_refused(change: dict[str, Any], words: str) -> 
 def test_a_lock_is_all_that_an_ended_process_leaves(part: Path) -> None:
     assert set(files(part)) >= {LOCK, CHECKPOINT, "history.jsonl"}
     assert not list(part.rglob("*.part"))
+
+
+def test_residuals_of_a_model_that_is_not_finite_are_refused() -> None:
+    broken = ss.NetworkScore(lambda x, t: x / 0, ss.EDM(), "edm", shape=(2,))
+    with pytest.raises(ValueError, match="the model must be finite, but its estimates are NaN"):
+        ss.residuals(broken, X, derivatives=False)
