@@ -23,10 +23,15 @@ def replacing(file: Path) -> Iterator[Path]:
     part.touch()
     mode = part.stat().st_mode
     part.unlink()
-    yield part
-    if part.stat().st_mode != mode:
-        part.chmod(mode)
-    part.replace(file)
+    try:
+        yield part
+        if part.stat().st_mode != mode:
+            part.chmod(mode)
+        part.replace(file)
+    except BaseException:
+        if part.is_file():
+            part.unlink()
+        raise
 
 
 def write_json(file: str | Path, kind: str, content: Mapping[str, object]) -> Path:

@@ -139,6 +139,12 @@ class _Asked:
         z = normals(self.seed, index, self.number, DRAWS, X)
         drift = continued(model, X, log_snr, z, {}, self.step)
         found = {"continued": squared(drift)}
+        bad = index[~found["continued"].isfinite()]
+        if len(bad):
+            raise ValueError(
+                f"the model must be finite, but its estimates are NaN or infinite at the noise level "
+                f"{self.level:g}, for rows {bad[:8].tolist()}."
+            )
         if self.derivatives:
             found |= self._of(terms(model, X, log_snr, self._signs(X, index), {}))
         return found

@@ -17,8 +17,9 @@ from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..runs.grids import model_grid
 from ..runs.plan import Plan
+from ..training.options import words_of
 from .batches import Batches, stepped
-from .student import Distilled, Lesson, huber, like, student_of, taught
+from .student import Distilled, Lesson, facts_of, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, LEVELS = 128, 4000, 1e-3, 0.998, 18
 
@@ -89,7 +90,10 @@ def consistency(
     levels, calls = check_count("levels", levels, 2), check_count("calls", calls, 1)
     tolerance = check_number("tolerance", tolerance, 0, 1)
     learner = student_of(model, student, "consistency")
-    lesson = Lesson("consistency", steps, batch_size, lr, average, checkpoint, progress)
+    facts = facts_of(
+        model, {"x": data}, levels=levels, solver=words_of(solver), tolerance=tolerance, seed=seed
+    )
+    lesson = Lesson("consistency", steps, batch_size, lr, average, checkpoint, progress, facts)
     stop = start_of(model, "sampling")
     times = model_grid(model, "rho", model.process.t_max, stop, levels - 1)
     known = check_conditions(model, condition, len(data))

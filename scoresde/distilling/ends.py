@@ -14,7 +14,7 @@ from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan
 from .paths import Trajectories
-from .student import Distilled, Lesson, huber, like, student_of, taught
+from .student import Distilled, Lesson, facts_of, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, FIRST = 128, 4000, 1e-3, 0.998, 0.4
 
@@ -73,8 +73,14 @@ def flow_map(
 
     several = [paths] if isinstance(paths, Trajectories) else list(paths)
     calls, first = check_count("calls", calls, 1), check_number("first", first, 0, 1)
+    if not several:
+        raise ValueError("paths must hold at least one set of paths, but is empty.")
+    for one in several:
+        one.fit(model)
     learner = student_of(model, student, "consistency")
-    lesson = Lesson("flow map", steps, batch_size, lr, average, checkpoint, progress)
+    ends = {str(i): one.ends for i, one in enumerate(several)}
+    facts = facts_of(model, ends, first=first, seed=seed)
+    lesson = Lesson("flow map", steps, batch_size, lr, average, checkpoint, progress, facts)
     seed, size = check_count("seed", seed, None), lesson.batch_size
 
     def loss(step: int) -> Tensor:

@@ -18,7 +18,7 @@ from ..models.transforms import Data
 from ..runs.grids import model_grid
 from ..runs.plan import Plan
 from .batches import Batches, stepped
-from .student import Distilled, Lesson, huber, like, student_of, taught
+from .student import Distilled, Lesson, facts_of, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, ROUNDS = 128, 2000, 1e-3, 0.998, 3
 
@@ -88,7 +88,10 @@ def progressive(
     tolerance, seed = check_number("tolerance", tolerance, 0, 1), check_count("seed", seed, None)
     before: ScoreModel = model
     now = student_of(model, student, "flow")
-    lesson = Lesson("", steps, batch_size, lr, average, checkpoint, progress)
+    facts = facts_of(
+        model, {"x": data}, calls=calls, rounds=rounds, grid=grid, tolerance=tolerance, seed=seed
+    )
+    lesson = Lesson("", steps, batch_size, lr, average, checkpoint, progress, facts)
     known, found = check_conditions(model, condition, len(data)), []
     for k in reversed(range(rounds)):
         walk = Walk(before, _grid(model, grid, 2 * calls * 2**k), before is model, tolerance)

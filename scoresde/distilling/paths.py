@@ -14,8 +14,9 @@ from solvers import Solver, get
 from solvers.doors.signatures import checked
 from solvers.noise.brownian import LEVELS, keyed_uniform
 
+from ..doors.data import as_floats
 from ..files import damaged, replacing
-from ..models.checks import check_count
+from ..models.checks import check_count, check_shape
 from ..models.conditions import Bound, Condition, check_conditions, rows_of, verb
 from ..models.scale import scale_of, start_of
 from ..models.score_model import Given, ScoreModel
@@ -28,6 +29,7 @@ RHO = (
     10.0,
 )  # exponents of the grids, which differ between paths, so that all noise levels occur
 KIND, CONDITION = "paths of a flow", "condition."  # of files, and of names in them
+PARTS = ("states", "times", "ends")
 NODES, TOLERANCE = 19, 1e-3
 
 
@@ -55,12 +57,37 @@ class Trajectories:
     condition: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        n, size = self.times.shape
+        n, size = self.times.shape if self.times.ndim == 2 else (0, 0)
         fits = self.states.shape == (n, size, *self.ends.shape[1:]) and len(self.ends) == size
-        if not fits:
+        if not fits or self.ends.ndim < 2:
             shapes = ", ".join(str(tuple(x.shape)) for x in (self.states, self.times, self.ends))
             raise ValueError(
                 f"states, times and ends must have shapes (n, B, *), (n, B) and (B, *), but have {shapes}."
+            )
+        if n < 2 or not size:
+            raise ValueError(
+                f"there must be paths of at least 2 states, but there are {size} of {n}."
+            )
+        for name in PARTS:
+            as_floats(name, getattr(self, name))
+        if not bool((self.times.diff(dim=0) < 0).all()):
+            raise ValueError("times must fall along each path, from noise to data.")
+        for name, value in self.condition.items():
+            if value.ndim == 0 or len(value) not in (1, size):
+                raise ValueError(
+                    f"{name} must have one entry for each of the {size} paths, or one for all, but has shape "
+                    f"{tuple(value.shape)}."
+                )
+
+    def fit(self, model: ScoreModel) -> None:
+        r"""Refuses paths that are not of a model's flow: of another shape, or beyond its times."""
+
+        check_shape(model, tuple(self.ends.shape[1:]), "paths")
+        process, first, last = model.process, float(self.times.min()), float(self.times.max())
+        if first < process.t_min or last > process.t_max:
+            raise ValueError(
+                f"paths must lie within the times of the model, from {process.t_min:g} to {process.t_max:g}, but "
+                f"reach from {first:g} to {last:g}."
             )
 
     def __len__(self) -> int:
@@ -108,10 +135,16 @@ class Trajectories:
             try:
                 with safe_open(file, "pt") as stored:
                     tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 raise ValueError(str(error)) from None
             names = [name for name in tensors if name.startswith(CONDITION)]
             condition = {name.removeprefix(CONDITION): tensors.pop(name) for name in names}
+            missing = [name for name in PARTS if name not in tensors]
+            unknown = [name for name in tensors if name not in PARTS]
+            if missing or unknown:
+                raise ValueError(
+                    f"it must hold {', '.join(PARTS)}, but {missing or unknown} do not fit"
+                )
             return Trajectories(**tensors, condition=condition)
 
 

@@ -1,7 +1,7 @@
 r"""A student: a copy of a teacher's network that learns to take its steps at once."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ from ..models.network import NetworkScore
 from ..models.score_model import Given, ScoreModel
 from ..runs.plan import Plan, fingerprint
 from ..runs.progress import bar
+from ..training.checkpoint import digest_of
 from ..training.loop import train
 
 WIDTH = (
@@ -64,6 +65,7 @@ class Lesson:
         average: The decay of the moving average of the weights.
         checkpoint: A file that stores the state of training, from which it resumes.
         progress: Whether to show a progress bar.
+        facts: The other options, to which a checkpoint belongs.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Lesson:
     average: float
     checkpoint: str | Path | None
     progress: bool
+    facts: Mapping[str, object]
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -87,6 +90,19 @@ class Lesson:
         if self.checkpoint is not None:
             file = Path(self.checkpoint).with_suffix(f".{calls}.safetensors")
         return replace(self, title=f"{calls} calls", checkpoint=file)
+
+
+def facts_of(teacher: ScoreModel, data: Mapping[str, Tensor], **options: object) -> Json:
+    r"""Returns what a distillation depends on, beside its lesson, as plain values.
+
+    Arguments:
+        teacher: The teacher.
+        data: What the student learns from.
+        options: The options of the verb.
+    """
+
+    digest = digest_of({name: value.detach().cpu() for name, value in data.items()})
+    return {"model": fingerprint(teacher), "data": digest, **options}
 
 
 def check_teacher(teacher: ScoreModel) -> NetworkScore:
@@ -195,6 +211,7 @@ def taught(
             lr=lesson.lr,
             average=lesson.average,
             checkpoint=None if file is None else Path(file),
+            facts={"batch_size": lesson.batch_size, "round": lesson.title, **lesson.facts},
         ):
             losses[report.step - 1] = report.loss
             shown.update(report.step - shown.n)

@@ -2,14 +2,14 @@ r"""Training data that is asked for batches: in memory, in a dataset, or as a st
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .draws import restored, word
 
@@ -72,6 +72,11 @@ class Source(ABC):
     def part(self, index: Tensor) -> "Source":
         r"""Returns the data of some samples alone."""
 
+    def numbers(self, index: Tensor) -> list[int] | None:
+        r"""Returns the numbers that the user knows some samples by, or `None` if there are none."""
+
+        return index.tolist()  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class InMemory(Source):
@@ -109,9 +114,29 @@ class Keyed(Dataset[Any]):
                 random.seed(key)
                 np.random.seed(key % 2**32)  # noqa: NPY002
                 return self.dataset[index]
+        except Exception as error:
+            raise ValueError(
+                f"data cannot give its sample {index} ({type(error).__name__}: {error}); mend the dataset."
+            ) from error
         finally:
             random.setstate(state)
             np.random.set_state(numbers)  # noqa: NPY002
+
+
+@dataclass(frozen=True)
+class Joined:
+    r"""The way of a loader to join samples, whose errors say what failed."""
+
+    join: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        try:
+            return self.join(samples)
+        except Exception as error:
+            raise ValueError(
+                f"data has samples that do not join into a batch ({error}); make them alike, or pass a loader "
+                "with another collate_fn."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -121,31 +146,35 @@ class OfDataset(Source):
     Arguments:
         dataset: The dataset, with a length.
         loading: Options of the loader: how samples become batches, and in how many processes.
+        chosen: The numbers of the samples that are used. By default, all.
     """
 
     dataset: Any
     loading: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Tensor | None = None
 
     @property
     def count(self) -> int:  # type: ignore[override]
-        return len(self.dataset)
+        return len(self.dataset) if self.chosen is None else len(self.chosen)
+
+    def numbers(self, index: Tensor) -> list[int]:
+        found = index if self.chosen is None else self.chosen[index]
+        return found.tolist()  # type: ignore[no-any-return]
 
     def batches(self, index: Iterable[tuple[int, Tensor]], seed: int) -> Iterator[Batch]:
-        asked: Any = ([(step, i) for i in samples.tolist()] for step, samples in index)
+        asked: Any = ([(step, i) for i in self.numbers(samples)] for step, samples in index)
         draw = torch.Generator()  # of seeds that nothing depends on
-        keyed = Keyed(self.dataset, seed)
-        return map(
-            as_batch, DataLoader(keyed, batch_sampler=asked, generator=draw, **self.loading)
-        )
+        keyed, own = Keyed(self.dataset, seed), {**self.loading}
+        own["collate_fn"] = Joined(own.get("collate_fn") or default_collate)
+        return map(as_batch, DataLoader(keyed, batch_sampler=asked, generator=draw, **own))
 
     def some(self, index: Tensor) -> Batch:
-        [batch] = OfDataset(self.dataset, {"collate_fn": self.loading.get("collate_fn")}).batches(
-            [(-1, index)], 0
-        )
+        loading = {"collate_fn": self.loading.get("collate_fn")}
+        [batch] = OfDataset(self.dataset, loading, self.chosen).batches([(-1, index)], 0)
         return batch
 
     def part(self, index: Tensor) -> "OfDataset":
-        return OfDataset(Subset(self.dataset, index.tolist()), self.loading)
+        return OfDataset(self.dataset, self.loading, torch.tensor(self.numbers(index)))
 
 
 @dataclass(frozen=True)
@@ -178,6 +207,9 @@ class Stream(Source):
 
     def some(self, index: Tensor) -> Batch:
         return next(self._endless())
+
+    def numbers(self, index: Tensor) -> None:
+        return None
 
     def part(self, index: Tensor) -> "Source":
         raise ValueError(

@@ -1,5 +1,6 @@
 r"""The state of a training in a file, from which it resumes bit for bit."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import Json, replacing
+from .folder import written
+
+DIGEST = "digest"  # of all else in a file, by which damage is found
 
 DIGESTS = {
     "data": "on other data",
@@ -38,18 +42,40 @@ def save_state(
 
 
 def load_state(
-    file: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    file: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    asked: Mapping[str, object],
+    cure: str,
 ) -> tuple[dict[str, Tensor], Json]:
-    r"""Restores what :func:`save_state` wrote, and returns all tensors and the facts."""
+    r"""Restores what :func:`save_state` wrote, and returns all tensors and the facts.
+
+    Arguments:
+        file: The file.
+        modules: The modules, by the prefixes of their tensors.
+        optimizer: The optimizer.
+        asked: The options that are asked for, which must be those of the fact "options".
+        cure: Where others can be trained, for the error message.
+
+    Raises:
+        ValueError: If the file is damaged, or belongs to other options or to another network.
+    """
 
     tensors, facts = load_tensors(file)
-    for prefix, module in modules.items():
-        module.load_state_dict(under(prefix, tensors))
+    check_same(file, facts.get("options", {}), asked, cure)
     state = optimizer.state_dict()
-    for name, value in under("adam", tensors).items():
-        index, key = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(state)
+    try:
+        for prefix, module in modules.items():
+            module.load_state_dict(under(prefix, tensors))
+        for name, value in under("adam", tensors).items():
+            index, key = name.split(".", 1)
+            state["state"].setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"{file} holds the training of another network ({words}); pass {cure}."
+        ) from None
     return tensors, facts
 
 
@@ -64,20 +90,13 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     r"""Writes tensors and plain facts, whole or not at all."""
 
     plain = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
-    with replacing(file) as part:
-        save_file(plain, part, {name: json.dumps(value) for name, value in facts.items()})
+    said = {name: json.dumps(value) for name, value in facts.items()}
+    with written(file), replacing(file) as part:
+        save_file(plain, part, {**said, DIGEST: digest_of(plain, said)})
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], Json]:
-    r"""Returns what :func:`save_tensors` wrote."""
-
-    facts = facts_of(file)
-    with safe_open(file, "pt") as stored:
-        return {name: stored.get_tensor(name) for name in stored.keys()}, facts
-
-
-def facts_of(file: Path) -> Json:
-    r"""Returns the facts in a file without reading its tensors.
+    r"""Returns what :func:`save_tensors` wrote.
 
     Raises:
         ValueError: If it is damaged, or was written by something else.
@@ -85,21 +104,39 @@ def facts_of(file: Path) -> Json:
 
     try:
         with safe_open(file, "pt") as stored:
-            return {name: json.loads(text) for name, text in (stored.metadata() or {}).items()}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+            said = dict(stored.metadata() or {})
+        if said.pop(DIGEST, None) != digest_of(tensors, said):
+            raise ValueError("its digest is another")
+        return tensors, {name: json.loads(text) for name, text in said.items()}
     except (SafetensorError, OSError, ValueError) as error:
         words = str(error).splitlines()[0]
         raise ValueError(
-            f"{file} is no checkpoint, or is damaged ({words}); remove it to begin anew."
+            f"{file} is no file of a training, or is damaged ({words}); remove it to go on without."
         ) from None
 
 
-def check_same(place: Path, known: Mapping[str, object], asked: Mapping[str, object]) -> None:
+def digest_of(tensors: Mapping[str, Tensor], said: Mapping[str, str] = {}) -> str:
+    r"""Returns a digest of tensors on the CPU and of facts, with their names."""
+
+    digest = hashlib.blake2b(json.dumps(sorted(said.items())).encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same(
+    where: Path, known: Mapping[str, object], asked: Mapping[str, object], cure: str
+) -> None:
     r"""Refuses to go on with a training of other options than those that began it.
 
     Arguments:
-        place: The folder or file that holds the training.
-        known: Its options.
-        asked: The options that are asked for now.
+        where: The folder or file.
+        known: The options that began it.
+        asked: Those that are asked for.
+        cure: Where others can be trained, for the error message.
     """
 
     for name in {**known, **asked}:
@@ -107,10 +144,10 @@ def check_same(place: Path, known: Mapping[str, object], asked: Mapping[str, obj
         if before != now:
             if name in DIGESTS:
                 raise ValueError(
-                    f"{folder} holds a training {DIGESTS[name]} (digest {before}, not {now}); pass what began it, "
-                    "or another folder as out=."
+                    f"{where} holds a training {DIGESTS[name]} (digest {before}, not {now}); pass what began it, "
+                    f"or {cure}."
                 )
             raise ValueError(
-                f"{place} holds a training with {name}={before}, which cannot go on with {name}={now}; pass what "
-                "began it, or another place for this one."
+                f"{where} holds a training with {name}={before}, which cannot go on with {name}={now}; pass "
+                f"what began it, or {cure}."
             )

@@ -1,6 +1,7 @@
 r"""The data of a training, checked: what it is, what is held out, and how its batches become continuous."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ Given: TypeAlias = Array | Mapping[str, object] | str | Path | Dataset | DataLoa
 LEAST = 8  # samples that are held out, of which a check needs as many
 MEASURED = 4096  # samples of a dataset, of which its moments are taken
 BYTES = 256
+ROWS = re.compile(r"rows \[([\d, ]+)\]")  # of a batch, in an error
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def source_of(
             )
         return _of_dataset(data), form, type(data).__name__
     named = dict(data) if isinstance(data, Mapping) else {"x": data}
-    return InMemory(_held({**named, **condition}, form, name)), form, "memory"
+    return InMemory(_held(_with(named, condition), form, name)), form, "memory"
 
 
 def _of_path(
@@ -150,7 +152,7 @@ def _of_path(
         form = form if form.bins is not None else replace(form, bins=BYTES)
         named = {"x": images} if labels is None else {"x": images, "label": labels}
         words = f"images of {path.name}" + (f", labelled {', '.join(names)}" if names else "")
-        return InMemory(_held({**named, **condition}, form, name)), form, words
+        return InMemory(_held(_with(named, condition), form, name)), form, words
     if path.suffix not in (".npz", ".npy"):
         raise ValueError(
             f"{name} must be an npz or npy file, or a folder of images, but is {str(path)!r}."
@@ -158,7 +160,18 @@ def _of_path(
     arrays = open_arrays(path)
     if "x" not in arrays:
         raise ValueError(f"{path} has no entry 'x', but: {', '.join(arrays)}.")
-    return InMemory(_held({**arrays, **condition}, form, name)), form, path.name
+    return InMemory(_held(_with(arrays, condition), form, name)), form, path.name
+
+
+def _with(named: Mapping[str, object], condition: Mapping[str, object]) -> dict[str, object]:
+    r"""Data with its conditions, none of which is given twice."""
+
+    for name in condition:
+        if name in named:
+            raise ValueError(
+                f"{name} is in data already; leave out {name}=, or take it out of data."
+            )
+    return {**named, **condition}
 
 
 def _held(named: Mapping[str, object], form: Form, name: str) -> Batch:
@@ -167,23 +180,11 @@ def _held(named: Mapping[str, object], form: Form, name: str) -> Batch:
     if "x" not in named:
         raise ValueError(f"{name} must have an entry 'x', but has: {', '.join(map(str, named))}.")
     parts = dict(named)
-    x = form.states(name, _array(name, parts.pop("x"), form))
+    x = _array(name, parts.pop("x"), form)
     z = parts.pop(PARTNER, None)
-    if z is not None:
-        z = form.partner(z)
-        if z.shape != x.shape:
-            raise ValueError(
-                f"z must have the shape of data, {tuple(x.shape)}, but has {tuple(z.shape)}."
-            )
     condition = {key: as_tensor(key, value) for key, value in parts.items()}
-    for key, value in condition.items():
-        if value.ndim == 0 or len(value) != len(x):
-            raise ValueError(
-                f"{key} must have one entry for each of the {len(x)} samples, but has shape {tuple(value.shape)}."
-            )
-        if value.is_floating_point():
-            check_rows_finite(key, value.reshape(len(value), -1))
-    return Batch(x, z, condition)
+    z = None if z is None else as_tensor(PARTNER, z)
+    return checked_batch(Batch(x, z, condition), form, name)  # type: ignore[arg-type]
 
 
 def _array(name: str, value: object, form: Form) -> Tensor:
@@ -200,6 +201,9 @@ def _array(name: str, value: object, form: Form) -> Tensor:
 
 
 def _of_dataset(data: object) -> Source:
+    inside = data.dataset if isinstance(data, DataLoader) else data
+    if not isinstance(inside, IterableDataset):
+        _check_sized(inside)
     if not isinstance(data, DataLoader):
         return Stream(DataLoader(data, batch_size=None)) if isinstance(data, IterableDataset) else (
             OfDataset(data)
@@ -212,21 +216,42 @@ def _of_dataset(data: object) -> Source:
     return OfDataset(data.dataset, loading)
 
 
-def checked_batch(batch: Batch, form: Form) -> Batch:
-    r"""Returns a batch of a dataset, refused if it is not in the form that was stated."""
+def _check_sized(dataset: object) -> None:
+    try:
+        count = len(dataset)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"data must have a length, but {type(dataset).__name__} has no __len__; add it, or make it an "
+            "IterableDataset."
+        ) from None
+    if not count:
+        raise ValueError(f"data must hold samples, but {type(dataset).__name__} has the length 0.")
 
-    x = form.states("data", batch.x)
-    for name, value in batch.condition.items():
+
+def checked_batch(batch: Batch, form: Form, name: str = "data") -> Batch:
+    r"""Returns samples, refused if they are not in the form that was stated.
+
+    Conditions of one whole number for each sample come out in int64, which tables of labels are read by.
+    """
+
+    x, z, condition = form.states(name, batch.x.detach()), batch.z, {}
+    if z is not None:
+        z = form.partner(z).detach()
+        if z.shape != x.shape:
+            raise ValueError(
+                f"z must have the shape of {name}, {tuple(x.shape)}, but has {tuple(z.shape)}."
+            )
+    for key, value in batch.condition.items():
         if value.ndim == 0 or len(value) != len(x):
-            raise ValueError(f"{name} must have one entry for each sample of a batch.")
-    return Batch(x, None if batch.z is None else form.partner(batch.z), batch.condition)
-
-
-def _states(source: Source, index: Tensor, form: Form) -> Batch:
-    r"""Returns some samples as states, which data in memory already is."""
-
-    batch = source.some(index)
-    return batch if isinstance(source, InMemory) else checked_batch(batch, form)
+            raise ValueError(
+                f"{key} must have one entry for each of the {len(x)} samples, but has shape {tuple(value.shape)}."
+            )
+        if value.is_floating_point():
+            check_rows_finite(key, value.reshape(len(value), -1))
+        elif value.ndim == 1:
+            value = value.long()
+        condition[key] = value.detach()
+    return Batch(x, z, condition)
 
 
 def split(
@@ -246,8 +271,9 @@ def split(
 
     if not isinstance(validation, int | float):
         held, _, _ = source_of(validation, {}, form, "validation")
-        some = draws.chosen(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values
-        return source, _states(held, some, form)
+        some = held.some(draws.chosen(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values)
+        known = isinstance(held, InMemory)  # and so checked already
+        return source, some if known else checked_batch(some, form, "validation")
     if not 0 <= validation < 1:
         raise ValueError(
             "validation must be the share of the data that is held out, at least 0 and below 1, but is "
@@ -267,7 +293,11 @@ def split(
     order = draws.chosen(seed, source.count, draws.SPLIT)
     out = source.part(order[: min(count, MEASURED)].sort().values)
     rest = source.part(order[count:].sort().values)
-    return rest, _states(out, torch.arange(min(count, MEASURED)), form)
+    index = torch.arange(min(count, MEASURED))
+    some = out.some(index)
+    if isinstance(source, InMemory):
+        return rest, some
+    return rest, named_batch(some, form, out.numbers(index))
 
 
 def sample_of(source: Source, form: Form, batch_size: int) -> Batch:
@@ -278,7 +308,7 @@ def sample_of(source: Source, form: Form, batch_size: int) -> Batch:
     if source.count is None:
         return checked_batch(source.some(torch.arange(batch_size)), form)
     index = draws.chosen(0, source.count, draws.SPLIT)[:MEASURED].sort().values
-    return named_batch(source.some(index), form, index.tolist())
+    return named_batch(source.some(index), form, source.numbers(index))
 
 
 def named_batch(batch: Batch, form: Form, samples: list[int] | None) -> Batch:
@@ -287,8 +317,13 @@ def named_batch(batch: Batch, form: Form, samples: list[int] | None) -> Batch:
     try:
         return checked_batch(batch, form)
     except ValueError as error:
-        known = "" if samples is None else f"; the rows are those of the samples {samples}"
-        raise ValueError(f"{str(error).removesuffix('.')}{known}.") from None
+        if samples is None:
+            raise
+        raise ValueError(ROWS.sub(lambda found: _samples(found[1], samples), str(error))) from None
+
+
+def _samples(rows: str, samples: list[int]) -> str:
+    return f"samples {[samples[int(row)] for row in rows.split(',')]}"
 
 
 def iterate(
@@ -301,4 +336,9 @@ def iterate(
         return
     index, named = itertools.tee(index)
     for (_, samples), batch in zip(named, source.batches(index, seed), strict=False):
-        yield named_batch(batch, form, None if source.count is None else samples.tolist())
+        if source.count is not None and len(batch.x) != len(samples):
+            raise ValueError(
+                f"data must give one row for each of the {len(samples)} samples of a batch, but gives "
+                f"{len(batch.x)}; check collate_fn."
+            )
+        yield named_batch(batch, form, source.numbers(samples))

@@ -19,7 +19,7 @@ from solvers.noise.brownian import keyed_normal, keyed_uniform
 from ..doors.amounts import positive
 from ..doors.data import as_state
 from ..likelihood import log_likelihood
-from ..models.checks import check_count, check_data, device_of, dtype_of
+from ..models.checks import check_count, check_data, check_number, device_of, dtype_of
 from ..models.conditions import Condition, verb
 from ..models.network import NetworkScore
 from ..models.scale import start_of
@@ -31,7 +31,9 @@ from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.takes import Takes, check_model, split
 from ..runs.truncated import truncated
+from .checkpoint import digest_of
 from .loop import train
+from .options import words_of
 
 NOISE, LEVELS, ROWS = 30, 31, 32  # streams of random numbers
 Reward = Callable[[Tensor], Tensor]
@@ -156,6 +158,7 @@ def fine_tune(
     updates, every = check_count("updates", updates, 1), check_count("every", every, 1)
     batch_size, steps = check_count("batch_size", batch_size, 1), check_count("steps", steps, 1)
     anchor, lr = positive("anchor", anchor, zero=True), positive("lr", lr)
+    average = check_number("average", average, 0, 1)
     last = check_count("last", last, 1, steps)
     _check_objective(reward, data, {"last": last, "eta": eta})
     options = TAKES.said(locals())
@@ -168,7 +171,14 @@ def fine_tune(
     before = split(_fixed(model), condition, batch, TAKES)[0] if anchor else None
     task = _Task(bound, before, settings, batch_size, last or steps, anchor, reward, data)
     file = None if checkpoint is None else Path(checkpoint)
-    ways: dict[str, Any] = {"lr": lr, "average": average, "checkpoint": file, "every": every}
+    facts = {
+        "batch_size": batch_size, "solver": words_of(solver), "sampling steps": steps, "grid": grid,
+        "eta": words_of(eta), "last": last, "grad": grad, "anchor": anchor, "seed": seed,
+        "data": None if data is None else digest_of({"x": data.detach().cpu()}),
+    }  # fmt: skip
+    ways: dict[str, Any] = {
+        **{"lr": lr, "average": average, "checkpoint": file, "every": every, "facts": facts}
+    }
     return _tuned(tuned, task, updates, ways)
 
 
@@ -290,7 +300,7 @@ def _rewarded(reward: Reward, x: Tensor) -> Tensor:
         raise ValueError(
             f"reward must return one number per sample, with shape ({len(x)},), not {told}."
         )
-    if not value.requires_grad:
+    if not value.is_floating_point() or not value.requires_grad:
         raise ValueError(
             "reward must be differentiable in the samples, but no gradient flows through what it returned; "
             "compute it by torch, without .detach(), .numpy() or torch.no_grad()."

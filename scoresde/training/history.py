@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import Json, replacing
+from ..files import Json, replacing, whole
+from .folder import written
 
 FILE, BOARD = "history.jsonl", "tensorboard"
 
@@ -27,10 +28,8 @@ class History:
 
         if self.file is None:
             return
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        known = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be cut
-        self.entries = [entry for entry in known if entry["step"] <= step]
-        with replacing(self.file) as part:
+        self.entries = [entry for entry in _read(self.file) if entry["step"] <= step]
+        with written(self.file), replacing(self.file) as part:
             part.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
 
     def add(self, entry: Json) -> None:
@@ -38,13 +37,36 @@ class History:
 
         self.entries.append(entry)
         if self.file is not None:
-            with self.file.open("a") as file:
+            with written(self.file), self.file.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         if self.board is not None:
             for name, value in entry.items():
                 if isinstance(value, float):
                     self.board.add_scalar(name, value, entry["step"])
             self.board.flush()
+
+
+def _read(file: Path) -> list[Json]:
+    r"""The entries in a file, of which the last may be cut.
+
+    Raises:
+        ValueError: If another is damaged.
+    """
+
+    if not file.exists():
+        return []
+    try:
+        *lines, _ = file.read_text().split("\n")
+        known = [json.loads(line) for line in lines]
+        fits = all(isinstance(one, dict) and whole(one.get("step")) for one in known)
+    except (OSError, ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{file} is no history of a training, or is damaged; mend it, or remove it to go on without its "
+            "entries."
+        )
+    return known
 
 
 def _writer(folder: Path | None) -> Any:

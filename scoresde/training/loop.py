@@ -1,7 +1,7 @@
 r"""The training loop: a generator that takes one step per iteration."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from .checkpoint import check_same, facts_of, load_state, save_state
+from .checkpoint import load_state, save_state
 from .failure import TrainingError
 from .schedule import factor
 
 BETAS = (0.9, 0.99)  # of Adam
+OTHER = "another file as checkpoint="
 FUSED = ("cpu", "cuda")  # devices on which Adam takes all weights at once
 
 
@@ -94,6 +95,7 @@ def train(
     average: float = 0.998,
     checkpoint: Path | None = None,
     every: int = 200,
+    facts: Mapping[str, object] = {},
 ) -> Iterator[Progress]:
     r"""Trains a network with Adam, a warm-up, and a cosine decay to 0, and yields a report after each step.
 
@@ -108,22 +110,22 @@ def train(
         average: The decay of the moving average of the weights.
         checkpoint: A file that stores the state, from which training resumes.
         every: The number of steps between checkpoints.
+        facts: More options, as plain values, to which a checkpoint belongs beside those here.
 
     Raises:
         ValueError: If the checkpoint is of a training with other options.
         TrainingError: If a loss is not finite.
     """
 
+    asked = {"steps": steps, "lr": lr, "average": average, **facts}
     mean = _exponential(network, average)
     run = Optimisation(
         list(network.parameters()), network, [mean], lr, factor("cosine", steps, 100)
     )
     modules, first = {"network": network, "mean": mean.module}, 0
-    options = {"steps": steps, "lr": lr, "average": average}
     if checkpoint is not None and checkpoint.exists():
-        check_same(checkpoint, facts_of(checkpoint).get("options", {}), options)
-        _, facts = load_state(checkpoint, modules, run.optimizer)
-        first = int(facts["step"])
+        _, known = load_state(checkpoint, modules, run.optimizer, asked, OTHER)
+        first = int(known["step"])
         mean.n_averaged.fill_(first)
         run.begin_at(first)
     if first == steps:
@@ -134,7 +136,7 @@ def train(
         _check_finite(value.item(), step, lr)
         run.step(value.backward)
         if checkpoint and ((step + 1) % every == 0 or step + 1 == steps):
-            save_state(checkpoint, modules, run.optimizer, {"step": step + 1, "options": options})
+            save_state(checkpoint, modules, run.optimizer, {"step": step + 1, "options": asked})
         yield Progress(step + 1, value.item(), mean.module)
 
 

@@ -9,18 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.doors.values import as_tensor
+
 from .. import networks
 from ..files import Json
+from ..models.checks import check_shape
 from ..models.network import NetworkScore
 from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
 from ..zoo.constructors import DIFFUSERS, REGISTERED, constructor_of
 from .batches import Batch
+from .draws import restored, seed_global
 
 LABEL = "label"
 SHAKEN = 0.1  # of the weights, in the check whether the time has an effect
 SMALL = 32  # pixels, from which a network has a third level
+DENOISERS = [
+    name
+    for name in networks.__all__
+    if "t" in inspect.signature(getattr(networks, name).forward).parameters
+]
 
 
 def classes_of(batch: Batch) -> int:
@@ -53,13 +62,13 @@ def built(
 
     if name is None:
         name = {1: "MLP", 3: "UNet"}.get(len(shape), "")
-        if name not in networks.__all__:
+        if name not in DENOISERS:
             raise ValueError(
                 f"there is no network to start from for samples of shape {shape}; pass one of your own."
             )
-    if name not in {*networks.__all__, *REGISTERED} and not name.startswith(DIFFUSERS):
+    if name not in {*DENOISERS, *REGISTERED} and not name.startswith(DIFFUSERS):
         raise ValueError(
-            f"model must be the name of a network, one of {', '.join(networks.__all__)} or of those that "
+            f"model must be the name of a network, one of {', '.join(DENOISERS)} or of those that "
             f"ss.register_network knows, but is {name!r}."
         )
     make = constructor_of(name)
@@ -73,7 +82,11 @@ def built(
         raise ValueError(
             f"settings has {unknown[0]!r}, which {name} does not take; it takes: {', '.join(takes)}."
         )
-    return make(**asked), {"name": name, "settings": asked}
+    try:
+        return make(**asked), {"name": name, "settings": asked}
+    except RuntimeError as error:  # of sizes that no memory holds
+        words = str(error).splitlines()[0]
+        raise ValueError(f"{name} cannot be made with the settings {asked}: {words}") from error
 
 
 def _levels(sides: tuple[int, ...]) -> dict[str, Any]:
@@ -125,12 +138,41 @@ def null_of(network: nn.Module, given: Mapping[str, object] | None) -> dict[str,
     """
 
     if given is not None:
-        return {name: torch.as_tensor(value) for name, value in given.items()}
+        return {name: as_tensor(f"null[{name!r}]", value) for name, value in given.items()}
     classes, table = getattr(network, "classes", 0), getattr(network, LABEL, None)
     ours = getattr(networks, type(network).__name__, None) is type(network)
     if ours and not classes and isinstance(table, nn.Embedding):
         classes = table.num_embeddings - 1
     return {LABEL: torch.tensor(classes)} if isinstance(classes, int) and classes else {}
+
+
+def check_null(null: Mapping[str, Tensor], batch: Batch) -> None:
+    r"""Refuses values for no condition that are of none, or have another shape than its entries."""
+
+    for name, value in null.items():
+        if name not in batch.condition:
+            names = ", ".join(batch.condition) or "no conditions"
+            raise ValueError(f"null has {name!r}, which is no condition of data; it has {names}.")
+        shape = tuple(batch.condition[name].shape[1:])
+        if value.shape not in ((), shape):
+            raise ValueError(
+                f"null[{name!r}] must be one number, or have the shape of an entry of {name}, {shape}, but has "
+                f"{tuple(value.shape)}."
+            )
+
+
+def check_fits(model: NetworkScore, batch: Batch) -> None:
+    r"""Refuses samples of other shapes, conditions or labels than a model is trained for."""
+
+    check_shape(model, tuple(batch.x.shape[1:]), "data")
+    if batch.condition.keys() != set(model.conditions):
+        names = (", ".join(one) or "no conditions" for one in (model.conditions, batch.condition))
+        raise ValueError(
+            "data must always have the conditions of its first samples, {}, but has {}.".format(
+                *names
+            )
+        )
+    check_labels_fit(model.network, classes_of(batch), batch)  # type: ignore[arg-type]
 
 
 def check_labels_fit(network: nn.Module, found: int, batch: Batch) -> None:
@@ -159,7 +201,24 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
         raise ValueError(
             f"model must have weights to train, but {type(network).__name__} has none."
         )
+    if any(isinstance(one, nn.UninitializedParameter) for one in network.parameters()):
+        raise ValueError(
+            f"model must have its weights, but {type(network).__name__} makes some in its first call; call it "
+            "once."
+        )
+    if not any(one.requires_grad for one in network.parameters()):
+        raise ValueError(
+            f"model must have weights to train, but all those of {type(network).__name__} are frozen; call "
+            "requires_grad_(True)."
+        )
     _check_takes(network, batch)
+    with restored(batch.x.device):
+        _check_time(model, network, batch)
+
+
+def _check_time(model: NetworkScore, network: nn.Module, batch: Batch) -> None:
+    r"""Asks a network at two times, with the same random numbers."""
+
     recorded = _Recorded(_shaken(network))
     asked = around(model, recorded)
     middle = (model.process.t_min * model.process.t_max) ** 0.5 or model.process.t_max / 2
@@ -172,18 +231,57 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
                     f"data of shape {tuple(batch.x.shape)} is not what {type(network).__name__} takes: {error}"
                 ) from error
         (x, early, condition), (_, late, _) = recorded.calls
-        one, other = (recorded.network(x, t, **condition) for t in (early, late))
-    if isinstance(one, Tensor) and torch.equal(one, other):
+        one, other = (_seeded(recorded.network, x, t, condition) for t in (early, late))
+    if torch.equal(one, other) and bool(one.isfinite().all()):
         raise ValueError(
             f"the output of {type(network).__name__} does not depend on the time, which tells how much noise "
             "there is; make its layers use its second argument."
         )
 
 
+def _seeded(network: nn.Module, x: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    r"""The output of a network with the same random numbers, if it draws some."""
+
+    seed_global(x.device, 0)
+    return network(x, t, **condition)  # type: ignore[no-any-return]
+
+
+def check_output(model: NetworkScore, batch: Batch) -> None:
+    r"""Refuses a network whose output is not finite, or has no gradient in its weights.
+
+    A copy is asked, so that what a network keeps of its calls stays as it is.
+    """
+
+    assert isinstance(model.network, nn.Module)
+    asked = around(model, copy.deepcopy(model.network).eval())
+    with torch.enable_grad(), restored(batch.x.device):
+        seed_global(batch.x.device, 0)
+        t = batch.x.new_full((len(batch.x),), model.process.t_max)
+        found = asked.raw(batch.x, t, **batch.condition)
+    name = type(model.network).__name__
+    if not bool(found.detach().isfinite().all()):
+        raise ValueError(
+            f"the output of {name} must be finite, but is NaN or infinite for data of shape "
+            f"{tuple(batch.x.shape)} at t={model.process.t_max:g}; check its layers, its weights and the "
+            "scale of the data."
+        )
+    if not found.requires_grad:
+        raise ValueError(
+            f"the output of {name} must have a gradient in its weights, but has none; leave out detach(), numpy() "
+            "and torch.no_grad()."
+        )
+
+
 def _check_takes(network: nn.Module, batch: Batch) -> None:
-    r"""Refuses conditions that a network does not take."""
+    r"""Refuses networks that are not called with data and times, and conditions that they do not take."""
 
     takes = inspect.signature(network.forward).parameters
+    places = [p for p in takes.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(places) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in takes.values()):
+        raise ValueError(
+            f"model must be called as network(x, t, **condition), but {type(network).__name__} is called as "
+            f"network({', '.join(takes)}); wrap it in a module that is."
+        )
     open_to_all = any(p.kind is p.VAR_KEYWORD for p in takes.values())
     for name in batch.condition:
         if name not in takes and not open_to_all:
@@ -213,7 +311,7 @@ def _shaken(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in other.parameters():
-            if weight.is_floating_point():
+            if weight.is_floating_point() and weight.numel():
                 shift = torch.randn(weight.shape, generator=generator).to(weight)
                 weight.add_(
                     SHAKEN / math.sqrt(max(1, weight[0].numel() if weight.ndim else 1)) * shift

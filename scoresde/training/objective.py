@@ -1,19 +1,26 @@
 r"""The loss of a step: what is drawn for a batch, and what the network is asked."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from solvers.doors.values import shown
+
 from .. import losses
+from ..losses.levels.distribution import level_ends
 from ..losses.seeded import takes_seed
 from ..models.network import NetworkScore
+from ..processes.process import Process
 from . import draws
 from .batches import Batch
 from .data import Form
 from .options import Coupling, Levels, Loss
 
+GIVEN = ("model", "x", "log_snr", "z")  # what each loss is called with
+NEAR = 1e-6
 LOSSES: dict[str, Loss] = {
     "denoising": losses.denoising,
     "implicit_score": losses.implicit_score,
@@ -38,6 +45,42 @@ def as_loss(loss: object) -> Loss:
     return loss
 
 
+def check_takes(loss: Loss, condition: Mapping[str, Tensor]) -> None:
+    r"""Refuses a loss that cannot be called with what it is given."""
+
+    call = loss.forward if isinstance(loss, nn.Module) else loss
+    try:
+        inspect.signature(call).bind(*GIVEN, **condition)
+    except TypeError as error:
+        given = ", ".join((*GIVEN, *(f"{name}=" for name in condition)))
+        raise TypeError(f"loss must be called as loss({given}), but {error}.") from None
+
+
+def check_levels(levels: object, process: Process) -> None:
+    r"""Refuses what is no distribution of noise levels, or has some that a process has not."""
+
+    if isinstance(levels, type) or not callable(getattr(levels, "log_snr", None)):
+        raise TypeError(
+            f"levels must be a distribution with log_snr(process, share), but is {shown(levels)}."
+        )
+    share = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    found = levels.log_snr(process, share)  # type: ignore[attr-defined]
+    if (
+        not isinstance(found, Tensor)
+        or found.shape != share.shape
+        or not found.is_floating_point()
+    ):
+        raise TypeError(
+            f"levels must give one log-SNR for each share, 3 floating-point numbers here, but gives {found!r}."
+        )
+    first, last = level_ends(process)
+    if not bool(((-found >= first - NEAR) & (-found <= last + NEAR)).all()):
+        raise ValueError(
+            f"levels must lie in the domain of {process}, with log-SNRs from {-last:.4g} to {-first:.4g}, but has "
+            f"{found.tolist()}."
+        )
+
+
 class Objective(nn.Module):
     r"""The loss as one module, whose parameters are those of the network, and of the loss if it has some."""
 
@@ -58,6 +101,8 @@ class Objective(nn.Module):
             raise ValueError(
                 f"loss must return one number for each sample, ({len(x)},), not {shape}."
             )
+        if not found.is_floating_point():
+            raise TypeError(f"loss must return floating-point numbers, not {found.dtype}.")
         return found
 
 

@@ -10,7 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..zoo.files import CardScore, load_card
 from .averages import check_width, combination
-from .checkpoint import facts_of, load_tensors, under
+from .checkpoint import load_tensors, under
 from .run import SNAPSHOTS
 
 
@@ -52,7 +52,13 @@ def reconstruct(folder: str | Path, width: float, *, trust: bool = False) -> Car
     model = load_card(folder, trust=trust)
     network = model.network
     assert isinstance(network, torch.nn.Module)
-    network.load_state_dict(_combined(files, width))
+    try:
+        network.load_state_dict(_combined(files, width))
+    except RuntimeError:
+        raise ValueError(
+            f"the averages in {files[0].parent} are of another network than {folder} holds; keep those of its own "
+            "training alone."
+        ) from None
     model.fingerprint = None if model.fingerprint is None else f"{model.fingerprint} at {width:g}"
     return model
 
@@ -61,7 +67,7 @@ def _combined(files: list[Path], width: float) -> dict[str, Tensor]:
     r"""The weights of an average from those in files."""
 
     kept = [(file, i, float(w), int(facts["step"])) for file in files
-            for facts in [facts_of(file)] for i, w in enumerate(facts["widths"])]  # fmt: skip
+            for _, facts in [load_tensors(file)] for i, w in enumerate(facts["widths"])]  # fmt: skip
     last = max(step for *_, step in kept)
     shares = combination([(w, step) for *_, w, step in kept], width, last).tolist()
     found: dict[str, Tensor] = {}

@@ -15,14 +15,14 @@ from ..models.network import NetworkScore
 from ..runs.progress import bar
 from . import draws
 from .averages import averaged
-from .batches import Batch, Source, Stream
-from .checkpoint import check_same, facts_of, load_state, save_state, save_tensors, under
+from .batches import Batch, InMemory, Source, Stream
+from .checkpoint import load_state, save_state, save_tensors, under
 from .data import iterate
 from .devices import Place
 from .failure import TrainingError
 from .history import History
 from .loop import Optimisation
-from .network import around
+from .network import around, check_fits
 from .objective import Drawing, Objective
 from .options import Loss, Options
 from .schedule import factor
@@ -137,9 +137,10 @@ class Run:
         folder = self.task.folder
         if folder is None or not (folder / CHECKPOINT).exists():
             return
-        file = folder / CHECKPOINT
-        check_same(folder, facts_of(file).get("options", {}), self.task.facts)
-        tensors, facts = load_state(file, self.modules, self.optimisation.optimizer)
+        optimizer, cure = self.optimisation.optimizer, "another folder as out="
+        tensors, facts = load_state(
+            folder / CHECKPOINT, self.modules, optimizer, self.task.facts, cure
+        )
         best = math.inf if facts["best"] is None else facts["best"]
         self.state = State(facts["step"], best, facts["best_step"], facts["waited"])
         self.state.weights = under("best", tensors)
@@ -191,6 +192,8 @@ class Run:
         r"""Takes a step, and returns its loss and the norm of its gradient."""
 
         task, options = self.task, self.task.options
+        if not isinstance(task.source, InMemory):
+            check_fits(task.model, batch)
         size, world = options.batch_size, task.place.world
         if isinstance(task.source, Stream):  # whose batches have sizes of their own
             size = len(batch.x)
@@ -205,6 +208,11 @@ class Run:
             kind = task.place.device.type
             with torch.autocast(kind, options.autocast, enabled=options.autocast is not None):
                 loss = self.shared(*asked).mean()
+            if not loss.requires_grad:
+                raise ValueError(
+                    "loss must have a gradient in the weights of the network, but has none; compute it of the "
+                    "model, without detach() and torch.no_grad()."
+                )
             norm = self.optimisation.step(lambda: task.place.backward(loss))
         return loss.detach(), norm.detach()
 

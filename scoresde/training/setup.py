@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from solvers.doors.values import as_device, shown
+from solvers.doors.values import as_device
 
 from ..doors.warning import warn
 from ..files import Json
@@ -26,17 +26,20 @@ from .card import data_facts, fingerprint, set_moments
 from .data import Form, sample_of, source_of, split
 from .devices import Launched, Place
 from .draws import restored, word
+from .folder import check_writable
 from .network import (
     around,
     as_network,
     built,
-    check_labels_fit,
+    check_fits,
     check_network,
+    check_null,
+    check_output,
     classes_of,
     null_of,
     scored,
 )
-from .objective import Drawing, as_loss
+from .objective import Drawing, as_loss, check_levels, check_takes
 from .options import Coupling, Options, words_of
 from .run import CHECKPOINT, Task
 
@@ -70,6 +73,7 @@ class Asked:
         validation: The share that is held out, or held-out data.
         out: The folder, or `None`.
         name: The name of the model in it.
+        card: More entries of its card.
         device: The device, or `None`.
         accelerate: Whether the devices of `accelerate launch` are used.
     """
@@ -91,6 +95,7 @@ class Asked:
     validation: object
     out: Path | None
     name: str
+    card: Json
     device: torch.device | str | None
     accelerate: bool
 
@@ -137,13 +142,18 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
         )
     else:
         model, entry = _given(asked, given, some), dict(_entry_of(given))
-    check_labels_fit(model.network, classes_of(some), some)  # type: ignore[arg-type]
-    check_network(model, _few(some, model))
+    check_fits(model, some)
+    if held is not None:
+        check_fits(model, held)
+    few = _few(some, model)
+    check_network(model, few)
+    check_output(model, few)
     null, share = _dropping(model, asked.null, some, dropped)
-    options = replace(options, dropped=share)
+    _check_null_call(model, few, null)
+    options = _fitting(options, share, held)
     set_moments(model, some, form)
     if asked.out is not None:
-        _check_folder(asked.out, asked.name, model, entry)
+        _check_folder(asked.out, asked.name, model, entry, asked.card)
     place = Launched(options.batch_size) if asked.accelerate else Place(_device(asked, model))
     task = _task(asked, options, model, (source, held, some), form, null, place)
     facts = data_facts(source, some, held, form, words)
@@ -164,13 +174,14 @@ def _task(
     source, held, some = data
     usual = LogNormal(CENTRE + math.log(model.data_scale or 1.0))
     levels = usual if asked.levels is None else asked.levels
-    if not callable(getattr(levels, "log_snr", None)):
-        raise TypeError(
-            f"levels must be a distribution with log_snr(process, share), but is {shown(levels)}."
-        )
+    check_levels(levels, model.process)
+    loss = as_loss(asked.loss)
+    check_takes(loss, some.condition)
     facts = {
         **options.facts(),
+        "name": asked.name,
         "coupling": asked.coupling,
+        "null": {name: value.tolist() for name, value in null.items()},
         "learned": _learned(asked),
         "process": repr(model.process),
         "predicts": model.predicts,
@@ -180,7 +191,7 @@ def _task(
         "data": fingerprint(some),
         "validation": None if held is None else fingerprint(held),
         "network": _digest(model),
-        "loss": words_of(as_loss(asked.loss)),
+        "loss": words_of(loss),
         "levels": words_of(levels),
     }
     model.to(place.device)
@@ -188,9 +199,7 @@ def _task(
     null = {name: value.to(place.device) for name, value in null.items()}
     drawing = Drawing(form, levels, asked.coupling, options.dropped, null, options.seed)  # type: ignore[arg-type]
     held = None if held is None else held.to(place.device, dtype)
-    return Task(
-        model, source, held, as_loss(asked.loss), drawing, options, facts, asked.out, place
-    )
+    return Task(model, source, held, loss, drawing, options, facts, asked.out, place)
 
 
 def _network(
@@ -280,6 +289,16 @@ def _check_held(held: Batch | None, some: Batch) -> None:
         raise ValueError(
             "validation must have the entries of data, {}, but has {}.".format(*names)
         )
+    for name, value in some.condition.items():
+        mine, theirs = (
+            (tuple(one.shape[1:]), one.is_floating_point())
+            for one in (value, held.condition[name])
+        )
+        if mine != theirs:
+            raise ValueError(
+                f"{name} of validation must be as that of data, {tuple(value.shape[1:])} in {value.dtype}, but is "
+                f"{tuple(held.condition[name].shape[1:])} in {held.condition[name].dtype}."
+            )
 
 
 def _few(some: Batch, model: NetworkScore) -> Batch:
@@ -296,6 +315,8 @@ def _dropping(
 
     assert isinstance(model.network, nn.Module)
     null = null_of(model.network, given)
+    if given is not None:
+        check_null(null, some)
     missing = [name for name in some.condition if name not in null]
     if share is None:
         share = DROPPED if some.condition and not missing else 0.0
@@ -307,6 +328,29 @@ def _dropping(
             f"null={{{missing[0]!r}: ...}}, or dropped=0."
         )
     return null if share else {}, share
+
+
+def _check_null_call(model: NetworkScore, few: Batch, null: Mapping[str, Tensor]) -> None:
+    r"""Refuses values for no condition that the network does not take, by a call with them."""
+
+    if not null:
+        return
+    none = {n: torch.where(v == v, null[n].to(v), v) for n, v in few.condition.items()}
+    try:
+        check_output(model, few._replace(condition=none))
+    except (ValueError, RuntimeError, IndexError) as error:
+        said = ", ".join(f"{name!r}: {value.tolist()}" for name, value in null.items())
+        raise ValueError(f"null={{{said}}} is not what the network takes: {error}") from error
+
+
+def _fitting(options: Options, dropped: float, held: Batch | None) -> Options:
+    r"""The options, of which none is without effect."""
+
+    if options.patience is not None and held is None:
+        raise ValueError(
+            f"patience={options.patience} needs held-out data, whose loss ends the training; pass validation=."
+        )
+    return replace(options, dropped=dropped)
 
 
 def _device(asked: Asked, model: NetworkScore) -> torch.device:
@@ -321,14 +365,14 @@ def _device(asked: Asked, model: NetworkScore) -> torch.device:
 
 
 def _digest(model: NetworkScore) -> str:
-    r"""The kind and the shapes of a network, in words."""
+    r"""The kind, the layers and the shapes of a network, in words."""
 
     assert isinstance(model.network, nn.Module)
     shapes = [f"{n}{tuple(v.shape)}{v.dtype}" for n, v in model.network.state_dict().items()]
-    return f"{type(model.network).__name__} {word(*shapes):x}"
+    return f"{type(model.network).__name__} {word(repr(model.network), *shapes):x}"
 
 
-def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> None:
+def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json, card: Json) -> None:
     r"""Refuses a folder or a network that could not be written, by writing it elsewhere."""
 
     if not name.isidentifier():
@@ -344,7 +388,9 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> Non
             f"of {kind.__name__}, as {{}} for none, or leave out out=."
         )
     with tempfile.TemporaryDirectory() as place:
-        save(model, Path(place) / name, {"network": entry} if entry else None, dtype=EXACT)
+        card = {**({"network": entry} if entry else {}), **card}
+        save(model, Path(place) / name, card or None, dtype=EXACT)
+    check_writable(out)
     path = name_of(model.network) if isinstance(model.network, nn.Module) else ""  # as cards do
     path = entry.get("name", path)
     if ":" in path and path not in REGISTERED and not path.startswith(DIFFUSERS):

@@ -12,12 +12,16 @@ from solvers.doors.signatures import checked
 from ..checking.result import ScoreCheck
 from ..files import Json
 from ..models.conditions import Condition
+from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..processes.process import Process
-from ..zoo import load, save
+from ..zoo import save
+from ..zoo.build import MODEL
+from ..zoo.files import EMBEDDED, open_card
 from .assess import assess
 from .card import card_of
 from .data import Given
+from .folder import alone, written
 from .history import History
 from .network import around
 from .options import ENTRIES, WARMUP, Coupling, Loss, Options, Precision, Schedule
@@ -154,25 +158,41 @@ def train(
     folder = None if out is None else Path(out)
     asked = Asked(
         model, data, condition, process, predicts, settings, loss, levels, coupling, learned, bins,
-        low, high, null, validation, folder, name, device, accelerate,
+        low, high, null, validation, folder, name, dict(card or {}), device, accelerate,
     )  # fmt: skip
     ready = prepared(asked, options, dropped)
-    history = History(ready.task.writes, board=tensorboard)
-    run = Run(ready.task, history)
-    history.begin_at(run.state.step)
-    file = None if folder is None else folder / f"{name}.json"
-    if run.ended and file is not None and file.exists():
-        known: Any = load(file, trust=True)
-        return Trained(known, tuple(history.entries), known.card, folder)
-    run.take_all(progress=progress)
-    return _finished(ready, run, name, dict(card or {}), assessed=assessed)
+    with alone(ready.task.writes):
+        history = History(ready.task.writes, board=tensorboard)
+        run = Run(ready.task, history)
+        history.begin_at(run.state.step)
+        known = _card_in(folder, name) if run.ended else None
+        if known is None:
+            run.take_all(progress=progress)
+            return _finished(ready, run, name, asked.card, assessed=assessed)
+        return Trained(_learned(ready, run), tuple(history.entries), known, folder)
+
+
+def _card_in(folder: Path | None, name: str) -> Json | None:
+    r"""The card of a model that is in a folder already."""
+
+    card = None if folder is None else folder / f"{name}.json"
+    if card is None or not (card.exists() and card.with_suffix(".safetensors").exists()):
+        return None
+    return open_card(card, EMBEDDED, MODEL)[1]
+
+
+def _learned(ready: Ready, run: Run) -> NetworkScore:
+    r"""The model, which says what it has learned."""
+
+    model = run.result()
+    model.learned = ready.learned
+    return model
 
 
 def _finished(ready: Ready, run: Run, name: str, given: Json, *, assessed: bool) -> Trained:
     r"""The result, after the model is measured and written."""
 
-    task, model = ready.task, run.result()
-    model.learned = ready.learned
+    task, model = ready.task, _learned(ready, run)
     check: ScoreCheck | None = None
     measured: Json = {}
     if assessed and task.held is not None:
@@ -182,7 +202,8 @@ def _finished(ready: Ready, run: Run, name: str, given: Json, *, assessed: bool)
     facts = {**task.facts, "steps taken": run.state.step, "best step": run.state.best_step or None}
     card = card_of(name, ready.network, ready.data, facts, measured, given)
     if task.writes is not None:
-        file = save(model, task.writes / name, card, dtype=EXACT)
-        card = getattr(load(file, trust=True), "card", card)
+        with written(task.writes / name):
+            file = save(model, task.writes / name, card, dtype=EXACT)
+        card = open_card(file, EMBEDDED, MODEL)[1]
     entries = tuple(run.history.entries)
     return Trained(around(model, model.network), entries, card, task.folder, check)  # type: ignore[arg-type]

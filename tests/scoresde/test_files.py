@@ -73,7 +73,7 @@ def put(*path: Any) -> Change:
     (put("shape", [1, 4, 5]), "'mean' of the moments has shape"),
     (put("predicts", "nois"), "'predicts' must be one of"),
     (put("network", "UNet"), "'network' must be its name and settings"),
-    (put("network", "name", "nn"), "network: 'name' must be one of MLP, DiT, Encoder, UNet"),
+    (put("network", "name", "nn"), "network: 'name' must be one of MLP, VAE, VQVAE, DiT, Encoder, UNet"),
     (put("network", "settings", "blocks", 10**9), "its settings make more weights than the"),
     (put("network", "settings", "multipliers", [1] * 10**5), "its settings make more weights than"),
     (put("network", "settings", "width", 80_000), "must have the shape of the network"),

@@ -149,7 +149,9 @@ def test_only_what_a_path_finds_is_registered() -> None:
 def test_unregistered_constructors_are_not_called(name: object, saved: Path) -> None:
     made = Other.made
     edited(saved, lambda card: card["network"].update(name=name))
-    with pytest.raises(ValueError, match="not registered|must be one of MLP, DiT, Encoder, UNet"):
+    with pytest.raises(
+        ValueError, match="not registered|must be one of MLP, VAE, VQVAE, DiT, Encoder, UNet"
+    ):
         ss.load(saved)
     assert Other.made == made
 

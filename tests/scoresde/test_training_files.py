@@ -249,7 +249,7 @@ def test_files_are_as_open_as_any_other(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     trained(tmp_path / "run", steps=4)
     (tmp_path / "run" / CHECKPOINT).write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+    with pytest.raises(ValueError, match="is no file of a training, or is damaged"):
         trained(tmp_path / "run", steps=4)
 
 
