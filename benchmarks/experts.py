@@ -18,8 +18,8 @@ import scoresde as ss
 from scoresde import metrics
 from scoresde.losses import denoising
 from scoresde.networks import UNet
-from scoresde.training import train
 from scoresde.training.digits_data import LEVELS, digits
+from scoresde.training.loop import train
 
 from .report import save
 

@@ -55,6 +55,7 @@ def fit_autoencoder(
     Raises:
         TypeError: If there is no default loss for this autoencoder.
         ValueError: If data are not on the levels.
+        TrainingError: If a loss is not finite.
 
     Examples:
         >>> vae = ss.networks.VAE(width=8)
@@ -84,7 +85,7 @@ def fit_autoencoder(
 
     def of_step(step: int) -> Tensor:
         value = measure(autoencoder, batch(step), seed * SPREAD + step)
-        return _mean(value, step, batch_size, rate)
+        return _mean(value, batch_size)
 
     if isinstance(autoencoder, VQVAE):
         _start(autoencoder, batch(-1), seed)
@@ -96,18 +97,13 @@ def fit_autoencoder(
     return autoencoder.eval()
 
 
-def _mean(value: object, step: int, count: int, rate: float) -> Tensor:
-    r"""The mean of the losses of a step, after checking that they are finite, one per sample."""
+def _mean(value: object, count: int) -> Tensor:
+    r"""The mean of the losses of a step, after checking that there is one per sample."""
 
     if not isinstance(value, Tensor) or value.shape != (count,):
         given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"loss must return a tensor with shape ({count},), but returned {given}.")
-    mean = value.mean()
-    if not bool(mean.detach().isfinite()):
-        raise ValueError(
-            f"the loss of step {step} is {mean.item()}; lower lr={rate:g}, or check the autoencoder and the data."
-        )
-    return mean
+    return value.mean()
 
 
 def _loss_of(autoencoder: nn.Module) -> Loss:

@@ -10,6 +10,7 @@ from solvers.noise.brownian import DATA_NOISE, keyed_normal
 
 from ..doors.amounts import positive
 from ..doors.data import as_data, as_seed
+from ..losses.noised import mean_square
 from ..networks import VQVAE
 
 
@@ -90,9 +91,9 @@ def quantization_loss(autoencoder: VQVAE, x: Tensor, *, commitment: float = 0.25
     x, commitment = as_images("x", x, autoencoder), positive("commitment", commitment, zero=True)
     z = autoencoder.features(x)
     chosen = autoencoder.quantize(z)
-    book = _mean_square(z.detach() - chosen)
-    committed = _mean_square(z - chosen.detach())
-    return _mean_square(x - autoencoder.decode(z)) + book + commitment * committed
+    book = mean_square(z.detach() - chosen)
+    committed = mean_square(z - chosen.detach())
+    return mean_square(x - autoencoder.decode(z)) + book + commitment * committed
 
 
 def as_images(name: str, x: object, autoencoder: object) -> Tensor:
@@ -117,7 +118,3 @@ def draw(like: Tensor, seed: int, first_index: int = 0, counter: int = 0) -> Ten
     index = torch.arange(len(like), device=like.device) + first_index
     z = keyed_normal(seed, index, DATA_NOISE, counter, like[0].numel())
     return z.reshape(like.shape).to(like)
-
-
-def _mean_square(x: Tensor) -> Tensor:
-    return x.square().flatten(1).mean(1)

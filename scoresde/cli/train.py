@@ -171,9 +171,8 @@ def _network(name: str | None, said: Sequence[str]) -> tuple[Any, dict[str, Any]
         return name, settings or None
     if ":" not in name:
         raise ValueError(
-            f"--network must be one of {', '.join(networks.__all__)}, or your own code, as in file.py:Class, "
-            "but is "
-            f"{name!r}."
+            f"--network must be one of {', '.join(networks.__all__)}, or your own code, as in file.py:Class, but "
+            f"is {name!r}."
         )
     found: Any = object_of(name)
     if isinstance(found, nn.Module) or not callable(found):

@@ -18,7 +18,7 @@ from ..models.transforms import Data
 from ..runs.grids import model_grid
 from ..runs.plan import Plan
 from .batches import Batches, stepped
-from .student import Distilled, Lesson, huber, like, student_of, taught, weight_of
+from .student import Distilled, Lesson, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, LEVELS = 128, 4000, 1e-3, 0.998, 18
 
@@ -100,8 +100,7 @@ def consistency(
         start, end = times[place], times[place + 1]
         x, given = batches.noisy(step, start)
         y = stepped(model, x, start, end, solver, tolerance, given)
-        error = estimate(learner, x, start, **given) - _target(learner, y, end, stop, given)
-        return huber(error, weight_of(learner, learner.process.log_snr(start)).to(x)).mean()
+        return huber(learner, x, start, _target(learner, y, end, stop, given), given).mean()
 
     network, losses = taught(learner, loss, lesson)
     plan = Plan({"solver": "consistency", "steps": calls})

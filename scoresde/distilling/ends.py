@@ -10,12 +10,11 @@ from solvers.noise.brownian import LEVELS, keyed_uniform
 
 from ..models.checks import check_count, check_number
 from ..models.conditions import verb
-from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..runs.plan import Plan
 from .paths import Trajectories
-from .student import Distilled, Lesson, huber, like, student_of, taught, weight_of
+from .student import Distilled, Lesson, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, FIRST = 128, 4000, 1e-3, 0.998, 0.4
 
@@ -84,8 +83,7 @@ def flow_map(
         place = 1 + (share[:, 0] * (len(chosen.times) - 1)).long()
         place = place * (share[:, 1] >= first)
         x, t, end, given = chosen.at(place, (share[:, 2] * len(chosen)).long())
-        error = estimate(learner, x, t, **given) - end
-        return huber(error, weight_of(learner, learner.process.log_snr(t)).to(x)).mean()
+        return huber(learner, x, t, end, given).mean()
 
     network, losses = taught(learner, loss, lesson)
     plan = Plan({"solver": "consistency", "steps": calls})

@@ -18,7 +18,7 @@ from ..models.transforms import Data
 from ..runs.grids import model_grid
 from ..runs.plan import Plan
 from .batches import Batches, stepped
-from .student import Distilled, Lesson, huber, like, student_of, taught, weight_of
+from .student import Distilled, Lesson, huber, like, student_of, taught
 
 BATCH, STEPS, RATE, AVERAGE, ROUNDS = 128, 2000, 1e-3, 0.998, 3
 
@@ -177,7 +177,6 @@ def _loss(student: NetworkScore, walk: Walk, batches: Batches) -> Callable[[int]
         place = batches.choice(step, len(walk.times) // 2)
         t = walk.times[2 * place]
         x, condition = batches.noisy(step, t)
-        error = estimate(student, x, t, **condition) - walk.target(x, place, condition)
-        return huber(error, weight_of(student, student.process.log_snr(t)).to(x)).mean()
+        return huber(student, x, t, walk.target(x, place, condition), condition).mean()
 
     return loss

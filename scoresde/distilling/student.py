@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..doors.amounts import positive
 from ..files import Json
+from ..losses.noised import mean_square
+from ..losses.weights import weights
 from ..models.checks import check_count, check_number
+from ..models.estimate import estimate
 from ..models.network import NetworkScore
 from ..models.score_model import Given, ScoreModel
 from ..runs.plan import Plan, fingerprint
 from ..runs.progress import bar
 from ..training.loop import train
 
-MEAN = "mean."  # of the names of averaged weights in a checkpoint
-WIDTH = 0.03  # of the pseudo-Huber loss, in units of the network's target
+WIDTH = (
+    0.03  # of the pseudo-Huber loss, below which it is quadratic, in units of the network's target
+)
 
 
 @dataclass(frozen=True)
@@ -151,31 +154,31 @@ def like(
     return made
 
 
-def huber(error: Tensor, weight: Tensor, width: float = WIDTH) -> Tensor:
-    r"""Returns the pseudo-Huber loss of errors, with shape (B,).
+def huber(
+    student: NetworkScore, x: Tensor, t: Tensor, target: Tensor, condition: dict[str, Tensor]
+) -> Tensor:
+    r"""Returns the pseudo-Huber loss of a student's estimates, with shape (B,).
 
-    .. math:: \sqrt{w \, \|e\|^2 / d + c^2} - c
+    .. math:: \sqrt{w \, \|D(x) - y\|^2 / d + c^2} - c , \qquad c = 0.03
+
+    The weights :math:`w = \alpha^2 / \sigma^2 + 1 / \sigma_{data}^2` give the network's target unit scale at all
+    noise levels.
 
     Arguments:
-        error: The errors, with shape (B, *).
-        weight: The weights w, with shape (B,).
-        width: The width c, below which it is quadratic.
+        student: The student.
+        x: States, with shape (B, *).
+        t: Their times, with shape (B,).
+        target: The data y that it is to estimate, with shape (B, *).
+        condition: The conditions.
 
     References:
         | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023), equation (8)
         | https://arxiv.org/abs/2310.14189
     """
 
-    return (weight * error.square().flatten(1).mean(1) + width**2).sqrt() - width
-
-
-def weight_of(model: ScoreModel, log_snr: Tensor) -> Tensor:
-    r"""Returns the weights that give the network's target unit scale at all noise levels, with shape (B,).
-
-    .. math:: 1 / s^2 + 1 / c^2
-    """
-
-    return torch.exp(2 * log_snr) + 1 / model.data_std**2
+    w = weights("edm", student.process, student.process.log_snr(t), student.data_std).to(x)
+    error = estimate(student, x, t, **condition) - target
+    return (w * mean_square(error) + WIDTH**2).sqrt() - WIDTH
 
 
 def taught(
@@ -184,7 +187,6 @@ def taught(
     r"""Trains a student's network in place, and returns its moving average and the losses."""
 
     losses, file = torch.full((lesson.steps,), torch.nan), lesson.checkpoint
-    mean = copy.deepcopy(cast(nn.Module, student.network))
     with bar(total=lesson.steps, desc=lesson.title, shown=lesson.progress) as shown:
         for report in train(
             cast(nn.Module, student.network),
@@ -194,10 +196,6 @@ def taught(
             average=lesson.average,
             checkpoint=None if file is None else Path(file),
         ):
-            losses[report.step - 1], mean = report.loss, report.average
+            losses[report.step - 1] = report.loss
             shown.update(report.step - shown.n)
-    if file is not None and bool(losses.isnan().all()):  # it had reached its end before
-        tensors = load_file(file)
-        known = {n[len(MEAN) :]: value for n, value in tensors.items() if n.startswith(MEAN)}
-        mean.load_state_dict(known)
-    return mean.eval().requires_grad_(False), losses
+    return report.average.eval().requires_grad_(False), losses

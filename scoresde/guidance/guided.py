@@ -11,11 +11,12 @@ from solvers.problem import StateField
 
 from ..models.checks import check_alike
 from ..models.conditions import Bound
+from ..models.forms import data_form
 from ..models.learned import check_learned
 from ..models.masked import masked_of, refuse_mask
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
-from ..processes.process import Process
+from ..processes.process import Pair, Process
 from .asked import Asked
 from .rule import Guidance
 
@@ -112,17 +113,14 @@ class Guided(ScoreModel):
                 model.check_condition(name, value)
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
         if not self.process.has_scales:
-            self.process.log_scales(t)  # raises: there is no clean data
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+            self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
+        return self.in_form(data_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if self.process.has_scales:
             return super().score(x, t, **condition)
-        t = check_time(self.process, t, x)
-        # the sum of state and score, which stands for D, minus the state
-        return self._at(t, -torch.ones_like(t), torch.ones_like(t), x, condition)
+        return self.in_form(_formal_score, x, t, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
@@ -145,3 +143,9 @@ def _shared(models: Sequence[ScoreModel]) -> Process:
                 )
         process = process.given(other.process.bound)
     return process
+
+
+def _formal_score(process: Process, t: Tensor) -> Pair:
+    r"""The score where there is no D: the sum of state and score, which stands for it, minus the state."""
+
+    return -torch.ones_like(t), torch.ones_like(t)

@@ -1,10 +1,8 @@
 r"""The estimate of the data that solvers work with, whatever a model has learned."""
 
-import torch
 from torch import Tensor
 
-from ..processes.process import Pair, Process
-from .forms import noise_form
+from .forms import data_form, noise_form
 from .score_model import ScoreModel
 
 
@@ -12,7 +10,7 @@ def estimate(model: ScoreModel, x: Tensor, t: Tensor, **condition: Tensor) -> Te
     r"""Returns the model's estimate D of the data, with shape (B, *).
 
     That of a score model is the denoised data. That of a flow or bridge is the data at the end of one Euler step
-    along its velocity in units of the data, :math:`y / d\sigma'` with :math:`y = x / \alpha` and
+    along its velocity in units of the data, :math:`dy / d\sigma'` with :math:`y = x / \alpha` and
     :math:`\sigma' = \sigma / \alpha`, and that of a consistency function is its value.
 
     Arguments:
@@ -24,14 +22,10 @@ def estimate(model: ScoreModel, x: Tensor, t: Tensor, **condition: Tensor) -> Te
 
     if model.learned == "score":
         return model.denoise(x, t, **condition)
-    return model._combined(_data_form, x, t, condition)
+    return model.in_form(data_form, x, t, condition)
 
 
 def noise_estimate(model: ScoreModel, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
     r"""Returns :math:`(x - \alpha D) / \sigma` of the estimate D, with the arguments of :func:`estimate`."""
 
-    return model._combined(noise_form, x, t, condition)
-
-
-def _data_form(process: Process, t: Tensor) -> Pair:
-    return torch.zeros_like(t), torch.ones_like(t)
+    return model.in_form(noise_form, x, t, condition)

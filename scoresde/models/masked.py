@@ -19,10 +19,10 @@ from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
 from .conditions import Bound
+from .forms import data_form
 from .scale import scale_of
 from .score_model import Given, ScoreModel
 from .spoken import log_volume
-from .times import check_time
 
 
 @checked
@@ -70,8 +70,7 @@ class Masked(ScoreModel):
         return f"Masked({self.model!r}, mask of shape {tuple(self.mask.shape)})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+        return self.in_form(data_form, x, t, condition)
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.kept(self.model.raw(self.kept(x), t, **condition))

@@ -21,6 +21,7 @@ from .checks import check_process
 from .closures import held_by
 from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
+from .forms import data_form
 from .learned import LEARNED, as_learned
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel
@@ -155,10 +156,9 @@ class NetworkScore(ScoreModel):
         return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r}{learned})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
         if not self.process.has_scales:
-            self.process.log_scales(t)  # raises: there is no clean data
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+            self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
+        return self.in_form(data_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         if self.predicts != "score":

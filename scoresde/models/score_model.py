@@ -27,11 +27,11 @@ from solvers.shapes import scalars
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state
 from ..processes.dependent import reverse_drift
-from ..processes.process import Pair, Process
+from ..processes.process import Process
 from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
-from .forms import noise_form, score_form, velocity_form
+from .forms import Form, noise_form, score_form, velocity_form
 from .learned import check_learned
 from .times import check_time, model_times
 from .transforms import Transform
@@ -194,12 +194,12 @@ class ScoreModel(nn.Module, ABC):
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\mathbb{E}[z \mid x_t = x]`, with shape (B, *)."""
 
-        return self._combined(noise_form, x, t, condition)
+        return self.in_form(noise_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns :math:`\nabla \log p_t(x)`, with shape (B, *)."""
 
-        return self._combined(score_form, x, t, condition)
+        return self.in_form(score_form, x, t, condition)
 
     def velocity(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the velocity dx/dt of the probability flow, with shape (B, *).
@@ -209,7 +209,7 @@ class ScoreModel(nn.Module, ABC):
 
         if not self.process.has_scales:
             return reverse_drift(self.process, x, t, self.score(x, t, **condition))
-        return self._combined(velocity_form, x, t, condition)
+        return self.in_form(velocity_form, x, t, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor
@@ -296,20 +296,18 @@ class ScoreModel(nn.Module, ABC):
             (some._modules if name in some._modules else vars(some))[name] = value
         return some
 
-    def _combined(
-        self,
-        form: Callable[[Process, Tensor], Pair],
-        x: Tensor,
-        t: Tensor,
-        condition: dict[str, Tensor],
-    ) -> Tensor:
+    def in_form(self, form: Form, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        r"""Returns a x + b D(x), with shape (B, *), whatever the model has learned.
+
+        Arguments:
+            form: The coefficients a and b as a function of process and times.
+            x: States, with shape (B, *).
+            t: The time, with shape () or (B,).
+            condition: The conditions, each with leading size B or 1.
+        """
+
         t = check_time(self.process, t, x)
         a, b = form(self.process, t)
-        return self._at(t, a, b, x, condition)
-
-    def _at(
-        self, t: Tensor, a: Tensor, b: Tensor, x: Tensor, condition: dict[str, Tensor]
-    ) -> Tensor:
         t, a, b = (value[None] for value in (t, a, b))
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)
 

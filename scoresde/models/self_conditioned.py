@@ -19,8 +19,8 @@ from solvers.doors.signatures import checked
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
+from .forms import data_form
 from .score_model import ScoreModel
-from .times import check_time
 
 NAME = "estimate"  # of the network's condition
 CURE = f"wrap the network as ss.SelfConditioned(model, 'twice'), which finds the {NAME} by a first call"
@@ -144,8 +144,7 @@ class SelfConditioned(ScoreModel):
         return f"SelfConditioned({self.model!r}, {self.mode!r})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        t = check_time(self.process, t, x)
-        return self._at(t, torch.zeros_like(t), torch.ones_like(t), x, condition)
+        return self.in_form(data_form, x, t, condition)
 
     def combine(
         self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor, **condition: Tensor

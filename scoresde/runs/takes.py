@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..doors.warning import warn
 from ..models.checks import check_transforms
 from ..models.conditions import SAID, check_conditions, check_names
+from ..models.learned import ONE_STEP
 from ..models.score_model import Given, ScoreModel
 from ..processes.dependent import check_given
 from ..reverse.amounts import ByRow
@@ -86,7 +87,7 @@ ON_GRID: RunOptions = {
 }  # the defaults of the flow if the user passes steps
 
 
-OF_LEARNED: dict[str, RunOptions] = {"consistency": {"solver": "consistency"}}  # defaults
+OF_LEARNED: dict[str, RunOptions] = {"consistency": {"solver": ONE_STEP}}  # defaults
 
 
 def gridded(options: Mapping[str, object]) -> bool:

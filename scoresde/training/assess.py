@@ -20,6 +20,7 @@ from ..likelihood.verb import log_likelihood
 from ..models.network import NetworkScore
 from .batches import Batch
 from .data import Form
+from .network import around
 from .validation import scored, validated
 
 CHECKED, SCORED = 160, 64  # held-out samples of a check, and of a likelihood
@@ -87,8 +88,6 @@ def _plain(model: NetworkScore) -> NetworkScore:
 
     if model.transform is None:
         return model
-    from .network import around
-
     made = around(model, model.network)  # type: ignore[arg-type]
     made.transform = None
     return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .draws import WORD, restored, word
+from .draws import restored, word
 
 PARTNER = "z"  # the name of the other half of paired data
 
@@ -207,10 +207,3 @@ def _tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor | np.ndarray):
         raise TypeError(f"{name} must be a tensor in each batch, but is a {type(value).__name__}.")
     return torch.as_tensor(value)
-
-
-def numbers(seed: int, count: int, stream: int) -> Tensor:
-    r"""Returns a permutation of the samples, by which some are held out."""
-
-    generator = torch.Generator().manual_seed(word(seed, stream) % WORD)
-    return torch.randperm(count, generator=generator)

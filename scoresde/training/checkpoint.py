@@ -1,7 +1,7 @@
 r"""The state of a training in a file, from which it resumes bit for bit."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -87,19 +87,19 @@ def facts_of(file: Path) -> Json:
         ) from None
 
 
-def check_same(
-    folder: Path,
-    known: Mapping[str, object],
-    asked: Mapping[str, object],
-    names: Sequence[str] = (),
-) -> None:
-    r"""Refuses to go on with a training of other options than those that began it."""
+def check_same(place: Path, known: Mapping[str, object], asked: Mapping[str, object]) -> None:
+    r"""Refuses to go on with a training of other options than those that began it.
 
-    for name in names or {**known, **asked}:
+    Arguments:
+        place: The folder or file that holds the training.
+        known: Its options.
+        asked: The options that are asked for now.
+    """
+
+    for name in {**known, **asked}:
         before, now = known.get(name), json.loads(json.dumps(asked.get(name)))
         if before != now:
             raise ValueError(
-                f"{folder} holds a training with {name}={before}, which cannot go on with {name}={now}; pass "
-                "what began "
-                "it, or another folder as out=."
+                f"{place} holds a training with {name}={before}, which cannot go on with {name}={now}; pass what "
+                "began it, or another place for this one."
             )

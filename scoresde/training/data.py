@@ -19,7 +19,7 @@ from ..doors.data import as_data, check_batch_shape, check_rows_finite
 from ..likelihood.bits import bin_width, on_levels
 from ..models.transforms import Transform
 from . import draws
-from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream, numbers
+from .batches import PARTNER, Batch, InMemory, OfDataset, Source, Stream
 from .images import read_images
 
 Given: TypeAlias = Array | Mapping[str, object] | str | Path | Dataset | DataLoader  # type: ignore[type-arg]
@@ -64,8 +64,7 @@ class Form:
         if not x.is_floating_point():
             raise TypeError(
                 f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, "
-                "the "
-                "number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
+                "the number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
             )
         if self.transform is not None:
             x = self.transform.inside(name, x)
@@ -94,8 +93,7 @@ class Form:
             raise ValueError(
                 f"{name} must lie between low={_said(self.low)} and high={_said(self.high)}, but in rows "
                 f"{out.nonzero()[:8, 0].tolist()} it does not, and reaches from {x.min():.4g} to {x.max():.4g}; "
-                "scale "
-                "the data, or state its range."
+                "scale the data, or state its range."
             )
 
 
@@ -224,7 +222,7 @@ def split(
 
     if not isinstance(validation, int | float):
         held, _, _ = source_of(validation, {}, form, "validation")
-        some = numbers(seed, held.count or 1, draws.SPLIT)[:MEASURED].sort().values
+        some = draws.chosen(seed, held.count or 1)[:MEASURED].sort().values
         return source, checked_batch(held.some(some), form)
     if not 0 <= validation < 1:
         raise ValueError(
@@ -239,11 +237,10 @@ def split(
     count = round(validation * source.count)
     if count < LEAST or source.count - count < 2:
         raise ValueError(
-            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be "
-            "held out "
-            "and 2 be left; pass more data, another share, or validation=0."
+            f"validation={validation:g} holds out {count} of the {source.count} samples, but {LEAST} must be held "
+            "out and 2 be left; pass more data, another share, or validation=0."
         )
-    order = numbers(seed, source.count, draws.SPLIT)
+    order = draws.chosen(seed, source.count)
     out = source.part(order[: min(count, MEASURED)].sort().values)
     rest = source.part(order[count:].sort().values)
     return rest, checked_batch(out.some(torch.arange(min(count, MEASURED))), form)
@@ -256,7 +253,7 @@ def sample_of(source: Source, form: Form, batch_size: int) -> Batch:
         return source.held
     if source.count is None:
         return checked_batch(source.some(torch.arange(batch_size)), form)
-    index = numbers(0, source.count, draws.SPLIT)[:MEASURED].sort().values
+    index = draws.chosen(0, source.count)[:MEASURED].sort().values
     return named_batch(source.some(index), form, index.tolist())
 
 

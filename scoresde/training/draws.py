@@ -80,6 +80,12 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return keyed_uniform(seed, torch.arange(count), ORDER, epoch, 1)[:, 0].argsort()
 
 
+def chosen(seed: int, count: int, stream: int = SPLIT) -> Tensor:
+    r"""Returns a permutation of the samples, of which the first are held out, or looked at."""
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(word(seed, stream)))
+
+
 def word(*of: object) -> int:
     r"""Returns a seed of 63 bits that depends on all arguments."""
 

@@ -182,11 +182,9 @@ def _tuned(model: ScoreModel, task: "_Task", updates: int, ways: dict[str, Any])
         history.append(update)
         return value
 
-    mean: object = model
-    for progress in train(model, loss, steps=updates, **ways):
-        mean = progress.average
-    assert isinstance(mean, ScoreModel)
-    return Tuned(mean, history)
+    *_, last = train(model, loss, steps=updates, **ways)
+    assert isinstance(last.average, ScoreModel)
+    return Tuned(last.average, history)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor | None, list[str]]:
         if one.shape[:2] != first:
             raise ValueError(
                 f"the images of {folder} must have one size, but {files[0].name} has {first[1]} x {first[0]} "
-                "pixels "
-                f"and {file.name} has {one.shape[1]} x {one.shape[0]}; scale or cut them first."
+                f"pixels and {file.name} has {one.shape[1]} x {one.shape[0]}; scale or cut them first."
             )
     grey = all(one.ndim == 2 for one in pixels)
     x = np.stack([one if grey else _coloured(one) for one in pixels])

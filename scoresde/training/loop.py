@@ -1,5 +1,6 @@
 r"""The training loop: a generator that takes one step per iteration."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from .checkpoint import load_state, save_state
+from .checkpoint import check_same, facts_of, load_state, save_state
+from .failure import TrainingError
 from .schedule import factor
 
 BETAS = (0.9, 0.99)  # of Adam
@@ -21,7 +23,7 @@ class Progress(NamedTuple):
 
     Arguments:
         step: The number of steps taken.
-        loss: The loss of the step.
+        loss: The loss of the step; NaN if none was taken, since the checkpoint is of the end.
         average: The moving average of the network.
     """
 
@@ -39,7 +41,6 @@ class Optimisation:
         averages: The averages.
         lr: The maximum learning rate.
         schedule: Its factor by step.
-        first: The number of steps taken before.
         clip: The largest norm of the gradient, or `None` for any.
     """
 
@@ -94,7 +95,9 @@ def train(
     checkpoint: Path | None = None,
     every: int = 200,
 ) -> Iterator[Progress]:
-    r"""Trains a network with Adam, a warm-up, and a cosine decay to 0.
+    r"""Trains a network with Adam, a warm-up, and a cosine decay to 0, and yields a report after each step.
+
+    If the checkpoint is of the last step, it yields that alone.
 
     Arguments:
         network: The network, trained in place.
@@ -105,6 +108,10 @@ def train(
         average: The decay of the moving average of the weights.
         checkpoint: A file that stores the state, from which training resumes.
         every: The number of steps between checkpoints.
+
+    Raises:
+        ValueError: If the checkpoint is of a training with other options.
+        TrainingError: If a loss is not finite.
     """
 
     mean = _exponential(network, average)
@@ -112,18 +119,31 @@ def train(
         list(network.parameters()), network, [mean], lr, factor("cosine", steps, 100)
     )
     modules, first = {"network": network, "mean": mean.module}, 0
+    options = {"steps": steps, "lr": lr, "average": average}
     if checkpoint is not None and checkpoint.exists():
+        check_same(checkpoint, facts_of(checkpoint).get("options", {}), options)
         _, facts = load_state(checkpoint, modules, run.optimizer)
         first = int(facts["step"])
         mean.n_averaged.fill_(first)
         run.begin_at(first)
+    if first == steps:
+        yield Progress(steps, math.nan, mean.module)
     for step in range(first, steps):
         network.train()
         value = loss(step)
+        _check_finite(value.item(), step, lr)
         run.step(value.backward)
         if checkpoint and ((step + 1) % every == 0 or step + 1 == steps):
-            save_state(checkpoint, modules, run.optimizer, {"step": step + 1})
+            save_state(checkpoint, modules, run.optimizer, {"step": step + 1, "options": options})
         yield Progress(step + 1, value.item(), mean.module)
+
+
+def _check_finite(loss: float, step: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step + 1}, with the learning rate near {lr:g}; a smaller lr= helps most "
+            "often."
+        )
 
 
 def _exponential(network: nn.Module, decay: float) -> AveragedModel:

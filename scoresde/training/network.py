@@ -177,8 +177,7 @@ def check_network(model: NetworkScore, batch: Batch) -> None:
     if isinstance(one, Tensor) and torch.equal(one, other):
         raise ValueError(
             f"the output of {type(network).__name__} does not depend on the time, which tells how much noise "
-            "there "
-            "is; make its layers use its second argument."
+            "there is; make its layers use its second argument."
         )
 
 
@@ -233,8 +232,7 @@ def as_network(model: object) -> tuple[nn.Module | None, NetworkScore | None, st
     if isinstance(model, ScoreModel):
         raise TypeError(
             "model must be a network, a NetworkScore, the name of a network, or None, but is a "
-            f"{type(model).__name__}; "
-            "train the network that it wraps."
+            f"{type(model).__name__}; train the network that it wraps."
         )
     if not isinstance(model, nn.Module):
         raise TypeError(

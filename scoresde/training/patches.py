@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..losses import denoising
@@ -74,9 +73,10 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
     steps = steps or STEPS
     checkpoint = folder / "checkpoint.safetensors"
     with bar(total=steps, desc="train patches") as shown:
-        for progress, _ in train_patches(steps=steps, seed=seed, checkpoint=checkpoint):
+        for progress, average in train_patches(steps=steps, seed=seed, checkpoint=checkpoint):
             shown.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
             shown.update(progress.step - shown.n)
+            model = average
     card = {
         "name": "patches",
         "network": {"name": "UNet", "settings": NETWORK},
@@ -92,24 +92,10 @@ def run(folder: Path, *, steps: int | None = None, seed: int = 0) -> list[Path]:
             "batch": BATCH,
         },
     }
-    file = save(finished(checkpoint), folder / "patches", card)
-    model = load(file)
-    card["metrics"] = evaluate(model)
-    return [save(model, folder / "patches", card)]
-
-
-def finished(checkpoint: Path) -> NetworkScore:
-    r"""Returns the averaged model of a checkpoint."""
-
-    network = UNet(**NETWORK)  # type: ignore[arg-type]
-    tensors = load_file(checkpoint)
-    network.load_state_dict(
-        {name[5:]: value for name, value in tensors.items() if name.startswith("mean.")}
-    )
-    x = patches(KNOWN)
-    model = _score(network.eval(), float(x.square().mean().sqrt()))
-    model.moments = moments(x)
-    return model
+    model.moments = moments(patches(KNOWN))
+    written = load(save(model, folder / "patches", card))
+    card["metrics"] = evaluate(written)
+    return [save(written, folder / "patches", card)]
 
 
 @torch.no_grad()

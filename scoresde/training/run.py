@@ -315,8 +315,7 @@ class _Losses:
         )
         raise TrainingError(
             f"{what} at step {step + 1}, with the learning rate near {options.lr:g}{kept}; a smaller lr=, a "
-            "longer "
-            "warmup= or a smaller clip= helps most often."
+            "longer warmup= or a smaller clip= helps most often."
         )
 
 

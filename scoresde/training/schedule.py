@@ -3,8 +3,6 @@ r"""Learning rates by step."""
 import math
 from collections.abc import Callable
 
-SCHEDULES = ("cosine", "inverse_sqrt", "constant")
-
 
 def factor(name: str, steps: int, warmup: int) -> Callable[[int], float]:
     r"""Returns the factor of the learning rate by step, which rises linearly over the first `warmup` steps.

@@ -126,6 +126,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     some = sample_of(source, form, options.batch_size)
     _check_pairs(asked.coupling, some)
     _check_held(held, some)
+    _check_effect(asked, options, held, some)
     if given is None:
         network, entry = _network(asked, network, name, some, options.seed)
         model = scored(network, asked.process, asked.predicts, some)
@@ -241,6 +242,24 @@ def _check_pairs(coupling: Coupling, some: Batch) -> None:
         )
 
 
+def _check_effect(asked: Asked, options: Options, held: Batch | None, some: Batch) -> None:
+    r"""Refuses options without effect."""
+
+    if options.patience is not None and held is None:
+        raise ValueError(
+            f"patience={options.patience} has no effect without held-out data; pass validation=, or leave it out."
+        )
+    if asked.accelerate and asked.device is not None:
+        raise ValueError(
+            "device= has no effect with accelerate=True, which chooses the devices; leave it out."
+        )
+    for name in asked.null or {}:
+        if name not in some.condition:
+            raise ValueError(
+                f"null has {name!r}, but the data has the conditions: {', '.join(some.condition) or 'none'}."
+            )
+
+
 def _check_held(held: Batch | None, some: Batch) -> None:
     r"""Refuses held-out data of another form than the data."""
 
@@ -316,9 +335,8 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json) -> Non
     kind = type(model.network)
     if "settings" not in entry and not hasattr(model.network, "config"):
         raise ValueError(
-            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword "
-            "arguments of "
-            f"{kind.__name__}, as {{}} for none, or leave out out=."
+            f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword arguments "
+            f"of {kind.__name__}, as {{}} for none, or leave out out=."
         )
     with tempfile.TemporaryDirectory() as place:
         save(model, Path(place) / name, {"network": entry} if entry else None, dtype=EXACT)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..models.network import NetworkScore
 from . import draws
-from .batches import Batch, numbers
+from .batches import Batch
 from .objective import Drawing, Objective
 
 LEVELS, ROWS = 8, 128  # noise levels, and held-out samples at each
@@ -59,7 +59,7 @@ def held_out_loss(objective: Objective, drawing: Drawing, held: Batch, batch_siz
 def validated(count: int) -> Tensor:
     r"""Returns the held-out samples on which the loss is measured, drawn from all, since data is often sorted."""
 
-    return numbers(0, count, draws.HELD)[:ROWS].sort().values
+    return draws.chosen(0, count, draws.HELD)[:ROWS].sort().values
 
 
 def scored(count: int, size: int) -> Tensor:
@@ -70,7 +70,7 @@ def scored(count: int, size: int) -> Tensor:
         size: How many are measured at most.
     """
 
-    return numbers(0, count, draws.HELD).flip(0)[:size].sort().values
+    return draws.chosen(0, count, draws.HELD).flip(0)[:size].sort().values
 
 
 def levels_of(drawing: Drawing, model: NetworkScore) -> Tensor:

@@ -13,7 +13,7 @@ from scoresde.distilling.agreeing import _target
 from scoresde.distilling.batches import Batches
 from scoresde.distilling.halving import Walk, _grid
 from scoresde.distilling.paths import _grids
-from scoresde.distilling.student import huber, weight_of
+from scoresde.distilling.student import huber
 from scoresde.models.estimate import estimate
 from scoresde.models.scale import start_of
 from solvers import SolverError
@@ -259,6 +259,8 @@ def test_training_that_was_stopped_goes_on_with_the_same_bits(tmp_path: Path) ->
 
     file = tmp_path / "state.safetensors"
     trained(checkpoint=file)
+    with pytest.raises(ValueError, match=r"state.safetensors holds a training with lr="):
+        trained(checkpoint=file, lr=0.5)
     assert torch.equal(trained(checkpoint=file), trained())  # loaded at its end
 
 
@@ -324,20 +326,6 @@ def test_the_target_at_the_data_is_the_state_over_alpha() -> None:
     assert torch.allclose(found[1], model.denoise(x, t)[1])
 
 
-def test_the_loss_of_no_error_is_0_and_grows_from_a_square_to_a_line() -> None:
-    error = torch.tensor([[0.0], [1e-4], [1e3]], dtype=torch.float64).expand(3, 2)
-    found = huber(error, torch.full((3,), 4.0, dtype=torch.float64), width=0.1)
-    assert found.tolist() == pytest.approx([0.0, 4e-8 / (2 * 0.1), 2e3 - 0.1], rel=1e-4)
-
-
-def test_errors_count_by_the_variance_that_the_noise_leaves() -> None:
-    r"""Given x + s z, data of variance c^2 has the variance s^2 c^2 / (s^2 + c^2)."""
-
-    model, s = student(data_std=0.5), torch.tensor([0.1, 0.7, 5.0], dtype=torch.float64)
-    left = s**2 * 0.25 / (s**2 + 0.25)
-    assert torch.allclose(weight_of(model, -s.log()) * left, torch.ones_like(s))
-
-
 def test_all_neighbouring_levels_are_taught_down_to_the_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -384,3 +372,13 @@ def test_grids_of_paths_are_even_in_a_root_of_the_noise_level() -> None:
     assert float(least.max()) < 2e-3
     assert 4 - 0.01 <= float(found.min()) < 5
     assert 9 < float(found.max()) <= 10 + 0.01
+
+
+def test_the_loss_of_a_student_is_that_of_its_network_at_all_noise_levels() -> None:
+    c, t = 0.7, torch.tensor([0.01, 0.7, 40.0], dtype=torch.float64)
+    model = ss.NetworkScore(lambda x, t: 0 * x, ss.EDM(), "edm", shape=(2,), data_std=c)
+    x, y = torch.randn(2, 3, 2, dtype=torch.float64)
+    skip, out = c**2 / (c**2 + t**2), t * c / (c**2 + t**2).sqrt()
+    target = (y - skip[:, None] * x) / out[:, None]  # of the network, whose output is 0
+    want = (target.square().mean(1) + 0.03**2).sqrt() - 0.03
+    assert torch.allclose(huber(model, x, t, y, {}), want, rtol=1e-10)

@@ -111,7 +111,7 @@ def test_labels_are_checked() -> None:
 def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     from scoresde.training.loop import train
 
-    def run(steps_taken: int, checkpoint: Path | None) -> list[float]:
+    def run(steps_taken: int, checkpoint: Path | None, steps: int = 300) -> list[float]:
         torch.manual_seed(0)
         network, losses = torch.nn.Linear(3, 1), []
 
@@ -119,7 +119,9 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
             x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
             return (network(x) - x.sum(1, keepdim=True)).square().mean()
 
-        for progress in train(network, loss, steps=300, lr=0.05, checkpoint=checkpoint, every=50):
+        for progress in train(
+            network, loss, steps=steps, lr=0.05, checkpoint=checkpoint, every=50
+        ):
             losses.append(progress.loss)
             if progress.step == steps_taken:
                 break
@@ -128,8 +130,24 @@ def test_training_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     whole, file = run(300, None), tmp_path / "state.safetensors"
     assert run(120, file) == whole[:120]
     assert run(300, file) == whole[100:]  # from the checkpoint at step 100
-    assert run(300, file) == []
+    assert str(run(300, file)) == "[nan]"  # the report of the end, again
     assert whole[-1] < 0.01 * whole[0]
+    with pytest.raises(ValueError, match=r"holds a training with steps=300, .* with steps=200"):
+        run(200, file, steps=200)
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_before_it_spoils_the_weights() -> None:
+    from scoresde.training.loop import train
+
+    network = torch.nn.Linear(1, 1)
+
+    def loss(step: int) -> torch.Tensor:
+        return network.weight.sum() / (step < 2)
+
+    with pytest.raises(ss.training.TrainingError, match=r"the loss is -?inf at step 3"):
+        for _ in train(network, loss, steps=5):
+            pass
+    assert bool(network.weight.isfinite().all())
 
 
 def test_training_of_digits_lowers_their_loss(tmp_path: Path) -> None:
