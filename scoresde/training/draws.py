@@ -80,10 +80,10 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return keyed_uniform(seed, torch.arange(count), ORDER, epoch, 1)[:, 0].argsort()
 
 
-def chosen(seed: int, count: int, use: int) -> Tensor:
-    r"""Returns a permutation of the samples, of which the first are chosen for a use: one of the streams."""
+def chosen(seed: int, count: int, stream: int = SPLIT) -> Tensor:
+    r"""Returns a permutation of the samples, of which the first are held out, or looked at."""
 
-    return torch.randperm(count, generator=torch.Generator().manual_seed(word(seed, use)))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(word(seed, stream)))
 
 
 def word(*of: object) -> int:

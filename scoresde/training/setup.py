@@ -134,7 +134,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     some = sample_of(source, form, options.batch_size)
     _check_pairs(asked.coupling, some)
     _check_held(held, some)
-    _check_effect(asked, options, held, some)
+    _check_effect(asked, options, held)
     if given is None:
         network, entry = _network(asked, network, name, some, options.seed)
         model = scored(
@@ -150,7 +150,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     check_output(model, few)
     null, share = _dropping(model, asked.null, some, dropped)
     _check_null_call(model, few, null)
-    options = _fitting(options, share, held)
+    options = replace(options, dropped=share)
     set_moments(model, some, form)
     if asked.out is not None:
         _check_folder(asked.out, asked.name, model, entry, asked.card)
@@ -256,7 +256,7 @@ def _check_pairs(coupling: Coupling, some: Batch) -> None:
         )
 
 
-def _check_effect(asked: Asked, options: Options, held: Batch | None, some: Batch) -> None:
+def _check_effect(asked: Asked, options: Options, held: Batch | None) -> None:
     r"""Refuses options without effect."""
 
     if options.patience is not None and held is None:
@@ -267,11 +267,6 @@ def _check_effect(asked: Asked, options: Options, held: Batch | None, some: Batc
         raise ValueError(
             "device= has no effect with accelerate=True, which chooses the devices; leave it out."
         )
-    for name in asked.null or {}:
-        if name not in some.condition:
-            raise ValueError(
-                f"null has {name!r}, but the data has the conditions: {', '.join(some.condition) or 'none'}."
-            )
 
 
 def _check_held(held: Batch | None, some: Batch) -> None:
@@ -341,16 +336,6 @@ def _check_null_call(model: NetworkScore, few: Batch, null: Mapping[str, Tensor]
     except (ValueError, RuntimeError, IndexError) as error:
         said = ", ".join(f"{name!r}: {value.tolist()}" for name, value in null.items())
         raise ValueError(f"null={{{said}}} is not what the network takes: {error}") from error
-
-
-def _fitting(options: Options, dropped: float, held: Batch | None) -> Options:
-    r"""The options, of which none is without effect."""
-
-    if options.patience is not None and held is None:
-        raise ValueError(
-            f"patience={options.patience} needs held-out data, whose loss ends the training; pass validation=."
-        )
-    return replace(options, dropped=dropped)
 
 
 def _device(asked: Asked, model: NetworkScore) -> torch.device:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import scoresde as ss
-from scoresde.networks import MLP, DiT, Encoder, UNet
+from scoresde.networks import MLP, DiT, Encoder, UNet, dit, mlp
 from scoresde.networks.attention import CrossAttention, SelfAttention, attend
 from scoresde.networks.dit import modulated, places
 
@@ -305,3 +305,20 @@ def test_modulation_of_nothing_is_the_norm() -> None:
     norm = (x - x.mean(2, keepdim=True)) / (x.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
     assert torch.allclose(modulated(x, none, none), norm, atol=1e-6)
     assert torch.allclose(modulated(x, 2 * one, -one), 3 * norm - 1, atol=1e-5)
+
+
+def test_blocks_are_their_formulas() -> None:
+    torch.manual_seed(0)
+    layers, tokens = mlp.Block(8, 0.0), dit.Block(8, 2, 0, 0.0)
+    for part in (*layers.parameters(), *tokens.parameters()):
+        torch.nn.init.normal_(part, std=0.3)
+    h, features = torch.randn(3, 8), torch.randn(3, 8)
+    s, b = layers.modulate(features).chunk(2, 1)
+    inner = torch.nn.functional.silu((1 + s) * layers.inner(layers.norm(h)) + b)
+    assert torch.allclose(layers(h, features), h + layers.outer(inner), atol=1e-6)
+    x = torch.randn(3, 5, 8)
+    s1, b1, g1, s2, b2, g2 = tokens.modulate(features)[:, None].chunk(6, 2)
+    norm = torch.nn.LayerNorm(8, elementwise_affine=False)
+    first = x + g1 * tokens.attention((1 + s1) * norm(x) + b1)
+    second = first + g2 * tokens.layers((1 + s2) * norm(first) + b2)
+    assert torch.allclose(tokens(x, features, None, None), second, atol=1e-5)

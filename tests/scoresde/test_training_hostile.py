@@ -246,7 +246,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"levels": Distribution(lambda u: u / 0)}, "levels must lie in the domain of"),
     ({"loss": lambda model, x: x}, r"loss must be called as loss\(model, x, log_snr, z\), but"),
     ({"loss": constant}, "loss must have a gradient in the weights of the network, but has none"),
-    ({"patience": 2, "validation": 0}, "patience=2 needs held-out data"),
+    ({"patience": 2, "validation": 0}, "patience=2 has no effect without held-out data"),
     ({"x": X}, "x is in data already; leave out x="),
     ({"data": {"x": X, "k": LABEL}, "k": LABEL}, "k is in data already; leave out k="),
     ({"null": {"label": 2}}, "null has 'label', which is no condition of data"),
