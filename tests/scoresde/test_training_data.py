@@ -297,7 +297,7 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("file", "none.npz", {}, "there is no file none.npz"),
     ("ending", "none.txt", {}, "data must be an npz or npy file, or a folder of images"),
     ("dropped", X, {"dropped": 0.5}, "dropped=0.5 has no effect, since the data has no conditions"),
-    ("null", {"x": X, "label": LABEL}, {"null": {"lable": 0}}, "null has 'lable', which is no condition of data; it has label"),
+    ("null", {"x": X, "label": LABEL}, {"null": {"lable": 0}}, "null has 'lable', which is no condition of data"),
     ("no null", {"x": X, "label": LABEL}, {"dropped": 0.5, "null": {}}, "needs the value of 'label'"),
     ("patience", X, {"patience": 3, "validation": 0}, "patience=3 has no effect without held-out data"),
     ("device", X, {"accelerate": True, "device": "cpu"}, "device= has no effect with accelerate=True"),
