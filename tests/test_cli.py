@@ -447,7 +447,7 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
         (["compare", "digits", "--budgets", "a"], "--budgets must be numbers separated by commas"),
         (["compare", "digits", "--solvers", "dim"], "solver 'dim' is unknown"),
         (["sample", "digits", "--plan", "bad.npz"], "is not a plan"),
-        (["train", "cats"], "no recipe for 'cats'"),
+        (["train", "cats"], "nor one of the recipes digits, digits_classifier, patches"),
         (
             ["edit", "digits", "--data", "bad.npz", "--noise-level", "1"],
             "neither --source nor --target is given",

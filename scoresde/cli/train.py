@@ -127,6 +127,10 @@ def train(
             _refuse(options, network=network, setting=setting or None, plot=plot)
             typer.echo(f"wrote {', '.join(map(str, _by_recipe(data, folder, steps, seed)))}")
             return
+        if not Path(data).exists():
+            raise FileNotFoundError(
+                f"{data!r} is neither a file or folder nor one of the recipes {', '.join(RECIPES)}."
+            )
         model, settings = _network(network, setting or ())
         options |= said(steps=steps, settings=settings)
         if process is not None:
