@@ -127,7 +127,7 @@ def train(
             _refuse(options, network=network, setting=setting or None, plot=plot)
             typer.echo(f"wrote {', '.join(map(str, _by_recipe(data, folder, steps, seed)))}")
             return
-        if not Path(data).exists():
+        if not (Path(data).exists() or Path(data).suffix):
             raise FileNotFoundError(
                 f"{data!r} is neither a file or folder nor one of the recipes {', '.join(RECIPES)}."
             )
