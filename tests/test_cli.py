@@ -420,7 +420,7 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
     assert (data / "p.png").stat().st_size > 5000
     c = ss.Comparison.load(data / "c.json")
     assert len(c.rows) == 3
-    table = run(*arguments, "--out", "c.json", folder=data).stdout
+    table = within(*arguments, "--out", "c.json", folder=data).stdout
     assert "exponential" in table
     assert "errors against the flow" in table
     made = ["tune", "digits", *small, "--held-out", 6, "--solvers", "ddim", "--grids", "rho"]

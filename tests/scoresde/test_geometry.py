@@ -260,7 +260,7 @@ def test_high_dimensions_in_numbers() -> None:
         assert rows[name][1] == pytest.approx(here, rel=0.06)
 
 
-@pytest.mark.parametrize("d", [2, 3, D])
+@pytest.mark.parametrize("d", [2, pytest.param(3, marks=pytest.mark.slow), D])
 def test_pictures_and_animations_are_written(d: int, tmp_path: Path) -> None:
     t = followed("ancestral", d=d)
     drawn = plots.geometry(tmp_path / "step.png", t, step=4)

@@ -156,7 +156,8 @@ def kill_workers(
 
 
 @pytest.mark.filterwarnings("ignore:shards .* were set aside")
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [2, 20])
 def test_workers_are_killed(tmp_path: Path, times: int, whole: tuple[list[str], int]) -> None:
     ended, killed = threading.Event(), list[int]()
     killer = threading.Thread(target=kill_workers, args=(times, 0, tmp_path, ended, killed))

@@ -50,7 +50,14 @@ def test_the_mode_of_a_gaussian_is_its_mean(process: ss.Process) -> None:
     assert modes.gradient.max() < 1e-4
 
 
-@pytest.mark.parametrize("oracle", [APART, NEAR, SKEW], ids=["apart", "near", "skew"])
+@pytest.mark.parametrize(
+    "oracle",
+    [
+        pytest.param(APART, id="apart", marks=pytest.mark.slow),
+        pytest.param(NEAR, id="near", marks=pytest.mark.slow),
+        pytest.param(SKEW, id="skew"),
+    ],
+)
 def test_modes_are_those_of_the_known_density(oracle: ss.Oracle) -> None:
     x = oracle.data(40, seed=1)
     modes = ss.find_modes(oracle, x, **STRICT)

@@ -133,6 +133,7 @@ def test_a_searched_plan_beats_the_catalogue_and_goes_on_where_it_stopped(tmp_pa
             ss.tune(oracle, **{"budget": 7, "solvers": SOME, "file": file, **QUIET, **other})
 
 
+@pytest.mark.slow
 def test_workers_find_what_one_process_does(tmp_path: Path) -> None:
     oracle = mixture(ss.VP())
     options = {**QUIET, "solvers": SOME[:3], "grids": ["rho"], "reference_tolerance": 1e-4}
