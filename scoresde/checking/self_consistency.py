@@ -48,10 +48,9 @@ def residuals(
     With :math:`\lambda = \log(\alpha / \sigma)`, :math:`s = \sigma / \alpha`, the estimate D at
     :math:`X = x / \alpha`, its Jacobian J and :math:`v = D - X`, these are
 
-    .. math::
-        \text{martingale:} \quad & \partial_\lambda D + 2 J v + s^2 \Delta D , \\
-        \text{flow:} \quad & \partial_\lambda D + (J + J^T) v + s^2 \nabla \operatorname{div} D , \\
-        \text{Fokker-Planck:} \quad & \partial_\lambda D + 2 J^T v + s^2 \nabla \operatorname{div} D ,
+    - martingale: :math:`\partial_\lambda D + 2 J v + s^2 \Delta D`,
+    - flow: :math:`\partial_\lambda D + (J + J^T) v + s^2 \nabla \operatorname{div} D`,
+    - Fokker-Planck: :math:`\partial_\lambda D + 2 J^T v + s^2 \nabla \operatorname{div} D`,
 
     in units of the data per unit of :math:`\lambda`. The first is the drift of the estimate along the reverse SDE.
     The second is the rate at which the score departs from that of the density which the probability flow carries.

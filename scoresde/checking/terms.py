@@ -4,10 +4,9 @@ In the state :math:`X = x / \alpha` and the clock :math:`\lambda = \log(\alpha /
 :math:`s = e^{-\lambda}`, the denoiser D, its Jacobian :math:`J_{ij} = \partial_j D_i` and :math:`v = D - X`, an
 exact model satisfies three equations, which differ by transposes of derivatives only:
 
-.. math::
-    \text{martingale:} \quad & \partial_\lambda D + 2 J v + s^2 \Delta D = 0 , \\
-    \text{flow:} \quad & \partial_\lambda D + (J + J^T) v + s^2 \nabla \operatorname{div} D = 0 , \\
-    \text{Fokker-Planck:} \quad & \partial_\lambda D + 2 J^T v + s^2 \nabla \operatorname{div} D = 0 .
+- martingale: :math:`\partial_\lambda D + 2 J v + s^2 \Delta D = 0`,
+- flow: :math:`\partial_\lambda D + (J + J^T) v + s^2 \nabla \operatorname{div} D = 0`,
+- Fokker-Planck: :math:`\partial_\lambda D + 2 J^T v + s^2 \nabla \operatorname{div} D = 0`.
 
 If J is symmetric, as that of every score that is a gradient, the three are one.
 """
