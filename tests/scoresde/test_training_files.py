@@ -300,7 +300,7 @@ def still(out: Path, **options: Any) -> ss.training.Trained:
     network = small()
     network.drop = nn.Dropout(0.0)
     data = {"x": X, "label": LABEL}
-    return ss.train(network, data, out=out, device="cpu", **{**OPTIONS, **options})
+    return ss.train(network, data, out=out, **{**OPTIONS, **options})
 
 
 def test_files_for_tensorboard_are_on_request(tmp_path: Path) -> None:
