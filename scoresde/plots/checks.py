@@ -2,16 +2,18 @@ r"""Errors and losses by noise level: the pictures of a check and of a training.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from solvers.doors.signatures import checked
 
 from . import figures
 
+Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 MARKERS = "osv^D"
 
 
 @checked
-def errors(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+def errors(file: str | Path, lines: Curves) -> None:
     r"""Draws errors of denoised data by noise level, with a line at 1, the best linear denoiser.
 
     Arguments:
@@ -24,22 +26,15 @@ def errors(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]])
         True
     """
 
-    figures.titled("lines", lines)
-    figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
+    figure, axis = _curves(lines, "squared error / linear denoiser's")
+    axis.set_yscale("log")
     axis.axhline(1.0, color="black", linewidth=0.8, linestyle=":", label="best linear denoiser")
-    for i, (name, points) in enumerate(lines.items()):
-        if points:
-            xs, ys = zip(*points, strict=True)
-            axis.loglog(xs, ys, marker=MARKERS[i % len(MARKERS)], linewidth=1.2, label=name)
-    axis.set_xlabel("noise level")
-    axis.set_ylabel("squared error / linear denoiser's")
-    axis.grid(alpha=0.3, linewidth=0.5)
     figures.legend(axis)
     figures.write(figure, Path(file))
 
 
 @checked
-def losses(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+def losses(file: str | Path, lines: Curves) -> None:
     r"""Draws losses by noise level, on a logarithmic axis of noise.
 
     Arguments:
@@ -52,6 +47,14 @@ def losses(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]])
         True
     """
 
+    figure, axis = _curves(lines, "loss on held-out data")
+    figures.legend(axis)
+    figures.write(figure, Path(file))
+
+
+def _curves(lines: Curves, label: str) -> tuple[Any, Any]:
+    r"""A figure of named curves by noise level, without its legend, and its axis."""
+
     figures.titled("lines", lines)
     figure, [axis] = figures.figure(1, 1, (6.0, 3.4))
     for i, (name, points) in enumerate(lines.items()):
@@ -59,7 +62,6 @@ def losses(file: str | Path, lines: Mapping[str, Sequence[tuple[float, float]]])
             xs, ys = zip(*points, strict=True)
             axis.semilogx(xs, ys, marker=MARKERS[i % len(MARKERS)], linewidth=1.2, label=name)
     axis.set_xlabel("noise level")
-    axis.set_ylabel("loss on held-out data")
+    axis.set_ylabel(label)
     axis.grid(alpha=0.3, linewidth=0.5)
-    figures.legend(axis)
-    figures.write(figure, Path(file))
+    return figure, axis

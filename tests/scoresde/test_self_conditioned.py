@@ -278,6 +278,15 @@ def twice(oracle: ss.GaussianOracle) -> ss.SelfConditioned:
     return ss.SelfConditioned(inner, "twice")
 
 
+def test_two_calls_a_denoising_count_in_budgets() -> None:
+    r"""Three steps of one call each and the last denoising are four denoisings, of two calls."""
+
+    model, options = ss.SelfConditioned(recalling(), "twice"), {"solver": "ddim", "steps": 3}
+    assert ss.sample(model, 2, max_calls=8, **options, **FLOAT).calls.tolist() == [8, 8]
+    kept = ss.sample(model, 2, max_calls=7, on_failure="partial", **options, **FLOAT)
+    assert set(kept.status) != {"ok"}
+
+
 @pytest.mark.parametrize("process", [ss.EDM(), ss.VP()])
 def test_twice_is_a_function_of_state_and_time(process: ss.Process) -> None:
     oracle = gaussian(process)
