@@ -283,6 +283,23 @@ def test_a_check_knows_samples_from_means() -> None:
     assert [ss.check_score(model, data).ok for model in models] == [True, False]
 
 
+DENSITIES = {
+    "log_likelihood": lambda model: ss.log_likelihood(
+        model, torch.zeros(2, 1), solver="heun", steps=3
+    ),
+    "log_density=": lambda model: ss.sample(model, 2, steps=3, log_density=True),
+    "classify": lambda model: ss.classify(model, torch.zeros(2, 1), classes=2),
+    "latent_statistics": lambda model: ss.latent_statistics(model, torch.zeros(2, 1)),
+}  # of a law that is known where the flow begins
+
+
+@pytest.mark.parametrize("learned", ["bridge", "consistency"])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_only_the_prior_of_a_flow_is_known(name: str, learned: str) -> None:
+    with pytest.raises(ValueError, match=rf"has no meaning .* learned='{learned}'"):
+        DENSITIES[name](slope_model(ss.Interpolant(), 0.5, learned))
+
+
 @pytest.mark.parametrize("learned", LEARNED)
 def test_files_keep_what_was_learned(tmp_path: Path, learned: str) -> None:
     settings = {"size": 2, "width": 8, "depth": 1}
