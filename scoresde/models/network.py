@@ -3,12 +3,15 @@ r"""Networks as score models: their prediction types, and how they are called.""
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from solvers.doors.signatures import checked
+from solvers.kept import kept, like, told
 from solvers.network_calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
@@ -58,10 +61,19 @@ class Seen:
     Attributes:
         kinds: The dtypes in which it works, keyed by those of the state and, for a module, of its weights.
         rows: The rows of the last call that succeeded.
+        leaves_input: Whether it leaves its input as it is, or `None` if that is not known.
     """
 
     kinds: dict[Key, Kind] = field(default_factory=dict, compare=False)
     rows: int | None = field(default=None, compare=False)
+    leaves_input: bool | None = field(default=None, compare=False)
+
+
+def _tells_writes(x: Tensor) -> bool:
+    r"""Whether a tensor is an ordinary one without gradients, on which changes in place are seen."""
+
+    plain = not (torch.is_grad_enabled() or x.is_inference() or is_functorch_wrapped_tensor(x))
+    return plain and not torch.compiler.is_compiling()
 
 
 def _check_signal(process: Process, predicts: str) -> None:
@@ -100,8 +112,8 @@ class NetworkScore(ScoreModel):
     Arguments:
         network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,). A module is
             called in the dtype of its weights, a function in the dtype of the state; if that fails, the first
-            dtype that works is used. Times are at least in float32. The network receives copies. For the
-            unconditional prediction of classifier-free guidance, it is called without the conditions.
+            dtype that works is used. Times are at least in float32. The network may write into its arguments. For
+            the unconditional prediction of classifier-free guidance, it is called without the conditions.
         process: The process whose noise it removes.
         predicts: The prediction type.
         conditions: The names of its conditions.
@@ -199,15 +211,24 @@ class NetworkScore(ScoreModel):
     ) -> list[StateField]:
         if not self.process.has_scales:
             return list(super().combine(times, a, b, scale, x, **condition))
+        make = partial(self._columns, times, a, b, scale, x)
+        known = (self.process.key, self.predicts, self.data_std, told(times, a, b, scale))
+        columns = kept(make, *known, len(x), like(x), self._kind(x)[1].time)
+        asked = hidden_autocast()
+        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
+
+    def _columns(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor
+    ) -> tuple[list[Tensor], list[Scalar], list[Scalar], list[Scalar]]:
+        r"""What the network receives and what its output is multiplied by, at each time."""
+
         form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
-        columns = (
+        return (
             self._labels(times, form, x),
             scalars((a + b * form.skip) * scale, x),
             scalars(b * form.out, x),
             scalars(form.scale * scale, x),
         )
-        asked = hidden_autocast()
-        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         times, form = check_time(self.process, t, x)[None], None
@@ -238,7 +259,10 @@ class NetworkScore(ScoreModel):
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
             x = X if isinstance(scale, float) and scale == 1 else scale * X
-            with autocast(asked):
+            if asked:
+                with autocast(asked):
+                    F = self._call(x, t, condition)
+            else:
                 F = self._call(x, t, condition)
             if not isinstance(b, float) or not isinstance(a, float):
                 return a * X + b * F
@@ -265,15 +289,25 @@ class NetworkScore(ScoreModel):
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
-        r"""Calls the network in the given dtypes with copies, which it may change."""
+        r"""Calls the network in the given dtypes, with copies unless it leaves its input as it is."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
-        x = x.to(kind.state, copy=True)
+        lent = self._seen.leaves_input and x.dtype == kind.state and _tells_writes(x)
+        given = x if lent else x.to(kind.state, copy=True)
         if condition:
-            condition = floats_like(condition, x)
+            condition = floats_like(condition, given)
             condition = {name: changed(v, Tensor.clone) for name, v in condition.items()}
-        return self.network(x, t.to(kind.time, copy=True), **condition)
+        before = given._version if lent else 0
+        F = self.network(given, t.to(kind.time, copy=True), **condition)
+        if lent and given._version != before:
+            raise RuntimeError(
+                "the network changed its input in place, though not in earlier calls; begin its forward with "
+                "x = x.clone(), so that the state is not lost."
+            )
+        if self._seen.leaves_input is None and x.dtype == kind.state and _tells_writes(x):
+            self._seen.leaves_input = torch.equal(given, x)
+        return F
 
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]
