@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from solvers.doors.signatures import checked
 from solvers.kept import kept, like, told
@@ -26,6 +25,7 @@ from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
 from .forms import data_form
 from .learned import LEARNED, as_learned
+from .manners import Manners
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel
 from .times import check_time, model_times
@@ -61,19 +61,12 @@ class Seen:
     Attributes:
         kinds: The dtypes in which it works, keyed by those of the state and, for a module, of its weights.
         rows: The rows of the last call that succeeded.
-        leaves_input: Whether it leaves its input as it is, or `None` if that is not known.
+        manners: How it treats tensors.
     """
 
     kinds: dict[Key, Kind] = field(default_factory=dict, compare=False)
     rows: int | None = field(default=None, compare=False)
-    leaves_input: bool | None = field(default=None, compare=False)
-
-
-def _tells_writes(x: Tensor) -> bool:
-    r"""Whether a tensor is an ordinary one without gradients, on which changes in place are seen."""
-
-    plain = not (torch.is_grad_enabled() or x.is_inference() or is_functorch_wrapped_tensor(x))
-    return plain and not torch.compiler.is_compiling()
+    manners: Manners = field(default_factory=Manners, compare=False)
 
 
 def _check_signal(process: Process, predicts: str) -> None:
@@ -289,25 +282,15 @@ class NetworkScore(ScoreModel):
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
-        r"""Calls the network in the given dtypes, with copies unless it leaves its input as it is."""
+        r"""Calls the network in the given dtypes."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
-        lent = self._seen.leaves_input and x.dtype == kind.state and _tells_writes(x)
-        given = x if lent else x.to(kind.state, copy=True)
         if condition:
-            condition = floats_like(condition, given)
+            condition = floats_like(condition, x.new_empty((len(x), 0), dtype=kind.state))
             condition = {name: changed(v, Tensor.clone) for name, v in condition.items()}
-        before = given._version if lent else 0
-        F = self.network(given, t.to(kind.time, copy=True), **condition)
-        if lent and given._version != before:
-            raise RuntimeError(
-                "the network changed its input in place, though not in earlier calls; begin its forward with "
-                "x = x.clone(), so that the state is not lost."
-            )
-        if self._seen.leaves_input is None and x.dtype == kind.state and _tells_writes(x):
-            self._seen.leaves_input = torch.equal(given, x)
-        return F
+        time = t.to(kind.time, copy=True)
+        return self._seen.manners.call(self.network, x, kind.state, time, condition)
 
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]
