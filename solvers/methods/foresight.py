@@ -21,13 +21,14 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..abilities import Abilities
+from ..kept import kept, like, told
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, add_product, factors
@@ -90,18 +91,26 @@ class Foresight(Solver):
         )
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
-        linear = problem.linear
-        middle, decay = linear.middle(t0, t1), linear.decay(t0, t1)
+        middle = problem.linear.middle(t0, t1)
+        make = partial(self._rows, problem.linear, t0, middle, t1, x)
+        rows = kept(make, self, problem.linear.key, told(t0, t1), like(x))
         guess = torch.zeros_like if problem.guess is None else problem.guess(t0[:1], x)[0]
+        fields = problem.at(middle, x)
+        return [_Plan(*row, field, guess) for row, field in zip(rows, fields, strict=True)]
+
+    def _rows(
+        self, linear: Linear, t0: Tensor, middle: Tensor, t1: Tensor, x: Tensor
+    ) -> list[tuple[Any, ...]]:
+        r"""Returns the plans without their fields."""
+
+        decay = linear.decay(t0, t1)
         columns = (
             factors(linear.decay(t0, middle), x),
             self._predictor(linear, t0, middle, x),
             factors(decay, x),
             factors(weights(linear, t0, t1, decay, middle[..., None])[..., 0, :], x),
-            problem.at(middle, x),
-            [guess] * len(t0),
         )
-        return [_Plan(*column) for column in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True))
 
     def _predictor(
         self, linear: Linear, t0: Tensor, middle: Tensor, x: Tensor
