@@ -33,6 +33,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.precision
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
+	$(PY) -m benchmarks.frontier
 	$(PY) -m benchmarks.likelihood
 	$(PY) -m benchmarks.likelihood_memory
 	$(PY) -m benchmarks.likelihood_errors
