@@ -8,7 +8,7 @@ from solvers import SemiLinear, Solver
 from solvers.catalogue import label, name_of
 
 from ..models.checks import check_count, check_number, check_several
-from ..models.data_moments import suits
+from ..models.data_moments import NEEDS, suits
 from ..models.learned import check_solver
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -22,10 +22,6 @@ DEFAULT = (
 )  # fmt: skip
 MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4")
 MEASURED = ("measured_2", "measured_ipndm_2", "measured_ipndm_3")
-NEEDS = {
-    "moments": ("the mean and covariance of the data", "ss.moments(data)"),
-    "measured": ("statistics of the model by noise level", "ss.statistics(model, data)"),
-}
 GENERAL = ("euler", "heun", "rk4", "dopri5")  # for any process
 TOLERANCE = "tolerance"  # replaces the grid if the solver chooses its steps
 

@@ -58,11 +58,11 @@ class Curves:
         high, low = self.levels[0], self.levels[-1]
         return f"Curves(at {len(self.levels)} noise levels from {high:.4g} to {low:.4g})"
 
-    @cached_property
-    def rate(self) -> "Spline":
-        r"""The rates, by log-SNR."""
+    def excess(self, variances: Tensor) -> "Spline":
+        r"""Returns the rates less those of Gaussian data with the given variances, by log-SNR."""
 
-        return Spline(-self.levels.log(), self.rates)
+        squares = self.levels.square()[:, None]
+        return Spline(-self.levels.log(), self.rates - squares / (variances + squares))
 
     @cached_property
     def log_size(self) -> "Spline":

@@ -15,6 +15,10 @@ from ..doors.data import as_data, as_floats
 from .curves import Curves
 
 ORTHONORMAL = 1e-3  # tolerance of the axes' inner products: files hold float32
+NEEDS = {  # what solvers of a form need to know, and how to set it
+    "moments": ("the mean and covariance of the data", "ss.moments(data)"),
+    "measured": ("statistics of the model by noise level", "ss.statistics(model, data)"),
+}
 Kind = Literal["full", "diagonal", "low_rank"]
 CONSTANT = 1e-5  # of the root mean square: directions that vary less count as constant
 
@@ -237,6 +241,6 @@ def from_covariance(mean: Tensor, covariance: Tensor) -> Moments:
 def suits(known: object, form: str) -> bool:
     r"""Whether moments are all that a solver of a form needs to know of a model; other forms need none."""
 
-    if form == "measured":
-        return isinstance(known, Moments) and known.curves is not None
-    return form != "moments" or known is not None
+    if form == "measured" and isinstance(known, Moments):
+        return known.curves is not None
+    return form not in NEEDS or known is not None

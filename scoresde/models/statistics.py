@@ -1,6 +1,6 @@
 r"""Statistics of a model that tell a solver which linear part leaves the smoothest remainder.
 
-With :math:`X = x_t / \alpha = x_0 + s \epsilon`, where :math:`s = \sigma / \alpha`, and :math:`z = X - m`, the flow
+With :math:`X = x_t / \alpha = x_0 + s \epsilon`, :math:`s = \sigma / \alpha` and :math:`z = X - m`, the flow
 is :math:`dz = (-l z + f) \, d\lambda` along each axis, with the remainder :math:`f = D - m - (1 - l) z`. There are
 two choices of the rate l by noise level. The regression of D on z leaves the smallest remainder, and the mean
 slope of D the one with the smallest derivatives, which by Stein's lemma take none to find:

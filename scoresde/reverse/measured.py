@@ -10,22 +10,26 @@ average, and is what multistep methods take for a polynomial. Its weight follows
 :math:`\Phi(s, t) = e^{-\int_s^t l \, d\lambda}`.
 
 References:
-    | DPM-Solver-v3: Improved Diffusion ODE Solver with Empirical Model Statistics (Zheng et al., 2023), section 3.1
+    | DPM-Solver-v3: Improved Diffusion ODE Solver with Empirical Model Statistics (Zheng et al., 2023),
+    | section 3.1
     | https://arxiv.org/abs/2310.13268
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..models.curves import Curves
+from ..models.curves import Curves, Spline
 from .linear_part import Frame
 
 
 @dataclass(frozen=True)
 class Measured(Frame):
     r"""The linear part for given rates and sizes by noise level, without noise.
+
+    What the rates exceed those of Gaussian data by is interpolated, so the latter are exact at any noise level.
 
     Arguments:
         curves: The rates and sizes.
@@ -34,11 +38,15 @@ class Measured(Frame):
     curves: Curves = field(kw_only=True)
 
     def decay(self, s: Tensor, t: Tensor) -> Tensor:
-        return torch.exp(self.curves.rate.integral(s) - self.curves.rate.integral(t))
+        return super().decay(s, t) * torch.exp(self._excess.integral(s) - self._excess.integral(t))
 
     def weight(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         return self.decay(u, t) * torch.exp(self.curves.log_size(u))
 
     def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
         b = torch.exp(-self.curves.log_size(t))
-        return -b * (1 - self.curves.rate(t)), b
+        return -b * (self.variances / self.total(t) - self._excess(t)), b
+
+    @cached_property
+    def _excess(self) -> Spline:
+        return self.curves.excess(self.variances)

@@ -31,7 +31,7 @@ from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
-from ..models.data_moments import Moments
+from ..models.data_moments import NEEDS, Moments, suits
 from ..models.learned import check_learned
 from ..models.masked import masked_of, share_of
 from ..models.scale import scale_of, smoothness_of
@@ -169,10 +169,12 @@ class Reverse(Chart):
                 "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
                 "as 'dpmpp_2m'."
             )
-        if self.model.moments is None:
+        if self.model.moments is None or not suits(self.model.moments, self.form):
+            kind = "measured" if self.form == "measured" else "moment-matched"
+            what, how = NEEDS[self.form]
             raise ValueError(
-                "moment-matched solvers need the mean and covariance of the data: set "
-                "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
+                f"{kind} solvers need {what}: set model.moments = {how}, or use another solver, such as "
+                "'dpmpp_2m'."
             )
         known = self.model.moments
         if not isinstance(known, Moments):
@@ -183,11 +185,6 @@ class Reverse(Chart):
             raise ValueError(
                 f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
                 f"have shape {tuple(self.model.shape)}."
-            )
-        if self.form == "measured" and known.curves is None:
-            raise ValueError(
-                "measured solvers need statistics of the model by noise level: set "
-                "model.moments = ss.statistics(model, data), or use another solver, such as 'moment_2'."
             )
         return known
 
