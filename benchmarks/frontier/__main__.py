@@ -32,7 +32,8 @@ from ..report import Row, load, machine, show, write
 Member = Callable[[ss.ScoreModel, Tensor, int, str], Tensor]
 BUDGETS = (5, 6, 8, 10, 15)
 CHOICE, HELD_OUT = 0, 1
-FEW, COUNT, PARTS = 500, 2000, 10
+SIZES = {"mixture": (500, 2000), "digits": (250, 1000), "trained": (250, 500)}  # of the seeds
+PARTS = 10
 DISTANCE, ERROR = "energy distance x 1000", "its standard error"
 GAIN, GAIN_ERROR = "below the catalogue by", "with standard error"
 WITHOUT = "without each part"
@@ -62,15 +63,15 @@ class Problem:
     def flow(self) -> Tensor:
         r"""Where the flow leads the noise of the held-out seed."""
 
-        start = self.noise(HELD_OUT, COUNT)
-        options = {"t_min": T_MIN, "batch_size": 500, "dtype": torch.float64}
+        start = self.noise(HELD_OUT, SIZES[self.name][1])
+        options = {"t_min": T_MIN, "batch_size": 250}
         return ss.decode(self.model, start, rtol=1e-4, atol=1e-4, **options).x
 
     def run(self, member: Member, seed: int, count: int, calls: int, grid: str) -> Tensor:
         r"""Returns the samples of a member, which must keep within its budget."""
 
         parts = []
-        for z in self.noise(seed, count).split(500):
+        for z in self.noise(seed, count).split(250):
             with solvers.counting() as counter:
                 parts.append(member(self.model, z, calls, grid))
             if counter.total > calls:
@@ -89,16 +90,16 @@ class Problem:
     def measure(self, name: str, member: Member, grids: Sequence[str], calls: int) -> Row | None:
         r"""Returns the row of a member on the grid that is best on the other seed."""
 
-        found = {}
+        found, (few, count) = {}, SIZES[self.name]
         for grid in grids:
             try:
-                found[grid] = self.distance(self.run(member, CHOICE, FEW, calls, grid))
+                found[grid] = self.distance(self.run(member, CHOICE, few, calls, grid))
             except ValueError:  # it has no such run
                 continue
         if not found:
             return None
         grid = min(found, key=found.__getitem__)
-        x = self.run(member, HELD_OUT, COUNT, calls, grid)
+        x = self.run(member, HELD_OUT, count, calls, grid)
         return self.row(name, x, calls=calls, grid=grid)
 
 

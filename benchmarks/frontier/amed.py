@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 
 from .dc_solver import taught
 from .tools import Flow, levels
@@ -65,7 +66,9 @@ def step(
 
 def run(model: ss.ScoreModel, z: Tensor, calls: int, grid: str, form: str = "noise") -> Tensor:
     steps = (calls - 1) // 2
-    known, at = midpoints(model, steps, grid, form), levels(model, grid, steps)
+    with solvers.counting():  # the fit is no part of the run
+        known = midpoints(model, steps, grid, form)
+    at = levels(model, grid, steps)
     flow = Flow(model, form)
     X = flow.enter(z, at[0])
     for i, chosen in enumerate(known):

