@@ -32,7 +32,7 @@ from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
-from ..models.data_moments import NEEDS, Moments, suits
+from ..models.data_moments import Moments
 from ..models.learned import check_learned
 from ..models.masked import masked_of, share_of
 from ..models.scale import scale_of, smoothness_of
@@ -40,12 +40,12 @@ from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.dependent import check_given, reverse_drift
 from .amounts import Amount, ByRow, Eta, amount_at, as_amount
+from .known import MATCHED, known_moments
 from .linear_part import Convention, Frame, make_noise
 from .measured import Measured
 
 Clock = Literal["t", "log_snr"]
 LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
-MATCHED = ("moments", "floored", "measured")  # forms in the coordinates of the model's moments
 FLOOR = 1e-3  # of the mean variance: the floor for "floored"
 
 
@@ -163,31 +163,7 @@ class Reverse(Chart):
 
         if self.kind is not SemiLinear or self.form not in MATCHED:
             return None
-        if self.model.moments is None and self.form == "floored":
-            return None
-        if self.model.masked:
-            raise ValueError(
-                "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
-                "as 'dpmpp_2m'."
-            )
-        if self.model.moments is None or not suits(self.model.moments, self.form):
-            kind = "measured" if self.form == "measured" else "moment-matched"
-            what, how = NEEDS[self.form]
-            raise ValueError(
-                f"{kind} solvers need {what}: set model.moments = {how}, or use another solver, such as "
-                "'dpmpp_2m'."
-            )
-        known = self.model.moments
-        if not isinstance(known, Moments):
-            raise TypeError(
-                f"model.moments must be the result of ss.moments(data), not a {type(known).__name__}."
-            )
-        if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
-            raise ValueError(
-                f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
-                f"have shape {tuple(self.model.shape)}."
-            )
-        return known
+        return known_moments(self.model, self.form)
 
     @cached_property
     def frame(self) -> Frame:
