@@ -32,6 +32,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
+	$(PY) -m benchmarks.frontier
 	$(PY) -m benchmarks.likelihood
 	$(PY) -m benchmarks.likelihood_memory
 	$(PY) -m benchmarks.likelihood_errors

@@ -5,7 +5,7 @@ one seed; what is reported comes from another seed: the energy distance, the err
 noise, and by how much the distance is smaller than that of the best of the catalogue from the same noise. Standard
 errors are those of a jackknife over ten parts of the samples.
 
-    python -m benchmarks.frontier [MEMBER ...] [--problems NAME ...] [--budgets N ...]
+    python -m benchmarks.frontier [FILE ...] [--problems NAME ...] [--budgets N ...] [--only MEMBER ...]
 """
 
 import argparse
@@ -166,7 +166,8 @@ def options() -> argparse.Namespace:
     files = [module.name for module in pkgutil.iter_modules(paths)]
     names = ["catalogue", *(name for name in files if name not in TOOLS)]
     parser = argparse.ArgumentParser()
-    parser.add_argument("members", nargs="*", default=names)
+    parser.add_argument("files", nargs="*", default=names)
+    parser.add_argument("--only", nargs="*")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--budgets", nargs="*", type=int, default=BUDGETS)
     return parser.parse_args()
@@ -179,8 +180,10 @@ def main() -> None:
     for problem in map(Problem, asked.problems):
         if not any(row["problem"] == problem.name for row in known()):
             record([problem.row("the flow itself", problem.flow, calls=None, grid=None)])
-        for file in asked.members:
+        for file in asked.files:
             for name, member, grids in parts_of(importlib.import_module(f"{__package__}.{file}")):
+                if asked.only and name not in asked.only:
+                    continue
                 made = [problem.measure(name, member, grids, calls) for calls in asked.budgets]
                 record([row for row in made if row is not None])
 

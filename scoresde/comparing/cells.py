@@ -18,9 +18,9 @@ from ..runs.plan import Plan
 
 DEFAULT = (
     "ddim", "heun", "dpm_2", "edm_heun", "dpmpp_2m", "dpmpp_3m", "deis_3", "ipndm_2", "ipndm_4", "unipc",
-    "unipc_3", "exponential",
+    "unipc_3", "foresight_2", "exponential",
 )  # fmt: skip
-MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4")
+MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4", "moment_foresight_2")
 MEASURED = ("measured_2", "measured_ipndm_2", "measured_ipndm_3")
 GENERAL = ("euler", "heun", "rk4", "dopri5")  # for any process
 TOLERANCE = "tolerance"  # replaces the grid if the solver chooses its steps

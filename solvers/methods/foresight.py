@@ -96,7 +96,7 @@ class Foresight(Solver):
         rows = kept(make, self, problem.linear.key, told(t0, t1), like(x))
         guess = torch.zeros_like if problem.guess is None else problem.guess(t0[:1], x)[0]
         fields = problem.at(middle, x)
-        return [_Plan(*row, field, guess) for row, field in zip(rows, fields, strict=True)]
+        return [_Plan._make((*row, field, guess)) for row, field in zip(rows, fields, strict=True)]
 
     def _rows(
         self, linear: Linear, t0: Tensor, middle: Tensor, t1: Tensor, x: Tensor
