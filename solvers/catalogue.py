@@ -51,6 +51,11 @@ DETERMINISTIC: tuple[Solver, ...] = (
         _multistep(f"moment_ipndm_{k}", k, "moments", rules=(even,), known_order=2)
         for k in (2, 3, 4)
     ),
+    *(_multistep(f"measured_{k}", k, "measured") for k in (2, 3)),
+    *(
+        _multistep(f"measured_ipndm_{k}", k, "measured", rules=(even,), known_order=2)
+        for k in (2, 3)
+    ),
     *(Foresight(f"foresight_{k}", k, "isotropic") for k in (1, 2)),
     *(Foresight(f"moment_foresight_{k}", k) for k in (1, 2)),
     ExponentialRungeKutta("dpm_2", TWO),
@@ -142,6 +147,8 @@ NOTES = {
     "edm_churn": "order of its steps without churn: 2",
     "er_sde": "noise of ER-SDE-Solver by noise level",
     "sa": "noise between the noise levels 0.05 and 1",
+    **{f"measured_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
+    **{f"measured_ipndm_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
     "lattice_heun": "in the axes of the data",
     "moment_belm": "in the axes of the data",
     "leapfrog": "BDIA with gamma 1",

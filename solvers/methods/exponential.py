@@ -60,7 +60,7 @@ class ExponentialMultistep(Solver):
     Arguments:
         name: The name of the method.
         values: The number of past values, in [1, 4].
-        form: The linear part: "data", "noise", "isotropic" or "moments".
+        form: The linear part: "data", "noise", "isotropic", "moments" or "measured".
         rules: The rules that weight one value, two values, and so on; the last rule serves for more.
         corrector: The same for the corrector, which has one more value. By default, there is none.
         variable: The variable in which N is approximated by a polynomial.
@@ -100,7 +100,7 @@ class ExponentialMultistep(Solver):
         super().__post_init__()
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
-        if self.analytic_first and self.form == "moments":
+        if self.analytic_first and self.form in ("moments", "measured"):
             raise ValueError(
                 "analytic_first has no effect on moment-matched solvers, which are exact on Gaussian "
                 "data from the first step; leave it out."
@@ -116,7 +116,8 @@ class ExponentialMultistep(Solver):
             cap=3 if self.corrector else 2,
             one_step=self.values == 1 and not self.corrector,
             stochastic=self.stochastic,
-            gaussian=not self.corrector,
+            takes_eta=self.form != "measured",  # whose rates are those of the flow
+            gaussian=not self.corrector and self.form != "measured",
             profile=self.profile,
             form=self.form,
         )
