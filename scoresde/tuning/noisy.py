@@ -65,19 +65,26 @@ def with_noise(objective: Valued, plans: Sequence[Plan], bar: tqdm) -> Plan:
         bar: The progress bar.
     """
 
+    found = [plan for several in noise_moved(objective, plans, bar) for plan in several]
+    known = {plan.name: plan for plan in found}
+    return min(known.values(), key=lambda plan: _again(objective, plan))
+
+
+def noise_moved(objective: Valued, plans: Sequence[Plan], bar: tqdm) -> list[list[Plan]]:
+    r"""Returns for each plan what may be best: the plan, with one amount for all steps, and with one per step."""
+
     searches = [_search(plan) for plan in plans]
     asked = {k: next(search) for k, search in enumerate(searches)}
-    found: list[Plan] = []
+    found: dict[int, list[Plan]] = {}
     while asked:
         bar.total += len(asked)
         for (k, _), value in zip([*asked.items()], objective([*asked.values()]), strict=True):
             try:
                 asked[k] = searches[k].send(value)
             except StopIteration as end:
-                found += end.value
+                found[k] = end.value
                 del asked[k]
-    known = {plan.name: plan for plan in found}
-    return min(known.values(), key=lambda plan: _again(objective, plan))
+    return [found[k] for k in range(len(plans))]
 
 
 def _again(objective: Valued, plan: Plan) -> float:
@@ -153,8 +160,12 @@ def _moved_window(settings: list[float], i: int) -> list[list[float]]:
 
 
 def _with_window(plan: Plan, settings: list[float]) -> Plan:
+    r"""The plan with another window, by name if it has one."""
+
     known = solvers.get(plan.options["solver"])
     assert isinstance(known, Churn)
+    if name_of(known) is not None:
+        known = replace(known, name=str(known).split(":")[0])
     amount, low, high = settings
     changed = replace(known, amount=amount, low=low, high=high)
     return replace(plan, options={**plan.options, "solver": name_of(changed) or changed})

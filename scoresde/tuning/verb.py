@@ -135,8 +135,6 @@ def tune(  # noqa: D417
     chooses, judges = _halves(data) if metric != "error" else (data, data)
     benches = benches_of(models, options, shape, seed, reference_tolerance, distances, chooses)
     todo = _starts(dearest, chosen, budget, grids, stochastic=stochastic)
-    if not todo:
-        raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
     setup = {
         "budget": budget,
         "metric": metric,
@@ -149,11 +147,8 @@ def tune(  # noqa: D417
     with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
         parts = objectives_of(benches, metric, data, setup, file, bar.update, workers)
         best, others, alone = _search_all(parts, todo, bar, learned, stochastic)
-    judges_of = {
-        name: replace(bench.resized(held_out, seed + 1), data=judges)
-        for name, bench in benches.items()
-    }
-    figures = judge_all(judges_of, best, others, alone)
+    judging = {n: replace(b.resized(held_out, seed + 1), data=judges) for n, b in benches.items()}
+    figures = judge_all(judging, best, others, alone)
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
                 "plans measured": sum(part.measured for part in parts)}  # fmt: skip
     known = {str(part.setup["model"]) for part in parts}
@@ -218,7 +213,10 @@ def _starts(
                 f"a search is for {kind} that take any steps, but {solver} is not one; "
                 f"measure it with ss.compare{cure}."
             )
-    return [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
+    found = [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
+    if not found:
+        raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
+    return found
 
 
 def _search_all(

@@ -180,4 +180,6 @@ def test_noise_is_judged_by_distances_alone() -> None:
     with pytest.raises(ValueError, match="or search by a distance with stochastic=True"):
         ss.tune(oracle, 5, metric="energy", data=data, solvers=["ancestral"])
     with pytest.raises(ValueError, match="that take any steps, but exponential_sde is not one"):
-        ss.tune(oracle, 5, metric="energy", data=data, solvers=["exponential_sde"], stochastic=True)
+        ss.tune(
+            oracle, 5, metric="energy", data=data, solvers=["exponential_sde"], stochastic=True
+        )

@@ -48,7 +48,9 @@ def test_one_plan_is_no_worse_for_all_than_that_for_one() -> None:
     options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], **FEW}
     plan = ss.tune(models, 6, **options)
     alone = ss.tune(models[1.0], 3, **options)  # whose calls are half as many
-    catalogue = [ss.Plan({"solver": name, "steps": 2, "grid": "rho"}) for name in options["solvers"]]
+    catalogue = [
+        ss.Plan({"solver": name, "steps": 2, "grid": "rho"}) for name in options["solvers"]
+    ]
     units = [min(error(model, entry) for entry in catalogue) for model in models.values()]
 
     def value(some: ss.Plan) -> float:
