@@ -132,12 +132,9 @@ class Plan:
                 f"the plan was measured on the model {self.model}, but this model is {mine}, so its "
                 "figures may not hold; measure again with ss.compare or ss.tune."
             )
-        options = dict(self.options)
+        options = self.chosen
         if self.noise_levels is not None:
             options["times"] = self._times(model)
-            if isinstance(options.get("eta"), list | tuple):
-                steps = ByStep(tuple(self.noise_levels), tuple(map(float, options["eta"])))
-                options["eta"] = steps if steps else 0.0
         if self.scales:
             options["solver"] = self.solver
         return options
@@ -152,6 +149,16 @@ class Plan:
         if not isinstance(solver, ExponentialMultistep):
             raise ValueError(f"the plan has learned weights, but {solver} takes none.")
         return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
+
+    @property
+    def chosen(self) -> Json:
+        r"""The options as runs take them, where one amount of noise per step is a function of the noise level."""
+
+        options, eta = dict(self.options), self.options.get("eta")
+        if self.noise_levels is not None and isinstance(eta, list | tuple):
+            steps = ByStep(tuple(self.noise_levels), tuple(map(float, eta)))
+            options["eta"] = steps if steps else 0.0
+        return options
 
     @property
     def noisy(self) -> bool:

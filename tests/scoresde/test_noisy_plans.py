@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import scoresde as ss
+from scoresde.adapters.recipe import Recipe, plain_plan
 from scoresde.reverse.amounts import ByStep, amount_over
 from scoresde.tuning.noisy import _search as moves
 
@@ -72,6 +73,12 @@ def test_a_file_holds_one_amount_per_step(tmp_path: Path) -> None:
         ({"solver": "edm_churn"}, True),
     ):
         assert ss.Plan(options, (10.0, 1.0, 0.1)).noisy == noisy
+
+
+def test_a_scheduler_takes_amounts_of_steps_for_steps_not_samples() -> None:
+    plan = ss.Plan({"solver": "ancestral", "eta": [1.0, 0.5]}, (10.0, 1.0, 0.1))
+    recipe = Recipe(plan=plain_plan(plan))
+    assert recipe._options["eta"] == ByStep((10.0, 1.0, 0.1), (1.0, 0.5))
 
 
 def test_amounts_that_fit_no_steps_get_a_sentence() -> None:
