@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -19,6 +19,10 @@ from ..runs.options import Options
 from ..runs.plan import Plan
 from ..runs.takes import check_model
 from .objective import Measure, Objective
+
+Models: TypeAlias = (
+    ScoreModel | Mapping[Any, ScoreModel]
+)  # by name, or by a number such as a scale
 
 
 class Valued(Protocol):
@@ -102,7 +106,7 @@ def workers_of(parts: Sequence[Objective]) -> ExitStack:
     return stack
 
 
-def models_of(model: ScoreModel | Mapping[str, ScoreModel]) -> dict[str, ScoreModel]:
+def models_of(model: Models) -> dict[str, ScoreModel]:
     r"""Returns models by name, after checking that a plan can be for all of them; one alone has no name."""
 
     if not isinstance(model, Mapping):

@@ -3,7 +3,7 @@ r"""The search for a plan: solver, order and grid."""
 import itertools
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from .judging import judge_all
 from .learn import learn
 from .noisy import noisy_solvers, with_noise
 from .objective import Objective
-from .ranges import Together, Valued, benches_of, models_of, objectives_of, workers_of
+from .ranges import Models, Together, Valued, benches_of, models_of, objectives_of, workers_of
 from .refine import refine
 from .teacher import Teacher
 
@@ -44,7 +44,7 @@ SMALL = 16  # samples of the first round
 
 @verb(data=("data",))
 def tune(  # noqa: D417
-    model: ScoreModel | Mapping[str, ScoreModel],
+    model: Models,
     budget: int,
     *,
     solvers: Sequence[str | Solver] | None = None,
@@ -87,7 +87,7 @@ def tune(  # noqa: D417
     window of "edm_churn" (see :mod:`.noisy`).
 
     Arguments:
-        model: The score model, or several models by name, whose states are alike. The budget is that of the one
+        model: The score model, or a mapping from names or numbers, such as scales, to models whose states are alike. The budget is that of the one
             with the most calls.
         budget: The maximum number of calls per sample, the last denoising included.
         solvers: The solvers to choose from. By default, all deterministic solvers for diffusion models, and with
