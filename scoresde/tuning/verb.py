@@ -87,8 +87,8 @@ def tune(  # noqa: D417
     window of "edm_churn" (see :mod:`.noisy`).
 
     Arguments:
-        model: The score model, or a mapping from names or numbers, such as scales, to models whose states are alike. The budget is that of the one
-            with the most calls.
+        model: The score model, or a mapping from names or numbers, such as scales, to models whose states are
+            alike. The budget is that of the one with the most calls.
         budget: The maximum number of calls per sample, the last denoising included.
         solvers: The solvers to choose from. By default, all deterministic solvers for diffusion models, and with
             `stochastic=True` also those with noise.
