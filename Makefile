@@ -59,6 +59,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.residuals
 	$(PY) -m benchmarks.experts
 	$(PY) -m benchmarks.patches
+	$(PY) -m benchmarks.guidance_range
+	$(PY) -m benchmarks.noisy_plans
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

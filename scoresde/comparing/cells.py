@@ -204,5 +204,4 @@ def _cells_of(
 
 
 def _planned(plan: Plan) -> Cell:
-    noisy = plan.solver.stochastic or bool(plan.options.get("eta"))
-    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, noisy)
+    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, plan.noisy)

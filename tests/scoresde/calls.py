@@ -322,8 +322,8 @@ def of_verbs() -> dict[str, Call]:
         "suggest": (ss.suggest, {"model": GAUSS, "budget": 5}),
         "tune": (ss.tune, {
             "model": GAUSS, "budget": 3, "solvers": ["ddim"], "grids": ["rho"], "metric": "energy", "data": X,
-            "samples": 4, "seed": 0, "held_out": 4, "learned": False, "reference_tolerance": 0.1, "file": None,
-            "workers": None, "progress": False}),
+            "samples": 4, "seed": 0, "held_out": 4, "learned": False, "stochastic": False,
+            "reference_tolerance": 0.1, "file": None, "workers": None, "progress": False}),
         "weighted_sample": (ss.weighted_sample, {
             "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 40,
             "grid": "log_snr", "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False}),
