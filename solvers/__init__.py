@@ -11,6 +11,7 @@ from .loops.steps import Steps
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
 from .methods.fitted import FittedAdams
+from .methods.foresight import Foresight
 from .methods.renoise import Ancestral, Churn, Langevin, Redrawn
 from .methods.runge_kutta import RungeKutta, Tableau
 from .methods.singlestep import ExponentialRungeKutta, Stages
@@ -38,6 +39,7 @@ __all__ = [
     "ExponentialRungeKutta",
     "Failure",
     "FittedAdams",
+    "Foresight",
     "Increments",
     "Langevin",
     "Linear",

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
 from solvers.doors.signatures import checked
+from solvers.kept import kept, told
 from solvers.noise.partial import Partial
 from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
@@ -39,7 +40,9 @@ from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.dependent import check_given, reverse_drift
 from .amounts import Amount, ByRow, Eta, amount_at, as_amount
+from .known import MATCHED, known_moments
 from .linear_part import Convention, Frame, make_noise
+from .measured import Measured
 
 Clock = Literal["t", "log_snr"]
 LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
@@ -111,7 +114,8 @@ class Reverse(Chart):
         clock: The time of the problem, "t" or "log_snr".
         form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root mean square of
             the data, or "moments" with the model's moments. "floored" is the same with a lower bound on the
-            variances, and "isotropic" if the model has no moments.
+            variances, and "isotropic" if the model has no moments. "measured" takes the rates and sizes that were
+            measured on the model.
         profile: How the noise of a semi-linear problem depends on the noise level, besides eta.
         convention: The meaning of eta.
     """
@@ -157,31 +161,9 @@ class Reverse(Chart):
     def moments(self) -> Moments | None:
         r"""The moments of the data, if the solver uses them."""
 
-        if self.kind is not SemiLinear or self.form not in ("moments", "floored"):
+        if self.kind is not SemiLinear or self.form not in MATCHED:
             return None
-        if self.model.moments is None and self.form == "floored":
-            return None
-        if self.model.masked:
-            raise ValueError(
-                "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
-                "as 'dpmpp_2m'."
-            )
-        if self.model.moments is None:
-            raise ValueError(
-                "moment-matched solvers need the mean and covariance of the data: set "
-                "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
-            )
-        known = self.model.moments
-        if not isinstance(known, Moments):
-            raise TypeError(
-                f"model.moments must be the result of ss.moments(data), not a {type(known).__name__}."
-            )
-        if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
-            raise ValueError(
-                f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
-                f"have shape {tuple(self.model.shape)}."
-            )
-        return known
+        return known_moments(self.model, self.form)
 
     @cached_property
     def frame(self) -> Frame:
@@ -196,6 +178,10 @@ class Reverse(Chart):
             known = scale_of(self.model) ** 2 if known is None else known
             variances = torch.tensor([known], dtype=torch.float64)
         noise = make_noise(self.profile, self.eta, self.convention)
+        if self.form == "measured":
+            assert self.moments is not None
+            assert self.moments.curves is not None
+            return Measured(self.model.process, variances, noise, curves=self.moments.curves)
         return Frame(self.model.process, variances, noise)
 
     def to_clock(self, time: Tensor) -> Tensor:
@@ -238,12 +224,12 @@ class Reverse(Chart):
         This is x, or :math:`x / \alpha` for semi-linear problems, possibly in other coordinates.
         """
 
-        return self._enter(x, self.scale(time).to(x))
+        return self._enter(x, self.scale(time))
 
     def leave(self, X: Tensor, time: Tensor) -> Tensor:
         r"""Returns the state of the process from that of the problem."""
 
-        return self._leave(X, self.scale(time).to(X))
+        return self._leave(X, self.scale(time))
 
     def motion(self, outside: Brownian) -> Brownian:
         r"""Returns a Brownian motion, in log-SNR or without a clock, as the problem sees it."""
@@ -269,11 +255,10 @@ class Reverse(Chart):
         scales = self.scale(times)
         if self.moments is None and bool((scales == 1).all()):
             return None
-        scales = scales.to(x)
         return lambda i, X: self._enter(self._leave(X, scales[i]), scales[i])
 
     def _enter(self, x: Tensor, scale: Tensor) -> Tensor:
-        X = x / align(scale, x)
+        X = x if bool((scale == 1).all()) else x / align(scale.to(x), x)
         if self.moments is None:
             return X
         known = self.moments.like(x)
@@ -283,7 +268,7 @@ class Reverse(Chart):
         if self.moments is not None:
             known = self.moments.like(X)
             X = known.join(X) + known.mean
-        return X * align(scale, X)
+        return X if bool((scale == 1).all()) else X * align(scale.to(X), X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         if isinstance(self.eta, ByRow) and clock.ndim == 1:
@@ -298,11 +283,13 @@ class Reverse(Chart):
         )
 
     def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        if self.moments is None:
+            make = partial(self._coefficients, clock)
+            t, a, b, alpha = kept(make, "remainder", self.frame.key, told(clock))
+            return self.model.combine(t, a, b, alpha, x)
         t = self.to_time(clock)
         a, b = self.frame.remainder(clock)
         alpha = self.scale(t)
-        if self.moments is None:
-            return self.model.combine(t, a[..., 0] / alpha, b[..., 0], alpha, x)
         known, zeros = self.moments.like(x), torch.zeros_like(t)
         fields = self.model.combine(t, zeros, zeros + 1, alpha, known.join(x))
 
@@ -315,6 +302,14 @@ class Reverse(Chart):
 
         columns = zip(fields, factors(a, x), factors(b, x), strict=True)
         return [bind(*column) for column in columns]
+
+    def _coefficients(self, clock: Tensor) -> tuple[Tensor, ...]:
+        r"""The times, the coefficients of N in the form of :meth:`ScoreModel.combine`, and the scales."""
+
+        t = self.to_time(clock)
+        a, b = self.frame.remainder(clock)
+        alpha = self.scale(t)
+        return t, a[..., 0] / alpha, b[..., 0], alpha
 
     def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         a, b = self.frame.remainder(clock)

@@ -22,6 +22,7 @@ from ..jobs.start import Workers, check_workers
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
 from ..models.conditions import Condition, verb
+from ..models.data_moments import suits
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
@@ -208,7 +209,7 @@ def default_solvers(model: ScoreModel) -> list[str]:
     found = []
     for name in catalogue.available():
         solver = catalogue.get(name)
-        usable = model.moments is not None or solver.form != "moments"
+        usable = suits(model.moments, solver.form)
         if solver.solves is SemiLinear and solver.fixed and not solver.stochastic and usable:
             found.append(name)
     return found

@@ -16,15 +16,16 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..abilities import Abilities
+from ..kept import kept, like, told
 from ..noise.brownian import Brownian
-from ..problem import SemiLinear, StateField
+from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import Rule, exact, weights
@@ -59,7 +60,7 @@ class ExponentialMultistep(Solver):
     Arguments:
         name: The name of the method.
         values: The number of past values, in [1, 4].
-        form: The linear part: "data", "noise", "isotropic" or "moments".
+        form: The linear part: "data", "noise", "isotropic", "moments" or "measured".
         rules: The rules that weight one value, two values, and so on; the last rule serves for more.
         corrector: The same for the corrector, which has one more value. By default, there is none.
         variable: The variable in which N is approximated by a polynomial.
@@ -99,7 +100,7 @@ class ExponentialMultistep(Solver):
         super().__post_init__()
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
-        if self.analytic_first and self.form == "moments":
+        if self.analytic_first and self.form in ("moments", "measured"):
             raise ValueError(
                 "analytic_first has no effect on moment-matched solvers, which are exact on Gaussian "
                 "data from the first step; leave it out."
@@ -115,7 +116,8 @@ class ExponentialMultistep(Solver):
             cap=3 if self.corrector else 2,
             one_step=self.values == 1 and not self.corrector,
             stochastic=self.stochastic,
-            gaussian=not self.corrector,
+            takes_eta=self.form != "measured",  # whose rates are those of the flow
+            gaussian=not self.corrector and self.form != "measured",
             profile=self.profile,
             form=self.form,
         )
@@ -127,12 +129,19 @@ class ExponentialMultistep(Solver):
         fields = list(problem.at(t0, x))
         if self.analytic_first and problem.guess is not None:
             fields[0] = problem.guess(t0[:1], x)[0]
-        std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
-        decay = problem.linear.decay(t0, t1)
-        predictor = self._weights(problem, t0, t1, decay, x, ahead=0)
-        corrector: list[list[Scalar]] = [[] for _ in fields]
+        make = partial(self._rows, problem.linear, t0, t1, x)
+        rows = kept(make, self, problem.linear.key, told(t0, t1), like(x))
+        return [_Plan._make((*row, field)) for row, field in zip(rows, fields, strict=True)]
+
+    def _rows(self, linear: Linear, t0: Tensor, t1: Tensor, x: Tensor) -> list[tuple[Any, ...]]:
+        r"""Returns the plans without their fields."""
+
+        std = linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
+        decay = linear.decay(t0, t1)
+        predictor = self._weights(linear, t0, t1, decay, x, ahead=0)
+        corrector: list[list[Scalar]] = [[] for _ in predictor]
         if self.corrector:
-            corrector[1:] = self._weights(problem, t0, t1, decay, x, ahead=1)[:-1]
+            corrector[1:] = self._weights(linear, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
             factors(decay, x),
             predictor,
@@ -141,12 +150,11 @@ class ExponentialMultistep(Solver):
             range(len(t0)),
             t0,
             t1,
-            fields,
         )
-        return [_Plan(*column) for column in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True))
 
     def _weights(
-        self, problem: SemiLinear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
+        self, linear: Linear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
     ) -> list[list[Scalar]]:
         r"""Returns the weights of the values in each step, the newest first.
 
@@ -162,7 +170,7 @@ class ExponentialMultistep(Solver):
             nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
             rule = rules[min(k + ahead, len(rules)) - 1]
             steps_of_k = (t0[number], t1[number], decay[number])
-            w = weights(problem.linear, *steps_of_k, nodes, rule, self.variable)
+            w = weights(linear, *steps_of_k, nodes, rule, self.variable)
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
