@@ -10,6 +10,7 @@ from .integrate import solve, steps
 from .loops.steps import Steps
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
+from .methods.fitted import FittedAdams
 from .methods.foresight import Foresight
 from .methods.renoise import Ancestral, Churn, Langevin, Redrawn
 from .methods.runge_kutta import RungeKutta, Tableau
@@ -18,7 +19,7 @@ from .methods.stochastic import NoisyTableau, StochasticRungeKutta
 from .network_calls import count_backward, count_call, counting
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
-from .problem import ODE, SDE, ConstantRate, Linear, Problem, SemiLinear
+from .problem import ODE, SDE, ConstantRate, Linear, LinearFamily, Problem, SemiLinear
 from .solver import Solution, Solver, Step
 
 __all__ = [
@@ -37,10 +38,12 @@ __all__ = [
     "ExponentialMultistep",
     "ExponentialRungeKutta",
     "Failure",
+    "FittedAdams",
     "Foresight",
     "Increments",
     "Langevin",
     "Linear",
+    "LinearFamily",
     "NoisyTableau",
     "Path",
     "Problem",

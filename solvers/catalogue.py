@@ -8,6 +8,7 @@ from .doors.signatures import checked
 from .methods import torchdiffeq, torchsde
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
+from .methods.fitted import FittedAdams
 from .methods.fixed_point import FixedPoint
 from .methods.foresight import Foresight
 from .methods.interaction import Interaction
@@ -66,6 +67,7 @@ DETERMINISTIC: tuple[Solver, ...] = (
     ExponentialRungeKutta("edm_heun", TRAPEZOID, variable=LEVEL),
     ExponentialRungeKutta("dpm_adaptive", THREE, adaptive=True),
     AdaptiveAdams("exponential"),
+    FittedAdams("exponential_fitted"),
 )
 STOCHASTIC: tuple[Solver, ...] = (
     *map(StochasticRungeKutta, NOISY_TABLEAUS),
@@ -138,6 +140,7 @@ SETTABLE = (
 )
 NOTES = {
     "exponential": "variable order up to 6 of its predictor",
+    "exponential_fitted": "the same up to 8, in a linear part fitted to each sample",
     "exponential_sde": "on one Brownian path",
     "dpmpp_3m_published": "lacks a factor 2, as published",
     "dpm_3m_published": "lacks a factor 2, as published",

@@ -289,6 +289,35 @@ class Linear(ABC):
         return t
 
 
+class LinearFamily(Linear):
+    r"""Abstract linear part of a family, any member of which states the same equation.
+
+    Around any centre c, the remainder of a member is :math:`N = a (x - c) + b (y - c)`, where y is the same for
+    all members, and in a step with :math:`N = 0` a member multiplies :math:`x - y` by a ratio.
+
+    Examples:
+        >>> issubclass(solvers.LinearFamily, solvers.Linear)
+        True
+    """
+
+    @property
+    @abstractmethod
+    def parameter(self) -> Tensor:
+        r"""The parameter of this member, with shape (1,)."""
+
+    @abstractmethod
+    def member(self, parameter: Tensor) -> "LinearFamily":
+        r"""Returns the members of rows with the given parameters, for times with shape (n, B, m)."""
+
+    @abstractmethod
+    def fit(self, s: Tensor, t: Tensor, ratio: Tensor) -> Tensor:
+        r"""Returns the parameters of the members with given ratios in steps from s to t, with shape (B,)."""
+
+    @abstractmethod
+    def remainder(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns a and b, with shape (\*, c)."""
+
+
 @dataclass(frozen=True)
 class ConstantRate(Linear):
     r"""The linear part of :math:`dx = a \, (x - N(t, x)) \, dt`, with constant :math:`a`.

@@ -10,7 +10,7 @@ FAMILIES = (
     "ddim", "dpmpp_2m", "deis_time_3", "ipndm_4", "unipc", "moment_2", "moment_ipndm_3",
     "foresight_2", "moment_foresight_1",
     "ancestral", "dpmpp_3m_sde", "sa", "dpm_3", "edm_heun", "dpm_adaptive", "dpmpp_sde",
-    "exponential", "exponential_sde",
+    "exponential", "exponential_fitted", "exponential_sde",
     "reversible_heun", "lattice_heun", "rex_rk4", "o_belm", "edict", "anderson_ddim",
     "em", "sra1", "dpm_2_ancestral", "edm_churn", "recurrent", "langevin_corrector",
     "torchdiffeq/rk4", "torchdiffeq/implicit_adams", "torchdiffeq/dopri5", "torchdiffeq/scipy_solver",

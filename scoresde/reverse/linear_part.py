@@ -27,18 +27,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from solvers.problem import Linear
+from solvers.problem import LinearFamily
 
 from ..processes.process import Process
 from .amounts import Amount, amount_over, root_of
 
 Noise = Callable[[Tensor, Tensor], Tensor]  # the integral of eta^2 d lambda over steps
+WIDEST = 1e4  # variances over that of the noise, beyond which data and noise pull alike
 QUIET = 18.0  # log-SNR to a so much less noisy time that, in float64, all variance of the noisier one is new
 Convention = Literal["canonical", "ddim", "k_diffusion"]
 
 
 @dataclass(frozen=True)
-class Frame(Linear):
+class Frame(LinearFamily):
     r"""The linear part for given variances, in the clock :math:`\lambda`.
 
     Arguments:
@@ -108,6 +109,27 @@ class Frame(Linear):
     @property
     def quiet(self) -> "Frame":
         return replace(self, noise=None)
+
+    @property
+    def parameter(self) -> Tensor:
+        return self.variances
+
+    def member(self, parameter: Tensor) -> "Frame":
+        return replace(self, variances=parameter[:, None, None])
+
+    def fit(self, s: Tensor, t: Tensor, ratio: Tensor) -> Tensor:
+        r"""Returns the variance of the Gaussian on one of whose paths both states lie.
+
+        On a path around c, :math:`x - c \propto \sqrt{l + s^2}`, so with the denoised data D,
+        :math:`x - D \propto s^2 / \sqrt{l + s^2}`.
+        """
+
+        before, after = torch.exp(-2 * s), torch.exp(-2 * t)
+        q = (ratio * before / after).square()  # (l + before) / (l + after)
+        found = (before - q * after) / (q - 1)
+        side = torch.where(before > after, q <= 1, q >= 1)  # no variance is large enough
+        found = torch.where(side | found.isnan(), WIDEST * before, found)
+        return torch.minimum(found.clamp(min=0), WIDEST * torch.maximum(before, after))
 
     def level(self, t: Tensor) -> Tensor:
         return torch.exp(-t)

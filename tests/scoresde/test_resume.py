@@ -123,7 +123,9 @@ def test_an_interrupt_at_any_network_call_loses_no_step(solver: str) -> None:
     assert torch.equal(last.accepted, whole.accepted)
 
 
-@pytest.mark.parametrize("solver", ["exponential", "lattice_heun", "deis_time_3", "edict"])
+@pytest.mark.parametrize(
+    "solver", ["exponential", "exponential_fitted", "lattice_heun", "deis_time_3", "edict"]
+)
 def test_encoding_goes_on_and_leads_back(solver: str) -> None:
     options = {k: v for k, v in options_of(solver).items() if k != "seed"}
     whole = ss.encode(network(), MEANS, **options)

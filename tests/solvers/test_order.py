@@ -71,7 +71,9 @@ def test_error_follows_the_tolerance(name: str, tolerance: float) -> None:
     assert (s.x - exact(end)).abs().item() < 30 * tolerance
 
 
-@pytest.mark.parametrize("name", ["bosh3", "dopri5", "exponential", "torchdiffeq/dopri5"])
+@pytest.mark.parametrize(
+    "name", ["bosh3", "dopri5", "exponential", "exponential_fitted", "torchdiffeq/dopri5"]
+)
 def test_path_between_steps_is_as_good_as_the_steps(name: str) -> None:
     times = torch.linspace(0.3, 2.0, 41)
     s = solve(
