@@ -145,7 +145,7 @@ class Reverse(Chart):
                 partial(_at, self._remainder),
                 self.frame,
                 tabulate=self._remainder,
-                guess=self._guess if self.moments is None else None,
+                guess=self._guess,
                 **common,
             )
         drift = partial(_at, self._linear)
@@ -317,6 +317,10 @@ class Reverse(Chart):
         return [bind(*column) for column in columns]
 
     def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        r"""The values of N for Gaussian data with the known moments, where it is 0, or the known scale."""
+
+        if self.moments is not None:
+            return [torch.zeros_like for _ in clock]
         a, b = self.frame.remainder(clock)
         variance = scale_of(self.model) ** 2
         factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]

@@ -32,7 +32,7 @@ from ..runs.options import Options
 from ..runs.plan import Plan
 from ..runs.progress import bar as progress_bar
 from ..runs.takes import check_model
-from .learn import learn
+from .learn import forms_of, learn
 from .objective import Measure, Objective
 from .refine import refine
 from .teacher import Teacher
@@ -113,6 +113,7 @@ def tune(  # noqa: D417
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     check_choice(model, chosen, [budget], grids, [reference_tolerance], file)
+    forms = forms_of(chosen, metric) if learned else []
     samples = check_count("samples", samples, at_least=4)
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
@@ -136,7 +137,7 @@ def tune(  # noqa: D417
     where = None if file is None else Path(file)
     with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
         objective = Objective(Measure(bench, metric), where, setup, bar.update, workers)
-        best, others = _search(objective, todo, bar, learned)
+        best, others = _search(objective, todo, bar, budget, forms)
     judge = replace(bench.resized(held_out, seed + 1), data=judges)
     figures = _judge(judge, best, others)
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
@@ -183,7 +184,7 @@ def _starts(
 
 
 def _search(
-    objective: Objective, todo: Sequence[Cell], bar: tqdm, learned: bool
+    objective: Objective, todo: Sequence[Cell], bar: tqdm, budget: int, forms: Sequence[str]
 ) -> tuple[Plan, list[Plan]]:
     r"""The best plan, and the best of the initial ones."""
 
@@ -191,15 +192,17 @@ def _search(
         with objective.spread:
             objective.bench.look()
             ranked = _screen(objective, todo, bar)
+            others = [plan for _, plan in ranked[:5]]
+            if forms:
+                return learn(
+                    objective.bench, objective.measure.metric, forms, budget, others[0], bar
+                ), others
             teacher = Teacher.of(objective.bench)
             finalists = _finalists(objective, teacher, ranked, bar)
             best = min(_own_grids(objective, finalists, bar), key=lambda found: found[0])[1]
     finally:  # also when the user interrupts it
         objective.save()
-    others = [plan for _, plan in ranked[:5]]
-    if not learned:
-        return best, others
-    return learn(objective.bench, best, bar), [*others, best]
+    return best, others
 
 
 def default_solvers(model: ScoreModel) -> list[str]:
