@@ -36,7 +36,7 @@ class _Kind(TypedDict):
     r"""The dtype and device of states."""
 
     dtype: torch.dtype
-    device: torch.device | str
+    device: torch.device | str | None
 
 
 @dataclass

@@ -95,6 +95,12 @@ class Frame(Linear):
     def quiet(self) -> "Frame":
         return replace(self, noise=None)
 
+    @property
+    def contrast(self) -> Tensor:
+        if len(self.variances) == 1:
+            return super().contrast
+        return self.variances / (self.variances + self.variances.mean())
+
     def level(self, t: Tensor) -> Tensor:
         return torch.exp(-t)
 

@@ -93,6 +93,6 @@ def _last(bench: Bench, plan: Plan) -> tuple[Reverse, Tensor]:
         for step in steps[:-1]:
             X, memory = solver.step(step, X, memory, None)[:2]
         values = (steps[-1].field(X), *(memory.values if memory else ()))
-        ends = clock[-2:, None]
-        parts.append(torch.stack(columns(problem.linear, *ends, X, values), -1))
+        s, t = clock[-2:, None]
+        parts.append(torch.stack(columns(problem.linear, s, t, X, values), -1))
     return reverse, torch.cat(parts)

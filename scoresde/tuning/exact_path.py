@@ -41,8 +41,10 @@ class Exact:
         process, options = bench.model.process, bench.options
         stop = options.get("t_min") or start_of(bench.model, "sampling")
         times = model_grid(bench.model, "log_snr", process.t_max, stop, NODES)
-        tolerance = {"rtol": bench.tolerance, "atol": bench.tolerance}
-        run = bench.run(solver="exponential", times=times, path=True, **tolerance)
+        tolerance = bench.tolerance
+        run = bench.run(
+            solver="exponential", times=times, path=True, rtol=tolerance, atol=tolerance
+        )
         assert run.path is not None
         return Exact(times, run.path, run.x)
 

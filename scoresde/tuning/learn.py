@@ -81,17 +81,22 @@ def learn(
 
     twice, calls = bench.resized(2 * bench.shape[0]), max(budget // bench.model.cost, 1)
     exact = Exact.of(twice)
-    ends = torch.exp(-bench.model.process.log_snr(exact.times[[0, -1]])).tolist()
-    grids = initial(*ends, scale_of(bench.model), calls)
+    first, last = torch.exp(-bench.model.process.log_snr(exact.times[[0, -1]])).tolist()
+    grids = initial(first, last, scale_of(bench.model), calls)
     students = [Student(twice, exact, form) for form in forms]
-    bar.total += len(students) * len(grids) + 2 * SWEEPS * calls * REFINED
+    bar.total += len(students) * len(grids)
 
     def value(student: Student, levels: Tensor) -> float:
         bar.update()
         return student(levels)
 
     tried = [(value(student, grid), student, grid) for student in students for grid in grids]
+    if metric != "error":
+        plans = [closing(bench, student.plan(grid)) for _, student, grid in tried]
+        plan, least = min(plans, key=lambda entry: entry[1])
+        return plan if least < distance(bench, start) else start
     tried = sorted(tried, key=lambda entry: entry[0])[:REFINED]
+    bar.total += 2 * SWEEPS * calls * len(tried)
     found = refine(
         lambda asked: [value(tried[k][1], levels) for k, levels in asked],
         [grid for *_, grid in tried],
@@ -99,12 +104,7 @@ def learn(
     )
     best = min(range(len(found)), key=lambda k: found[k][1])
     (levels, error), student = found[best], tried[best][1]
-    if metric == "error":
-        better = error < student.error(twice.run(plan=start).x)
-        return student.plan(levels) if better else start
-    plans = [closing(bench, student.plan(some)) for some in [levels, *grids]]
-    plan, least = min(plans, key=lambda entry: entry[1])
-    return plan if least < distance(bench, start) else start
+    return student.plan(levels) if error < student.error(twice.run(plan=start).x) else start
 
 
 def initial(first: float, last: float, scale: float, calls: int) -> list[Tensor]:
@@ -117,9 +117,8 @@ def initial(first: float, last: float, scale: float, calls: int) -> list[Tensor]
             logs = torch.linspace(math.log(first), math.log(last), calls + 2, dtype=torch.float64)
             inner = logs.exp()[1:-1]
         else:
-            ends = torch.tensor([top, bottom], dtype=torch.float64).div(WIDTH * scale).asinh()
-            inner = (
-                WIDTH * scale * torch.linspace(*ends.tolist(), calls, dtype=torch.float64).sinh()
-            )
+            width = WIDTH * scale
+            places = math.asinh(top / width), math.asinh(bottom / width)
+            inner = width * torch.linspace(*places, calls, dtype=torch.float64).sinh()
         grids.append(torch.cat([inner.new_tensor([first]), inner, inner.new_tensor([last])]))
     return grids

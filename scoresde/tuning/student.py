@@ -143,8 +143,8 @@ class Student:
     def _step(self, here: Reached, t0: float, t1: float, target: Tensor) -> Reached:
         r"""The step between two clocks that comes closest to some states."""
 
-        ends = torch.tensor([[t0], [t1]], dtype=torch.float64)
-        parts = columns(self._problem.linear, *ends, here.X, here.values)
+        s, t = torch.tensor([[t0], [t1]], dtype=torch.float64)
+        parts = columns(self._problem.linear, s, t, here.X, here.values)
         base = parts[0] + parts[1]
         numbers = fit(torch.stack(parts, -1)[::2], (target - base)[::2])
         for part, number in zip(parts, numbers, strict=True):
@@ -157,7 +157,7 @@ def columns(
 ) -> list[Tensor]:
     r"""Returns what the learned numbers of a step multiply: the decayed state, and each value times W.
 
-    The step of DDIM is the sum of the first two.
+    If coordinates differ, the same times their contrast follow. The step of DDIM is the sum of the first two.
 
     Arguments:
         linear: The linear part of the problem.
@@ -167,9 +167,12 @@ def columns(
         values: The values so far, the newest first.
     """
 
-    decay = linear.decay(t0, t1)
+    decay, contrast = linear.decay(t0, t1), linear.contrast
     whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], X)[0]
-    return [X * factors(decay, X)[0], *(whole * value for value in values)]
+    parts = [X * factors(decay, X)[0], *(whole * value for value in values)]
+    if len(contrast) == 1:
+        return parts
+    return [*parts, *(part * contrast.to(X) for part in parts)]
 
 
 def fit(columns: Tensor, wanted: Tensor) -> list[float]:

@@ -16,7 +16,7 @@ from solvers import SemiLinear, Solver
 from solvers.catalogue import label
 
 from ..comparing.bench import BENCH, Bench, bind, sample_shape, spread
-from ..comparing.cells import Cell, cells, check_choice, check_tolerance
+from ..comparing.cells import DEFAULT, MOMENTS, Cell, cells, check_choice, check_tolerance
 from ..comparing.reference import rms
 from ..jobs.start import Workers, check_workers
 from ..metrics import Distance, check_distances, energy_distance
@@ -109,7 +109,7 @@ def tune(  # noqa: D417
     options = BENCH.said(locals())
     check_model(model)
     workers = check_workers(workers)
-    chosen = default_solvers(model) if solvers is None else solvers
+    chosen = default_solvers(model, few=learned) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     check_choice(model, chosen, [budget], grids, [reference_tolerance], file)
@@ -119,7 +119,7 @@ def tune(  # noqa: D417
     data, distances = _distances(model, metric, data)
     model, options = bind(model, options, samples)
     start, shape = time.perf_counter(), sample_shape(model, data, samples)
-    chooses, judges = _halves(data) if metric != "error" else (data, data)
+    chooses, judges = halves(data) if metric != "error" else (data, data)
     bench = Bench(model, shape, seed, reference_tolerance, distances, chooses, options)
     todo = _starts(model, chosen, budget, grids)
     if not todo:
@@ -160,8 +160,8 @@ def _distances(
     return check_data(model, data, "data"), {"energy": energy_distance, **distances}
 
 
-def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""One half of the data to choose, and the other to measure."""
+def halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Returns one half of the data to choose, and the other to measure."""
 
     assert data is not None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
@@ -205,11 +205,16 @@ def _search(
     return best, others
 
 
-def default_solvers(model: ScoreModel) -> list[str]:
-    r"""Returns the deterministic solvers for diffusions that a model can be sampled with."""
+def default_solvers(model: ScoreModel, *, few: bool = False) -> list[str]:
+    r"""Returns the deterministic solvers for diffusions that a model can be sampled with.
 
-    found = []
-    for name in catalogue.available():
+    Arguments:
+        model: The model.
+        few: Whether to return only those that are compared by default.
+    """
+
+    found: list[str] = []
+    for name in (*DEFAULT, *MOMENTS) if few else catalogue.available():
         solver = catalogue.get(name)
         usable = model.moments is not None or solver.form != "moments"
         if solver.solves is SemiLinear and solver.fixed and not solver.stochastic and usable:

@@ -75,7 +75,9 @@ class ExponentialMultistep(Solver):
 
             .. math:: x' = (1 + a) \Phi x + \sum_j (w_j + W d_j) N_j ,
 
-            where :math:`w_j` are the weights of the rules, and W is that of a single value.
+            where :math:`w_j` are the weights of the rules, and W is that of a single value. A row may be twice as
+            long: then the numbers of its second half, times the contrast of the linear part, are added to those
+            of its first half, so that they differ between coordinates.
 
     Raises:
         ValueError: If the number of values is out of range, or additions do not fit the method.
@@ -110,10 +112,10 @@ class ExponentialMultistep(Solver):
                 f"additions are for methods without corrector, but {self.name} has one; use its predictor alone."
             )
         for i, row in enumerate(self.additions):
-            if len(row) != i + 2:
+            if len(row) not in (i + 2, 2 * i + 4):
                 raise ValueError(
                     f"additions of step {i} must be {i + 2} numbers, one for the state and one for each value so "
-                    f"far, but are {len(row)}."
+                    f"far, or twice as many, but are {len(row)}."
                 )
 
     @cached_property
@@ -204,10 +206,12 @@ class ExponentialMultistep(Solver):
                 f"{len(rows)} steps."
             )
         whole = factors(weights(problem.linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
+        contrast = factors(problem.linear.contrast[None], x)[0]
         added, decays = [], []
-        for w, phi, row, (a, *d) in zip(
+        for w, phi, row, numbers in zip(
             whole, factors(decay, x), rows, self.additions, strict=True
         ):
+            a, *d = _by_coordinate(numbers, len(decays) + 2, contrast)
             known = [*row, *[0.0] * (len(d) - len(row))]
             added.append([w_j + w * d_j for w_j, d_j in zip(known, d, strict=True)])
             decays.append(phi + phi * a)
@@ -232,6 +236,14 @@ class ExponentialMultistep(Solver):
             add_product(x, noise.increment(plan.number, plan.t0, plan.t1), plan.noise_std)
         base = x.clone() if self.corrector else None
         return Step(_combine(x, plan.weights, values), _Memory(values, base))
+
+
+def _by_coordinate(numbers: Sequence[Scalar], count: int, contrast: Scalar) -> list[Scalar]:
+    r"""Returns additions in which the second half of the numbers, if there is one, has been added."""
+
+    if len(numbers) == count:
+        return [*numbers]
+    return [a + contrast * b for a, b in zip(numbers[:count], numbers[count:], strict=True)]
 
 
 def _combine(x: Tensor, coefficients: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:

@@ -167,6 +167,21 @@ def test_levels_share_their_runs_as_far_as_they_agree() -> None:
     assert fitted.asked == 4
 
 
+def test_additions_may_differ_between_coordinates() -> None:
+    model = gaussian(ss.EDM())
+    model.moments = ss.Moments(*_moments(model))
+    levels, rows = (80.0, 0.5, 0.01), ((0.0, 0.0), (0.0, 0.0, 0.0, 0.3, 0.0, 0.0))
+    plain, other = (
+        ss.sample(model, 5, plan=ss.Plan({"solver": "moment_1", "denoise": False}, levels, some))
+        for some in (((0.0, 0.0), (0.0, 0.0, 0.0)), rows)
+    )
+    mean, axes, variances = _moments(model)
+    before, after = (
+        (s.x - mean) @ axes for s in (plain, other)
+    )  # where N = 0, the state alone counts
+    assert torch.allclose(after, (1 + 0.3 * variances / (variances + 0.25)) * before)
+
+
 def test_weights_are_fitted_to_even_samples_and_judged_by_odd_ones() -> None:
     bench = bench_of(mixture(ss.EDM()), 8, t_min=0.01)
     exact = Exact.of(bench)
@@ -200,7 +215,7 @@ def test_files_of_learned_plans(tmp_path: Path) -> None:
     assert ss.Plan.load(file) == plan
     content = json.loads(file.read_text())
     bad = [({"additions": [[0.1, 0.2]]}, "weights for 1 steps, but 2 steps"),
-           ({"additions": [[0.1], [0.0, 0.3, 0.4]]}, "additions of step 0 must be 2 numbers"),
+           ({"additions": [[0.1], [0.0, 0.3, 0.4]]}, "additions of step 0 must be 2 numbers, one"),
            ({"additions": [[0.1, None], []]}, "lists of finite numbers"),
            ({"scales": [[1.0]]}, "in the form of earlier versions; search it again")]  # fmt: skip
     for change, words in bad:
