@@ -109,13 +109,14 @@ class Plan:
         """
 
         content = read_json(file, KIND)
-        if content.pop("scales", None):
+        if content.get("scales"):
             raise ValueError(
                 f"{file} holds learned weights in the form of earlier versions; search it again with "
                 "ss.tune(..., learned=True)."
             )
         with damaged(file, "plan"):
-            content.setdefault("additions", [])
+            if "scales" in content:  # of an earlier version, without learned weights
+                content = {"additions": content.pop("scales"), **content}
             check_entries(content, ENTRIES)
             levels, rows = content.pop("noise_levels"), content.pop("additions")
             plan = Plan(

@@ -77,6 +77,9 @@ def tune(  # noqa: D417
     :mod:`.teacher`), after which each time is moved as long as that helps. The plan reports its result on
     held-out noise, beside the best of the named grids.
 
+    With `learned`, the plan has weights of its own (see :mod:`.learn`): one for the error approaches the exact
+    flow, and one for the energy distance has a last step that corrects errors of the model, too.
+
     Arguments:
         model: The score model.
         budget: The maximum number of calls per sample, the last denoising included.
@@ -89,7 +92,8 @@ def tune(  # noqa: D417
         samples: The number of samples for the choice of solvers and grids.
         seed: The seed of their noise; held-out samples have the next one.
         held_out: The number of held-out samples, on which the plan is measured.
-        learned: Whether to learn the weights, too, by gradients of the error through the solver.
+        learned: Whether to learn the weights, too, for the metric "error" or "energy". The linear part is one of the
+            solvers', and `grids` serve the catalogue alone.
         reference_tolerance: The tolerance of the exact flow's samples.
         file: A JSON file of the results so far, from which an interrupted search continues.
         workers: The workers that share the plans to measure, as in :func:`scoresde.compare`.
@@ -98,6 +102,12 @@ def tune(  # noqa: D417
 
     Raises:
         ValueError: If no solver fits into the budget, or an option is invalid.
+
+    References:
+        | Align Your Steps (Sabour et al., 2024), section 3
+        | https://arxiv.org/abs/2404.14507
+        | S4S: Solving for a Diffusion Model Solver (Frankel et al., 2025), section 3
+        | https://arxiv.org/abs/2502.17423
 
     Examples:
         >>> options = {"solvers": ["ddim", "dpmpp_2m"], "grids": ["rho"], "samples": 4, "held_out": 4}

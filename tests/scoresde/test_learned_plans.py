@@ -217,7 +217,7 @@ def test_files_of_learned_plans(tmp_path: Path) -> None:
     bad = [({"additions": [[0.1, 0.2]]}, "weights for 1 steps, but 2 steps"),
            ({"additions": [[0.1], [0.0, 0.3, 0.4]]}, "additions of step 0 must be 2 numbers, one"),
            ({"additions": [[0.1, None], []]}, "lists of finite numbers"),
-           ({"scales": [[1.0]]}, "in the form of earlier versions; search it again")]  # fmt: skip
+           ({"scales": [[1.0]], "additions": []}, "in the form of earlier versions; search it again")]  # fmt: skip
     for change, words in bad:
         file.write_text(json.dumps({**content, **change}))
         with pytest.raises(ValueError, match=words):
