@@ -92,8 +92,8 @@ def tune(  # noqa: D417
         samples: The number of samples for the choice of solvers and grids.
         seed: The seed of their noise; held-out samples have the next one.
         held_out: The number of held-out samples, on which the plan is measured.
-        learned: Whether to learn the weights, too, for the metric "error" or "energy". The linear part is one of the
-            solvers', and `grids` serve the catalogue alone.
+        learned: Whether to learn the weights, too, for the metric "error" or "energy". The linear part is that of
+            one of the solvers, and `grids` are for the catalogue alone.
         reference_tolerance: The tolerance of the exact flow's samples.
         file: A JSON file of the results so far, from which an interrupted search continues.
         workers: The workers that share the plans to measure, as in :func:`scoresde.compare`.
