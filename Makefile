@@ -30,6 +30,7 @@ format: .venv/installed
 # Measurements, beside peers: CSV in benchmarks/results, tables and pictures in docs, and what ss.suggest knows.
 bench: .venv/bench
 	$(PY) -m benchmarks.overhead
+	$(PY) -m benchmarks.precision
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.likelihood

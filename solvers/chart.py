@@ -64,9 +64,12 @@ class Chart(ABC):
         path = solution.path
         if path is not None:
             path = torch.stack([self.leave(y, t) for y, t in zip(path, times, strict=True)])
-        ok = torch.tensor([status == "ok" for status in solution.status])
-        reached = torch.where(ok, times[-1], self.to_time(solution.reached))
-        x = self.leave(solution.x, reached)
+        if solution.ok:
+            reached, x = times[-1].expand(len(solution.x)), self.leave(solution.x, times[-1])
+        else:
+            ok = torch.tensor([status == "ok" for status in solution.status])
+            reached = torch.where(ok, times[-1], self.to_time(solution.reached))
+            x = self.leave(solution.x, reached)
         return replace(solution, x=x, times=times, reached=reached, path=path)
 
     def run(self, inside: Run, times: Tensor) -> Run:

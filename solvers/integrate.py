@@ -22,6 +22,7 @@ from .loops.steps import Steps
 from .noise.brownian import Brownian, Increments
 from .noise.path import Path
 from .problem import Problem
+from .shapes import row_finite
 from .solver import Solution, Solver
 
 
@@ -184,7 +185,7 @@ def begin(
 ) -> Steps:
     r"""Returns the run of :func:`solve`, before its first step."""
 
-    if not bool(x.detach().isfinite().all()):
+    if not bool(row_finite(x.detach()).all()):
         raise ValueError("x must be finite, but has NaN or infinite entries.")
     times = check_times(times, len(x))
     check_even(solver, times)
@@ -224,12 +225,13 @@ def check_times(times: Tensor, batch: int | None = None) -> Tensor:
         raise ValueError(
             f"times must have shape (n + 1,) or (n + 1, B) with n >= 1, but has {shape}."
         )
-    if not bool(times.isfinite().all()):
-        where = int((~times.isfinite()).nonzero()[0, 0])
-        bad = times[where].flatten()[~times[where].flatten().isfinite()][0]
-        raise ValueError(f"times must be finite, but times[{where}] is {bad:.4g}.")
-    forward = times.diff(dim=0) * (times[-1] - times[0]).sum().sign() > 0
-    if not bool(forward.all()):
+    span = (times[-1] - times[0]).sum()
+    forward = times.diff(dim=0) * span.sign() > 0
+    if not bool(forward.all() & span.isfinite()):
+        if not bool(times.isfinite().all()):
+            where = int((~times.isfinite()).nonzero()[0, 0])
+            bad = times[where].flatten()[~times[where].flatten().isfinite()][0]
+            raise ValueError(f"times must be finite, but times[{where}] is {bad:.4g}.")
         where, *row = (~forward).nonzero()[0].tolist()
         a, b = (times[(k, *row)].item() for k in (where, where + 1))
         raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")

@@ -7,7 +7,7 @@ starts.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -241,6 +241,15 @@ class Linear(ABC):
         r"""Returns the standard deviation of the noise of a step."""
 
         return torch.zeros_like(t - s)[..., None]
+
+    @property
+    def key(self) -> Hashable | None:
+        r"""What its numbers depend on besides times, by which they are kept, or `None` to compute them anew.
+
+        It is for numbers that are one for all coordinates.
+        """
+
+        return None
 
     @property
     def quiet(self) -> "Linear":

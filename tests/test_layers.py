@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = {
-    "solvers": """doors shapes network_calls noise problem rows controller control abilities settings solver
+    "solvers": """doors shapes kept network_calls noise problem rows controller control abilities settings solver
         gradients errors chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
         sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing losses

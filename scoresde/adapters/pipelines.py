@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.compiled import as_written
 from ..models.conditions import Bound
 from .autoencoder import Autoencoder, device_of_calls
 
@@ -126,7 +127,7 @@ def parts_of(pipeline: Any) -> Parts:
 def class_of(network: nn.Module) -> str:
     r"""Returns the name of a network's class, of a compiled one as it was written."""
 
-    return type(getattr(network, "_orig_mod", network)).__name__
+    return type(as_written(network)).__name__
 
 
 def family_of(network: nn.Module) -> Family | None:

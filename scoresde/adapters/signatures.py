@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..models.compiled import as_written
+
 Order = Literal["x, t", "t, x"]
 Network = nn.Module | Callable[..., object]
 TIMES = ("t", "time", "times", "timestep", "timesteps")
@@ -14,7 +16,7 @@ TIMES = ("t", "time", "times", "timestep", "timesteps")
 def parameters_of(network: Network) -> Mapping[str, inspect.Parameter]:
     r"""Returns the parameters of a network's call, of a compiled one as they were written, or none if unknown."""
 
-    network = getattr(network, "_orig_mod", network)  # of torch.compile
+    network = as_written(network)
     call = network.forward if isinstance(network, nn.Module) else network
     try:
         return inspect.signature(call).parameters

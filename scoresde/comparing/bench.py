@@ -94,7 +94,7 @@ class Bench:
         r"""Facts about the references, for the notes."""
 
         return {
-            KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap)}
+            KINDS[noisy]: {"made": r.made, "calls": r.calls, **spread(r.gap), **r.halved}
             for noisy, r in self.references.items()
         } | {KINDS[noisy]: {"failed": words} for noisy, words in self.failures.items()}
 

@@ -40,6 +40,8 @@ SETUP = {
 REFERENCE = {
     "made": Entry("text", text),
     **dict.fromkeys(("calls", "median", "q90", "max"), Entry("a number", real)),
+    "precision": Entry("text", text, needed=False),
+    "floor": Entry("a number", real, needed=False),
 }
 PAIRS = Entry("pairs of a number and its error, by name", lambda d: mapping(d) and each(pair)(d))
 ENTRIES = {

@@ -51,9 +51,14 @@ class Measured:
         return points
 
     def resolution(self, row: Row) -> float:
-        r"""Returns the smallest error that the reference can resolve: its distance from a looser run."""
+        r"""Returns the smallest error that can be told apart.
 
-        return float(self.references.get("sde" if row.stochastic else "flow", {}).get("median", 0))
+        It is the distance of the reference from a looser run or, if that is larger, from the flow of a network in
+        half precision.
+        """
+
+        known = self.references.get("sde" if row.stochastic else "flow", {})
+        return float(max(known.get("median", 0), known.get("floor", 0)))
 
     @checked
     def best(

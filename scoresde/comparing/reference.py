@@ -1,6 +1,6 @@
 r"""Reference samples: accurate runs with an estimate of their accuracy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..runs.options import Options
 from ..sampling import sample
+from .precision import half_of, in_full, without_half
 
 TOLERANCE = 1e-5
 NOISY_STEPS = 256
@@ -25,12 +26,24 @@ class Reference:
             larger than that of `x`.
         calls: The mean number of calls of the tighter run.
         made: How it was made, in words.
+        precision: The name of the dtype in which the network computes, if that is half precision.
+        floor: The distance of that network's own flow from `x`, with shape (B,).
     """
 
     x: Tensor
     gap: Tensor
     calls: float
     made: str
+    precision: str = ""
+    floor: Tensor | None = None
+
+    @property
+    def halved(self) -> dict[str, object]:
+        r"""What is said of half precision, if there is any."""
+
+        if self.floor is None:
+            return {}
+        return {"precision": self.precision, "floor": self.floor.median().item()}
 
 
 def rms(x: Tensor, y: Tensor) -> Tensor:
@@ -46,19 +59,32 @@ def flow_reference(
     tolerance: float,
     options: Options,
 ) -> Reference:
-    r"""Returns samples of the probability flow, compared with samples at ten times the tolerance."""
+    r"""Returns samples of the probability flow, compared with samples at ten times the tolerance.
+
+    For a network in half precision, this is the flow of the same weights in float32. How far its own flow is from
+    it, at a tolerance that its rounding allows, is the floor of all errors.
+    """
 
     solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
     options = {**options, **_exactly(model), "solver": solver, "seed": seed}
-    loose, tight = (
-        sample(model, shape, rtol=tol, atol=tol, **options) for tol in (10 * tolerance, tolerance)
-    )
-    return Reference(
+    half = half_of(model)
+    with without_half():
+        full = model if half is None else in_full(model)
+        loose, tight = (
+            sample(full, shape, rtol=tol, atol=tol, **options)
+            for tol in (10 * tolerance, tolerance)
+        )
+    found = Reference(
         tight.x,
         rms(loose.x, tight.x),
         tight.calls.double().mean().item(),
-        f"{solver} at tolerance {tolerance:g}",
+        f"{solver} at tolerance {tolerance:g}{'' if half is None else ', with the network in float32'}",
     )
+    if half is None:
+        return found
+    least = max(tolerance, torch.finfo(half).eps / 8)
+    own = sample(model, shape, rtol=least, atol=least, **options)
+    return replace(found, precision=str(half).removeprefix("torch."), floor=rms(own.x, tight.x))
 
 
 def noisy_reference(

@@ -76,6 +76,11 @@ def notes(c: Measured) -> list[str]:
             f"errors against the {kind}: {made['made']}, {made['calls']:.0f} calls; a looser run "
             f"is {made['median']:.1e} (median) to {made['max']:.1e} (most) away"
         )
+        if "floor" in made:
+            words.append(
+                f"the network computes in {made['precision']}, so errors have a floor of {made['floor']:.1e} "
+                "(median): its own flow is that far away, and more calls do not help"
+            )
     for name, found in c.floors.items():
         at_best = f"{name}: {with_error_text(*found)} of data from data (standard deviation)"
         if name in c.exact:

@@ -10,6 +10,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from solvers import Solution
 from solvers.doors.values import Array, as_tensor, as_whole
+from solvers.shapes import row_finite
 
 Samples = Array | Solution  # data, or the solution of a run that ended in data
 MANY = 10**8  # samples drawn at once
@@ -202,8 +203,9 @@ def check_batch_shape(name: str, x: Tensor) -> None:
 def check_rows_finite(name: str, x: Tensor) -> None:
     r"""Refuses data with NaN or infinite entries."""
 
-    bad = (~x.detach().flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
-    if bad:
+    fine = row_finite(x.detach())
+    if not bool(fine.all()):
+        bad = (~fine).nonzero()[:, 0].tolist()
         raise ValueError(
             f"{name} must be finite, but has NaN or infinite entries in rows {bad[:8]}."
         )

@@ -58,9 +58,6 @@ def hidden_autocast() -> Asked:
 def autocast(asked: Asked) -> Iterator[None]:
     r"""Restores the hidden autocast for a network call."""
 
-    if not asked:
-        yield
-        return
     with ExitStack() as stack:
         for device, dtype in asked.items():
             stack.enter_context(torch.autocast(device, dtype=dtype))

@@ -3,12 +3,14 @@ r"""Networks as score models: their prediction types, and how they are called.""
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
+from solvers.kept import kept, like, told
 from solvers.network_calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
@@ -23,6 +25,7 @@ from .complaints import Asked, check_answer, explained
 from .conditions import Bound, as_bound, check_names, floats_like
 from .forms import data_form
 from .learned import LEARNED, as_learned
+from .manners import Manners
 from .predictions import PREDICTIONS, Preconditioning
 from .score_model import ScoreModel
 from .times import check_time, model_times
@@ -58,10 +61,12 @@ class Seen:
     Attributes:
         kinds: The dtypes in which it works, keyed by those of the state and, for a module, of its weights.
         rows: The rows of the last call that succeeded.
+        manners: How it treats tensors.
     """
 
     kinds: dict[Key, Kind] = field(default_factory=dict, compare=False)
     rows: int | None = field(default=None, compare=False)
+    manners: Manners = field(default_factory=Manners, compare=False)
 
 
 def _check_signal(process: Process, predicts: str) -> None:
@@ -100,8 +105,8 @@ class NetworkScore(ScoreModel):
     Arguments:
         network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,). A module is
             called in the dtype of its weights, a function in the dtype of the state; if that fails, the first
-            dtype that works is used. Times are at least in float32. The network receives copies. For the
-            unconditional prediction of classifier-free guidance, it is called without the conditions.
+            dtype that works is used. Times are at least in float32. The network may write into its arguments. For
+            the unconditional prediction of classifier-free guidance, it is called without the conditions.
         process: The process whose noise it removes.
         predicts: The prediction type.
         conditions: The names of its conditions.
@@ -199,15 +204,24 @@ class NetworkScore(ScoreModel):
     ) -> list[StateField]:
         if not self.process.has_scales:
             return list(super().combine(times, a, b, scale, x, **condition))
+        make = partial(self._columns, times, a, b, scale, x)
+        known = (self.process.key, self.predicts, self.data_std, told(times, a, b, scale))
+        columns = kept(make, *known, len(x), like(x), self._kind(x)[1].time)
+        asked = hidden_autocast()
+        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
+
+    def _columns(
+        self, times: Tensor, a: Tensor, b: Tensor, scale: Tensor, x: Tensor
+    ) -> tuple[list[Tensor], list[Scalar], list[Scalar], list[Scalar]]:
+        r"""What the network receives and what its output is multiplied by, at each time."""
+
         form = PREDICTIONS[self.predicts](self.process, times, self.data_std)
-        columns = (
+        return (
             self._labels(times, form, x),
             scalars((a + b * form.skip) * scale, x),
             scalars(b * form.out, x),
             scalars(form.scale * scale, x),
         )
-        asked = hidden_autocast()
-        return [self._bind(*column, condition, asked) for column in zip(*columns, strict=True)]
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         times, form = check_time(self.process, t, x)[None], None
@@ -238,7 +252,10 @@ class NetworkScore(ScoreModel):
     ) -> StateField:
         def combined(X: Tensor) -> Tensor:
             x = X if isinstance(scale, float) and scale == 1 else scale * X
-            with autocast(asked):
+            if asked:
+                with autocast(asked):
+                    F = self._call(x, t, condition)
+            else:
                 F = self._call(x, t, condition)
             if not isinstance(b, float) or not isinstance(a, float):
                 return a * X + b * F
@@ -265,15 +282,15 @@ class NetworkScore(ScoreModel):
         return F.to(x.dtype)
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
-        r"""Calls the network in the given dtypes with copies, which it may change."""
+        r"""Calls the network in the given dtypes."""
 
         if t.dtype != kind.time and self.predicts != "edm":
             t = model_times(self.process, t[None], x.new_empty((len(x), 0), dtype=kind.time))[0]
-        x = x.to(kind.state, copy=True)
         if condition:
-            condition = floats_like(condition, x)
+            condition = floats_like(condition, x.new_empty((len(x), 0), dtype=kind.state))
             condition = {name: changed(v, Tensor.clone) for name, v in condition.items()}
-        return self.network(x, t.to(kind.time, copy=True), **condition)
+        time = t.to(kind.time, copy=True)
+        return self._seen.manners.call(self.network, x, kind.state, time, condition)
 
     def _ask_again(
         self, error: Exception, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]

@@ -28,11 +28,19 @@ def model_times(process: Process, times: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def check_time(process: Process, t: Tensor | float, x: Tensor) -> Tensor:
-    r"""Returns times in float64 on the CPU, after checking that they lie in the domain of the process."""
+    r"""Returns times in float64 on the CPU, after checking that they lie in the domain of the process.
 
-    t = as_times("t", t).detach().cpu()
+    One time that was expanded to all rows has shape () again.
+    """
+
+    t = as_times("t", t)
+    if t.ndim == 1 and t.stride() == (0,) and len(t) == len(x):
+        t = t[0]
+    t = t.detach().cpu()
     slack = 1e-6 * process.t_max if t.dtype != torch.float64 else 1e-12 * process.t_max
     t = t.double()
+    if t.ndim == 0 and process.t_min <= t.item() <= process.t_max:
+        return t
     align(t, x)
     outside = ~((t >= process.t_min - slack) & (t <= process.t_max + slack))
     if bool(outside.any()):

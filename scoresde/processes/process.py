@@ -16,10 +16,10 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
-from functools import lru_cache, partial, wraps
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self, TypeVar, cast
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from solvers.shapes import align
 from ..doors.amounts import positive
 from ..doors.data import as_seeds, as_state, as_times
 from ..doors.warning import warn
+from .once import once
 
 CHECKED = 1025  # times at which a process is checked
 PRIOR_GAP = 1e-2  # nats per dimension from which a warning is due
@@ -50,21 +51,6 @@ OF_TIME: dict[str, dict[str, Door]] = {
     "drift": {"x": as_state, "t": as_times},
     **{name: {} for name in ("noise_level", "at_noise_level", "start_of", "prior_sample")},
 }  # the functions of a process, and the checks of their arguments
-
-
-F = TypeVar("F", bound=Callable[..., float])
-
-
-def kept(function: F) -> F:
-    r"""Returns a method for numbers whose results a constant process computes once."""
-
-    known = lru_cache(maxsize=1024)(function)
-
-    @wraps(function)
-    def call(self: "Process", *arguments: Hashable, **keywords: Hashable) -> float:
-        return (known if self.is_constant else function)(self, *arguments, **keywords)
-
-    return cast(F, call)
 
 
 class Process(ABC):
@@ -125,6 +111,12 @@ class Process(ABC):
         r"""Whether it is constant, with all its parts."""
 
         return self.constant
+
+    @property
+    def key(self) -> "Process | None":
+        r"""What numbers that follow from it are kept by, if they depend on nothing else."""
+
+        return self if self.is_constant else None
 
     @abstractmethod
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,7 +189,7 @@ class Process(ABC):
         alpha, sigma = (align(scale, x) for scale in self.scales(t))
         return alpha * x + sigma * z
 
-    @kept
+    @once
     def prior_std(self) -> float:
         r"""Returns the standard deviation :math:`\sigma` of the prior, at `t_max`."""
 
@@ -269,7 +261,7 @@ class Process(ABC):
         return math.exp(2 * float(self.log_snr(_time(self.t_max)))) * data_std**2 / 2
 
     @checked
-    @kept
+    @once
     def noise_level(self, t: float) -> float:
         r"""Returns :math:`\sigma_t / \alpha_t`."""
 
@@ -282,7 +274,7 @@ class Process(ABC):
         return float(self.bare_time(-_time(positive("level", level)).log()))
 
     @checked
-    @kept
+    @once
     def start_of(self, use: Use) -> float:
         r"""Returns the default of `t_min` for a use, which is chosen by noise level.
 
@@ -318,9 +310,11 @@ class Process(ABC):
         slack = max(SLACK * self.t_min, min(ROUNDING * self.t_max, 0.01 * self.t_min))
         if low >= self.t_min - slack and high <= self.t_max * (1 + SLACK):
             times = times.clamp(self.t_min, self.t_max)
-            for i in (0, -1) if times.ndim else ():
-                for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
-                    times[i] = torch.where((times[i] - end).abs() <= near, end, times[i])
+            ends = times[[0, -1]] if times.ndim else times
+            for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
+                close = (ends - end).abs() <= near
+                if times.ndim and bool((close & (ends != end)).any()):
+                    times[[0, -1]] = ends = torch.where(close, end, ends)
             return times
         found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
         cure = ""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers.doors.signatures import checked
 
+from .once import once
 from .process import Process, Use
 from .schedules import Geometric, Karras, LinearBeta, Logit, Schedule, softplus
 
@@ -51,10 +52,14 @@ class Scheduled(Process):
     def time(self, log_snr: Tensor) -> Tensor:
         return self.schedule.bare_inverse(log_snr).clamp(self.t_min, self.t_max)
 
-    def __repr__(self) -> str:
+    @once
+    def _words(self) -> str:
         uses = ", ".join(f"{use} from {self.bare_start_of(use):.3g}" for use in get_args(Use)[:2])
         span = f"t in [{self.t_min:.3g}, {self.t_max:.3g}]"
         return f"{type(self).__name__}({self.schedule}, {span}, {uses})"
+
+    def __repr__(self) -> str:
+        return self._words()
 
 
 @checked

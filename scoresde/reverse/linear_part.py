@@ -19,7 +19,7 @@ of the data, N = 0 for Gaussian data, and steps of any size are exact.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -90,6 +90,13 @@ class Frame(Linear):
             flat = eta2 * (torch.exp(-2 * s) - torch.exp(-2 * t))[..., None]
             gained = torch.where(self._flat, flat, gained)
         return gained.clamp(min=0).sqrt()
+
+    @cached_property
+    def key(self) -> Hashable | None:
+        process, known = self.process.key, self.noise is None or isinstance(self.noise, Steady)
+        if process is None or not known or len(self.variances) > 1:
+            return None
+        return process, self.variances.item(), self.noise
 
     @property
     def quiet(self) -> "Frame":
@@ -209,6 +216,22 @@ PROFILES: dict[str, Callable[[float | Tensor], Noise]] = {
 }
 
 
+@dataclass(frozen=True)
+class Steady:
+    r"""Creates the noise of a profile for one :math:`\eta`.
+
+    Arguments:
+        profile: The profile, as a function from eta to noise.
+        eta: The eta.
+    """
+
+    profile: Callable[[float | Tensor], Noise]
+    eta: float
+
+    def __call__(self, s: Tensor, t: Tensor) -> Tensor:
+        return self.profile(self.eta)(s, t)
+
+
 def make_noise(profile: str, eta: Amount, convention: str) -> Noise | None:
     r"""Returns the noise of a solver's profile, in the user's convention of eta, or `None` where eta is 0.
 
@@ -222,5 +245,5 @@ def make_noise(profile: str, eta: Amount, convention: str) -> Noise | None:
     made = up_step if convention == "ddim" else PROFILES[profile]
     eta = root_of(eta) if convention == "k_diffusion" else eta
     if isinstance(eta, float):
-        return made(eta) if eta else None
+        return Steady(made, eta) if eta else None
     return lambda s, t: made(amount_over(eta, s, t))(s, t)

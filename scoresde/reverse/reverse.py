@@ -26,6 +26,7 @@ from torch import Tensor
 
 from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
 from solvers.doors.signatures import checked
+from solvers.kept import kept, told
 from solvers.noise.partial import Partial
 from solvers.noise.translated import Translated
 from solvers.problem import Sizes, StateField
@@ -238,12 +239,12 @@ class Reverse(Chart):
         This is x, or :math:`x / \alpha` for semi-linear problems, possibly in other coordinates.
         """
 
-        return self._enter(x, self.scale(time).to(x))
+        return self._enter(x, self.scale(time))
 
     def leave(self, X: Tensor, time: Tensor) -> Tensor:
         r"""Returns the state of the process from that of the problem."""
 
-        return self._leave(X, self.scale(time).to(X))
+        return self._leave(X, self.scale(time))
 
     def motion(self, outside: Brownian) -> Brownian:
         r"""Returns a Brownian motion, in log-SNR or without a clock, as the problem sees it."""
@@ -269,11 +270,10 @@ class Reverse(Chart):
         scales = self.scale(times)
         if self.moments is None and bool((scales == 1).all()):
             return None
-        scales = scales.to(x)
         return lambda i, X: self._enter(self._leave(X, scales[i]), scales[i])
 
     def _enter(self, x: Tensor, scale: Tensor) -> Tensor:
-        X = x / align(scale, x)
+        X = x if bool((scale == 1).all()) else x / align(scale.to(x), x)
         if self.moments is None:
             return X
         known = self.moments.like(x)
@@ -283,7 +283,7 @@ class Reverse(Chart):
         if self.moments is not None:
             known = self.moments.like(X)
             X = known.join(X) + known.mean
-        return X * align(scale, X)
+        return X if bool((scale == 1).all()) else X * align(scale.to(X), X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         if isinstance(self.eta, ByRow) and clock.ndim == 1:
@@ -298,11 +298,13 @@ class Reverse(Chart):
         )
 
     def _remainder(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        if self.moments is None:
+            make = partial(self._coefficients, clock)
+            t, a, b, alpha = kept(make, "remainder", self.frame.key, told(clock))
+            return self.model.combine(t, a, b, alpha, x)
         t = self.to_time(clock)
         a, b = self.frame.remainder(clock)
         alpha = self.scale(t)
-        if self.moments is None:
-            return self.model.combine(t, a[..., 0] / alpha, b[..., 0], alpha, x)
         known, zeros = self.moments.like(x), torch.zeros_like(t)
         fields = self.model.combine(t, zeros, zeros + 1, alpha, known.join(x))
 
@@ -316,11 +318,17 @@ class Reverse(Chart):
         columns = zip(fields, factors(a, x), factors(b, x), strict=True)
         return [bind(*column) for column in columns]
 
-    def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
-        r"""The values of N for Gaussian data with the known moments, where it is 0, or the known scale."""
+    def _coefficients(self, clock: Tensor) -> tuple[Tensor, ...]:
+        r"""The times, the coefficients of N in the form of :meth:`ScoreModel.combine`, and the scales."""
 
+        t = self.to_time(clock)
+        a, b = self.frame.remainder(clock)
+        alpha = self.scale(t)
+        return t, a[..., 0] / alpha, b[..., 0], alpha
+
+    def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         if self.moments is not None:
-            return [torch.zeros_like for _ in clock]
+            return [torch.zeros_like for _ in clock]  # on Gaussian data
         a, b = self.frame.remainder(clock)
         variance = scale_of(self.model) ** 2
         factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]

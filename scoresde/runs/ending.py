@@ -6,6 +6,7 @@ samples is k times as large, so far larger samples are not rare events but come 
 scale of the data is unknown, c is the noise level at `t_max`, since noise would not cover larger data.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from solvers import Failure, Solution, SolverError, counting
 from solvers.errors import change_solution, give_solution
-from solvers.shapes import row_where
+from solvers.shapes import row_finite, row_where
 
 from ..doors.warning import warn
 from ..models.estimate import estimate
@@ -58,13 +59,13 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
         raise
     model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
-    fine = found.detach().flatten(1).isfinite().all(1).cpu()
-    kept = row_where(ok & fine, found, solution.x)
+    good = ok & row_finite(found.detach())
+    kept = found if bool(good.all()) else row_where(good, found, solution.x)
     solution = replace(solution, x=kept, calls=solution.calls + calls * ok, estimate=None)
-    if bool((ok & ~fine).any()):
+    if not torch.equal(good, ok):
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
         failure = replace(failure, time=words, cure=failure.cure or LAST)
-        solution = _failed(solution, ok & ~fine, failure, settings)
+        solution = _failed(solution, ok & ~good, failure, settings)
     return _judged(run, x, solution, clean=True)
 
 
@@ -93,18 +94,22 @@ def _last(
                 own = grid if grid is None or grid.ndim == 1 else grid[:, rows]
                 with running(Current(settings.method, own, run.eta)) as current:
                     part = model.rows(rows) if len(rows) < whole else model
-                    here = rows.to(x.device)
+                    here = slice(None) if len(rows) == whole else rows.to(x.device)
                     state = changed_between(model, solution.x[here], t)
-                    clean.append(_clean(part, state, t.expand(whole)[rows], solution, here))
+                    time = t.expand(len(rows)) if t.ndim == 0 else t[rows]
+                    clean.append(_clean(part, state, time, solution, here))
                 failure = failure if failure.cause else current.blame(failure)
     except (Exception, KeyboardInterrupt) as error:  # the solution is where it was before
         held = solution.memory or remember(run, x, companion, [solution])
         give_solution(error, lambda: replace(solution, memory=held))
         raise
-    return torch.cat(clean), failure, max(counter.total // len(clean), 1)
+    found = clean[0] if len(clean) == 1 else torch.cat(clean)
+    return found, failure, max(counter.total // len(clean), 1)
 
 
-def _clean(model: ScoreModel, x: Tensor, t: Tensor, solution: Solution, rows: Tensor) -> Tensor:
+def _clean(
+    model: ScoreModel, x: Tensor, t: Tensor, solution: Solution, rows: Tensor | slice
+) -> Tensor:
     r"""The denoised states of some rows, by a call that is given their last estimate."""
 
     last = None if solution.estimate is None else solution.estimate[rows]
@@ -146,8 +151,10 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
         return solution
     process, times, c = model.process, solution.times, model.data_scale
     size = process.bare_noise_level(process.t_max) if c is None else c
-    ends = ((start, times[0], False), (solution.x, times[-1], clean))
-    before, after = (_ratio(process, x, t, size, clean=data) for x, t, data in ends)
+    after = _ratio(process, solution.x, times[-1], size, clean=clean)
+    if bool((after <= FAR).all()):
+        return solution
+    before = _ratio(process, start, times[0], size, clean=False)
     ok = torch.tensor([status == "ok" for status in solution.status], device=start.device)
     excess = torch.where(
         ok, after / before.clamp(min=1), 0.0
@@ -178,4 +185,5 @@ def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) 
 
     alpha, sigma = process.bare_scales(t)
     due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
-    return x.detach().flatten(1).square().mean(1).sqrt() / due.to(x)
+    rows = x.detach().flatten(1)
+    return torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1]) / due.to(x)

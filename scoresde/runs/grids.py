@@ -23,6 +23,7 @@ References:
 import difflib
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor
 from solvers import Solver
 from solvers.doors.settings import parsed
 from solvers.doors.values import shown
+from solvers.kept import kept
 
 from ..doors.data import as_floats
 from ..doors.warning import warn
@@ -228,6 +230,20 @@ def grid_times(
         ValueError: If there is no grid with this name.
     """
 
+    make = partial(_grid_times, process, name, start, stop, steps, scale, whole=whole)
+    return kept(make, "grid", process.key, name, start, stop, steps, scale, whole).clone()
+
+
+def _grid_times(
+    process: Process,
+    name: str,
+    start: float,
+    stop: float,
+    steps: int,
+    scale: float,
+    *,
+    whole: bool,
+) -> Tensor:
     maps, share, is_open = (GRIDS[name], None, False) if name in GRIDS else spacing(name)
     ends = torch.tensor([start, stop], dtype=torch.float64)
     if is_open and start < stop:

@@ -30,12 +30,12 @@ def listener(
         return None
 
     def told(event: Event) -> object:
-        event = reverse.event(event)
         if progress is not None:
             share = len(samples) * _done(reverse, times, event)
             progress.update(samples.start + share - progress.n)
         if settings.callback is None:
             return None
+        event = reverse.event(event)
         rows, x, denoised = event.rows, event.x, watch.latest if watch else None
         if rows is None and len(x) > len(samples):  # the others fill up a block
             known = slice(len(samples))
@@ -55,5 +55,8 @@ def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
     process = reverse.model.process
     if isinstance(process, NonlinearProcess) or event.rows is not None:
         return event.fraction
+    if event.fraction == 1:
+        return 1.0
     start, stop = process.bare_log_snr(times[[0, -1]])
-    return float(((process.bare_log_snr(event.time) - start) / (stop - start)).mean())
+    now = process.bare_log_snr(reverse.to_time(event.time))
+    return float(((now - start) / (stop - start)).mean())

@@ -21,10 +21,12 @@ from solvers.noise.brownian import key_of_rows, keys_of_steps
 
 from ..doors.warning import warn
 from ..models.score_model import ScoreModel
+from ..processes.process import Process
 from .noise import noise_kind
 from .settings import Settings
 
 LIMIT, PASSES = 4096, 128  # how many calls and noisy runs are remembered
+PLAIN = (bool, int, float, str, type(None))
 WATCHING = ("callback", "progress")  # options that change nothing
 _calls: dict[int, None] = {}
 _passes: "deque[_Pass]" = deque(maxlen=PASSES)
@@ -143,6 +145,8 @@ def _is_new(call: int) -> bool:
 def _told(value: object) -> object:
     r"""A hashable key that identifies a value: by its content, or as an object."""
 
+    if type(value) in PLAIN:
+        return type(value), value
     if isinstance(value, ScoreModel | nn.ModuleList | nn.ModuleDict):
         own = {name: held for name, held in vars(value).items() if not name.startswith("_")}
         parts = [dict(f(recurse=False)) for f in (value.named_parameters, value.named_buffers)]
@@ -154,6 +158,8 @@ def _told(value: object) -> object:
         return tuple(value.shape), int(key_of_rows(value.reshape(1, -1))) if value.numel() else 0
     if isinstance(value, Mapping):
         return tuple((name, _told(held)) for name, held in sorted(value.items()))
+    if isinstance(value, Process) and value.key is not None:
+        return type(value).__qualname__, value
     if is_dataclass(value) and not isinstance(value, type):  # as rules and solvers are
         return type(value).__qualname__, _told(
             {f.name: getattr(value, f.name) for f in fields(value)}

@@ -92,8 +92,8 @@ def _whole(
     if len(whole) < len(x) or any(part.memory is not None for part in parts):
         memory = remember(run, x.to(dtype), companion, parts)
     made, method = run.provenance, run.settings.method
-    whole = replace(whole, x=whole.x.to(dtype), path=path, provenance=made)
-    return replace(whole, solver=method, memory=memory)
+    x = whole.x.to(dtype)
+    return replace(whole, x=x, path=path, provenance=made, solver=method, memory=memory)
 
 
 def _broken(
@@ -110,7 +110,7 @@ def _broken(
 
 def _bar(solver: Solver, total: int) -> tqdm:
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    return bar(total=total, desc=str(solver), bar_format=shape)
+    return bar(total=total, desc=str(solver), bar_format=shape, delay=REFRESH)
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
@@ -122,20 +122,17 @@ def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterat
         known = next(begun, None)
         count = known["count"] if known else min(size, len(x) - first)
         rows = torch.arange(first, first + max(count, block)).clamp(max=len(x) - 1)
-        alone = count == len(rows) == len(x)
-        part = reverse if alone else reverse.rows(rows)
-        here = rows.to(x.device)
+        samples, first = range(first, first + count), first + count
+        if count == len(rows) == len(x):  # all of them
+            motion = see_noise(reverse, x, rows, times, run.settings)
+            other = None if companion is None else companion.to(x.device)
+            yield _Some(reverse, x, samples, times, motion, other, known)
+            continue
+        part, here = reverse.rows(rows), rows.to(x.device)
         grid = times if times.ndim == 1 else times[:, rows]
-        yield _Some(
-            part,
-            x[here],
-            range(first, first + count),
-            grid,
-            see_noise(part, x[here], rows, grid, run.settings),
-            None if companion is None else companion.to(x.device)[here],
-            known,
-        )
-        first += count
+        motion = see_noise(part, x[here], rows, grid, run.settings)
+        other = None if companion is None else companion.to(x.device)[here]
+        yield _Some(part, x[here], samples, grid, motion, other, known)
 
 
 def _check_resolution(x: Tensor, settings: Settings, process: Process) -> None:
@@ -179,8 +176,9 @@ def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
 
     def finish(solution: Solution) -> Solution:
         solution = reverse.solution(solution, times)
-        some = solution.rows(range(len(samples))) if len(x) > len(samples) else solution
-        return replace(some, memory=solution.memory)
+        if len(x) == len(samples):
+            return solution
+        return replace(solution.rows(range(len(samples))), memory=solution.memory)
 
     made = Current(settings.method, None if settings.adaptive else times, reverse.eta)
     try:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..adapters.foreign import Foreign, Label
 from ..adapters.pipelines import Packed
 from ..files import Entry, Json, check_entries, each, finite, mapping, or_none, shortened, text
+from ..models.compiled import as_written
 from ..models.conditions import Bound
 from ..processes.process import Process
 from .constructors import is_plain
@@ -49,7 +50,7 @@ def described_call(foreign: Foreign) -> tuple[nn.Module, Json, dict[str, Tensor]
 
     network = foreign.network
     packed = isinstance(network, Packed)
-    inner = network.network if isinstance(network, Packed) else network
+    inner = as_written(network.network if isinstance(network, Packed) else network)
     if not isinstance(inner, nn.Module):
         raise ValueError(
             f"only networks that are modules have weights to save, but this is {shortened(inner)}."

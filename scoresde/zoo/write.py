@@ -14,6 +14,7 @@ from solvers.doors.signatures import checked
 from ..adapters.foreign import Foreign
 from ..files import Entry, Json, replacing
 from ..guidance.guided import Guided
+from ..models.compiled import as_written, name_as_written
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
@@ -99,7 +100,7 @@ def save(
     plain = isinstance(model, NetworkScore) and type(model).__module__.startswith("scoresde.")
     if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
-    network: object = model.network
+    network: object = as_written(model.network)
     tensors: dict[str, Tensor] = {}
     call: Json = {}
     if isinstance(network, Foreign):
@@ -222,6 +223,7 @@ def write_model(
         ValueError: If these files could not be loaded, or a number does not fit into the dtype.
     """
 
+    network = as_written(network)
     if not isinstance(network, nn.Module):
         raise TypeError(f"only networks that are modules have weights to save, not {network!r}.")
     if "network" not in card:
@@ -229,7 +231,10 @@ def write_model(
             "card must have the entry 'network' with the settings by which it is made, as in card={'network': "
             "{'settings': {...}}}."
         )
-    weights = {name: _stored(name, value, dtype) for name, value in network.state_dict().items()}
+    weights = {
+        name_as_written(name): _stored(name, value, dtype)
+        for name, value in network.state_dict().items()
+    }
     _check_readable(network, card, weights, others, entries)
     return _written(file, card, {**weights, **others})
 

@@ -18,15 +18,16 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..abilities import Abilities
+from ..kept import kept, like, told
 from ..noise.brownian import Brownian
-from ..problem import SemiLinear, StateField
+from ..problem import Linear, SemiLinear, StateField
 from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import Rule, exact, weights
@@ -101,7 +102,7 @@ class ExponentialMultistep(Solver):
     profile: str = "constant"
     lower_order_final: bool = False
     analytic_first: bool = False
-    additions: tuple[Sequence[Scalar], ...] = ()
+    additions: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +112,7 @@ class ExponentialMultistep(Solver):
             raise ValueError(
                 f"additions are for methods without corrector, but {self.name} has one; use its predictor alone."
             )
+        object.__setattr__(self, "additions", tuple(map(tuple, self.additions)))  # which has a hash
         for i, row in enumerate(self.additions):
             if len(row) not in (i + 2, 2 * i + 4):
                 raise ValueError(
@@ -140,14 +142,21 @@ class ExponentialMultistep(Solver):
         fields = list(problem.at(t0, x))
         if self.analytic_first and problem.guess is not None:
             fields[0] = problem.guess(t0[:1], x)[0]
-        std = problem.linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
-        decay = problem.linear.decay(t0, t1)
-        predictor, decays = self._weights(problem, t0, t1, decay, x, ahead=0), factors(decay, x)
+        make = partial(self._rows, problem.linear, t0, t1, x)
+        rows = kept(make, self, problem.linear.key, told(t0, t1), like(x))
+        return [_Plan._make((*row, field)) for row, field in zip(rows, fields, strict=True)]
+
+    def _rows(self, linear: Linear, t0: Tensor, t1: Tensor, x: Tensor) -> list[tuple[Any, ...]]:
+        r"""Returns the plans without their fields."""
+
+        std = linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
+        decay = linear.decay(t0, t1)
+        predictor, decays = self._weights(linear, t0, t1, decay, x, ahead=0), factors(decay, x)
         if self.additions:
-            predictor, decays = self._added(problem, t0, t1, decay, x, predictor)
-        corrector: list[list[Scalar]] = [[] for _ in fields]
+            predictor, decays = self._added(linear, t0, t1, decay, x, predictor)
+        corrector: list[list[Scalar]] = [[] for _ in predictor]
         if self.corrector:
-            corrector[1:] = self._weights(problem, t0, t1, decay, x, ahead=1)[:-1]
+            corrector[1:] = self._weights(linear, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
             decays,
             predictor,
@@ -156,12 +165,11 @@ class ExponentialMultistep(Solver):
             range(len(t0)),
             t0,
             t1,
-            fields,
         )
-        return [_Plan(*column) for column in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True))
 
     def _weights(
-        self, problem: SemiLinear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
+        self, linear: Linear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
     ) -> list[list[Scalar]]:
         r"""Returns the weights of the values in each step, the newest first.
 
@@ -177,7 +185,7 @@ class ExponentialMultistep(Solver):
             nodes = all_times[number[:, None] + ahead - torch.arange(k + ahead)].movedim(1, -1)
             rule = rules[min(k + ahead, len(rules)) - 1]
             steps_of_k = (t0[number], t1[number], decay[number])
-            w = weights(problem.linear, *steps_of_k, nodes, rule, self.variable)
+            w = weights(linear, *steps_of_k, nodes, rule, self.variable)
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
@@ -191,7 +199,7 @@ class ExponentialMultistep(Solver):
 
     def _added(
         self,
-        problem: SemiLinear,
+        linear: Linear,
         t0: Tensor,
         t1: Tensor,
         decay: Tensor,
@@ -205,8 +213,8 @@ class ExponentialMultistep(Solver):
                 f"the additions of {self} are for {len(self.additions)} steps, so they cannot be used for "
                 f"{len(rows)} steps."
             )
-        whole = factors(weights(problem.linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
-        contrast = factors(problem.linear.contrast[None], x)[0]
+        whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
+        contrast = factors(linear.contrast[None], x)[0]
         added, decays = [], []
         for w, phi, row, numbers in zip(
             whole, factors(decay, x), rows, self.additions, strict=True
@@ -238,7 +246,7 @@ class ExponentialMultistep(Solver):
         return Step(_combine(x, plan.weights, values), _Memory(values, base))
 
 
-def _by_coordinate(numbers: Sequence[Scalar], count: int, contrast: Scalar) -> list[Scalar]:
+def _by_coordinate(numbers: Sequence[float], count: int, contrast: Scalar) -> list[Scalar]:
     r"""Returns additions in which the second half of the numbers, if there is one, has been added."""
 
     if len(numbers) == count:
