@@ -123,7 +123,6 @@ def tune(  # noqa: D417
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     check_choice(model, chosen, [budget], grids, [reference_tolerance], file)
-    forms = forms_of(chosen, metric) if learned else []
     samples = check_count("samples", samples, at_least=4)
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(model, metric, data)
@@ -147,7 +146,7 @@ def tune(  # noqa: D417
     where = None if file is None else Path(file)
     with progress_bar(total=len(todo), desc="tune", shown=progress) as bar:
         objective = Objective(Measure(bench, metric), where, setup, bar.update, workers)
-        best, others = _search(objective, todo, bar, budget, forms)
+        best, others = _search(objective, todo, bar, budget, learned)
     judge = replace(bench.resized(held_out, seed + 1), data=judges)
     figures = _judge(judge, best, others)
     figures |= {"metric": metric, "seconds of the search": time.perf_counter() - start,
@@ -194,19 +193,19 @@ def _starts(
 
 
 def _search(
-    objective: Objective, todo: Sequence[Cell], bar: tqdm, budget: int, forms: Sequence[str]
+    objective: Objective, todo: Sequence[Cell], bar: tqdm, budget: int, learned: bool
 ) -> tuple[Plan, list[Plan]]:
     r"""The best plan, and the best of the initial ones."""
 
+    metric, solvers = objective.measure.metric, [cell.options["solver"] for cell in todo]
+    forms = forms_of(solvers, metric) if learned else []
     try:
         with objective.spread:
             objective.bench.look()
             ranked = _screen(objective, todo, bar)
             others = [plan for _, plan in ranked[:5]]
             if forms:
-                return learn(
-                    objective.bench, objective.measure.metric, forms, budget, others[0], bar
-                ), others
+                return learn(objective.bench, metric, forms, budget, others[0], bar), others
             teacher = Teacher.of(objective.bench)
             finalists = _finalists(objective, teacher, ranked, bar)
             best = min(_own_grids(objective, finalists, bar), key=lambda found: found[0])[1]

@@ -112,7 +112,9 @@ class ExponentialMultistep(Solver):
             raise ValueError(
                 f"additions are for methods without corrector, but {self.name} has one; use its predictor alone."
             )
-        object.__setattr__(self, "additions", tuple(map(tuple, self.additions)))  # which has a hash
+        object.__setattr__(
+            self, "additions", tuple(map(tuple, self.additions))
+        )  # which has a hash
         for i, row in enumerate(self.additions):
             if len(row) not in (i + 2, 2 * i + 4):
                 raise ValueError(
@@ -215,7 +217,8 @@ class ExponentialMultistep(Solver):
             )
         whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
         contrast = factors(linear.contrast[None], x)[0]
-        added, decays = [], []
+        added: list[list[Scalar]] = []
+        decays: list[Scalar] = []
         for w, phi, row, numbers in zip(
             whole, factors(decay, x), rows, self.additions, strict=True
         ):
