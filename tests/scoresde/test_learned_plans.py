@@ -153,6 +153,20 @@ def test_the_last_step_makes_up_for_a_model_that_is_wrong(monkeypatch: pytest.Mo
     assert plan.additions[:-1] == start.additions[:-1]
 
 
+def test_a_plan_learned_for_a_distance_beats_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(closing, "SAMPLES", 200)
+    model = mixture(ss.VP())
+    options = {"solvers": ["ddim"], "grids": ["rho"], "samples": 16, "held_out": 200}
+    options |= {"reference_tolerance": 1e-3, "progress": False, "data": model.data(200, seed=5)}
+    plan = ss.tune(model, 3, metric="energy", learned=True, **options)
+    before = plan.figures["best before"][0]["distances"]["energy"]
+    assert plan.figures["distances"]["energy"][0] < 0.5 * before[0]
+    assert plan.figures["calls"] == 3
+    assert plan.additions
+
+
 def test_levels_share_their_runs_as_far_as_they_agree() -> None:
     bench = bench_of(mixture(ss.EDM()), 8, t_min=0.01)
     fitted = Student(bench, Exact.of(bench), "data")
