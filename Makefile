@@ -33,6 +33,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.precision
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.distance
+	$(PY) -m benchmarks.frontier
 	$(PY) -m benchmarks.likelihood
 	$(PY) -m benchmarks.likelihood_memory
 	$(PY) -m benchmarks.likelihood_errors
@@ -58,6 +59,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.residuals
 	$(PY) -m benchmarks.experts
 	$(PY) -m benchmarks.patches
+	$(PY) -m benchmarks.guidance_range
+	$(PY) -m benchmarks.noisy_plans
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

@@ -26,6 +26,7 @@ PROCESSES = {
 def measure(name: str, process: ss.Process) -> dict[str, float]:
     covariance = torch.tensor([[0.30, 0.10], [0.10, 0.20]], dtype=torch.float64)
     oracle = ss.GaussianOracle(torch.tensor([0.5, -0.3], dtype=torch.float64), covariance, process)
+    oracle = testbed.measured(oracle, oracle.data(64, seed=0))
     solver = solvers.get(name)
     count = 16 if name == "torchdiffeq/scipy_solver" else COUNT
     tolerance = 3e-3 if solver.stochastic else 1e-5

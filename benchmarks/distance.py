@@ -24,7 +24,9 @@ from .report import load, save
 
 SOLVERS = [n for n in solvers.available() if solvers.get(n).fixed and "adams" not in n]
 FEW = ("ddim", "edm_heun", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_published", "unipc_3", "ipndm_3", "ipndm_4", "deis_3",
-       "moment_1", "moment_2", "moment_ipndm_2", "moment_ipndm_3", "moment_ipndm_4", "dpmpp_2m_sde")  # fmt: skip
+       "moment_1", "moment_2", "moment_ipndm_2", "moment_ipndm_3", "moment_ipndm_4", "measured_2", "measured_ipndm_2",
+       "measured_ipndm_3", "foresight_1", "foresight_2", "moment_foresight_1", "moment_foresight_2",
+       "dpmpp_2m_sde")  # fmt: skip
 GRIDS = ("rho", "log_snr", "tan", "asinh")
 BUDGETS = (5, 6, 8, 10, 15, 20, 40)
 SHORT = (5, 6, 8, 10, 20)
@@ -34,13 +36,20 @@ CHOICE, HELD_OUT = 0, (1, 2)
 
 def mixture() -> ss.MixtureOracle:
     draw = torch.Generator().manual_seed(0)
-    return ss.MixtureOracle(torch.randn(20, 32, generator=draw, dtype=torch.float64), 0.3)
+    model = ss.MixtureOracle(torch.randn(20, 32, generator=draw, dtype=torch.float64), 0.3)
+    return testbed.measured(model, model.data(2000, seed=8))
 
 
 def trained() -> ss.ScoreModel:
     model = ss.load("digits")
-    model.moments = ss.moments(digits("train").images)
-    return model
+    data = digits("train").images
+    model.moments = ss.moments(data)
+    return testbed.measured(model, data)
+
+
+def exact() -> ss.ScoreModel:
+    model = testbed.exact_digits(ss.EDM())
+    return testbed.measured(model, model.data(2000, seed=8))
 
 
 def real_digits() -> Tensor:
@@ -49,7 +58,7 @@ def real_digits() -> Tensor:
 
 PROBLEMS: dict[str, tuple[Callable[[], ss.ScoreModel], Callable[[ss.ScoreModel], Tensor], int]] = {
     "digits": (
-        lambda: testbed.exact_digits(ss.EDM()),
+        exact,
         lambda model: model.data(2000, seed=9),
         500,
     ),

@@ -50,7 +50,7 @@ def sampling(model: ss.ScoreModel) -> Callable[[], Tensor]:
 
 
 def arithmetic(step: Callable[..., Tensor]) -> Callable[[], Tensor]:
-    x, D, old = (torch.randn(SHAPE) for _ in range(3))
+    x, D, old = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
     decay, new, before = (torch.tensor(value) for value in (0.7, 0.4, -0.1))
 
     def run() -> Tensor:

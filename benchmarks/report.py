@@ -21,13 +21,15 @@ Row = dict[str, Any]
 def save(name: str, rows: Sequence[Mapping[str, Any]], **settings: Any) -> None:
     r"""Writes the rows of a benchmark and how it was run, and prints those that have the first one's columns."""
 
-    machine = {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": platform.machine(),
-    }
-    write(name, rows, {"command": f"python -m benchmarks.{name}", **machine, **settings})
+    write(name, rows, {"command": f"python -m benchmarks.{name}", **machine(), **settings})
     show([row for row in rows if row.keys() == rows[0].keys()])
+
+
+def machine() -> Row:
+    r"""Returns what the figures of a run may depend on."""
+
+    threads = torch.get_num_threads()
+    return {"torch": torch.__version__, "threads": threads, "cpu": platform.machine()}
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:

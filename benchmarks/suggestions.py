@@ -35,6 +35,9 @@ def best(rows: list[Row]) -> list[Row]:
     r"""Returns the best at each budget, of solvers that know moments of the data and of others."""
 
     known, found = set(solvers.available()), []
+    known -= {
+        n for n in known if solvers.get(n).form == "measured"
+    }  # which need more than moments
     mine = [row for row in rows if row["calls"] and row["solver"] in known]
     for budget in BUDGETS:
         for moments in (False, True):

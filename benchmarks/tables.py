@@ -6,6 +6,8 @@ A page holds its prose, and marks between which its tables stand:
     <!-- table: grids | grid != asinh | without error -->
     <!-- beside: distance | problem = digits -->        what has no budget, in one line
     <!-- by calls: distance | problem = digits -->      a row for each solver, a column for each budget
+    <!-- members by calls: frontier | problem = ... -->  the same of members, and of their errors:
+    <!-- errors by calls: frontier | problem = ... -->
     <!-- catalogue -->                                  every solver
     <!-- aliases -->
 
@@ -131,23 +133,25 @@ def beside(rows: list[Row]) -> str:
     )
 
 
-def by_solver(rows: list[Row]) -> dict[str, dict[int, float]]:
-    r"""Returns the distances of each solver by its network calls."""
+def by_solver(
+    rows: list[Row], of: str = "solver", figure: str = DISTANCE
+) -> dict[str, dict[int, float]]:
+    r"""Returns the distances of each solver, or another figure, by its network calls."""
 
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         if row["calls"]:
-            found.setdefault(row["solver"], {})[row["calls"]] = row[DISTANCE]
+            found.setdefault(row[of], {})[row["calls"]] = row[figure]
     return found
 
 
-def by_calls(rows: list[Row]) -> str:
+def by_calls(rows: list[Row], of: str = "solver", figure: str = DISTANCE) -> str:
     r"""Returns a table of the distances, with a row for each solver and a column for each budget that some meet."""
 
-    lines = by_solver(rows)
+    lines = by_solver(rows, of, figure)
     budgets = [b for b in BUDGETS if any(b in calls for calls in lines.values())]
     return table([
-        {"solver": name, **{str(b): nearest(calls, b) for b in budgets}} for name, calls in lines.items()
+        {of: name, **{str(b): nearest(calls, b) for b in budgets}} for name, calls in lines.items()
     ])  # fmt: skip
 
 
@@ -187,6 +191,8 @@ KINDS: dict[str, Callable[[str], str]] = {
     "table": lambda of: table(chosen(of)),
     "beside": lambda of: beside(chosen(of)),
     "by calls": lambda of: by_calls(chosen(of)),
+    "members by calls": lambda of: by_calls(chosen(of), "member"),
+    "errors by calls": lambda of: by_calls(chosen(of), "member", "error"),
     "catalogue": lambda _: catalogue(),
     "aliases": lambda _: aliases(),
 }

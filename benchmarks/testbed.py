@@ -22,6 +22,13 @@ def exact_digits(process: ss.Process, dtype: torch.dtype = torch.float64) -> ss.
     return ss.KernelOracle(data, WIDTH, process)
 
 
+def measured(model: ss.ScoreModel, data: Tensor) -> ss.ScoreModel:
+    r"""Returns the model with its statistics by noise level."""
+
+    model.moments = ss.statistics(model, data)
+    return model
+
+
 def start(count: int) -> Tensor:
     return ss.EDM().prior_sample((count, 64), seed=0, dtype=torch.float64)
 

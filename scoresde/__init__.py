@@ -64,6 +64,7 @@ from .likelihood import (
     transition_log_prob,
     views,
 )
+from .models.curves import Curves
 from .models.data_moments import Moments, moments
 from .models.latent import Latent
 from .models.masked import Masked
@@ -71,6 +72,7 @@ from .models.network import NetworkScore
 from .models.rescheduled import Rescheduled
 from .models.score_model import Given, ScoreModel
 from .models.self_conditioned import SelfConditioned
+from .models.statistics import statistics
 from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
@@ -102,6 +104,7 @@ __all__ = [
     "Comparison",
     "ComplexPairs",
     "Cosine",
+    "Curves",
     "CustomProcess",
     "GaussianOracle",
     "Geometric",
@@ -208,6 +211,7 @@ __all__ = [
     "save_latents",
     "save_solution",
     "spectra",
+    "statistics",
     "suggest",
     "train",
     "training",

@@ -10,6 +10,7 @@ from .integrate import solve, steps
 from .loops.steps import Steps
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
+from .methods.foresight import Foresight
 from .methods.renoise import Ancestral, Churn, Langevin, Redrawn
 from .methods.runge_kutta import RungeKutta, Tableau
 from .methods.singlestep import ExponentialRungeKutta, Stages
@@ -36,6 +37,7 @@ __all__ = [
     "ExponentialMultistep",
     "ExponentialRungeKutta",
     "Failure",
+    "Foresight",
     "Increments",
     "Langevin",
     "Linear",

@@ -9,6 +9,7 @@ from .methods import torchdiffeq, torchsde
 from .methods.adams import AdaptiveAdams
 from .methods.exponential import ExponentialMultistep
 from .methods.fixed_point import FixedPoint
+from .methods.foresight import Foresight
 from .methods.interaction import Interaction
 from .methods.renoise import Ancestral, Churn, Langevin, Recurrent, Redrawn
 from .methods.reversible import McCallumFoster, ReversibleHeun
@@ -50,6 +51,13 @@ DETERMINISTIC: tuple[Solver, ...] = (
         _multistep(f"moment_ipndm_{k}", k, "moments", rules=(even,), known_order=2)
         for k in (2, 3, 4)
     ),
+    *(_multistep(f"measured_{k}", k, "measured") for k in (2, 3)),
+    *(
+        _multistep(f"measured_ipndm_{k}", k, "measured", rules=(even,), known_order=2)
+        for k in (2, 3)
+    ),
+    *(Foresight(f"foresight_{k}", k, "isotropic") for k in (1, 2)),
+    *(Foresight(f"moment_foresight_{k}", k) for k in (1, 2)),
     ExponentialRungeKutta("dpm_2", TWO),
     ExponentialRungeKutta("dpm_3", THREE),
     ExponentialRungeKutta("dpm_fast", THREE, ending=(TWO, ONE)),
@@ -133,10 +141,14 @@ NOTES = {
     "exponential_sde": "on one Brownian path",
     "dpmpp_3m_published": "lacks a factor 2, as published",
     "dpm_3m_published": "lacks a factor 2, as published",
+    "foresight_1": "PFDiff about the scale of the data",
+    "moment_foresight_1": "PFDiff in the axes of the data",
     "dpm_fast": "its last two steps are of order 2 and 1",
     "edm_churn": "order of its steps without churn: 2",
     "er_sde": "noise of ER-SDE-Solver by noise level",
     "sa": "noise between the noise levels 0.05 and 1",
+    **{f"measured_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
+    **{f"measured_ipndm_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
     "lattice_heun": "in the axes of the data",
     "moment_belm": "in the axes of the data",
     "leapfrog": "BDIA with gamma 1",

@@ -242,6 +242,11 @@ class Linear(ABC):
 
         return torch.zeros_like(t - s)[..., None]
 
+    def middle(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the time in steps from s to t before which about half of the weight of N lies."""
+
+        return torch.lerp(s, t, 0.5)
+
     @property
     def key(self) -> Hashable | None:
         r"""What its numbers depend on besides times, by which they are kept, or `None` to compute them anew.

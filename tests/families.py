@@ -8,6 +8,7 @@ import pytest
 FAMILIES = (
     "euler", "heun", "dopri5",
     "ddim", "dpmpp_2m", "deis_time_3", "ipndm_4", "unipc", "moment_2", "moment_ipndm_3",
+    "foresight_2", "moment_foresight_1",
     "ancestral", "dpmpp_3m_sde", "sa", "dpm_3", "edm_heun", "dpm_adaptive", "dpmpp_sde",
     "exponential", "exponential_sde",
     "reversible_heun", "lattice_heun", "rex_rk4", "o_belm", "edict", "anderson_ddim",

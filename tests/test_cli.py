@@ -429,6 +429,9 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
     drawn = answer("sample", "digits", "-n", 2, "--label", 3, "--plan", "plan.json", folder=data)
     assert drawn["calls"] == 3
     assert drawn["solver"] == "ddim"
+    several = [*made, "--scales", "1,3", "--reference-tolerance", 0.1, "--budget", 4]
+    one = answer(*several, "--out", "one.json", folder=data)
+    assert {name: row["calls"] for name, row in one["by model"].items()} == {"1": 2, "3": 4}
     suggested = answer("suggest", "digits", "--budget", 6, folder=data)["suggestions"]
     assert all(entry["calls"] <= 6 for entry in suggested)
 

@@ -66,6 +66,13 @@ SENTENCES = {
     ("compare", "digits", "--plot", "folder.png"): "folder.png is a folder",
     ("tune", "digits", "--budget", "1", "--out", "p.json"): "--budget must be at least 2, but is 1.",
     ("tune", "digits", "--budget", "4", "--out", "folder.json"): "folder.json is a folder",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--stochastic"): "--stochastic is for a distance to",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--each"): "--each is for several --scales",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--label", "3", "--scales", "1,2", "--guidance", "3"):
+        "--scales replaces the scale of --guidance, which is '3'",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--label", "3", "--scales", "1,2", "--learned"):
+        "--learned is for one model and plans without noise",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--scales", "1,2"): "pass --label or --condition.",
     ("plot", "trajectory", "digits", "--out", "folder.png"): "folder.png is a folder",
     ("train", "digits", "--steps", "0"): "--steps must be at least 1, but is 0.",
     ("train", "digits", "--seed", "-1"): "--seed must be at least 0, but is -1.",
@@ -180,3 +187,40 @@ def test_train_names_its_own_options() -> None:
     told = {parameter.name: parameter.help for parameter in command.params}
     assert "training" in told["steps"]
     assert "weights" in told["seed"]
+
+
+def test_each_scale_gets_its_plan_and_all_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def search(models: object, budget: int, **options: object) -> ss.Plan:
+        asked.append((models, options["file"]))
+        raised = {"samples": 4, "calls": 4, "error": {}, "distances": {}, "best before": []}
+        return ss.Plan({"solver": "ddim", "steps": 3}, figures=raised)
+
+    monkeypatch.setattr("scoresde.cli.tune.search", search)
+    arguments = [
+        "tune",
+        "digits",
+        "--budget",
+        "4",
+        "--label",
+        "3",
+        "--guidance",
+        "projected:norm=2",
+    ]
+    arguments += ["--scales", "2,3.5", "--out", "p.json", "--state", "s.json"]
+    place = {"folder": tmp_path, "monkeypatch": monkeypatch, "capsys": capsys}
+    assert said(*arguments, **place)[0] == 0
+    [(models, file)] = asked
+    assert {name: one.fingerprint.split("guided by ")[1] for name, one in models.items()} == {
+        "2": "projected 2, parallel 0, norm 2",
+        "3.5": "projected 3.5, parallel 0, norm 2",
+    }
+    assert (file, (tmp_path / "p.json").exists()) == (Path("s.json"), True)
+    asked.clear()
+    out = said(*arguments, "--each", **place)[1]
+    assert [str(file) for _, file in asked] == ["s_2.json", "s_3.5.json"]
+    assert all((tmp_path / f"p_{name}.json").exists() for name in ("2", "3.5"))
+    assert "--plan p_3.5.json" in out

@@ -94,8 +94,8 @@ def calls_of(verb: Verb, meaning: Meaning, shape: Sequence[int]) -> list[Call]:
             if not calls and not first:
                 raise ValueError(
                     "the solver changes the state before its first network call, so that nobody who calls the "
-                    "network first can drive it; use a solver that draws its noise after a call, such as "
-                    "'ancestral'."
+                    "network first can drive it; use a solver that calls it at the start of a step and draws "
+                    "noise after the call, such as 'dpmpp_2m' or 'ancestral'."
                 )
             calls.append(Call(t, first))
             state = State(x.new_full(x.shape, math.nan), state.t)

@@ -161,7 +161,7 @@ class Recipe:
             chosen: dict[str, Any] = {"solver": self.solver or FIXED}
         else:
             plan = _plan_of(self.plan)
-            chosen = {**plan.options, "solver": plan.solver}
+            chosen = {**plan.chosen, "solver": plan.solver}
             chosen = {n: v for n, v in chosen.items() if n not in ("steps", "grid", "denoise")}
         eta = {} if self.eta is None else {"eta": self.eta}
         return {**chosen, **(self.options or {}), **eta}

@@ -1,4 +1,4 @@
-r"""The measuring commands: compare, tune, suggest."""
+r"""The measuring commands: compare, suggest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,7 @@ from ..comparing import Comparison
 from ..comparing.suggestion import suggest
 from ..comparing.verb import BUDGETS, TOLERANCES
 from ..comparing.verb import compare as compare_solvers
-from ..files import Json
 from ..models.checks import check_count
-from ..tuning.verb import tune as search
 from .files import check_out, read_array
 from .given import check_number_of, conditions
 from .guidances import guided
@@ -33,7 +31,7 @@ from .options import (
     said,
     show,
 )
-from .words import stoppable, told
+from .words import kept, stoppable, told
 
 Values = Annotated[
     Path | None, typer.Option("--data", help="Data, for distances: npz, npy or png.")
@@ -94,7 +92,7 @@ def compare(
     score = guided(opened(model, trust, dtype), given, guidance)
     options = said(grids=grids and grids.split(","), metrics=metrics and metrics.split(","), batch_size=batch_size,
                    reference_tolerance=reference_tolerance, workers=workers)  # fmt: skip
-    with stoppable(_kept(out, "--out")):
+    with stoppable(kept(out, "--out")):
         c = compare_solvers(
             score,
             solvers.split(",") if solvers else None,
@@ -113,70 +111,6 @@ def compare(
         c.html(html, score)
     _tell(c, as_json)
     told("figures", out or html or plot, as_json)
-
-
-@app.command()
-def tune(
-    model: Model,
-    budget: Annotated[int, typer.Option(help="Maximum calls per sample.")],
-    out: Annotated[Path, typer.Option(help="File for the plan: JSON.")],
-    solvers: Names = None,
-    grids: GridNames = None,
-    metric: Annotated[str, typer.Option(help="error, or a distance to --data.")] = "error",
-    data: Values = None,
-    samples: Annotated[int, typer.Option("-n", "--number", help="Samples for the choice.")] = 64,
-    held_out: Annotated[int, typer.Option(help="Held-out samples for the measurement.")] = 256,
-    learned: Annotated[bool, typer.Option("--learned", help="Learn the weights, too.")] = False,
-    label: Label = None,
-    condition: Conditions = None,
-    guidance: Guidance = None,
-    seed: Seed = 0,
-    batch_size: Batch = None,
-    reference_tolerance: Exact = None,
-    state: Annotated[
-        Path | None, typer.Option(help="JSON; an interrupted search continues.")
-    ] = None,
-    workers: Workers = None,
-    trust: Trust = False,
-    dtype: Dtype = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    r"""Search for the best solver and grid within a budget, and write a plan."""
-
-    check_out(out, state)
-    given = conditions(label, condition)
-    check_number_of(given, check_count("-n", samples, 4))
-    score = guided(opened(model, trust, dtype), given, guidance)
-    with stoppable(_kept(state, "--state")):
-        plan = search(
-            score,
-            budget,
-            solvers=solvers.split(",") if solvers else None,
-            metric=metric,
-            data=None if data is None else read_array(data, score)[0],
-            samples=samples,
-            held_out=held_out,
-            learned=learned,
-            seed=seed,
-            file=state,
-            progress=not as_json,
-            **said(
-                batch_size=batch_size, reference_tolerance=reference_tolerance, workers=workers
-            ),
-        )
-    plan.save(out)
-    figures = plan.figures
-    rows = [{"plan": str(plan), **_reached(figures)}]
-    rows += [{"plan": entry["plan"], **_reached(entry)} for entry in figures["best before"]]
-    if as_json:
-        report({"plan": str(plan), "out": str(out), **figures}, as_json)
-        return
-    show(rows)
-    typer.echo(
-        f"on {figures['samples']} held-out samples; wrote {out}: "
-        f"scoresde sample {model} --plan {out}{' --trust' if trust else ''}"
-    )
 
 
 @app.command("suggest")
@@ -198,21 +132,6 @@ def suggest_plans(
                "of the exact flow": row["exact"]} for row in rows])  # fmt: skip
         for number, row in enumerate(rows, 1):
             typer.echo(f"{number}: energy distance x 1000 on {row['source']}")
-
-
-def _kept(file: Path | None, option: str) -> str:
-    if file is None:
-        return f"nothing was kept; with {option} and a file, the same command continues"
-    return f"what was measured is in {file}, and the same command continues"
-
-
-def _reached(figures: Json) -> dict[str, float]:
-    distances = {name: value[0] for name, value in figures["distances"].items()}
-    return {
-        "calls": figures["calls"],
-        **{f"error {k}": v for k, v in figures["error"].items()},
-        **distances,
-    }
 
 
 def _tell(c: Comparison, as_json: bool) -> None:

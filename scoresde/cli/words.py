@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -15,6 +16,8 @@ ELSEWHERE = {
     r"the model ss\.classifier_free\(model, scale, label=\.\.\.\)": "--guidance",
     r"import it and call ss\.register_network, or pass trust=True": "pass --trust",
     r"trust=True": "--trust",
+    r"stochastic=True": "--stochastic",
+    r"learned=True": "--learned",
     r"call model\.eval\(\)": "train it further, or save it anew",
 }
 NOTHING = "nothing was written"
@@ -89,3 +92,11 @@ def told(kind: str, file: object, as_json: bool) -> None:
 
     if file is None and not as_json:
         typer.echo(f"{kind} are not kept: pass --out with a file for them.", err=True)
+
+
+def kept(file: Path | None, option: str) -> str:
+    r"""Returns what is said on Ctrl-C about the results so far."""
+
+    if file is None:
+        return f"nothing was kept; with {option} and a file, the same command continues"
+    return f"what was measured is in {file}, and the same command continues"

@@ -8,6 +8,7 @@ from solvers import SemiLinear, Solver
 from solvers.catalogue import label, name_of
 
 from ..models.checks import check_count, check_number, check_several
+from ..models.data_moments import NEEDS, suits
 from ..models.learned import check_solver
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
@@ -17,9 +18,10 @@ from ..runs.plan import Plan
 
 DEFAULT = (
     "ddim", "heun", "dpm_2", "edm_heun", "dpmpp_2m", "dpmpp_3m", "deis_3", "ipndm_2", "ipndm_4", "unipc",
-    "unipc_3", "exponential",
+    "unipc_3", "foresight_2", "exponential",
 )  # fmt: skip
-MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4")
+MOMENTS = ("moment_2", "moment_ipndm_2", "moment_ipndm_4", "moment_foresight_2")
+MEASURED = ("measured_2", "measured_ipndm_2", "measured_ipndm_3")
 GENERAL = ("euler", "heun", "rk4", "dopri5")  # for any process
 TOLERANCE = "tolerance"  # replaces the grid if the solver chooses its steps
 
@@ -56,7 +58,10 @@ def default_solvers(model: ScoreModel) -> tuple[str, ...]:
 
     if isinstance(model.process, NonlinearProcess):
         return GENERAL
-    return (*DEFAULT, *MOMENTS) if model.moments is not None else DEFAULT
+    return (
+        *DEFAULT,
+        *(name for name in (*MOMENTS, *MEASURED) if suits(model.moments, solvers.get(name).form)),
+    )
 
 
 def default_grids(model: ScoreModel) -> tuple[str, ...]:
@@ -131,10 +136,10 @@ def check_choice(
     for entry in chosen:
         solver = entry.solver if isinstance(entry, Plan) else solvers.get(entry)
         check_solver(model, solver.name, noisy=solver.stochastic)
-        if solver.form == "moments" and model.moments is None:
+        if not suits(model.moments, solver.form):
+            what, how = NEEDS[solver.form]
             raise ValueError(
-                f"{solver} needs the mean and covariance of the data: set model.moments = "
-                "ss.moments(data), or leave the solver out."
+                f"{solver} needs {what}: set model.moments = {how}, or leave the solver out."
             )
 
 
@@ -199,5 +204,4 @@ def _cells_of(
 
 
 def _planned(plan: Plan) -> Cell:
-    noisy = plan.solver.stochastic or bool(plan.options.get("eta"))
-    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, noisy)
+    return Cell(plan.name, "plan", plan.figures.get("calls", 0), {"plan": plan}, plan.noisy)

@@ -3,7 +3,7 @@ r"""Conditions: their allowed forms, checked once."""
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
 from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
@@ -84,10 +84,10 @@ def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False)
         try:
             for where, what in places:
                 held = arguments[where] if where < len(arguments) else keywords.get(what)
-                for one in held if isinstance(held, list | tuple) else (held,):
+                for one in _several(held):
                     check_learned(one, function.__name__)
             model = arguments[place] if place < len(arguments) else keywords.get(name)
-            model = model[0] if isinstance(model, list | tuple) and model else model
+            model = _several(model)[0] if _several(model) else model
             if getattr(model, "transform", None) is None or (in_data and has_real_data(model)):
                 return inner(*arguments, **keywords)
             return translated(inner, signature, spoken, model, arguments, keywords)
@@ -96,6 +96,13 @@ def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False)
             OUTER.reset(outer)
 
     return call
+
+
+def _several(held: object) -> list[object]:
+    r"""The models of an argument, which may hold several."""
+
+    held = held.values() if isinstance(held, Mapping) else held
+    return list(held) if isinstance(held, list | tuple | ValuesView) else [held]
 
 
 ELSEWHERE = {  # other libraries' names, and ours

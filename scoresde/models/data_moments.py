@@ -12,8 +12,13 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import Array, as_whole
 
 from ..doors.data import as_data, as_floats
+from .curves import Curves
 
 ORTHONORMAL = 1e-3  # tolerance of the axes' inner products: files hold float32
+NEEDS = {  # what solvers of a form need to know, and how to set it
+    "moments": ("the mean and covariance of the data", "ss.moments(data)"),
+    "measured": ("statistics of the model by noise level", "ss.statistics(model, data)"),
+}
 Kind = Literal["full", "diagonal", "low_rank"]
 CONSTANT = 1e-5  # of the root mean square: directions that vary less count as constant
 
@@ -28,6 +33,7 @@ class Moments:
         basis: Orthonormal axes as columns, with shape (d, k), or `None` for the coordinate axes.
         variances: The variances along the axes, with shape (k,).
         rest: The variance in every direction that no axis covers, if there are such directions.
+        curves: Statistics of a model along the same coordinates (:func:`scoresde.statistics`), if they are known.
 
     Raises:
         ValueError: If the shapes do not match, a number is not finite, a variance is negative or the basis is
@@ -43,6 +49,7 @@ class Moments:
     basis: Tensor | None
     variances: Tensor
     rest: float | None = None
+    curves: Curves | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("mean", 1), ("variances", 1), ("basis", 2)):
@@ -71,14 +78,20 @@ class Moments:
                     "the basis must be orthonormal, but inner products of its columns are off from 0 and 1 by "
                     f"{off:.2g}."
                 )
+        c = len(self.variances) + (0 if self.rest is None else d)
+        if self.curves is not None and self.curves.rates.shape[-1] != c:
+            raise ValueError(
+                f"curves must be of {c} coordinates, but are of {self.curves.rates.shape[-1]}."
+            )
 
     def __repr__(self) -> str:
         axes = "its own axes" if self.basis is None else f"{self.basis.shape[1]} axes"
         rest = "" if self.rest is None else f", {self.rest:.3g} in all other directions"
         low, high = float(self.variances.min()), float(self.variances.max())
+        measured = "" if self.curves is None else f", {self.curves}"
         return (
             f"Moments(of samples {tuple(self.mean.shape)}, {axes}, variances from {low:.3g} to "
-            f"{high:.3g}{rest})"
+            f"{high:.3g}{rest}{measured})"
         )
 
     @property
@@ -223,3 +236,11 @@ def from_covariance(mean: Tensor, covariance: Tensor) -> Moments:
 
     variances, axes = torch.linalg.eigh(covariance)
     return Moments(mean, axes, variances.clamp(min=0))
+
+
+def suits(known: object, form: str) -> bool:
+    r"""Whether moments are all that a solver of a form needs to know of a model; other forms need none."""
+
+    if form == "measured" and isinstance(known, Moments):
+        return known.curves is not None
+    return form not in NEEDS or known is not None

@@ -18,6 +18,7 @@ from ..models.by_level import OfLevel, at_levels
 from ..models.checks import check_number
 
 MOST = 1e15
+SAME = 1e-6  # relative difference below which a noise level is one of the grid
 Eta: TypeAlias = float | Array | OfLevel
 
 
@@ -39,6 +40,32 @@ class ByRow:
         r"""Returns the amounts for times with shape (n, B, \*), or the amounts alone, with shape (B,)."""
 
         return torch.tensor(self.values, dtype=torch.float64).reshape(-1, *(1,) * (t.ndim - 2))
+
+
+@dataclass(frozen=True)
+class ByStep:
+    r"""One amount of noise for each step of a grid. It is true if any of them is not 0.
+
+    As a function of the noise level it is constant over each step, and where two steps meet it is that of the
+    later one, towards data.
+
+    Arguments:
+        levels: The noise levels :math:`\sigma / \alpha` of the grid, from high to low, n + 1 of them.
+        values: The amounts, n of them.
+    """
+
+    levels: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return any(self.values)
+
+    def __call__(self, levels: Tensor) -> Tensor:
+        r"""Returns the amounts at noise levels."""
+
+        starts = torch.tensor(self.levels[1:-1], dtype=torch.float64) * (1 + SAME)
+        values = torch.tensor(self.values, dtype=torch.float64)
+        return values[(levels.double().cpu()[..., None] <= starts).sum(-1)]
 
 
 Amount = float | ByRow | OfLevel
@@ -90,6 +117,8 @@ def amount_over(eta: Amount, s: Tensor, t: Tensor) -> float | Tensor:
         t: Those at which they end.
     """
 
+    if isinstance(eta, ByStep):
+        return eta(torch.exp(-(s + t) / 2))
     if not callable(eta):
         return amount_at(eta, s)
     points, gauss = FULL
@@ -110,6 +139,6 @@ def root_of(eta: Amount) -> Amount:
 def told_amount(eta: Amount | None) -> float | list[float] | str | None:
     r"""Returns an amount as plain data: numbers, or the name of a function."""
 
-    if isinstance(eta, ByRow):
+    if isinstance(eta, ByRow | ByStep):
         return list(eta.values)
     return getattr(eta, "__qualname__", type(eta).__name__) if callable(eta) else eta

@@ -91,6 +91,13 @@ class Frame(Linear):
             gained = torch.where(self._flat, flat, gained)
         return gained.clamp(min=0).sqrt()
 
+    def middle(self, s: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the time halfway in :math:`\arctan (s / \sqrt l)`, on average over the coordinates."""
+
+        before, after = torch.exp(-s)[..., None], torch.exp(-t)[..., None]
+        r0, r1 = self._total(before).sqrt(), self._total(after).sqrt()
+        return -((before * r1 + after * r0) / (r0 + r1)).mean(-1).log()
+
     @cached_property
     def key(self) -> Hashable | None:
         process, known = self.process.key, self.noise is None or isinstance(self.noise, Steady)

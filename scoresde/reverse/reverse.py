@@ -40,7 +40,9 @@ from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.dependent import check_given, reverse_drift
 from .amounts import Amount, ByRow, Eta, amount_at, as_amount
+from .known import MATCHED, known_moments
 from .linear_part import Convention, Frame, make_noise
+from .measured import Measured
 
 Clock = Literal["t", "log_snr"]
 LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
@@ -112,7 +114,8 @@ class Reverse(Chart):
         clock: The time of the problem, "t" or "log_snr".
         form: The linear part of a semi-linear problem: "data", "noise", "isotropic" with the root mean square of
             the data, or "moments" with the model's moments. "floored" is the same with a lower bound on the
-            variances, and "isotropic" if the model has no moments.
+            variances, and "isotropic" if the model has no moments. "measured" takes the rates and sizes that were
+            measured on the model.
         profile: How the noise of a semi-linear problem depends on the noise level, besides eta.
         convention: The meaning of eta.
     """
@@ -158,31 +161,9 @@ class Reverse(Chart):
     def moments(self) -> Moments | None:
         r"""The moments of the data, if the solver uses them."""
 
-        if self.kind is not SemiLinear or self.form not in ("moments", "floored"):
+        if self.kind is not SemiLinear or self.form not in MATCHED:
             return None
-        if self.model.moments is None and self.form == "floored":
-            return None
-        if self.model.masked:
-            raise ValueError(
-                "moment-matched solvers mix all entries, so they take no masked model; use another solver, such "
-                "as 'dpmpp_2m'."
-            )
-        if self.model.moments is None:
-            raise ValueError(
-                "moment-matched solvers need the mean and covariance of the data: set "
-                "model.moments = ss.moments(data), or use another solver, such as 'dpmpp_2m'."
-            )
-        known = self.model.moments
-        if not isinstance(known, Moments):
-            raise TypeError(
-                f"model.moments must be the result of ss.moments(data), not a {type(known).__name__}."
-            )
-        if self.model.shape is not None and tuple(known.mean.shape) != tuple(self.model.shape):
-            raise ValueError(
-                f"model.moments are of samples of shape {tuple(known.mean.shape)}, but the model's "
-                f"have shape {tuple(self.model.shape)}."
-            )
-        return known
+        return known_moments(self.model, self.form)
 
     @cached_property
     def frame(self) -> Frame:
@@ -197,6 +178,10 @@ class Reverse(Chart):
             known = scale_of(self.model) ** 2 if known is None else known
             variances = torch.tensor([known], dtype=torch.float64)
         noise = make_noise(self.profile, self.eta, self.convention)
+        if self.form == "measured":
+            assert self.moments is not None
+            assert self.moments.curves is not None
+            return Measured(self.model.process, variances, noise, curves=self.moments.curves)
         return Frame(self.model.process, variances, noise)
 
     def to_clock(self, time: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..files import Json
+from ..models.data_moments import Moments
 from ..models.score_model import Given, ScoreModel
 from .identity import identity
 from .plan import describe_conditions, describe_process, digest, fingerprint
@@ -24,11 +25,18 @@ def describe_setup(model: ScoreModel, data: Tensor | None, options: Mapping[str,
         "process": describe_process(model),
         "moments": None
         if known is None
-        else digest(torch.cat([known.mean.flatten(), known.variances])),
+        else digest(torch.cat([known.mean.flatten(), known.variances, *_curves(known)])),
         "conditions": describe_conditions(model),
         "data": None if data is None else f"{len(data)} samples, {digest(data)}",
         **{name: str(value) for name, value in options.items() if name != "device"},
     }
+
+
+def _curves(known: Moments) -> list[Tensor]:
+    r"""The statistics of a model by noise level, if they are known."""
+
+    curves = known.curves
+    return [] if curves is None else [curves.rates.flatten(), curves.sizes.flatten()]
 
 
 def check_same(

@@ -32,8 +32,10 @@ from ..files import (
     text,
     write_json,
 )
+from ..models.checks import check_number
 from ..models.conditions import leaves
 from ..models.score_model import ScoreModel
+from ..reverse.amounts import MOST, ByStep
 from .grids import level_times
 
 KIND = "plan of scoresde"
@@ -55,7 +57,8 @@ class Plan:
     r"""A choice of solver, grid and settings, with the measurements behind it.
 
     Arguments:
-        options: The options of :func:`scoresde.sample` that it sets, as plain data.
+        options: The options of :func:`scoresde.sample` that it sets, as plain data. `eta` may be a list, with one
+            amount of noise for each step between `noise_levels`.
         noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid has a
             name.
         additions: The learned numbers of each step, in the form of a multistep solver's `additions`.
@@ -82,11 +85,7 @@ class Plan:
         if not isinstance(self.options.get("solver"), str | Solver):
             raise ValueError(f"'options' must name a 'solver', but are {self.options}.")
         solvers.get(self.options["solver"])
-        eta = self.options.get("eta")
-        if eta is not None and not is_number(eta):
-            raise ValueError(
-                f"eta of a plan must be one number, which a file can hold, not {shown(eta)}."
-            )
+        _check_eta(self.options.get("eta"), self.noise_levels)
 
     @checked
     def save(self, file: str | Path) -> Path:
@@ -137,7 +136,7 @@ class Plan:
                 f"the plan was measured on the model {self.model}, but this model is {mine}, so its "
                 "figures may not hold; measure again with ss.compare or ss.tune."
             )
-        options = dict(self.options)
+        options = self.chosen
         if self.noise_levels is not None:
             options["times"] = self._times(model)
         if self.additions:
@@ -159,6 +158,25 @@ class Plan:
                 "between its noise levels."
             )
         return dataclasses.replace(solver, name=f"{solver} (learned)", additions=rows)
+
+    @property
+    def chosen(self) -> Json:
+        r"""The options as runs take them, where one amount of noise per step is a function of the noise level."""
+
+        options, eta = dict(self.options), self.options.get("eta")
+        if self.noise_levels is not None and isinstance(eta, list | tuple):
+            steps = ByStep(tuple(self.noise_levels), tuple(map(float, eta)))
+            options["eta"] = steps if steps else 0.0
+        return options
+
+    @property
+    def noisy(self) -> bool:
+        r"""Whether its runs add noise."""
+
+        eta = self.options.get("eta")
+        if eta is None or not self.solver.takes_eta:
+            return self.solver.stochastic
+        return any(eta) if isinstance(eta, list | tuple) else bool(eta)
 
     @property
     def plain(self) -> dict[str, object]:
@@ -198,11 +216,14 @@ class Plan:
         return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
 
     def __str__(self) -> str:
-        words = [f"{name}={value}" for name, value in self.options.items() if name != "solver"]
+        words = [f"{name}={value}" for name, value in self.options.items()
+                 if name != "solver" and not isinstance(value, list | tuple)]  # fmt: skip
         if self.noise_levels is not None:
             words.append(f"{len(self.noise_levels) - 1} steps of its own")
         if self.additions:
             words.append("learned weights")
+        if isinstance(self.options.get("eta"), list | tuple):
+            words.append("one eta per step")
         return f"{self.plain['solver']} ({', '.join(words)})"
 
 
@@ -212,6 +233,30 @@ def _falling(levels: object) -> bool:
     if not isinstance(levels, list | tuple) or len(levels) < 2 or not each(finite)(levels):
         return False
     return levels[-1] > 0 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+
+
+def _check_eta(eta: object, levels: tuple[float, ...] | None) -> None:
+    r"""Refuses an eta that is neither one number nor one for each step between the noise levels."""
+
+    if eta is None or is_number(eta):
+        return
+    if not isinstance(eta, list | tuple):
+        raise ValueError(
+            "eta of a plan must be one number, or a list with one per step, which a file can hold, not "
+            f"{shown(eta)}."
+        )
+    if levels is None:
+        raise ValueError(
+            f"eta of a plan has {len(eta)} entries, one per step, which need the steps beside them; pass "
+            "noise_levels=, or one number."
+        )
+    if len(eta) != len(levels) - 1:
+        raise ValueError(
+            f"eta of a plan must be one number, or one for each of the {len(levels) - 1} steps between its "
+            f"noise_levels, but has {len(eta)} entries."
+        )
+    for value in eta:
+        check_number("each of eta", value, 0, MOST)
 
 
 def _shown(value: object) -> str:

@@ -89,7 +89,7 @@ class Objective:
     measure: Measure
     file: Path | None
     setup: Mapping[str, object]
-    tick: Callable[[int], object]
+    tick: Callable[[float], object]
     workers: Workers = None
     known: dict[str, float] = field(default_factory=dict)
     measured: int = 0
@@ -109,6 +109,12 @@ class Objective:
         r"""The model, start and truth."""
 
         return self.measure.bench
+
+    @property
+    def parts(self) -> Sequence["Objective"]:
+        r"""The objectives of each model: this one."""
+
+        return (self,)
 
     @cached_property
     def spread(self) -> Spread[Asked, float]:

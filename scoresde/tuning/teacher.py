@@ -77,7 +77,9 @@ class Teacher:
         """
 
         # a corrector counts as its predictor; each step is taken separately, wherever it will be in the grid
-        solver = replace(solver, lower_order_final=False, analytic_first=False, corrector=())
+        solver = replace(
+            solver, lower_order_final=False, analytic_first=False, corrector=(), stochastic=False
+        )
         reverse = Run(self.bench.model, Settings(solver=solver), self.times).reverse
         clock, problem = reverse.to_clock(self.times), reverse.problem()
         assert isinstance(problem, SemiLinear)

@@ -21,6 +21,7 @@ from ..files import (
     text,
     whole,
 )
+from ..models.curves import Curves
 from ..models.data_moments import Moments
 from ..models.learned import LEARNED
 from ..models.predictions import PREDICTIONS
@@ -34,6 +35,7 @@ from .transforms import check_transform, in_form
 from .weights import build_network
 
 PREFIX = "moments."  # of the tensors that are not weights
+CURVES = ("levels", "rates", "sizes")
 DATA_STD = (1e-10, 1e10)  # beyond these, squares (with the noise's) leave float32
 NETWORK = {
     "name": Entry(f"one of {', '.join(networks.__all__)}, or of others by module:name", is_name),
@@ -128,6 +130,7 @@ def described_moments(model: ScoreModel) -> tuple[Json | None, dict[str, Tensor]
     if known is None:
         return None, {}
     values = {name: getattr(known, name) for name in ("mean", "basis", "variances")}
+    values |= {name: getattr(known.curves, name, None) for name in CURVES}
     return {"rest": known.rest}, {
         PREFIX + name: value.detach().cpu().float().contiguous()
         for name, value in values.items()
@@ -157,4 +160,10 @@ def take_moments(tensors: dict[str, Tensor], card: Json) -> Moments | None:
         raise ValueError(f"the 'mean' of the moments has shape {shape}, not {card['shape']}")
     mean, variances = found["mean"].double(), found["variances"].double()
     basis = found["basis"].double() if "basis" in found else None
-    return Moments(mean, basis, variances, card["moments"]["rest"])
+    curves = None
+    if not found.keys().isdisjoint(CURVES):
+        missing = [name for name in CURVES if name not in found]
+        if missing:
+            raise ValueError(f"the moments have no {missing[0]!r}")
+        curves = Curves(*(found[name] for name in CURVES))
+    return Moments(mean, basis, variances, card["moments"]["rest"], curves)

@@ -75,9 +75,9 @@ class AdaptiveAdams(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form == "moments":
+        if self.form in ("moments", "measured"):
             raise ValueError(
-                "form='moments' has weights per coordinate, which error control here does not know; "
+                f"form={self.form!r} has weights per coordinate, which error control here does not know; "
                 "use 'isotropic', 'data' or 'noise'."
             )
 

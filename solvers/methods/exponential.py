@@ -62,7 +62,7 @@ class ExponentialMultistep(Solver):
     Arguments:
         name: The name of the method.
         values: The number of past values, in [1, 4].
-        form: The linear part: "data", "noise", "isotropic" or "moments".
+        form: The linear part: "data", "noise", "isotropic", "moments" or "measured".
         rules: The rules that weight one value, two values, and so on; the last rule serves for more.
         corrector: The same for the corrector, which has one more value. By default, there is none.
         variable: The variable in which N is approximated by a polynomial.
@@ -108,13 +108,17 @@ class ExponentialMultistep(Solver):
         super().__post_init__()
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
+        if self.analytic_first and self.form == "measured":
+            raise ValueError(
+                "analytic_first has no effect on solvers with measured statistics, whose first value no simple "
+                "model tells; leave it out."
+            )
         if self.additions and self.corrector:
             raise ValueError(
                 f"additions are for methods without corrector, but {self.name} has one; use its predictor alone."
             )
-        object.__setattr__(
-            self, "additions", tuple(map(tuple, self.additions))
-        )  # which has a hash
+        rows = tuple(map(tuple, self.additions))  # which have a hash
+        object.__setattr__(self, "additions", rows)
         for i, row in enumerate(self.additions):
             if len(row) not in (i + 2, 2 * i + 4):
                 raise ValueError(
@@ -132,7 +136,8 @@ class ExponentialMultistep(Solver):
             cap=3 if self.corrector else 2,
             one_step=self.values == 1 and not self.corrector,
             stochastic=self.stochastic,
-            gaussian=not self.corrector,
+            takes_eta=self.form != "measured",  # whose rates are those of the flow
+            gaussian=not self.corrector and self.form != "measured",
             profile=self.profile,
             form=self.form,
         )

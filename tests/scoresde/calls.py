@@ -199,7 +199,12 @@ def of_models() -> dict[str, Call]:
         "ComplexPairs network": (ss.ComplexPairs().network, {"network": lambda x, t: x}),
         "NamedParts network": (ss.NamedParts({"a": (2,)}).network, {"network": lambda x, t: x}),
         "Moments": (ss.Moments, {
-            "mean": X[0], "basis": torch.eye(2), "variances": torch.ones(2), "rest": None}),
+            "mean": X[0], "basis": torch.eye(2), "variances": torch.ones(2), "rest": None,
+            "curves": None}),
+        "Curves": (ss.Curves, {
+            "levels": torch.tensor([2.0, 1.0]), "rates": torch.ones(2, 2), "sizes": torch.ones(2, 2)}),
+        "statistics": (ss.statistics, {
+            "model": GAUSS, "data": X, "rates": "slope", "levels": 3, "samples": 4, "seed": 0, "batch_size": 2}),
         "moments": (ss.moments, {"data": X, "kind": "full", "basis": None, "rank": None}),
         "moments, low rank": (ss.moments, {"data": X, "kind": "low_rank", "rank": 1}),
         "NetworkScore": (ss.NetworkScore, {
@@ -317,8 +322,8 @@ def of_verbs() -> dict[str, Call]:
         "suggest": (ss.suggest, {"model": GAUSS, "budget": 5}),
         "tune": (ss.tune, {
             "model": GAUSS, "budget": 3, "solvers": ["ddim"], "grids": ["rho"], "metric": "energy", "data": X,
-            "samples": 4, "seed": 0, "held_out": 4, "learned": False, "reference_tolerance": 0.1, "file": None,
-            "workers": None, "progress": False}),
+            "samples": 4, "seed": 0, "held_out": 4, "learned": False, "stochastic": False,
+            "reference_tolerance": 0.1, "file": None, "workers": None, "progress": False}),
         "weighted_sample": (ss.weighted_sample, {
             "models": [GAUSS, GAUSS], "exponents": [1.0, 1.0], "count": 4, "shape": (2,), "steps": 40,
             "grid": "log_snr", "seed": 0, "threshold": 0.5, "t_min": 0.01, "progress": False}),

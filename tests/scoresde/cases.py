@@ -24,13 +24,21 @@ PROCESSES: dict[str, ss.Process] = {
 MEANS = torch.tensor([[1.2, 0.0], [-0.6, 1.0], [-0.6, -1.0]], dtype=torch.float64)
 
 
+def measured(model: ss.Oracle) -> ss.Oracle:
+    r"""The model with statistics by noise level beside its exact moments."""
+
+    model.moments = ss.statistics(model, model.data(256, seed=0), levels=40, samples=256)
+    return model
+
+
 def gaussian(process: ss.Process) -> ss.GaussianOracle:
     covariance = torch.tensor([[0.30, 0.10], [0.10, 0.20]], dtype=torch.float64)
-    return ss.GaussianOracle(torch.tensor([0.5, -0.3], dtype=torch.float64), covariance, process)
+    mean = torch.tensor([0.5, -0.3], dtype=torch.float64)
+    return measured(ss.GaussianOracle(mean, covariance, process))
 
 
 def mixture(process: ss.Process) -> ss.MixtureOracle:
-    return ss.MixtureOracle(MEANS, 0.3, process=process)
+    return measured(ss.MixtureOracle(MEANS, 0.3, process=process))
 
 
 def quantile(process: ss.Process) -> ss.QuantileOracle:

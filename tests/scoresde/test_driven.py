@@ -22,7 +22,11 @@ ORACLE = mixture(ss.EDM())
 MEANING = Meaning(ORACLE.process, "data")
 TIMES = torch.tensor([80.0, 20.0, 6.0, 2.0, 0.7, 0.2, 0.05, 0.01])
 FIXED = [name for name in solvers.available() if solvers.get(name).fixed and "/" not in name]
-WHOLE = [name for name in FIXED if not solvers.get(name).can.block]
+WHOLE = [
+    name
+    for name in FIXED
+    if not solvers.get(name).can.block and not isinstance(solvers.get(name), solvers.Foresight)
+]
 
 
 def network(x: Tensor, t: float) -> Tensor:
@@ -108,6 +112,8 @@ def test_states_within_a_step_belong_together() -> None:
         driven("edm_heun", torch.randn(3, 2), lambda x, k: x + 1 if k == 0 else x)
     with pytest.raises(ValueError, match="changes the state before its first network call"):
         calls_of(verb("edm_churn:amount=10:low=0:high=100", TIMES[1:]), MEANING, (2,))
+    with pytest.raises(ValueError, match="use a solver that calls it at the start of a step"):
+        calls_of(verb("foresight_1"), MEANING, (2,))
 
 
 def test_outputs_that_are_not_finite_end_in_an_error() -> None:

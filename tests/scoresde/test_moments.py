@@ -23,7 +23,7 @@ from solvers.catalogue import CATALOGUE
 
 from .cases import PROCESSES, gaussian, mixture
 
-MATCHED = [n for n in CATALOGUE if solvers.get(n).form == "moments"]
+MATCHED = [n for n in CATALOGUE if solvers.get(n).form in ("moments", "measured")]
 FORMS = {"data": 0.0, "isotropic": 0.7, "noise": math.inf}
 levels = st.floats(-3.0, 4.0)
 

@@ -70,7 +70,7 @@ VERBS: dict[Callable[..., Any], tuple[Takes, set[str]]] = {  # what they take be
     ),
     ss.tune: (
         BENCH,
-        {"budget", "solvers", "grids", "metric", "data", "samples", "held_out", "learned",
+        {"budget", "solvers", "grids", "metric", "data", "samples", "held_out", "learned", "stochastic",
          "reference_tolerance", "file", "workers", "progress"},
     ),
 }  # fmt: skip

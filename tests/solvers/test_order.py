@@ -16,6 +16,7 @@ FIXED = [name for name in solvers.available() if solvers.get(name).fixed]
 ADAPTIVE = [n for n in solvers.available() if solvers.get(n).adaptive]
 SPANS = [(0.3, 2.0), (2.0, 0.3)]
 SLOW = {"rex_noise_euler": 0.25}
+QUICK = {"foresight_2": 0.25, "moment_foresight_2": 0.25}  # where more than the last order shows
 
 
 def slope(name: str, span: tuple[float, float]) -> float:
@@ -52,7 +53,7 @@ def test_order_is_the_catalogues(name: str, span: tuple[float, float]) -> None:
     assert found > order - SLOW.get(name, 0.2)
     free = can.stochastic or getattr(solvers.get(name), "known_order", None)
     if not free and name != "dopri5":  # 12 of whose steps are few for its order
-        assert found < order + 0.2
+        assert found < order + QUICK.get(name, 0.2)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
