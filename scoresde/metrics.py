@@ -61,9 +61,14 @@ def energy_distance(x: Array, y: Array) -> float:
         2.0
     """
 
-    x, y = _flat(x, y, at_least=2)
-    within = (torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y))
-    return float(2 * torch.cdist(x, y).mean() - sum(within))
+    return float(energy(*_flat(x, y, at_least=2)))
+
+
+def energy(x: Tensor, y: Tensor) -> Tensor:
+    r"""Returns the same for samples with shapes (N, d) and (M, d), as a tensor that can be differentiated."""
+
+    within = [torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y)]
+    return 2 * torch.cdist(x, y).mean() - within[0] - within[1]
 
 
 @checked

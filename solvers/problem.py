@@ -281,6 +281,12 @@ class Linear(ABC):
 
         return t
 
+    @property
+    def contrast(self) -> Tensor:
+        r"""A number in [0, 1] for each coordinate, with shape (c,), by which learned weights may differ."""
+
+        return torch.zeros(1, dtype=torch.float64)
+
     def variable(self, name: str, t: Tensor) -> Tensor:
         r"""Returns the variable in which :math:`N` is approximated by a polynomial."""
 

@@ -199,7 +199,7 @@ class ScoreSDEScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._calls = self._calls_from(0)
         steps = max(len(self._times) - 1, 1)
         share, rest = divmod(
-            len(self._calls) - (self._recipe.denoise and len(self._times) > 1), steps
+            len(self._calls) - (self._recipe.clean and len(self._times) > 1), steps
         )
         self.order = 1 if rest else share
         labels = torch.tensor([call.t for call in self._calls], dtype=torch.float64)

@@ -116,7 +116,7 @@ class Recipe:
                 else stock_times(stock, meaning, number, **mu)
             )
         times = times.cpu().clamp(process.t_min, process.t_max)
-        if self.denoise or times[-1] <= process.t_min:
+        if self.denoise or self.plan is not None or times[-1] <= process.t_min:
             return times
         return torch.cat([times, times.new_tensor([process.t_min])])
 
@@ -135,7 +135,7 @@ class Recipe:
             model = clipped(self._known(model), config)
             if len(times) == 1:
                 return model.denoise(x, times[0].to(x.device))
-            return decode(model, x, times=times, denoise=self.denoise, **options).x
+            return decode(model, x, times=times, denoise=self.clean, **options).x
 
         return run
 
@@ -147,6 +147,13 @@ class Recipe:
         return (1,) if known is None else tuple(known.mean.shape)
 
     @property
+    def clean(self) -> bool:
+        r"""Whether the last call is a denoising, as the plan says if there is one."""
+
+        options = {} if self.plan is None else self.plan["options"]
+        return self.denoise and bool(options.get("denoise", True))
+
+    @property
     def _options(self) -> dict[str, Any]:
         r"""The options of decode, without those of the grid."""
 
@@ -155,7 +162,7 @@ class Recipe:
         else:
             plan = _plan_of(self.plan)
             chosen = {**plan.chosen, "solver": plan.solver}
-            chosen = {n: v for n, v in chosen.items() if n not in ("steps", "grid")}
+            chosen = {n: v for n, v in chosen.items() if n not in ("steps", "grid", "denoise")}
         eta = {} if self.eta is None else {"eta": self.eta}
         return {**chosen, **(self.options or {}), **eta}
 
@@ -168,10 +175,13 @@ class Recipe:
             plan = _plan_of(self.plan)
             known = plan.options_for(model)
             steps = len(known["times"]) - 1 if "times" in known else known.get("steps", number - 1)
-            if steps + 1 != number:
+            least, last = (steps + 1, " and a last denoising") if self.clean else (steps, "")
+            saved = getattr(plan.solver, "analytic_first", False)
+            least, first = (least - 1, ", the first without a call") if saved else (least, "")
+            if least != number:
                 raise ValueError(
-                    f"num_inference_steps must be {steps + 1}, since the plan has {steps} steps and a last "
-                    f"denoising, but is {number}."
+                    f"num_inference_steps must be {least}, since the plan has {steps} steps{first}{last}, but is "
+                    f"{number}."
                 )
             if "times" in known:
                 return known["times"]
@@ -244,11 +254,11 @@ def plain_moments(
 def _plan_of(content: Mapping[str, Any]) -> Plan:
     r"""The plan of a config, held against no model, since it does not know the network."""
 
-    levels, scales = content.get("noise_levels"), content.get("scales") or ()
+    levels, rows = content.get("noise_levels"), content.get("additions") or ()
     return Plan(
         dict(content["options"]),
         None if levels is None else tuple(levels),
-        tuple(tuple(row) for row in scales),
+        tuple(tuple(row) for row in rows),
     )
 
 

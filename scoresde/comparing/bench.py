@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -30,6 +30,13 @@ from .row import Row
 KINDS = {False: "flow", True: "sde"}
 BENCH = Takes("here, where it is measured or searched", "t_min", "seed", "first_index", "batch_size", "max_calls",
               "dtype", "device", "max_step", "first_step", Ending, words="cannot be passed")  # fmt: skip
+
+
+class _Kind(TypedDict):
+    r"""The dtype and device of states."""
+
+    dtype: torch.dtype
+    device: torch.device | str | None
 
 
 @dataclass
@@ -95,9 +102,19 @@ class Bench:
         r"""Warns of a network that is random, or couples the rows of a batch."""
 
         few = (min(self.shape[0], ROWS), *self.shape[1:])
+        warn_of_health(self.model, torch.zeros(few, **self._kind))
+
+    def start(self) -> Tensor:
+        r"""Returns the states from which all runs start, with shape (B, *)."""
+
+        first = self.options.get("first_index", 0)
+        prior = self.model.process.prior_sample
+        return prior(self.shape, seed=self.seed, first_index=first, **self._kind)
+
+    @property
+    def _kind(self) -> _Kind:
         dtype = self.options.get("dtype") or model_dtype(self.model)
-        device = self.options.get("device") or model_device(self.model)
-        warn_of_health(self.model, torch.zeros(few, dtype=dtype, device=device))
+        return {"dtype": dtype, "device": self.options.get("device") or model_device(self.model)}
 
     def run(self, **options: Unpack[RunOptions]) -> Solution:
         r"""Returns the samples of a solver."""

@@ -131,6 +131,12 @@ class Frame(LinearFamily):
         found = torch.where(side | found.isnan(), WIDEST * before, found)
         return torch.minimum(found.clamp(min=0), WIDEST * torch.maximum(before, after))
 
+    @property
+    def contrast(self) -> Tensor:
+        if len(self.variances) == 1:
+            return super().contrast
+        return self.variances / (self.variances + self.variances.mean())
+
     def level(self, t: Tensor) -> Tensor:
         return torch.exp(-t)
 

@@ -149,7 +149,7 @@ class Reverse(Chart):
                 partial(_at, self._remainder),
                 self.frame,
                 tabulate=self._remainder,
-                guess=self._guess if self.moments is None else None,
+                guess=self._guess,
                 **common,
             )
         drift = partial(_at, self._linear)
@@ -312,6 +312,8 @@ class Reverse(Chart):
         return t, a[..., 0] / alpha, b[..., 0], alpha
 
     def _guess(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
+        if self.moments is not None:
+            return [torch.zeros_like for _ in clock]  # on Gaussian data
         a, b = self.frame.remainder(clock)
         variance = scale_of(self.model) ** 2
         factor = a + b * (variance / (variance + torch.exp(-2 * clock)))[..., None]

@@ -46,7 +46,7 @@ ENTRIES = {
         "noise levels that are positive and fall, two at least, or none",
         lambda levels: levels is None or _falling(levels),
     ),
-    "scales": Entry("lists of finite numbers", each(each(finite))),
+    "additions": Entry("lists of finite numbers", each(each(finite))),
     "model": Entry("the fingerprint of a model", text),
     "figures": Entry("figures by name", mapping),
 }
@@ -61,7 +61,7 @@ class Plan:
             amount of noise for each step between `noise_levels`.
         noise_levels: The grid as noise levels :math:`\sigma / \alpha`, from noise to data, unless the grid has a
             name.
-        scales: The factors of the weights of each step, if they were learned.
+        additions: The learned numbers of each step, in the form of a multistep solver's `additions`.
         model: The fingerprint of the model that it was measured on.
         figures: The measurements, whose names include their units.
 
@@ -76,7 +76,7 @@ class Plan:
 
     options: Json
     noise_levels: tuple[float, ...] | None = None
-    scales: tuple[tuple[float, ...], ...] = ()
+    additions: tuple[tuple[float, ...], ...] = ()
     model: str = ""
     figures: Json = field(default_factory=dict)
 
@@ -108,18 +108,22 @@ class Plan:
         """
 
         content = read_json(file, KIND)
-        with damaged(file, "plan"):
-            check_entries(content, ENTRIES)
-            levels = content.pop("noise_levels")
-            scales = tuple(tuple(row) for row in content.pop("scales"))
-            plan = Plan(
-                **content, noise_levels=None if levels is None else tuple(levels), scales=scales
+        if content.get("scales"):
+            raise ValueError(
+                f"{file} holds learned weights in the form of earlier versions; search it again with "
+                "ss.tune(..., learned=True)."
             )
-            solver = plan.solver
-            if scales and levels and isinstance(solver, ExponentialMultistep):
-                wanted = solver.known(len(levels) - 1).tolist()
-                if [len(row) for row in scales] != wanted:
-                    raise ValueError(f"'scales' must be lists of {wanted} numbers for {solver}")
+        with damaged(file, "plan"):
+            if "scales" in content:  # of an earlier version, without learned weights
+                content = {"additions": content.pop("scales"), **content}
+            check_entries(content, ENTRIES)
+            levels, rows = content.pop("noise_levels"), content.pop("additions")
+            plan = Plan(
+                **content,
+                noise_levels=None if levels is None else tuple(levels),
+                additions=tuple(map(tuple, rows)),
+            )
+            plan.solver  # noqa: B018  # refuses numbers that do not fit it
             return plan
 
     @checked
@@ -135,7 +139,7 @@ class Plan:
         options = self.chosen
         if self.noise_levels is not None:
             options["times"] = self._times(model)
-        if self.scales:
+        if self.additions:
             options["solver"] = self.solver
         return options
 
@@ -143,12 +147,17 @@ class Plan:
     def solver(self) -> Solver:
         r"""The solver, with its learned weights."""
 
-        solver = solvers.get(self.options["solver"])
-        if not self.scales:
+        solver, rows = solvers.get(self.options["solver"]), self.additions
+        if not rows:
             return solver
         if not isinstance(solver, ExponentialMultistep):
             raise ValueError(f"the plan has learned weights, but {solver} takes none.")
-        return dataclasses.replace(solver, name=f"{solver} (learned)", scales=self.scales)
+        if self.noise_levels is not None and len(rows) != len(self.noise_levels) - 1:
+            raise ValueError(
+                f"the plan has learned weights for {len(rows)} steps, but {len(self.noise_levels) - 1} steps "
+                "between its noise levels."
+            )
+        return dataclasses.replace(solver, name=f"{solver} (learned)", additions=rows)
 
     @property
     def chosen(self) -> Json:
@@ -183,7 +192,7 @@ class Plan:
     def name(self) -> str:
         r"""The name of the plan in tables."""
 
-        content = json.dumps([self.plain, self.noise_levels, self.scales])
+        content = json.dumps([self.plain, self.noise_levels, self.additions])
         return f"{self.plain['solver']} #{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
     def __repr__(self) -> str:
@@ -211,7 +220,7 @@ class Plan:
                  if name != "solver" and not isinstance(value, list | tuple)]  # fmt: skip
         if self.noise_levels is not None:
             words.append(f"{len(self.noise_levels) - 1} steps of its own")
-        if self.scales:
+        if self.additions:
             words.append("learned weights")
         if isinstance(self.options.get("eta"), list | tuple):
             words.append("one eta per step")

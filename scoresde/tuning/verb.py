@@ -17,7 +17,7 @@ from solvers import SemiLinear, Solver
 from solvers.catalogue import label
 
 from ..comparing.bench import BENCH, Bench, sample_shape
-from ..comparing.cells import Cell, cells, check_choice, check_tolerance
+from ..comparing.cells import DEFAULT, MOMENTS, Cell, cells, check_choice, check_tolerance
 from ..jobs.start import Workers, check_workers
 from ..metrics import Distance, check_distances, energy_distance
 from ..models.checks import check_count, check_data
@@ -31,7 +31,7 @@ from ..runs.grids import model_grid
 from ..runs.plan import Plan
 from ..runs.progress import bar as progress_bar
 from .judging import judge_all
-from .learn import learn
+from .learn import forms_of, learn
 from .noisy import noisy_solvers, with_noise
 from .objective import Objective
 from .ranges import Models, Together, Valued, benches_of, models_of, objectives_of, workers_of
@@ -84,6 +84,9 @@ def tune(  # noqa: D417
     :class:`.ranges.Together`), and reports its results on each model beside those of the plan that is made for
     the first model alone.
 
+    With `learned`, the plan has weights of its own (see :mod:`.learn`): one for the error approaches the exact
+    flow, and one for the energy distance has a last step that corrects errors of the model, too.
+
     With noise, a distance is minimised, too, over the amount of noise :math:`\eta` of each step, or over the
     window of "edm_churn" (see :mod:`.noisy`).
 
@@ -101,7 +104,8 @@ def tune(  # noqa: D417
         samples: The number of samples for the choice of solvers and grids.
         seed: The seed of their noise; held-out samples have the next one.
         held_out: The number of held-out samples, on which the plan is measured.
-        learned: Whether to learn the weights, too, by gradients of the error through the solver.
+        learned: Whether to learn the weights, too, for the metric "error" or "energy". The linear part is that of
+            one of the solvers, and `grids` are for the catalogue alone.
         stochastic: Whether plans may add noise, where a distance is minimised. Deterministic solvers may get
             some, too. It takes some hundreds of `samples` to tell what noise changes.
         reference_tolerance: The tolerance of the exact flow's samples.
@@ -125,7 +129,7 @@ def tune(  # noqa: D417
     _check_noise(stochastic, metric, learned, len(models))
     dearest = max(models.values(), key=lambda one: one.cost)
     workers = check_workers(workers)
-    chosen = default_solvers(dearest, stochastic=stochastic) if solvers is None else solvers
+    chosen = default_solvers(dearest, stochastic, learned) if solvers is None else solvers
     budget = check_count("budget", budget, at_least=2)
     check_tolerance("reference_tolerance", reference_tolerance, 0.1)
     check_choice(dearest, chosen, [budget], grids, [reference_tolerance], file)
@@ -133,7 +137,7 @@ def tune(  # noqa: D417
     held_out = check_count("held_out", held_out, at_least=4)
     data, distances = _distances(dearest, metric, data)
     start, shape = time.perf_counter(), sample_shape(dearest, data, samples)
-    chooses, judges = _halves(data) if metric != "error" else (data, data)
+    chooses, judges = halves(data) if metric != "error" else (data, data)
     benches = benches_of(models, options, shape, seed, reference_tolerance, distances, chooses)
     todo = _starts(dearest, chosen, budget, grids, stochastic=stochastic)
     setup = {
@@ -187,8 +191,8 @@ def _distances(
     return check_data(model, data, "data"), {"energy": energy_distance, **distances}
 
 
-def _halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""One half of the data to choose, and the other to measure."""
+def halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Returns one half of the data to choose, and the other to measure."""
 
     assert data is not None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
@@ -225,21 +229,27 @@ def _search_all(
 ) -> tuple[Plan, list[list[Plan]], Plan | None]:
     r"""The best plan, the best of the initial ones for each model, and that for the first model alone."""
 
+    first = parts[0]
+    chosen = [cell.options["solver"] for cell in todo]
+    forms = forms_of(chosen, first.measure.metric) if learned else []
     try:
         with workers_of(parts):
             for part in parts:
                 part.bench.look()
+            if learned:
+                others = [plan for _, plan in _screen(first, todo, bar)[:5]]
+                budget = int(str(first.setup["budget"]))
+                best = learn(first.bench, first.measure.metric, forms, budget, others[0], bar)
+                return best, [others], None
             with _quietly(stochastic):
-                best, others = _search(parts[0], todo, bar, stochastic)
+                best, of_each = _search(first, todo, bar, stochastic)
                 if len(parts) > 1:
                     whole = Together(parts)
                     return *_search(whole, todo, bar, stochastic, [best]), best
     finally:  # also when the user interrupts it
         for part in parts:
             part.save()
-    if not learned:
-        return best, others, None
-    return learn(parts[0].bench, best, bar), [[*others[0], best]], None
+    return best, of_each, None
 
 
 def _quietly(stochastic: bool) -> AbstractContextManager[object]:
@@ -285,11 +295,17 @@ def _best_of_each(objective: Valued, todo: Sequence[Cell], bar: tqdm) -> list[li
     return found
 
 
-def default_solvers(model: ScoreModel, stochastic: bool = False) -> list[str]:
-    r"""Returns the solvers for diffusions that a model can be sampled with, possibly also those with noise."""
+def default_solvers(model: ScoreModel, stochastic: bool = False, few: bool = False) -> list[str]:
+    r"""Returns the solvers for diffusions that a model can be sampled with.
+
+    Arguments:
+        model: The model.
+        stochastic: Whether to return those with noise, too.
+        few: Whether to return only those that are compared by default.
+    """
 
     found = noisy_solvers() if stochastic else []
-    for name in catalogue.available():
+    for name in (*DEFAULT, *MOMENTS) if few else catalogue.available():
         solver = catalogue.get(name)
         usable = suits(model.moments, solver.form)
         if solver.solves is SemiLinear and solver.fixed and not solver.stochastic and usable:

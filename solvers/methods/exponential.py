@@ -12,6 +12,8 @@ References:
     | https://arxiv.org/abs/2204.13902
     | UniPC: A Unified Predictor-Corrector Framework (Zhao et al., 2023), algorithms 1 and 2
     | https://arxiv.org/abs/2302.04867
+    | Bespoke Non-Stationary Solvers (Shaul et al., 2024), section 3, for weights of all values at each step
+    | https://arxiv.org/abs/2403.01329
 """
 
 from collections.abc import Sequence
@@ -69,11 +71,17 @@ class ExponentialMultistep(Solver):
         profile: The name of the function that gives the amount of noise by noise level.
         lower_order_final: Whether the last steps use fewer values.
         analytic_first: Whether the first value is that of Gaussian data, which saves a call.
-        scales: Learned factors of the weights of each step, the newest value first, for grids with that number
-            of steps.
+        additions: Learned numbers for each step of a grid: first a, then :math:`d_j` for all values so far, the
+            newest first. The step is
+
+            .. math:: x' = (1 + a) \Phi x + \sum_j (w_j + W d_j) N_j ,
+
+            where :math:`w_j` are the weights of the rules, and W is that of a single value. A row may be twice as
+            long: then the numbers of its second half, times the contrast of the linear part, are added to those
+            of its first half, so that they differ between coordinates.
 
     Raises:
-        ValueError: If the number of values is out of range.
+        ValueError: If the number of values is out of range, or additions do not fit the method.
 
     Examples:
         >>> linear = solvers.SemiLinear(lambda t, x: torch.ones_like(x), solvers.ConstantRate(-1.0))
@@ -94,17 +102,29 @@ class ExponentialMultistep(Solver):
     profile: str = "constant"
     lower_order_final: bool = False
     analytic_first: bool = False
-    scales: tuple[Sequence[Scalar], ...] = ()
+    additions: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.values <= MOST:
             raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
-        if self.analytic_first and self.form in ("moments", "measured"):
+        if self.analytic_first and self.form == "measured":
             raise ValueError(
-                "analytic_first has no effect on moment-matched solvers, which are exact on Gaussian "
-                "data from the first step; leave it out."
+                "analytic_first has no effect on solvers with measured statistics, whose first value no simple "
+                "model tells; leave it out."
             )
+        if self.additions and self.corrector:
+            raise ValueError(
+                f"additions are for methods without corrector, but {self.name} has one; use its predictor alone."
+            )
+        rows = tuple(map(tuple, self.additions))  # which have a hash
+        object.__setattr__(self, "additions", rows)
+        for i, row in enumerate(self.additions):
+            if len(row) not in (i + 2, 2 * i + 4):
+                raise ValueError(
+                    f"additions of step {i} must be {i + 2} numbers, one for the state and one for each value so "
+                    f"far, or twice as many, but are {len(row)}."
+                )
 
     @cached_property
     def can(self) -> Abilities:
@@ -138,12 +158,14 @@ class ExponentialMultistep(Solver):
 
         std = linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
         decay = linear.decay(t0, t1)
-        predictor = self._weights(linear, t0, t1, decay, x, ahead=0)
+        predictor, decays = self._weights(linear, t0, t1, decay, x, ahead=0), factors(decay, x)
+        if self.additions:
+            predictor, decays = self._added(linear, t0, t1, decay, x, predictor)
         corrector: list[list[Scalar]] = [[] for _ in predictor]
         if self.corrector:
             corrector[1:] = self._weights(linear, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
-            factors(decay, x),
+            decays,
             predictor,
             corrector,
             factors(std, x),
@@ -174,7 +196,7 @@ class ExponentialMultistep(Solver):
             by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
-        return rows if ahead or not self.scales else self._scaled(rows)
+        return rows
 
     def known(self, steps: int) -> Tensor:
         r"""Returns how many values are known at each step."""
@@ -182,23 +204,47 @@ class ExponentialMultistep(Solver):
         known = torch.arange(1, steps + 1).clamp(max=self.values)
         return known.minimum(torch.arange(steps, 0, -1)) if self.lower_order_final else known
 
-    def _scaled(self, rows: list[list[Scalar]]) -> list[list[Scalar]]:
-        if [len(row) for row in rows] != [len(row) for row in self.scales]:
+    def _added(
+        self,
+        linear: Linear,
+        t0: Tensor,
+        t1: Tensor,
+        decay: Tensor,
+        x: Tensor,
+        rows: list[list[Scalar]],
+    ) -> tuple[list[list[Scalar]], list[Scalar]]:
+        r"""Returns the weights of all values, and the factors of the state, with the additions."""
+
+        if len(rows) != len(self.additions):
             raise ValueError(
-                f"the scales of {self} are for {len(self.scales)} steps with their numbers of values, so "
-                f"they cannot be used for {len(rows)} steps."
+                f"the additions of {self} are for {len(self.additions)} steps, so they cannot be used for "
+                f"{len(rows)} steps."
             )
-        return [
-            [a * b for a, b in zip(*two, strict=True)]
-            for two in zip(rows, self.scales, strict=True)
-        ]
+        whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
+        contrast = factors(linear.contrast[None], x)[0]
+        added: list[list[Scalar]] = []
+        decays: list[Scalar] = []
+        for w, phi, row, numbers in zip(
+            whole, factors(decay, x), rows, self.additions, strict=True
+        ):
+            a, *d = _by_coordinate(numbers, len(decays) + 2, contrast)
+            known = [*row, *[0.0] * (len(d) - len(row))]
+            added.append([w_j + w * d_j for w_j, d_j in zip(known, d, strict=True)])
+            decays.append(phi + phi * a)
+        return added, decays
+
+    @property
+    def _kept(self) -> int:
+        r"""The number of values that a step uses."""
+
+        return len(self.additions) or self.values + bool(self.corrector)
 
     def recall(self, memory: tuple[Any, ...] | None) -> _Memory | None:
         return None if memory is None else _Memory(*memory)
 
     def step(self, plan: _Plan, x: Tensor, memory: _Memory | None, noise: Brownian | None) -> Step:
         past = memory.values if memory else ()
-        values = (plan.field(x), *past)[: self.values + bool(self.corrector)]
+        values = (plan.field(x), *past)[: self._kept]
         if memory is not None and memory.base is not None:
             x = _combine(memory.base.clone(), plan.correction, values)
         x = x * plan.decay
@@ -206,6 +252,14 @@ class ExponentialMultistep(Solver):
             add_product(x, noise.increment(plan.number, plan.t0, plan.t1), plan.noise_std)
         base = x.clone() if self.corrector else None
         return Step(_combine(x, plan.weights, values), _Memory(values, base))
+
+
+def _by_coordinate(numbers: Sequence[float], count: int, contrast: Scalar) -> list[Scalar]:
+    r"""Returns additions in which the second half of the numbers, if there is one, has been added."""
+
+    if len(numbers) == count:
+        return [*numbers]
+    return [a + contrast * b for a, b in zip(numbers[:count], numbers[count:], strict=True)]
 
 
 def _combine(x: Tensor, coefficients: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:

@@ -395,7 +395,7 @@ def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
     model = ss.from_diffusers(network, stock)
     levels = (100.0, 12.0, 3.0, 0.8, 0.1)
     plan = ss.Plan(
-        {"solver": "ipndm_3"}, levels, ((1.0,), (1.1, 0.9), (1.0, 0.9, 1.1), (1.0,) * 3)
+        {"solver": "ipndm_3"}, levels, tuple((0.1, *[0.02] * (i + 1)) for i in range(4))
     )
     first = ScoreSDEScheduler.from_config(stock, plan=plan)
     diffusers.DDPMPipeline(network, first).save_pretrained(tmp_path)
@@ -410,6 +410,23 @@ def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
             scheduler.set_timesteps(8)
     with pytest.raises(ValueError, match="plan= says solver and grid already"):
         ScoreSDEScheduler.from_config(stock, plan=plan, solver="ddim")
+
+
+def test_a_learned_plan_ends_without_a_denoising_and_starts_without_a_call() -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    rows = tuple((0.1, *[0.02] * (i + 1)) for i in range(3))
+    options = {"solver": "ddim:analytic_first=True", "denoise": False}
+    plan = ss.Plan(options, (100.0, 3.0, 0.8, 0.1), rows)
+    scheduler = ScoreSDEScheduler.from_config(stock, plan=plan, data_scale=0.5)
+    model.data_scale = 0.5
+    right = ss.decode(model, z, plan=plan)
+    assert right.calls.tolist() == [2, 2]
+    assert off(looped(scheduler, network, z, steps=2), right.x) < 1e-5
+    with pytest.raises(
+        ValueError, match="must be 2, .* 3 steps, the first without a call, but is 4"
+    ):
+        scheduler.set_timesteps(4)
 
 
 def test_moments_stay_in_the_config(tmp_path: Path) -> None:

@@ -221,20 +221,20 @@ def test_loading_draws_no_random_numbers(saved: Path) -> None:
 
 @pytest.mark.parametrize(("change", "words"), [
     *((lambda c, n=n: c.pop(n), f"it lacks '{n}'")
-      for n in ("options", "noise_levels", "scales", "model", "figures")),
+      for n in ("options", "noise_levels", "additions", "model", "figures")),
     (put("options", {}), "'options' must name a 'solver'"),
     (put("options", "solver", "dpm2m"), "solver 'dpm2m' is unknown"),
     (put("options", [1]), "'options' must be options by name"),
     *((put("noise_levels", v), "'noise_levels' must be noise levels that are positive and fall")
       for v in ([1.0], [1.0, 2.0], [1.0, 0.0], [float("nan"), 1.0], 3, ["a", "b"])),
-    (put("scales", [[float("nan")]]), "'scales' must be lists of finite numbers"),
-    (put("scales", [[1.0], [1.0, 1.0, 1.0]]), "'scales' must be lists of"),
+    (put("additions", [[float("nan")]]), "'additions' must be lists of finite numbers"),
+    (put("additions", [[1.0, 1.0], [1.0, 1.0]]), "additions of step 1 must be 3 numbers"),
     (put("model", None), "'model' must be the fingerprint"),
     (put("figures", []), "'figures' must be figures by name"),
     (put("more", 1), "the unknown entry 'more'"),
 ])  # fmt: skip
 def test_a_plan_is_refused_by_its_entry(tmp_path: Path, change: Change, words: str) -> None:
-    plan = ss.Plan({"solver": "dpmpp_2m"}, (10.0, 1.0, 0.1), ((1.0,), (1.0, 1.0)))
+    plan = ss.Plan({"solver": "dpmpp_2m"}, (10.0, 1.0, 0.1), ((0.1, 0.2), (0.1, 0.2, 0.3)))
     file = plan.save(tmp_path / "p.json")
     assert ss.Plan.load(file) == plan
     content = json.loads(file.read_text())

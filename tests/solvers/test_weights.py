@@ -1,6 +1,7 @@
 r"""The weights of exponential methods are integrals, and published coefficients."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,3 +153,36 @@ def test_churn_raises_the_noise_level_by_its_share() -> None:
     churned = (levels >= 0.1) & (levels <= 0.6)
     want = 1.003 * levels * math.sqrt((1 + gamma) ** 2 - 1) * churned
     assert torch.allclose(torch.tensor([step.noise_std for step in plan]), want)
+
+
+def test_additions_are_in_units_of_the_weight_of_one_value() -> None:
+    # for dx = -x + N with N = x^2: W = 1 - exp(-h), and the second step knows two values
+    problem = SemiLinear(lambda t, x: x * x, Decay(-1.0))
+    times, x = torch.tensor([0.0, 0.4, 1.0]), torch.tensor([[1.5]])
+    rows = ((0.1, -0.2), (0.0, 0.3, 0.5))
+    s = solve(problem, x, times, replace(solvers.get("ddim"), additions=rows))
+    y = 1.1 * math.exp(-0.4) * x + 0.8 * (1 - math.exp(-0.4)) * x**2
+    want = math.exp(-0.6) * y + (1 - math.exp(-0.6)) * (1.3 * y**2 + 0.5 * x**2)
+    assert torch.allclose(s.x, want)
+    assert s.calls.tolist() == [2]
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_3m", "ipndm_4", "deis_3", "moment_2"])
+def test_additions_of_zero_change_no_bit(name: str) -> None:
+    problem = SemiLinear(lambda t, x: torch.sin(3 * x + t), Decay(-1.0))
+    times, x = torch.linspace(0, 2, 7), torch.linspace(-1, 1, 5)[:, None]
+    base = solvers.get(name)
+    rows = tuple((0.0,) * (i + 2) for i in range(6))
+    same = (solve(problem, x, times, s).x for s in (base, replace(base, additions=rows)))
+    assert torch.equal(*same)
+
+
+def test_additions_that_do_not_fit_get_a_sentence() -> None:
+    problem, x = SemiLinear(lambda t, x: x, Decay(-1.0)), torch.ones(1, 1)
+    solver = replace(solvers.get("ddim"), additions=((0.0, 0.0),))
+    with pytest.raises(ValueError, match="are for 1 steps, so they cannot be used for 2 steps"):
+        solve(problem, x, torch.tensor([0.0, 0.4, 1.0]), solver)
+    with pytest.raises(ValueError, match="additions of step 1 must be 3 numbers, .*, but are 2"):
+        replace(solver, additions=((0.0, 0.0), (0.0, 0.0)))
+    with pytest.raises(ValueError, match="without corrector, but unipc has one"):
+        replace(solvers.get("unipc"), additions=((0.0, 0.0),))
