@@ -1,5 +1,6 @@
 r"""Statistics of a model by noise level, and the solvers that use them."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scoresde as ss
-from scoresde.models.curves import Spline
+from scoresde.models.curves import Falling, Spline
 from scoresde.networks import MLP
 from scoresde.reverse.measured import Measured
 from solvers.kept import _made
@@ -161,17 +162,43 @@ def test_two_steps_are_those_of_dpm_solver_v3() -> None:
     assert torch.allclose(found, known.join(z) + known.mean, atol=1e-7)
 
 
-def test_splines_have_their_values_slopes_and_integrals() -> None:
+@pytest.mark.parametrize("kind", [Spline, Falling])
+def test_splines_have_their_values_slopes_and_integrals(kind: type[Spline]) -> None:
     places = torch.tensor([0.0, 0.3, 1.0, 1.4, 3.0], dtype=FLOAT)
-    spline = Spline(places, torch.stack([2 * places**2 - places, 1 - 3 * places], dim=1))
+    spline = kind(places, torch.stack([2 * places**2 - places, 1 - 3 * places], dim=1))
     t = torch.linspace(0.3, 1.4, 50, dtype=FLOAT)  # between inner places, parabolas are exact
     assert torch.allclose(spline(t), torch.stack([2 * t**2 - t, 1 - 3 * t], dim=1))
     u = torch.linspace(-1.0, 4.0, 200_001, dtype=FLOAT)
     sums = torch.cumulative_trapezoid(spline(u), u, dim=0)
     found = spline.integral(u)
     assert torch.allclose((found - found[:1])[1:], sums, atol=1e-7)
-    assert torch.equal(spline(u[:1])[0], spline.values[0])
-    assert torch.equal(spline(u[-1:])[0], spline.values[-1])
+    rest = 1.0 if kind is Spline else math.exp(-2)  # at a distance of 1
+    assert torch.allclose(spline(u[:1])[0], rest * spline.values[0])
+    assert torch.allclose(spline(u[-1:])[0], rest * spline.values[-1])
+
+
+@pytest.mark.parametrize("process", [VE, ss.VP()], ids=["EDM", "VP"])
+def test_levels_beyond_the_table_cost_little_accuracy(process: ss.Process) -> None:
+    model = mixture(process)
+    known = ss.statistics(model, model.data(500, seed=0))
+    levels, errors = known.curves.levels, []
+    z = process.prior_sample((8, 2), seed=0, dtype=FLOAT)
+    exact = ss.decode(model, z, solver="exponential", rtol=1e-8, atol=1e-8).x
+    for low, high in ((0.0, math.inf), (0.1, 2.0)):
+        inside = (levels > low) & (levels < high)
+        table = (getattr(known.curves, name)[inside] for name in ("levels", "rates", "sizes"))
+        model.moments = replace(known, curves=ss.Curves(*table))
+        x = ss.decode(model, z, solver="measured_2", steps=20, grid="tan").x
+        errors.append((x - exact).square().mean().sqrt())
+    assert errors[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize("level", [0.01, 30.0])
+def test_remainders_fall_at_both_ends_like_the_square_of_the_level(level: float) -> None:
+    model = mixture(VE)
+    sizes = measured(model, levels=60).log_size
+    slope = (sizes(clock := -torch.tensor([level]).double().log()) - sizes(clock + 0.5)) / 0.5
+    assert torch.allclose(slope.abs(), torch.full_like(slope, 2.0), atol=0.3)
 
 
 def test_few_calls_are_better_spent_with_statistics() -> None:
