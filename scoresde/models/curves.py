@@ -1,4 +1,4 @@
-r"""Statistics of a model by noise level, one number per coordinate and level, and what lies between and beyond them.
+r"""Statistics of a model by noise level, one number per coordinate and level, and what lies between the levels.
 
 The remainder f is :math:`s^2` times a score, and linear terms, near data, and third moments over :math:`s^2` amid
 noise. So beyond the levels, its size, and what rates exceed those of Gaussian data by, are taken to fall like

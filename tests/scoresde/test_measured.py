@@ -80,6 +80,28 @@ def test_rates_are_regressions_or_mean_slopes() -> None:
         )
 
 
+class Pulled(ss.ScoreModel):
+    r"""A model that is linear with a slope of its own along each axis, whatever the data."""
+
+    def __init__(self, slopes: Tensor, process: ss.Process) -> None:
+        super().__init__()
+        self.slopes, self.process, self.shape = slopes, process, slopes.shape
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.slopes * x / self.process.scales(t)[0]
+
+
+@pytest.mark.parametrize("process", [VE, ss.VP(), ss.Interpolant()], ids=["EDM", "VP", "flow"])
+def test_regressions_find_the_slopes_of_a_linear_model(process: ss.Process) -> None:
+    slopes, stds = torch.tensor([[0.9, 0.5, -0.3, 0.5], [0.1, 30.0, 1.0, 0.2]], dtype=FLOAT)
+    model = Pulled(slopes, process)
+    data = stds * torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=FLOAT)
+    model.moments = ss.Moments(torch.zeros(4, dtype=FLOAT), None, stds**2)
+    curves = ss.statistics(model, data, levels=9, samples=60).curves
+    assert torch.allclose(curves.rates, (1 - slopes).expand(9, 4))
+    assert (curves.sizes / (curves.levels[:, None] + stds)).max() < 1e-6
+
+
 @pytest.mark.parametrize("rates", ["regression", "slope"])
 def test_the_slope_of_the_remainder_along_the_flow_is_that_of_its_size(rates: str) -> None:
     r"""The s of DPM-Solver-v3, from derivatives along paths, and its b, which is 0."""
@@ -199,6 +221,17 @@ def test_remainders_fall_at_both_ends_like_the_square_of_the_level(level: float)
     sizes = measured(model, levels=60).log_size
     slope = (sizes(clock := -torch.tensor([level]).double().log()) - sizes(clock + 0.5)) / 0.5
     assert torch.allclose(slope.abs(), torch.full_like(slope, 2.0), atol=0.3)
+
+
+def test_sizes_of_0_are_those_of_gaussian_data_for_which_steps_are_exact() -> None:
+    model, levels = gaussian(VE), torch.logspace(2, -3, 9, dtype=FLOAT)
+    squares, variances = levels[:, None] ** 2, model.moments.coordinates
+    curves = ss.Curves(levels, squares / (variances + squares), torch.zeros(9, 2))
+    model.moments = replace(model.moments, curves=curves)
+    z = VE.prior_sample((3, 2), seed=0, dtype=FLOAT)
+    exact = ss.decode(model, z, solver="moment_2", steps=1).x
+    found = ss.decode(model, z, solver="measured_2", steps=3).x
+    assert torch.allclose(found, exact, atol=1e-8)
 
 
 def test_few_calls_are_better_spent_with_statistics() -> None:
