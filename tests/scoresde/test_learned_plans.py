@@ -222,6 +222,19 @@ def test_fitting_is_least_squares_that_outliers_do_not_rule() -> None:
     assert sum(student.fit(twin, columns[..., 0])[::3]) == pytest.approx(1.0)
 
 
+def test_fitting_gives_each_sample_the_weight_of_its_distance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scoresde.tuning.student.ROUNDS", 300)
+    draw = torch.Generator().manual_seed(0)
+    A = torch.randn(40, 3, 2, generator=draw, dtype=torch.float64)
+    b = torch.randn(40, 3, generator=draw, dtype=torch.float64) ** 3
+    rest = A @ torch.tensor(student.fit(A, b), dtype=torch.float64) - b
+    gap = rest.square().mean(1).sqrt()
+    slope = torch.einsum("bd,bdk->k", rest / (gap + gap.median())[:, None], A)
+    assert slope.abs().max() < 1e-5  # of the sum of distances, smoothed at their median
+
+
 def test_files_of_learned_plans(tmp_path: Path) -> None:
     rows = ((0.1, 0.2), (0.0, -0.3, 0.4))
     plan = ss.Plan({"solver": "dpmpp_2m", "denoise": False}, (80.0, 1.0, 0.01), rows)
