@@ -73,7 +73,8 @@ def test_weights_of_another_dtype_are_told_times_of_their_own():
     found = []
     for dtype in (torch.float32, torch.float64):
         network = Told(dtype)
-        drawn(ss.NetworkScore(network, ss.VP(), "data", shape=(3,)))
+        made = ss.NetworkScore(network, ss.VP(), "data", shape=(3,))
+        ss.sample(made, 5, dtype=torch.float32, **OPTIONS)
         found.append(torch.stack(network.times))
     exact = ss.sample(ss.NetworkScore(network, ss.VP(), "data", shape=(3,)), 5, **OPTIONS).times
     assert found[1].dtype == torch.float64

@@ -56,6 +56,8 @@ def test_amounts_of_steps_change_where_the_steps_meet() -> None:
     found = amounts(torch.tensor([20.0, 10.0, 3.1, 3.0, 1.5, 1.0, 0.2, 0.1, 0.01]))
     want = torch.tensor([0.1, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3], dtype=torch.float64)
     assert torch.equal(found, want)
+    for off in (-1e-9, 1e-9):  # of a level that went through a clock and back
+        assert amounts(torch.tensor([3.0, 1.0]).double() * (1 + off)).tolist() == [0.2, 0.3]
     ends = -torch.tensor([10.0, 3.0, 1.0, 0.1], dtype=torch.float64).log()
     assert amount_over(amounts, ends[:-1], ends[1:]).tolist() == [0.1, 0.2, 0.3]
 
