@@ -10,6 +10,7 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_floats
 
+NAMES = ("levels", "rates", "sizes")  # of its entries, also in files and configs
 LEAST = 1e-6  # of the largest remainder along an axis: smaller ones count as this
 
 
