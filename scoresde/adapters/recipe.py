@@ -274,7 +274,7 @@ def _plan_of(content: Mapping[str, Any]) -> Plan:
 
 
 def _tensor(values: object) -> Tensor | None:
-    return None if values is None else torch.as_tensor(values)
+    return None if values is None else torch.as_tensor(values, dtype=torch.float64)
 
 
 def _even(sigmas: Sequence[float]) -> bool:
