@@ -16,6 +16,7 @@ from solvers.doors.signatures import checked
 from ..doors.data import as_floats
 
 FALL = 2.0  # the rate at which statistics fall beyond the levels
+NAMES = ("levels", "rates", "sizes")  # of its entries, also in files and configs
 LEAST = 1e-6  # of the largest remainder along an axis: smaller ones count as this
 
 
