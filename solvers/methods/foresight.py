@@ -35,8 +35,6 @@ from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import weights
 
-MOST = 4  # values, as of other multistep methods
-
 
 class _Plan(NamedTuple):
     to_middle: Scalar
@@ -73,11 +71,6 @@ class Foresight(Solver):
     name: str
     values: int = 1
     form: str = "moments"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.values <= MOST:
-            raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
 
     @cached_property
     def can(self) -> Abilities:
