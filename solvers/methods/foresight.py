@@ -110,9 +110,8 @@ class Foresight(Solver):
     ) -> list[Sequence[Scalar]]:
         r"""Returns the weights of the values known at each step on the way to its middle."""
 
-        places = torch.cat(
-            [t0[:1], middle]
-        )  # of the guess, which serves the first step alone, and of values
+        # of the guess, which serves the first step alone, and of values
+        places = torch.cat([t0[:1], middle])
         known = torch.arange(len(t0)).clamp(1, self.values)
         rows: list[Sequence[Scalar]] = []
         for k in known.unique().tolist():
