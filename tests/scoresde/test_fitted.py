@@ -168,6 +168,9 @@ def test_without_a_family_it_is_the_method_of_one_linear_part() -> None:
 def test_it_takes_no_noise() -> None:
     with pytest.raises(ValueError, match="stochastic=True is not for a fitted linear part"):
         solvers.FittedAdams(stochastic=True)
+    for highest in (0, -1, 2.5, 100):
+        with pytest.raises(ValueError, match=r"highest of .* must be a whole number in \[1, 20\]"):
+            solvers.FittedAdams(highest=highest)
 
 
 def _start(model: ss.Oracle, count: int) -> Tensor:

@@ -244,6 +244,9 @@ def test_files_of_learned_plans(tmp_path: Path) -> None:
     bad = [({"additions": [[0.1, 0.2]]}, "weights for 1 steps, but 2 steps"),
            ({"additions": [[0.1], [0.0, 0.3, 0.4]]}, "additions of step 0 must be 2 numbers, one"),
            ({"additions": [[0.1, None], []]}, "lists of finite numbers"),
+           ({"additions": [[10**400, 0.2], [0.0, 0.3, 0.4]]}, "lists of finite numbers"),
+           ({"noise_levels": [10**400, 1.0, 0.01]}, "noise levels that are positive and fall"),
+           ({"additions": [[1e300, 0.2], [0.0, 0.3, 0.4]]}, r"additions of step 0 must be .*1e\+300"),
            ({"scales": [[1.0]], "additions": []}, "in the form of earlier versions; search it again")]  # fmt: skip
     for change, words in bad:
         file.write_text(json.dumps({**content, **change}))
@@ -259,6 +262,13 @@ def test_what_cannot_be_learned_gets_a_sentence() -> None:
     options = {"learned": True, "progress": False}
     with pytest.raises(ValueError, match="learned=True is for multistep solvers, but dpm_2"):
         ss.tune(model, 5, solvers=["dpm_2"], **options)
+    with pytest.raises(
+        ValueError, match="data must be at least 4 samples, one half .*, but has 3"
+    ):
+        ss.tune(model, 5, metric="energy", data=data[:3], **options)
+    guided = ss.classifier_free(model, 2.0, label=0)
+    with pytest.raises(ValueError, match="no solver fits into budget=3 calls; pass at least 4"):
+        ss.tune(guided, 3, **options)
     with pytest.raises(
         ValueError, match="learned=True is for error and energy, but metric is 'c2"
     ):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scoresde as ss
+import solvers
 from scoresde.models.curves import Falling, Spline
 from scoresde.networks import MLP
 from scoresde.reverse.measured import Measured
@@ -290,6 +291,9 @@ def test_wrong_statistics_are_refused() -> None:
         ss.sample(model, 2, solver="measured_2", steps=3)
     with pytest.raises(ValueError, match="set model.moments = ss.statistics"):
         ss.compare(model, solvers=["measured_2"], budgets=[5])
+    broken = ss.NetworkScore(lambda x, t: x / 0, ss.EDM(), "data")
+    with pytest.raises(solvers.SolverError, match=r"output is NaN or infinite at t=80"):
+        ss.statistics(broken, data, levels=2, samples=4)
     levels, ones = torch.tensor([2.0, 1.0]), torch.ones(2, 2)
     for bad, words in (
         ((levels.flip(0), ones, ones), "levels must fall"),

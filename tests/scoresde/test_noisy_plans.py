@@ -88,7 +88,9 @@ def test_amounts_that_fit_no_steps_get_a_sentence() -> None:
     bad = [(None, [1.0, 0.5], "eta of a plan has 2 entries, one per step, which need the steps"),
            (levels, [1.0, 0.5], "one for each of the 3 steps between its noise_levels, but has 2"),
            (levels, [1.0, -0.5, 0.0], "each of eta must be a finite number >= 0"),
-           (levels, [1.0, "a", 0.0], "each of eta must be"),
+           (levels, [1.0, "a", 0.0], "each of eta of a plan must be a number, but is 'a'"),
+           (levels, [1.0, math.nan, 0.0], "each of eta of a plan must be a number, but is nan"),
+           (levels, [1.0, None, 0.0], "each of eta of a plan must be a number, but is None"),
            (levels, torch.ones(3), "eta of a plan must be one number, or a list with one per step")]  # fmt: skip
     for where, eta, words in bad:
         with pytest.raises((ValueError, TypeError), match=words):
