@@ -7,7 +7,6 @@ flow. For other data it varies slowly, so a cubic spline in log-SNR goes through
 from dataclasses import dataclass
 
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from solvers import SemiLinear
@@ -58,6 +57,8 @@ class ExactPath:
     """
 
     def __init__(self, reverse: Reverse, exact: Exact) -> None:
+        from scipy.interpolate import CubicSpline  # slow to import
+
         assert reverse.kind is SemiLinear
         self.variances = reverse.frame.variances
         if reverse.moments is None:
