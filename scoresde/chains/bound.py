@@ -21,6 +21,8 @@ References:
     | https://arxiv.org/abs/2310.16834
     | Simple and Effective Masked Diffusion Language Models (Sahoo et al., 2024), equation (10)
     | https://arxiv.org/abs/2406.07524
+    | Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), equation (1), in steps
+    | https://arxiv.org/abs/2107.03006
 """
 
 import torch
@@ -44,6 +46,7 @@ def elbo(
     model: ChainModel,
     x: Tensor,
     *,
+    steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
     seed: int = 0,
@@ -59,6 +62,8 @@ def elbo(
     Arguments:
         model: The model.
         x: Symbols, with shape (B, L).
+        steps: The number of steps, for the bound of samples drawn by "analytic" in equal steps of time, which is
+            below that in continuous time, the default.
         nodes: The number of times of each draw.
         draws: The number of draws.
         seed: The seed.
@@ -76,13 +81,14 @@ def elbo(
     """
 
     x = _data(model, x)
+    as_whole("steps", steps, at_least=1, at_most=MOST)
     as_whole("nodes", nodes, at_least=1, at_most=MOST)
     as_whole("draws", draws, at_least=1, at_most=MOST)
     seed, size = as_seed("seed", seed), len(x) if batch_size is None else batch_size
     index = torch.arange(len(x), device=x.device) + as_whole("first_index", first_index)
     rows = zip(x.split(as_size("batch_size", size)), index.split(size), strict=True)
     with torch.no_grad():
-        parts = [_drawn(model, part, number, seed, nodes, draws) for part, number in rows]
+        parts = [_drawn(model, part, number, seed, (nodes, draws), steps) for part, number in rows]
     values = torch.cat(parts, 1)
     nats = values.mean(0) - ending(model.chain, x)
     return Bound(nats, error_of_mean(values), draws * (nodes + _is_noisy(model.chain)))
@@ -188,27 +194,47 @@ def _data(model: ChainModel, x: object) -> Tensor:
 
 
 def _drawn(
-    model: ChainModel, x: Tensor, index: Tensor, seed: int, nodes: int, draws: int
+    model: ChainModel,
+    x: Tensor,
+    index: Tensor,
+    seed: int,
+    counts: tuple[int, int],
+    steps: int | None,
 ) -> Tensor:
     r"""The bounds of each draw, without the part of t_max, with shape (draws, B)."""
 
     chain, found = model.chain, []
-    ends = torch.tensor([chain.t_min, chain.t_max], dtype=torch.float64, device=x.device)
-    least, most = chain.shares(ends)[1]
+    nodes, draws = counts
     for number in range(draws):
         offset = keyed_uniform(seed, index, LEVELS, number, 1)[:, 0]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for j in range(nodes):
             place = (j + offset) / nodes
-            t = chain.time(least + (most - least) * place**2)
             u = keyed_uniform(seed, index, DATA_NOISE, number * nodes + j, x.shape[1])
-            weight = 2 * place * (most - least) * chain.speed_per_share(t) / nodes
-            total = total - weight * apart(model, x, chain.noised(x, t, u), t)
+            total = total - _gap(model, x, place, u, steps) / nodes
         if _is_noisy(chain):
             u = keyed_uniform(seed, index, DATA_NOISE, nodes * draws + number, x.shape[1])
             total = total + _told(model, x, u)
         found.append(total)
     return torch.stack(found)
+
+
+def _gap(model: ChainModel, x: Tensor, place: Tensor, u: Tensor, steps: int | None) -> Tensor:
+    r"""The divergence of the paths, whose mean over places in (0, 1) and noise is the bound, with shape (B,)."""
+
+    chain = model.chain
+    if steps is None:
+        ends = torch.tensor([chain.t_min, chain.t_max], dtype=torch.float64)
+        least, most = chain.shares(ends)[1].tolist()
+        t = chain.time(least + (most - least) * place**2)
+        weight = 2 * place * (most - least) * chain.speed_per_share(t)
+        return weight * apart(model, x, chain.noised(x, t, u), t)
+    step = (place * steps).floor()
+    s, t = (chain.t_min + (chain.t_max - chain.t_min) * (step + i) / steps for i in (0, 1))
+    y = chain.noised(x, t, u)
+    made = chain.posterior(model.symbols(y, t).double(), y, t, s)
+    true = chain.posterior(one_hot(x, chain.vocabulary).double(), y, t, s)
+    return steps * (torch.xlogy(true, true) - torch.xlogy(true, made)).flatten(1).sum(1)
 
 
 def _is_noisy(chain: Chain) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
-from scipy.special import xlogy
 from scipy.stats import chi2
 from torch import Tensor
 
@@ -255,7 +254,9 @@ def test_first_hitting_is_exact() -> None:
 def test_tolerance_bounds_what_is_drawn_together() -> None:
     oracle = TableOracle(TABLE, Absorbing(3))
     own = [TABLE.sum(1), TABLE.sum(0)]
-    gap = min(float(-xlogy(p, p).sum()) for p in own)  # sum of both entropies minus the larger
+    gap = min(
+        float(torch.special.entr(p).sum()) for p in own
+    )  # sum of both entropies minus the larger
     for tolerance, calls, table in (
         (0.99 * gap, 2, TABLE),
         (1.01 * gap, 1, own[0][:, None] * own[1]),
@@ -374,6 +375,24 @@ def test_the_bound_does_not_depend_on_the_schedule() -> None:
         for schedule in (ss.chains.Linear(), ss.Cosine())
     ]
     torch.testing.assert_close(*found, rtol=0, atol=1e-3)
+
+
+def test_the_bound_in_steps_is_that_of_the_sampler() -> None:
+    x = torch.tensor([[0, 0], [1, 2], [2, 0]])
+    oracle, p = TableOracle(SURE, Absorbing(3)), SURE / SURE.sum()
+    one = ss.chains.elbo(oracle, x, steps=1, nodes=1, draws=1)  # each symbol by itself, from masks
+    wanted = p.sum(1).log()[x[:, 0]] + p.sum(0).log()[x[:, 1]]
+    torch.testing.assert_close(one.nats, wanted, rtol=0, atol=1e-12)
+    two = ss.chains.elbo(
+        oracle, x, steps=2, draws=4000
+    )  # the second from the first with chance 1/2
+    known = (wanted + oracle.log_prob(x)) / 2
+    assert ((two.nats - known).abs() < 4 * two.stderr).all()
+    for chain in CHAINS:
+        oracle = TableOracle(SURE, chain)
+        many = ss.chains.elbo(oracle, x, steps=2000, draws=64)
+        gap = (many.nats - bound_of(oracle, x)).abs()
+        assert (gap < 4 * many.stderr + 1e-2).all()
 
 
 def test_the_mean_loss_is_the_negative_bound() -> None:
