@@ -33,12 +33,11 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import MOST, as_whole
 from solvers.noise.brownian import DATA_NOISE, LEVELS, keyed_uniform
 
-from ..doors.data import as_seed, as_size, as_times
+from ..doors.data import as_seed, as_size
 from ..likelihood.bounds import DRAWS, NODES, Bound
 from ..likelihood.students import error_of_mean
 from .chain import Chain
-from .model import ChainModel
-from .symbols import as_symbols
+from .model import ChainModel, checked_data
 
 
 @checked
@@ -80,7 +79,7 @@ def elbo(
         [0.9, 0.1]
     """
 
-    x = _data(model, x)
+    x = checked_data(model, x)
     as_whole("steps", steps, at_least=1, at_most=MOST)
     as_whole("nodes", nodes, at_least=1, at_most=MOST)
     as_whole("draws", draws, at_least=1, at_most=MOST)
@@ -122,19 +121,17 @@ def loss(
         1.1097093820571899
     """
 
-    x = _data(model, x)
+    x = checked_data(model, x)
     seed = as_seed("seed", seed)
     index = torch.arange(len(x), device=x.device) + as_whole("first_index", first_index)
-    t = stratified_times(model.chain, len(x), seed=seed) if t is None else as_times("t", t)
-    if t.shape != (len(x),) or not bool(((t > model.chain.t_min) & (t < model.chain.t_max)).all()):
+    chain = model.chain
+    t = stratified_times(chain, len(x), seed=seed) if t is None else chain.checked_times(t, len(x))
+    if bool((t == chain.t_min).any() or (t == chain.t_max).any()):
         raise ValueError(
-            f"t must hold {len(x)} times between t_min={model.chain.t_min:.4g} and "
-            f"t_max={model.chain.t_max:.4g}, but has shape {tuple(t.shape)}, with values that start at "
-            f"{t.flatten()[:1].tolist()}."
+            f"t must lie between {chain.t_min:.4g} and {chain.t_max:.4g}, not at an end."
         )
     u = keyed_uniform(seed, index, DATA_NOISE, 0, x.shape[1])
-    t = t.double().to(x.device)
-    chain = model.chain
+    t = t.to(x.device)
     span = chain.t_max - chain.t_min
     return span * chain.speed(t) * apart(model, x, chain.noised(x, t, u), t)
 
@@ -182,15 +179,6 @@ def ending(chain: Chain, x: Tensor) -> Tensor:
     t = torch.full((len(x),), chain.t_max, dtype=torch.float64, device=x.device)
     law, noise = chain.marginal(x, t), chain.noise.to(x.device)
     return (torch.xlogy(law, law) - torch.xlogy(law, noise)).flatten(1).sum(1)
-
-
-def _data(model: ChainModel, x: object) -> Tensor:
-    x = as_symbols("x", x, model.chain.vocabulary).to(model.device)
-    if model.length not in (None, x.shape[1]):
-        raise ValueError(
-            f"x must have shape (B, {model.length}) for this model, but has {tuple(x.shape)}."
-        )
-    return x
 
 
 def _drawn(

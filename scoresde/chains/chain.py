@@ -30,9 +30,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from solvers.doors.signatures import checked
+from solvers.doors.values import Shape
 from solvers.noise.brownian import DATA_NOISE, START, keyed_uniform
 
-from ..doors.data import as_seed
+from ..doors.data import as_times
 from ..processes.schedules import Schedule, sigmoid
 from .draws import draw
 from .schedule import Linear
@@ -123,14 +124,19 @@ class Chain(ABC):
 
         return self.fall(t) / self.shares(t.double())[0]
 
-    def prior_sample(
-        self, shape: tuple[int, int], *, seed: int = 0, first_index: int = 0
-    ) -> Tensor:
-        r"""Returns sequences of noise, with shape (B, L)."""
+    @checked
+    def prior_sample(self, shape: Shape, *, seed: int = 0, first_index: int = 0) -> Tensor:
+        r"""Returns sequences of noise, with shape (B, L).
+
+        Arguments:
+            shape: The shape (B, L).
+            seed: The seed.
+            first_index: The index of the first sample.
+        """
 
         count, length = shape_of(shape)
         index = torch.arange(count) + first_index
-        u = keyed_uniform(as_seed("seed", seed), index, START, 0, length)
+        u = keyed_uniform(seed, index, START, 0, length)
         return draw(self.noise.expand(count, length, -1), u)
 
     def marginal(self, x: Tensor, t: Tensor) -> Tensor:
@@ -144,6 +150,7 @@ class Chain(ABC):
         alpha, rest = (share[:, None, None] for share in self.shares(t))
         return alpha * one_hot(x, self.states) + rest * self.noise.to(rest)
 
+    @checked
     def perturb(self, x: Tensor, t: Tensor, *, seed: int = 0, first_index: int = 0) -> Tensor:
         r"""Returns noisy symbols, with shape (B, L).
 
@@ -155,14 +162,27 @@ class Chain(ABC):
         """
 
         x = as_symbols("x", x, self.vocabulary)
+        t = self.checked_times(t, len(x)).to(x.device)
         index = torch.arange(len(x), device=x.device) + first_index
-        u = keyed_uniform(as_seed("seed", seed), index, DATA_NOISE, 0, x.shape[1])
-        return self.noised(x, t.to(x.device), u)
+        u = keyed_uniform(seed, index, DATA_NOISE, 0, x.shape[1])
+        return self.noised(x, t, u)
+
+    def checked_times(self, t: object, count: int) -> Tensor:
+        r"""Returns a time for each of some samples, with shape (B,), in float64."""
+
+        times = as_times("t", t).double()
+        low, high = self.t_min, self.t_max
+        if times.shape != (count,) or not bool(((times >= low) & (times <= high)).all()):
+            raise ValueError(
+                f"t must hold {count} times from {low:.4g} to {high:.4g}, one per sample, but has shape "
+                f"{tuple(times.shape)} and values such as {times.flatten()[:1].tolist()}."
+            )
+        return times
 
     def noised(self, x: Tensor, t: Tensor, u: Tensor) -> Tensor:
         r"""Returns noisy symbols from uniform numbers u, with shape (B, L)."""
 
-        return draw(self.marginal(x, t.double()), u)
+        return draw(self.marginal(x, t), u)
 
     def known(self, symbols: Tensor, x: Tensor) -> Tensor:
         r"""Returns the probabilities of clean symbols, where those that x shows for certain are known.

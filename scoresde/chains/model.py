@@ -13,6 +13,7 @@ from solvers.network_calls import count_call
 
 from ..models.checks import device_of, dtype_of
 from .chain import Chain, Uniform
+from .symbols import as_symbols
 
 Predicts = Literal["symbols", "ratios"]
 
@@ -148,3 +149,14 @@ class ChainModel(nn.Module):
 
     def __repr__(self) -> str:
         return f"ChainModel({self.chain}, predicts={self.predicts!r})"
+
+
+def checked_data(model: ChainModel, x: object) -> Tensor:
+    r"""Returns clean symbols of the length that the model knows, on its device."""
+
+    x = as_symbols("x", x, model.chain.vocabulary).to(model.device)
+    if model.length not in (None, x.shape[1]):
+        raise ValueError(
+            f"x must have shape (B, {model.length}) for this model, but has {tuple(x.shape)}."
+        )
+    return x

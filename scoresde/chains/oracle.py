@@ -8,7 +8,7 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_floats
 from .chain import Chain
-from .model import ChainModel
+from .model import ChainModel, checked_data
 
 MOST = 2**20  # sequences in a table
 
@@ -63,6 +63,7 @@ class TableOracle(ChainModel):
             x: Symbols, with shape (B, L).
         """
 
+        x = checked_data(self, x)
         powers = self.chain.vocabulary ** torch.arange(x.shape[1] - 1, -1, -1, device=x.device)
         return self.table[(x * powers).sum(1)].log()
 
