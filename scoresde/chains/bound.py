@@ -117,8 +117,8 @@ def loss(
         >>> chain = ss.chains.Absorbing(3)
         >>> fair = ss.chains.ChainModel(lambda x, t: torch.zeros(*x.shape, 3), chain, "symbols")
         >>> x = torch.zeros(1, 1, dtype=torch.long)
-        >>> ss.chains.loss(fair, x, torch.tensor([0.99])).item()  # log(3) / t
-        1.1097093820571899
+        >>> round(ss.chains.loss(fair, x, torch.tensor([0.99])).item(), 4)  # log(3) / t
+        1.1097
     """
 
     x = checked_data(model, x)

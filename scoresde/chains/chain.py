@@ -52,6 +52,11 @@ class Chain(ABC):
             :class:`scoresde.VP`, :math:`\alpha = 1 / (1 + e^{-2 \lambda})`. By default, it falls linearly.
         t_min: The first time. By default, the schedule's.
         t_max: The last time. By default, the schedule's.
+
+    Examples:
+        >>> chain = ss.chains.Absorbing(3, ss.Cosine(), t_max=0.9)
+        >>> chain.states, chain.t_min, round(float(chain.shares(torch.tensor(0.9))[0]), 6)
+        (4, 1e-05, 0.0)
     """
 
     vocabulary: int
@@ -250,7 +255,7 @@ class Absorbing(Chain):
     Examples:
         >>> chain = ss.chains.Absorbing(27)
         >>> chain.perturb(torch.zeros(1, 8, dtype=torch.long), torch.tensor([0.5])).tolist()
-        [[0, 0, 27, 27, 27, 27, 0, 27]]
+        [[0, 0, 27, 0, 0, 0, 0, 27]]
     """
 
     @property
@@ -307,7 +312,7 @@ class Uniform(Chain):
     Examples:
         >>> chain = ss.chains.Uniform(27, t_max=0.999)
         >>> chain.perturb(torch.zeros(1, 8, dtype=torch.long), torch.tensor([0.5])).tolist()
-        [[0, 0, 14, 17, 8, 7, 0, 13]]
+        [[0, 0, 16, 0, 0, 0, 0, 22]]
     """
 
     @property
