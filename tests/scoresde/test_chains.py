@@ -2,6 +2,7 @@ r"""Chains of symbols: laws, reverse rates, orders of steps, and bounds, against
 
 import itertools
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def exponential(matrix: Tensor) -> Tensor:
     return torch.tensor(expm(matrix.numpy()))
 
 
+@cache
 def law(chain: Chain, t: float, table: Tensor = TABLE) -> Tensor:
     r"""The law of all states at t, by the matrix exponential."""
 
@@ -365,6 +367,26 @@ def averaged(model: ChainModel, x: Tensor, **options: int) -> tuple[Tensor, Tens
     copies = ss.chains.elbo(model, x.repeat_interleave(600, 0), draws=1, seed=2, **options).nats
     each = copies.reshape(len(x), 600)
     return each.mean(1), each.std(1) / 600**0.5
+
+
+@pytest.mark.parametrize("predicts", ["symbols", "ratios"])
+@pytest.mark.parametrize(
+    "chain", [Absorbing(3), Uniform(3, t_max=0.999)], ids=["masks", "uniform"]
+)
+def test_errors_of_the_network_cost_their_square(chain: Chain, predicts: str) -> None:
+    p, x = SURE / SURE.sum(), states(Uniform(3))
+    model = TableOracle(SURE, chain) if predicts == "symbols" else ratios_of(chain)
+    right = model.network
+    bump = torch.tensor([0.5, -1.0, 0.2]).double()
+    means = []
+    for size in (0.0, 0.02, 0.04):
+        wrong = ChainModel(
+            lambda y, t, size=size: right(y, t) + size * bump, chain, predicts, length=2
+        )
+        means.append(float((p.flatten() * bound_of(wrong, x)).sum()))
+    gaps = [means[0] - mean for mean in means[1:]]
+    assert 0 < gaps[0] < 1e-2
+    assert abs(math.log2(gaps[1] / gaps[0]) - 2) < 0.1
 
 
 @OF_CHAINS
