@@ -13,7 +13,8 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde.chains import Absorbing, Chain, ChainModel, TableOracle, Uniform
-from scoresde.chains.bound import apart, ending
+from scoresde.chains.bound import apart
+from scoresde.chains.draws import draw
 from scoresde.chains.steps import STEPS, correction
 from solvers import SolverError
 
@@ -300,6 +301,13 @@ def test_samples_have_the_law_of_their_steps(chain: Chain, solver: str) -> None:
     assert is_law_of(s.x, clean.reshape(2, 2))
 
 
+def test_draws_do_not_depend_on_a_factor() -> None:
+    p = torch.tensor([0.0, 0.2, 0.0, 0.8, 0.0]).expand(1, 5, -1)
+    u = torch.tensor([[1e-9, 0.1999, 0.2001, 0.7, 1.0]]).double()
+    for factor in (1e-3, 1.0, 7.0):
+        assert draw(factor * p, u).tolist() == [[1, 1, 3, 3, 3]]
+
+
 def test_forward_samples_have_the_forward_law() -> None:
     for chain in CHAINS:
         x = torch.zeros(4000, 1, dtype=torch.long)
@@ -326,7 +334,26 @@ def bound_of(model: ChainModel, x: Tensor) -> Tensor:
             speed = chain.speed_per_share(t[:1])[0]
             total = total + weight * 2 * u * (most - least) * speed * (p * gap)[p > 0].sum()
         found.append(-total)
-    return torch.stack(found) - ending(chain, x)
+        found[-1] = found[-1] - missed(chain, one) + told(model, one, y)
+    return torch.stack(found)
+
+
+def missed(chain: Chain, x: Tensor) -> Tensor:
+    r"""The divergence of the law of a sequence at t_max from noise."""
+
+    p = chain.marginal(x[None], number(chain.t_max))[0]
+    return (p * (p / chain.noise).log()).nansum()
+
+
+def told(model: ChainModel, x: Tensor, y: Tensor) -> Tensor:
+    r"""The mean log-probability of a sequence given its noisy states at t_min, if there is noise."""
+
+    t = number(model.chain.t_min)
+    if not model.chain.shares(t)[1] > 0:
+        return torch.zeros(()).double()
+    p, clean = joint(model.chain.marginal(x[None], t))[0], model.symbols(y, t.expand(len(y)))
+    each = clean.gather(-1, x.expand(len(y), -1)[..., None])[..., 0].log().sum(1)
+    return (p * each)[p > 0].sum()
 
 
 @pytest.mark.parametrize("predicts", ["symbols", "ratios"])
@@ -338,6 +365,16 @@ def test_the_bound_of_the_exact_model_is_tight(chain: Chain, predicts: str) -> N
     model = oracle if predicts == "symbols" else ratios_of(chain, SURE)
     x = torch.tensor([[0, 0], [1, 2], [2, 0]])
     torch.testing.assert_close(bound_of(model, x), oracle.log_prob(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "chain", [Absorbing(3, t_min=0.3), Uniform(3, t_min=0.3)], ids=["masks", "uniform"]
+)
+def test_the_bound_of_one_symbol_is_tight_with_noise_at_the_end(chain: Chain) -> None:
+    oracle, x = TableOracle(SURE.sum(1), chain), torch.tensor([[0], [1], [2]])
+    torch.testing.assert_close(bound_of(oracle, x), oracle.log_prob(x), rtol=0, atol=1e-5)
+    found, stderr = averaged(oracle, x)
+    assert ((found - oracle.log_prob(x)).abs() < 4 * stderr + 1e-9).all()
 
 
 def test_the_mean_gap_is_the_divergence_of_the_last_law_from_noise() -> None:
@@ -389,7 +426,10 @@ def test_errors_of_the_network_cost_their_square(chain: Chain, predicts: str) ->
     assert abs(math.log2(gaps[1] / gaps[0]) - 2) < 0.1
 
 
-@OF_CHAINS
+SHORT = [Absorbing(3, t_min=0.3), Uniform(3, t_min=0.2, t_max=0.4)]
+
+
+@pytest.mark.parametrize("chain", [*CHAINS, *SHORT], ids=[*IDS, "masks, short", "uniform, short"])
 def test_draws_of_the_bound_agree_with_quadrature(chain: Chain) -> None:
     oracle, x = TableOracle(SURE, chain), torch.tensor([[0, 0], [1, 2], [2, 0]])
     found, stderr = averaged(oracle, x)
