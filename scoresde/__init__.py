@@ -3,6 +3,7 @@ r"""Score-based generative models as differential equations, with the solver cho
 from . import (
     adapters,
     autoencoders,
+    chains,
     distilling,
     editing,
     geometry,
@@ -152,6 +153,7 @@ __all__ = [
     "adapters",
     "autoencoders",
     "bits_per_dim",
+    "chains",
     "check_score",
     "classifier_free",
     "classify",

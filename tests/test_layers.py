@@ -14,8 +14,8 @@ ORDER = {
     "solvers": """doors shapes kept network_calls noise problem rows controller control abilities settings solver
         gradients errors chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
-        sampling adapters geometry latents weighted zoo editing plots checking inference jobs comparing losses
-        training distilling autoencoders tuning cli""",
+        sampling chains adapters geometry latents weighted zoo editing plots checking inference jobs comparing
+        losses training distilling autoencoders tuning cli""",
 }
 EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
 

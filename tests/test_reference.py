@@ -20,6 +20,7 @@ SPACES = {
     "scoresde": ss,
     "scoresde.adapters": ss.adapters,
     "scoresde.autoencoders": ss.autoencoders,
+    "scoresde.chains": ss.chains,
     "scoresde.distilling": ss.distilling,
     "scoresde.editing": ss.editing,
     "scoresde.geometry": ss.geometry,

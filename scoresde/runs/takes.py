@@ -198,8 +198,6 @@ def check_model(model: object) -> None:
 
     check_transforms()
     if not isinstance(model, ScoreModel):
-        raise TypeError(
-            f"model must be a ScoreModel, but is a {type(model).__name__}; wrap a network in "
-            "ss.NetworkScore(network, process, predicts=...)."
-        )
+        cure = getattr(type(model), "meant_for", ScoreModel.instead)
+        raise TypeError(f"model must be a ScoreModel, but is a {type(model).__name__}{cure}.")
     check_names(dict.fromkeys((*model.conditions, *model.process.conditions)))

@@ -211,7 +211,7 @@ def _instance(wanted: type) -> Kind:
 
     def take(name: str, value: object) -> object:
         if not isinstance(value, wanted):
-            cure = getattr(wanted, "instead", "")
+            cure = getattr(type(value), "meant_for", getattr(wanted, "instead", ""))
             raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
         return value
 

@@ -16,6 +16,7 @@ import scoresde as ss
 import solvers
 from scoresde import (
     autoencoders,
+    chains,
     distilling,
     editing,
     geometry,
@@ -463,6 +464,35 @@ def of_jobs() -> dict[str, Call]:
     }  # fmt: skip
 
 
+def of_chains() -> dict[str, Call]:
+    masks = chains.Absorbing(3)
+    x, t = torch.tensor([[0, 1], [2, 0]]), torch.tensor([0.3, 0.6])
+    model = chains.TableOracle(torch.eye(3) + 0.1, masks)
+    run = {"seed": 0, "first_index": 0}
+    return {
+        "Absorbing": (chains.Absorbing, {
+            "vocabulary": 3, "schedule": ss.Cosine(), "t_min": 0.01, "t_max": 0.9}),
+        "Uniform": (chains.Uniform, {"vocabulary": 3, "schedule": ss.Cosine(), "t_min": 0.01, "t_max": 0.9}),
+        "Absorbing.perturb": (masks.perturb, {"x": x, "t": t, **run}),
+        "Absorbing.prior_sample": (masks.prior_sample, {"shape": (2, 3), **run}),
+        "ChainModel": (chains.ChainModel, {
+            "network": lambda x, t: x, "chain": masks, "predicts": "symbols", "length": 2}),
+        "TableOracle": (chains.TableOracle, {"probabilities": torch.ones(3, 3), "chain": masks}),
+        "TableOracle.log_prob": (model.log_prob, {"x": x}),
+        "chains.sample": (chains.sample, {
+            "model": model, "shape": (2, 2), "solver": "euler", "steps": 2, "grid": "t", "times": None,
+            "corrections": 1, "correction_size": 0.1, "tolerance": None, **run, "batch_size": 1, "t_min": 0.1,
+            "path": False, "progress": False}),
+        "chains.sample, times": (chains.sample, {"model": model, "shape": 2, "times": [1.0, 0.5, 0.1]}),
+        "chains.sample, tolerance": (chains.sample, {
+            "model": model, "shape": 2, "solver": "first_hitting", "tolerance": 0.1}),
+        "chains.elbo": (chains.elbo, {
+            "model": model, "x": x, "steps": 2, "nodes": 1, "draws": 2, **run, "batch_size": 2}),
+        "chains.loss": (chains.loss, {"model": model, "x": x, "t": t, **run}),
+        "stratified_times": (chains.stratified_times, {"chain": masks, "count": 3, "seed": 0}),
+    }  # fmt: skip
+
+
 def of_inference() -> dict[str, Call]:
     samples, several = SEVERAL.repeat(20, 1).reshape(10, 16, 2), SEVERAL.repeat(2, 1)[:10]
     calibration = inference.sbc(samples, several)
@@ -769,7 +799,7 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
-    **of_training(), **of_distilling(),
+    **of_training(), **of_distilling(), **of_chains(),
     **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

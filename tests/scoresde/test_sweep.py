@@ -16,6 +16,7 @@ import scoresde as ss
 import solvers
 from scoresde import (
     autoencoders,
+    chains,
     editing,
     geometry,
     guidance,
@@ -145,6 +146,7 @@ def test_the_table_has_every_public_function() -> None:
     spaces = (
         ss,
         autoencoders,
+        chains,
         guidance,
         inference,
         jobs,

@@ -1,0 +1,602 @@
+r"""Chains of symbols: laws, reverse rates, orders of steps, and bounds, against generators of whole sequences."""
+
+import itertools
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm
+from scipy.stats import chi2
+from torch import Tensor
+
+import scoresde as ss
+from scoresde.chains import Absorbing, Chain, ChainModel, TableOracle, Uniform
+from scoresde.chains.bound import apart
+from scoresde.chains.draws import draw
+from scoresde.chains.steps import STEPS, correction
+from solvers import SolverError
+
+TABLE = torch.tensor([[0.3, 0.05, 0.1], [0.05, 0.2, 0.0], [0.1, 0.05, 0.15]], dtype=torch.float64)
+SURE = TABLE + 0.01  # no probability is 0
+CHAINS = [
+    Absorbing(3),
+    Absorbing(3, ss.Cosine()),
+    Absorbing(3, ss.LinearBeta(), t_max=0.7),
+    Uniform(3, t_max=0.9),
+    Uniform(3, ss.LinearBeta()),
+]
+IDS = ["masks", "masks, cosine", "masks, linear beta", "uniform", "uniform, linear beta"]
+OF_CHAINS = pytest.mark.parametrize("chain", CHAINS, ids=IDS)
+RARE = 1e-4  # chance that a test of samples fails for the right law; its seeds are fixed
+
+
+def number(t: float) -> Tensor:
+    return torch.tensor([t], dtype=torch.float64)
+
+
+def states(chain: Chain, length: int = 2) -> Tensor:
+    r"""All states of a sequence."""
+
+    return torch.tensor([*itertools.product(range(chain.states), repeat=length)])
+
+
+def generator(chain: Chain, length: int = 2) -> Tensor:
+    r"""The rates between all states at beta = 1, written out."""
+
+    known = states(chain, length).tolist()
+    found = torch.zeros(len(known), len(known), dtype=torch.float64)
+    masks = isinstance(chain, Absorbing)
+    for a, x in enumerate(known):
+        for b, y in enumerate(known):
+            changed = [(p, q) for p, q in zip(x, y, strict=True) if p != q]
+            if len(changed) == 1:
+                into_mask = changed[0][1] == chain.vocabulary
+                found[a, b] = float(into_mask) if masks else 1 / chain.vocabulary
+    return found - found.sum(1).diag()
+
+
+def exponential(matrix: Tensor) -> Tensor:
+    return torch.tensor(expm(matrix.numpy()))
+
+
+@cache
+def law(chain: Chain, t: float, table: Tensor = TABLE) -> Tensor:
+    r"""The law of all states at t, by the matrix exponential."""
+
+    length = table.ndim
+    start = torch.zeros((chain.states,) * length, dtype=torch.float64)
+    start[(slice(chain.vocabulary),) * length] = table / table.sum()
+    passed = -chain.shares(number(t))[0].log()
+    return start.flatten() @ exponential(generator(chain, length) * passed)
+
+
+def joint(laws: Tensor) -> Tensor:
+    r"""The transition matrix of sequences whose symbols move independently, from (n, L, S)."""
+
+    torch.testing.assert_close(laws.sum(-1), torch.ones_like(laws[..., 0]))
+    found = laws[:, 0]
+    for i in range(1, laws.shape[1]):
+        found = (found[:, :, None] * laws[:, i, None]).flatten(1)
+    return found
+
+
+def stepped(
+    p: Tensor,
+    model: ChainModel,
+    solver: str,
+    times: Tensor,
+    corrections: int = 0,
+    size: float = 1.0,
+) -> Tensor:
+    r"""The exact law of the states of a sampler at the end of a grid."""
+
+    x = states(model.chain, model.length or 1)
+    for t, s in itertools.pairwise(times.tolist()):
+        t, s = number(t).expand(len(x)), number(s).expand(len(x))
+        p = p @ joint(STEPS[solver](model, x, t, s))
+        for _ in range(corrections):
+            p = p @ joint(correction(model, x, s, size * (t - s)))
+    return p
+
+
+def is_law_of(x: Tensor, table: Tensor) -> bool:
+    r"""Whether samples pass the chi-square test of a table; events of probability 0 never occur."""
+
+    v, length = table.shape[0], table.ndim
+    places = (x * v ** torch.arange(length - 1, -1, -1)).sum(1)
+    counts = torch.bincount(places, minlength=table.numel()).double()
+    wanted = len(x) * (table / table.sum()).flatten()
+    there = wanted > 0
+    score = ((counts - wanted)[there].square() / wanted[there]).sum()
+    most = chi2.isf(RARE, max(int(there.sum()) - 1, 1))
+    return not bool(counts[~there].any()) and float(score) < most
+
+
+@OF_CHAINS
+def test_forward_laws_are_exponentials_of_the_generator(chain: Chain) -> None:
+    for t in (0.05, 0.3, 0.65):
+        passed = -chain.shares(number(t))[0].log()
+        wanted = exponential(chain.generator * passed)[: chain.vocabulary]
+        symbols = torch.arange(chain.vocabulary)[:, None]
+        found = chain.marginal(symbols, number(t).expand(len(symbols)))[:, 0]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@OF_CHAINS
+def test_rates_are_slopes_of_the_share(chain: Chain) -> None:
+    h = 1e-5
+    for t in (0.05, 0.3, 0.65):
+        before, after = (chain.shares(number(t + way * h))[0] for way in (-1, 1))
+        torch.testing.assert_close(
+            chain.fall(number(t)), (before - after) / (2 * h), rtol=1e-7, atol=0
+        )
+        slope = (before.log() - after.log()) / (2 * h)
+        torch.testing.assert_close(chain.rate(number(t)), slope, rtol=1e-6, atol=0)
+
+
+def test_the_share_is_that_of_the_signal_in_the_variance() -> None:
+    t = torch.linspace(0.1, 0.9, 9).double()
+    for schedule in (ss.Cosine(), ss.LinearBeta()):
+        alpha = ss.VP(schedule).scales(t)[0]
+        torch.testing.assert_close(Uniform(3, schedule).shares(t)[0], alpha**2)
+    torch.testing.assert_close(Absorbing(3).shares(t)[0], 1 - t)
+    assert [float(Absorbing(3).shares(number(t))[0]) for t in (0.0, 1.0)] == [1, 0]
+
+
+@OF_CHAINS
+def test_times_invert_shares(chain: Chain) -> None:
+    t = torch.linspace(chain.t_min, chain.t_max, 9, dtype=torch.float64)[1:-1]
+    torch.testing.assert_close(chain.time(chain.shares(t)[1]), t)
+
+
+def ratios_of(chain: Chain, table: Tensor = SURE) -> ChainModel:
+    r"""The exact model whose network predicts ratios of the probabilities of states."""
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        p = law(chain, float(t[0]), table).reshape((chain.states,) * table.ndim)
+        found = torch.empty(*x.shape, chain.vocabulary, dtype=torch.float64)
+        for i, place, y in itertools.product(*map(range, found.shape)):
+            there = x[i].clone()
+            there[place] = y
+            found[i, place, y] = p[tuple(there)] / p[tuple(x[i])]
+        return found.log()
+
+    return ChainModel(network, chain, "ratios", length=table.ndim)
+
+
+def rates_of(model: ChainModel, t: float) -> Tensor:
+    r"""The model's rates between all states."""
+
+    x = states(model.chain, model.length or 1)
+    rates = model.rates(x, number(t).expand(len(x)))
+    found = torch.zeros(len(x), len(x), dtype=torch.float64)
+    powers = model.chain.states ** torch.arange(x.shape[1] - 1, -1, -1)
+    for a, place, y in itertools.product(*map(range, rates.shape)):
+        there = x[a].clone()
+        there[place] = y
+        found[a, (there * powers).sum()] += rates[a, place, y]
+    return found - found.sum(1).diag()
+
+
+@OF_CHAINS
+@pytest.mark.parametrize("predicts", ["symbols", "ratios"])
+def test_reverse_rates_are_those_of_the_reverse_chain(chain: Chain, predicts: str) -> None:
+    table = TABLE if predicts == "symbols" else SURE
+    model = TableOracle(table, chain) if predicts == "symbols" else ratios_of(chain)
+    for t in (0.2, 0.6):
+        p, forward = law(chain, t, table), chain.rate(number(t)) * generator(chain)
+        wanted = forward.mT * p / p[:, None]
+        wanted = wanted.fill_diagonal_(0.0)
+        wanted = torch.where(p[:, None] > 0, wanted, 0.0)
+        found = rates_of(model, t).fill_diagonal_(0.0)
+        there = p > 0  # what happens elsewhere is not known
+        torch.testing.assert_close(found[there], wanted[there], rtol=1e-10, atol=1e-12)
+        both = forward + rates_of(model, t)
+        assert (p[there] @ both[there]).abs().max() < 1e-10  # which the corrector rests on
+
+
+@OF_CHAINS
+def test_ratios_and_symbols_determine_each_other(chain: Chain) -> None:
+    x, t = states(chain), number(0.4).expand(chain.states**2)
+    found, wanted = ratios_of(chain).symbols(x, t), TableOracle(SURE, chain).symbols(x, t)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@OF_CHAINS
+def test_analytic_steps_are_exact_for_one_symbol(chain: Chain) -> None:
+    table = TABLE.sum(1)
+    oracle = TableOracle(table, chain)
+    for times in ((0.65, 0.1), (0.65, 0.6, 0.1)):
+        found = stepped(law(chain, times[0], table), oracle, "analytic", torch.tensor(times))
+        torch.testing.assert_close(found, law(chain, 0.1, table), rtol=1e-6, atol=1e-8)
+
+
+@OF_CHAINS
+@pytest.mark.parametrize("solver", STEPS)
+def test_steps_have_order_one(chain: Chain, solver: str) -> None:
+    oracle, errors = TableOracle(SURE, chain), []
+    for n in (32, 64):
+        times = torch.linspace(0.6, 0.1, n + 1, dtype=torch.float64)
+        found = stepped(law(chain, 0.6, SURE), oracle, solver, times)
+        errors.append(float((found - law(chain, 0.1, SURE)).abs().sum()) / 2)
+    assert 1e-5 < errors[1] < errors[0] < 0.05
+    assert abs(math.log2(errors[0] / errors[1]) - 1) < 0.1
+
+
+@OF_CHAINS
+def test_corrections_preserve_the_law_and_repair_it(chain: Chain) -> None:
+    table = SURE
+    oracle, x, p = TableOracle(table, chain), states(chain), law(chain, 0.3, table)
+    s, errors = number(0.3).expand(len(x)), []
+    for h in (0.01, 0.005):
+        moved = p @ joint(correction(oracle, x, s, torch.full_like(s, h)))
+        errors.append(float((moved - p).abs().sum()))
+    assert abs(math.log2(errors[0] / errors[1]) - 2) < 0.15  # of the order two in one step
+    times = torch.linspace(0.6, 0.3, 5, dtype=torch.float64)
+    start = law(chain, 0.6, table)
+    bare, repaired = (
+        float((stepped(start, oracle, "analytic", times, n, 0.1) - p).abs().sum()) for n in (0, 40)
+    )
+    assert repaired < bare / 2
+
+
+SMALL = torch.tensor([[[0.3, 0.02], [0.05, 0.13]], [[0.02, 0.2], [0.08, 0.2]]]).double()
+
+
+def test_first_hitting_is_exact() -> None:
+    for schedule in (ss.chains.Linear(), ss.Cosine()):
+        oracle = TableOracle(SMALL, Absorbing(2, schedule))
+        s = ss.chains.sample(oracle, 4000, solver="first_hitting", seed=1)
+        assert is_law_of(s.x, SMALL)
+        assert (s.calls == 3).all()
+    at_once = ss.chains.sample(oracle, 4000, steps=1, seed=1)
+    assert not is_law_of(at_once.x, SMALL)  # which the test can tell
+
+
+def test_tolerance_bounds_what_is_drawn_together() -> None:
+    oracle = TableOracle(TABLE, Absorbing(3))
+    own = [TABLE.sum(1), TABLE.sum(0)]
+    gap = min(
+        float(torch.special.entr(p).sum()) for p in own
+    )  # sum of both entropies minus the larger
+    for tolerance, calls, table in (
+        (0.99 * gap, 2, TABLE),
+        (1.01 * gap, 1, own[0][:, None] * own[1]),
+    ):
+        s = ss.chains.sample(oracle, 4000, solver="first_hitting", tolerance=tolerance)
+        assert (s.calls == calls).all()
+        assert is_law_of(s.x, table)
+
+
+def test_certain_symbols_cost_no_calls() -> None:
+    copies = torch.zeros(2, 2, 2).double()
+    copies[0, 0, 0], copies[1, 1, 1] = 0.5, 0.5
+    oracle = TableOracle(copies, Absorbing(2))
+    s = ss.chains.sample(oracle, 400, solver="first_hitting", tolerance=0.0)
+    assert (s.calls == 2).all()
+    assert is_law_of(s.x, copies)
+
+
+@pytest.mark.parametrize("chain", [Absorbing(3), Uniform(3)], ids=["masks", "uniform"])
+def test_samples_have_the_law_of_the_data(chain: Chain) -> None:
+    one = TableOracle(TABLE.sum(1), chain)
+    assert is_law_of(ss.chains.sample(one, 4000, steps=2).x, TABLE.sum(1))
+
+
+@pytest.mark.parametrize("chain", [Absorbing(2), Uniform(2, t_max=0.9)], ids=["masks", "uniform"])
+@pytest.mark.parametrize("solver", STEPS)
+def test_samples_have_the_law_of_their_steps(chain: Chain, solver: str) -> None:
+    oracle = TableOracle(torch.tensor([[0.45, 0.05], [0.1, 0.4]]), chain)
+    x = states(chain)
+    start = joint(chain.noise.expand(1, 2, -1))[0]
+    times = torch.linspace(chain.t_max, 0.2, 4, dtype=torch.float64)
+    p = stepped(start, oracle, solver, times[:3], corrections=2, size=0.3)
+    p = stepped(p, oracle, solver, times[2:])
+    clean = p @ joint(oracle.symbols(x, number(0.2).expand(len(x))))
+    s = ss.chains.sample(
+        oracle, 4000, solver=solver, steps=3, corrections=2, correction_size=0.3, t_min=0.2, seed=2
+    )
+    assert is_law_of(s.x, clean.reshape(2, 2))
+
+
+def test_draws_do_not_depend_on_a_factor() -> None:
+    p = torch.tensor([0.0, 0.2, 0.0, 0.8, 0.0]).expand(1, 5, -1)
+    u = torch.tensor([[1e-9, 0.1999, 0.2001, 0.7, 1.0]]).double()
+    for factor in (1e-3, 1.0, 7.0):
+        assert draw(factor * p, u).tolist() == [[1, 1, 3, 3, 3]]
+
+
+def test_forward_samples_have_the_forward_law() -> None:
+    for chain in CHAINS:
+        x = torch.zeros(4000, 1, dtype=torch.long)
+        noisy = chain.perturb(x, torch.full((4000,), 0.4), seed=3)
+        wanted = chain.marginal(x[:1], number(0.4))[0, 0]
+        assert is_law_of(noisy, wanted)
+        assert is_law_of(chain.prior_sample((4000, 1), seed=3), chain.noise)
+
+
+def bound_of(model: ChainModel, x: Tensor) -> Tensor:
+    r"""The bound without draws: quadrature over the root of the share of noise, and sums over noisy states."""
+
+    chain = model.chain
+    y = states(chain, x.shape[1])
+    nodes, weights = (torch.tensor(v) for v in np.polynomial.legendre.leggauss(24))
+    least, most = chain.shares(torch.tensor([chain.t_min, chain.t_max]).double())[1]
+    found = []
+    for one in x:
+        total = torch.zeros((), dtype=torch.float64)
+        for u, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+            t = chain.time(least + (most - least) * u**2).expand(len(y))
+            p = joint(chain.marginal(one[None], t[:1]))[0]
+            gap = apart(model, one.expand(len(y), -1), y, t)
+            speed = chain.speed_per_share(t[:1])[0]
+            total = total + weight * 2 * u * (most - least) * speed * (p * gap)[p > 0].sum()
+        found.append(-total)
+        found[-1] = found[-1] - missed(chain, one) + told(model, one, y)
+    return torch.stack(found)
+
+
+def missed(chain: Chain, x: Tensor) -> Tensor:
+    r"""The divergence of the law of a sequence at t_max from noise."""
+
+    p = chain.marginal(x[None], number(chain.t_max))[0]
+    return (p * (p / chain.noise).log()).nansum()
+
+
+def told(model: ChainModel, x: Tensor, y: Tensor) -> Tensor:
+    r"""The mean log-probability of a sequence given its noisy states at t_min, if there is noise."""
+
+    t = number(model.chain.t_min)
+    if not model.chain.shares(t)[1] > 0:
+        return torch.zeros(()).double()
+    p, clean = joint(model.chain.marginal(x[None], t))[0], model.symbols(y, t.expand(len(y)))
+    each = clean.gather(-1, x.expand(len(y), -1)[..., None])[..., 0].log().sum(1)
+    return (p * each)[p > 0].sum()
+
+
+@pytest.mark.parametrize("predicts", ["symbols", "ratios"])
+@pytest.mark.parametrize(
+    "chain", [Absorbing(3), Uniform(3, t_max=1 - 1e-6)], ids=["masks", "uniform"]
+)
+def test_the_bound_of_the_exact_model_is_tight(chain: Chain, predicts: str) -> None:
+    oracle = TableOracle(SURE, chain)
+    model = oracle if predicts == "symbols" else ratios_of(chain, SURE)
+    x = torch.tensor([[0, 0], [1, 2], [2, 0]])
+    torch.testing.assert_close(bound_of(model, x), oracle.log_prob(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "chain", [Absorbing(3, t_min=0.3), Uniform(3, t_min=0.3)], ids=["masks", "uniform"]
+)
+def test_the_bound_of_one_symbol_is_tight_with_noise_at_the_end(chain: Chain) -> None:
+    oracle, x = TableOracle(SURE.sum(1), chain), torch.tensor([[0], [1], [2]])
+    torch.testing.assert_close(bound_of(oracle, x), oracle.log_prob(x), rtol=0, atol=1e-5)
+    found, stderr = averaged(oracle, x)
+    assert ((found - oracle.log_prob(x)).abs() < 4 * stderr + 1e-9).all()
+
+
+def test_the_mean_gap_is_the_divergence_of_the_last_law_from_noise() -> None:
+    chain, table = Uniform(3, t_max=0.6), (SURE) / (SURE).sum()
+    oracle, x = TableOracle(table, chain), states(chain)
+    gap = (table.flatten() * (oracle.log_prob(x) - bound_of(oracle, x))).sum()
+    last = law(chain, 0.6, table)
+    torch.testing.assert_close(gap, (last * (last * 9).log()).sum(), rtol=1e-3, atol=0)
+
+
+def test_other_models_have_lower_bounds() -> None:
+    p = TABLE.sum(1)
+    alone = ChainModel(lambda x, t: p.log().expand(*x.shape, -1), Absorbing(3), "symbols")
+    x = torch.tensor([[0, 1], [2, 2]])
+    torch.testing.assert_close(bound_of(alone, x), p.log()[x].sum(1))  # each symbol on its own
+    wrong = ChainModel(
+        lambda x, t: p.log().expand(*x.shape, -1), Uniform(3, t_max=0.999), "symbols"
+    )
+    exact = TableOracle(p, Uniform(3, t_max=0.999))
+    one = torch.tensor([[0], [1], [2]])
+    assert (bound_of(wrong, one) < exact.log_prob(one) - 0.01).all()  # it does not look at x
+
+
+def averaged(model: ChainModel, x: Tensor, **options: int) -> tuple[Tensor, Tensor]:
+    r"""The mean of the bound over copies of each sequence, and its standard error."""
+
+    copies = ss.chains.elbo(model, x.repeat_interleave(600, 0), draws=1, seed=2, **options).nats
+    each = copies.reshape(len(x), 600)
+    return each.mean(1), each.std(1) / 600**0.5
+
+
+@pytest.mark.parametrize("predicts", ["symbols", "ratios"])
+@pytest.mark.parametrize(
+    "chain", [Absorbing(3), Uniform(3, t_max=0.999)], ids=["masks", "uniform"]
+)
+def test_errors_of_the_network_cost_their_square(chain: Chain, predicts: str) -> None:
+    p, x = SURE / SURE.sum(), states(Uniform(3))
+    model = TableOracle(SURE, chain) if predicts == "symbols" else ratios_of(chain)
+    right = model.network
+    bump = torch.tensor([0.5, -1.0, 0.2]).double()
+    means = []
+    for size in (0.0, 0.02, 0.04):
+        wrong = ChainModel(
+            lambda y, t, size=size: right(y, t) + size * bump, chain, predicts, length=2
+        )
+        means.append(float((p.flatten() * bound_of(wrong, x)).sum()))
+    gaps = [means[0] - mean for mean in means[1:]]
+    assert 0 < gaps[0] < 1e-2
+    assert abs(math.log2(gaps[1] / gaps[0]) - 2) < 0.1
+
+
+SHORT = [Absorbing(3, t_min=0.3), Uniform(3, t_min=0.2, t_max=0.4)]
+
+
+@pytest.mark.parametrize("chain", [*CHAINS, *SHORT], ids=[*IDS, "masks, short", "uniform, short"])
+def test_draws_of_the_bound_agree_with_quadrature(chain: Chain) -> None:
+    oracle, x = TableOracle(SURE, chain), torch.tensor([[0, 0], [1, 2], [2, 0]])
+    found, stderr = averaged(oracle, x)
+    assert ((found - bound_of(oracle, x)).abs() < 4 * stderr + 1e-4).all()
+    assert (stderr < 0.5).all()
+    bound = ss.chains.elbo(oracle, x, nodes=4, draws=16)
+    assert bound.calls == 16 * (4 + (chain.t_min > 0))
+    wanted = averaged(oracle, x, nodes=4)[1] * (600 / 16) ** 0.5
+    assert (bound.stderr / wanted < 5).all()
+    assert (bound.stderr / wanted > 0.2).all()
+
+
+def test_the_bound_does_not_depend_on_the_schedule() -> None:
+    x = torch.tensor([[0, 0], [1, 2]])
+    found = [
+        ss.chains.elbo(TableOracle(SURE, Absorbing(3, schedule)), x).nats
+        for schedule in (ss.chains.Linear(), ss.Cosine())
+    ]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-3)
+
+
+def test_the_bound_in_steps_is_that_of_the_sampler() -> None:
+    x = torch.tensor([[0, 0], [1, 2], [2, 0]])
+    oracle, p = TableOracle(SURE, Absorbing(3)), SURE / SURE.sum()
+    one = ss.chains.elbo(oracle, x, steps=1, nodes=1, draws=1)  # each symbol by itself, from masks
+    wanted = p.sum(1).log()[x[:, 0]] + p.sum(0).log()[x[:, 1]]
+    torch.testing.assert_close(one.nats, wanted, rtol=0, atol=1e-12)
+    found, stderr = averaged(oracle, x, steps=2)
+    known = (wanted + oracle.log_prob(x)) / 2  # the second is drawn with the first with chance 1/2
+    assert ((found - known).abs() < 4 * stderr).all()
+    for chain in CHAINS:
+        oracle = TableOracle(SURE, chain)
+        found, stderr = averaged(oracle, x, steps=2000)
+        assert ((found - bound_of(oracle, x)).abs() < 4 * stderr + 1e-2).all()
+
+
+def test_the_mean_loss_is_the_negative_bound() -> None:
+    oracle = TableOracle(SMALL, Absorbing(2, ss.Cosine()))
+    x = torch.tensor([[0, 1, 1]]).expand(20_000, -1)
+    loss = ss.chains.loss(oracle, x, seed=1)
+    assert loss.shape == (20_000,)
+    assert abs(float(loss.mean() + oracle.log_prob(x)[0])) < 4 * float(loss.std()) / 20_000**0.5
+
+
+def test_losses_have_gradients_where_probabilities_vanish() -> None:
+    logits = torch.tensor([0.0, -400.0, 200.0], requires_grad=True)  # float32 rounds two to 0
+    for chain in (Absorbing(3), Uniform(3)):
+        model = ChainModel(lambda x, t: logits.expand(*x.shape, -1), chain, "symbols")
+        loss = ss.chains.loss(model, torch.ones(64, 4, dtype=torch.long))
+        logits.grad = None
+        loss.mean().backward()
+        assert loss.isfinite().all()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+        assert float(logits.grad[1]) < 0 < float(logits.grad[2])
+
+
+@pytest.mark.parametrize("solver", [*STEPS, "first_hitting"])
+def test_rows_do_not_depend_on_their_batch(solver: str) -> None:
+    oracle = TableOracle(SMALL, Absorbing(2, ss.Cosine()))
+    steps = {} if solver == "first_hitting" else {"steps": 5, "corrections": 1}
+    steps = {"tolerance": 0.3} if solver == "first_hitting" else steps
+    whole = ss.chains.sample(oracle, 7, solver=solver, seed=4, **steps)
+    parts = ss.chains.sample(oracle, 7, solver=solver, seed=4, batch_size=3, **steps)
+    last = ss.chains.sample(oracle, 2, solver=solver, seed=4, first_index=5, **steps)
+    assert torch.equal(whole.x, parts.x)
+    assert torch.equal(whole.calls, parts.calls)
+    assert torch.equal(whole.x[5:], last.x)
+    assert torch.equal(whole.calls[5:], last.calls)
+    assert not torch.equal(whole.x, ss.chains.sample(oracle, 7, solver=solver, seed=5, **steps).x)
+
+
+def test_bounds_and_noise_do_not_depend_on_their_batch() -> None:
+    oracle, x = TableOracle(SMALL, Absorbing(2)), states(Uniform(2), 3)[:5]
+    whole = ss.chains.elbo(oracle, x, draws=2)
+    parts = ss.chains.elbo(oracle, x, draws=2, batch_size=2)
+    last = ss.chains.elbo(oracle, x[3:], draws=2, first_index=3)
+    assert torch.equal(whole.nats, parts.nats)
+    assert torch.equal(whole.nats[3:], last.nats)
+    t = torch.full((5,), 0.5)
+    noisy = oracle.chain.perturb(x, t, seed=1)
+    assert torch.equal(noisy[3:], oracle.chain.perturb(x[3:], t[3:], seed=1, first_index=3))
+
+
+def test_calls_are_counted_at_the_network() -> None:
+    asked = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(len(x))
+        return torch.zeros(*x.shape, 2)
+
+    def calls(chain: Chain, **options: object) -> int:
+        asked.clear()
+        s = ss.chains.sample(ChainModel(network, chain, "symbols"), (8, 5), **options)
+        assert int(s.calls.sum()) == sum(asked)
+        return int(s.calls.max())
+
+    assert calls(Absorbing(2), steps=6) == 6
+    assert calls(Absorbing(2), steps=6, corrections=2) == 6 + 2 * 5
+    assert calls(Absorbing(2), steps=6, t_min=0.5) == 7
+    assert calls(Uniform(2), steps=6) == 6
+    assert calls(Uniform(2, ss.Cosine()), steps=6) == 7
+    assert calls(Absorbing(2), solver="first_hitting") == 5
+    assert calls(Absorbing(2), solver="first_hitting", tolerance=2.1) == 2  # 3 of log 2 each fit
+
+
+def test_paths_go_from_noise_to_data() -> None:
+    oracle = TableOracle(SMALL, Absorbing(2))
+    s = ss.chains.sample(oracle, 3, steps=4, grid="share", path=True)
+    assert s.path is not None
+    assert s.path.shape == (5, 3, 3)
+    assert (s.path[0] == 2).all()
+    assert torch.equal(s.path[-1], s.x)
+    cosine = TableOracle(SMALL, Absorbing(2, ss.Cosine()))
+    times = ss.chains.sample(cosine, 3, steps=4, grid="share").times
+    lost = cosine.chain.shares(times)[1]
+    torch.testing.assert_close(lost, torch.linspace(1, float(lost[-1]), 5).double())
+    again = ss.chains.sample(cosine, 3, times=times)
+    assert torch.equal(again.x, ss.chains.sample(cosine, 3, steps=4, grid="share").x)
+
+
+FAIR = ChainModel(lambda x, t: torch.zeros(*x.shape, 3), Absorbing(3), "symbols", length=2)
+X = torch.zeros(2, 2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "name", ["sample", "encode", "decode", "log_likelihood", "elbo", "reconstruct"]
+)
+def test_verbs_of_score_models_refuse_chains_by_name(name: str) -> None:
+    argument = (2, 2) if name == "sample" else torch.zeros(2, 2)
+    with pytest.raises(TypeError, match="a model of a chain of symbols, for ss.chains.sample"):
+        getattr(ss, name)(FAIR, argument)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Absorbing(1), "vocabulary must be at least 2, but is 1"),
+        (lambda: Absorbing(3, t_max=2.0), r"t_min and t_max must satisfy 0 <= .*, but are 0.0 and 2.0"),
+        (lambda: ChainModel(lambda x, t: x, Uniform(3), "ratios"), "an earlier t_max, such as 0.999"),
+        (lambda: TableOracle(torch.ones(2, 3), Absorbing(3)), r"probabilities must have shape \(V"),
+        (lambda: TableOracle(-torch.ones(3, 3), Absorbing(3)), "must not be negative"),
+        (lambda: ss.chains.sample(FAIR, 2, steps=0), "steps must be at least 1, but is 0"),
+        (lambda: ss.chains.sample(FAIR, (2, 3)), r"shape must be \(B, 2\) for this model"),
+        (lambda: ss.chains.sample(FAIR, 2, solver="heun"), "solver must be 'analytic', .* but is 'heun'"),
+        (lambda: ss.chains.sample(FAIR, 2, tolerance=0.1), "tolerance= has no effect on analytic"),
+        (lambda: ss.chains.sample(FAIR, 2, solver="first_hitting", steps=3), "steps= has no effect"),
+        (lambda: ss.chains.sample(FAIR, 2, steps=3, times=[1.0, 0.0]), "leave out steps="),
+        (lambda: ss.chains.sample(FAIR, 2, times=[0.5, 0.0]), "times must go from t_max=1"),
+        (lambda: ss.chains.sample(FAIR, 2, t_min=1.0), "t_min must be at least 0 and below"),
+        (lambda: ss.chains.elbo(FAIR, X + 3), "x must hold symbols from 0 to 2, but holds 3 to 3"),
+        (lambda: ss.chains.elbo(FAIR, X.float()), "x must hold whole numbers, the symbols"),
+        (lambda: ss.chains.loss(FAIR, X, torch.ones(2)), "t must lie between 0 and 1, not at an end"),
+        (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3)), 2, solver="euler"),
+         "rates are not finite at t=1, where no signal is left; use solver='analytic'"),
+        (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3)), 2, solver="first_hitting"),
+         "solver='first_hitting' needs a chain with a mask"),
+        (lambda: ChainModel(lambda x, t: x, Absorbing(3), "symbols").symbols(X, torch.ones(2)),
+         r"network must return a tensor of shape \(B, L, V\) = \(2, 2, 3\), but returns \(2, 2\)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_with_a_cure(call: object, words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()  # type: ignore[operator]
+
+
+def test_networks_that_return_nan_are_named() -> None:
+    bad = ChainModel(lambda x, t: torch.full((*x.shape, 3), math.nan), Absorbing(3), "symbols")
+    with pytest.raises(SolverError, match=r"t=1 for samples \[0, 1\]"):
+        ss.chains.sample(bad, (2, 2))
