@@ -12,6 +12,7 @@ from . import (
     losses,
     networks,
     plots,
+    symbols,
     training,
 )
 from .adapters import (
@@ -213,6 +214,7 @@ __all__ = [
     "spectra",
     "statistics",
     "suggest",
+    "symbols",
     "train",
     "training",
     "transition_log_prob",

@@ -1,6 +1,7 @@
 r"""Losses: functions of a model, data, noise levels and noise, with one number per sample."""
 
 from . import levels
+from .cross_entropy import cross_entropy
 from .denoised import denoising
 from .elbo import continuous_elbo, discrete_elbo
 from .own_noise import interpolant
@@ -13,6 +14,7 @@ from .uncertainty import Uncertainty
 __all__ = [
     "Uncertainty",
     "continuous_elbo",
+    "cross_entropy",
     "denoising",
     "discrete_elbo",
     "flow_consistency",

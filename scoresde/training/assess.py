@@ -46,6 +46,8 @@ def assess(
         chosen: Whether the weights are those with the least loss on held-out data.
     """
 
+    if model.transform is not None:
+        held = held._replace(x=model.transform.current(held.x).detach())
     model, found = _plain(model), {}
     check, words = None, ""
     with warnings.catch_warnings(record=True) as told:
