@@ -1,9 +1,9 @@
 r"""Losses: functions of a model, data, noise levels and noise, with one number per sample."""
 
 from . import levels
-from .cross_entropy import cross_entropy
 from .denoised import denoising
 from .elbo import continuous_elbo, discrete_elbo
+from .of_symbols import cross_entropy
 from .own_noise import interpolant
 from .pairing import pair, reflow_pairs
 from .residuals import flow_consistency, fokker_planck, martingale

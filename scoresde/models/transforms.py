@@ -1,9 +1,8 @@
 r"""Maps between the user's data and the states of a process, which models carry.
 
 A process and its network see one real tensor with shape (B, \*). The data of a user may have other units, or be
-complex, or consist of several tensors. A model with an attribute `transform` takes and returns such data: public
-functions apply the map where data comes in, and its inverse where data goes out. Latents and the states of paths
-stay in the units of the process.
+complex, symbols, or several tensors. A model with an attribute `transform` takes and returns such data: functions
+apply the map where data comes in, and its inverse where it goes out. Latents and paths stay states.
 """
 
 import math

@@ -7,9 +7,9 @@ their codes: the bits of :class:`scoresde.symbols.Bits`, or the learned vectors 
 
 from .bits import Bits
 from .bound import elbo
+from .chances import probabilities
 from .embedding import Embedding
 from .form import Symbols
-from .probabilities import probabilities
 from .score import EmbeddedScore, Vectors
 
 __all__ = [

@@ -19,8 +19,8 @@ from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
 from ..runs.options import SEED, Seeds
+from .chances import form_of, log_probabilities
 from .form import Symbols
-from .probabilities import form_of, log_probabilities
 
 NODES, DRAWS = 8, 16
 EVEN = 0.2  # of the density of noise levels is even
