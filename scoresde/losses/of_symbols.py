@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solvers.doors.signatures import checked
+from solvers.doors.values import as_tensor
 
 from ..models.score_model import ScoreModel
 from ..symbols.form import as_symbols
@@ -47,6 +48,7 @@ def cross_entropy(
             f"model must be an ss.symbols.EmbeddedScore, which has logits, but is a {type(model).__name__}; use "
             "losses.denoising for models without."
         )
+    x = as_tensor("x", x)
     if not x.is_floating_point():
         x = model.embedding(as_symbols("x", x, model.embedding.count))
     known = noised(model, x, log_snr, z, condition)

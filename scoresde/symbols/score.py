@@ -94,13 +94,19 @@ class Interpolated(nn.Module):
         network: The network.
         embedding: The embedding.
         process: The process, whose noise level the network is told.
+        evidence: Whether what each noisy vector says of its own symbol is added.
     """
 
     def __init__(
-        self, network: Callable[..., Tensor], embedding: Embedding, process: Process
+        self,
+        network: Callable[..., Tensor],
+        embedding: Embedding,
+        process: Process,
+        evidence: bool,
     ) -> None:
         super().__init__()
         self.network, self.embedding, self.process = network, embedding, process
+        self.evidence = evidence
 
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         alpha, sigma = self.process.scales(t.double())
@@ -113,11 +119,13 @@ class Interpolated(nn.Module):
             raise ValueError(
                 f"the network must return one logit for each symbol, with shape {wanted}, not {found}."
             )
+        vectors = self.embedding.vectors.to(logits)
+        if self.evidence:
+            logits = logits + align((alpha / sigma**2).to(x), x) * x @ vectors.T
         seen = _SEEN.get()
         if seen is not None:
             seen.append(logits)
-        chances = logits.softmax(-1)
-        return chances @ self.embedding.vectors.to(chances)
+        return logits.softmax(-1) @ vectors
 
 
 @checked
@@ -129,6 +137,13 @@ class EmbeddedScore(NetworkScore):
 
     .. math:: D(x) = \sum_k p_k(x) \, e_k , \qquad
         \nabla \log p_t(x) = \sum_k p_k(x) \, \frac{\alpha e_k - x}{\sigma^2} .
+
+    With `evidence`, what each noisy vector says of its own symbol is added in closed form,
+
+    .. math:: \log p_k(x) = l_k(x) + \frac{\alpha}{\sigma^2} \, e_k \cdot x + \text{const} ,
+
+    so the network's logits l are left with what follows from frequencies and from other symbols; the exact ones do
+    not depend on the vector at their own position. Little noise, where symbols can be read off, needs no learning.
 
     Its data are symbols: samples are whole numbers, with the vector nearest to the last denoised data. Train it
     with :func:`scoresde.losses.cross_entropy`, by which the embedding is learned too.
@@ -145,6 +160,7 @@ class EmbeddedScore(NetworkScore):
         process: The process whose noise it removes.
         conditions: The names of its conditions.
         shape: The shape of the symbols of one sample, if known.
+        evidence: Whether the evidence of each noisy vector is added to the logits.
 
     Examples:
         >>> class Network(torch.nn.Linear):
@@ -166,6 +182,7 @@ class EmbeddedScore(NetworkScore):
         *,
         conditions: Sequence[str] = (),
         shape: Sequence[int] | None = None,
+        evidence: bool = False,
     ) -> None:
         if not callable(network):
             raise TypeError(f"network must be a module or a function, but is {network!r}.")
@@ -175,7 +192,7 @@ class EmbeddedScore(NetworkScore):
             )
         form = Vectors(embedding)
         super().__init__(
-            Interpolated(network, embedding, process),
+            Interpolated(network, embedding, process, evidence),
             process,
             "data",
             conditions=conditions,

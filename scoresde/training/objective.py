@@ -141,7 +141,7 @@ class Drawing:
         """
 
         key = draws.word(self.seed, step)
-        x = _current(model, self.form.noisy(batch.x, place, self.seed, step))
+        x = current(model, self.form.noisy(batch.x, place, self.seed, step))
         share = draws.shares(self.seed, step, size, place)
         log_snr = self.levels.log_snr(model.process, share).to(x)
         z = batch.z
@@ -163,8 +163,8 @@ class Drawing:
         return found
 
 
-def _current(model: NetworkScore, x: Tensor) -> Tensor:
-    r"""The states of kept data, by the weights of the model."""
+def current(model: NetworkScore, x: Tensor) -> Tensor:
+    r"""Returns the states of data that a training keeps, by the weights of the model."""
 
     return x if model.transform is None else model.transform.current(x)
 

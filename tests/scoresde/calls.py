@@ -463,7 +463,7 @@ def of_symbols() -> dict[str, Call]:
         "Vectors": (S.Vectors, {"embedding": S.Embedding(5, 3), "shape": (2, 3)}),
         "EmbeddedScore": (S.EmbeddedScore, {
             "network": logits, "embedding": S.Embedding(5, 3), "process": PROCESS, "conditions": [],
-            "shape": (2,)}),
+            "shape": (2,), "evidence": True}),
         "probabilities": (S.probabilities, {
             "model": WORDS, "solution": ss.sample(WORDS, 2, steps=2, path=True)}),
         "symbols.elbo": (S.elbo, {

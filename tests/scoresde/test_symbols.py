@@ -145,6 +145,21 @@ def test_exact_logits_make_the_exact_denoiser() -> None:
     assert one.dtype == torch.int64
 
 
+def test_evidence_completes_the_posterior_of_independent_symbols() -> None:
+    embedding = ss.symbols.Embedding(4, 3).double()
+    symbols = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    exact = oracle(ss.symbols.Vectors(embedding), symbols, CHANCES[symbols].prod(1))
+
+    def frequencies(x: Tensor, level: Tensor) -> Tensor:
+        return CHANCES.log().expand(*x.shape[:-1], 4)
+
+    model = ss.symbols.EmbeddedScore(frequencies, embedding, ss.VP(), shape=(2,), evidence=True)
+    x = 2 * torch.randn(64, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    for t in (0.01, 0.3, 0.7, 1.0):
+        time = torch.tensor(t).double()
+        assert (model.denoise(x, time) - exact.denoise(x, time)).abs().max() < 1e-10
+
+
 def test_cross_entropy_is_least_for_the_posterior() -> None:
     model, _, symbols, weights = embedded()
     draw = torch.Generator().manual_seed(0)
