@@ -40,7 +40,7 @@ def cross_entropy(
         >>> words = ss.symbols.EmbeddedScore(network, ss.symbols.Embedding(5, 3), ss.VP())
         >>> x, z = torch.tensor([[0, 1], [2, 4]]), torch.ones(2, 2, 3)
         >>> ss.losses.cross_entropy(words, x, torch.zeros(2), z)  # log 5
-        tensor([1.6094, 1.6094], grad_fn=<MeanBackward1>)
+        tensor([1.6094, 1.6094])
     """
 
     if not isinstance(model, EmbeddedScore):

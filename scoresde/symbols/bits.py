@@ -75,6 +75,10 @@ class Bits(Symbols):
         return codes[symbols]
 
     def outside(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.width:
+            raise ValueError(
+                f"states of {self!r} have shape (B, *, {self.width}), but these have {tuple(x.shape)}."
+            )
         bits = (x > 0).long()
         found = self._symbol.to(x.device)[(bits * self._weight.to(x.device)).sum(-1)]
         lost = found < 0
@@ -96,4 +100,5 @@ class Bits(Symbols):
 
     @property
     def described(self) -> dict[str, Any]:
-        return {"name": "Bits", "count": self.count, "gray": self.gray}
+        shape = None if self.shape is None else list(self.shape[:-1])
+        return {"name": "Bits", "count": self.count, "gray": self.gray, "shape": shape}
