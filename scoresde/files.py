@@ -1,7 +1,7 @@
 r"""Files that are written whole or not at all, and JSON files that state what they hold."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,9 +83,9 @@ def real(value: object) -> TypeGuard[float]:
 
 
 def finite(value: object) -> TypeGuard[float]:
-    r"""Whether a value is a finite number."""
+    r"""Whether a value is a finite number, in double precision."""
 
-    return real(value) and abs(value) < math.inf
+    return real(value) and abs(value) <= sys.float_info.max
 
 
 def whole(value: object) -> TypeGuard[int]:

@@ -21,6 +21,11 @@ SETTINGS: dict[str, Range] = {
     "average": (lambda v: 1 <= v <= REPEATS, f"in [1, {REPEATS}]"),
     "mix": (lambda v: 0.5 < v <= 1, "in (1/2, 1]"),
     "block": (lambda v: 0 <= v <= REPEATS, f"in [0, {REPEATS}]"),
+    "values": (
+        lambda v: isinstance(v, int) and 1 <= v <= 4,
+        "a whole number in [1, 4]",
+    ),  # more never help
+    "highest": (lambda v: isinstance(v, int) and 1 <= v <= 20, "a whole number in [1, 20]"),
 }
 
 

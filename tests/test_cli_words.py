@@ -73,6 +73,8 @@ SENTENCES = {
     ("tune", "digits", "--budget", "4", "--out", "p.json", "--label", "3", "--scales", "1,2", "--learned"):
         "--learned is for one model and plans without noise",
     ("tune", "digits", "--budget", "4", "--out", "p.json", "--scales", "1,2"): "pass --label or --condition.",
+    ("tune", "digits", "--budget", "4", "--out", "p.json", "--label", "3", "--scales", "1,1"):
+        "--scales must differ, but are '1,1'",
     ("plot", "trajectory", "digits", "--out", "folder.png"): "folder.png is a folder",
     ("train", "digits", "--steps", "0"): "--steps must be at least 1, but is 0.",
     ("train", "digits", "--seed", "-1"): "--seed must be at least 0, but is -1.",

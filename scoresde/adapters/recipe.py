@@ -14,6 +14,8 @@ import solvers
 from solvers import Solver
 from solvers.doors.values import as_tensor, as_whole
 
+from ..models.curves import NAMES as CURVES
+from ..models.curves import Curves
 from ..models.data_moments import Moments
 from ..models.network import NetworkScore
 from ..models.scale import start_of
@@ -135,6 +137,8 @@ class Recipe:
             model = clipped(self._known(model), config)
             if len(times) == 1:
                 return model.denoise(x, times[0].to(x.device))
+            if self._saves_first:  # whose loop outside calls the network all the same
+                model.denoise(x, times[0].to(x.device))
             return decode(model, x, times=times, denoise=self.clean, **options).x
 
         return run
@@ -152,6 +156,12 @@ class Recipe:
 
         options = {} if self.plan is None else self.plan["options"]
         return self.denoise and bool(options.get("denoise", True))
+
+    @property
+    def _saves_first(self) -> bool:
+        r"""Whether the first step needs no output of the network."""
+
+        return bool(getattr(self.method, "analytic_first", False))
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -176,11 +186,9 @@ class Recipe:
             known = plan.options_for(model)
             steps = len(known["times"]) - 1 if "times" in known else known.get("steps", number - 1)
             least, last = (steps + 1, " and a last denoising") if self.clean else (steps, "")
-            saved = getattr(plan.solver, "analytic_first", False)
-            least, first = (least - 1, ", the first without a call") if saved else (least, "")
             if least != number:
                 raise ValueError(
-                    f"num_inference_steps must be {least}, since the plan has {steps} steps{first}{last}, but is "
+                    f"num_inference_steps must be {least}, since the plan has {steps} steps{last}, but is "
                     f"{number}."
                 )
             if "times" in known:
@@ -223,7 +231,9 @@ class Recipe:
         held = load_file(self.moments) if isinstance(self.moments, str) else dict(self.moments)
         tensors = {name: _tensor(held.get(name)) for name in ("mean", "basis", "variances")}
         rest = held.get("rest")
-        return Moments(**tensors, rest=None if rest is None else float(rest))  # type: ignore[arg-type]
+        known = [_tensor(held.get(name)) for name in CURVES]
+        curves = None if any(k is None for k in known) else Curves(*known)  # type: ignore[arg-type]
+        return Moments(**tensors, rest=None if rest is None else float(rest), curves=curves)  # type: ignore[arg-type]
 
 
 def plain_plan(plan: Plan | str | Path | Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -247,6 +257,7 @@ def plain_moments(
 
     if isinstance(moments, Moments):
         found = {name: getattr(moments, name) for name in ("mean", "basis", "variances", "rest")}
+        found |= {name: getattr(moments.curves, name) for name in CURVES if moments.curves}
         return {n: v.tolist() if isinstance(v, Tensor) else v for n, v in found.items()}
     return str(moments) if isinstance(moments, Path) else moments  # type: ignore[return-value]
 
@@ -263,7 +274,7 @@ def _plan_of(content: Mapping[str, Any]) -> Plan:
 
 
 def _tensor(values: object) -> Tensor | None:
-    return None if values is None else torch.as_tensor(values)
+    return None if values is None else torch.as_tensor(values, dtype=torch.float64)
 
 
 def _even(sigmas: Sequence[float]) -> bool:

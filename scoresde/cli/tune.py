@@ -123,8 +123,12 @@ def _at_scales(scales: str | None, guidance: str | None, each: bool) -> dict[str
         raise ValueError(
             f"--scales replaces the scale of --guidance, which is {guidance!r}; leave the scale out of it."
         )
-    numbers = numbers_in("scales", scales, float)
-    return {f"{w:g}": ":".join([name, f"scale={w:g}", *settings]) for w in numbers}
+    numbers = [f"{w:.15g}" for w in numbers_in("scales", scales, float)]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"--scales must differ, but are {scales!r}; leave out what is there twice."
+        )
+    return {w: ":".join([name, f"scale={w}", *settings]) for w in numbers}
 
 
 def _named(file: Path, name: str) -> Path:

@@ -1,4 +1,9 @@
-r"""Statistics of a model by noise level, one number per coordinate and level, and what lies between the levels."""
+r"""Statistics of a model by noise level, one number per coordinate and level, and what lies between the levels.
+
+The remainder f is :math:`s^2` times a score, and linear terms, near data, and third moments over :math:`s^2` amid
+noise. So beyond the levels, its size, and what rates exceed those of Gaussian data by, are taken to fall like
+:math:`e^{-2 |\lambda|}`.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +15,8 @@ from solvers.doors.signatures import checked
 
 from ..doors.data import as_floats
 
+FALL = 2.0  # the rate at which statistics fall beyond the levels
+NAMES = ("levels", "rates", "sizes")  # of its entries, also in files and configs
 LEAST = 1e-6  # of the largest remainder along an axis: smaller ones count as this
 
 
@@ -58,16 +65,19 @@ class Curves:
         high, low = self.levels[0], self.levels[-1]
         return f"Curves(at {len(self.levels)} noise levels from {high:.4g} to {low:.4g})"
 
-    def excess(self, variances: Tensor) -> "Spline":
+    def excess(self, variances: Tensor) -> "Falling":
         r"""Returns the rates less those of Gaussian data with the given variances, by log-SNR."""
 
         squares = self.levels.square()[:, None]
-        return Spline(-self.levels.log(), self.rates - squares / (variances + squares))
+        return Falling(-self.levels.log(), self.rates - squares / (variances + squares))
+
+    def log_size(self, t: Tensor) -> Tensor:
+        r"""Returns the logarithms of the sizes at log-SNRs t, with shape (\*, c)."""
+
+        return self._log_sizes(t) - FALL * self._log_sizes.beyond(t).abs()
 
     @cached_property
-    def log_size(self) -> "Spline":
-        r"""The logarithms of the sizes, by log-SNR."""
-
+    def _log_sizes(self) -> "Spline":
         largest = self.sizes.amax(0)
         least = torch.where(largest > 0, LEAST * largest, 1.0)
         return Spline(-self.levels.log(), self.sizes.maximum(least).log())
@@ -99,9 +109,12 @@ class Spline:
         slopes = w**2 * ((1 / 2 - 2 * w / 3 + w**2 / 4) * p + w * (w / 4 - 1 / 3) * q)
         i = self._number(t)
         inside = self._gaps[i][..., None] * ((w - later) * a + later * b + slopes)
-        first, last = self.places[0], self.places[-1]
-        before, after = (t - first).clamp(max=0)[..., None], (t - last).clamp(min=0)[..., None]
-        return self._sums[i] + inside + before * self.values[0] + after * self.values[-1]
+        return self._sums[i] + inside + self.beyond(t) * torch.where(w > 0, b, a)
+
+    def beyond(self, t: Tensor) -> Tensor:
+        r"""Returns how far t lies after the last place, or before the first one, with shape (\*, 1)."""
+
+        return (t - t.clamp(self.places[0], self.places[-1]))[..., None]
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         r"""The place in a piece, its values, and the slopes there times its length."""
@@ -137,3 +150,16 @@ class Spline:
         means = (self.values[:-1] + self.values[1:]) / 2
         bends = gaps * (slopes[:-1] - slopes[1:]) / 12
         return torch.cat([0 * self.values[:1], (gaps * (means + bends)).cumsum(0)])
+
+
+@dataclass(frozen=True)
+class Falling(Spline):
+    r"""Creates the same splines, but with values that fall to 0 beyond the places, at the rate FALL."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return super().__call__(t) * torch.exp(-FALL * self.beyond(t).abs())
+
+    def integral(self, t: Tensor) -> Tensor:
+        beyond = self.beyond(t)
+        less = -beyond.sign() * torch.expm1(-FALL * beyond.abs()) / FALL - beyond
+        return super().integral(t) + less * super().__call__(t)

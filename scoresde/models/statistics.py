@@ -28,6 +28,7 @@ from torch import Tensor
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import Array
+from solvers.errors import Failure, SolverError
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
 from ..doors.data import as_seed
@@ -68,6 +69,7 @@ def statistics(
 
     Raises:
         ValueError: If the process has no noise levels, the model is masked, or the data does not fit it.
+        SolverError: If the model returns NaN or infinity.
 
     Examples:
         >>> model.moments = ss.statistics(model, model.data(64, seed=0), levels=8, samples=16)
@@ -130,6 +132,12 @@ def _at(
     X = x + level.to(x) * noise
     alpha = model.process.scales(t)[0].to(x)
     D = torch.cat([model.denoise(alpha * some, t) for some in X.split(size)])
+    bad = (~D.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        when = f"t={t:.4g} (sigma/alpha={level:.4g})"
+        cause = "the model's output is NaN or infinite"
+        cure = "raise t_min of the process, or check the network and the size of the data"
+        raise SolverError(Failure("nonfinite", tuple(bad), when, cause, cure))
     z, d = (axes.split(y - axes.mean).double().cpu() for y in (X, D))
     variances = axes.coordinates
     slope = variances / (variances + level**2)

@@ -4,6 +4,7 @@ from ..models.data_moments import NEEDS, Moments, suits
 from ..models.score_model import ScoreModel
 
 MATCHED = ("moments", "floored", "measured")  # forms in the coordinates of the model's moments
+FORMS = ("data", "noise", "isotropic", *MATCHED)
 
 
 def known_moments(model: ScoreModel, form: str) -> Moments | None:

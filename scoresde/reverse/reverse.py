@@ -40,7 +40,7 @@ from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.dependent import check_given, reverse_drift
 from .amounts import Amount, ByRow, Eta, amount_at, as_amount
-from .known import MATCHED, known_moments
+from .known import FORMS, MATCHED, known_moments
 from .linear_part import Convention, Frame, make_noise
 from .measured import Measured
 
@@ -127,6 +127,11 @@ class Reverse(Chart):
     form: str = "data"
     profile: str = "constant"
     convention: Convention = "canonical"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            known = ", ".join(map(repr, FORMS))
+            raise ValueError(f"form must be one of {known}, but is {self.form!r}.")
 
     def problem(self) -> Problem:
         r"""Returns the problem."""

@@ -3,6 +3,7 @@ r"""Plans: a solver, its grid and settings, chosen by measurement for one model.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -256,6 +257,8 @@ def _check_eta(eta: object, levels: tuple[float, ...] | None) -> None:
             f"noise_levels, but has {len(eta)} entries."
         )
     for value in eta:
+        if not is_number(value) or math.isnan(value):
+            raise ValueError(f"each of eta of a plan must be a number, but is {shown(value)}.")
         check_number("each of eta", value, 0, MOST)
 
 

@@ -44,9 +44,8 @@ def closing(bench: Bench, plan: Plan) -> tuple[Plan, float]:
     start = torch.tensor(plan.additions[-1], dtype=torch.float64)
     squares = torch.einsum("bcj,bck->jk", flat, flat) / base.numel()
     squares += LEAST * squares.diagonal().max() * torch.eye(len(start), dtype=squares.dtype)
-    way = torch.linalg.inv(
-        torch.linalg.cholesky(squares)
-    ).T  # steps of one length move samples alike
+    # steps of one length then move samples alike
+    way = torch.linalg.inv(torch.linalg.cholesky(squares)).T
     moved = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.LBFGS([moved], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 

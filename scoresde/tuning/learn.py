@@ -32,14 +32,9 @@ from .refine import refine
 from .student import Student
 
 METRICS = ("error", "energy")
-HIGHEST, LOWEST = (
-    (10.0, 30.0),
-    (0.2, 0.08),
-)  # first and last levels of initial grids, over the scale of the data
-WIDTH, NEAR = (
-    0.4,
-    1.25,
-)  # where their spacing bends, over that scale, and their least distance from both ends
+HIGHEST, LOWEST = (10.0, 30.0), (0.2, 0.08)  # levels of initial grids, over the scale of the data
+WIDTH = 0.4  # where their spacing bends, over that scale
+NEAR = 1.25  # the least ratio to the levels at both ends of a run
 REFINED, SWEEPS = 2, 5
 
 

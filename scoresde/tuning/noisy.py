@@ -29,10 +29,8 @@ FACTORS = (0.0, 0.7, 1.4)  # by which an amount is multiplied
 FIRST = 0.4  # the amount that is tried where there is none
 CHURN = {"amount": (0.0, 0.5, 0.7, 1.4, 2.0), "low": (0.5, 2.0), "high": (0.5, 2.0)}
 SWEEPS = 3
-AGAIN = (
-    2,
-    3,
-)  # added to the seed of the search, for the noise that decides; held-out noise has the next one
+# Added to the seed of the search, for the noise that decides; held-out noise has the next one:
+AGAIN = (2, 3)
 OPEN = ("consistency", "annealed_langevin")  # which no grid of a search suits
 Found: TypeAlias = tuple[float, Plan]
 Search: TypeAlias = Generator[Plan, float, list[Plan]]

@@ -20,9 +20,7 @@ from ..runs.plan import Plan
 from ..runs.takes import check_model
 from .objective import Measure, Objective
 
-Models: TypeAlias = (
-    ScoreModel | Mapping[Any, ScoreModel]
-)  # by name, or by a number such as a scale
+Models: TypeAlias = ScoreModel | Mapping[Any, ScoreModel]  # by name, or a number such as a scale
 
 
 class Valued(Protocol):

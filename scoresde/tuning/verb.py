@@ -188,7 +188,11 @@ def _distances(
         raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")
     if data is None:
         return None, {}
-    return check_data(model, data, "data"), {"energy": energy_distance, **distances}
+    found, least = check_data(model, data, "data"), 4 if distances else 2
+    if len(found) < least:
+        how = "one half to choose and one to measure" if distances else "for the energy distance"
+        raise ValueError(f"data must be at least {least} samples, {how}, but has {len(found)}.")
+    return found, {"energy": energy_distance, **distances}
 
 
 def halves(data: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -220,7 +224,9 @@ def _starts(
             )
     found = [cell for cell in cells(model, chosen, [budget], grids, ()) if not cell.refusal]
     if not found:
-        raise ValueError(f"no solver fits into budget={budget} calls; pass at least 2.")
+        raise ValueError(
+            f"no solver fits into budget={budget} calls; pass at least {2 * model.cost}."
+        )
     return found
 
 

@@ -21,6 +21,7 @@ from ..files import (
     text,
     whole,
 )
+from ..models.curves import NAMES as CURVES
 from ..models.curves import Curves
 from ..models.data_moments import Moments
 from ..models.learned import LEARNED
@@ -35,7 +36,6 @@ from .transforms import check_transform, in_form
 from .weights import build_network
 
 PREFIX = "moments."  # of the tensors that are not weights
-CURVES = ("levels", "rates", "sizes")
 DATA_STD = (1e-10, 1e10)  # beyond these, squares (with the noise's) leave float32
 NETWORK = {
     "name": Entry(f"one of {', '.join(networks.__all__)}, or of others by module:name", is_name),
@@ -132,7 +132,7 @@ def described_moments(model: ScoreModel) -> tuple[Json | None, dict[str, Tensor]
     values = {name: getattr(known, name) for name in ("mean", "basis", "variances")}
     values |= {name: getattr(known.curves, name, None) for name in CURVES}
     return {"rest": known.rest}, {
-        PREFIX + name: value.detach().cpu().float().contiguous()
+        PREFIX + name: value.detach().cpu().double().contiguous()
         for name, value in values.items()
         if value is not None
     }

@@ -35,7 +35,9 @@ from .weights import FULL, SHORT, quadrature
 FIRST = 0.05  # of the span: the first step, which is rejected where it is too large
 
 
-class _Plan(NamedTuple):
+class AdamsPlan(NamedTuple):
+    r"""The ends of a step, and the field at the later one."""
+
     linear: Linear
     t0: Tensor
     t1: Tensor
@@ -107,34 +109,25 @@ class AdaptiveAdams(Solver):
         ones = torch.ones(len(x), dtype=torch.int64)
         return FIRST * (stop - t0).abs(), _Memory(differences, times, ones, ones)
 
-    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[_Plan]:
+    def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[AdamsPlan]:
         fields = problem.at(t1, x)
-        return [_Plan(problem.linear, *ends) for ends in zip(t0, t1, fields, strict=True)]
+        return [AdamsPlan(problem.linear, *ends) for ends in zip(t0, t1, fields, strict=True)]
 
-    def step(self, plan: _Plan, x: Tensor, memory: _Memory, noise: Brownian | None) -> Step:
+    def step(self, plan: AdamsPlan, x: Tensor, memory: _Memory, noise: Brownian | None) -> Step:
         linear, t0, t1, field = plan
         order, orders = memory.order, torch.arange(self.highest + 1)
-        gamma = _integrals(linear, t0, t1, memory.times)
+        gamma = integrals(linear, t0, t1, memory.times)
         decay = linear.decay(t0[None], t1[None])[0, :, 0]
         used = torch.where(orders < order[:, None], gamma, 0)[:, :-1]
         base = align(decay.to(x), x) * x
         if noise is not None and self.stochastic:
             std = linear.noise_std(t0[None], t1[None])[0, :, 0] / (t1 - t0).abs().sqrt()
             base = base + align(std.to(x), x) * noise.increment(0, t0, t1)
-        predicted = base + _combine(used, memory.differences)
-        gaps = t1[:, None] - memory.times
+        predicted = base + combine(used, memory.differences)
         known = torch.arange(self.highest) < memory.known[:, None]
-        inverse = torch.where(known & (gaps != 0), 1 / gaps, 0)
-        new = _differences(field(predicted), memory.differences, inverse)
-
-        def term(k: Tensor) -> Tensor:
-            row, here = torch.arange(len(x)), k.clamp(max=self.highest)
-            factor = align(gamma[row, here].to(x), x)
-            return factor * new[row.to(x.device), here.to(x.device)]
-
-        error = term(order)
-        lower = torch.where(order > 1, order, 0)
-        higher = torch.where(order < memory.known.clamp(max=self.highest), order + 2, 0)
+        inverse = inverse_of(t1[:, None] - memory.times, known)
+        new = differences_with(field(predicted), memory.differences, inverse)
+        error, others = terms(gamma, new, order, memory.known)
         return Step(
             predicted + error,
             _Memory(
@@ -146,7 +139,7 @@ class AdaptiveAdams(Solver):
             error,
             None if self.stochastic else partial(_between, linear, t0, t1, x, new, memory),
             order + (0.5 if self.stochastic else 1),
-            ((term(order - 1), lower), (term(order + 1), higher)),
+            others,
         )
 
     def recall(self, memory: tuple[Any, ...] | None) -> _Memory | None:
@@ -161,7 +154,7 @@ class AdaptiveAdams(Solver):
         return memory._replace(order=chosen.clamp(max=self.highest))
 
 
-def _integrals(
+def integrals(
     linear: Linear, s: Tensor, t: Tensor, times: Tensor, rule: tuple[Tensor, Tensor] = FULL
 ) -> Tensor:
     r"""Returns the integrals of the weight times products of distances, with shape (B, K + 1)."""
@@ -177,12 +170,39 @@ def _integrals(
     return torch.stack(found, dim=1)
 
 
-def _combine(coefficients: Tensor, values: Tensor) -> Tensor:
+def inverse_of(gaps: Tensor, known: Tensor) -> Tensor:
+    r"""Returns 1 over gaps between known times, and 0 elsewhere."""
+
+    return torch.where(known & (gaps != 0), 1 / gaps, 0)
+
+
+def terms(
+    gamma: Tensor, differences: Tensor, order: Tensor, known: Tensor
+) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    r"""Returns the term of an order, and those one below and above, each with its order or 0 if there is none."""
+
+    highest, row, x = gamma.shape[1] - 1, torch.arange(len(gamma)), differences[:, 0]
+
+    def term(k: Tensor) -> Tensor:
+        here = k.clamp(max=highest)
+        factor = align(gamma[row, here].to(x), x)
+        return factor * differences[row.to(x.device), here.to(x.device)]
+
+    lower = torch.where(order > 1, order, 0)
+    higher = torch.where(order < known.clamp(max=highest), order + 2, 0)
+    return term(order), ((term(order - 1), lower), (term(order + 1), higher))
+
+
+def combine(coefficients: Tensor, values: Tensor) -> Tensor:
+    r"""Returns sums of values with shape (B, K, *), with coefficients per sample."""
+
     factors = coefficients.to(values).reshape(*coefficients.shape, *(1,) * (values.ndim - 2))
     return (factors * values).sum(1)
 
 
-def _differences(value: Tensor, old: Tensor, inverse: Tensor) -> Tensor:
+def differences_with(value: Tensor, old: Tensor, inverse: Tensor) -> Tensor:
+    r"""Returns the divided differences of one more value, from those before it and 1 over its gaps to them."""
+
     new = [value]
     for i in range(old.shape[1]):
         new.append((new[-1] - old[:, i]) * align(inverse[:, i].to(value), value))
@@ -205,7 +225,7 @@ def _between(
     start, stop, times = t0[some], t1[some], memory.times[some]
     s = torch.lerp(start, stop, theta.reshape(-1).double().cpu())
     nodes = torch.cat([stop[:, None], times[:, :-1]], dim=1)
-    gamma = _integrals(linear, start, s, nodes, SHORT)
+    gamma = integrals(linear, start, s, nodes, SHORT)
     used = torch.where(torch.arange(gamma.shape[1]) <= memory.order[some, None], gamma, 0)
     x, new = x[rows], new[rows]
-    return align(linear.decay(start[None], s[None])[0, :, 0].to(x), x) * x + _combine(used, new)
+    return align(linear.decay(start[None], s[None])[0, :, 0].to(x), x) * x + combine(used, new)

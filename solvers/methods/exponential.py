@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..abilities import Abilities
+from ..doors.values import is_number, shown
 from ..kept import kept, like, told
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
@@ -32,7 +33,7 @@ from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import Rule, exact, weights
 
-MOST = 4  # values: more of them are never better on grids used in practice
+LARGEST = 1e15  # addition, whose products with weights fit into any dtype of a state
 
 
 class _Plan(NamedTuple):
@@ -106,8 +107,6 @@ class ExponentialMultistep(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.values <= MOST:
-            raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
         if self.analytic_first and self.form == "measured":
             raise ValueError(
                 "analytic_first has no effect on solvers with measured statistics, whose first value no simple "
@@ -125,6 +124,12 @@ class ExponentialMultistep(Solver):
                     f"additions of step {i} must be {i + 2} numbers, one for the state and one for each value so "
                     f"far, or twice as many, but are {len(row)}."
                 )
+            for number in row:
+                if not is_number(number) or not abs(number) <= LARGEST:
+                    raise ValueError(
+                        f"additions of step {i} must be numbers of at most {LARGEST:g}, but one is "
+                        f"{shown(number)}."
+                    )
 
     @cached_property
     def can(self) -> Abilities:

@@ -35,8 +35,6 @@ from ..shapes import Scalar, add_product, factors
 from ..solver import Solver, Step
 from .weights import weights
 
-MOST = 4  # values, as of other multistep methods
-
 
 class _Plan(NamedTuple):
     to_middle: Scalar
@@ -73,11 +71,6 @@ class Foresight(Solver):
     name: str
     values: int = 1
     form: str = "moments"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.values <= MOST:
-            raise ValueError(f"values must be in [1, {MOST}], but is {self.values}.")
 
     @cached_property
     def can(self) -> Abilities:
@@ -117,9 +110,8 @@ class Foresight(Solver):
     ) -> list[Sequence[Scalar]]:
         r"""Returns the weights of the values known at each step on the way to its middle."""
 
-        places = torch.cat(
-            [t0[:1], middle]
-        )  # of the guess, which serves the first step alone, and of values
+        # of the guess, which serves the first step alone, and of values
+        places = torch.cat([t0[:1], middle])
         known = torch.arange(len(t0)).clamp(1, self.values)
         rows: list[Sequence[Scalar]] = []
         for k in known.unique().tolist():

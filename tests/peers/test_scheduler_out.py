@@ -412,7 +412,7 @@ def test_a_tuned_plan_stays_in_the_config(tmp_path: Path) -> None:
         ScoreSDEScheduler.from_config(stock, plan=plan, solver="ddim")
 
 
-def test_a_learned_plan_ends_without_a_denoising_and_starts_without_a_call() -> None:
+def test_a_learned_plan_ends_without_a_denoising_and_ignores_the_first_call() -> None:
     network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
     model = ss.from_diffusers(network, stock)
     rows = tuple((0.1, *[0.02] * (i + 1)) for i in range(3))
@@ -422,10 +422,8 @@ def test_a_learned_plan_ends_without_a_denoising_and_starts_without_a_call() -> 
     model.data_scale = 0.5
     right = ss.decode(model, z, plan=plan)
     assert right.calls.tolist() == [2, 2]
-    assert off(looped(scheduler, network, z, steps=2), right.x) < 1e-5
-    with pytest.raises(
-        ValueError, match="must be 2, .* 3 steps, the first without a call, but is 4"
-    ):
+    assert off(looped(scheduler, network, z, steps=3), right.x) < 1e-5
+    with pytest.raises(ValueError, match="must be 3, .* 3 steps, but is 4"):
         scheduler.set_timesteps(4)
 
 
@@ -453,6 +451,30 @@ def test_moments_stay_in_the_config(tmp_path: Path) -> None:
         scheduler.save_pretrained(tmp_path)
         scheduler = ScoreSDEScheduler.from_pretrained(tmp_path)
         assert off(looped(scheduler, network, z), right) < 1e-5
+
+
+def test_statistics_of_a_model_stay_in_the_config(tmp_path: Path) -> None:
+    network, stock, z = pipelines.unet(), stock_of("ddim"), noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    model.moments = ss.statistics(model, noise(20, 1, 8, 8), levels=4, samples=4)
+    right = ss.decode(model, z, times=model.times(8), solver="measured_2").x
+    scheduler = ScoreSDEScheduler.from_config(stock, solver="measured_2", moments=model.moments)
+    scheduler.save_pretrained(tmp_path)
+    again = ScoreSDEScheduler.from_pretrained(tmp_path)
+    assert off(looped(again, network, z), right) < 1e-5
+
+
+def test_a_first_step_without_a_call_starts_where_the_pipeline_does() -> None:
+    network, stock = pipelines.unet(), stock_of("ddim")
+    solver, z = "dpmpp_2m:analytic_first=True", noise(2, 1, 8, 8)
+    model = ss.from_diffusers(network, stock)
+    model.data_scale = 0.5
+    right = ss.decode(model, z, times=model.times(8), solver=solver)
+    assert right.calls.tolist() == [7, 7]
+    scheduler = ScoreSDEScheduler.from_config(stock, solver=solver, data_scale=0.5)
+    assert off(looped(scheduler, network, z), right.x) < 1e-5
+    with pytest.raises(ValueError, match="changes the state before its first network call"):
+        ScoreSDEScheduler.from_config(stock, solver="foresight_2", data_scale=0.5).set_timesteps(8)
 
 
 def test_settings_reach_the_run() -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 import scoresde as ss
 import solvers
 from scoresde.reverse.linear_part import Frame
+from solvers.methods.fitted import _advanced, _Fit
 
 from .cases import mixture
 
@@ -116,6 +117,45 @@ def test_states_far_from_the_centre_keep_the_digits_of_float32() -> None:
     assert (z.x / want - 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("parent", [solvers.AdaptiveAdams, solvers.FittedAdams])
+def test_states_inside_a_step_lead_to_its_end_and_its_order_rises_by_one(
+    parent: type[solvers.AdaptiveAdams],
+) -> None:
+    seen: list[int] = []
+
+    class Watched(parent):  # type: ignore[misc, valid-type]
+        def step(self, plan, x, memory, noise):  # type: ignore[no-untyped-def]
+            done = super().step(plan, x, memory, noise)
+            assert done.interpolate is not None
+            for part, state in ((0.0, x), (1.0, done.x)):
+                theta = torch.full((len(x), 1), part, dtype=x.dtype)
+                inside = done.interpolate(theta, torch.arange(len(x)))
+                torch.testing.assert_close(inside, state, rtol=1e-9, atol=1e-9)
+            return done
+
+        def choose(self, memory, order):  # type: ignore[no-untyped-def]
+            chosen = super().choose(memory, order)
+            seen.append(int((chosen.order - memory.order).max()))
+            assert bool((chosen.order <= chosen.known).all())
+            return chosen
+
+    model = mixture(ss.VP())
+    ss.decode(model, _start(model, 3), solver=Watched(), rtol=1e-4, atol=1e-4)
+    assert max(seen) == 1
+
+
+def test_a_step_from_a_corrected_state_solves_the_linear_part_exactly() -> None:
+    x, state, centre = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)).double()
+    frame = Frame(ss.EDM(), torch.ones(1, dtype=torch.float64))
+    variances, s, t = torch.tensor([[0.1, 3.0], [-1.0, -0.5], [0.3, 0.2]], dtype=torch.float64)
+    fit = _Fit(frame.member(variances), state, state - centre, torch.zeros(2, 3, 4).double())
+    found = _advanced(
+        fit, s, t, x, torch.ones(2, 4).double(), torch.tensor([2, 2]), fit.differences
+    )
+    size = [(variances + torch.exp(-2 * u)).sqrt()[:, None] for u in (s, t)]
+    torch.testing.assert_close(found, centre + size[1] / size[0] * (x - centre))
+
+
 def test_without_a_family_it_is_the_method_of_one_linear_part() -> None:
     linear = solvers.SemiLinear(lambda t, x: torch.cos(3 * t) * x, solvers.ConstantRate(-1.0))
     x, times = torch.ones(2, 2, dtype=torch.float64), torch.tensor([0.0, 2.0]).double()
@@ -128,6 +168,9 @@ def test_without_a_family_it_is_the_method_of_one_linear_part() -> None:
 def test_it_takes_no_noise() -> None:
     with pytest.raises(ValueError, match="stochastic=True is not for a fitted linear part"):
         solvers.FittedAdams(stochastic=True)
+    for highest in (0, -1, 2.5, 100):
+        with pytest.raises(ValueError, match=r"highest of .* must be a whole number in \[1, 20\]"):
+            solvers.FittedAdams(highest=highest)
 
 
 def _start(model: ss.Oracle, count: int) -> Tensor:

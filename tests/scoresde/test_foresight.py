@@ -132,7 +132,15 @@ def test_order_is_2_with_three_values_too() -> None:
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(ValueError, match=r"values must be in \[1, 4\], but is 5"):
+    with pytest.raises(
+        ValueError, match=r"values of mine must be a whole number in \[1, 4\], but is 5"
+    ):
         solvers.Foresight("mine", 5)
+    with pytest.raises(ValueError, match="values of mine must be a whole number .*, but is 2.5"):
+        solvers.Foresight("mine", 2.5)
+    with pytest.raises(TypeError, match="values of mine must be a number, but is '2'"):
+        solvers.Foresight("mine", "2")
+    with pytest.raises(ValueError, match="form must be one of 'data', .*, but is 'momets'"):
+        ss.sample(mixture(ss.EDM()), 2, solver=solvers.Foresight("mine", form="momets"), steps=3)
     with pytest.raises(ValueError, match="eta=1.0 has no effect on foresight_1"):
         ss.sample(mixture(ss.EDM()), 2, solver="foresight_1", steps=3, eta=1.0)

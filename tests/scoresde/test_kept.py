@@ -12,7 +12,7 @@ OPTIONS = {"solver": "dpmpp_2m", "steps": 4, "seed": 3}
 
 
 def pull(x, t):
-    return -0.1 * x / (1 + t[:, None].abs()) ** 2
+    return -0.1 * x / (1 + t.reshape(-1, *[1] * (x.ndim - 1)).abs()) ** 2
 
 
 def model(process=None, predicts="edm", **options):
@@ -39,6 +39,47 @@ def test_a_changed_model_samples_as_a_new_one(change):
     x = drawn(changed)
     _made.cache_clear()  # so that the new one computes everything
     assert torch.equal(x, drawn(model(**{"data_std": 0.5, **change})))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("predicts", ["noise", "data", "velocity", "edm"])
+def test_fields_that_differ_in_one_coefficient_share_nothing(predicts, place):
+    def fields(made, numbers, x):
+        return torch.stack([f(x) for f in made.combine(*numbers, x)])
+
+    process, x = ss.VP(), torch.linspace(-1, 1, 6).reshape(2, 3)
+    made, numbers = model(process, predicts), [torch.tensor([0.5, 0.2]).double() for _ in "tabs"]
+    fields(made, numbers, x)
+    numbers[place] = numbers[place] + 0.1
+    for y in (x, x.double(), x[:1], x[..., None]):
+        found = fields(made, numbers, y)
+        _made.cache_clear()
+        assert torch.equal(found, fields(model(process, predicts), numbers, y))
+
+
+class Told(torch.nn.Module):
+    r"""Says which times it is told."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.weight, self.times = torch.nn.Parameter(torch.ones(1, dtype=dtype)), []
+
+    def forward(self, x, t):
+        self.times.append(t)
+        return self.weight * x
+
+
+def test_weights_of_another_dtype_are_told_times_of_their_own():
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        network = Told(dtype)
+        made = ss.NetworkScore(network, ss.VP(), "data", shape=(3,))
+        ss.sample(made, 5, dtype=torch.float32, **OPTIONS)
+        found.append(torch.stack(network.times))
+    exact = ss.sample(ss.NetworkScore(network, ss.VP(), "data", shape=(3,)), 5, **OPTIONS).times
+    assert found[1].dtype == torch.float64
+    assert torch.allclose(found[1][: len(exact), 0], exact, rtol=1e-13, atol=0)
+    assert torch.equal(found[0], found[1].float())
 
 
 def test_a_process_of_ones_own_is_asked_again():

@@ -222,6 +222,19 @@ def test_fitting_is_least_squares_that_outliers_do_not_rule() -> None:
     assert sum(student.fit(twin, columns[..., 0])[::3]) == pytest.approx(1.0)
 
 
+def test_fitting_gives_each_sample_the_weight_of_its_distance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scoresde.tuning.student.ROUNDS", 300)
+    draw = torch.Generator().manual_seed(0)
+    A = torch.randn(40, 3, 2, generator=draw, dtype=torch.float64)
+    b = torch.randn(40, 3, generator=draw, dtype=torch.float64) ** 3
+    rest = A @ torch.tensor(student.fit(A, b), dtype=torch.float64) - b
+    gap = rest.square().mean(1).sqrt()
+    slope = torch.einsum("bd,bdk->k", rest / (gap + gap.median())[:, None], A)
+    assert slope.abs().max() < 1e-5  # of the sum of distances, smoothed at their median
+
+
 def test_files_of_learned_plans(tmp_path: Path) -> None:
     rows = ((0.1, 0.2), (0.0, -0.3, 0.4))
     plan = ss.Plan({"solver": "dpmpp_2m", "denoise": False}, (80.0, 1.0, 0.01), rows)
@@ -231,6 +244,9 @@ def test_files_of_learned_plans(tmp_path: Path) -> None:
     bad = [({"additions": [[0.1, 0.2]]}, "weights for 1 steps, but 2 steps"),
            ({"additions": [[0.1], [0.0, 0.3, 0.4]]}, "additions of step 0 must be 2 numbers, one"),
            ({"additions": [[0.1, None], []]}, "lists of finite numbers"),
+           ({"additions": [[10**400, 0.2], [0.0, 0.3, 0.4]]}, "lists of finite numbers"),
+           ({"noise_levels": [10**400, 1.0, 0.01]}, "noise levels that are positive and fall"),
+           ({"additions": [[1e300, 0.2], [0.0, 0.3, 0.4]]}, r"additions of step 0 must be .*1e\+300"),
            ({"scales": [[1.0]], "additions": []}, "in the form of earlier versions; search it again")]  # fmt: skip
     for change, words in bad:
         file.write_text(json.dumps({**content, **change}))
@@ -246,6 +262,13 @@ def test_what_cannot_be_learned_gets_a_sentence() -> None:
     options = {"learned": True, "progress": False}
     with pytest.raises(ValueError, match="learned=True is for multistep solvers, but dpm_2"):
         ss.tune(model, 5, solvers=["dpm_2"], **options)
+    with pytest.raises(
+        ValueError, match="data must be at least 4 samples, one half .*, but has 3"
+    ):
+        ss.tune(model, 5, metric="energy", data=data[:3], **options)
+    guided = ss.classifier_free(model, 2.0, label=0)
+    with pytest.raises(ValueError, match="no solver fits into budget=3 calls; pass at least 4"):
+        ss.tune(guided, 3, **options)
     with pytest.raises(
         ValueError, match="learned=True is for error and energy, but metric is 'c2"
     ):

@@ -1,5 +1,6 @@
 r"""Statistics of a model by noise level, and the solvers that use them."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scoresde as ss
-from scoresde.models.curves import Spline
+import solvers
+from scoresde.models.curves import Falling, Spline
 from scoresde.networks import MLP
 from scoresde.reverse.measured import Measured
 from solvers.kept import _made
@@ -77,6 +79,28 @@ def test_rates_are_regressions_or_mean_slopes() -> None:
         assert torch.allclose(
             by["regression"].sizes[i], remainder.square().mean(0).sqrt(), rtol=0.03
         )
+
+
+class Pulled(ss.ScoreModel):
+    r"""A model that is linear with a slope of its own along each axis, whatever the data."""
+
+    def __init__(self, slopes: Tensor, process: ss.Process) -> None:
+        super().__init__()
+        self.slopes, self.process, self.shape = slopes, process, slopes.shape
+
+    def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.slopes * x / self.process.scales(t)[0]
+
+
+@pytest.mark.parametrize("process", [VE, ss.VP(), ss.Interpolant()], ids=["EDM", "VP", "flow"])
+def test_regressions_find_the_slopes_of_a_linear_model(process: ss.Process) -> None:
+    slopes, stds = torch.tensor([[0.9, 0.5, -0.3, 0.5], [0.1, 30.0, 1.0, 0.2]], dtype=FLOAT)
+    model = Pulled(slopes, process)
+    data = stds * torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=FLOAT)
+    model.moments = ss.Moments(torch.zeros(4, dtype=FLOAT), None, stds**2)
+    curves = ss.statistics(model, data, levels=9, samples=60).curves
+    assert torch.allclose(curves.rates, (1 - slopes).expand(9, 4))
+    assert (curves.sizes / (curves.levels[:, None] + stds)).max() < 1e-6
 
 
 @pytest.mark.parametrize("rates", ["regression", "slope"])
@@ -161,17 +185,54 @@ def test_two_steps_are_those_of_dpm_solver_v3() -> None:
     assert torch.allclose(found, known.join(z) + known.mean, atol=1e-7)
 
 
-def test_splines_have_their_values_slopes_and_integrals() -> None:
+@pytest.mark.parametrize("kind", [Spline, Falling])
+def test_splines_have_their_values_slopes_and_integrals(kind: type[Spline]) -> None:
     places = torch.tensor([0.0, 0.3, 1.0, 1.4, 3.0], dtype=FLOAT)
-    spline = Spline(places, torch.stack([2 * places**2 - places, 1 - 3 * places], dim=1))
+    spline = kind(places, torch.stack([2 * places**2 - places, 1 - 3 * places], dim=1))
     t = torch.linspace(0.3, 1.4, 50, dtype=FLOAT)  # between inner places, parabolas are exact
     assert torch.allclose(spline(t), torch.stack([2 * t**2 - t, 1 - 3 * t], dim=1))
     u = torch.linspace(-1.0, 4.0, 200_001, dtype=FLOAT)
     sums = torch.cumulative_trapezoid(spline(u), u, dim=0)
     found = spline.integral(u)
     assert torch.allclose((found - found[:1])[1:], sums, atol=1e-7)
-    assert torch.equal(spline(u[:1])[0], spline.values[0])
-    assert torch.equal(spline(u[-1:])[0], spline.values[-1])
+    rest = 1.0 if kind is Spline else math.exp(-2)  # at a distance of 1
+    assert torch.allclose(spline(u[:1])[0], rest * spline.values[0])
+    assert torch.allclose(spline(u[-1:])[0], rest * spline.values[-1])
+
+
+@pytest.mark.parametrize("process", [VE, ss.VP()], ids=["EDM", "VP"])
+def test_levels_beyond_the_table_cost_little_accuracy(process: ss.Process) -> None:
+    model = mixture(process)
+    known = ss.statistics(model, model.data(500, seed=0))
+    levels, errors = known.curves.levels, []
+    z = process.prior_sample((8, 2), seed=0, dtype=FLOAT)
+    exact = ss.decode(model, z, solver="exponential", rtol=1e-8, atol=1e-8).x
+    for low, high in ((0.0, math.inf), (0.1, 2.0)):
+        inside = (levels > low) & (levels < high)
+        table = (getattr(known.curves, name)[inside] for name in ("levels", "rates", "sizes"))
+        model.moments = replace(known, curves=ss.Curves(*table))
+        x = ss.decode(model, z, solver="measured_2", steps=20, grid="tan").x
+        errors.append((x - exact).square().mean().sqrt())
+    assert errors[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize("level", [0.01, 30.0])
+def test_remainders_fall_at_both_ends_like_the_square_of_the_level(level: float) -> None:
+    model = mixture(VE)
+    sizes = measured(model, levels=60).log_size
+    slope = (sizes(clock := -torch.tensor([level]).double().log()) - sizes(clock + 0.5)) / 0.5
+    assert torch.allclose(slope.abs(), torch.full_like(slope, 2.0), atol=0.3)
+
+
+def test_sizes_of_0_are_those_of_gaussian_data_for_which_steps_are_exact() -> None:
+    model, levels = gaussian(VE), torch.logspace(2, -3, 9, dtype=FLOAT)
+    squares, variances = levels[:, None] ** 2, model.moments.coordinates
+    curves = ss.Curves(levels, squares / (variances + squares), torch.zeros(9, 2))
+    model.moments = replace(model.moments, curves=curves)
+    z = VE.prior_sample((3, 2), seed=0, dtype=FLOAT)
+    exact = ss.decode(model, z, solver="moment_2", steps=1).x
+    found = ss.decode(model, z, solver="measured_2", steps=3).x
+    assert torch.allclose(found, exact, atol=1e-8)
 
 
 def test_few_calls_are_better_spent_with_statistics() -> None:
@@ -203,9 +264,12 @@ def test_statistics_are_kept_in_files(tmp_path: Path) -> None:
     model.moments = ss.statistics(model, torch.eye(2), levels=5, samples=4)
     card = {"network": {"settings": {"size": 2, "width": 4}}}
     file = ss.save(model, tmp_path / "model", card)
-    back = ss.load(file).moments.curves
+    again, how = ss.load(file), {"solver": "measured_2", "steps": 4, "seed": 0}
     for name in ("levels", "rates", "sizes"):
-        assert torch.allclose(getattr(back, name), getattr(model.moments.curves, name), rtol=1e-6)
+        assert torch.equal(
+            getattr(again.moments.curves, name), getattr(model.moments.curves, name)
+        )
+    assert torch.equal(ss.sample(again, 4, **how).x, ss.sample(model, 4, **how).x)
     tensors = tmp_path / "model.safetensors"
     some = {name: x for name, x in load_file(tensors).items() if name != "moments.sizes"}
     save_file(some, tensors)
@@ -227,6 +291,9 @@ def test_wrong_statistics_are_refused() -> None:
         ss.sample(model, 2, solver="measured_2", steps=3)
     with pytest.raises(ValueError, match="set model.moments = ss.statistics"):
         ss.compare(model, solvers=["measured_2"], budgets=[5])
+    broken = ss.NetworkScore(lambda x, t: x / 0, ss.EDM(), "data")
+    with pytest.raises(solvers.SolverError, match=r"output is NaN or infinite at t=80"):
+        ss.statistics(broken, data, levels=2, samples=4)
     levels, ones = torch.tensor([2.0, 1.0]), torch.ones(2, 2)
     for bad, words in (
         ((levels.flip(0), ones, ones), "levels must fall"),

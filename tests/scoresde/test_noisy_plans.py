@@ -56,6 +56,8 @@ def test_amounts_of_steps_change_where_the_steps_meet() -> None:
     found = amounts(torch.tensor([20.0, 10.0, 3.1, 3.0, 1.5, 1.0, 0.2, 0.1, 0.01]))
     want = torch.tensor([0.1, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.3, 0.3], dtype=torch.float64)
     assert torch.equal(found, want)
+    for off in (-1e-9, 1e-9):  # of a level that went through a clock and back
+        assert amounts(torch.tensor([3.0, 1.0]).double() * (1 + off)).tolist() == [0.2, 0.3]
     ends = -torch.tensor([10.0, 3.0, 1.0, 0.1], dtype=torch.float64).log()
     assert amount_over(amounts, ends[:-1], ends[1:]).tolist() == [0.1, 0.2, 0.3]
 
@@ -86,7 +88,9 @@ def test_amounts_that_fit_no_steps_get_a_sentence() -> None:
     bad = [(None, [1.0, 0.5], "eta of a plan has 2 entries, one per step, which need the steps"),
            (levels, [1.0, 0.5], "one for each of the 3 steps between its noise_levels, but has 2"),
            (levels, [1.0, -0.5, 0.0], "each of eta must be a finite number >= 0"),
-           (levels, [1.0, "a", 0.0], "each of eta must be"),
+           (levels, [1.0, "a", 0.0], "each of eta of a plan must be a number, but is 'a'"),
+           (levels, [1.0, math.nan, 0.0], "each of eta of a plan must be a number, but is nan"),
+           (levels, [1.0, None, 0.0], "each of eta of a plan must be a number, but is None"),
            (levels, torch.ones(3), "eta of a plan must be one number, or a list with one per step")]  # fmt: skip
     for where, eta, words in bad:
         with pytest.raises((ValueError, TypeError), match=words):

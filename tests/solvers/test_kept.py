@@ -62,6 +62,16 @@ def test_another_linear_part_grid_or_solver_has_its_own(change):
     assert torch.equal(runs(linear, times, solver), unkept)
 
 
+@pytest.mark.parametrize("solver", ["exponential_3", "foresight_2", "unipc"])
+def test_grids_that_differ_in_one_time_share_nothing(solver):
+    for place in range(5):
+        times = TIMES.clone()
+        times[place] -= 0.1
+        for grid in (TIMES, times):
+            found = runs(Known(-1.7), grid, solver)
+            assert torch.equal(found, runs(solvers.ConstantRate(-1.7), grid, solver))
+
+
 def test_nothing_is_kept_of_a_linear_part_without_key(made):
     for _ in range(2):
         runs(solvers.ConstantRate(-1.3), TIMES)
@@ -72,6 +82,20 @@ def test_rows_with_grids_of_their_own_are_told_apart():
     two = torch.stack([TIMES, TIMES**2], 1)
     for times in (two, two.flip(1)):
         assert torch.equal(runs(Known(-1.3), times), runs(solvers.ConstantRate(-1.3), times))
+
+
+@pytest.mark.parametrize("solver", ["exponential_3", "foresight_2"])
+def test_states_of_another_dtype_or_rank_share_nothing(solver):
+    times = torch.stack([TIMES, TIMES**2], 1)  # so that factors are tensors like the state
+    for shape in ((2,), (2, 3), (2, 3, 1)):
+        for dtype in (torch.float32, torch.float64):
+            x = torch.ones(shape, dtype=dtype)
+            kept_run, whole = (
+                solvers.solve(problem(linear(-1.3)), x, times, solver).x
+                for linear in (Known, solvers.ConstantRate)
+            )
+            assert kept_run.dtype == dtype
+            assert torch.equal(kept_run, whole)
 
 
 def test_content_is_the_key():
