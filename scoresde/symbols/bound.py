@@ -23,6 +23,7 @@ from .chances import form_of, log_probabilities
 from .form import Symbols
 
 NODES, DRAWS = 8, 16
+CERTAIN = 16.0  # deviations of the noise between two codes, which are confused with a probability of 1e-15
 EVEN = 0.2  # of the density of noise levels is even
 
 
@@ -60,7 +61,9 @@ def elbo(  # noqa: D417
         x: Symbols, with shape (B, *).
         nodes: The number of noise levels per draw, which are stratified, most of them where symbols are confused.
         draws: The number of draws. Each takes one call per node, and one for the reconstruction.
-        condition: The conditions of the model. The options are those of :func:`scoresde.elbo`.
+        t_min: The time of the reconstruction. By default, the noise there is a 16th of the smallest distance
+            between two codes, or that of :func:`scoresde.elbo`, if this is larger.
+        condition: The conditions of the model. The other options are those of :func:`scoresde.elbo`.
 
     Returns:
         The bound in nats with its standard error, which is NaN for a single draw.
@@ -85,6 +88,8 @@ def elbo(  # noqa: D417
     form = form_of(model)
     options = FREE.said(locals())
     nodes, draws = check_count("nodes", nodes, at_least=1), check_count("draws", draws, at_least=1)
+    if t_min is None and sigma_min is None:
+        options["t_min"] = _start(model, form)
     asked = ask_freely(model, x, options)
     terms = _Terms(asked, form, nodes)
     values = torch.cat([
@@ -93,6 +98,16 @@ def elbo(  # noqa: D417
     ], 1)  # fmt: skip
     found = values.mean(0) - terms.prior()
     return Bound(found, error_of_mean(values), (nodes + 1) * draws * asked.model.cost)
+
+
+def _start(model: ScoreModel, form: Symbols) -> float:
+    r"""The time at which the noise is so small that symbols can be read off."""
+
+    process, level = model.process, form.distance / CERTAIN
+    start = process.start_of("likelihood")
+    return (
+        max(start, process.at_noise_level(level)) if level > process.noise_level(start) else start
+    )
 
 
 @dataclass(frozen=True)

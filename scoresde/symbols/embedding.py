@@ -40,7 +40,7 @@ class Embedding(nn.Module):
         self.count = as_whole("count", count, at_least=2, at_most=2**20)
         self.width = as_whole("width", width, at_least=1, at_most=2**14)
         first = keyed_normal(seed, torch.arange(self.count), DATA_NOISE, 0, self.width)
-        self.weight = nn.Parameter(first.to(torch.get_default_dtype()))
+        self.weight = nn.Parameter(first.to(torch.get_default_dtype()).contiguous())
 
     @property
     def vectors(self) -> Tensor:
