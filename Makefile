@@ -61,6 +61,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.patches
 	$(PY) -m benchmarks.guidance_range
 	$(PY) -m benchmarks.noisy_plans
+	$(PY) -m benchmarks.symbols
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions

@@ -13,6 +13,7 @@ from . import (
     losses,
     networks,
     plots,
+    symbols,
     training,
 )
 from .adapters import (
@@ -215,6 +216,7 @@ __all__ = [
     "spectra",
     "statistics",
     "suggest",
+    "symbols",
     "train",
     "training",
     "transition_log_prob",

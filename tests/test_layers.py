@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "solvers": """doors shapes kept network_calls noise problem rows controller control abilities settings solver
         gradients errors chart divergence loops methods catalogue integrate""",
-    "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood guidance
+    "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood symbols guidance
         sampling chains adapters geometry latents weighted zoo editing plots checking inference jobs comparing
         losses training distilling autoencoders tuning cli""",
 }

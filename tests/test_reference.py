@@ -31,6 +31,7 @@ SPACES = {
     "scoresde.losses.levels": ss.losses.levels,
     "scoresde.plots": ss.plots,
     "scoresde.spectra": ss.spectra,
+    "scoresde.symbols": ss.symbols,
     "scoresde.training": ss.training,
     "scoresde.metrics": metrics,
     "scoresde.networks": networks,

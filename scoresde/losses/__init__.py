@@ -3,6 +3,7 @@ r"""Losses: functions of a model, data, noise levels and noise, with one number 
 from . import levels
 from .denoised import denoising
 from .elbo import continuous_elbo, discrete_elbo
+from .of_symbols import cross_entropy
 from .own_noise import interpolant
 from .pairing import pair, reflow_pairs
 from .residuals import flow_consistency, fokker_planck, martingale
@@ -13,6 +14,7 @@ from .uncertainty import Uncertainty
 __all__ = [
     "Uncertainty",
     "continuous_elbo",
+    "cross_entropy",
     "denoising",
     "discrete_elbo",
     "flow_consistency",

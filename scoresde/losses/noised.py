@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from solvers.doors.values import as_tensor
 from solvers.shapes import align
 
 from ..doors.data import as_state, as_times
@@ -49,6 +50,9 @@ def noised(
             "such as ss.VP()."
         )
     refuse_mask(model, "this loss of the model")
+    form = model.transform
+    if form is not None and form.whole and not as_tensor("x", x).is_floating_point():
+        x = form.inside("x", x)
     x, z = as_state("x", x), as_state("z", z)
     if z.shape != x.shape:
         raise ValueError(

@@ -191,4 +191,6 @@ def _told(solution: Solution, transform: Transform) -> Solution:
     made = {**solution.provenance, "transform": repr(transform)}
     if not transform.lossless and transform.shape is not None:
         made["state"] = list(transform.shape)  # which a file cannot tell from the data
+    elif transform.whole and not solution.x.is_floating_point():
+        made["state"] = list(transform.inner_shape(tuple(solution.x.shape))[1:])
     return replace(solution, path=path, provenance={**made, "parts": parts} if parts else made)

@@ -1,9 +1,8 @@
 r"""Maps between the user's data and the states of a process, which models carry.
 
 A process and its network see one real tensor with shape (B, \*). The data of a user may have other units, or be
-complex, or consist of several tensors. A model with an attribute `transform` takes and returns such data: public
-functions apply the map where data comes in, and its inverse where data goes out. Latents and the states of paths
-stay in the units of the process.
+complex, symbols, or several tensors. A model with an attribute `transform` takes and returns such data: functions
+apply the map where data comes in, and its inverse where it goes out. Latents and paths stay states.
 """
 
 import math
@@ -30,6 +29,7 @@ class Transform(ABC):
         shape: The shape of one state, if it is known.
         lossless: Whether states determine data, so that the density of one is that of the other.
         quantized: Whether states lie on points, and have no density.
+        whole: Whether data are whole numbers.
 
     Examples:
         >>> isinstance(ss.ComplexPairs(), ss.Transform)
@@ -39,6 +39,7 @@ class Transform(ABC):
     shape: tuple[int, ...] | None = None
     lossless: bool = True
     quantized: bool = False
+    whole: bool = False
 
     @abstractmethod
     def pack(self, name: str, x: object) -> Tensor:
@@ -62,6 +63,16 @@ class Transform(ABC):
         r"""Returns the data of states."""
 
         return self.unpack(x)
+
+    def held(self, name: str, x: object) -> Tensor:
+        r"""Returns data in the form in which a training keeps it, which has the shape of states."""
+
+        return self.inside(name, x)
+
+    def current(self, held: Tensor) -> Tensor:
+        r"""Returns the states of data that a training keeps, by the weights of a map that is learned."""
+
+        return held
 
     def gradient(self, slope: Tensor) -> Tensor:
         r"""Returns a gradient with respect to data, from that with respect to its state."""

@@ -255,7 +255,8 @@ def _check_arrays(arrays: Arrays) -> None:
         whole = (
             name == "path" or np.isfinite(arrays[name]).all()
         )  # a path ends where a sample failed
-        if arrays[name].dtype.kind not in "fc" or not whole:
+        symbols = name == "x" and "state" in json.loads(str(arrays["provenance"]))
+        if arrays[name].dtype.kind not in ("fci" if symbols else "fc") or not whole:
             raise ValueError(f"{name!r} must hold finite floating-point numbers")
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f"'x' must have shape (B, *), but has {x.shape}")

@@ -21,6 +21,7 @@ from ..models.network import NetworkScore
 from .batches import Batch
 from .data import Form
 from .network import around
+from .objective import current
 from .validation import scored, validated
 
 CHECKED, SCORED = 160, 64  # held-out samples of a check, and of a likelihood
@@ -46,6 +47,7 @@ def assess(
         chosen: Whether the weights are those with the least loss on held-out data.
     """
 
+    held = held._replace(x=current(model, held.x).detach())
     model, found = _plain(model), {}
     check, words = None, ""
     with warnings.catch_warnings(record=True) as told:

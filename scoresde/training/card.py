@@ -12,6 +12,7 @@ from ..models.network import NetworkScore
 from .batches import Batch, Source
 from .data import Form
 from .network import classes_of
+from .objective import current
 from .validation import ALWAYS
 
 FULL = 256  # dimensions up to which all principal axes of the data are kept
@@ -60,11 +61,16 @@ def fingerprint(some: Batch) -> str:
 
 
 def set_moments(model: NetworkScore, some: Batch, form: Form) -> None:
-    r"""Gives a model the moments of its data, with the noise that fills the bins of data on levels."""
+    r"""Gives a model the moments of its data, with the noise that fills the bins of data on levels.
+
+    Data whose states the training changes has none.
+    """
 
     size = some.x[0].numel()
     if len(some.x) >= 2:
-        x = form.noisy(some.x.double(), torch.arange(len(some.x)), 0, ALWAYS)
+        x = current(model, form.noisy(some.x.double(), torch.arange(len(some.x)), 0, ALWAYS))
+        if x.requires_grad:
+            return
         model.moments = moments(x, "full" if size <= FULL and len(x) > size else "diagonal")
 
 

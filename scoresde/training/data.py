@@ -68,20 +68,26 @@ class Form:
                 )
             low, high = self.ends
             return on_levels(x, self.bins, low, high, name, "bins")
-        if not x.is_floating_point() and not (x.is_complex() and self.transform is not None):
+        if not x.is_floating_point() and not self._takes(x):
             raise TypeError(
                 f"{name} must hold floating-point numbers, but holds {x.dtype}; for data on levels, pass bins=, "
                 "the number of its levels, as 256 for bytes; otherwise scale it to about [-1, 1]."
             )
         check_batch_shape(name, x)
-        if not x.is_complex():
+        if x.is_floating_point():
             check_rows_finite(name, x)
             self._check_range(name, x)
         if self.transform is not None:
-            x = self.transform.inside(name, x)
+            x = self.transform.held(name, x)
             check_batch_shape(name, x)
         check_rows_finite(name, x)
         return x
+
+    def _takes(self, x: Tensor) -> bool:
+        r"""Whether the transform takes numbers that are not real."""
+
+        form = self.transform
+        return form is not None and (x.is_complex() or (form.whole and x.dtype != torch.bool))
 
     def partner(self, z: object) -> Tensor:
         r"""Returns the other halves of pairs as states."""
@@ -195,6 +201,8 @@ def _array(name: str, value: object, form: Form) -> Tensor:
         if x.is_complex():
             return x
     x = as_tensor(name, value)
+    if form.transform is not None and form.transform.whole:
+        return x
     if not isinstance(value, Tensor | np.ndarray) and not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
     return x

@@ -28,6 +28,7 @@ LOSSES: dict[str, Loss] = {
     "discrete_elbo": losses.discrete_elbo,
     "continuous_elbo": losses.continuous_elbo,
     "interpolant": losses.interpolant,
+    "cross_entropy": losses.cross_entropy,
 }
 
 
@@ -140,7 +141,7 @@ class Drawing:
         """
 
         key = draws.word(self.seed, step)
-        x = self.form.noisy(batch.x, place, self.seed, step)
+        x = current(model, self.form.noisy(batch.x, place, self.seed, step))
         share = draws.shares(self.seed, step, size, place)
         log_snr = self.levels.log_snr(model.process, share).to(x)
         z = batch.z
@@ -160,6 +161,12 @@ class Drawing:
             rows = gone.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
             found[name] = torch.where(rows, self.null[name].to(value), value)
         return found
+
+
+def current(model: NetworkScore, x: Tensor) -> Tensor:
+    r"""Returns the states of data that a training keeps, by the weights of the model."""
+
+    return x if model.transform is None else model.transform.current(x)
 
 
 def _is_label(value: Tensor | None) -> bool:

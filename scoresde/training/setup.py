@@ -21,6 +21,7 @@ from ..processes.process import Process
 from ..processes.standard import EDM, Interpolant
 from ..zoo import save
 from ..zoo.constructors import DIFFUSERS, REGISTERED, name_of
+from ..zoo.transforms import refuse_vectors
 from .batches import Batch, Source
 from .card import data_facts, fingerprint, set_moments
 from .data import Form, sample_of, source_of, split
@@ -366,6 +367,7 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json, card: 
         raise ValueError(f"out must be a folder, but {out} is a file.")
     if (out / f"{name}.json").exists() and not (out / CHECKPOINT).exists():
         raise ValueError(f"{out} holds a finished model; pass another folder as out=.")
+    refuse_vectors(model)
     kind = type(model.network)
     if "settings" not in entry and not hasattr(model.network, "config"):
         raise ValueError(

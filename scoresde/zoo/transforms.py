@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from ..files import Entry, Json, check_entries, each, mapping, or_none, text, whole
 from ..models.latent import Latent
 from ..models.transforms import Around, ComplexPairs, NamedParts, Standardized, Transform
+from ..symbols.bits import Bits
+from ..symbols.score import EmbeddedScore
 from .constructors import is_name, is_plain, name_of
 from .weights import build_network
 
 PREFIX = "transform."  # of the tensors of a transform
 CODER = "autoencoder."  # of the weights of an autoencoder, after it
-KINDS = {kind.__name__: kind for kind in (Standardized, ComplexPairs, NamedParts, Latent)}
+KINDS = {kind.__name__: kind for kind in (Standardized, ComplexPairs, NamedParts, Bits, Latent)}
 FORMS = {
     "ComplexPairs": ComplexPairs,
     "NamedParts": NamedParts,
@@ -32,6 +34,12 @@ ENTRIES = {
     "Standardized": {"name": NAME, "form": Entry("a form, or null", or_none(mapping))},
     "ComplexPairs": {"name": NAME},
     "NamedParts": {"name": NAME, "shapes": Entry("lists of whole numbers by name", _shapes)},
+    "Bits": {
+        "name": NAME,
+        "count": Entry("a whole number", whole),
+        "gray": Entry("true or false", lambda gray: isinstance(gray, bool)),
+        "shape": Entry("whole numbers, or null", or_none(each(whole))),
+    },
     "Latent": {
         "name": NAME,
         "autoencoder": Entry("the name of a network, or module:name", is_name),
@@ -42,6 +50,16 @@ ENTRIES = {
         ),
     },
 }
+
+
+def refuse_vectors(model: object) -> None:
+    r"""Refuses a model of learned vectors, for which there are no files."""
+
+    if isinstance(model, EmbeddedScore):
+        raise ValueError(
+            "model is an EmbeddedScore, which cannot be saved with a card; write model.state_dict() by "
+            "safetensors.torch.save_file, and load it into a model that is made anew."
+        )
 
 
 def described_transform(transform: Transform | None) -> tuple[Json | None, dict[str, Tensor]]:
@@ -120,7 +138,8 @@ def take_transform(
     if shape and transform.shape not in (None, tuple(shape)):
         raise ValueError(f"transform: its states have shape {transform.shape}, not {tuple(shape)}")
     if shape and not coded:
-        transform.outside(torch.empty(1, *shape, device="meta"))  # raises if the shapes do not fit
+        device = "cpu" if transform.whole else "meta"
+        transform.outside(torch.zeros(1, *shape, device=device))  # raises if the shapes do not fit
     return transform
 
 
@@ -153,6 +172,8 @@ def _built(entry: Json, found: dict[str, Tensor]) -> Transform:
         return ComplexPairs()
     if entry["name"] == "NamedParts":
         return NamedParts(entry["shapes"])
+    if entry["name"] == "Bits":
+        return Bits(entry["count"], entry["gray"], entry["shape"])
     _check_real(found)
     whole_map = Standardized(found["mean"], found["std"])  # which checks them
     if entry["form"] is not None:

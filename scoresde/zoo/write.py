@@ -33,7 +33,7 @@ from .classes import (
 from .constructors import constructor_of, is_path, name_of, path_in
 from .experts import KIND, levels_of, part_files
 from .processes import described_process, take_process
-from .transforms import described_transform, take_transform, without_form
+from .transforms import described_transform, refuse_vectors, take_transform, without_form
 from .weights import build_network, check_dtype, check_numbers, in_dtype
 
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
@@ -91,6 +91,7 @@ def save(
     """
 
     check_dtype(dtype)
+    refuse_vectors(model)
     card = dict(card or getattr(model, "card", {}))
     for name in ("transform", "learned"):  # those of the model are written
         card.pop(name, None)

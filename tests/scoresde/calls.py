@@ -109,6 +109,14 @@ def loss(x: Tensor, target: Tensor) -> Tensor:
     return (x[:, 0] - target).square()
 
 
+def logits(x: Tensor, level: Tensor) -> Tensor:
+    return nn.functional.pad(x, (0, 2)) * torch.exp(-level)[:, None, None]
+
+
+WORDS = ss.symbols.EmbeddedScore(logits, ss.symbols.Embedding(5, 3), PROCESS, shape=(2,))
+SYMBOLS = torch.tensor([[0, 1], [2, 3], [4, 0], [1, 1]])
+
+
 def ratio(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
     return x[:, 0] * label
 
@@ -429,6 +437,10 @@ def of_losses() -> dict[str, Call]:
         "Importance": (L.Importance, {"chances": [1.0, 2.0], "base": L.TimeUniform()}),
         "importance": (L.importance, {
             **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
+        "time_warp": (L.time_warp, {
+            **level, "loss": [1.0, 2.0], "base": L.TimeUniform(), "bins": 2, "floor": 0.1}),
+        "cross_entropy": (losses.cross_entropy, {
+            "model": WORDS, "x": SYMBOLS, "log_snr": torch.zeros(4), "z": torch.zeros(4, 2, 3)}),
     }  # fmt: skip
     for law in (
         L.LogNormal(),
@@ -442,6 +454,23 @@ def of_losses() -> dict[str, Call]:
         found[f"{name}.share"] = (law.share, level)
         found[f"{name}.density"] = (law.density, level)
     return found
+
+
+def of_symbols() -> dict[str, Call]:
+    S = ss.symbols
+    return {
+        "Bits": (S.Bits, {"count": 5, "gray": True, "shape": (2,)}),
+        "Embedding": (S.Embedding, {"count": 5, "width": 3, "seed": 0}),
+        "Vectors": (S.Vectors, {"embedding": S.Embedding(5, 3), "shape": (2, 3)}),
+        "EmbeddedScore": (S.EmbeddedScore, {
+            "network": logits, "embedding": S.Embedding(5, 3), "process": PROCESS, "conditions": [],
+            "shape": (2,), "evidence": True}),
+        "probabilities": (S.probabilities, {
+            "model": WORDS, "solution": ss.sample(WORDS, 2, steps=2, path=True)}),
+        "symbols.elbo": (S.elbo, {
+            "model": WORDS, "x": SYMBOLS, "nodes": 2, "draws": 2, "seed": 0, "seeds": None, "first_index": 0,
+            "dtype": torch.float64, "device": "cpu", "batch_size": 2, "t_min": 0.01}),
+    }  # fmt: skip
 
 
 def of_jobs() -> dict[str, Call]:
@@ -799,7 +828,7 @@ def of_sources() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = {
     **of_processes(), **of_models(), **of_verbs(), **of_guidances(), **of_inference(), **of_losses(), **of_jobs(),
-    **of_training(), **of_distilling(), **of_chains(),
+    **of_symbols(), **of_training(), **of_distilling(), **of_chains(),
     **of_pictures(), **of_measures(), **of_latents(), **of_autoencoders(), **of_solvers(), **of_sources(),
 }  # fmt: skip
 

@@ -179,6 +179,8 @@ def test_what_is_wrong_gets_a_sentence(sentence: str) -> None:
 
 
 def test_the_names_are_those_of_the_room() -> None:
-    assert {type(law).__name__ for law in LAWS.values()} | {"Levels", "importance"} == {
-        *levels.__all__
-    }
+    assert {type(law).__name__ for law in LAWS.values()} | {
+        "Levels",
+        "importance",
+        "time_warp",
+    } == {*levels.__all__}

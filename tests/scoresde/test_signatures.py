@@ -138,6 +138,7 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
         ss.autoencoders.linear_probe,
         ss.autoencoders.pixel_elbo,
         ss.losses.reflow_pairs,
+        ss.symbols.elbo,
     }
     assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
 

@@ -155,6 +155,7 @@ def test_the_table_has_every_public_function() -> None:
         plots,
         editing,
         geometry,
+        ss.symbols,
         ss.training,
     )
     for module in spaces:

@@ -9,6 +9,7 @@ from .by_loss import Importance, importance
 from .distribution import Levels
 from .normal import LogNormal, TimeLogitNormal
 from .uniform import LogUniform, TimeUniform
+from .warped import time_warp
 
 __all__ = [
     "Between",
@@ -19,4 +20,5 @@ __all__ = [
     "TimeLogitNormal",
     "TimeUniform",
     "importance",
+    "time_warp",
 ]
