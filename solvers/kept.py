@@ -52,14 +52,16 @@ def kept(make: Callable[[], R], *key: Hashable) -> R:
 
 
 def told(*tensors: Tensor) -> Hashable | None:
-    r"""Returns a key for the content of tensors on the CPU.
+    r"""Returns a key for the content of tensors.
 
-    It is `None` if one has too many numbers, or stands for several values in a transform of torch.func.
+    It is `None` if one has too many numbers, is on a device, or stands for several values in a transform of
+    torch.func.
     """
 
     parts: list[Any] = []
     for tensor in tensors:
-        if tensor.numel() > LARGEST or is_functorch_wrapped_tensor(tensor):
+        plain = tensor.device.type == "cpu" and not is_functorch_wrapped_tensor(tensor)
+        if not plain or tensor.numel() > LARGEST:
             return None
         parts += tensor.shape, tensor.detach().numpy().tobytes()
     return tuple(parts)

@@ -102,6 +102,7 @@ def test_content_is_the_key():
     one, other = torch.tensor([1.0, 2.0]), torch.tensor([[1.0], [2.0]])
     assert told(one) == told(one.clone()) != told(other)
     assert told(torch.zeros(LARGEST + 1)) is None
+    assert told(torch.zeros(2, device="meta")) is None  # whose content would have to be fetched
 
 
 def test_what_inference_mode_makes_stays_there():
