@@ -9,7 +9,12 @@ PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 
 
 def bar(
-    iterable: Iterable[object] | None = None, *, desc: str, shown: bool = True, **options: object
+    iterable: Iterable[object] | None = None,
+    *,
+    desc: str,
+    shown: bool = True,
+    delay: float = 0.0,
+    **options: object,
 ) -> tqdm:
     r"""Returns a tqdm progress bar on the standard error.
 
@@ -17,10 +22,12 @@ def bar(
         iterable: The items to iterate over, unless the bar is moved by hand.
         desc: Its title.
         shown: Whether to show it.
+        delay: The seconds after which it appears. In a log file, every bar has its lines.
         options: Other options of tqdm.
     """
 
-    pace = {} if _watched() else {"mininterval": PATIENCE, "maxinterval": PATIENCE}
+    rare = {"mininterval": PATIENCE, "maxinterval": PATIENCE}
+    pace = {"delay": delay} if _watched() else rare
     return tqdm(iterable, desc=desc, disable=not shown, **pace, **options)
 
 
