@@ -273,3 +273,13 @@ def test_what_cannot_be_learned_gets_a_sentence() -> None:
         ValueError, match="learned=True is for error and energy, but metric is 'c2"
     ):
         ss.tune(model, 5, metric="c2st", data=data, **options)
+
+
+def test_the_exact_path_of_data_of_one_scale_needs_no_moments() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), torch.full((2,), 9.0).diag(), process=ss.EDM())
+    model.moments, model.data_scale = None, 3.0
+    exact = exact_run(model, bench_of(model, 4), count=8)
+    path = ExactPath(Reverse(model, solvers.SemiLinear, 0.0, "log_snr", "data"), exact)
+    for level in (9.7, 1.3, 0.2):
+        clock = -torch.tensor(level, dtype=torch.float64).log()
+        assert torch.allclose(path(clock), model.flow(exact.path[0], 80.0, level), atol=1e-10)

@@ -10,6 +10,7 @@ import torch
 import scoresde as ss
 from scoresde.adapters.recipe import Recipe, plain_plan
 from scoresde.reverse.amounts import ByStep, amount_over
+from scoresde.tuning import noisy
 from scoresde.tuning.noisy import _search as moves
 
 from .cases import PROCESSES, gaussian, mixture
@@ -194,3 +195,24 @@ def test_noise_is_judged_by_distances_alone() -> None:
         ss.tune(
             oracle, 5, metric="energy", data=data, solvers=["exponential_sde"], stochastic=True
         )
+
+
+def test_the_noise_that_decides_is_neither_that_of_the_search_nor_that_of_the_figures() -> None:
+    assert not {0, 1} & set(noisy.AGAIN)  # added to the seed of the search
+    seen: list[int] = []
+
+    class Part:
+        def __init__(self) -> None:
+            self.bench, self.measure, self.seed, self.shape = self, self, 5, (4, 2)
+            self.metric = "energy"
+
+        def resized(self, count: int, seed: int) -> "Part":
+            seen.append(seed)
+            return self
+
+    one = Part()
+    one.parts = [one]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(noisy, "Measure", lambda *_: lambda _: 1.0)
+        noisy._again(one, ss.Plan({"solver": "ddim", "steps": 2}))
+    assert seen == [5 + more for more in noisy.AGAIN]
