@@ -10,7 +10,7 @@ import torch
 import scoresde as ss
 from scoresde.adapters.recipe import Recipe, plain_plan
 from scoresde.reverse.amounts import ByStep, amount_over
-from scoresde.tuning import noisy
+from scoresde.tuning import noisy as decides
 from scoresde.tuning.noisy import _search as moves
 
 from .cases import PROCESSES, gaussian, mixture
@@ -198,7 +198,7 @@ def test_noise_is_judged_by_distances_alone() -> None:
 
 
 def test_the_noise_that_decides_is_neither_that_of_the_search_nor_that_of_the_figures() -> None:
-    assert not {0, 1} & set(noisy.AGAIN)  # added to the seed of the search
+    assert not {0, 1} & set(decides.AGAIN)  # added to the seed of the search
     seen: list[int] = []
 
     class Part:
@@ -213,6 +213,6 @@ def test_the_noise_that_decides_is_neither_that_of_the_search_nor_that_of_the_fi
     one = Part()
     one.parts = [one]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(noisy, "Measure", lambda *_: lambda _: 1.0)
-        noisy._again(one, ss.Plan({"solver": "ddim", "steps": 2}))
-    assert seen == [5 + more for more in noisy.AGAIN]
+        patch.setattr(decides, "Measure", lambda *_: lambda _: 1.0)
+        decides._again(one, ss.Plan({"solver": "ddim", "steps": 2}))
+    assert seen == [5 + more for more in decides.AGAIN]
