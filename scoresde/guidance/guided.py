@@ -113,12 +113,12 @@ class Guided(ScoreModel):
                 model.check_condition(name, value)
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if not self.process.has_scales:
+        if not self.process.has_levels:
             self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
         return self.in_form(data_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if self.process.has_scales:
+        if self.process.has_levels:
             return super().score(x, t, **condition)
         return self.in_form(_formal_score, x, t, condition)
 

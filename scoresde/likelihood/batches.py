@@ -20,7 +20,7 @@ from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import refuse_memory
 from ..models.transforms import Data
-from ..processes.process import SLACK
+from ..processes.domain import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
 from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split

@@ -17,7 +17,6 @@ from solvers.network_calls import uncounted
 from ..doors.warning import warn
 from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
-from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from ..reverse.amounts import Amount, ByRow, Eta
 from ..reverse.linear_part import Convention
@@ -51,7 +50,7 @@ def warn_of_gain(run: Run) -> None:
     method, steps = run.settings.method, len(times) - 1
     if (
         settings.adaptive
-        or isinstance(model.process, NonlinearProcess)
+        or not model.process.has_scales
         or not 0 < steps <= LONGEST
     ):
         return

@@ -29,7 +29,7 @@ from ..files import Entry, Json
 from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from ..oracles.mixture import check_labels
+from ..oracles.known_data import check_labels
 from .build import MODEL, build_called, check_card, take_moments
 from .classes import CLASS, build_class, check_kind
 from .experts import EXPERTS, KIND, joined, part_files
