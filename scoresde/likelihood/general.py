@@ -264,19 +264,19 @@ class GeneralFlow:
             keyed_normal(seed, index, PROBES, FIRST_PRIOR + k, like).to(x).reshape(x.shape)
             for k in range(DRAWS)
         ]
-        mean = x - self.model.process.prior_std() * z
+        mean = x - self.model.process.deviations(z)
         here, *others = (self._beyond_prior(mean, one) for one in (z, *drawn))
         return torch.stack([(here - other).abs() for other in others]).amax(0)
 
     def _beyond_prior(self, mean: Tensor, z: Tensor) -> Tensor:
         r"""The difference at m + s z, minus that at the mean m, by a Gauss-Legendre sum along the line."""
 
-        std, end = self.model.process.prior_std(), torch.tensor(self.ends[1], dtype=torch.float64)
+        apart, end = self.model.process.deviations(z), torch.tensor(self.ends[1]).double()
         total = torch.zeros(len(z), dtype=torch.float64, device=z.device)
         nodes, weights = np.polynomial.legendre.leggauss(PLACES)
         for share, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            score = self.model.score(mean + share * std * z, end)
-            total += weight * (z * (std * score + share * z)).flatten(1).double().sum(1)
+            score = self.model.score(mean + share * apart, end)
+            total += weight * (apart * score + share * z * z).flatten(1).double().sum(1)
         return total
 
 

@@ -334,7 +334,7 @@ class Reverse(Chart):
 def check_has_levels(model: ScoreModel, eta: Amount) -> None:
     r"""Refuses a function of the noise level for a process without noise levels."""
 
-    if callable(eta) and not model.process.has_scales:
+    if callable(eta) and not model.process.has_levels:
         raise ValueError(
             f"eta is a function of the noise level, which {model.process} does not have; pass a number."
         )

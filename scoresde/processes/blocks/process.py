@@ -59,7 +59,7 @@ class BlockProcess(Process):
     """
 
     has_scales: ClassVar[bool] = False
-    grid: ClassVar[str] = "rho"
+    grid: ClassVar[str] = "log_snr"
     size: int
     data_size: int
 
