@@ -365,3 +365,87 @@ def test_a_process_is_a_value() -> None:
     assert replace(ss.CLD(), beta=3.0) != ss.CLD()
     assert ss.Blurring((2, 2)) == ss.Blurring((2, 2))
     assert ss.CorrelatedNoise(VP, EYE) == ss.CorrelatedNoise(VP, EYE)
+
+
+def test_networks_predict_what_they_say() -> None:
+    r"""A network that returns the exact quantity of a Gaussian gives its denoised data, whatever it predicts."""
+
+    for process in PROCESSES.values():
+        exact, j = gaussian(process), process.data_size
+        x = exact.data(4)
+        t = process.time(torch.tensor([0.5] * 4, dtype=torch.float64))
+        u = process.perturb(x, t, torch.ones(process.state_shape((4, 2)), dtype=torch.float64))
+        D, k = exact.denoise(u, t), process.size
+        last = slice(-2 * j // k if k > j else None, None)
+        known = {
+            "data": D,
+            "noise": exact.noise(u, t)[:, -2:],
+            "score": exact.score(u, t)[:, -2:],
+        }
+        for predicts, answer in known.items():
+            model = ss.NetworkScore(lambda x, t, a=answer: a, process, predicts, shape=(2,))
+            assert torch.allclose(model.denoise(u, t), D, atol=1e-9), (process, predicts, last)
+            assert torch.allclose(model.score(u, t), exact.score(u, t), atol=1e-7)
+        wide = ss.NetworkScore(lambda x, t: 0 * x, process, "edm", shape=(2,), data_std=0.7)
+        isotropic = ss.GaussianOracle(torch.zeros(2).double(), 0.7, process=process)
+        assert torch.allclose(wide.denoise(u, t), isotropic.denoise(u, t), atol=1e-9)
+
+
+@of_each
+@pytest.mark.parametrize("weight", ["noise", "edm", "likelihood"])
+def test_the_minimiser_of_the_loss_is_the_exact_score(process: ss.BlockProcess, weight: str) -> None:
+    r"""Linear models of Gaussian data have a quadratic loss, whose least squares solution is the oracle."""
+
+    exact, count = ss.GaussianOracle(0 * MEAN, SPREAD, process=process), 4000
+    g = torch.Generator().manual_seed(0)
+    x = exact.data(count)
+    z = torch.randn(process.state_shape(x.shape), dtype=torch.float64, generator=g)
+    level = torch.full((count,), 0.3, dtype=torch.float64)
+    t = process.time(level)
+    u = process.perturb(x, t, z)
+    W = torch.linalg.lstsq(u, exact.denoise(u, t)).solution.requires_grad_()
+
+    class Linear(ss.ScoreModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.process, self.shape = process, (2,)
+
+        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+            return x @ W
+
+    model = Linear()
+    model.data_std = 0.6
+    loss = ss.losses.denoising(model, x, level, z, weight=weight)
+    assert loss.shape == (count,)
+    each = torch.stack([torch.autograd.grad(part.mean(), W, retain_graph=True)[0] for part in loss.chunk(8)])
+    mean, spread = each.mean(0), each.std(0) / 8**0.5
+    assert bool((mean.abs() < 5 * spread + 1e-12).all())
+    off = ss.losses.denoising(model, x, level, z + 1, weight=weight)
+    assert float(off.mean()) > 0
+
+
+def test_hybrid_score_matching_is_the_plain_error_of_the_velocity_noise() -> None:
+    process = ss.CLD()
+    network = torch.nn.Linear(4, 2).double()
+    model = ss.NetworkScore(lambda x, t: network(x), process, "noise", shape=(2,))
+    x, z = torch.randn(2, 5, 2).double(), torch.randn(5, 4).double()
+    level = torch.linspace(-2, 2, 5).double()
+    u = process.perturb(x[0], process.time(level), z)
+    wanted = (network(u) - z[:, 2:]).square().mean(1)
+    found = ss.losses.denoising(model, x[0], level, z, weight="noise")
+    assert torch.allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_small_langevin_network_trains_and_samples(tmp_path) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(512, 2, generator=g) * 0.3 + torch.tensor([1.0, -0.5])
+    trained = ss.train(
+        None, x, process=ss.CLD(), steps=250, out=tmp_path / "cld", settings={"width": 32}
+    )
+    s = ss.sample(trained.model, 500, solver="exponential_2", steps=20)
+    assert s.x.shape == (500, 2)
+    assert torch.allclose(s.x.mean(0), x.mean(0), atol=0.15)
+    assert torch.allclose(s.x.std(0), x.std(0), atol=0.15)
+    again = ss.load(tmp_path / "cld")
+    assert again.process == ss.CLD()
+    assert torch.equal(ss.sample(again, 3, steps=5).x, ss.sample(trained.model, 3, steps=5).x)
