@@ -165,7 +165,9 @@ def _check_model(model: ScoreModel, x: Tensor) -> None:
     r"""Refuses a model without noise levels, or whose rows depend on each other."""
 
     if not model.process.has_scales:
-        raise ValueError(f"residuals need the numbers alpha and sigma, but {model.process} has none.")
+        raise ValueError(
+            f"residuals need the numbers alpha and sigma, but {model.process} has none."
+        )
     check_rows(model, x)
 
 

@@ -34,7 +34,9 @@ def along(run: Run, x: Tensor) -> tuple[Run, int]:
     model, process, settings = run.model, run.model.process, run.settings
     check_learned(model, "log_density=")
     if not process.has_scales:
-        raise ValueError(f"log_density= needs the numbers alpha and sigma, but {process} has none; leave it out.")
+        raise ValueError(
+            f"log_density= needs the numbers alpha and sigma, but {process} has none; leave it out."
+        )
     if run.eta or settings.method.can.own_noise:
         raise ValueError(
             f"log_density= is the density of the probability flow, but {settings.method} adds noise; use a "

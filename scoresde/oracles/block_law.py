@@ -34,9 +34,7 @@ def components(
     each = apart.mT[:, None] if len(A) == 1 else apart[..., None]  # (K, T, n, B or 1)
     pulled = torch.cholesky_solve(each, root)
     shift = crossed @ pulled
-    pulled, shift = (
-        value[:, 0].mT if len(A) == 1 else value[..., 0] for value in (pulled, shift)
-    )
+    pulled, shift = (value[:, 0].mT if len(A) == 1 else value[..., 0] for value in (pulled, shift))
     logs = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     log_prob = -(apart * pulled).sum(-1) / 2 - logs - n / 2 * math.log(2 * math.pi)
     return (means.flatten(1)[:, None] + shift).movedim(0, 1), log_prob.T

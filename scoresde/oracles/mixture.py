@@ -299,7 +299,9 @@ class GaussianOracle(MixtureOracle):
         """
 
         if isinstance(self.process, BlockProcess):
-            raise ValueError(f"flow in closed form is not known for {self.process}; use ss.encode.")
+            raise ValueError(
+                f"flow in closed form is not known for {self.process}; use ss.encode."
+            )
         check_shape(self, tuple(x.shape[1:]), "x")
         times = self._span(start, stop)
         alpha, sigma = (scale.to(x) for scale in self.process.scales(times))

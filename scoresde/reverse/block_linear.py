@@ -16,12 +16,13 @@ where :math:`C C^T = I + l A^T \Sigma^{-1} A` gives N its usual size. With :math
 .. math:: \dot Y = \big( K + (w - \tfrac{1}{2}) Q \big) Y , \qquad Q = L^{-1} G G^T L^{-T} , \quad K = U - U^T ,
 
 where U is the upper triangle of :math:`L^{-1} F L + Q / 2`, without the diagonal. So the flow turns whitened
-states and does nothing else, and a single entry it leaves as it is. The law of the linear part keeps S, so the noise
-of a step from s to t has the covariance :math:`S_t - \Psi S_s \Psi^T`.
+states and does nothing else, and a single entry it leaves as it is. The law of the linear part keeps S, so the
+noise of a step from s to t has the covariance :math:`S_t - \Psi S_s \Psi^T`.
 
 As in :mod:`scoresde.reverse.linear_part`, l = 0 is the form of DPM-Solver++, and the variance of the data makes
-steps of any size exact for isotropic Gaussian data. The form "noise", here :math:`l = \infty`, has the linear part
-F alone, and N is the noise :math:`L^{-1} (u - A D)` with :math:`L L^T = \Sigma` and the weight :math:`w G G^T L^{-T}`.
+steps of any size exact for isotropic Gaussian data. The form "noise", here :math:`l = \infty`, has the linear
+part F alone, and N is the noise :math:`L^{-1} (u - A D)` with :math:`L L^T = \Sigma` and the weight
+:math:`w G G^T L^{-T}`.
 """
 
 import math
@@ -163,15 +164,18 @@ class BlockFrame(Linear):
 
     @cached_property
     def _propagator(self) -> Propagator:
-        ends = torch.tensor([self.process.t_min, self.process.t_max], dtype=torch.float64).log()
-        return Propagator.of(self._rates, torch.linspace(*ends.tolist(), PIECES + 1, dtype=torch.float64))
+        low, high = math.log(self.process.t_min), math.log(self.process.t_max)
+        edges = torch.linspace(low, high, PIECES + 1, dtype=torch.float64)
+        return Propagator.of(self._rates, edges)
 
     def _rates(self, log_time: Tensor) -> Tensor:
         t = log_time.exp()
         root = self._root(t)
         spread = torch.linalg.solve_triangular(root, self.process.diffusion(t), upper=False)
         Q = spread @ spread.mT
-        moved = torch.linalg.solve_triangular(root, self.process.drift_matrix(t) @ root, upper=False)
+        moved = torch.linalg.solve_triangular(
+            root, self.process.drift_matrix(t) @ root, upper=False
+        )
         U = torch.triu(moved + Q / 2, 1)
         rates = U - U.mT + self.eta**2 / 2 * Q
         return (t[:, None, None, None] * rates)[:, 0]

@@ -59,12 +59,16 @@ class BlockReverse(Reverse):
         r"""The linear part of a semi-linear problem."""
 
         if self.form not in FORMS or self.profile != "constant" or self.convention != "canonical":
-            what = f"the noise profile {self.profile!r}" if self.form in FORMS else f"form={self.form!r}"
+            what = (
+                f"the noise profile {self.profile!r}"
+                if self.form in FORMS
+                else f"form={self.form!r}"
+            )
             if self.convention != "canonical":
                 what = f"eta_convention={self.convention!r}"
             raise ValueError(
-                f"{what} is for processes with numbers alpha and sigma, not for {self.model.process}; use a solver "
-                "such as 'exponential_2', 'dpmpp_2m' or 'deis_2' with the canonical eta."
+                f"{what} is for processes with numbers alpha and sigma, not for {self.model.process}; use "
+                "one such as 'exponential_2', 'dpmpp_2m' or 'deis_2' with the canonical eta."
             )
         if not isinstance(self.eta, float | int):
             raise ValueError(
@@ -144,5 +148,3 @@ class BlockReverse(Reverse):
 
 def _itself(x: Tensor) -> Tensor:
     return x
-
-

@@ -58,9 +58,9 @@ class Run:
         if isinstance(self.model.process, BlockProcess) and method.can.solves is SemiLinear:
             if not plain or method.analytic_first:  # type: ignore[attr-defined]
                 raise ValueError(
-                    f"{method} is for processes with numbers alpha and sigma, not for {self.model.process}; use an "
-                    "exponential multistep method, such as 'exponential_2', 'dpmpp_2m' or 'unipc', or a general "
-                    "solver, such as 'dopri5', 'heun', 'em' or one of torchdiffeq or torchsde."
+                    f"{method} is for processes with numbers alpha and sigma, not for {self.model.process}; use "
+                    "an exponential multistep method, such as 'exponential_2', 'dpmpp_2m' or 'unipc', or a "
+                    "general solver, such as 'dopri5', 'heun', 'em' or one of torchdiffeq or torchsde."
                 )
 
     @staticmethod

@@ -217,8 +217,8 @@ class ExponentialMultistep(Solver):
         t1: Tensor,
         decay: Tensor,
         x: Tensor,
-        rows: list[list[Scalar]],
-    ) -> tuple[list[list[Scalar]], list[Scalar]]:
+        rows: list[list[Any]],
+    ) -> tuple[list[list[Factor]], list[Factor]]:
         r"""Returns the weights of all values, and the factors of the state, with the additions."""
 
         if len(rows) != len(self.additions):
@@ -228,8 +228,8 @@ class ExponentialMultistep(Solver):
             )
         whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
         contrast = factors(linear.contrast[None], x)[0]
-        added: list[list[Scalar]] = []
-        decays: list[Scalar] = []
+        added: list[list[Factor]] = []
+        decays: list[Factor] = []
         for w, phi, row, numbers in zip(
             whole, factors(decay, x), rows, self.additions, strict=True
         ):

@@ -113,7 +113,9 @@ def test_blurring_is_the_cosine_transform() -> None:
     t, none = torch.tensor(0.5, dtype=torch.float64), torch.zeros_like(x)
     i, j = torch.arange(4)[:, None] / 4, torch.arange(6) / 6
     faded = torch.exp(-(math.pi**2) * (i**2 + j**2) * 9 / 2 * math.sin(math.pi / 4) ** 4)
-    wanted = process.from_axes(VP.scales(t)[0] * (0.99 * faded.double() + 0.01) * process.to_axes(x))
+    wanted = process.from_axes(
+        VP.scales(t)[0] * (0.99 * faded.double() + 0.01) * process.to_axes(x)
+    )
     assert torch.allclose(process.perturb(x, t, none), wanted, atol=1e-6)
 
 
@@ -127,7 +129,9 @@ def test_correlated_noise_has_its_covariance() -> None:
 
 
 @of_each
-def test_the_score_of_a_gaussian_is_the_gradient_of_its_log_density(process: ss.BlockProcess) -> None:
+def test_the_score_of_a_gaussian_is_the_gradient_of_its_log_density(
+    process: ss.BlockProcess,
+) -> None:
     model, g = gaussian(process), torch.Generator().manual_seed(0)
     x = model.data(6)
     t = times(process)[[0, 1, 2, 2, 3, 4]]
@@ -201,7 +205,9 @@ def test_a_scalar_process_has_its_samples_on_this_road(solver: str, options: dic
 @of_each
 @pytest.mark.parametrize("variance", [0.0, 0.3, math.inf])
 @pytest.mark.parametrize("eta", [0.0, 0.7])
-def test_linear_parts_keep_their_law(process: ss.BlockProcess, variance: float, eta: float) -> None:
+def test_linear_parts_keep_their_law(
+    process: ss.BlockProcess, variance: float, eta: float
+) -> None:
     r"""The linear part is the reverse of Gaussian data with this variance, whose law it must keep."""
 
     frame = BlockFrame(process, variance, eta)
@@ -212,7 +218,9 @@ def test_linear_parts_keep_their_law(process: ss.BlockProcess, variance: float, 
     before, after = process.time(torch.stack([s, t]))
     if variance == math.inf:
         assert torch.allclose(decay, process.transition(before, after), rtol=1e-9, atol=1e-9)
-        gained = eta**2 * (decay @ process.covariance(before) @ decay.mT - process.covariance(after))
+        gained = eta**2 * (
+            decay @ process.covariance(before) @ decay.mT - process.covariance(after)
+        )
         assert torch.allclose(std @ std.mT, gained, rtol=1e-9, atol=1e-9)
         return
     first, last = (
@@ -231,15 +239,15 @@ def test_linear_parts_keep_their_law(process: ss.BlockProcess, variance: float, 
 def test_exponential_solvers_converge_with_their_orders(process: ss.BlockProcess) -> None:
     model = gaussian(process)
     start = process.time(torch.tensor(-2.0, dtype=torch.float64))
-    z = process.times(process.root(start), torch.ones(1, *process.state_shape((1, 2))[1:]).double())
+    z = process.times(
+        process.root(start), torch.ones(1, *process.state_shape((1, 2))[1:]).double()
+    )
     stop = process.time(torch.tensor(1.5, dtype=torch.float64))
 
     def at(solver: str, steps: int) -> Tensor:
         grid = process.time(torch.linspace(-2.0, 1.5, steps + 1, dtype=torch.float64))
         grid[0], grid[-1] = start, stop
-        return ss.decode(
-            model, z, t_max=float(start), solver=solver, times=grid, denoise=False
-        ).x
+        return ss.decode(model, z, t_max=float(start), solver=solver, times=grid, denoise=False).x
 
     best = at("exponential_4", 96)
     for order in (1, 2, 3):
@@ -393,7 +401,9 @@ def test_networks_predict_what_they_say() -> None:
 
 @of_each
 @pytest.mark.parametrize("weight", ["noise", "edm", "likelihood"])
-def test_the_minimiser_of_the_loss_is_the_exact_score(process: ss.BlockProcess, weight: str) -> None:
+def test_the_minimiser_of_the_loss_is_the_exact_score(
+    process: ss.BlockProcess, weight: str
+) -> None:
     r"""Linear models of Gaussian data have a quadratic loss, whose least squares solution is the oracle."""
 
     exact, count = ss.GaussianOracle(0 * MEAN, SPREAD, process=process), 4000
@@ -417,7 +427,9 @@ def test_the_minimiser_of_the_loss_is_the_exact_score(process: ss.BlockProcess, 
     model.data_std = 0.6
     loss = ss.losses.denoising(model, x, level, z, weight=weight)
     assert loss.shape == (count,)
-    each = torch.stack([torch.autograd.grad(part.mean(), W, retain_graph=True)[0] for part in loss.chunk(8)])
+    each = torch.stack(
+        [torch.autograd.grad(part.mean(), W, retain_graph=True)[0] for part in loss.chunk(8)]
+    )
     mean, spread = each.mean(0), each.std(0) / 8**0.5
     assert bool((mean.abs() < 5 * spread + 1e-12).all())
     off = ss.losses.denoising(model, x, level, z + 1, weight=weight)
@@ -440,7 +452,13 @@ def test_a_small_langevin_network_trains_and_samples(tmp_path) -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(512, 2, generator=g) * 0.3 + torch.tensor([1.0, -0.5])
     trained = ss.train(
-        None, x, process=ss.CLD(), steps=250, out=tmp_path / "cld", settings={"width": 32}
+        None,
+        x,
+        process=ss.CLD(),
+        steps=200,
+        out=tmp_path / "cld",
+        settings={"width": 32},
+        validation=0,
     )
     s = ss.sample(trained.model, 500, solver="exponential_2", steps=20)
     assert s.x.shape == (500, 2)
@@ -448,4 +466,28 @@ def test_a_small_langevin_network_trains_and_samples(tmp_path) -> None:
     assert torch.allclose(s.x.std(0), x.std(0), atol=0.15)
     again = ss.load(tmp_path / "cld")
     assert again.process == ss.CLD()
-    assert torch.equal(ss.sample(again, 3, steps=5).x, ss.sample(trained.model, 3, steps=5).x)
+    known = ss.sample(trained.model, 3, steps=5).x
+    assert torch.allclose(ss.sample(again, 3, steps=5).x, known, atol=5e-3)  # of rounded weights
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        ss.CLD(beta=3.0),
+        ss.Blurring((2,), VP, blur=1.0),
+        ss.CorrelatedNoise(VP, CORRELATED),
+        ss.MatrixProcess(-CORRELATED, 2 * EYE, t_max=4.0),
+    ],
+    ids=lambda process: type(process).__name__,
+)
+def test_files_hold_processes_on_blocks(process: ss.BlockProcess, tmp_path) -> None:
+    n = process.state_shape((1, 2))[1]
+    network = ss.networks.MLP(size=n, width=8)
+    model = ss.NetworkScore(network, process, "data", shape=(2,))
+    card = {"network": {"name": "MLP", "settings": {"size": n, "width": 8}}}
+    ss.save(model.eval(), tmp_path / "model", card)
+    again = ss.load(tmp_path / "model")
+    assert type(again.process) is type(process)
+    t = torch.tensor(0.5, dtype=torch.float64)
+    assert torch.equal(again.process.covariance(t), process.covariance(t))
+    assert torch.equal(ss.sample(again, 2, steps=3).x, ss.sample(model, 2, steps=3).x)

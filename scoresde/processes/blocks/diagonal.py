@@ -4,7 +4,6 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +28,8 @@ class DiagonalProcess(BlockProcess):
         process: The other process.
     """
 
-    size: ClassVar[int] = 1
-    data_size: ClassVar[int] = 1
+    size: int = 1
+    data_size: int = 1
     process: Process
 
     @abstractmethod
@@ -136,7 +135,10 @@ class CorrelatedNoise(DiagonalProcess):
 
     def __repr__(self) -> str:
         low, high = (float(v) for v in vars(self)["_std"].square().aminmax())
-        return f"CorrelatedNoise({self.process}, variances {low:.3g} to {high:.3g} along {len(self.covariance_matrix)} axes)"
+        axes = len(self.covariance_matrix)
+        return (
+            f"CorrelatedNoise({self.process}, variances {low:.3g} to {high:.3g} along {axes} axes)"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CorrelatedNoise):

@@ -1,7 +1,6 @@
 r"""Critically damped Langevin diffusion: data as positions, with velocities that alone receive noise."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ class CLD(BlockProcess):
     r"""Creates critically damped Langevin diffusion, with position x and velocity v of every entry of the data.
 
     .. math:: dx = \frac{\beta}{M} v \, dt , \qquad
-        dv = - \beta \Big( x + \frac{\Gamma}{M} v \Big) dt + \sqrt{2 \Gamma \beta} \, dw , \qquad \Gamma = 2 \sqrt M .
+        dv = - \beta \Big( x + \frac{\Gamma}{M} v \Big) dt + \sqrt{2 \Gamma \beta} \, dw , \quad
+        \Gamma = 2 \sqrt M .
 
     The data is :math:`x_0`, and :math:`v_0 \sim \mathcal{N}(0, \gamma M)` is integrated out, which is hybrid score
     matching. With :math:`B = \int_0^t \beta` and :math:`a = B / \sqrt M`,
@@ -63,8 +63,8 @@ class CLD(BlockProcess):
     gamma: float = 0.04
     t_min: float = 1e-3
     t_max: float = 1.0
-    size: ClassVar[int] = 2
-    data_size: ClassVar[int] = 1
+    size: int = field(default=2, init=False, repr=False)
+    data_size: int = field(default=1, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_rate("beta", self.beta)
@@ -112,9 +112,7 @@ class CLD(BlockProcess):
     def _carried(self, B: Tensor) -> Tensor:
         a = B / self.mass**0.5
         decay = torch.exp(-a)
-        return _matrix(
-            (1 + a) * decay, B / self.mass * decay, -B * decay, (1 - a) * decay
-        )
+        return _matrix((1 + a) * decay, B / self.mass * decay, -B * decay, (1 - a) * decay)
 
     def _passed(self, t: Tensor) -> Tensor:
         t = t.double()

@@ -21,7 +21,7 @@ Matrix: TypeAlias = Callable[[Tensor], Tensor] | Array
 @checked
 @dataclass(frozen=True, eq=False)
 class MatrixProcess(BlockProcess):
-    r"""Creates the process :math:`du = F(t) \, u \, dt + G(t) \, dw` on blocks of k entries, which starts at t = 0.
+    r"""Creates the process :math:`du = F(t) \, u \, dt + G(t) \, dw` on blocks of k entries, from t = 0 on.
 
     F at different times need not commute: the transition matrix :math:`\Phi` is solved for on Chebyshev pieces,
     and the covariance is the integral of :math:`\Phi G G^T \Phi^T`, both to round-off.

@@ -115,7 +115,7 @@ class BlockProcess(Process):
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
-            f"{type(self).__name__} acts on blocks of the state by matrices, so it has no numbers alpha and sigma; "
+            f"{type(self).__name__} acts on blocks of the state by matrices and has no numbers alpha and sigma; "
             "this needs a process that has them, such as ss.VP(). Its matrices are those of signal_matrix, "
             "covariance and transition."
         )
@@ -149,8 +149,8 @@ class BlockProcess(Process):
     def _levels(self) -> Pair:
         r"""The logarithms of some times, and the log-SNRs there."""
 
-        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64).log().tolist()
-        times = torch.linspace(*ends, CHECKED, dtype=torch.float64)
+        low, high = math.log(self.t_min), math.log(self.t_max)
+        times = torch.linspace(low, high, CHECKED, dtype=torch.float64)
         return times, self.log_snr(times.exp().clamp(self.t_min, self.t_max))
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
@@ -280,4 +280,3 @@ def eye(t: Tensor, size: int) -> Tensor:
     r"""Returns unit matrices of one kind of block, with shape (\*, 1, k, k)."""
 
     return torch.eye(size, dtype=torch.float64).expand(*t.shape, 1, size, size)
-

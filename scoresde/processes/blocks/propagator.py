@@ -133,7 +133,9 @@ class Propagator:
     def _between(self) -> Tensor:
         r"""The matrices from the start of the second piece to that of the first, with shape (n, n, k, k)."""
 
-        whole = self.local.coefficients.sum(1)  # at the ends, where all Chebyshev polynomials are 1
+        whole = self.local.coefficients.sum(
+            1
+        )  # at the ends, where all Chebyshev polynomials are 1
         count, eye = len(whole), torch.eye(whole.shape[-1], dtype=torch.float64)
         found = eye.expand(count, count, *eye.shape).clone()
         for i in range(1, count):
