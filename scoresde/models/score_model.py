@@ -98,7 +98,6 @@ class ScoreModel(nn.Module, ABC):
     transform: Transform | None = None
     learned: str = "score"
     bare_denoise: Callable[..., Tensor]  # without checks
-
     _data_std: float | None = None
     _data_scale: float | None = None
     _finest: float | None = None
@@ -228,14 +227,12 @@ class ScoreModel(nn.Module, ABC):
         """
 
         known = self._denoiser if self.process.has_levels else self._formal
-        apart = isinstance(self.process, BlockProcess)  # states need not have the shape of data
 
         def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
             def combined(X: Tensor) -> Tensor:
                 noisy = scale * X
-                if apart and isinstance(a, float) and a == 0:
-                    return b * known(noisy, t, **condition)
-                return a * noisy + b * known(noisy, t, **condition)
+                D = b * known(noisy, t, **condition)
+                return a * noisy + D if D.shape == X.shape else D  # states may have more parts
 
             return combined
 
@@ -313,8 +310,8 @@ class ScoreModel(nn.Module, ABC):
 
         t = check_time(self.process, t, x)
         if isinstance(self.process, BlockProcess) and form is not data_form:
-            D = self.bare_denoise(x, t.expand(len(x)), **condition)
-            return estimate_of(form, self.process, x, D, t)
+            denoised = self.bare_denoise(x, t.expand(len(x)), **condition)
+            return estimate_of(form, self.process, x, denoised, t)
         a, b = form(self.process, t)
         t, a, b = (value[None] for value in (t, a, b))
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)

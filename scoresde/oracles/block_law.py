@@ -13,6 +13,16 @@ from torch import Tensor
 from ..processes.blocks.process import BlockProcess
 
 
+def check_states(process: BlockProcess, u: Tensor, shape: tuple[int, ...]) -> None:
+    r"""Refuses anything but states of data of the given sample shape."""
+
+    wanted = tuple(process.state_shape((len(u), *shape)))
+    if tuple(u.shape) != wanted:
+        raise ValueError(
+            f"x must be states of {type(process).__name__}, of shape {wanted}, but has {tuple(u.shape)}."
+        )
+
+
 def components(
     process: BlockProcess, means: Tensor, covariances: Tensor, u: Tensor, t: Tensor
 ) -> tuple[Tensor, Tensor]:

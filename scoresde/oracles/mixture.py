@@ -24,7 +24,7 @@ from ..models.score_model import ScoreModel
 from ..models.times import check_time
 from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
-from .block_law import components, data_log_prob
+from .block_law import check_states, components, data_log_prob
 from .known_data import axes_of, check_labels, check_points, known_process
 
 EXACT: dict[str, dict[str, Door]] = {
@@ -206,8 +206,7 @@ class MixtureOracle(Oracle):
         r"""The denoised data of each component, (B, K, D), and its joint log-density, (B, K)."""
 
         means = self.means.reshape(-1, *(self.shape or ()))
-        if tuple(x.shape) != process.state_shape((len(x), *means.shape[1:])):
-            check_shape(self, tuple(x.shape[1:]), "x")
+        check_states(process, x, tuple(means.shape[1:]))
         time = check_time(process, t, x)
         found, log_prob = components(process, means, self._covariances(), x, time)
         return found, log_prob + self.log_weights.to(log_prob)
@@ -298,10 +297,6 @@ class GaussianOracle(MixtureOracle):
             stop: The time of the result.
         """
 
-        if isinstance(self.process, BlockProcess):
-            raise ValueError(
-                f"flow in closed form is not known for {self.process}; use ss.encode."
-            )
         check_shape(self, tuple(x.shape[1:]), "x")
         times = self._span(start, stop)
         alpha, sigma = (scale.to(x) for scale in self.process.scales(times))
