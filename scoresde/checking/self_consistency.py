@@ -166,7 +166,7 @@ def _check_model(model: ScoreModel, x: Tensor) -> None:
 
     if not model.process.has_scales:
         raise ValueError(
-            f"residuals need the numbers alpha and sigma, but {model.process} has none."
+            f"residuals need noise levels with numbers alpha and sigma, but {model.process} has none."
         )
     check_rows(model, x)
 

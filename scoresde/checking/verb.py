@@ -98,7 +98,7 @@ def _bound(model: ScoreModel, options: Mapping[str, object], data: Tensor) -> Sc
     mine, _ = split(model, options, len(data), CHECK)
     if not mine.process.has_scales:
         raise ValueError(
-            f"a check needs the numbers alpha and sigma, but {mine.process} has none."
+            f"a check needs noise levels with numbers alpha and sigma, but {mine.process} has none."
         )
     check_rows(mine, data)
     return mine

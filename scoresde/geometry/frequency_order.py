@@ -120,7 +120,7 @@ def decided(
     bound, settings = split(model, options, len(states), DECIDED)
     if not bound.process.has_scales:
         raise ValueError(
-            f"decided frequencies need the numbers alpha and sigma, but {bound.process} has none."
+            f"decided frequencies need noise levels with numbers alpha and sigma, but {bound.process} has none."
         )
     seed = check_count("seed", seed, None, None)
     data = _about_mean(states)

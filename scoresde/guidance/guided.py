@@ -50,8 +50,9 @@ class Guided(ScoreModel):
                     f"samples share, but is a {type(value).__name__}."
                 )
         if not (first.process.has_scales or rule.on_scores):
+            what = "needs alpha and sigma" if first.process.has_levels else "acts on clean data"
             raise ValueError(
-                f"the guidance {rule.words} acts on clean data, which a {type(first.process).__name__} does not "
+                f"the guidance {rule.words} {what}, which a {type(first.process).__name__} does not "
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
             )

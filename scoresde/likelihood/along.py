@@ -35,7 +35,7 @@ def along(run: Run, x: Tensor) -> tuple[Run, int]:
     check_learned(model, "log_density=")
     if not process.has_scales:
         raise ValueError(
-            f"log_density= needs the numbers alpha and sigma, but {process} has none; leave it out."
+            f"log_density= needs noise levels with numbers alpha and sigma, but {process} has none; leave it out."
         )
     if run.eta or settings.method.can.own_noise:
         raise ValueError(

@@ -188,7 +188,8 @@ def check_levels(model: ScoreModel) -> None:
 
     if not model.process.has_scales:
         raise ValueError(
-            f"bounds and views need noise levels, but {model.process} has none; ss.log_likelihood needs none."
+            f"bounds and views need noise levels with numbers alpha and sigma, but {model.process} has none; "
+            "ss.log_likelihood needs none."
         )
 
 

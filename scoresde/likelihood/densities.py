@@ -105,7 +105,10 @@ def densities(
     if asked.data is None:
         return found
     made = {**found.provenance, "bound": "lower"}
-    return replace(found, dimension=asked.data[0].numel(), provenance=made)
+    own = (
+        None if found.slope is None else found.slope[:, : asked.data.shape[1]]
+    )  # of the data's parts
+    return replace(found, dimension=asked.data[0].numel(), provenance=made, slope=own)
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:

@@ -182,7 +182,7 @@ def _distances(
 
     if not model.process.has_scales:
         raise ValueError(
-            f"{model.process} has no numbers alpha and sigma, which the search needs; use ss.compare."
+            f"{model.process} has no noise levels with numbers alpha and sigma to search; use ss.compare."
         )
     distances = check_distances([metric] if metric != "error" else [], None)
     if distances and data is None:
