@@ -131,10 +131,9 @@ def encode(  # noqa: D417
     refuse_noise(settings)
     refuse_memory(model, "encode")
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    process = model.process
     t_max = top_of(model, settings, t_max)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
-    stop = process.t_max if t_max is None else t_max
+    stop = model.process.t_max if t_max is None else t_max
     if start >= stop:
         raise ValueError(
             f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
@@ -143,7 +142,7 @@ def encode(  # noqa: D417
     for last in run.times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
-    u = process.enter(x, run.times[0], whole=is_state(model, x))
+    u = model.process.enter(x, run.times[0], whole=is_state(model, x))
     check_way(model, u, settings, "the way to latents and back")
     run = settle(run, u)
     with settings.gradients():

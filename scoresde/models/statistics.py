@@ -80,7 +80,7 @@ def statistics(
         raise ValueError(f"rates must be 'regression' or 'slope', but is {rates!r}.")
     if not model.process.has_scales:
         raise ValueError(
-            f"{model.process} has no noise levels with numbers alpha and sigma, so there are no statistics by level."
+            f"{model.process} has no noise levels with numbers alpha and sigma, and no statistics by level."
         )
     if model.masked:
         raise ValueError("model must not be masked, because the axes mix all entries.")

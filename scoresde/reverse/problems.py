@@ -31,6 +31,8 @@ def reverse_of(
 def reverse_sde(model: ScoreModel, eta: Eta = 1.0) -> SDE:
     r"""Returns the reverse SDE in the time of the process, for integration from noise to data.
 
+    States of a process on blocks lie along its axes (:meth:`scoresde.BlockProcess.to_axes`).
+
     Arguments:
         model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
         eta: The amount of noise :math:`\eta`: a number, one number per sample with shape (B,), or a function

@@ -39,6 +39,11 @@ PROCESSES = {
     "correlated": ss.CorrelatedNoise(VP, CORRELATED),
 }
 of_each = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+SLOW = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("blurring", "correlated")))
+    for name in PROCESSES
+]  # of those with matrices that are numbers
+of_some = pytest.mark.parametrize("name", SLOW)
 
 
 def gaussian(process: Process) -> ss.GaussianOracle:
@@ -235,8 +240,9 @@ def test_linear_parts_keep_their_law(
     assert torch.allclose(small, rate, rtol=1e-5, atol=1e-6)
 
 
-@of_each
-def test_exponential_solvers_converge_with_their_orders(process: ss.BlockProcess) -> None:
+@of_some
+def test_exponential_solvers_converge_with_their_orders(name: str) -> None:
+    process = PROCESSES[name]
     model = gaussian(process)
     start = process.time(torch.tensor(-2.0, dtype=torch.float64))
     z = process.times(
@@ -256,10 +262,11 @@ def test_exponential_solvers_converge_with_their_orders(process: ss.BlockProcess
     assert (at("torchdiffeq/rk4", 40) - best).abs().max() < 5e-3
 
 
-@of_each
-def test_latents_have_the_law_of_the_prior_and_come_back(process: ss.BlockProcess) -> None:
+@of_some
+def test_latents_have_the_law_of_the_prior_and_come_back(name: str) -> None:
     r"""The flow is linear on Gaussian data, so a few states tell how it carries the covariance."""
 
+    process = PROCESSES[name]
     model = gaussian(process)
     start = float(process.time(torch.tensor(2.0, dtype=torch.float64)))
     t = torch.tensor(start, dtype=torch.float64)
@@ -290,11 +297,13 @@ def test_the_reverse_sde_draws_the_data(solver: str) -> None:
         assert torch.allclose(torch.cov(x.T), SPREAD, atol=0.1), process
 
 
-@pytest.mark.parametrize("name", ["turning", "correlated", "blurring", "cld"])
+@of_some
 def test_likelihoods_are_exact_or_bounds_from_below(name: str) -> None:
     model = gaussian(PROCESSES[name])
-    x = model.data(24 if name == "cld" else 3)
-    options = {"solver": "exponential_3", "steps": 48, "grid": "log_snr", "nodes": 32}
+    x = model.data(24 if name == "cld" else 2)
+    options = {"solver": "exponential_3", "steps": 40, "grid": "log_snr", "nodes": 32}
+    if name == "turning":  # whose log-SNR hardly moves while it turns
+        options = {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4, "nodes": 48}
     l = ss.log_likelihood(model, x, **options)
     gap = model.log_density(x, l.t_min) - l.nats
     assert l.dimension == 2
@@ -432,8 +441,10 @@ def test_the_minimiser_of_the_loss_is_the_exact_score(
     )
     mean, spread = each.mean(0), each.std(0) / 8**0.5
     assert bool((mean.abs() < 5 * spread + 1e-12).all())
-    off = ss.losses.denoising(model, x, level, z + 1, weight=weight)
-    assert float(off.mean()) > 0
+    off = torch.autograd.grad(
+        ss.losses.denoising(model, x, level, 1.2 * z, weight=weight).mean(), W
+    )[0]
+    assert bool((off.abs() > 5 * spread).any())  # of other noise, it is not
 
 
 def test_hybrid_score_matching_is_the_plain_error_of_the_velocity_noise() -> None:
@@ -466,8 +477,8 @@ def test_a_small_langevin_network_trains_and_samples(tmp_path) -> None:
     assert torch.allclose(s.x.std(0), x.std(0), atol=0.15)
     again = ss.load(tmp_path / "cld")
     assert again.process == ss.CLD()
-    known = ss.sample(trained.model, 3, steps=5).x
-    assert torch.allclose(ss.sample(again, 3, steps=5).x, known, atol=5e-3)  # of rounded weights
+    known, other = (ss.sample(m, 3, steps=5).x.double() for m in (trained.model, again))
+    assert torch.allclose(other, known, atol=5e-3)  # of rounded weights
 
 
 @pytest.mark.parametrize(
@@ -491,3 +502,48 @@ def test_files_hold_processes_on_blocks(process: ss.BlockProcess, tmp_path) -> N
     t = torch.tensor(0.5, dtype=torch.float64)
     assert torch.equal(again.process.covariance(t), process.covariance(t))
     assert torch.equal(ss.sample(again, 2, steps=3).x, ss.sample(model, 2, steps=3).x)
+
+
+def test_guidance_by_weights_and_edits_work_on_matrices() -> None:
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
+    model = ss.MixtureOracle(means, 0.3, process=ss.CLD())
+    t = torch.tensor(0.3, dtype=torch.float64)
+    u = ss.CLD().perturb(model.data(3), t, torch.ones(3, 4, dtype=torch.float64))
+    label = torch.tensor([0, 1, 0])
+    guided = ss.classifier_free(model, scale=2.0, label=label)
+    wanted = 2 * model.denoise(u, t, label=label) - model.denoise(u, t)
+    assert torch.allclose(guided.denoise(u, t), wanted)
+    free, bound = model.score(u, t), model.score(u, t, label=label)
+    assert torch.allclose(guided.score(u, t), 2 * bound - free, atol=1e-8)
+    x = model.data(2)
+    swapped = ss.edit(
+        model.given(label=0), model.given(label=1), x, noise_level=1.0, solver="heun", steps=10
+    )
+    assert swapped.x.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (lambda model: ss.elbo(model, model.data(2)), "numbers alpha and sigma"),
+        (lambda model: ss.tune(model, 6), "numbers alpha and sigma"),
+        (lambda model: ss.Rescheduled(model, VP), "no numbers alpha and sigma"),
+        (lambda model: ss.guidance.classifier(model, lambda x, t: x.sum(1), 1.0), "numbers alpha"),
+        (lambda model: ss.guidance.thresholded(model, 0.5), "needs alpha and sigma"),
+        (lambda model: model.denoise(torch.ones(1, 2), 0.5), "must be states of CLD"),
+        (lambda model: ss.sample(model, 2, steps=3, log_density=True), "numbers alpha and sigma"),
+        (
+            lambda model: ss.NetworkScore(lambda x, t: x, ss.CLD(), "v", shape=(2,)),
+            "predicts one of",
+        ),
+        (
+            lambda model: ss.train(
+                None, torch.ones(8, 2), process=ss.CLD(), coupling="ot", validation=0
+            ),
+            "pairs data with noise",
+        ),
+    ],
+)
+def test_verbs_that_need_numbers_say_so(asked, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        asked(gaussian(ss.CLD()))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Rates = Callable[[Tensor], Tensor]  # times with shape (n,) -> matrices with shape (n, k, k)
 POINTS, PIECES, MOST = 16, 16, 1024
+FEW = 2**22  # coefficients that times may hold at once
 SWEEPS = 80  # of Picard's iteration, which ends when nothing changes
 ENOUGH, AT_LEAST = 1e-13, 1e-8  # of the last coefficients: what ends halving, and what is accepted
 
@@ -58,6 +59,9 @@ class Pieces:
         degrees = torch.arange(self.coefficients.shape[1], dtype=torch.float64)
         basis = torch.cos(torch.acos(place)[:, None] * degrees)
         flat = self.coefficients.flatten(2)
+        if len(t) * flat[0].numel() <= FEW:
+            found = torch.einsum("nm,nmj->nj", basis, flat[piece])
+            return found.reshape(len(t), *self.coefficients.shape[2:])
         found = flat.new_empty(len(t), flat.shape[-1])
         for i in piece.unique().tolist():  # so that no time holds the coefficients of its own
             here = piece == i
