@@ -89,8 +89,8 @@ class Rule(NamedTuple):
 def places(process: Process, start: float, stop: float, u: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns times at fractions u in [0, 1] of the way between two times, dense near data, and their slopes.
 
-    Of a process that has noise levels, u is the mean of the fractions of time and of log-SNR, which may hardly fall
-    while the state turns.
+    Of a process on blocks, u is the mean of the fractions of time and of log-SNR, which may hardly fall while the
+    state turns.
     """
 
     span = stop - start
