@@ -8,8 +8,8 @@ import torch
 
 import solvers
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+from .pages import PAGES, ROOT, TUTORIALS
+
 SNIPPETS = [
     (page.name, i, code)
     for page in PAGES
@@ -35,7 +35,7 @@ def test_snippet_runs(
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *TUTORIALS]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert "://" not in target
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

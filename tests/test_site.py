@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .pages import PAGES, ROOT, formulas
+from .pages import PAGES, ROOT, TUTORIALS, formulas
 from .test_reference import PAGE as REFERENCE
 from .test_reference import SHOWN, shown_formulas
 
 pytestmark = pytest.mark.site
 SITE = ROOT / "site"
-SOURCES = [page for page in PAGES if page.parent.name == "docs"]
+SOURCES = [page for page in [*PAGES, *TUTORIALS] if page.name != "README.md"]
 WRITTEN = [page for page in SOURCES if page != REFERENCE]  # whose formulas are their own
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 
 def built(source: Path) -> Path:
-    file = SITE / f"{source.stem}.html"
+    file = SITE / source.relative_to(ROOT / "docs").with_suffix(".html")
     assert file.exists(), "run make docs"
     return file
 
@@ -99,8 +99,10 @@ def test_no_formula_or_role_is_left_in_prose(source: Path) -> None:
 
 
 def test_pages_load_the_local_katex_and_nothing_from_elsewhere(source: Path) -> None:
-    loads = Page(built(source)).loads
-    files = [SITE / urlsplit(entry).path for entry in loads if not entry.startswith("data:")]
+    page = built(source)
+    loads = Page(page).loads
+    paths = [urlsplit(entry).path for entry in loads if not entry.startswith("data:")]
+    files = [(page.parent / path).resolve() for path in paths]
     assert [entry for entry in loads if urlsplit(entry).netloc] == []
     assert [file for file in files if not file.exists()] == []
     for name in ("katex/katex.min.css", "katex/katex.min.js", "scripts/formulas.js"):
