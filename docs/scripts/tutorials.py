@@ -44,7 +44,13 @@ def run(book: NotebookNode) -> NotebookNode:
 
     with TemporaryDirectory() as folder:
         where = {"metadata": {"path": folder}}
-        client = NotebookClient(book, timeout=LONGEST, kernel_name="python3", resources=where)
+        client = NotebookClient(
+            book,
+            timeout=LONGEST,
+            kernel_name="python3",
+            resources=where,
+            extra_arguments=["--log-level=ERROR"],  # kernels listen on this machine alone
+        )
         return client.execute()
 
 
