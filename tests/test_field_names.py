@@ -1,11 +1,19 @@
-r"""What the field calls things is found where they are: in docstrings, and in the table of the first page."""
+r"""What the field calls things is found where they are: in docstrings, and in the glossary, whose names exist."""
 
 import re
+from functools import reduce
 
 import pytest
 
+import scoresde as ss
+import solvers
+from scoresde import metrics
+from scoresde.losses.weights import WEIGHTS, as_weight
+from scoresde.models.predictions import PREDICTIONS
+from scoresde.runs.grids import spacing
+
 from .pages import ROOT
-from .test_reference import named
+from .test_reference import SPACES, named
 
 PLACES = {
     "CFG": "scoresde.classifier_free",
@@ -32,7 +40,31 @@ PLACES = {
     "NFE": "solvers.Solution",
     "PF-ODE": "scoresde.probability_flow",
 }
-INDEX = (ROOT / "docs" / "index.md").read_text()
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
+ROWS = [line.strip("| ").split(" | ") for line in GLOSSARY.splitlines() if line.startswith("| ")]
+CODE = re.findall(r"`([^`]+)`", "\n".join(row[2] for row in ROWS))
+ROOMS = {"ss": ss, "solvers": solvers, "guidance": ss.guidance, "losses": ss.losses, "metrics": metrics,
+         "chains": ss.chains}  # fmt: skip
+CHECKS = {
+    "solver": solvers.get,
+    "grid": spacing,
+    "weight": as_weight,
+    "method": {*ss.editing.METHODS, "replacement", "resampling", "gradient"}.__contains__,
+    "predicts": PREDICTIONS.__contains__,
+}
+INNER = re.compile(
+    r"_(\d|bh1|published|heun|isotropic|euler|midpoint|rk4).*$"
+)  # of solvers of one family
+
+
+def values(option: str) -> list[str]:
+    r"""The values of an option in the glossary: that of `option="..."`, and those in quotes after it in its cell."""
+
+    found = []
+    for row in ROWS:
+        if f'`{option}="' in row[2] or f', {option}="' in row[2]:
+            found += re.findall(rf'{option}="([^"]+)"|`"([^"]+)"', row[2])
+    return [one or other for one, other in found]
 
 
 @pytest.mark.parametrize(("name", "place"), PLACES.items())
@@ -40,6 +72,46 @@ def test_names_of_the_field_stand_where_they_are(name: str, place: str) -> None:
     whole = re.compile(rf"(?<![\w+*]){re.escape(name)}(?![\w+*])")
     docstring = named(place).__doc__ or ""
     assert whole.search(docstring), f"the docstring of {place} does not say {name}"
-    rows = [row for row in INDEX.splitlines() if row.startswith(f"| {name} |")]
-    assert len(rows) == 1, f"the table of docs/index.md has {len(rows)} rows for {name}"
-    assert "](" in rows[0]
+    rows = [row for row in ROWS if row[0] == name]
+    assert len(rows) == 1, f"the glossary has {len(rows)} rows for {name}"
+
+
+def test_glossary_rows_say_what_where_and_lead_on() -> None:
+    for row in ROWS:
+        assert len(row) == 4, row
+        if row[0] != "name":
+            assert re.fullmatch(r"\[[^]]+\]\(\w+\.md\)", row[3]), row
+    names = [row[0] for row in ROWS if row[0] != "name"]
+    assert len(set(names)) == len(names) > 100
+
+
+def test_names_of_the_glossary_exist() -> None:
+    rooms = "|".join(ROOMS)
+    found = [
+        path for code in CODE for path in re.findall(rf"\b((?:{rooms})(?:\.[A-Za-z_]\w*)+)", code)
+    ]
+    assert len(set(found)) > 70
+    for path in found:
+        room, *names = path.split(".")
+        reduce(getattr, names, ROOMS[room])
+
+
+@pytest.mark.parametrize("option", CHECKS)
+def test_values_of_options_in_the_glossary_exist(option: str) -> None:
+    found = values(option)
+    assert len(found) > 2
+    for value in found:
+        assert CHECKS[option](value) is not False, f"{option}={value!r}"
+
+
+def test_glossary_has_every_family_process_loss_weight_and_guidance() -> None:
+    families = {INNER.sub("", name) for name in solvers.available() if "/" not in name}
+    assert families <= {INNER.sub("", name.split(":")[0]) for name in values("solver")}
+    said = " ".join(CODE)
+    assert [name for name in WEIGHTS if f'"{name}' not in said] == []
+    for space in ("scoresde.losses", "scoresde.guidance", "scoresde.distilling"):
+        verbs = [name for name in SPACES[space].__all__ if name.islower()]
+        assert [name for name in verbs if f".{name}" not in said] == []
+    processes = [name for name in ss.__all__ if isinstance(getattr(ss, name), type)]
+    processes = [name for name in processes if issubclass(getattr(ss, name), ss.Process)]
+    assert [name for name in processes if f"ss.{name}" not in said and name != "Process"] == []
