@@ -58,7 +58,7 @@ INNER = re.compile(
 
 
 def values(option: str) -> list[str]:
-    r"""The values of an option in the glossary: that of `option="..."`, and those in quotes after it in its cell."""
+    r"""The values of an option in the glossary: of `option="..."`, and those after it in its cell."""
 
     found = []
     for row in ROWS:

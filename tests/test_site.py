@@ -12,7 +12,7 @@ import pytest
 
 from .pages import PAGES, ROOT, formulas, name_of
 from .test_reference import PAGE as REFERENCE
-from .test_reference import SHOWN, shown_formulas
+from .test_reference import SHOWN, functions, options, shown_formulas
 
 pytestmark = pytest.mark.site
 SITE = ROOT / "site"
@@ -91,6 +91,20 @@ def test_every_formula_of_public_docstrings_is_one_of_the_reference() -> None:
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     assert set(SHOWN) <= set(Page(built(REFERENCE)).places)
+
+
+def test_every_option_of_every_function_stands_in_the_reference() -> None:
+    explained = set(re.findall(r"<code>(\w+)</code>", built(REFERENCE).read_text()))
+    for name in functions():
+        assert options(name) <= explained, name
+
+
+def test_pages_have_light_and_dark_and_are_searched() -> None:
+    page = built(ROOT / "docs" / "index.md").read_text()
+    assert {"default", "slate"} <= set(re.findall(r'data-md-color-scheme="(\w+)"', page))
+    found = json.loads((SITE / "search" / "search_index.json").read_text())["docs"]
+    searched = {urlsplit(entry["location"]).path for entry in found}
+    assert {str(Path(name_of(page)).with_suffix(".html")) for page in SOURCES} <= searched
 
 
 def test_no_formula_or_role_is_left_in_prose(source: Path) -> None:

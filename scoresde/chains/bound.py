@@ -113,6 +113,9 @@ def loss(
         seed: The seed of the noise.
         first_index: The index of the first sample.
 
+    Raises:
+        ValueError: If a time is one of the ends of the chain.
+
     Examples:
         >>> chain = ss.chains.Absorbing(3)
         >>> fair = ss.chains.ChainModel(lambda x, t: torch.zeros(*x.shape, 3), chain, "symbols")
