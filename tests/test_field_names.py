@@ -2,6 +2,7 @@ r"""What the field calls things is found where they are: in docstrings, and in t
 
 import re
 from functools import reduce
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from scoresde.losses.weights import WEIGHTS, as_weight
 from scoresde.models.predictions import PREDICTIONS
 from scoresde.runs.grids import spacing
 
-from .pages import ROOT
+from .pages import PAGES, ROOT, name_of
 from .test_reference import SPACES, named
 
 PLACES = {
@@ -85,15 +86,32 @@ def test_glossary_rows_say_what_where_and_lead_on() -> None:
     assert len(set(names)) == len(names) > 100
 
 
-def test_names_of_the_glossary_exist() -> None:
-    rooms = "|".join(ROOMS)
-    found = [
-        path for code in CODE for path in re.findall(rf"\b((?:{rooms})(?:\.[A-Za-z_]\w*)+)", code)
-    ]
-    assert len(set(found)) > 70
-    for path in found:
-        room, *names = path.split(".")
-        reduce(getattr, names, ROOMS[room])
+def resolve(path: str) -> object:
+    r"""What a dotted name stands for, as in code that imports the rooms."""
+
+    room, *names = path.split(".")
+    return reduce(getattr, names, ROOMS[room])
+
+
+def dotted(code: str) -> list[str]:
+    r"""The dotted names in code, without those of files."""
+
+    found = re.findall(rf"(?<![\w.])((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)", code)
+    return [path for path in found if not path.endswith((".png", ".md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_names_in_the_lines_of_every_page_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for code in re.findall(r"`([^`\n]+)`", text):
+        for path in dotted(code):
+            resolve(path)
+        for name in re.findall(r'\bsolver="([^"]+)"', code):
+            solvers.get(name)
+
+
+def test_glossary_names_much() -> None:
+    assert len({path for code in CODE for path in dotted(code)}) > 70
 
 
 @pytest.mark.parametrize("option", CHECKS)
