@@ -71,9 +71,9 @@ bench: .venv/bench
 figures: .venv/installed
 	$(PY) -m benchmarks.pictures
 
-# The site, with the KaTeX that renders its formulas beside the pages, so that it works offline.
+# The site, with its tutorials run, and the KaTeX that renders its formulas beside the pages, so that it works offline.
 docs: .venv/docs $(KATEX)
-	$(PY) -m mkdocs build --strict
+	$(RUN) -m mkdocs build --strict
 	mkdir -p site/katex/fonts
 	cp $(KATEX)/LICENSE $(KATEX)/dist/katex.min.js $(KATEX)/dist/katex.min.css site/katex
 	cp $(KATEX)/dist/fonts/*.woff2 site/katex/fonts

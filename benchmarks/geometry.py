@@ -22,7 +22,10 @@ DIMENSIONS, ALONG, JACOBIANS = (
     "derivatives of the network",
 )
 STEP, OPTIONS = 7, {"solver": "ancestral", "steps": 16, "grid": "rho", "seed": 1}
-NEAR = {**OPTIONS, "seed": 15}  # whose states stay near the data, so that pictures of the plane show both
+NEAR = {
+    **OPTIONS,
+    "seed": 15,
+}  # whose states stay near the data, so that pictures of the plane show both
 
 
 def flat() -> None:

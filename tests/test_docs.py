@@ -8,9 +8,14 @@ import torch
 
 import solvers
 
-from .pages import PAGES, ROOT, largest_difference, name_of, snippets
+from .pages import PAGES, ROOT, TUTORIALS, largest_difference, name_of, snippets
 
-SNIPPETS = [(page, i, code) for page in PAGES for i, code in enumerate(snippets(page))]
+SNIPPETS = [
+    (page, i, code)
+    for page in PAGES
+    if page not in TUTORIALS
+    for i, code in enumerate(snippets(page))
+]
 CLOSE = 2e-4  # of what others' calls return and ours
 MIGRATING = [page for page in PAGES if page.parent.name == "migrating"]
 
