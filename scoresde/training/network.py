@@ -331,8 +331,10 @@ def as_network(model: object) -> tuple[nn.Module | None, NetworkScore | None, st
             "model must be a network, a NetworkScore, the name of a network, or None, but is a "
             f"{type(model).__name__}; train the network that it wraps."
         )
-    if not isinstance(model, nn.Module):
+    other = getattr(type(model), "meant_for", "")
+    if not isinstance(model, nn.Module) or other:
         raise TypeError(
-            f"model must be a network (a torch.nn.Module), a NetworkScore, a name or None, but is {model!r}."
+            "model must be a network (a torch.nn.Module), a NetworkScore, a name or None, but is "
+            f"{model!r}{other}."
         )
     return model, None, None
