@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
@@ -30,8 +30,12 @@ from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
+from ..processes.process import Process
+from ..symbols.embedding import Embedding
+from ..symbols.score import EmbeddedScore
 from .build import MODEL, build_called, check_card, take_moments
 from .classes import CLASS, build_class, check_kind
+from .embedded import take_embedding
 from .experts import EXPERTS, KIND, joined, part_files
 from .processes import take_process
 from .transforms import take_transform
@@ -55,6 +59,10 @@ class CardScore(NetworkScore):
     def check_condition(self, name: str, value: Tensor) -> None:
         if name == "label" and self.classes:
             check_labels(value, self.classes)
+
+
+class CardWords(CardScore, EmbeddedScore):
+    r"""A score model of embedded symbols with the card that describes it."""
 
 
 @checked
@@ -142,19 +150,44 @@ def load_card(
         fingerprint = _in_words(fingerprint, tensors, dtype)
         known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
         transform = take_transform(tensors, card.get("transform"), card["shape"], trust)
-        model = CardScore(
-            build_called(card, tensors, process, transform, trust, dtype),
+        embedding = take_embedding(tensors, card.get("embedding"))
+        network = build_called(card, tensors, process, transform, trust, dtype)
+        model = _scored(card, network, process, embedding)
+    model.moments, model.fingerprint = known, fingerprint
+    if embedding is None:
+        model.transform = transform
+    model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
+    return _placed(model, device)
+
+
+def _scored(
+    card: Json, network: nn.Module, process: Process, embedding: Embedding | None
+) -> CardScore:
+    r"""The score model of a network, as a card says."""
+
+    shape, learned = tuple(card["shape"]), card.get("learned", "score")
+    if embedding is None:
+        return CardScore(
+            network,
             process,
             card["predicts"],
             conditions=card["conditions"],
-            shape=tuple(card["shape"]) or None,
+            shape=shape or None,
             data_std=card["data_std"],
             data_scale=card.get("data_scale"),
-            learned=card.get("learned", "score"),
+            learned=learned,
         )
-    model.moments, model.fingerprint, model.transform = known, fingerprint, transform
-    model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
-    return _placed(model, device)
+    weight = next(network.parameters(), embedding.weight)
+    model = CardWords(
+        network,
+        embedding.to(weight.dtype),
+        process,
+        conditions=card["conditions"],
+        shape=shape[:-1] or None,
+        evidence=card["embedding"]["evidence"],
+    )
+    model.learned = learned
+    return model
 
 
 M = TypeVar("M", bound=ScoreModel)

@@ -1,11 +1,12 @@
 r"""Training on symbols: what is learned is their law, with vectors of the weights of now."""
 
+import itertools
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import scoresde as ss
@@ -157,19 +158,116 @@ def test_bits_are_saved_with_a_model(tmp_path: Path) -> None:
     assert one.shape == (2, 8, 8)
 
 
-def test_models_of_vectors_are_not_saved(tmp_path: Path) -> None:
-    model = words()
-    with pytest.raises(ValueError, match="EmbeddedScore, which cannot be saved with a card"):
-        ss.save(model, tmp_path / "words")
-    with pytest.raises(ValueError, match="EmbeddedScore, which cannot be saved with a card"):
-        ss.train(model, symbols(400), loss="cross_entropy", steps=1, out=tmp_path / "run")
-    save_file(model.state_dict(), tmp_path / "words.safetensors")
-    again = ss.symbols.EmbeddedScore(
-        Frequencies(), ss.symbols.Embedding(4, 3, seed=1), ss.VP(), shape=(2,), evidence=True
+class Between(nn.Module):
+    r"""Logits of two symbols, each of what the vector of the other says, and of a label."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer, self.class_of = nn.Linear(width, 4), nn.Embedding(2, 4)
+
+    def forward(self, x: Tensor, level: Tensor, label: Tensor) -> Tensor:
+        return (self.layer(x.flip(1)) + self.class_of(label)[:, None]) * (1 - level[:, None, None])
+
+
+def between(**options: object) -> ss.symbols.EmbeddedScore:
+    torch.manual_seed(0)
+    embedding = ss.symbols.Embedding(4, 3, seed=5)
+    return ss.symbols.EmbeddedScore(
+        Between(3), embedding, ss.VP(), conditions=["label"], shape=(2,), **options
     )
-    again.load_state_dict(load_file(tmp_path / "words.safetensors"))
-    one, two = (ss.sample(m, 3, steps=3, dtype=torch.float64).x for m in (model, again))
+
+
+CARD = {"network": {"settings": {"width": 3}}}
+
+
+@pytest.mark.parametrize("evidence", [False, True])
+def test_models_of_vectors_are_saved(tmp_path: Path, evidence: bool) -> None:
+    model = between(evidence=evidence)
+    file = ss.save(model, tmp_path / "words", CARD, dtype=torch.float64)
+    with pytest.raises(ValueError, match="trust=True"):
+        ss.load(file)
+    again = ss.load(file, trust=True)
+    assert isinstance(again, ss.symbols.EmbeddedScore)
+    assert again.shape == (2, 3)
+    assert repr(again.transform) == repr(model.transform)
+    assert torch.equal(again.embedding.weight, model.embedding.weight)
+    one, two = (ss.sample(m, 5, steps=4, label=1, seed=0, path=True) for m in (model, again))
+    assert torch.equal(one.path, two.path)
+    assert torch.equal(one.x, two.x)
+    assert torch.equal(ss.symbols.probabilities(again.given(label=1), two),
+                       ss.symbols.probabilities(model.given(label=1), one))  # fmt: skip
+    third = ss.load(ss.save(again, tmp_path / "again", again.card), trust=True)
+    assert (third.embedding.vectors - model.embedding.vectors).abs().max() < 1e-3  # in float16
+    single = ss.load(file, trust=True, dtype=torch.float32)
+    assert (
+        single.embedding.weight.dtype == single.network.network.layer.weight.dtype == torch.float32
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            {"count": 5, "width": 3, "evidence": False},
+            r"must have shape \(5, 3\), but have \(4, 3\)",
+        ),
+        ({"count": 4, "width": 2, "evidence": False}, "the last size of 'shape' 2"),
+        ({"count": 1, "width": 3, "evidence": False}, "'count' must be a whole number from 2"),
+        ({"count": 4, "width": 3, "evidence": 1}, "'evidence' must be true or false"),
+        ({"count": 4, "width": 3}, "lacks 'evidence'"),
+        (None, "must have shape None"),
+    ],
+)
+def test_damaged_cards_of_vectors_are_refused(tmp_path: Path, entry: object, words: str) -> None:
+    file = ss.save(between(), tmp_path / "words", CARD)
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({**card, "embedding": entry}))
+    with pytest.raises(ValueError, match=words):
+        ss.load(file, trust=True)
+    file.write_text(json.dumps({**card, "transform": {"name": "ComplexPairs"}}))
+    with pytest.raises(ValueError, match="'transform' must be null where there is an 'embedding'"):
+        ss.load(file, trust=True)
+
+
+def test_training_on_symbols_is_saved_and_goes_on(tmp_path: Path) -> None:
+    x = symbols(100)
+    options = {"loss": "cross_entropy", "batch_size": 16, "assessed": False, "label": x[:, 0] // 2}
+    options |= {"settings": {"width": 3}, "every": 3}
+    whole = ss.train(between(), x, steps=6, out=tmp_path / "whole", **options)
+    again = ss.load(tmp_path / "whole", trust=True)
+    assert torch.equal(again.embedding.weight, whole.model.embedding.weight.float())
+    assert not torch.equal(again.embedding.weight, between().embedding.weight.float())
+    one, two = (ss.sample(m, 5, steps=4, label=1, seed=0).x for m in (whole.model, again))
     assert torch.equal(one, two)
+    wider = ss.training.reconstruct(tmp_path / "whole", 0.2, trust=True)
+    assert not torch.equal(wider.embedding.weight, again.embedding.weight)
+    more = ss.train(again, x, steps=2, out=tmp_path / "more", **{**options, "settings": None})
+    assert isinstance(more.model, ss.symbols.EmbeddedScore)
+    with pytest.raises(ValueError, match="settings= has no effect on a score model"):
+        ss.train(again, x, steps=2, **options)
+
+    class Stopped(Exception):
+        pass
+
+    def loss(
+        model: ss.ScoreModel, x: Tensor, log_snr: Tensor, z: Tensor, **more: Tensor
+    ) -> Tensor:
+        if next(calls) == stop:
+            raise Stopped
+        return ss.losses.cross_entropy(model, x, log_snr, z, **more)
+
+    options["loss"] = loss
+    for stop in (5, -1):
+        calls = itertools.count()
+        try:
+            found = ss.train(
+                between(), x, steps=6, validation=0, out=tmp_path / "parts", **options
+            )
+        except Stopped:
+            assert stop == 5
+    calls, stop = itertools.count(), -1
+    straight = ss.train(between(), x, steps=6, validation=0, **options)
+    assert torch.equal(found.model.embedding.weight, straight.model.embedding.weight)
 
 
 def test_solutions_of_symbols_are_saved(tmp_path: Path) -> None:
