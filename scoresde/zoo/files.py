@@ -25,6 +25,7 @@ from solvers.doors.values import as_device
 from ..adapters.diffusers import from_diffusers
 from ..adapters.folders import is_folder
 from ..adapters.weights import damaged
+from ..chains import ChainModel
 from ..files import Entry, Json
 from ..models.latent import Latent
 from ..models.network import NetworkScore
@@ -34,6 +35,7 @@ from ..processes.process import Process
 from ..symbols.embedding import Embedding
 from ..symbols.score import EmbeddedScore
 from .build import MODEL, build_called, check_card, take_moments
+from .chains import CHAIN, build_chain
 from .classes import CLASS, build_class, check_kind
 from .embedded import take_embedding
 from .experts import EXPERTS, KIND, joined, part_files
@@ -42,7 +44,7 @@ from .transforms import take_transform
 from .weights import check_dtype
 
 EMBEDDED = Path(__file__).parent
-OTHERS = {"model": CLASS, KIND: EXPERTS}  # cards without a network, by the entry that tells
+OTHERS = {"model": CLASS, KIND: EXPERTS, "chain": CHAIN}  # other cards, by the entry that tells
 
 
 class CardScore(NetworkScore):
@@ -106,6 +108,11 @@ def load(
         model = from_diffusers(path).requires_grad_(False)
         return model.to(device or "cpu").to(dtype)
     card_file, card = open_card(name, EMBEDDED, MODEL, OTHERS)
+    if "chain" in card:
+        raise ValueError(
+            f"{card_file} holds a model of a chain of symbols, which has verbs of its own; load it in Python by "
+            "ss.load_chain."
+        )
     if "network" in card:
         return load_card(name, device, trust, dtype)
     if KIND in card:
@@ -188,6 +195,47 @@ def _scored(
     )
     model.learned = learned
     return model
+
+
+@checked
+def load_chain(
+    name: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    trust: bool = False,
+) -> ChainModel:
+    r"""Returns the model of a chain of symbols in a file, which :func:`scoresde.save` wrote.
+
+    Arguments:
+        name: A path to a card, to weights, or to a folder with one card.
+        device: The device. By default, the CPU.
+        dtype: The dtype of the weights, as for :func:`scoresde.load`.
+        trust: Whether to import a network that is not registered, as for :func:`scoresde.load`.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the files are not the model of a chain, or damaged, or name code without `trust`.
+
+    Examples:
+        >>> class Letters(torch.nn.Embedding):  # logits of each symbol from what is shown at its place
+        ...     def forward(self, x, t):
+        ...         return super().forward(x)
+        >>> _ = ss.register_network(Letters)
+        >>> network = Letters(4, 3)
+        >>> model = ss.chains.ChainModel(network, ss.chains.Absorbing(3), "symbols", length=8)
+        >>> settings = {"num_embeddings": 4, "embedding_dim": 3}
+        >>> ss.load_chain(ss.save(model, folder / "letters", {"network": {"settings": settings}}))
+        ChainModel(Absorbing(vocabulary=3, schedule=Linear(), t_min=0.0, t_max=1.0), predicts='symbols')
+    """
+
+    device = as_device("device", device)
+    check_dtype(dtype)
+    card_file, card = open_card(name, EMBEDDED, CHAIN)
+    tensors, _ = read_weights(card_file)
+    with described(card_file):
+        model = build_chain(card, tensors, trust, dtype)
+    return model.requires_grad_(False).to(device or "cpu")
 
 
 M = TypeVar("M", bound=ScoreModel)

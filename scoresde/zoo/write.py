@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from ..adapters.foreign import Foreign
+from ..chains import ChainModel
 from ..files import Entry, Json, replacing
 from ..guidance.guided import Guided
 from ..models.compiled import as_written, name_as_written
@@ -21,6 +22,7 @@ from ..models.score_model import ScoreModel
 from ..symbols.score import network_of
 from .build import MODEL, check_card, described_moments, take_moments
 from .called import described_call, take_null
+from .chains import CHAIN, described_chain
 from .classes import (
     CLASS,
     FACTS,
@@ -43,13 +45,13 @@ LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by defau
 
 @checked
 def save(
-    model: ScoreModel,
+    model: ScoreModel | ChainModel,
     file: str | Path,
     card: Json | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
+    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`, or :func:`load_chain` for chains.
 
     A network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
     :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
@@ -73,7 +75,7 @@ def save(
     `{"name": "module:function"}`, and `trust=True`. `model.transform` is saved if its class is of this package.
 
     Arguments:
-        model: The score model of a network, an exact model, or one of your own class.
+        model: The score model of a network, an exact model, one of your own class, or the model of a chain.
         file: The path, without suffix.
         card: The entries of the card, in addition to those that the model provides.
         dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
@@ -95,6 +97,10 @@ def save(
 
     check_dtype(dtype)
     card = dict(card or getattr(model, "card", {}))
+    if isinstance(model, ChainModel):
+        network = as_written(model.network)
+        card |= {**_named(network, card.get("network", {}), {}), **described_chain(model)}
+        return write_model(network, Path(file), card, {}, CHAIN, dtype)
     for name in ("transform", "learned", "embedding"):  # those of the model are written
         card.pop(name, None)
     levels = levels_of(model)
@@ -104,7 +110,13 @@ def save(
     if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
     assert isinstance(model, NetworkScore)
-    network: object = as_written(network_of(model))
+    return _save_network(model, Path(file), card, dtype)
+
+
+def _save_network(model: NetworkScore, file: Path, card: Json, dtype: torch.dtype | None) -> Path:
+    r"""Writes the score model of a network."""
+
+    network = as_written(network_of(model))
     embedding, vectors = described_embedding(model)
     tensors: dict[str, Tensor] = {}
     call: Json = {}
@@ -130,7 +142,7 @@ def save(
         card["learned"] = as_learned(model.learned)
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
-    return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
+    return write_model(network, file, card, {**tensors, **others}, MODEL, dtype)
 
 
 def _of_data(model: ScoreModel, card: Json) -> tuple[Json, dict[str, Tensor]]:
@@ -295,7 +307,8 @@ def _check_readable(
         take_moments(left, known)
         take_embedding(left, known.get("embedding"))
         take_transform(left, known.get("transform"), known.get("shape", ()), trust=True)
-        take_process(left, known["process"], is_path(known["process"]["name"]))
+        if "process" in entries:
+            take_process(left, known["process"], is_path(known["process"]["name"]))
         if known["network"].get("called") is not None:
             take_null(left)
         build_network(known, left, mine)

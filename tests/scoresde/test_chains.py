@@ -1,8 +1,10 @@
 r"""Chains of symbols: laws, reverse rates, orders of steps, and bounds, against generators of whole sequences."""
 
 import itertools
+import json
 import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -794,6 +796,75 @@ def test_verbs_that_mean_something_for_chains_answer() -> None:
 def test_what_cannot_be_done_is_refused_with_a_cure(call: object, words: str) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
         call()  # type: ignore[operator]
+
+
+class Neighbours(torch.nn.Module):
+    r"""Logits of each symbol from those beside it, and from a label."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(vocabulary + 1, vocabulary)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return self.embed(x).flip(1) * self.scale * (1 + label[:, None, None]) + t[:, None, None]
+
+
+def of_neighbours(chain: Chain, **options: object) -> ChainModel:
+    torch.manual_seed(0)
+    return ChainModel(
+        Neighbours(chain.vocabulary), chain, "symbols", conditions=["label"], **options
+    )
+
+
+CARD = {"network": {"settings": {"vocabulary": 3}}}
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [Absorbing(3), Uniform(3, ss.LinearBeta(0.2, 15.0), t_min=0.1)],
+    ids=["masks", "uniform"],
+)
+def test_models_of_chains_are_saved(tmp_path: Path, chain: Chain) -> None:
+    model = of_neighbours(chain, length=5)
+    file = ss.save(model, tmp_path / "chain", CARD, dtype=torch.float64)
+    with pytest.raises(ValueError, match="trust=True"):
+        ss.load_chain(file)
+    again = ss.load_chain(tmp_path, trust=True)
+    assert again.chain == chain
+    assert again.length == 5
+    one, two = (ss.sample(m, 6, label=1, steps=4, seed=0).x for m in (model, again))
+    assert torch.equal(one, two)
+    with pytest.raises(
+        ValueError, match="holds a model of a chain .* load it in Python by ss.load_ch"
+    ):
+        ss.load(file)
+    card = json.loads(file.read_text())
+    for entry, words in (
+        ({"name": "Absorbing"}, "lacks 'vocabulary'"),
+        ({**card["chain"], "vocabulary": 1}, "vocabulary must be at least 2"),
+        ({**card["chain"], "schedule": "os"}, "'schedule' must be one of"),
+        ({**card["chain"], "t_max": 7.0}, "t_min and t_max must satisfy"),
+        ({**card["chain"], "more": 1}, "unknown entry 'more'"),
+    ):
+        file.write_text(json.dumps({**card, "chain": entry}))
+        with pytest.raises(ValueError, match=words):
+            ss.sample(ss.load_chain(file, trust=True), 2, label=0)
+    with pytest.raises(ValueError, match="it lacks chain"):
+        ss.load_chain("digits")
+
+
+def test_what_no_file_holds_is_refused(tmp_path: Path) -> None:
+    for call, words in (
+        (lambda: ss.save(TableOracle(TABLE, Absorbing(3)), tmp_path / "m"), "a network with weights"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)).given(label=1), tmp_path / "m", CARD), "label bound"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)), tmp_path / "m"), "must have the entry 'network'"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)), tmp_path / "m", {"network": {"settings": {}}}),
+         "not saved"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match=words):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_networks_that_return_nan_are_named() -> None:
