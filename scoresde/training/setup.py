@@ -39,6 +39,7 @@ from .network import (
     classes_of,
     null_of,
     scored,
+    with_estimate,
 )
 from .objective import Drawing, as_loss, check_levels, check_takes
 from .options import Coupling, Options, words_of
@@ -146,7 +147,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     check_fits(model, some)
     if held is not None:
         check_fits(model, held)
-    few = _few(some, model)
+    few = with_estimate(model, _few(some, model))
     check_network(model, few)
     check_output(model, few)
     null, share = _dropping(model, asked.null, some, dropped)

@@ -5,11 +5,14 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import scoresde as ss
+
+from ..test_cli import answer, refusal
 
 CHANCES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
@@ -134,6 +137,33 @@ def test_self_conditioned_bits_give_symbols() -> None:
     x, z = symbols(8), torch.ones(8, 2, 2)
     codes = inner.transform.inside("x", x)
     assert bool(loss(inner, codes, torch.zeros(8), z).isfinite().all())
+
+
+class Given(Bitwise):
+    r"""The same network, which cannot be called without its estimate."""
+
+    def forward(self, x: Tensor, t: Tensor, estimate: Tensor) -> Tensor:
+        return super().forward(x, t, estimate)
+
+
+def test_self_conditioned_bits_are_trained() -> None:
+    torch.manual_seed(0)
+    inner = ss.NetworkScore(
+        Given(), ss.EDM(), "edm", conditions=["estimate"], shape=(2, 2), data_std=1.0
+    )
+    inner.transform = ss.symbols.Bits(4)
+    x = torch.tensor([[0, 3], [3, 0]]).repeat(60, 1)  # each symbol is the complement of the other
+    loss = ss.losses.self_conditioned(ss.losses.denoising)
+    before = inner.network.layers[0].weight.detach().clone()
+    trained = ss.train(inner, x, loss=loss, steps=100, batch_size=64, lr=0.03, validation=0.1)
+    assert trained.card["metrics"]
+    apart = (trained.model.network.layers[0].weight - before)[:, 4:8]  # of the estimate
+    assert apart.abs().max() > 0.01
+    for mode in ("carried", "twice"):
+        s = ss.sample(ss.SelfConditioned(trained.model, mode), 200, steps=20)
+        assert ((s.x.sum(1) == 3) & (s.x[:, 0] % 3 == 0)).double().mean() > 0.7  # by chance, 1 / 8
+    with pytest.raises(TypeError, match="estimate"):
+        ss.train(inner, x, steps=2)
 
 
 def test_the_last_symbols_are_those_of_the_largest_probability() -> None:
@@ -276,3 +306,27 @@ def test_solutions_of_symbols_are_saved(tmp_path: Path) -> None:
     again = ss.load_solution(tmp_path / "s.npz")
     assert torch.equal(again.x, s.x)
     assert again.x.dtype == torch.int64
+
+
+def test_the_command_line_samples_symbols(tmp_path: Path) -> None:
+    settings = {"size": 6, "width": 8, "depth": 1}
+    network = ss.networks.MLP(**settings).eval()
+    model = ss.NetworkScore(network, ss.EDM(), "edm", shape=(6,), data_std=1.0)
+    model.transform = ss.symbols.Bits(64, shape=())
+    ss.save(model, tmp_path / "bits", {"network": {"settings": settings}})
+    sampling = ("sample", "bits.json", "-n", 3, "--steps", 2, "--out", "s.npz")
+    assert "mean" not in answer(*sampling, folder=tmp_path)
+    found = np.load(tmp_path / "s.npz")["x"]
+    assert found.shape == (3,)
+    assert found.dtype == np.int64
+    words = refusal("likelihood", "bits.json", "--data", "s.npz", folder=tmp_path)
+    assert "symbols, which have no density; use ss.symbols.elbo" in words
+
+
+def test_the_command_line_says_what_loads_chains(tmp_path: Path) -> None:
+    chain = ss.chains.Absorbing(3)
+    network = ss.networks.MLP(size=3)
+    ss.save(ss.chains.ChainModel(network, chain, "symbols"), tmp_path / "c",
+            {"network": {"settings": {"size": 3}}})  # fmt: skip
+    for command in (("sample", "c.json", "-n", 2), ("info", "c.json")):
+        assert "by ss.load_chain" in refusal(*command, folder=tmp_path)
