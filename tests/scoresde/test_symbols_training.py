@@ -146,24 +146,39 @@ class Given(Bitwise):
         return super().forward(x, t, estimate)
 
 
-def test_self_conditioned_bits_are_trained() -> None:
+def self_conditioned() -> ss.NetworkScore:
     torch.manual_seed(0)
     inner = ss.NetworkScore(
         Given(), ss.EDM(), "edm", conditions=["estimate"], shape=(2, 2), data_std=1.0
     )
     inner.transform = ss.symbols.Bits(4)
-    x = torch.tensor([[0, 3], [3, 0]]).repeat(60, 1)  # each symbol is the complement of the other
-    loss = ss.losses.self_conditioned(ss.losses.denoising)
+    return inner
+
+
+COMPLEMENTS = torch.tensor([[0, 3], [3, 0]]).repeat(60, 1)
+
+
+def test_self_conditioned_bits_are_trained() -> None:
+    inner, loss = self_conditioned(), ss.losses.self_conditioned(ss.losses.denoising)
     before = inner.network.layers[0].weight.detach().clone()
-    trained = ss.train(inner, x, loss=loss, steps=100, batch_size=64, lr=0.03, validation=0.1)
-    assert trained.card["metrics"]
-    apart = (trained.model.network.layers[0].weight - before)[:, 4:8]  # of the estimate
+    options = {"batch_size": 64, "lr": 0.03, "assessed": False}
+    trained = ss.train(inner, COMPLEMENTS, loss=loss, steps=100, **options).model
+    apart = (trained.network.layers[0].weight - before)[:, 4:8]  # of the estimate
     assert apart.abs().max() > 0.01
     for mode in ("carried", "twice"):
-        s = ss.sample(ss.SelfConditioned(trained.model, mode), 200, steps=20)
-        assert ((s.x.sum(1) == 3) & (s.x[:, 0] % 3 == 0)).double().mean() > 0.7  # by chance, 1 / 8
+        s = ss.sample(ss.SelfConditioned(trained, mode), 200, steps=10)
+        right = (s.x.sum(1) == 3) & (s.x[:, 0] % 3 == 0)
+        assert right.double().mean() > 0.4  # by chance, 1 / 8
     with pytest.raises(TypeError, match="estimate"):
-        ss.train(inner, x, steps=2)
+        ss.train(inner, COMPLEMENTS, steps=2)
+
+
+@pytest.mark.slow
+def test_self_conditioned_bits_are_measured_with_their_estimate() -> None:
+    loss = ss.losses.self_conditioned(ss.losses.denoising)
+    trained = ss.train(self_conditioned(), COMPLEMENTS, loss=loss, steps=2)
+    assert trained.check is not None
+    assert "none" not in str(trained.card["metrics"])
 
 
 def test_the_last_symbols_are_those_of_the_largest_probability() -> None:
