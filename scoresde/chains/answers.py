@@ -1,5 +1,6 @@
 r"""The verbs of score models that have a meaning for chains of symbols, answered under their own names."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from solvers import Solution
 from solvers.doors.values import as_tensor
 
+from ..models.conditions import RESERVED
 from .bound import elbo
 from .likelihood import log_likelihood
 from .model import ChainModel, checked_data
@@ -35,4 +37,5 @@ def inpaint(model: ChainModel, x: Tensor, known: Tensor, **options: Any) -> Solu
     return sample(model, tuple(x.shape), known=shown, **options)
 
 
+RESERVED.update(*(inspect.signature(verb).parameters for verb in (sample, elbo)))
 ChainModel.answers.update(sample=sample, elbo=elbo, log_likelihood=log_likelihood, inpaint=inpaint)

@@ -236,8 +236,8 @@ class Chain(ABC):
         """
 
     @abstractmethod
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        r"""Returns the probabilities of clean symbols from the jumps, with shape (B, L, V)."""
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the probabilities of clean symbols from :meth:`log_jumps`, with shape (B, L, V)."""
 
     @abstractmethod
     def posterior(self, symbols: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -293,8 +293,8 @@ class Absorbing(Chain):
     def known(self, symbols: Tensor, x: Tensor) -> Tensor:
         return torch.where(self._masked(x), symbols, one_hot(x, self.states)[..., :-1].to(symbols))
 
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return self.known(jumps, x)
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return self.known(log_jumps.exp(), x)
 
     def posterior(self, symbols: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         stay = (self.shares(s)[1] / self.shares(t)[1]).to(symbols)[:, None, None]
@@ -352,8 +352,9 @@ class Uniform(Chain):
     def log_jumps_of_ratios(self, log_ratios: Tensor, x: Tensor) -> Tensor:
         return torch.where(one_hot(x, self.states).bool(), -math.inf, log_ratios)
 
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        ratios = torch.where(one_hot(x, self.states).bool(), 1.0, jumps)
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        logs = torch.where(one_hot(x, self.states).bool(), 0.0, log_jumps)
+        ratios = (logs - logs.amax(-1, keepdim=True)).exp()  # whose common factor has no effect
         rest = self.shares(t)[1].to(ratios)[:, None, None]
         found = self.evidence(x, t).to(ratios) * (ratios - rest * ratios.mean(-1, keepdim=True))
         found = found.clamp(min=0)  # of a network whose ratios are not those of any law

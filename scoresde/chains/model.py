@@ -144,7 +144,7 @@ class ChainModel(nn.Module):
         """
 
         if self.predicts == "ratios":
-            return self.chain.symbols(self.jumps(x, t), x, t)
+            return self.chain.symbols(self.log_jumps(x, t), x, t)
         return self.chain.known(self._called(x, t).softmax(-1), x)
 
     def log_jumps(self, x: Tensor, t: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class ChainModel(nn.Module):
             raise ValueError(
                 f"network must return a tensor of shape (B, L, V) = {wanted}, but returns {said}."
             )
-        bad = out.isnan().flatten(1).any(1)
+        bad = ~out.amax(-1).isfinite().all(1)  # where it is NaN, or tells of no symbol at all
         if bool(bad.any()):
             rows = tuple(bad.nonzero()[:, 0].tolist())
             raise SolverError(Failure("nonfinite", rows, f"t={float(t[rows[0]]):.4g}"))

@@ -498,6 +498,9 @@ def of_chains() -> dict[str, Call]:
     x, t = torch.tensor([[0, 1], [2, 0]]), torch.tensor([0.3, 0.6])
     model = chains.TableOracle(torch.eye(3) + 0.1, masks)
     run = {"seed": 0, "first_index": 0}
+    network = chains.ChainModel(ss.networks.MLP(size=3), masks, "symbols")
+    card = {"network": {"settings": {"size": 3}}}
+    file = ss.save(network, Path(tempfile.mkdtemp()) / "chain", card)
     return {
         "Absorbing": (chains.Absorbing, {
             "vocabulary": 3, "schedule": ss.Cosine(), "t_min": 0.01, "t_max": 0.9}),
@@ -522,6 +525,7 @@ def of_chains() -> dict[str, Call]:
             "model": model, "x": x, "steps": 2, "nodes": 1, "draws": 2, **run, "batch_size": 2}),
         "chains.log_likelihood": (chains.log_likelihood, {
             "model": model, "x": x, "draws": 2, **run, "batch_size": 2}),
+        "load_chain": (ss.load_chain, {"name": file, "device": None, "dtype": None, "trust": False}),
         "chains.loss": (chains.loss, {"model": model, "x": x, "t": t, **run}),
         "stratified_times": (chains.stratified_times, {"chain": masks, "count": 3, "seed": 0}),
     }  # fmt: skip

@@ -513,7 +513,7 @@ def uneven(x: Tensor, t: Tensor) -> Tensor:
 
     shown = torch.where(x == 2, 0.3, 4.0 * x - 2)
     near = shown.flip(1) * torch.tensor([1.0, -0.5])
-    return torch.stack([near, torch.sin(3 * t)[:, None] + shown * 0], -1)
+    return torch.stack([near, 3 * t[:, None] - 1.5 + shown * 0], -1)
 
 
 def test_the_likelihood_is_that_of_first_hitting() -> None:
@@ -785,6 +785,8 @@ def test_verbs_that_mean_something_for_chains_answer() -> None:
         (lambda: ss.chains.sample(FAIR, 2, device="tpu"), "device='tpu' is not a device"),
         (lambda: ss.chains.log_likelihood(TableOracle(TABLE, Uniform(3)), X),
          "log_likelihood needs a chain with a mask, .* use ss.elbo"),
+        (lambda: ChainModel(of_label, Absorbing(3), "symbols", conditions=["corrections"]),
+         "a condition cannot be called 'corrections'"),
         (lambda: ss.chains.sample(LABELLED, 2), "the network needs label=, .*; pass label= to the call"),
         (lambda: ss.chains.sample(LABELLED, 2, lable=1), "did you mean label=?"),
         (lambda: ss.chains.elbo(LABELLED, X, label=[0, 1, 2]), "label must have leading size 2 or 1"),
@@ -867,7 +869,28 @@ def test_what_no_file_holds_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_that_return_nan_are_named() -> None:
-    bad = ChainModel(lambda x, t: torch.full((*x.shape, 3), math.nan), Absorbing(3), "symbols")
-    with pytest.raises(SolverError, match=r"t=1 for samples \[0, 1\]"):
-        ss.chains.sample(bad, (2, 2))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_networks_that_tell_of_no_symbol_are_named(value: float) -> None:
+    bad = ChainModel(lambda x, t: torch.full((*x.shape, 3), value), Absorbing(3), "symbols")
+    for call in (
+        lambda: ss.chains.sample(bad, (2, 2)),
+        lambda: ss.chains.log_likelihood(bad, X),
+        lambda: ss.chains.elbo(bad, X),
+    ):
+        with pytest.raises(SolverError, match=r" for samples \[0, 1\]"):
+            call()
+
+
+def test_ratios_may_be_large() -> None:
+    logs = torch.tensor([200.0, 100.0, -200.0])
+    model = ChainModel(lambda x, t: logs.expand(*x.shape, 3), Uniform(3), "ratios", length=2)
+    p = model.symbols(X + 1, number(0.5).expand(2))
+    torch.testing.assert_close(p[0, 0], torch.tensor([1.0, 0.0, 0.0]), rtol=0, atol=1e-6)
+
+
+def test_noise_of_corrections_is_new_in_each_step() -> None:
+    fair = ChainModel(lambda x, t: torch.zeros(*x.shape, 50), Uniform(50), "symbols")
+    options = {"steps": 3, "corrections": 1, "correction_size": 1e3, "path": True}
+    path = ss.chains.sample(fair, (50, 8), seed=1, **options).path  # each correction draws anew
+    assert path is not None
+    assert (path[1] == path[2]).double().mean() < 0.08
