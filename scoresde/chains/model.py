@@ -68,9 +68,7 @@ class ChainModel(nn.Module):
         "; it is a model of a chain of symbols, for ss.sample, ss.inpaint, ss.log_likelihood and ss.elbo, whose "
         "options are those of ss.chains, and ss.chains.loss"
     )
-    answers: ClassVar[
-        dict[str, Callable[..., Any]]
-    ] = {}  # to verbs of score models, by their names
+    answers: ClassVar[dict[str, Callable[..., Any]]] = {}  # to verbs of score models
 
     def __init__(
         self,

@@ -218,7 +218,7 @@ def test_the_bound_is_the_probability_of_symbols_for_exact_models(t_min: float |
 
 
 @pytest.mark.filterwarnings("ignore:.*the prior is")
-@pytest.mark.parametrize("t_min", [None, 0.2])
+@pytest.mark.parametrize("t_min", [None, 0.35])
 @pytest.mark.parametrize("process", [ss.VP(t_max=0.4), ss.EDM(t_max=2.0)], ids=["VP", "EDM"])
 def test_the_bound_misses_what_the_prior_does(process: ss.Process, t_min: float | None) -> None:
     form, weights = ss.symbols.Bits(2, shape=(1,)), torch.tensor([0.8, 0.2]).double()
