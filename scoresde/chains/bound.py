@@ -124,6 +124,9 @@ def loss(
         first_index: The index of the first sample.
         condition: The conditions of the model, each with leading size B or 1.
 
+    Raises:
+        ValueError: If a time is one of the ends of the chain.
+
     Examples:
         >>> chain = ss.chains.Absorbing(3)
         >>> fair = ss.chains.ChainModel(lambda x, t: torch.zeros(*x.shape, 3), chain, "symbols")
