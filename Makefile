@@ -48,6 +48,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.latent_models
 	$(PY) -m benchmarks.gradients
 	$(PY) -m benchmarks.closed_forms
+	$(PY) -m benchmarks.matrices
 	$(PY) -m benchmarks.grids
 	$(PY) -m benchmarks.leaps
 	$(PY) -m benchmarks.pipeline
