@@ -30,6 +30,7 @@ EXTRAS = (
     "ray",
     "accelerate",
     "tensorboard",
+    "gradio",
 )
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize
@@ -63,6 +64,7 @@ def test_what_is_imported_is_declared() -> None:
                 "jobs",
                 "ray",
                 "diffusers",
+                "playground",
             )
         ),
     ]

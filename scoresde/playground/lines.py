@@ -19,9 +19,12 @@ FEW = {
     "likelihood": (64, 4),
     "round trip": (100, 16),
 }  # samples at most, of points and of digits
+WITH_DATA = ("paths", "spectra", "likelihood", "round trip")
 SAVE = """python -c "import numpy, model; numpy.save('x.npy', model.x)"\n"""
 MODULES = {"base64.": "import base64", "math.": "import math", "np.": "import numpy as np",
            "torch.": "import torch", "Tensor": "from torch import Tensor"}  # fmt: skip
+
+STANDARD = ("import base64", "import math")
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,7 @@ def model_lines(choices: Choices) -> str:
         *_data(choices),
     ]
     body = f"{source}\n\n" + "\n".join(lines) + "\n"
-    needed = [line for word, line in MODULES.items() if word in body]
-    ours = ["import scoresde as ss"]
-    if choices.data == "digits":
-        ours.append("from scoresde.training import digits_data")
-    plain = [line for line in needed if line in ("import base64", "import math")]
-    others = [line for line in needed if line not in plain]
-    if choices.show == "paths":
-        ours.append("from scoresde.metrics import energy_distance")
-    blocks = ["\n".join(block) for block in (plain, others, ours) if block]
-    return "\n\n".join(blocks) + f"\n\n\n{body}"
+    return f"{_imports(body, choices)}\n\n\n{body}"
 
 
 def view_lines(choices: Choices, file: str | None = None) -> tuple[str, str]:
@@ -200,6 +194,20 @@ def _words(c: Choices) -> dict[str, str]:
     }
 
 
+def _imports(body: str, c: Choices) -> str:
+    r"""The imports that the lines need, in their usual blocks."""
+
+    needed = [line for word, line in MODULES.items() if word in body]
+    ours = ["import scoresde as ss"]
+    if c.show == "paths":
+        ours.append("from scoresde.metrics import energy_distance")
+    if c.data == "digits" and c.show in WITH_DATA:
+        ours.append("from scoresde.training import digits_data")
+    plain = [line for line in needed if line in STANDARD]
+    others = [line for line in needed if line not in STANDARD]
+    return "\n\n".join("\n".join(block) for block in (plain, others, ours) if block)
+
+
 def _model(c: Choices) -> str:
     exact = f"Planted(exact, {c.error!r})" if c.error else "exact"
     if c.label is None:
@@ -216,6 +224,8 @@ def _data(c: Choices) -> list[str]:
     r"""The lines that make data to compare with, of the label if there is one."""
 
     count = _count(c)
+    if c.show not in WITH_DATA:
+        return []
     if c.data == "digits":
         mine = "" if c.label is None else f"[test.labels == {c.label}]"
         return ['test = digits_data.digits("test")', f"x = test.images{mine}[:{count}]"]

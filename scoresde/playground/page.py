@@ -1,9 +1,9 @@
 r"""The page: controls on the left, one view on the right, and below it the code and the files to share."""
 
+import hashlib
 import html
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -36,7 +36,7 @@ KEPT = (
     60 * MINUTE,
 )  # how often files that gradio copied are looked at, and how old they get
 CANVAS = 240  # pixels of the drawing along each side
-NARROW = 120  # pixels of a small control, of which two fit beside each other
+NARROW = 125  # pixels of a small control, of which two fit beside each other
 AT_ONCE = 4  # views that are computed at the same time
 STYLE = """
 #sentence .said {border-left: 4px solid var(--color-accent); padding: 0.3em 0.8em; margin: 0.2em 0}
@@ -146,14 +146,13 @@ class Page:
         gr.on(changed, self.show, trigger_mode="multiple", **run)
         self.controls["step"].input(self.show, trigger_mode="always_last", **run)
         quick = {"api_visibility": "private", "show_progress": "hidden"}
-        marked = self.sketch.input(self.take_drawing, self.sketch,
-                                   [self.controls["ink"], self.controls["data"]], **quick)  # fmt: skip
+        drawn = [self.controls["ink"], self.controls["data"]]
+        marked = self.sketch.input(self.take_drawing, self.sketch, drawn, **quick)
         marked.then(self.show, **run)
-        several = [self.sentence, *inputs]
-        self.blocks.load(self.take_address, None, several, **quick).then(self.show, **run)
-        self.upload.upload(self.take_file, [self.upload, *inputs], several, **quick).success(
-            self.show, **run
-        )
+        every = {"outputs": [*(c for name, c in self.controls.items() if name != "step"), *outputs],
+                 "api_visibility": "private", "show_progress_on": [self.picture]}  # fmt: skip
+        self.blocks.load(self.take_address, None, **every)
+        self.upload.upload(self.take_file, [self.upload, *inputs], **every)
         self.stop.click(self.halt, queue=False, **quick)
         self.link.change(None, self.link, None, js=FOLLOW_ADDRESS, **quick)
         self.blocks.unload(self.leave)
@@ -161,7 +160,7 @@ class Page:
     def show(self, request: gr.Request, *values: object) -> list[Any]:
         r"""Returns the new content of the view, or a sentence and the last picture."""
 
-        session, asked = str(request.session_hash), Event()
+        session, asked = _session(request), Event()
         before, self.running[session] = self.running.get(session), asked
         if before is not None:
             before.set()  # whose choices are no longer those of the page
@@ -188,14 +187,14 @@ class Page:
     def halt(self, request: gr.Request) -> None:
         r"""Stops what the session computes."""
 
-        if (asked := self.running.get(str(request.session_hash))) is not None:
+        if (asked := self.running.get(_session(request))) is not None:
             asked.set()
 
     def leave(self, request: gr.Request) -> None:
         r"""Stops what a closed page computes, and removes its files."""
 
         self.halt(request)
-        session = str(request.session_hash)
+        session = _session(request)
         self.running.pop(session, None)
         shutil.rmtree(self.folder / "sessions" / session, ignore_errors=True)
 
@@ -206,35 +205,42 @@ class Page:
         return [ink, "drawn" if ink else gr.skip()]
 
     def take_address(self, request: gr.Request) -> list[Any]:
-        r"""Returns the values of the controls from the address of the page."""
+        r"""Returns the controls and the view of the page's address, or the usual ones and a sentence."""
 
         words = {n: w for n, w in dict(request.query_params).items() if not n.startswith("__")}
-        return self._taken(lambda: read(words), USUAL)
+        try:
+            return self._opened(request, read(words))
+        except OURS as error:
+            return self._opened(request, USUAL, error)
 
-    def take_file(self, file: str, *values: object) -> list[Any]:
-        r"""Returns the values of the controls from a file of settings, or with a plan."""
+    def take_file(self, request: gr.Request, file: str, *values: object) -> list[Any]:
+        r"""Returns the controls and the view of a file of settings, or with a plan; or a sentence."""
 
         try:
             now = read(dict(zip(KINDS, values, strict=True)))
         except OURS:
             now = USUAL
-        new = self._taken(lambda: opened(Path(file), now), None)
-        return new
-
-    def _taken(self, make: Callable[[], Choices], otherwise: Choices | None) -> list[Any]:
-        said, choices = _said(), otherwise
         try:
-            choices = make()
+            return self._opened(request, opened(Path(file), now))
         except OURS as error:
-            said = _said(error)
-        if choices is None:
-            return [said, *[gr.skip()] * len(KINDS)]
-        return [said, *(_shown_value(name, getattr(choices, name)) for name in KINDS)]
+            return [*[gr.skip()] * (len(KINDS) - 1), _said(error), *[gr.skip()] * 7]
+
+    def _opened(self, request: gr.Request, choices: Choices, *said: object) -> list[Any]:
+        values = {name: _shown_value(name, getattr(choices, name)) for name in KINDS}
+        new = self.show(request, *values.values())
+        shown = [values[name] for name in self.controls if name != "step"]
+        return [*shown, *([_said(*said)] if said else new[:1]), *new[1:]]
 
     def _room(self, session: str) -> Path:
         room = self.folder / "sessions" / session
         room.mkdir(parents=True, exist_ok=True)
         return room
+
+
+def _session(request: gr.Request) -> str:
+    r"""The name of a session, which is safe as that of a folder, whatever the browser says."""
+
+    return hashlib.sha256(str(request.session_hash).encode()).hexdigest()[:16]
 
 
 def _number(name: str, info: str) -> gr.Number:

@@ -41,7 +41,7 @@ def served(folder: Path | None = None, port: int = PORT) -> Iterator[tuple[str, 
     check_port(port)
     _check_gradio()
     check_libraries()
-    with _room(folder) as room, _environment(room), listening():
+    with within(folder) as room, _environment(room), listening():
         import gradio as gr
 
         from .page import STYLE, Page
@@ -92,7 +92,7 @@ def _check_gradio() -> None:
 
 
 @contextmanager
-def _room(folder: Path | None) -> Iterator[Path]:
+def within(folder: Path | None) -> Iterator[Path]:
     r"""The folder, which is removed if it is temporary."""
 
     if folder is None:
