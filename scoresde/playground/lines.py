@@ -10,7 +10,7 @@ from . import densities
 from .choices import Choices
 from .sharing import plan_of, states_of
 
-BUDGETS = (5, 10, 20, 40)
+BUDGETS = (5, 10, 20, 40)  # beside the cost of the steps that were chosen
 OTHERS = ("ddim", "dpmpp_2m", "unipc")  # beside the solver that was chosen
 FEW = {
     "paths": (400, 32),
@@ -164,6 +164,10 @@ def check_view(choices: Choices) -> None:
             f"the view {choices.show!r} follows solver, steps, grid and eta, but there is a plan; empty the "
             f"field of the plan, or look at one of {known}."
         )
+    if choices.show == "error" and choices.eta is not None:
+        raise ValueError(
+            f"eta is {choices.eta:g}, but solvers are compared with their own amount of noise; leave eta empty."
+        )
     if choices.data == "drawn" and not choices.ink:
         raise ValueError("there is no drawing; draw something, or choose other data.")
 
@@ -172,7 +176,7 @@ def _words(c: Choices) -> dict[str, str]:
     r"""What the lines and commands of views are filled with."""
 
     last, image = last_state(c), c.data == "digits"
-    names = list(dict.fromkeys([c.solver, *OTHERS]))
+    names, budgets = list(dict.fromkeys([c.solver, *OTHERS])), sorted({*BUDGETS, c.steps + 1})
     options = (
         "--plan plan.json" if c.plan else " ".join(f"--{n} {_word(v)}" for n, v in c.run.items())
     )
@@ -185,8 +189,8 @@ def _words(c: Choices) -> dict[str, str]:
         "step": str(min(c.step, last - 1)),  # of the first state of a step
         "solvers": "[" + ", ".join(map(_text, names)) + "]",
         "names": _word(",".join(names)),
-        "budgets": str(list(BUDGETS)),
-        "calls": ",".join(map(str, BUDGETS)),
+        "budgets": str(budgets),
+        "calls": ",".join(map(str, budgets)),
         "grids": f"grids=[{_text(c.grid)}], " if c.grid else "",
         "gridded": f"--grids {_word(c.grid)} " if c.grid else "",
         "probes": "probes=1, " if image else "",

@@ -54,7 +54,7 @@ class Page:
     r"""Creates the page.
 
     Arguments:
-        folder: The folder for everything that is written.
+        folder: The folder for what is written for each session.
         base: The address at which the page is served.
     """
 
@@ -141,13 +141,16 @@ class Page:
         outputs = [self.sentence, self.picture, self.controls["step"], self.figures, self.script,
                    self.command, self.link, self.shared]  # fmt: skip
         run = {"inputs": inputs, "outputs": outputs, "concurrency_limit": AT_ONCE, "concurrency_id": "show",
-               "api_visibility": "private", "show_progress_on": [self.picture]}  # fmt: skip
-        changed = [c.input for name, c in self.controls.items() if name not in ("step", "ink")]
+               "api_visibility": "private", "show_progress_on": [self.picture], "preprocess": False}  # fmt: skip
+        typed = [name for name in KINDS if name not in ("step", "ink")]
+        changed = [*(self.controls[name].input for name in typed), self.controls["plan"].blur]
         gr.on(changed, self.show, trigger_mode="multiple", **run)
         self.controls["step"].input(self.show, trigger_mode="always_last", **run)
         quick = {"api_visibility": "private", "show_progress": "hidden"}
         drawn = [self.controls["ink"], self.controls["data"]]
-        marked = self.sketch.input(self.take_drawing, self.sketch, drawn, **quick)
+        marked = self.sketch.change(
+            self.take_drawing, self.sketch, drawn, trigger_mode="always_last", **quick
+        )
         marked.then(self.show, **run)
         every = {"outputs": [*(c for name, c in self.controls.items() if name != "step"), *outputs],
                  "api_visibility": "private", "show_progress_on": [self.picture]}  # fmt: skip

@@ -47,7 +47,7 @@ def served(folder: Path | None = None, port: int = PORT) -> Iterator[tuple[str, 
         from .page import STYLE, Page
 
         base = f"http://{HOST}:{port}/"
-        blocks = Page(room, base).blocks
+        blocks = Page(Path(tempfile.gettempdir()), base).blocks  # from where gradio takes files
         theme = gr.themes.Base(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         )

@@ -90,7 +90,8 @@ def opened(file: Path, now: Choices) -> Choices:
     if simple and set(plan.options) <= set(OF_RUN):
         kept = {n: w for n, w in words.items() if n not in (*OF_RUN, "plan")}
         return read({**kept, **plan.options})
-    return read({**words, "plan": file.read_text()})
+    text = json.dumps({**content}, separators=(",", ":"))  # short, for the address
+    return read({**words, "plan": text})
 
 
 def _content(file: Path) -> Json:

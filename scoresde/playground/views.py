@@ -66,7 +66,7 @@ def _measured(model: str, run: str) -> dict[str, Any]:
     r"""The names that the lines of a model and a measurement define, and its warnings."""
 
     names: dict[str, Any] = {}
-    exec(model, names)
+    exec(model, names)  # lines of ours, with numbers and quoted words of the user
     names["model"] = Stoppable(names["model"])
     with heard() as words:
         exec(run, names)

@@ -81,6 +81,9 @@ def test_an_address_keeps_every_choice(words: dict[str, object]) -> None:
         ({"plan": "{\"kind\": \"other\"}"}, "plan is not a plan written by scoresde"),
         ({"show": "spectra"}, "spectra are of images, but moons are points; choose digits"),
         ({"data": "drawn"}, "there is no drawing"),
+        ({"show": "error", "eta": 0.5}, "eta is 0.5, but solvers are compared with their own"),
+        ({"show": "likelihood", "solver": "ancestral"}, "ancestral"),
+        ({"show": "round trip", "eta": 0.5, "solver": "ddim"}, "eta"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_is_a_sentence(
