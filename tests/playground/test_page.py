@@ -148,12 +148,10 @@ def test_a_plan_comes_in_and_goes_out(tab: Tab, tmp_path: Path) -> None:
     plan = ss.Plan({"solver": "ddim", "grid": None}, noise_levels=(60.0, 3.0, 0.4, 0.05))
     file = plan.save(tmp_path / "mine.json")
     tab.seen("Share")
-    tab.page.locator(
-        "#upload input[type=file], input[data-testid=file-upload]"
-    ).last.set_input_files(file)
+    tab.page.locator("input[type=file][accept='.json']").set_input_files(file)
     tab.until_address("plan=")
     with tab.page.expect_download() as caught:
-        tab.page.locator("#shared a", has_text="B").nth(1).click()
+        tab.page.locator("a[download='plan.json']").click()
     caught.value.save_as(tmp_path / "out.json")
     assert ss.Plan.load(tmp_path / "out.json") == plan
 
