@@ -147,9 +147,8 @@ def likelihood(
     x, labels = _read(data, loaded, use_labels)
     check_rows(loaded, x, labels, discrete, given)
     score = guided(loaded, {**given, **labels}, guidance)
-    options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
-                   solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol, t_min=t_min,
-                   sigma_min=sigma_min)  # fmt: skip
+    options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr, solver=solver,
+                   steps=steps, grid=grid, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
     options = _started(score, _on_grid(score, noise_levels, options), discrete)
     if job and out is not None:
         into_folder(all_likelihoods, score, x, out=out, as_json=as_json, seed=seed,

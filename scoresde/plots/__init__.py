@@ -10,7 +10,7 @@ from .frequencies import decided, spectrum
 from .landscapes import MOVIES, geometry
 from .maps import density
 from .movie import check_gif
-from .paths import paths
+from .over_density import paths
 from .pictures import animate, images, tile
 from .points import scatter
 from .routes import film, trajectory

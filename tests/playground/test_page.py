@@ -73,7 +73,7 @@ def test_a_wrong_value_is_a_sentence_and_the_picture_stays(tab: Tab) -> None:
         ("guide_to", "-1", "guide_to must be", ""),
         ("solver", "nonsense", "solver 'nonsense' is unknown", "dpmpp_2m"),
         ("steps", "0", "steps must be at least 1", "4"),
-        ("grid", "log", "grid", ""),
+        ("grid", "fog", "grid", ""),
         ("eta", "-1", "eta must be", ""),
         ("samples", "1.5", "samples must be a whole number", "4"),
         ("seed", "-3", "seed must be at least 0", "0"),

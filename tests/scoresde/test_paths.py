@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import scoresde as ss
-from scoresde.plots import figures, paths
-from scoresde.plots.paths import _scaled
+from scoresde.plots import figures
+from scoresde.plots.over_density import _scaled
 
 from ..test_cli import within
 from .cases import gaussian
@@ -68,7 +68,7 @@ def test_an_animation_has_every_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "step", "sentence"),
     [
-        ("way.png", (2,), 3, "step must be at least 0, at most 2"),
+        ("way.png", (2,), 3, "step must be at most 2, but is 3"),
         ("way.gif", (2,), 1, "an animation shows all states; leave out step="),
         ("way.txt", (2,), None, "must end in one of"),
         ("way.gif", (1, 2, 2), None, "must end in one of .png"),
@@ -92,5 +92,5 @@ def test_the_command_draws_the_same(tmp_path: Path) -> None:
     model = ss.load("digits").given(label=3)
     way = ss.geometry.follow(model, 2, solver="heun", steps=3)
     assert json.loads(done.stdout)["lowest noise level"] == pytest.approx(float(way.levels[-1]))
-    paths.paths(tmp_path / "mine.png", way, step=1)
+    ss.plots.paths(tmp_path / "mine.png", way, step=1)
     assert (tmp_path / "mine.png").read_bytes() == (tmp_path / "command.png").read_bytes()
