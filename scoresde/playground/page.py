@@ -18,7 +18,7 @@ from ..training import TrainingError
 from .choices import CLASSES, KINDS, PROCESSES, USUAL, VIEWS, Choices, read
 from .drawing import ink_of
 from .sharing import address, files, opened
-from .stopping import StoppedError, until
+from .stopping import Stopped, until
 from .views import View, view
 
 OURS = (
@@ -28,7 +28,7 @@ OURS = (
     ImportError,
     solvers.SolverError,
     TrainingError,
-    StoppedError,
+    Stopped,
 )
 MINUTE = 60  # seconds
 KEPT = (

@@ -14,8 +14,8 @@ from ..models.score_model import ScoreModel
 _asked: ContextVar[Event | None] = ContextVar("asked", default=None)
 
 
-class StoppedError(RuntimeError):
-    r"""The user has stopped a run."""
+class Stopped(BaseException):
+    r"""The user has stopped a run; not an exception that a comparison takes for the failure of a solver."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def until(asked: Event) -> Iterator[None]:
 def _look() -> None:
     asked = _asked.get()
     if asked is not None and asked.is_set():
-        raise StoppedError("stopped; the picture is the last one that was finished.")
+        raise Stopped("stopped; the picture is the last one that was finished.")
 
 
 class Stoppable(ScoreModel):

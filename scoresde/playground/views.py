@@ -42,7 +42,7 @@ def view(choices: Choices, folder: Path) -> View:
     Raises:
         ValueError, TypeError: If the choices do not fit together.
         SolverError: If the run fails.
-        StoppedError: If the user stops it.
+        Stopped: If the user stops it.
     """
 
     check_view(choices)
