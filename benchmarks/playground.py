@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PORT, PATIENCE, COLOURS = 7861, 300_000, 48
+PORT, PATIENCE, COLOURS = 7861, 300_000, 128
 
 
 class Shot(NamedTuple):
@@ -31,9 +31,9 @@ class Shot(NamedTuple):
 SHOTS = (
     Shot("paths_light", "data=moons&steps=20&step=16&samples=200", "light"),
     Shot("geometry_dark", "data=ring&label=1&guidance=2&solver=heun&show=geometry&step=6", "dark",
-         opened=("The code for this",)),
+         size=(1280, 1500), opened=("The code for this",)),
     Shot("error_light", "data=moons&show=error&solver=unipc_1_bh1&grid=tan", "light"),
-    Shot("narrow_dark", "data=digits&label=3&guidance=2&step=6&samples=16", "dark", size=(420, 1500)),
+    Shot("narrow_dark", "data=digits&label=3&guidance=2&step=6&samples=16", "dark", size=(420, 2000)),
 )  # fmt: skip
 
 
@@ -48,7 +48,9 @@ def take(browser: "Browser", base: str, shot: Shot) -> Image.Image:
     page.wait_for_timeout(2000)
     picture = Image.open(io.BytesIO(page.screenshot()))
     page.close()
-    return picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    return picture.convert("RGB").quantize(
+        COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    )
 
 
 def main() -> None:

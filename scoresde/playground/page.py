@@ -113,7 +113,11 @@ class Page:
         )
         self.stop = gr.Button("Stop", size="sm", elem_id="stop")
         self.figures = gr.Dataframe(
-            headers=["figure", "value"], label="figures", interactive=False, wrap=True
+            headers=["figure", "value"],
+            column_widths=["65%", "35%"],
+            label="figures",
+            interactive=False,
+            wrap=True,
         )
         with gr.Accordion("The code for this", open=False):
             self.script = gr.Code(

@@ -40,7 +40,7 @@ def paths(
 
     .. math:: X \Big/ \sqrt{1 + s^2 / c^2} ,
 
-    where c is the root mean square of the data. Images are drawn on the same scale beside their estimates.
+    where c is the root mean square of the data. Images are drawn on the same scale above their estimates.
 
     Arguments:
         file: The file to write: a picture, or, for two-dimensional data, a .gif or an .html with a slider, which
@@ -110,7 +110,8 @@ def _points(trajectory: Trajectory, i: int, density: Density | None) -> "Figure"
 def _images(file: Path, trajectory: Trajectory, i: int) -> None:
     noisy = (trajectory.states[i] / _scales(trajectory, trajectory.levels)[i])[:FEW]
     name, estimates = next(iter(trajectory.estimates.items()))
-    images(file, {_words(trajectory, i): noisy, f"{name} estimates": estimates[i, :FEW]})
+    groups = {_words(trajectory, i): noisy, f"{name} estimates": estimates[i, :FEW]}
+    images(file, groups, columns=16, across=1)
 
 
 def _words(trajectory: Trajectory, i: int) -> str:

@@ -51,7 +51,7 @@ def test_the_density_behind_is_that_of_the_scaled_states(level: float) -> None:
     assert torch.allclose(found - found[0], squares - squares[0], atol=1e-9)
 
 
-def test_images_are_drawn_beside_their_estimates(written: list[Figure], tmp_path: Path) -> None:
+def test_images_are_drawn_above_their_estimates(written: list[Figure], tmp_path: Path) -> None:
     flat = ss.GaussianOracle(torch.zeros(1, 4, 4), 0.5)
     way = ss.geometry.follow(flat, 3, steps=2)
     ss.plots.paths(tmp_path / "way.png", way, step=1)

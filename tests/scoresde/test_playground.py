@@ -6,6 +6,8 @@ import json
 import math
 import sys
 import threading
+import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import scoresde as ss
+from scoresde.cli import playground as command
 from scoresde.cli.app import app
 from scoresde.playground import densities, drawing, serving, sharing, warned
 from scoresde.playground.choices import CLASSES, PROCESSES, VIEWS, Choices, read, written
@@ -305,6 +308,28 @@ def test_a_taken_port_is_a_sentence() -> None:
     for port in (0, 70000):
         with pytest.raises(ValueError, match=r"port must lie in \[1, 65535\]"):
             serving.check_port(port)
+
+
+def test_without_a_browser_the_address_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def served(folder: Path | None, port: int) -> Iterator[tuple[str, Path]]:
+        yield f"http://127.0.0.1:{port}/", tmp_path
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "served", served)
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    done = CliRunner().invoke(app, ["playground", "--open", "--port", "7999"])
+    assert done.stdout.splitlines()[:2] == [
+        "playground: http://127.0.0.1:7999/",
+        f"files: {tmp_path}",
+    ]
+    assert done.stdout.endswith("ended.\n")
+    assert done.stderr == "no browser was found; open http://127.0.0.1:7999/ in one.\n"
 
 
 def test_a_missing_library_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
