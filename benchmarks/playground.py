@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PORT, PATIENCE, COLOURS = 7861, 300_000, 128
+PORT, PATIENCE, COLOURS, GREYS = 7861, 300_000, 96, 64
 
 
 class Shot(NamedTuple):
@@ -46,11 +46,20 @@ def take(browser: "Browser", base: str, shot: Shot) -> Image.Image:
     for words in shot.opened:
         page.get_by_text(words, exact=True).click()
     page.wait_for_timeout(2000)
+    page.evaluate("window.scrollTo(0, 0)")
     picture = Image.open(io.BytesIO(page.screenshot()))
     page.close()
-    return picture.convert("RGB").quantize(
-        COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-    )
+    return reduced(picture.convert("RGB"))
+
+
+def reduced(picture: Image.Image) -> Image.Image:
+    r"""The picture with few colours: those it has, however rare, and shades of grey."""
+
+    own = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE).getpalette() or []
+    greys = [round(255 * i / (GREYS - 1)) for i in range(GREYS) for _ in range(3)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(own[: 3 * COLOURS] + greys)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def main() -> None:

@@ -184,7 +184,6 @@ CHOICES = [
         {"show": "paths", "data": "drawn", "ink": INK, "solver": "ancestral", "eta": 0.5},
         {"show": "geometry", "data": "moons", "label": 1, "guidance": 2, "guide_to": 9, "process": "VP"},
         {"show": "error", "data": "pair", "samples": 4, "grid": "tan"},
-        {"show": "error", "data": "digits", "samples": 4},
         {"show": "paths", "data": "digits", "label": 3, "guidance": 2},
         {"show": "spectra", "data": "digits", "process": "SubVP"},
         {"show": "likelihood", "data": "digits", "samples": 4},
