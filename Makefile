@@ -4,7 +4,7 @@ RUN := OMP_NUM_THREADS=1 $(PY)
 KATEX_VERSION := 0.16.22
 KATEX := .venv/katex-$(KATEX_VERSION)/node_modules/katex
 
-.PHONY: demo test test-all check bench docs format screenshots
+.PHONY: demo test test-all check bench figures docs format screenshots
 
 # The main job on the embedded model: pictures and a table in demo/.
 demo: .venv/installed
@@ -66,14 +66,19 @@ bench: .venv/bench
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.figures
 	$(PY) -m benchmarks.suggestions
+	$(PY) -m benchmarks.pictures small
 
 # The pictures of docs/playground.md, in the system's Chromium.
 screenshots: .venv/playground
 	$(PY) -m benchmarks.playground
 
-# The site, with the KaTeX that renders its formulas beside the pages, so that it works offline.
+# Every picture of the docs, from the stored results and models, as small as it may be.
+figures: .venv/installed
+	$(PY) -m benchmarks.pictures
+
+# The site, with its tutorials run, and the KaTeX that renders its formulas beside the pages, so that it works offline.
 docs: .venv/docs $(KATEX)
-	$(PY) -m mkdocs build --strict
+	$(RUN) -m mkdocs build --strict
 	mkdir -p site/katex/fonts
 	cp $(KATEX)/LICENSE $(KATEX)/dist/katex.min.js $(KATEX)/dist/katex.min.css site/katex
 	cp $(KATEX)/dist/fonts/*.woff2 site/katex/fonts

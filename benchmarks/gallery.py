@@ -10,6 +10,7 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde import editing, plots
+from scoresde.cli.demo import SHOWN, SOLVERS
 from scoresde.training.digits_data import digits
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
@@ -132,6 +133,16 @@ def styles(model: ss.ScoreModel) -> None:
     plots.images(PICTURES / "style.png", groups, columns=10, across=1)
 
 
+def samples(model: ss.ScoreModel) -> None:
+    r"""The same forty digits by three solvers, with their cost."""
+
+    groups = {}
+    for name in SHOWN:
+        s = ss.sample(model, 40, solver=name, label=torch.arange(40) % 10, **SOLVERS[name])
+        groups[f"{name}: {s.calls.max()} calls"] = s.x
+    plots.images(PICTURES / "samples.png", groups, columns=10)
+
+
 def points() -> None:
     r"""Samples of a mixture in two dimensions by the number of steps."""
 
@@ -144,6 +155,7 @@ def points() -> None:
 def main() -> None:
     points()
     model, x = ss.load("digits"), threes()
+    samples(model)
     methods(model, x)
     levels(model, x)
     inpainting(model)

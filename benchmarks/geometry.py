@@ -22,6 +22,10 @@ DIMENSIONS, ALONG, JACOBIANS = (
     "derivatives of the network",
 )
 STEP, OPTIONS = 7, {"solver": "ancestral", "steps": 16, "grid": "rho", "seed": 1}
+NEAR = {
+    **OPTIONS,
+    "seed": 15,
+}  # whose states stay near the data, so that pictures of the plane show both
 
 
 def flat() -> None:
@@ -45,15 +49,16 @@ def flat() -> None:
         "projected": guidance.adaptive_projected(bound, model, 3.0),
         "classifier": guidance.classifier(model, log_prob, 3.0, label=ONE),
     }
+    t = geometry.follow(ways.pop("free"), 1, **NEAR)
+    plots.geometry(PICTURES / "geometry_free.png", t, step=STEP)
+    plots.geometry(PICTURES / "geometry.gif", t)
     for name, guided in ways.items():
-        t = geometry.follow(guided, 1, **OPTIONS)
-        plots.geometry(PICTURES / f"geometry_{name}.png", t, step=STEP)
+        t = geometry.follow(guided, 1, **NEAR)
         plots.geometry(PICTURES / f"geometry_{name}_way.png", t)
-    plots.geometry(PICTURES / "geometry.gif", geometry.follow(ways["free"], 1, **OPTIONS))
 
 
-def images() -> list[dict]:
-    r"""A three of the embedded digits, in the plane of a step; lengths and angles of 32; a film."""
+def picture() -> geometry.Trajectory:
+    r"""A three of the embedded digits, in the plane of a step; lengths and angles of 32, which it returns; a film."""
 
     model = ss.load("digits")
     guided = ss.classifier_free(model, 3.0, label=THREE)
@@ -61,6 +66,13 @@ def images() -> list[dict]:
     plots.geometry(PICTURES / "geometry_digits.png", t, step=13)
     plots.trajectory(PICTURES / "trajectory.png", t)
     plots.film(PICTURES / "film.png", t)
+    return t
+
+
+def images() -> list[dict]:
+    r"""Draws them, and returns the figures of the page."""
+
+    model, t = ss.load("digits"), picture()
     rows = [{"table": DIMENSIONS, "claim": c.name, "2 dimensions": c.flat, "64 dimensions": c.here}
             for c in geometry.high_dimensions(t)]  # fmt: skip
     rows += [{"table": ALONG, **row} for row in geometry.measure(t)]

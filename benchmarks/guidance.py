@@ -19,7 +19,7 @@ from scoresde import guidance, plots
 from scoresde.metrics import energy_distance
 from scoresde.training.digits import train_digits
 from scoresde.training.digits_data import CLASSES, digits
-from solvers import counting
+from solvers import Solution, counting
 
 from .gallery import PICTURES
 from .report import save
@@ -126,28 +126,36 @@ def real(figures: Callable[[Tensor, Tensor], dict[str, float]]) -> Iterator[dict
                **figures(train.images[index], train.labels[index])}  # fmt: skip
 
 
+def drawn(model: ss.ScoreModel, options: dict[str, Any]) -> Solution:
+    r"""Samples of a case."""
+
+    steps = {} if "times" in options else {"steps": STEPS}
+    return ss.sample(model, COUNT, **{"solver": SOLVER, **steps, **options})
+
+
+def picture() -> None:
+    r"""The first twenty samples of the cases that are shown."""
+
+    shown = {
+        f"{name} {scale:g}": drawn(model, options).x[:20]
+        for name, scale, model, options in cases()
+        if (name, scale) in SHOWN
+    }
+    plots.images(PICTURES / "guidance.png", shown, columns=20, across=1)
+
+
 def main() -> None:
     torch.set_num_threads(2)
-    figures, rows, groups = judge(), [], {}
+    figures, rows = judge(), []
     rows += real(figures)
     for name, scale, model, options in cases():
         with counting() as counter:
-            s = ss.sample(
-                model,
-                COUNT,
-                **{
-                    "solver": SOLVER,
-                    **({} if "times" in options else {"steps": STEPS}),
-                    **options,
-                },
-            )
+            s = drawn(model, options)
         rows.append({"method": name, "scale": scale, "calls": int(s.calls.max()), "backward": counter.backward,
                      **figures(s.x, LABEL)})  # fmt: skip
         print(rows[-1])
-        if (name, scale) in SHOWN:
-            groups[f"{name} {scale:g}"] = s.x[:20]
     save("guidance", rows, samples=COUNT)
-    plots.images(PICTURES / "guidance.png", groups, columns=20, across=1)
+    picture()
 
 
 if __name__ == "__main__":

@@ -168,10 +168,16 @@ def calibration(model: ss.ScoreModel) -> list[Row]:
     return rows
 
 
+def pictures() -> list[Row]:
+    r"""Draws posteriors, ranks and coverage, and returns what they were compared with."""
+
+    model = trained()
+    return [*posteriors(model), *calibration(model)]
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    model = trained()
-    save("inference", [*posteriors(model), *calibration(model)], steps=STEPS, samples=SAMPLES)
+    save("inference", pictures(), steps=STEPS, samples=SAMPLES)
 
 
 if __name__ == "__main__":

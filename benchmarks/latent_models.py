@@ -97,19 +97,19 @@ def standard(space: ss.Latent) -> ss.ScoreModel:
     return model
 
 
-def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict[str, Tensor]]:
+def reconstructed(space: ss.Latent, test: Tensor) -> Tensor:
+    return space.outside(space.inside("x", test))
+
+
+def of_latents(kind: str, test: Tensor, noisy: Tensor) -> list[dict]:
     model = trained(kind)
     space = model.transform
-    again = space.outside(space.inside("x", test))
+    again = reconstructed(space, test)
     x = ss.sample(model, SAMPLES, **SOLVED).x
     rows = [{"model": f"reconstructions by the {kind}",
              "squared error": (again - test).square().mean().item()},
             {"model": f"score model in the latents of the {kind}", "dimensions": math.prod(space.shape),
              **distance(x, test)}]  # fmt: skip
-    shown = {
-        f"{kind}: reconstructions": again[:SHOWN],
-        f"score model in its latents ({kind})": x[:SHOWN],
-    }
     if kind == "VAE":
         bound = autoencoders.pixel_elbo(model, noisy, draws=DRAWS, by="elbo")
         rows[1] |= bits(bound.bits_per_dim(levels=LEVELS))
@@ -118,8 +118,25 @@ def of_latents(kind: str, test: Tensor, noisy: Tensor) -> tuple[list[dict], dict
         prior = autoencoders.pixel_elbo(plain, noisy, draws=DRAWS, by="elbo")
         rows.append({"model": f"{kind} with its normal prior", "dimensions": math.prod(space.shape),
                      **distance(y, test), **bits(prior.bits_per_dim(levels=LEVELS))})  # fmt: skip
-        shown[f"normal prior ({kind})"] = y[:SHOWN]
-    return rows, shown
+    return rows
+
+
+def picture() -> None:
+    r"""Held-out digits, and samples of each model."""
+
+    test = digits("test").images[:SHOWN]
+    shown = {
+        "held-out digits": test,
+        "score model of pixels": ss.sample(ss.load("digits"), SHOWN, **SOLVED).x,
+    }
+    for kind in KINDS:
+        model = trained(kind)
+        space = model.transform
+        shown[f"{kind}: reconstructions"] = reconstructed(space, test)
+        shown[f"score model in its latents ({kind})"] = ss.sample(model, SHOWN, **SOLVED).x
+        if kind == "VAE":
+            shown[f"normal prior ({kind})"] = ss.sample(standard(space), SHOWN, **SOLVED).x
+    plots.images(PICTURES / "latent_models.png", shown, columns=12, across=2)
 
 
 def main() -> None:
@@ -133,13 +150,11 @@ def main() -> None:
     bound = ss.elbo(pixels, noisy, batch_size=180).nats
     rows = [{"model": "score model of pixels", "dimensions": 64, **distance(x, test),
              **bits(code_length(bound, 64, bin_width(LEVELS, -1.0, 1.0)))}]  # fmt: skip
-    shown = {"held-out digits": test[:SHOWN], "score model of pixels": x[:SHOWN]}
     for kind in KINDS:
-        more, pictures = of_latents(kind, test, noisy)
-        rows, shown = rows + more, {**shown, **pictures}
+        rows += of_latents(kind, test, noisy)
     columns = dict.fromkeys(("model", "dimensions", *(name for row in rows for name in row)))
     save("latent_models", [{name: row.get(name) for name in columns} for row in rows])
-    plots.images(PICTURES / "latent_models.png", shown, columns=12, across=2)
+    picture()
 
 
 if __name__ == "__main__":

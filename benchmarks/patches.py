@@ -22,14 +22,21 @@ COUNT, FOLLOWED, STEPS, SHOWN = 1000, 256, 20, 32
 ERROR = "squared error over that of the best linear denoiser"
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def picture() -> tuple[ss.ScoreModel, spectra.Decided, geometry.Trajectory]:
+    r"""Which frequencies are decided when, and patches beside samples; returns what they show."""
+
     model = ss.load(FOLDER / CARD if (FOLDER / CARD).exists() else run(FOLDER)[0])
     x = patches(COUNT, "test", seed=2)
     found = spectra.decided(model, x)
     plots.decided(PICTURES / "patches_decided.png", found)
     way = geometry.follow(model, FOLLOWED, solver="exponential_2", steps=STEPS)
     plots.images(PICTURES / "patches.png", torch.cat([x[:SHOWN], way.guided[-1, :SHOWN]]))
+    return model, found, way
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    model, found, way = picture()
     own, settled = spectra.coarse_to_fine(way)
     rows = [{"table": "errors", "noise level": float(name.removeprefix("noise level ")), ERROR: value}
             for name, value in model.card["metrics"][ERROR].items()]  # fmt: skip

@@ -15,7 +15,7 @@ from scoresde.playground.serving import served
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
+PICTURES = Path(__file__).parent.parent / "docs" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PORT, PATIENCE, COLOURS, GREYS = 7861, 300_000, 96, 64
 
@@ -69,7 +69,7 @@ def main() -> None:
     with served(None, PORT) as (base, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
         for shot in SHOTS:
-            file = PICTURES / f"playground_{shot.name}.png"
+            file = PICTURES / f"{shot.name}.png"
             take(browser, base, shot).save(file, optimize=True)
             print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
         browser.close()

@@ -10,6 +10,7 @@ from scoresde import autoencoders
 from scoresde.autoencoders import Probe
 from scoresde.training.digits_data import digits
 
+from . import report
 from .gallery import PICTURES
 from .report import save
 
@@ -29,6 +30,18 @@ def pixels(x: torch.Tensor, labels: torch.Tensor, held_out: torch.Tensor) -> Pro
     )
 
 
+def picture() -> None:
+    r"""The accuracy against the noise level, from what was measured."""
+
+    rows = report.load("probe")
+    layers = tuple(name for name in rows[0] if name != "noise level")
+    accuracy = torch.tensor([[float(row[name]) for name in layers] for row in rows])
+    labels = digits("test").labels
+    chance = float(labels.bincount().max() / len(labels))
+    levels = tuple(row["noise level"] for row in rows)
+    Probe(levels, layers, accuracy, len(labels), chance).plot(PICTURES / "probe.png")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     parts = [digits(split) for split in ("train", "test")]
@@ -41,8 +54,8 @@ def main() -> None:
     plain = pixels(x, labels, unseen)
     accuracy = torch.cat([plain.accuracy, probe.accuracy], 1)
     both = Probe(probe.levels, ("noisy pixels", *LAYERS), accuracy, probe.count, probe.chance)
-    both.plot(PICTURES / "probe.png")
     save("probe", both.table(), held_out=probe.count, pool=POOL)
+    picture()
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ from .training import train
 from .training.finetune import Tuned, fine_tune
 from .tuning.verb import tune
 from .weighted import Weighted, twisted_sample, weighted_sample
-from .zoo import load, load_classifier, register_network, save, save_classifier
+from .zoo import load, load_chain, load_classifier, register_network, save, save_classifier
 
 __all__ = [
     "EDM",
@@ -190,6 +190,7 @@ __all__ = [
     "jobs",
     "latent_statistics",
     "load",
+    "load_chain",
     "load_classifier",
     "load_latents",
     "load_solution",

@@ -242,6 +242,9 @@ def with_error(distance: Distance, x: Array, y: Array) -> tuple[float, float]:
         x: Samples, with shape (N, *).
         y: Data, with shape (M, *), taken as exact.
 
+    Raises:
+        ValueError: If there are fewer than four samples.
+
     References:
         | The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapter 3
         | https://doi.org/10.1137/1.9781611970319

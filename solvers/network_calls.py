@@ -42,6 +42,9 @@ _current: ContextVar[Counter | None] = ContextVar("counter", default=None)
 def count_call(calls: int = 1) -> None:
     r"""Tells the current counter, if there is one, that a network was called.
 
+    Arguments:
+        calls: How often.
+
     Examples:
         >>> def network(x):
         ...     solvers.count_call()
@@ -59,6 +62,9 @@ def count_call(calls: int = 1) -> None:
 
 def count_backward(out: Tensor) -> None:
     r"""Counts a backward call as soon as a gradient flows back into a network's output.
+
+    Arguments:
+        out: The output of the network, with any shape.
 
     Examples:
         >>> x = torch.ones(1, requires_grad=True)
@@ -97,6 +103,9 @@ def uncounted() -> Iterator[None]:
 @contextmanager
 def counting(counter: Counter | None = None) -> Iterator[Counter]:
     r"""Opens a counter for the network calls (NFE) made in its block, or continues one.
+
+    Arguments:
+        counter: The counter to continue. By default, a new one.
 
     Examples:
         >>> with solvers.counting() as counter:

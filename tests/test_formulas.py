@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import FORMULA, PAGES, formulas, prose
+from .pages import FORMULA, PAGES, formulas, name_of, prose
 
 INLINE = re.compile(r"(?:^|(?<=[\s(|]))\$(?=[^\s$])[^$]*(?<=\S)\$(?![0-9A-Za-z])", re.MULTILINE)
 SHOWN = re.compile(r"(?<=\n\n)\$\$ [^$\n]+ \$\$(?=\n\n)")
@@ -22,7 +22,7 @@ def faults(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_formulas_are_read_by_forge_and_site(page: Path) -> None:
     assert faults(page.read_text()) == []
 

@@ -31,6 +31,9 @@ EXTRAS = (
     "accelerate",
     "tensorboard",
     "gradio",
+    "IPython",
+    "ipykernel",
+    "ipywidgets",
 )
 CONTRACT = """VP LinearBeta Cosine SubVP VE Geometric EDM Interpolant reverse_sde probability_flow NetworkScore
     load classifier_free sample encode decode reconstruct edit log_likelihood bits_per_dim dequantize

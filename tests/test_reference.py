@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -90,6 +91,55 @@ def test_reference_shows_public_names_once() -> None:
         group = named(name) in GROUPS  # of options, whose names users need not know
         public = name in SPACES or group or last in SPACES[space].__all__
         assert public, f"{name} is not public"
+
+
+# ---- options
+
+
+def functions() -> dict[str, Callable[..., object]]:
+    r"""The functions of the reference by name."""
+
+    found = {name: named(name) for name in SHOWN}
+    return {name: of for name, of in found.items() if inspect.isfunction(inspect.unwrap(of))}  # type: ignore[arg-type, misc]
+
+
+def documented(of: object) -> set[str]:
+    r"""The arguments that the docstring of something explains."""
+
+    text = inspect.getdoc(of) or ""
+    part = re.search(r"^Arguments:\n((?: {4}.*\n|\n)+)", f"{text}\n", re.MULTILINE)
+    return set(re.findall(r"^ {4}\*{0,2}(\w+):", part[1], re.MULTILINE)) if part else set()
+
+
+def options(name: str) -> set[str]:
+    r"""What a function takes by name."""
+
+    return {p.name for p in inspect.signature(functions()[name]).parameters.values()}
+
+
+IN_GROUPS = {
+    option for name in SHOWN if named(name) in GROUPS for option in documented(named(name))
+}
+
+
+def test_every_group_of_options_stands_in_the_reference() -> None:
+    assert [group for group in GROUPS if group not in map(named, SHOWN)] == []
+
+
+@pytest.mark.parametrize("name", functions())
+def test_every_option_of_a_function_is_explained(name: str) -> None:
+    there = documented(functions()[name]) | IN_GROUPS
+    if name == "solvers.steps":
+        there |= documented(solvers.solve)  # to which it refers
+    assert options(name) <= there
+
+
+@pytest.mark.parametrize("name", functions())
+def test_functions_that_raise_say_when(name: str) -> None:
+    whole = inspect.unwrap(functions()[name])
+    text = whole.__doc__ or ""
+    if re.search(r"^ +raise ", inspect.getsource(whole).replace(text, ""), re.MULTILINE):
+        assert re.search("Raises:|[Rr]aise|refus", text)
 
 
 # ---- docstrings

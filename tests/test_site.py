@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .pages import PAGES, ROOT, formulas
+from .pages import PAGES, ROOT, formulas, name_of
 from .test_reference import PAGE as REFERENCE
-from .test_reference import SHOWN, shown_formulas
+from .test_reference import SHOWN, functions, options, shown_formulas
 
 pytestmark = pytest.mark.site
 SITE = ROOT / "site"
-SOURCES = [page for page in PAGES if page.parent.name == "docs"]
+SOURCES = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
 WRITTEN = [page for page in SOURCES if page != REFERENCE]  # whose formulas are their own
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -60,12 +60,12 @@ class Page(HTMLParser):
 
 
 def built(source: Path) -> Path:
-    file = SITE / f"{source.stem}.html"
+    file = SITE / Path(name_of(source)).with_suffix(".html")
     assert file.exists(), "run make docs"
     return file
 
 
-@pytest.fixture(params=SOURCES, ids=lambda page: page.name)
+@pytest.fixture(params=SOURCES, ids=name_of)
 def source(request: pytest.FixtureRequest) -> Path:
     found: Path = request.param
     return found
@@ -77,7 +77,7 @@ def shown(page: Page) -> list[str]:
     return [formula.strip()[2:-2].strip() for formula in page.formulas]  # of \( \) or \[ \]
 
 
-@pytest.mark.parametrize("source", WRITTEN, ids=lambda page: page.name)
+@pytest.mark.parametrize("source", WRITTEN, ids=name_of)
 def test_every_formula_of_the_source_is_one_of_the_page(source: Path) -> None:
     assert shown(Page(built(source))) == formulas(source.read_text())
 
@@ -93,6 +93,20 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     assert set(SHOWN) <= set(Page(built(REFERENCE)).places)
 
 
+def test_every_option_of_every_function_stands_in_the_reference() -> None:
+    explained = set(re.findall(r"<code>(\w+)</code>", built(REFERENCE).read_text()))
+    for name in functions():
+        assert options(name) <= explained, name
+
+
+def test_pages_have_light_and_dark_and_are_searched() -> None:
+    page = built(ROOT / "docs" / "index.md").read_text()
+    assert {"default", "slate"} <= set(re.findall(r'data-md-color-scheme="(\w+)"', page))
+    found = json.loads((SITE / "search" / "search_index.json").read_text())["docs"]
+    searched = {urlsplit(entry["location"]).path for entry in found}
+    assert {str(Path(name_of(page)).with_suffix(".html")) for page in SOURCES} <= searched
+
+
 def test_no_formula_or_role_is_left_in_prose(source: Path) -> None:
     prose = "".join(Page(built(source)).prose)
     assert not re.findall(r".*(?:\$|\\[(\[]|:[a-z]+:`|\.\. [a-z]+::).*", prose)
@@ -100,7 +114,9 @@ def test_no_formula_or_role_is_left_in_prose(source: Path) -> None:
 
 def test_pages_load_the_local_katex_and_nothing_from_elsewhere(source: Path) -> None:
     loads = Page(built(source)).loads
-    files = [SITE / urlsplit(entry).path for entry in loads if not entry.startswith("data:")]
+    here = built(source).parent
+    paths = [urlsplit(entry).path for entry in loads if not entry.startswith("data:")]
+    files = [(here / path).resolve() for path in paths]
     assert [entry for entry in loads if urlsplit(entry).netloc] == []
     assert [file for file in files if not file.exists()] == []
     for name in ("katex/katex.min.css", "katex/katex.min.js", "scripts/formulas.js"):

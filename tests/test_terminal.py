@@ -2,12 +2,15 @@ r"""What the command line and progress bars write, to a terminal and elsewhere."
 
 import io
 import itertools
+import re
 import sys
 
 import pytest
+import torch
 from rich.table import Table
 from typer.testing import CliRunner
 
+import scoresde as ss
 from scoresde.cli.app import app
 from scoresde.cli.options import print_table, show
 from scoresde.runs import progress
@@ -72,29 +75,66 @@ class Screen(io.StringIO):
         return self.terminal
 
 
-@pytest.mark.parametrize(("terminal", "notebook"), [(True, False), (False, True), (False, False)])
-def test_bars_are_lively_where_someone_watches(
-    terminal: bool, notebook: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stderr", Screen(terminal))
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""No notebook, even if something has imported its kernel."""
+
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    if notebook:
-        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+
+
+@pytest.mark.usefixtures("outside")
+def test_bars_are_lively_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(True)
+    monkeypatch.setattr(sys, "stderr", screen)
     with progress.bar(total=2, desc="tune") as shown:
-        assert shown.mininterval == (0.1 if terminal or notebook else progress.PATIENCE)
+        assert shown.mininterval == 0.1
+        assert "tune:   0%" in screen.getvalue()
 
 
-def test_bars_write_few_lines_into_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = Screen(False)
-    monkeypatch.setattr(sys, "stderr", file)
+@pytest.mark.parametrize("widgets", [True, False])
+def test_bars_of_notebooks_are_widgets_where_they_can_be(
+    widgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Screen(False))
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(progress, "find_spec", lambda name: sys if widgets else None)
+    assert progress._watched()
+    assert progress._kind().__module__ == ("tqdm.notebook" if widgets else "tqdm.std")
+
+
+@pytest.mark.usefixtures("outside")
+def test_bars_write_one_line_into_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Screen(False)
+    monkeypatch.setattr(sys, "stderr", log)
     with progress.bar(total=500, desc="tune") as shown:
         start, elapsed = shown.start_t, itertools.count(0, 0.2)  # a clock of 100 seconds
         shown._time = lambda: start + next(elapsed)
         for i in range(500):
-            shown.set_postfix_str(f"{i} bits", refresh=False)
+            shown.set_postfix_str(f"{i} bits", refresh=i % 2 == 0)
             shown.update()
-    states = file.getvalue().strip().split("\r")
-    assert 3 <= len(states) <= 6
-    assert states[-1].startswith("tune: 100%")
-    assert list(progress.bar([1, 2], desc="no", shown=False)) == [1, 2]
-    assert "no" not in file.getvalue()
+        assert log.getvalue() == ""
+    assert re.fullmatch(r"tune: 100%\|.*\| 500/500 .*499 bits\]\n", log.getvalue())
+    assert list(progress.bar([1, 2], desc="none", shown=False)) == [1, 2]
+    assert list(progress.bar([1, 2], desc="more")) == [1, 2]
+    lines = log.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["tune", "more"]
+
+
+@pytest.mark.usefixtures("outside")
+def test_bars_of_runs_that_broke_say_how_far_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Screen(False)
+    monkeypatch.setattr(sys, "stderr", log)
+    with pytest.raises(KeyError), progress.bar(total=4, desc="train") as shown:
+        shown.update()
+        raise KeyError
+    assert log.getvalue().startswith("train:  25%")
+    assert log.getvalue().count("\n") == 1
+
+
+@pytest.mark.usefixtures("outside")
+def test_run_writes_one_line_into_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Screen(False)
+    monkeypatch.setattr(sys, "stderr", log)
+    model = ss.GaussianOracle(torch.zeros(2), 1.0)
+    ss.sample(model, 4, solver="ddim", steps=20, batch_size=2, progress=True)
+    assert re.fullmatch(r"ddim 100%\|.*\| [\d:]+<00:00\n", log.getvalue())

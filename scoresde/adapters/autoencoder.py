@@ -129,6 +129,9 @@ def device_of_calls(network: nn.Module) -> torch.device | None:
 def autoencoder_of(model: ScoreModel) -> Autoencoder:
     r"""Returns the autoencoder of a model, or of the model that it is made of.
 
+    Arguments:
+        model: A model that :func:`scoresde.from_diffusers` made of a pipeline, or one around it.
+
     Raises:
         ValueError: If it has none.
 

@@ -190,6 +190,10 @@ def from_callable(
         shape: The shape of one sample, if known.
         data_std: The preconditioning constant of "edm".
 
+    Raises:
+        ValueError: If a name is both a condition and a constant, or the names of the arguments do not tell their
+            order.
+
     Examples:
         >>> network = lambda x, sigma: {"denoised": x / (1 + sigma[:, None] ** 2)}
         >>> model = ss.from_callable(network, ss.EDM(), "data", entry="denoised", shape=(2,))

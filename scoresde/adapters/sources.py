@@ -329,6 +329,9 @@ def from_sbi(estimator: object, *, shape: tuple[int, ...] | None = None) -> Netw
         estimator: The vector field estimator, or the posterior that has one.
         shape: The shape of the parameters. By default, that of the estimator.
 
+    Raises:
+        ValueError: If the estimator standardises parameters outside of its network.
+
     Examples:
         >>> class Estimator(torch.nn.Module):
         ...     input_shape, t_min, t_max = (2,), 1e-3, 1.0

@@ -1,7 +1,9 @@
 r"""Diffusion of symbols: Markov chains in continuous time, with known laws forwards and networks backwards."""
 
+from . import answers as answers
 from .bound import elbo, loss, stratified_times
 from .chain import Absorbing, Chain, Uniform
+from .likelihood import log_likelihood
 from .model import ChainModel
 from .oracle import TableOracle
 from .sampling import sample
@@ -15,6 +17,7 @@ __all__ = [
     "TableOracle",
     "Uniform",
     "elbo",
+    "log_likelihood",
     "loss",
     "sample",
     "stratified_times",

@@ -25,6 +25,8 @@ References:
     | https://arxiv.org/abs/2107.03006
 """
 
+import secrets
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -36,8 +38,9 @@ from solvers.noise.brownian import DATA_NOISE, LEVELS, keyed_uniform
 from ..doors.data import as_seed, as_size
 from ..likelihood.bounds import DRAWS, NODES, Bound
 from ..likelihood.students import error_of_mean
+from ..models.conditions import Condition
 from .chain import Chain
-from .model import ChainModel, checked_data
+from .model import ChainModel, checked_data, with_conditions
 
 
 @checked
@@ -48,9 +51,10 @@ def elbo(
     steps: int | None = None,
     nodes: int = NODES,
     draws: int = DRAWS,
-    seed: int = 0,
+    seed: int | None = 0,
     first_index: int = 0,
     batch_size: int | None = None,
+    **condition: Condition,
 ) -> Bound:
     r"""Returns the evidence lower bound of the log-probability of symbols.
 
@@ -65,9 +69,10 @@ def elbo(
             below that in continuous time, the default.
         nodes: The number of times of each draw.
         draws: The number of draws.
-        seed: The seed.
+        seed: The seed. `None` draws one.
         first_index: The index of the first sample. The bound of a sample depends on the seed and its index alone.
         batch_size: The number of sequences in one call. By default, all of them.
+        condition: The conditions of the model, each with leading size B or 1.
 
     Raises:
         ValueError, TypeError: If an argument is invalid. SolverError: If the network returns NaN.
@@ -80,14 +85,18 @@ def elbo(
     """
 
     x = checked_data(model, x)
+    model = with_conditions(model, condition, len(x))
     as_whole("steps", steps, at_least=1, at_most=MOST)
     as_whole("nodes", nodes, at_least=1, at_most=MOST)
     as_whole("draws", draws, at_least=1, at_most=MOST)
-    seed, size = as_seed("seed", seed), len(x) if batch_size is None else batch_size
-    index = torch.arange(len(x), device=x.device) + as_whole("first_index", first_index)
-    rows = zip(x.split(as_size("batch_size", size)), index.split(size), strict=True)
+    seed = secrets.randbits(31) if seed is None else as_seed("seed", seed)
+    size = len(x) if batch_size is None else as_size("batch_size", batch_size)
+    first = as_whole("first_index", first_index)
     with torch.no_grad():
-        parts = [_drawn(model, part, number, seed, (nodes, draws), steps) for part, number in rows]
+        parts = [
+            _drawn(model.rows(rows), x[rows], rows + first, seed, (nodes, draws), steps)
+            for rows in torch.arange(len(x), device=x.device).split(size)
+        ]
     values = torch.cat(parts, 1)
     nats = values.mean(0) - ending(model.chain, x)
     return Bound(nats, error_of_mean(values), draws * (nodes + _is_noisy(model.chain)))
@@ -101,6 +110,7 @@ def loss(
     *,
     seed: int = 0,
     first_index: int = 0,
+    **condition: Condition,
 ) -> Tensor:
     r"""Returns the loss of each sample at its time, with shape (B,), in nats.
 
@@ -112,6 +122,10 @@ def loss(
         t: The times, with shape (B,). By default, they are spread evenly over the batch.
         seed: The seed of the noise.
         first_index: The index of the first sample.
+        condition: The conditions of the model, each with leading size B or 1.
+
+    Raises:
+        ValueError: If a time is one of the ends of the chain.
 
     Examples:
         >>> chain = ss.chains.Absorbing(3)
@@ -122,6 +136,7 @@ def loss(
     """
 
     x = checked_data(model, x)
+    model = with_conditions(model, condition, len(x))
     seed = as_seed("seed", seed)
     index = torch.arange(len(x), device=x.device) + as_whole("first_index", first_index)
     chain = model.chain

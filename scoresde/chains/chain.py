@@ -40,6 +40,7 @@ from .schedule import Linear
 from .symbols import as_symbols, check_vocabulary, shape_of
 
 INSIDE = 1e-12  # of the time span: how far from its ends slopes are taken
+SILENT = 1e-3  # share of the data, times the root of V: a symbol then tells less than 1e-6 nats
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Chain(ABC):
         schedule: The noise schedule :math:`\lambda`. The share is that of the signal in the variance of
             :class:`scoresde.VP`, :math:`\alpha = 1 / (1 + e^{-2 \lambda})`. By default, it falls linearly.
         t_min: The first time. By default, the schedule's.
-        t_max: The last time. By default, the schedule's.
+        t_max: The last time. By default, the schedule's, or that of a chain without signal there.
 
     Examples:
         >>> chain = ss.chains.Absorbing(3, ss.Cosine(), t_max=0.9)
@@ -66,10 +67,10 @@ class Chain(ABC):
 
     def __post_init__(self) -> None:
         check_vocabulary(self.vocabulary)
-        for name, default in zip(("t_min", "t_max"), self.schedule.domain, strict=True):
+        low, high = self.schedule.domain
+        for name, default in (("t_min", low), ("t_max", self._end)):
             if math.isnan(getattr(self, name)):
                 object.__setattr__(self, name, default)
-        low, high = self.schedule.domain
         if not low <= self.t_min < self.t_max <= high:
             raise ValueError(
                 f"t_min and t_max must satisfy {low:.4g} <= t_min < t_max <= {high:.4g}, the domain of "
@@ -91,6 +92,12 @@ class Chain(ABC):
         r"""The rates Q from each state (rows) to each other state, with shape (S, S)."""
 
         return self.noise.expand(self.states, -1) - torch.eye(self.states).double()
+
+    @property
+    def _end(self) -> float:
+        r"""The last time by default."""
+
+        return self.schedule.domain[1]
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the share :math:`\alpha` of the data and that of noise, with the shape of `t`."""
@@ -229,8 +236,8 @@ class Chain(ABC):
         """
 
     @abstractmethod
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        r"""Returns the probabilities of clean symbols from the jumps, with shape (B, L, V)."""
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the probabilities of clean symbols from :meth:`log_jumps`, with shape (B, L, V)."""
 
     @abstractmethod
     def posterior(self, symbols: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -286,8 +293,8 @@ class Absorbing(Chain):
     def known(self, symbols: Tensor, x: Tensor) -> Tensor:
         return torch.where(self._masked(x), symbols, one_hot(x, self.states)[..., :-1].to(symbols))
 
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        return self.known(jumps, x)
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return self.known(log_jumps.exp(), x)
 
     def posterior(self, symbols: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         stay = (self.shares(s)[1] / self.shares(t)[1]).to(symbols)[:, None, None]
@@ -303,16 +310,19 @@ class Absorbing(Chain):
 class Uniform(Chain):
     r"""Creates the chain that replaces symbols by any symbol, all equally likely.
 
-    Its rates are infinite where no signal is left, so methods that use them need a `t_max` before that.
+    Its rates are infinite where no signal is left, so by default `t_max` is before that: at the share
+    :math:`10^{-3} / \sqrt V` of the data, which tells less than 1e-6 nats of each symbol.
 
     References:
         | Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), section 3.1
         | https://arxiv.org/abs/2107.03006
 
     Examples:
-        >>> chain = ss.chains.Uniform(27, t_max=0.999)
+        >>> chain = ss.chains.Uniform(27)
         >>> chain.perturb(torch.zeros(1, 8, dtype=torch.long), torch.tensor([0.5])).tolist()
         [[0, 0, 16, 0, 0, 0, 0, 22]]
+        >>> round(chain.t_max, 6)
+        0.999808
     """
 
     @property
@@ -322,6 +332,12 @@ class Uniform(Chain):
     @property
     def noise(self) -> Tensor:
         return torch.full((self.states,), 1 / self.states, dtype=torch.float64)
+
+    @property
+    def _end(self) -> float:
+        share = SILENT / math.sqrt(self.vocabulary)
+        log_snr = torch.tensor(math.log(share / (1 - share)) / 2, dtype=torch.float64)
+        return min(self.schedule.domain[1], float(self.schedule.bare_inverse(log_snr)))
 
     def evidence(self, x: Tensor, t: Tensor) -> Tensor:
         return self.marginal(x, t)  # which is symmetric
@@ -336,8 +352,9 @@ class Uniform(Chain):
     def log_jumps_of_ratios(self, log_ratios: Tensor, x: Tensor) -> Tensor:
         return torch.where(one_hot(x, self.states).bool(), -math.inf, log_ratios)
 
-    def symbols(self, jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        ratios = torch.where(one_hot(x, self.states).bool(), 1.0, jumps)
+    def symbols(self, log_jumps: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        logs = torch.where(one_hot(x, self.states).bool(), 0.0, log_jumps)
+        ratios = (logs - logs.amax(-1, keepdim=True)).exp()  # whose common factor has no effect
         rest = self.shares(t)[1].to(ratios)[:, None, None]
         found = self.evidence(x, t).to(ratios) * (ratios - rest * ratios.mean(-1, keepdim=True))
         found = found.clamp(min=0)  # of a network whose ratios are not those of any law

@@ -1,7 +1,8 @@
 r"""Models of chains: the jumps back to data, from a network."""
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,18 @@ from solvers.doors.values import as_whole
 from solvers.network_calls import count_call
 
 from ..models.checks import device_of, dtype_of
+from ..models.complaints import MISSING
+from ..models.conditions import (
+    Bound,
+    Condition,
+    as_condition,
+    check_conditions,
+    check_names,
+    floats_like,
+    leaves,
+    rows_of,
+    spread,
+)
 from .chain import Chain, Uniform
 from .symbols import as_symbols
 
@@ -29,11 +42,12 @@ class ChainModel(nn.Module):
       where x is masked, and only relative to each other, since their sum over c is known.
 
     Arguments:
-        network: The network, called as `network(x, t)` with symbols of shape (B, L) in int64 and times of shape
-            (B,). It returns a tensor of shape (B, L, V).
+        network: The network, called as `network(x, t, **condition)` with symbols of shape (B, L) in int64 and
+            times of shape (B,). It returns a tensor of shape (B, L, V).
         chain: The chain, :class:`scoresde.chains.Absorbing` or :class:`scoresde.chains.Uniform`.
         predicts: What the network predicts.
         length: The length L of a sequence, if known.
+        conditions: The names of the conditions that the network takes, such as ["label"].
 
     References:
         | Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), for "symbols"
@@ -51,16 +65,19 @@ class ChainModel(nn.Module):
     """
 
     meant_for: ClassVar[str] = (
-        "; it is a model of a chain of symbols, for ss.chains.sample, ss.chains.elbo and ss.chains.loss"
+        "; it is a model of a chain of symbols, for ss.sample, ss.inpaint, ss.log_likelihood and ss.elbo, whose "
+        "options are those of ss.chains, and ss.chains.loss"
     )
+    answers: ClassVar[dict[str, Callable[..., Any]]] = {}  # to verbs of score models
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor], Tensor],
+        network: Callable[..., Tensor],
         chain: Chain,
         predicts: Predicts,
         *,
         length: int | None = None,
+        conditions: Sequence[str] = (),
     ) -> None:
         super().__init__()
         as_whole("length", length, at_least=1)
@@ -71,6 +88,9 @@ class ChainModel(nn.Module):
                 "is left; make the chain with an earlier t_max, such as 0.999."
             )
         self.network, self.chain, self.predicts, self.length = network, chain, predicts, length
+        self.conditions = check_names(conditions)
+        self.bound: dict[str, Bound] = {}
+        self.bound_names: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,6 +104,35 @@ class ChainModel(nn.Module):
 
         return device_of(self.modules()) or torch.get_default_device()
 
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        r"""The names of the conditions that may be given."""
+
+        return tuple(name for name in self.conditions if name not in self.bound)
+
+    def given(self, **condition: Condition) -> "ChainModel":
+        r"""Returns the model with conditions bound, each with leading size B or 1."""
+
+        return self._bound({**self.bound, **check_conditions(self, condition, None)})
+
+    def take_condition(self, name: str, value: object) -> Bound:
+        r"""Returns a condition as tensors."""
+
+        return as_condition(name, value)
+
+    def check_condition(self, name: str, value: Tensor) -> None:
+        r"""Refuses a value that the model does not know."""
+
+    def rows(self, index: Tensor) -> "ChainModel":
+        r"""Returns the model for some rows of the batch."""
+
+        return self._bound(rows_of(self.bound, index))
+
+    def _bound(self, bound: Mapping[str, Bound]) -> "ChainModel":
+        found = copy(self)  # with the same network
+        found.bound, found.bound_names = dict(bound), tuple(bound)
+        return found
+
     def symbols(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Returns the probabilities of the clean symbols, :math:`p(x_0^i = c \mid x_t)`, with shape (B, L, V).
 
@@ -93,7 +142,7 @@ class ChainModel(nn.Module):
         """
 
         if self.predicts == "ratios":
-            return self.chain.symbols(self.jumps(x, t), x, t)
+            return self.chain.symbols(self.log_jumps(x, t), x, t)
         return self.chain.known(self._called(x, t).softmax(-1), x)
 
     def log_jumps(self, x: Tensor, t: Tensor) -> Tensor:
@@ -134,21 +183,48 @@ class ChainModel(nn.Module):
         r"""The output of the network, after checking its shape and values."""
 
         count_call()
-        out = self.network(x, t.to(self.dtype))
+        t = t.to(self.dtype)
+        try:
+            out = self.network(x, t, **floats_like(spread(self.bound, x), t))
+        except TypeError as error:
+            missing = MISSING.search(str(error))
+            if not missing or not self.accepts:
+                raise
+            name = self.accepts[0]
+            raise TypeError(
+                f"the network needs {name}=, which is not bound; pass {name}= to the call, or bind it by "
+                f"model.given({name}=...)."
+            ) from error
         wanted = (*x.shape, self.chain.vocabulary)
         if not isinstance(out, Tensor) or out.shape != wanted:
             said = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"network must return a tensor of shape (B, L, V) = {wanted}, but returns {said}."
             )
-        bad = out.isnan().flatten(1).any(1)
+        bad = ~out.amax(-1).isfinite().all(1)  # where it is NaN, or tells of no symbol at all
         if bool(bad.any()):
             rows = tuple(bad.nonzero()[:, 0].tolist())
             raise SolverError(Failure("nonfinite", rows, f"t={float(t[rows[0]]):.4g}"))
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def __repr__(self) -> str:
-        return f"ChainModel({self.chain}, predicts={self.predicts!r})"
+        bound = f".given({', '.join(self.bound)})" if self.bound else ""
+        return f"ChainModel({self.chain}, predicts={self.predicts!r}){bound}"
+
+
+def with_conditions(
+    model: ChainModel, condition: Mapping[str, Condition], count: int
+) -> ChainModel:
+    r"""Returns a model with conditions bound, all of which must fit the number of samples."""
+
+    model = model.given(**condition) if condition else model
+    for name, value in model.bound.items():
+        for leaf in leaves(value):
+            if len(leaf) not in (1, count):
+                raise ValueError(
+                    f"{name} must have leading size {count} or 1, but has shape {tuple(leaf.shape)}."
+                )
+    return model
 
 
 def checked_data(model: ChainModel, x: object) -> Tensor:

@@ -27,6 +27,7 @@ from ..runs.options import Options
 from ..runs.plan import describe_process, fingerprint
 from ..runs.progress import bar
 from ..runs.run import with_t_min
+from ..symbols.form import Symbols
 from .files import check_out, digest, read_rows
 from .given import check_number_of, conditions, plain
 from .guidances import guided
@@ -305,6 +306,11 @@ def check_rows(
         raise ValueError(
             f"--levels is for data that is the state of the model, and this model has {model.transform!r}; leave "
             "out --levels for the density in the units of the data."
+        )
+    if isinstance(model.transform, Symbols):
+        raise ValueError(
+            f"this model has {model.transform!r} as data, symbols, which have no density; use ss.symbols.elbo in "
+            "Python, a lower bound of their probability."
         )
     if not len(x):
         raise ValueError("the data has no samples.")

@@ -122,10 +122,12 @@ def keep(score: ScoreModel, s: Solution, out: Path | None, as_json: bool, model:
         others = {**decoded(score, s.x), **parts_of(score, s.x)} if s.ok else {}
         write_array(out, s.x, **_arrays(s), **others)
     status = None if s.ok else dict(Counter(s.status))
+    numbers = s.x.is_floating_point() or s.x.is_complex()  # and not symbols, which have no mean
+    moments = {"mean": s.x.mean().item(), "std": s.x.std().item()} if numbers else {}
     report(
-        {"samples": len(s), "status": status, "calls": call_range(s.calls), "mean": s.x.mean().item(),
-         "std": s.x.std().item(), **{name: part.mean().item() for name, part in densities.items()},
-         "out": str(out) if out else None, **s.provenance},
+        {"samples": len(s), "status": status, "calls": call_range(s.calls), **moments,
+         **{name: part.mean().item() for name, part in densities.items()}, "out": str(out) if out else None,
+         **s.provenance},
         as_json,
     )  # fmt: skip
     if not s.ok:

@@ -55,6 +55,9 @@ def flow_map(
         checkpoint: A file that stores the state of training, from which it resumes.
         progress: Whether to show a progress bar.
 
+    Raises:
+        ValueError: If `paths` is empty, or of another model.
+
     References:
         | Knowledge Distillation in Iterative Generative Models for Improved Sampling Speed
         | (Luhman and Luhman, 2021), section 3, from noise

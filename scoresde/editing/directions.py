@@ -26,6 +26,9 @@ def direction(source: Tensor, target: Tensor) -> Tensor:
         source: Latents of the group without the attribute, with shape (n, \*).
         target: Latents of the group with the attribute, with shape (m, \*).
 
+    Raises:
+        ValueError: If latents of source and target have different shapes.
+
     Examples:
         >>> ss.editing.direction(torch.zeros(3, 2), torch.ones(5, 2))
         tensor([1., 1.])
@@ -72,6 +75,9 @@ def principal_directions(latents: Tensor, count: int) -> Principal:
         latents: The latents, with shape (n, \*).
         count: The number of components, at most n - 1 and at most the number of entries of a latent.
 
+    Raises:
+        ValueError: If there are fewer than `count` directions.
+
     Examples:
         >>> latents = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
         >>> ss.editing.principal_directions(latents, 1).stds
@@ -115,6 +121,10 @@ def move(
         direction: The direction, with the shape of one latent.
         amounts: The distances, in multiples of the direction, with shape (n,).
         keep_norm: Whether each latent keeps its norm, which typical latents share.
+
+    Raises:
+        ValueError: If `direction` has not the shape of one latent, or a move leads to zero and `keep_norm` is
+            True.
 
     Examples:
         >>> z, right = torch.zeros(1, 2), torch.tensor([1.0, 0.0])

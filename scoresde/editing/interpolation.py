@@ -129,6 +129,9 @@ def along(latents: Array | Solution, count: int, way: Way = "slerp") -> Tensor |
         count: The number n of latents on the way, spread evenly over its K - 1 segments.
         way: As in :func:`interpolate`.
 
+    Raises:
+        ValueError: If there are fewer than two latents.
+
     Examples:
         >>> ss.editing.along(torch.tensor([[0.0], [2.0], [6.0]]), 5, "linear").flatten()
         tensor([0., 1., 2., 4., 6.])
@@ -165,6 +168,9 @@ def weighted(latents: Array | Solution, weights: Array) -> Tensor | Solution:
     Arguments:
         latents: The latents, with shape (K, \*), or the solution of :func:`scoresde.encode`.
         weights: The weights, with shape (n, K), such as barycentric coordinates.
+
+    Raises:
+        ValueError: If `weights` has not one column per latent, or a row of zeros.
 
     Examples:
         >>> z = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
@@ -203,6 +209,9 @@ def grid(corners: Array | Solution, rows: int, columns: int) -> Tensor | Solutio
             the solution of :func:`scoresde.encode`, for which the result is a solution, row by row.
         rows: The number of rows.
         columns: The number of columns.
+
+    Raises:
+        ValueError: If there are not four corners.
 
     Examples:
         >>> ss.editing.grid(torch.randn(4, 2), rows=3, columns=5).shape

@@ -79,6 +79,9 @@ def fit_null(model: ScoreModel, path: Solution) -> Shifted:
         model: The guided model, with the condition of the data.
         path: The solution of :func:`scoresde.encode` with `path=True`.
 
+    Raises:
+        ValueError: If `path` is not that of a run on one grid that kept its states.
+
     Examples:
         >>> z = ss.encode(model, torch.ones(3, 2), solver="ddim", steps=8, path=True)
         >>> fitted = ss.fit_null(model, z)

@@ -201,6 +201,9 @@ def frames(model: ScoreModel, e: Solution) -> Tensor:
         model: The score model.
         e: The solution of :func:`edit` with `path=True`.
 
+    Raises:
+        ValueError: If the edit did not keep its path.
+
     Examples:
         >>> e = ss.edit(model, model, torch.ones(3, 2), noise_level=1.0, steps=4, path=True)
         >>> ss.editing.frames(model, e).shape

@@ -103,6 +103,9 @@ def decided(
         batch_size: How many images are denoised at once.
         condition: The conditions of the model, each with leading size B or 1.
 
+    Raises:
+        ValueError: If there are fewer than two images, or the process has no noise levels.
+
     References:
         | Diffusion is Spectral Autoregression (Dieleman, 2024)
         | https://sander.ai/2024/09/02/spectral-autoregression.html

@@ -89,6 +89,9 @@ def high_dimensions(trajectory: Trajectory, *, draws: int = 2000, seed: int = 0)
         draws: The number of noise draws.
         seed: Their seed.
 
+    Raises:
+        ValueError: If the data has one dimension.
+
     Examples:
         >>> way = ss.geometry.follow(model, 4, steps=3)
         >>> len(ss.geometry.high_dimensions(way, draws=10)) > 0

@@ -43,6 +43,9 @@ def spectrum(x: Tensor) -> Spectrum:
     Arguments:
         x: Images, with shape (\*, C, H, W).
 
+    Raises:
+        ValueError: If `x` is not of images.
+
     Examples:
         >>> found = ss.spectra.spectrum(torch.ones(2, 1, 8, 8))  # of which all power is constant
         >>> found.power[0, 0].item(), round(float(found.power[0, 1:].sum()), 4)

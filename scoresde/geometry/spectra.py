@@ -34,6 +34,9 @@ def hinge(data: Spectrum, level: float) -> float:
         data: The spectrum of data, averaged over all its leading axes.
         level: The noise level :math:`s = \sigma / \alpha`.
 
+    Raises:
+        ValueError: If `level` is not positive.
+
     Examples:
         >>> frequencies, power = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([4.0, 1.0, 0.25])
         >>> falling = ss.spectra.Spectrum(frequencies, power, torch.ones(3))
@@ -65,6 +68,9 @@ def power_law(data: Spectrum) -> tuple[float, float]:
 
     Arguments:
         data: The spectrum of data, averaged over all its leading axes.
+
+    Raises:
+        ValueError: If fewer than two rings have power.
 
     Examples:
         >>> frequencies = torch.tensor([0.1, 0.2, 0.4])
@@ -99,6 +105,9 @@ def coarse_to_fine(trajectory: Trajectory) -> tuple[Spectrum, Tensor]:
     Returns:
         The spectrum, averaged over samples, with power of shape (n + 1, k), and the noise levels, with shape
         (k,), or NaN for rings that never have less than half.
+
+    Raises:
+        ValueError: If the run is not of at least two images.
 
     Examples:
         >>> flat = ss.GaussianOracle(torch.zeros(1, 8, 8), 0.5)

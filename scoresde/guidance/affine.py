@@ -190,6 +190,9 @@ def product(
         weights: The weights :math:`w_i`, each in the forms of the scale of :func:`scoresde.classifier_free`. By
             default, all are 1.
 
+    Raises:
+        ValueError: If there are no parts, or not as many weights.
+
     References:
         | Compositional Visual Generation with Composable Diffusion Models (Liu et al., 2022),
         | equations (11) and (12)

@@ -59,6 +59,9 @@ def posterior_sampling(
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: Further arguments of the operator, such as masks, each with leading size B or 1.
 
+    Raises:
+        TypeError: If it is given `noise`, which this method does not use.
+
     Examples:
         >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)
         >>> guided = ss.guidance.posterior_sampling(model, first, y)
@@ -182,6 +185,9 @@ def moment_matching(
         iterations: The number of iterations of conjugate gradients.
         max_level: The noise level above which the model is not guided; see :func:`universal`.
         data: Further arguments of the operator, such as masks, each with leading size B or 1.
+
+    Raises:
+        ValueError: If `noise` is not positive.
 
     Examples:
         >>> first, y = lambda x: x[:, :1], torch.ones(1, 1)

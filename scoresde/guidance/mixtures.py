@@ -38,6 +38,9 @@ def mixture(
         log_weights: A function of noisy data, with shape (B, \*), and its time, with shape (B,), that returns
             :math:`\log \pi_i + \log p_i(x_t)`, up to a common term, with shape (B, n).
 
+    Raises:
+        ValueError: If there are fewer than two models.
+
     Examples:
         >>> models = [model, ss.GaussianOracle(torch.ones(2), 0.5)]
         >>> both = ss.guidance.mixture(models, lambda x, t: torch.zeros(len(x), 2))
@@ -103,6 +106,9 @@ def feedback(
             the limit makes the estimate :math:`D_u` instead of :math:`D_c`. With `inf`, the formula holds as far
             as rounding allows.
         condition: The condition, with leading size B or 1.
+
+    Raises:
+        ValueError: If `share` is not in (0, 1], `limit` is below 1, or there is no condition.
 
     References:
         | Feedback Guidance of Diffusion Models (Koulischer et al., 2025), section 3

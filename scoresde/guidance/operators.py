@@ -35,6 +35,9 @@ def joined(
         ys: The measurements of each, with leading size B or 1.
         noises: Their standard deviations, which must be positive.
 
+    Raises:
+        ValueError: If there are not as many measurements and noises as operators, or a noise is not positive.
+
     Examples:
         >>> operators, ys = [lambda x: x[:, :1], lambda x: x.sum(1)], [torch.ones(1, 1), torch.ones(1)]
         >>> operator, y = ss.guidance.joined(operators, ys, noises=[0.5, 0.1])

@@ -44,6 +44,9 @@ def adaptive_projected(
         parallel: The factor :math:`\eta` of the parallel part; 1 is plain guidance.
         norm: The largest norm of the difference, over all entries of a sample; 0 for no limit.
 
+    Raises:
+        ValueError: If `norm` is negative.
+
     References:
         | Eliminating Oversaturation and Artifacts of High Guidance Scales (Sadat et al., 2024),
         | algorithm 1
@@ -140,6 +143,9 @@ def rescaled(guided: ScoreModel, model: ScoreModel, share: float = 0.7) -> Score
         guided: The guided model.
         model: The model without guidance, with its conditions bound.
         share: The fraction :math:`\varphi` in [0, 1].
+
+    Raises:
+        ValueError: If `share` is not in [0, 1].
 
     References:
         | Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2024), equation (15)

@@ -24,6 +24,9 @@ def experts(models: Sequence[ScoreModel], levels: Sequence[float]) -> ScoreModel
         models: The models, beginning with that of the lowest noise levels.
         levels: The noise levels :math:`\sigma / \alpha` at which the next model takes over, in increasing order.
 
+    Raises:
+        ValueError: If `levels` are not rising noise levels, one between any two models.
+
     References:
         | eDiff-I: Text-to-Image Diffusion Models with an Ensemble of Expert Denoisers (Balaji et al., 2022)
         | https://arxiv.org/abs/2211.01324

@@ -33,6 +33,9 @@ def thresholded(
         limit: The largest absolute value of the data.
         quantile: The quantile in (0, 1], for a dynamic threshold; the paper uses 0.995.
 
+    Raises:
+        ValueError: If `limit` is not positive, or `quantile` not in (0, 1].
+
     References:
         | Photorealistic Text-to-Image Diffusion Models (Saharia et al., 2022), section 2.3
         | https://arxiv.org/abs/2205.11487

@@ -21,6 +21,10 @@ def save_latents(file: str | Path, z: Solution) -> None:
         file: An npz file.
         z: The solution of :func:`scoresde.encode`.
 
+    Raises:
+        TypeError: If `z` is not a solution.
+        ValueError: If its solver has no name by which a file can state it.
+
     Examples:
         >>> ss.save_latents(folder / "z.npz", ss.encode(model, torch.ones(3, 2), steps=8))
         >>> ss.decode(model, ss.load_latents(folder / "z.npz")).x.shape
@@ -48,6 +52,9 @@ def check_latents_file(file: str | Path) -> Path:
 @checked
 def load_latents(file: str | Path) -> Solution:
     r"""Returns latents that :func:`save_latents` wrote.
+
+    Arguments:
+        file: The npz file.
 
     Raises:
         FileNotFoundError: If there is no such file.

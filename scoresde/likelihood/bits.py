@@ -111,6 +111,9 @@ def quantize(x: Array, *, levels: int, low: float = -1.0, high: float = 1.0) -> 
         low: The value of the lowest level.
         high: The value of the highest level.
 
+    Raises:
+        ValueError: If `x` is not finite, or the levels are not in order.
+
     Examples:
         >>> ss.quantize(torch.tensor([-0.9, 0.2, 0.7]), levels=3)
         tensor([-1.,  0.,  1.])

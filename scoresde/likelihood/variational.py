@@ -83,6 +83,9 @@ def fit_noise(
     Returns:
         The loss after each step, which is minus the evidence lower bound in nats per dimension.
 
+    Raises:
+        ValueError: If `noise` has no weights, or `data` is not on the levels.
+
     Examples:
         >>> class Halves(torch.nn.Conv1d):
         ...     def forward(self, x):

@@ -49,6 +49,9 @@ def continuous_elbo(
             uniform in log-SNR.
         condition: The conditions.
 
+    Raises:
+        ValueError: If the levels have the density 0 at a level.
+
     References:
         | Variational Diffusion Models (Kingma et al., 2021), equation (17)
         | https://arxiv.org/abs/2107.00630

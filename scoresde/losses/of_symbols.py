@@ -30,6 +30,9 @@ def cross_entropy(
         z: Standard noise, with shape (B, \*, n).
         condition: The conditions.
 
+    Raises:
+        TypeError: If the model has no logits.
+
     References:
         | Continuous Diffusion for Categorical Data (Dieleman et al., 2022)
         | https://arxiv.org/abs/2211.15089

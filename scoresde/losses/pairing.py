@@ -33,6 +33,9 @@ def pair(x: Tensor, z: Tensor, *, groups: Tensor | None = None) -> Tensor:
             the law of z given the group stays what it is. Without them, the noise of a conditional model depends
             on its condition in training, and not in sampling.
 
+    Raises:
+        ValueError: If x and z have different shapes.
+
     References:
         | Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport (Tong et al.,
         | 2024), section 3.2.2

@@ -39,6 +39,10 @@ def self_conditioned(loss: Loss, share: float = 0.5) -> Loss:
         The loss, called in the same way, and with `seed=`, by which samples are chosen. Its model is a
         :class:`scoresde.SelfConditioned`, or the model that this wraps.
 
+    Raises:
+        ValueError: If `share` is not in [0, 1].
+        TypeError: If `loss` is a module.
+
     References:
         | Analog Bits: Generating Discrete Data using Diffusion Models with Self-Conditioning (Chen et al., 2022),
         | algorithm 1

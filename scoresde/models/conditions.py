@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from torch import Tensor
@@ -87,6 +87,9 @@ def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False)
                 for one in _several(held):
                     check_learned(one, function.__name__)
             model = arguments[place] if place < len(arguments) else keywords.get(name)
+            if hasattr(type(model), "answers"):  # a model of another kind
+                answer = _answer(type(model), function.__name__)
+                return cast(R, answer(*arguments, **keywords))
             model = _several(model)[0] if _several(model) else model
             if getattr(model, "transform", None) is None or (in_data and has_real_data(model)):
                 return inner(*arguments, **keywords)
@@ -96,6 +99,14 @@ def _verb(function: Callable[P, R], spoken: Forms | None, in_data: bool = False)
             OUTER.reset(outer)
 
     return call
+
+
+def _answer(kind: Any, name: str) -> Callable[..., object]:
+    r"""The function by which models of another kind than score models answer a verb."""
+
+    if name not in kind.answers:
+        raise TypeError(f"{name} has no meaning for a {kind.__name__}{kind.meant_for}.")
+    return cast(Callable[..., object], kind.answers[name])
 
 
 def _several(held: object) -> list[object]:

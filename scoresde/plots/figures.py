@@ -54,6 +54,10 @@ def titled(name: str, groups: object) -> Mapping[str, object]:
 def check_picture(file: Path, others: tuple[str, ...] = ()) -> None:
     r"""Raises a `ValueError` for a file whose suffix is neither that of a picture nor one of `others`.
 
+    Arguments:
+        file: The file to write.
+        others: Further suffixes that are allowed, each with its dot.
+
     Examples:
         >>> ss.plots.check_picture(type(folder)("samples.txt"), others=(".html",))
         Traceback (most recent call last):

@@ -45,6 +45,9 @@ def spectrum(
     Returns:
         The hinge of each level, in cycles per pixel, as computed by :func:`scoresde.spectra.hinge`.
 
+    Raises:
+        ValueError: If `images` has not the shape of images.
+
     Examples:
         >>> hinges = ss.plots.spectrum(folder / "power.png", model.data(64).reshape(2, 1, 8, 8), levels=[1.0])
         >>> list(hinges)

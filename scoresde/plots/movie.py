@@ -19,6 +19,9 @@ REST = 1500  # milliseconds at the end
 def check_gif(file: Path) -> None:
     r"""Raises a `ValueError` for a file that cannot hold an animation.
 
+    Arguments:
+        file: The file to write.
+
     Examples:
         >>> ss.plots.check_gif(folder / "path.png")
         Traceback (most recent call last):

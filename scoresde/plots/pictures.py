@@ -30,6 +30,9 @@ def tile(x: Tensor, columns: int | None = None, gap: int = 0) -> np.ndarray:
         columns: The number of columns. By default, the picture is about square.
         gap: The number of pixels between images. They are grey, as are the empty places of the last row.
 
+    Raises:
+        ValueError: If `x` has not the shape of images.
+
     Examples:
         >>> ss.plots.tile(torch.zeros(6, 1, 8, 8), columns=3).shape
         (16, 24)
@@ -72,6 +75,9 @@ def images(
         across: The number of groups in a row. By default, all.
         low: The value of black.
         high: The value of white.
+
+    Raises:
+        ValueError: If the file is not of a picture, `x` not of images, or `low` not below `high`.
 
     Examples:
         >>> ss.plots.images(folder / "images.png", torch.zeros(4, 1, 8, 8))
@@ -119,6 +125,9 @@ def animate(
         columns: The number of images in a row. By default, each picture is about square.
         seconds: The duration in seconds, without the pause at the end.
         zoom: The number of pixels of the picture per image pixel, along each side.
+
+    Raises:
+        ValueError: If the file is not a gif, or the images are not grey.
 
     Examples:
         >>> ss.plots.animate(folder / "path.gif", torch.zeros(3, 1, 1, 8, 8), seconds=0.1)

@@ -83,6 +83,9 @@ def film(file: str | Path, followed: Trajectory, *, sample: int = 0, columns: in
         sample: The index of the sample.
         columns: The maximum number of columns; steps are skipped evenly.
 
+    Raises:
+        ValueError: If there is no such sample, or it is not a grey image.
+
     Examples:
         >>> way = ss.geometry.follow(ss.load("digits"), 1, steps=2, label=torch.tensor([3]))
         >>> ss.plots.film(folder / "film.png", way)

@@ -1,11 +1,10 @@
-r"""Progress bars: lively on a terminal, rare lines in a log file."""
+r"""Progress bars: widgets in a notebook, lively on a terminal, and one line each in a log."""
 
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 from tqdm import tqdm
-
-PATIENCE = 30.0  # seconds between two states of a bar that goes to a file
 
 
 def bar(
@@ -22,16 +21,45 @@ def bar(
         iterable: The items to iterate over, unless the bar is moved by hand.
         desc: Its title.
         shown: Whether to show it.
-        delay: The seconds after which it appears. In a log file, every bar has its lines.
+        delay: The seconds after which it appears. In a log, every bar has its line, at its end.
         options: Other options of tqdm.
     """
 
-    rare = {"mininterval": PATIENCE, "maxinterval": PATIENCE}
-    pace = {"delay": delay} if _watched() else rare
-    return tqdm(iterable, desc=desc, disable=not shown, **pace, **options)
+    if not shown:
+        return tqdm(iterable, desc=desc, disable=True, **options)
+    if not _watched():
+        return Line(iterable, desc=desc, mininterval=float("inf"), **options)
+    return _kind()(iterable, desc=desc, delay=delay, **options)
+
+
+class Line(tqdm):  # type: ignore[misc]
+    r"""A bar that writes nothing but its last state, as a line."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        r"""Writes nothing."""
+
+    def close(self) -> None:
+        r"""Ends the bar, and writes how far it has come."""
+
+        if self.disable:
+            return
+        line, self.sp = str(self), None  # without it, tqdm does not clear the line
+        super().close()
+        self.fp.write(f"{line}\n")
+        self.fp.flush()
 
 
 def _watched() -> bool:
     r"""Whether the standard error is a terminal, or the output of a notebook."""
 
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _kind() -> type[tqdm]:
+    r"""The class of bars that someone watches: a widget in a notebook that can show it."""
+
+    if "ipykernel" not in sys.modules or find_spec("ipywidgets") is None:
+        return tqdm
+    from tqdm.notebook import tqdm_notebook
+
+    return tqdm_notebook

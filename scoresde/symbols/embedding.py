@@ -9,6 +9,8 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import as_whole
 from solvers.noise.brownian import DATA_NOISE, keyed_normal
 
+LARGEST, WIDEST = 2**20, 2**14  # count of symbols, and entries of a vector
+
 
 @checked
 class Embedding(nn.Module):
@@ -37,8 +39,8 @@ class Embedding(nn.Module):
 
     def __init__(self, count: int, width: int, seed: int = 0) -> None:
         super().__init__()
-        self.count = as_whole("count", count, at_least=2, at_most=2**20)
-        self.width = as_whole("width", width, at_least=1, at_most=2**14)
+        self.count = as_whole("count", count, at_least=2, at_most=LARGEST)
+        self.width = as_whole("width", width, at_least=1, at_most=WIDEST)
         first = keyed_normal(seed, torch.arange(self.count), DATA_NOISE, 0, self.width)
         self.weight = nn.Parameter(first.to(torch.get_default_dtype()).contiguous())
 

@@ -128,6 +128,13 @@ class Interpolated(nn.Module):
         return logits.softmax(-1) @ vectors
 
 
+def network_of(model: NetworkScore) -> object:
+    r"""Returns the network of a model; of embedded symbols, that which returns logits."""
+
+    network = model.network
+    return network.network if isinstance(network, Interpolated) else network
+
+
 @checked
 class EmbeddedScore(NetworkScore):
     r"""Creates a score model of embedded symbols from a network that predicts the clean symbol.
@@ -207,6 +214,13 @@ class EmbeddedScore(NetworkScore):
 
         assert isinstance(self.network, Interpolated)
         return self.network.embedding
+
+    @property
+    def evidence(self) -> bool:
+        r"""Whether the evidence of each noisy vector is added to the logits."""
+
+        assert isinstance(self.network, Interpolated)
+        return self.network.evidence
 
     @property
     def transform(self) -> Transform | None:

@@ -18,6 +18,9 @@ from ..likelihood.discrete import discrete_log_likelihood
 from ..likelihood.result import Likelihood
 from ..likelihood.verb import log_likelihood
 from ..models.network import NetworkScore
+from ..models.score_model import ScoreModel
+from ..models.self_conditioned import NAME as ESTIMATE
+from ..models.self_conditioned import SelfConditioned
 from .batches import Batch
 from .data import Form
 from .network import around
@@ -48,16 +51,16 @@ def assess(
     """
 
     held = held._replace(x=current(model, held.x).detach())
-    model, found = _plain(model), {}
+    plain, found = _plain(model, held), {}
     check, words = None, ""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         if model.learned == "score" and len(held.x) >= LEAST:
-            check, words = _check(model, held.rows(_places(held, CHECKED)))
+            check, words = _check(plain, held.rows(_places(held, CHECKED)))
             found["check"] = _entry(check, words)
         if model.learned in ("score", "flow"):
             places = _places(held, SCORED)
-            metrics = _metrics(model, held.rows(places), form, null)
+            metrics = _metrics(plain, held.rows(places), form, null)
             shared = int(torch.isin(places.cpu(), validated(len(held.x))).sum()) if chosen else 0
             told_of = {"samples that chose the weights": shared} if shared else {}
             found["metrics"] = {**metrics, **told_of}
@@ -70,7 +73,7 @@ def _places(held: Batch, size: int) -> Tensor:
 
 
 def _metrics(
-    model: NetworkScore, held: Batch, form: Form, null: Mapping[str, Tensor]
+    model: ScoreModel, held: Batch, form: Form, null: Mapping[str, Tensor]
 ) -> dict[str, object]:
     r"""Likelihoods, with the conditions of the data, and without if they were dropped in training."""
 
@@ -85,17 +88,18 @@ def _metrics(
     return found
 
 
-def _plain(model: NetworkScore) -> NetworkScore:
-    r"""The model of states: held-out data is in their form already."""
+def _plain(model: NetworkScore, held: Batch) -> ScoreModel:
+    r"""The model of states, the form of held-out data; given its own estimate, if it takes one."""
 
-    if model.transform is None:
-        return model
-    made = around(model, model.network)  # type: ignore[arg-type]
-    made.transform = None
-    return made
+    made = model
+    if model.transform is not None:
+        made = around(model, model.network)  # type: ignore[arg-type]
+        made.transform = None
+    own = ESTIMATE in model.conditions and ESTIMATE not in held.condition
+    return SelfConditioned(made, "twice") if own else made
 
 
-def _check(model: NetworkScore, held: Batch) -> tuple[ScoreCheck | None, str]:
+def _check(model: ScoreModel, held: Batch) -> tuple[ScoreCheck | None, str]:
     try:
         conditions: dict[str, Any] = held.condition
         return check_score(model, held.x.float(), **conditions), ""
@@ -117,14 +121,14 @@ def _entry(check: ScoreCheck | None, words: str) -> Json:
 
 
 def _scored(
-    model: NetworkScore, held: Batch, form: Form, condition: Mapping[str, Tensor]
+    model: ScoreModel, held: Batch, form: Form, condition: Mapping[str, Tensor]
 ) -> dict[str, object]:
     r"""The mean log-likelihood with its standard error over samples, in bits per dimension for data on levels."""
 
     x, given = held.x, dict[str, Any](condition)
     options: dict[str, Any] = {} if x[0].numel() <= EXACT else {"probes": 1}
     if given:
-        model = model.given(**given)  # type: ignore[assignment]
+        model = model.given(**given)
     try:
         found: Likelihood
         if form.bins is None:

@@ -17,6 +17,7 @@ from ..models.checks import check_shape
 from ..models.network import NetworkScore
 from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
+from ..models.self_conditioned import NAME as ESTIMATE
 from ..processes.process import Process
 from ..zoo.constructors import DIFFUSERS, REGISTERED, constructor_of
 from .batches import Batch
@@ -162,10 +163,13 @@ def check_null(null: Mapping[str, Tensor], batch: Batch) -> None:
 
 
 def check_fits(model: NetworkScore, batch: Batch) -> None:
-    r"""Refuses samples of other shapes, conditions or labels than a model is trained for."""
+    r"""Refuses samples of other shapes, conditions or labels than a model is trained for.
+
+    The model's own estimate is no part of the data: the loss gives it.
+    """
 
     check_shape(model, tuple(batch.x.shape[1:]), "data")
-    if batch.condition.keys() != set(model.conditions):
+    if batch.condition.keys() | ({ESTIMATE} & {*model.conditions}) != set(model.conditions):
         names = (", ".join(one) or "no conditions" for one in (model.conditions, batch.condition))
         raise ValueError(
             "data must always have the conditions of its first samples, {}, but has {}.".format(
@@ -173,6 +177,14 @@ def check_fits(model: NetworkScore, batch: Batch) -> None:
             )
         )
     check_labels_fit(model.network, classes_of(batch), batch)  # type: ignore[arg-type]
+
+
+def with_estimate(model: NetworkScore, batch: Batch) -> Batch:
+    r"""Returns samples with the estimate of a first call, 0, for a model that is given its own."""
+
+    if ESTIMATE not in model.conditions or ESTIMATE in batch.condition:
+        return batch
+    return batch._replace(condition={**batch.condition, ESTIMATE: torch.zeros_like(batch.x)})
 
 
 def check_labels_fit(network: nn.Module, found: int, batch: Batch) -> None:
@@ -331,8 +343,10 @@ def as_network(model: object) -> tuple[nn.Module | None, NetworkScore | None, st
             "model must be a network, a NetworkScore, the name of a network, or None, but is a "
             f"{type(model).__name__}; train the network that it wraps."
         )
-    if not isinstance(model, nn.Module):
+    other = getattr(type(model), "meant_for", "")
+    if not isinstance(model, nn.Module) or other:
         raise TypeError(
-            f"model must be a network (a torch.nn.Module), a NetworkScore, a name or None, but is {model!r}."
+            "model must be a network (a torch.nn.Module), a NetworkScore, a name or None, but is "
+            f"{model!r}{other}."
         )
     return model, None, None

@@ -19,9 +19,9 @@ from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..processes.process import Process
 from ..processes.standard import EDM, Interpolant
+from ..symbols.score import network_of
 from ..zoo import save
 from ..zoo.constructors import DIFFUSERS, REGISTERED, name_of
-from ..zoo.transforms import refuse_vectors
 from .batches import Batch, Source
 from .card import data_facts, fingerprint, set_moments
 from .data import Form, sample_of, source_of, split
@@ -39,6 +39,7 @@ from .network import (
     classes_of,
     null_of,
     scored,
+    with_estimate,
 )
 from .objective import Drawing, as_loss, check_levels, check_takes
 from .options import Coupling, Options, words_of
@@ -142,11 +143,11 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
             network, asked.process or USUAL.get(asked.coupling, EDM)(), asked.predicts, some
         )
     else:
-        model, entry = _given(asked, given, some), dict(_entry_of(given))
+        model, entry = _given(asked, given, some), _entry_of(asked, given)
     check_fits(model, some)
     if held is not None:
         check_fits(model, held)
-    few = _few(some, model)
+    few = with_estimate(model, _few(some, model))
     check_network(model, few)
     check_output(model, few)
     null, share = _dropping(model, asked.null, some, dropped)
@@ -220,7 +221,7 @@ def _network(
 def _given(asked: Asked, model: NetworkScore, some: Batch) -> NetworkScore:
     r"""A copy of a score model that is trained on, around the same network."""
 
-    for name in ("process", "predicts", "settings"):
+    for name in ("process", "predicts", *(("settings",) if hasattr(model, "card") else ())):
         if getattr(asked, name) is not None:
             raise ValueError(f"{name}= has no effect on a score model, which has its own.")
     unknown = [name for name in some.condition if name not in model.conditions]
@@ -235,9 +236,14 @@ def _given(asked: Asked, model: NetworkScore, some: Batch) -> NetworkScore:
     return made.requires_grad_(True)
 
 
-def _entry_of(model: NetworkScore) -> Json:
+def _entry_of(asked: Asked, model: NetworkScore) -> Json:
+    r"""The entry in the card of the network of a score model."""
+
+    network = network_of(model)
+    if asked.settings is not None and isinstance(network, nn.Module):
+        return {"name": name_of(network), "settings": dict(asked.settings)}
     known = getattr(model, "card", {}).get("network", {})
-    return known if isinstance(known, dict) else {}
+    return dict(known) if isinstance(known, dict) else {}
 
 
 def _learned(asked: Asked) -> str:
@@ -367,9 +373,9 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json, card: 
         raise ValueError(f"out must be a folder, but {out} is a file.")
     if (out / f"{name}.json").exists() and not (out / CHECKPOINT).exists():
         raise ValueError(f"{out} holds a finished model; pass another folder as out=.")
-    refuse_vectors(model)
-    kind = type(model.network)
-    if "settings" not in entry and not hasattr(model.network, "config"):
+    network = network_of(model)
+    kind = type(network)
+    if "settings" not in entry and not hasattr(network, "config"):
         raise ValueError(
             f"{kind.__name__} can be saved with the settings that make it; pass settings=, the keyword arguments "
             f"of {kind.__name__}, as {{}} for none, or leave out out=."
@@ -378,7 +384,7 @@ def _check_folder(out: Path, name: str, model: NetworkScore, entry: Json, card: 
         card = {**({"network": entry} if entry else {}), **card}
         save(model, Path(place) / name, card or None, dtype=EXACT)
     check_writable(out)
-    path = name_of(model.network) if isinstance(model.network, nn.Module) else ""  # as cards do
+    path = name_of(network) if isinstance(network, nn.Module) else ""  # as cards do
     path = entry.get("name", path)
     if ":" in path and path not in REGISTERED and not path.startswith(DIFFUSERS):
         warn(

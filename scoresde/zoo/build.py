@@ -31,6 +31,7 @@ from ..models.transforms import Transform
 from ..processes.process import Process
 from .called import called, check_call, take_null
 from .constructors import is_name, is_plain
+from .embedded import check_embedding
 from .processes import check_process_entry
 from .transforms import check_transform, in_form
 from .weights import build_network
@@ -72,6 +73,7 @@ MODEL = {
         f"one of {', '.join(LEARNED)}", lambda name: text(name) and name in LEARNED, needed=False
     ),
     "transform": Entry("its name and shapes, or null", or_none(mapping), needed=False),
+    "embedding": Entry("its count, width and evidence, or null", or_none(mapping), needed=False),
 }
 CLASSIFIER = {
     **{name: MODEL[name] for name in ("network", "process", "data_std")},
@@ -100,6 +102,8 @@ def check_card(card: Json, entries: Mapping[str, Entry]) -> None:
         check_process_entry(card["process"])
     if card.get("transform") is not None:
         check_transform(card["transform"])
+    if card.get("embedding") is not None:
+        check_embedding(card)
     if card.get("moments") is not None:
         check_entries(card["moments"], REST, "moments: ")
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from solvers.doors.signatures import checked
 from solvers.doors.values import as_device
@@ -25,20 +25,26 @@ from solvers.doors.values import as_device
 from ..adapters.diffusers import from_diffusers
 from ..adapters.folders import is_folder
 from ..adapters.weights import damaged
+from ..chains import ChainModel
 from ..files import Entry, Json
 from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
 from ..oracles.mixture import check_labels
+from ..processes.process import Process
+from ..symbols.embedding import Embedding
+from ..symbols.score import EmbeddedScore
 from .build import MODEL, build_called, check_card, take_moments
+from .chains import CHAIN, build_chain
 from .classes import CLASS, build_class, check_kind
+from .embedded import take_embedding
 from .experts import EXPERTS, KIND, joined, part_files
 from .processes import take_process
 from .transforms import take_transform
 from .weights import check_dtype
 
 EMBEDDED = Path(__file__).parent
-OTHERS = {"model": CLASS, KIND: EXPERTS}  # cards without a network, by the entry that tells
+OTHERS = {"model": CLASS, KIND: EXPERTS, "chain": CHAIN}  # other cards, by the entry that tells
 
 
 class CardScore(NetworkScore):
@@ -55,6 +61,10 @@ class CardScore(NetworkScore):
     def check_condition(self, name: str, value: Tensor) -> None:
         if name == "label" and self.classes:
             check_labels(value, self.classes)
+
+
+class CardWords(CardScore, EmbeddedScore):
+    r"""A score model of embedded symbols with the card that describes it."""
 
 
 @checked
@@ -98,6 +108,11 @@ def load(
         model = from_diffusers(path).requires_grad_(False)
         return model.to(device or "cpu").to(dtype)
     card_file, card = open_card(name, EMBEDDED, MODEL, OTHERS)
+    if "chain" in card:
+        raise ValueError(
+            f"{card_file} holds a model of a chain of symbols, which has verbs of its own; load it in Python by "
+            "ss.load_chain."
+        )
     if "network" in card:
         return load_card(name, device, trust, dtype)
     if KIND in card:
@@ -142,19 +157,85 @@ def load_card(
         fingerprint = _in_words(fingerprint, tensors, dtype)
         known, process = take_moments(tensors, card), take_process(tensors, card["process"], trust)
         transform = take_transform(tensors, card.get("transform"), card["shape"], trust)
-        model = CardScore(
-            build_called(card, tensors, process, transform, trust, dtype),
+        embedding = take_embedding(tensors, card.get("embedding"))
+        network = build_called(card, tensors, process, transform, trust, dtype)
+        model = _scored(card, network, process, embedding)
+    model.moments, model.fingerprint = known, fingerprint
+    if embedding is None:
+        model.transform = transform
+    model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
+    return _placed(model, device)
+
+
+def _scored(
+    card: Json, network: nn.Module, process: Process, embedding: Embedding | None
+) -> CardScore:
+    r"""The score model of a network, as a card says."""
+
+    shape, learned = tuple(card["shape"]), card.get("learned", "score")
+    if embedding is None:
+        return CardScore(
+            network,
             process,
             card["predicts"],
             conditions=card["conditions"],
-            shape=tuple(card["shape"]) or None,
+            shape=shape or None,
             data_std=card["data_std"],
             data_scale=card.get("data_scale"),
-            learned=card.get("learned", "score"),
+            learned=learned,
         )
-    model.moments, model.fingerprint, model.transform = known, fingerprint, transform
-    model.card, model.classes = card, card["network"]["settings"].get("classes", 0)
-    return _placed(model, device)
+    weight = next(network.parameters(), embedding.weight)
+    model = CardWords(
+        network,
+        embedding.to(weight.dtype),
+        process,
+        conditions=card["conditions"],
+        shape=shape[:-1] or None,
+        evidence=card["embedding"]["evidence"],
+    )
+    model.learned = learned
+    return model
+
+
+@checked
+def load_chain(
+    name: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    trust: bool = False,
+) -> ChainModel:
+    r"""Returns the model of a chain of symbols in a file, which :func:`scoresde.save` wrote.
+
+    Arguments:
+        name: A path to a card, to weights, or to a folder with one card.
+        device: The device. By default, the CPU.
+        dtype: The dtype of the weights, as for :func:`scoresde.load`.
+        trust: Whether to import a network that is not registered, as for :func:`scoresde.load`.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the files are not the model of a chain, or damaged, or name code without `trust`.
+
+    Examples:
+        >>> class Letters(torch.nn.Embedding):  # logits of each symbol from what is shown at its place
+        ...     def forward(self, x, t):
+        ...         return super().forward(x)
+        >>> _ = ss.register_network(Letters)
+        >>> network = Letters(4, 3)
+        >>> model = ss.chains.ChainModel(network, ss.chains.Absorbing(3), "symbols", length=8)
+        >>> settings = {"num_embeddings": 4, "embedding_dim": 3}
+        >>> ss.load_chain(ss.save(model, folder / "letters", {"network": {"settings": settings}}))
+        ChainModel(Absorbing(vocabulary=3, schedule=Linear(), t_min=0.0, t_max=1.0), predicts='symbols')
+    """
+
+    device = as_device("device", device)
+    check_dtype(dtype)
+    card_file, card = open_card(name, EMBEDDED, CHAIN)
+    tensors, _ = read_weights(card_file)
+    with described(card_file):
+        model = build_chain(card, tensors, trust, dtype)
+    return model.requires_grad_(False).to(device or "cpu")
 
 
 M = TypeVar("M", bound=ScoreModel)

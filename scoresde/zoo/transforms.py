@@ -9,7 +9,6 @@ from ..files import Entry, Json, check_entries, each, mapping, or_none, text, wh
 from ..models.latent import Latent
 from ..models.transforms import Around, ComplexPairs, NamedParts, Standardized, Transform
 from ..symbols.bits import Bits
-from ..symbols.score import EmbeddedScore
 from .constructors import is_name, is_plain, name_of
 from .weights import build_network
 
@@ -50,16 +49,6 @@ ENTRIES = {
         ),
     },
 }
-
-
-def refuse_vectors(model: object) -> None:
-    r"""Refuses a model of learned vectors, for which there are no files."""
-
-    if isinstance(model, EmbeddedScore):
-        raise ValueError(
-            "model is an EmbeddedScore, which cannot be saved with a card; write model.state_dict() by "
-            "safetensors.torch.save_file, and load it into a model that is made anew."
-        )
 
 
 def described_transform(transform: Transform | None) -> tuple[Json | None, dict[str, Tensor]]:

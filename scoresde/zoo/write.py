@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from ..adapters.foreign import Foreign
+from ..chains import ChainModel
 from ..files import Entry, Json, replacing
 from ..guidance.guided import Guided
 from ..models.compiled import as_written, name_as_written
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
+from ..symbols.score import network_of
 from .build import MODEL, check_card, described_moments, take_moments
 from .called import described_call, take_null
+from .chains import CHAIN, described_chain
 from .classes import (
     CLASS,
     FACTS,
@@ -31,9 +34,10 @@ from .classes import (
     takes_process,
 )
 from .constructors import constructor_of, is_path, name_of, path_in
+from .embedded import described_embedding, take_embedding, transform_of
 from .experts import KIND, levels_of, part_files
 from .processes import described_process, take_process
-from .transforms import described_transform, refuse_vectors, take_transform, without_form
+from .transforms import described_transform, take_transform, without_form
 from .weights import build_network, check_dtype, check_numbers, in_dtype
 
 LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by default
@@ -41,13 +45,13 @@ LOST = 0.01  # of a weight's norm: the loss in float16 that is accepted by defau
 
 @checked
 def save(
-    model: ScoreModel,
+    model: ScoreModel | ChainModel,
     file: str | Path,
     card: Json | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`.
+    r"""Writes a model to `file.safetensors` and `file.json`, for :func:`load`, or :func:`load_chain` for chains.
 
     A network must be one of :mod:`scoresde.networks`, a diffusers class, or made by a constructor that
     :func:`scoresde.register_network` registered, or a class, to be loaded with `trust=True`. Networks of diffusers
@@ -56,6 +60,7 @@ def save(
     pipeline are not: `pipeline.save_pretrained(folder)` keeps these. That of a :class:`scoresde.Latent` is, if it
     is a network of this package, or has an attribute `settings`.
 
+    The learned vectors of a :class:`scoresde.symbols.EmbeddedScore` are saved beside the weights of its network.
     Exact models are saved with all their digits. A :class:`scoresde.ScoreModel` of your own class is saved by its
     import path, its parameters and buffers, and its settings: the keyword arguments of the class, from an
     attribute `settings` or `card["model"]["settings"]`. If the class takes a `process`, the process is saved too.
@@ -70,7 +75,7 @@ def save(
     `{"name": "module:function"}`, and `trust=True`. `model.transform` is saved if its class is of this package.
 
     Arguments:
-        model: The score model of a network, an exact model, or one of your own class.
+        model: The score model of a network, an exact model, one of your own class, or the model of a chain.
         file: The path, without suffix.
         card: The entries of the card, in addition to those that the model provides.
         dtype: The dtype of the weights. By default, float16, or float32 for weights that float16 cannot hold
@@ -91,9 +96,12 @@ def save(
     """
 
     check_dtype(dtype)
-    refuse_vectors(model)
     card = dict(card or getattr(model, "card", {}))
-    for name in ("transform", "learned"):  # those of the model are written
+    if isinstance(model, ChainModel):
+        network = as_written(model.network)
+        card |= {**_named(network, card.get("network", {}), {}), **described_chain(model)}
+        return write_model(network, Path(file), card, {}, CHAIN, dtype)
+    for name in ("transform", "learned", "embedding"):  # those of the model are written
         card.pop(name, None)
     levels = levels_of(model)
     if isinstance(model, Guided) and levels is not None:
@@ -101,16 +109,27 @@ def save(
     plain = isinstance(model, NetworkScore) and type(model).__module__.startswith("scoresde.")
     if "model" in card or not plain or hasattr(model, "settings"):
         return _save_class(model, Path(file), card, dtype)
-    network: object = as_written(model.network)
+    assert isinstance(model, NetworkScore)
+    return _save_network(model, Path(file), card, dtype)
+
+
+def _save_network(model: NetworkScore, file: Path, card: Json, dtype: torch.dtype | None) -> Path:
+    r"""Writes the score model of a network."""
+
+    network = as_written(network_of(model))
+    embedding, vectors = described_embedding(model)
     tensors: dict[str, Tensor] = {}
     call: Json = {}
     if isinstance(network, Foreign):
         network, call["called"], tensors = described_call(network)
     with _readable():
-        network, formed = without_form(network, model.transform)
+        network, formed = without_form(network, transform_of(model))
         facts, others = _of_data(model, card)
     if formed:
         call["form"] = True
+    if embedding is not None:
+        card["embedding"] = embedding
+        others |= {name: _stored(name, value, dtype) for name, value in vectors.items()}
     card = {
         **card,
         **_named(network, card.get("network", {}), call),
@@ -123,7 +142,7 @@ def save(
         card["learned"] = as_learned(model.learned)
     if model.moments is None and model.data_scale not in (None, model.data_std):
         card["data_scale"] = model.data_scale
-    return write_model(network, Path(file), card, {**tensors, **others}, MODEL, dtype)
+    return write_model(network, file, card, {**tensors, **others}, MODEL, dtype)
 
 
 def _of_data(model: ScoreModel, card: Json) -> tuple[Json, dict[str, Tensor]]:
@@ -135,7 +154,7 @@ def _of_data(model: ScoreModel, card: Json) -> tuple[Json, dict[str, Tensor]]:
         else (None, {})
     )
     moments, known = (None, {}) if is_oracle(model) else described_moments(model)
-    transform, numbers = described_transform(model.transform)
+    transform, numbers = described_transform(transform_of(model))
     entries = {"process": process, "shape": list(model.shape or ()), "moments": moments}
     if transform is not None:
         entries["transform"] = transform
@@ -286,8 +305,10 @@ def _check_readable(
             )
         left = {**weights, **others}
         take_moments(left, known)
+        take_embedding(left, known.get("embedding"))
         take_transform(left, known.get("transform"), known.get("shape", ()), trust=True)
-        take_process(left, known["process"], is_path(known["process"]["name"]))
+        if "process" in entries:
+            take_process(left, known["process"], is_path(known["process"]["name"]))
         if known["network"].get("called") is not None:
             take_null(left)
         build_network(known, left, mine)

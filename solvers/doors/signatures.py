@@ -255,7 +255,8 @@ def _either(hints: Iterable[object]) -> Kind | None:
                 return kind.take(name, value)
             except TypeError:
                 continue
-        raise TypeError(f"{name} must be {words}, but is {_named(value)}.")
+        cure = getattr(type(value), "meant_for", "")
+        raise TypeError(f"{name} must be {words}, but is {_named(value)}{cure}.")
 
     return Kind(words, take, plain)
 

@@ -498,6 +498,9 @@ def of_chains() -> dict[str, Call]:
     x, t = torch.tensor([[0, 1], [2, 0]]), torch.tensor([0.3, 0.6])
     model = chains.TableOracle(torch.eye(3) + 0.1, masks)
     run = {"seed": 0, "first_index": 0}
+    network = chains.ChainModel(ss.networks.MLP(size=3), masks, "symbols")
+    card = {"network": {"settings": {"size": 3}}}
+    file = ss.save(network, Path(tempfile.mkdtemp()) / "chain", card)
     return {
         "Absorbing": (chains.Absorbing, {
             "vocabulary": 3, "schedule": ss.Cosine(), "t_min": 0.01, "t_max": 0.9}),
@@ -505,18 +508,24 @@ def of_chains() -> dict[str, Call]:
         "Absorbing.perturb": (masks.perturb, {"x": x, "t": t, **run}),
         "Absorbing.prior_sample": (masks.prior_sample, {"shape": (2, 3), **run}),
         "ChainModel": (chains.ChainModel, {
-            "network": lambda x, t: x, "chain": masks, "predicts": "symbols", "length": 2}),
+            "network": lambda x, t: x, "chain": masks, "predicts": "symbols", "length": 2,
+            "conditions": ["label"]}),
+        "ChainModel.given": (model.given, {}),
+        "ChainModel.rows": (model.rows, {"index": torch.tensor([0])}),
         "TableOracle": (chains.TableOracle, {"probabilities": torch.ones(3, 3), "chain": masks}),
         "TableOracle.log_prob": (model.log_prob, {"x": x}),
         "chains.sample": (chains.sample, {
             "model": model, "shape": (2, 2), "solver": "euler", "steps": 2, "grid": "t", "times": None,
-            "corrections": 1, "correction_size": 0.1, "tolerance": None, **run, "batch_size": 1, "t_min": 0.1,
-            "path": False, "progress": False}),
+            "corrections": 1, "correction_size": 0.1, "tolerance": None, "known": [0, 3], **run, "device": "cpu",
+            "batch_size": 1, "max_calls": 9, "t_min": 0.1, "path": False, "progress": False}),
         "chains.sample, times": (chains.sample, {"model": model, "shape": 2, "times": [1.0, 0.5, 0.1]}),
         "chains.sample, tolerance": (chains.sample, {
             "model": model, "shape": 2, "solver": "first_hitting", "tolerance": 0.1}),
         "chains.elbo": (chains.elbo, {
             "model": model, "x": x, "steps": 2, "nodes": 1, "draws": 2, **run, "batch_size": 2}),
+        "chains.log_likelihood": (chains.log_likelihood, {
+            "model": model, "x": x, "draws": 2, **run, "batch_size": 2}),
+        "load_chain": (ss.load_chain, {"name": file, "device": None, "dtype": None, "trust": False}),
         "chains.loss": (chains.loss, {"model": model, "x": x, "t": t, **run}),
         "stratified_times": (chains.stratified_times, {"chain": masks, "count": 3, "seed": 0}),
     }  # fmt: skip

@@ -1,8 +1,10 @@
 r"""Chains of symbols: laws, reverse rates, orders of steps, and bounds, against generators of whole sequences."""
 
 import itertools
+import json
 import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torch import Tensor
 
 import scoresde as ss
 from scoresde.chains import Absorbing, Chain, ChainModel, TableOracle, Uniform
-from scoresde.chains.bound import apart
+from scoresde.chains.bound import apart, ending
 from scoresde.chains.draws import draw
 from scoresde.chains.steps import STEPS, correction
 from solvers import SolverError
@@ -226,6 +228,17 @@ def test_steps_have_order_one(chain: Chain, solver: str) -> None:
 
 
 @OF_CHAINS
+def test_symbols_stay_with_the_chance_of_no_jump(chain: Chain) -> None:
+    oracle, x = TableOracle(SURE, chain), states(chain)
+    t = number(0.5).expand(len(x))
+    total = oracle.rates(x, t).sum(-1)
+    for h in (0.01, 0.1, 0.45):
+        for solver, wanted in (("euler", 1 - h * total), ("tau_leaping", (-h * total).exp())):
+            found = STEPS[solver](oracle, x, t, t - h).gather(-1, x[..., None])[..., 0]
+            torch.testing.assert_close(found, wanted.clamp(min=0))
+
+
+@OF_CHAINS
 def test_corrections_preserve_the_law_and_repair_it(chain: Chain) -> None:
     table = SURE
     oracle, x, p = TableOracle(table, chain), states(chain), law(chain, 0.3, table)
@@ -268,6 +281,35 @@ def test_tolerance_bounds_what_is_drawn_together() -> None:
         s = ss.chains.sample(oracle, 4000, solver="first_hitting", tolerance=tolerance)
         assert (s.calls == calls).all()
         assert is_law_of(s.x, table)
+
+
+@pytest.mark.parametrize("solver", [*STEPS, "first_hitting"])
+def test_symbols_that_are_known_condition_the_others(solver: str) -> None:
+    oracle = TableOracle(SMALL, Absorbing(2, ss.Cosine()))
+    options = {} if solver == "first_hitting" else {"steps": 40, "corrections": 1}
+    s = ss.chains.sample(oracle, 4000, solver=solver, known=[2, 1, 2], seed=3, **options)
+    assert (s.x[:, 1] == 1).all()
+    assert is_law_of(s.x[:, ::2], SMALL[:, 1])  # which differs from the law of both
+    assert not is_law_of(s.x[:, ::2], SMALL.sum(1))
+    if solver == "first_hitting":
+        assert (s.calls == 2).all()
+        both = torch.tensor([[2, 2, 2], [1, 0, 1], [0, 2, 0]])
+        mixed = ss.chains.sample(oracle, 3, solver=solver, known=both)
+        assert mixed.calls.tolist() == [3, 0, 1]
+        assert torch.equal(torch.where(both < 2, both, mixed.x), mixed.x)
+
+
+def test_first_hitting_keeps_to_a_limit_of_calls() -> None:
+    oracle = TableOracle(SMALL, Absorbing(2))
+    for most in (1, 2, 3, 9):
+        s = ss.chains.sample(oracle, 50, solver="first_hitting", max_calls=most, seed=0)
+        assert (s.calls == min(most, 3)).all()
+    fair = ChainModel(lambda x, t: torch.zeros(*x.shape, 2), Absorbing(2), "symbols")
+    options = {"solver": "first_hitting", "tolerance": 2.1, "max_calls": 2, "seed": 0}
+    assert (ss.chains.sample(fair, (4, 9), **options).calls == 2).all()  # of 5 and 4 symbols
+    alone = SMALL.sum((1, 2))[:, None, None] * SMALL.sum((0, 2))[:, None] * SMALL.sum((0, 1))
+    s = ss.chains.sample(oracle, 4000, solver="first_hitting", max_calls=1, seed=2)
+    assert is_law_of(s.x, alone)
 
 
 def test_certain_symbols_cost_no_calls() -> None:
@@ -466,12 +508,64 @@ def test_the_bound_in_steps_is_that_of_the_sampler() -> None:
         assert ((found - bound_of(oracle, x)).abs() < 4 * stderr + 1e-2).all()
 
 
+def uneven(x: Tensor, t: Tensor) -> Tensor:
+    r"""Logits of a model whose law depends on the order in which symbols are revealed, and on their times."""
+
+    shown = torch.where(x == 2, 0.3, 4.0 * x - 2)
+    near = shown.flip(1) * torch.tensor([1.0, -0.5])
+    return torch.stack([near, 3 * t[:, None] - 1.5 + shown * 0], -1)
+
+
+def test_the_likelihood_is_that_of_first_hitting() -> None:
+    x = states(Uniform(2), 2)
+    model = ChainModel(uneven, Absorbing(2), "symbols", length=2)
+    found = ss.chains.log_likelihood(model, x, draws=1000, seed=1)
+    assert found.calls == 2 * 1000
+    p, error = found.nats.exp(), found.nats.exp() * found.stderr
+    assert abs(float(p.sum()) - 1) < 4 * float(error.sum()) < 0.2
+    s = ss.chains.sample(model, 8000, solver="first_hitting", seed=2).x
+    share = torch.bincount(2 * s[:, 0] + s[:, 1], minlength=4) / 8000
+    assert ((share - p).abs() < 4 * (error + (p * (1 - p) / 8000).sqrt())).all()
+    each = ss.chains.log_likelihood(model, x.repeat_interleave(1000, 0), draws=1).nats
+    each = each.reshape(4, 1000)
+    mean, stderr = each.mean(1), each.std(1) / 1000**0.5  # of log w, which is the bound
+    assert (mean < found.nats - 4 * (stderr + found.stderr)).any()
+    bound = bound_of(model, x)
+    assert ((mean - bound).abs() < 4 * stderr + 1e-3).all()
+
+
+def test_the_likelihood_of_the_exact_model_is_exact() -> None:
+    for chain in (Absorbing(2), Absorbing(2, ss.Cosine())):
+        for model in (TableOracle(SMALL, chain), ratios_of(chain, SMALL)):
+            x = states(Uniform(2), 3)[:3]
+            found = ss.chains.log_likelihood(model, x, draws=2)
+            wanted = TableOracle(SMALL, chain).log_prob(x)
+            torch.testing.assert_close(found.nats, wanted, rtol=0, atol=1e-9)
+
+
 def test_the_mean_loss_is_the_negative_bound() -> None:
     oracle = TableOracle(SMALL, Absorbing(2, ss.Cosine()))
-    x = torch.tensor([[0, 1, 1]]).expand(20_000, -1)
+    x = torch.tensor([[0, 1, 1]]).expand(6000, -1)
     loss = ss.chains.loss(oracle, x, seed=1)
-    assert loss.shape == (20_000,)
-    assert abs(float(loss.mean() + oracle.log_prob(x)[0])) < 4 * float(loss.std()) / 20_000**0.5
+    assert loss.shape == (6000,)
+    assert abs(float(loss.mean() + oracle.log_prob(x)[0])) < 4 * float(loss.std()) / 6000**0.5
+    chain = Absorbing(2, ss.Cosine(), t_min=0.3, t_max=0.8)  # whose span is not 1
+    short, one = TableOracle(SMALL, chain), x[:1]
+    rest = told(short, one[0], states(chain, 3)) - missed(chain, one[0])
+    loss = ss.chains.loss(short, x, seed=1)
+    apart = float(loss.mean() + bound_of(short, one)[0] - rest)
+    assert abs(apart) < 4 * float(loss.std()) / 6000**0.5
+
+
+@OF_CHAINS
+def test_ratios_of_no_law_give_probabilities(chain: Chain) -> None:
+    wild = ChainModel(
+        lambda x, t: torch.tensor([4.0, -5.0, 3.0]).expand(*x.shape, 3), chain, "ratios"
+    )
+    x = states(chain)
+    p = wild.symbols(x, number(0.4).expand(len(x)))
+    assert (p >= 0).all()
+    torch.testing.assert_close(p.sum(-1), torch.ones_like(p.sum(-1)))
 
 
 def test_losses_have_gradients_where_probabilities_vanish() -> None:
@@ -485,6 +579,58 @@ def test_losses_have_gradients_where_probabilities_vanish() -> None:
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
         assert float(logits.grad[1]) < 0 < float(logits.grad[2])
+
+
+@pytest.mark.parametrize("solver", [*STEPS, "first_hitting"])
+def test_conditions_belong_to_their_samples(solver: str) -> None:
+    label = torch.tensor([0.0, 2.0, 0.0, 1.0, 2.0])
+    options = {"solver": solver, "seed": 1}
+    options |= {} if solver == "first_hitting" else {"steps": 6}
+    whole = ss.chains.sample(LABELLED, 5, label=label, **options)
+    parts = ss.chains.sample(LABELLED.given(label=label), 5, batch_size=2, **options)
+    assert torch.equal(whole.x, parts.x)
+    for i in (1, 3):
+        one = ss.chains.sample(LABELLED, 1, label=label[i], first_index=i, **options)
+        assert torch.equal(one.x[0], whole.x[i])
+    x = torch.tensor([[0, 0], [2, 1], [1, 1]])
+    for verb in (ss.chains.elbo, ss.chains.log_likelihood):
+        both = verb(LABELLED, x, label=label[:3]).nats
+        assert torch.equal(both, verb(LABELLED, x, label=label[:3], batch_size=1).nats)
+    each = of_label(x, x[:, 0], label[:3]).log_softmax(-1).gather(-1, x[..., None])
+    torch.testing.assert_close(both, each.sum((1, 2)))  # of symbols that are independent given it
+    t = torch.full((3,), 0.9)
+    loss = ss.chains.loss(LABELLED, x, t, label=label[:3])
+    swapped = ss.chains.loss(LABELLED.given(label=label[:3].roll(1)), x, t)
+    assert not torch.equal(loss, swapped)
+
+
+def test_a_seed_of_none_draws_one() -> None:
+    some = [ss.chains.sample(LABELLED, 40, label=1, seed=None) for _ in range(2)]
+    assert not torch.equal(some[0].x, some[1].x)
+    again = ss.chains.sample(LABELLED, 40, label=1, seed=some[0].provenance["seed"])
+    assert torch.equal(again.x, some[0].x)
+    ss.chains.sample(LABELLED, 3, label=1)
+    with pytest.warns(UserWarning, match="this call of sample equals an earlier one"):
+        ss.chains.sample(LABELLED, 3, label=1)
+
+
+@pytest.mark.parametrize("schedule", [ss.chains.Linear(), ss.Cosine()], ids=["linear", "cosine"])
+def test_the_uniform_chain_ends_where_nothing_is_left(schedule: ss.Schedule) -> None:
+    chain = Uniform(3, schedule)
+    oracle, wanted = TableOracle(SURE, chain), law(chain, 0.1, SURE)
+    assert 1e-7 < ending(chain, X).max() < 1e-5
+    start = joint(chain.noise.expand(1, 2, -1))[0]
+    x, end = states(chain), number(chain.t_max).expand(9)
+    for solver in STEPS:
+        errors = []
+        for n in (32, 64):
+            times = torch.linspace(chain.t_max, 0.1, n + 1, dtype=torch.float64)
+            found = stepped(start, oracle, solver, times)
+            errors.append(float((found - wanted).abs().sum()) / 2)
+        assert errors[1] < 0.6 * errors[0] < 0.03
+    found = ratios_of(chain).symbols(x, end)
+    torch.testing.assert_close(found, oracle.symbols(x, end), rtol=1e-6, atol=1e-6)
+    assert ss.chains.sample(oracle, 3, solver="euler", seed=0).ok
 
 
 @pytest.mark.parametrize("solver", [*STEPS, "first_hitting"])
@@ -548,20 +694,62 @@ def test_paths_go_from_noise_to_data() -> None:
     lost = cosine.chain.shares(times)[1]
     torch.testing.assert_close(lost, torch.linspace(1, float(lost[-1]), 5).double())
     again = ss.chains.sample(cosine, 3, times=times)
-    assert torch.equal(again.x, ss.chains.sample(cosine, 3, steps=4, grid="share").x)
+    assert torch.equal(again.x, ss.chains.sample(cosine, 3, steps=4, grid="share", seed=0).x)
 
 
 FAIR = ChainModel(lambda x, t: torch.zeros(*x.shape, 3), Absorbing(3), "symbols", length=2)
 X = torch.zeros(2, 2, dtype=torch.long)
 
 
+def of_label(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    r"""Logits of symbols near a label."""
+
+    apart = torch.arange(3) - label.double()[:, None, None]
+    return -apart.abs().expand(*x.shape, 3)
+
+
+LABELLED = ChainModel(of_label, Absorbing(3), "symbols", length=2, conditions=["label"])
+
+
 @pytest.mark.parametrize(
-    "name", ["sample", "encode", "decode", "log_likelihood", "elbo", "reconstruct"]
+    "name", ["encode", "decode", "reconstruct", "resume", "views", "check_score"]
 )
 def test_verbs_of_score_models_refuse_chains_by_name(name: str) -> None:
-    argument = (2, 2) if name == "sample" else torch.zeros(2, 2)
-    with pytest.raises(TypeError, match="a model of a chain of symbols, for ss.chains.sample"):
-        getattr(ss, name)(FAIR, argument)
+    with pytest.raises(TypeError, match=f"{name} has no meaning for a ChainModel; .* for ss.samp"):
+        getattr(ss, name)(FAIR, torch.zeros(2, 2))
+
+
+def test_what_else_takes_score_models_says_what_chains_are_for() -> None:
+    x = torch.zeros(20, 2)
+    for call in (
+        lambda: ss.edit(FAIR, FAIR, x, noise_level=1.0),
+        lambda: ss.compare(FAIR, ["ddim"], [5]),
+        lambda: ss.tune(FAIR, 5),
+        lambda: ss.suggest(FAIR),
+        lambda: ss.train(FAIR, x),
+        lambda: ss.classifier_free(FAIR, 2.0, label=1),
+        lambda: ss.losses.denoising(FAIR, x, x[:, 0], x),
+    ):
+        with pytest.raises(TypeError, match="it is a model of a chain of symbols, for ss.sample"):
+            call()
+
+
+def test_verbs_that_mean_something_for_chains_answer() -> None:
+    oracle, x = TableOracle(SURE, Absorbing(3)), torch.tensor([[0, 1], [2, 2]])
+    s = ss.sample(oracle, 5, solver="euler", steps=4, seed=1)
+    assert torch.equal(s.x, ss.chains.sample(oracle, 5, solver="euler", steps=4, seed=1).x)
+    assert torch.equal(ss.elbo(oracle, x, nodes=2).nats, ss.chains.elbo(oracle, x, nodes=2).nats)
+    found = ss.log_likelihood(model=oracle, x=x, draws=2).nats
+    torch.testing.assert_close(found, oracle.log_prob(x), rtol=0, atol=1e-12)
+    drawn = ss.inpaint(oracle, x, [True, False], steps=3, seed=1).x
+    known = torch.tensor([[0, 3], [2, 3]])
+    assert torch.equal(drawn, ss.chains.sample(oracle, 2, known=known, steps=3, seed=1).x)
+    with pytest.raises(
+        ValueError, match="known must be True or False for each symbol, with shape"
+    ):
+        ss.inpaint(oracle, x, torch.tensor([0.5, 1.0]))
+    with pytest.raises(TypeError, match="eta= is neither an option nor a condition"):
+        ss.sample(oracle, 2, eta=1.0)
 
 
 @pytest.mark.parametrize(
@@ -569,7 +757,7 @@ def test_verbs_of_score_models_refuse_chains_by_name(name: str) -> None:
     [
         (lambda: Absorbing(1), "vocabulary must be at least 2, but is 1"),
         (lambda: Absorbing(3, t_max=2.0), r"t_min and t_max must satisfy 0 <= .*, but are 0.0 and 2.0"),
-        (lambda: ChainModel(lambda x, t: x, Uniform(3), "ratios"), "an earlier t_max, such as 0.999"),
+        (lambda: ChainModel(lambda x, t: x, Uniform(3, t_max=1.0), "ratios"), "an earlier t_max, such as 0.999"),
         (lambda: TableOracle(torch.ones(2, 3), Absorbing(3)), r"probabilities must have shape \(V"),
         (lambda: TableOracle(-torch.ones(3, 3), Absorbing(3)), "must not be negative"),
         (lambda: ss.chains.sample(FAIR, 2, steps=0), "steps must be at least 1, but is 0"),
@@ -583,10 +771,26 @@ def test_verbs_of_score_models_refuse_chains_by_name(name: str) -> None:
         (lambda: ss.chains.elbo(FAIR, X + 3), "x must hold symbols from 0 to 2, but holds 3 to 3"),
         (lambda: ss.chains.elbo(FAIR, X.float()), "x must hold whole numbers, the symbols"),
         (lambda: ss.chains.loss(FAIR, X, torch.ones(2)), "t must lie between 0 and 1, not at an end"),
-        (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3)), 2, solver="euler"),
+        (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3, t_max=1.0)), 2, solver="euler"),
          "rates are not finite at t=1, where no signal is left; use solver='analytic'"),
         (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3)), 2, solver="first_hitting"),
-         "solver='first_hitting' needs a chain with a mask"),
+         "solver='first_hitting' needs a chain with a mask, .* use 'analytic'"),
+        (lambda: ss.chains.sample(TableOracle(TABLE, Uniform(3)), 2, known=[0, 1]),
+         "known= needs a chain with a mask, .* use ss.chains.Absorbing"),
+        (lambda: ss.chains.sample(FAIR, 2, known=[0, 4]), "known must hold symbols from 0 to 3"),
+        (lambda: ss.chains.sample(FAIR, 2, known=[0, 1, 3]), r"known must have shape \(2,\) or \(2, 2\)"),
+        (lambda: ss.chains.sample(FAIR, 2, steps=5, solver="euler", max_calls=5),
+         "max_calls=5 is less than the 6 calls that euler may take here; take fewer steps"),
+        (lambda: ss.chains.sample(FAIR, 2, max_calls=0), "max_calls must be at least 1"),
+        (lambda: ss.chains.sample(FAIR, 2, device="tpu"), "device='tpu' is not a device"),
+        (lambda: ss.chains.log_likelihood(TableOracle(TABLE, Uniform(3)), X),
+         "log_likelihood needs a chain with a mask, .* use ss.elbo"),
+        (lambda: ChainModel(of_label, Absorbing(3), "symbols", conditions=["corrections"]),
+         "a condition cannot be called 'corrections'"),
+        (lambda: ss.chains.sample(LABELLED, 2), "the network needs label=, .*; pass label= to the call"),
+        (lambda: ss.chains.sample(LABELLED, 2, lable=1), "did you mean label=?"),
+        (lambda: ss.chains.elbo(LABELLED, X, label=[0, 1, 2]), "label must have leading size 2 or 1"),
+        (lambda: ss.chains.loss(LABELLED.given(label=[0, 1, 2]), X), "label must have leading size 2 or 1"),
         (lambda: ChainModel(lambda x, t: x, Absorbing(3), "symbols").symbols(X, torch.ones(2)),
          r"network must return a tensor of shape \(B, L, V\) = \(2, 2, 3\), but returns \(2, 2\)"),
     ],
@@ -596,7 +800,97 @@ def test_what_cannot_be_done_is_refused_with_a_cure(call: object, words: str) ->
         call()  # type: ignore[operator]
 
 
-def test_networks_that_return_nan_are_named() -> None:
-    bad = ChainModel(lambda x, t: torch.full((*x.shape, 3), math.nan), Absorbing(3), "symbols")
-    with pytest.raises(SolverError, match=r"t=1 for samples \[0, 1\]"):
-        ss.chains.sample(bad, (2, 2))
+class Neighbours(torch.nn.Module):
+    r"""Logits of each symbol from those beside it, and from a label."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(vocabulary + 1, vocabulary)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return self.embed(x).flip(1) * self.scale * (1 + label[:, None, None]) + t[:, None, None]
+
+
+def of_neighbours(chain: Chain, **options: object) -> ChainModel:
+    torch.manual_seed(0)
+    return ChainModel(
+        Neighbours(chain.vocabulary), chain, "symbols", conditions=["label"], **options
+    )
+
+
+CARD = {"network": {"settings": {"vocabulary": 3}}}
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [Absorbing(3), Uniform(3, ss.LinearBeta(0.2, 15.0), t_min=0.1)],
+    ids=["masks", "uniform"],
+)
+def test_models_of_chains_are_saved(tmp_path: Path, chain: Chain) -> None:
+    model = of_neighbours(chain, length=5)
+    file = ss.save(model, tmp_path / "chain", CARD, dtype=torch.float64)
+    with pytest.raises(ValueError, match="trust=True"):
+        ss.load_chain(file)
+    again = ss.load_chain(tmp_path, trust=True)
+    assert again.chain == chain
+    assert again.length == 5
+    one, two = (ss.sample(m, 6, label=1, steps=4, seed=0).x for m in (model, again))
+    assert torch.equal(one, two)
+    with pytest.raises(
+        ValueError, match="holds a model of a chain .* load it in Python by ss.load_ch"
+    ):
+        ss.load(file)
+    card = json.loads(file.read_text())
+    for entry, words in (
+        ({"name": "Absorbing"}, "lacks 'vocabulary'"),
+        ({**card["chain"], "vocabulary": 1}, "vocabulary must be at least 2"),
+        ({**card["chain"], "schedule": "os"}, "'schedule' must be one of"),
+        ({**card["chain"], "t_max": 7.0}, "t_min and t_max must satisfy"),
+        ({**card["chain"], "more": 1}, "unknown entry 'more'"),
+    ):
+        file.write_text(json.dumps({**card, "chain": entry}))
+        with pytest.raises(ValueError, match=words):
+            ss.sample(ss.load_chain(file, trust=True), 2, label=0)
+    with pytest.raises(ValueError, match="it lacks chain"):
+        ss.load_chain("digits")
+
+
+def test_what_no_file_holds_is_refused(tmp_path: Path) -> None:
+    for call, words in (
+        (lambda: ss.save(TableOracle(TABLE, Absorbing(3)), tmp_path / "m"), "a network with weights"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)).given(label=1), tmp_path / "m", CARD), "label bound"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)), tmp_path / "m"), "must have the entry 'network'"),
+        (lambda: ss.save(of_neighbours(Absorbing(3)), tmp_path / "m", {"network": {"settings": {}}}),
+         "not saved"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match=words):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_networks_that_tell_of_no_symbol_are_named(value: float) -> None:
+    bad = ChainModel(lambda x, t: torch.full((*x.shape, 3), value), Absorbing(3), "symbols")
+    for call in (
+        lambda: ss.chains.sample(bad, (2, 2)),
+        lambda: ss.chains.log_likelihood(bad, X),
+        lambda: ss.chains.elbo(bad, X),
+    ):
+        with pytest.raises(SolverError, match=r" for samples \[0, 1\]"):
+            call()
+
+
+def test_ratios_may_be_large() -> None:
+    logs = torch.tensor([200.0, 100.0, -200.0])
+    model = ChainModel(lambda x, t: logs.expand(*x.shape, 3), Uniform(3), "ratios", length=2)
+    p = model.symbols(X + 1, number(0.5).expand(2))
+    torch.testing.assert_close(p[0, 0], torch.tensor([1.0, 0.0, 0.0]), rtol=0, atol=1e-6)
+
+
+def test_noise_of_corrections_is_new_in_each_step() -> None:
+    fair = ChainModel(lambda x, t: torch.zeros(*x.shape, 50), Uniform(50), "symbols")
+    options = {"steps": 3, "corrections": 1, "correction_size": 1e3, "path": True}
+    path = ss.chains.sample(fair, (50, 8), seed=1, **options).path  # each correction draws anew
+    assert path is not None
+    assert (path[1] == path[2]).double().mean() < 0.08

@@ -139,6 +139,11 @@ def test_what_a_verb_takes_beside_its_options_is_a_condition() -> None:
         ss.autoencoders.pixel_elbo,
         ss.losses.reflow_pairs,
         ss.symbols.elbo,
+        ss.chains.sample,
+        ss.chains.elbo,
+        ss.chains.log_likelihood,
+        ss.chains.loss,
+        ss.chains.ChainModel.given,
     }
     assert set(conditioned) == {*VERBS, *guidances, *compositions, *teaching, *others}
 

@@ -217,6 +217,32 @@ def test_the_bound_is_the_probability_of_symbols_for_exact_models(t_min: float |
         assert abs(float(weights @ (nats - weights.log()))) < 3 * whole < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:.*the prior is")
+@pytest.mark.parametrize("t_min", [None, 0.35])
+@pytest.mark.parametrize("process", [ss.VP(t_max=0.4), ss.EDM(t_max=2.0)], ids=["VP", "EDM"])
+def test_the_bound_misses_what_the_prior_does(process: ss.Process, t_min: float | None) -> None:
+    form, weights = ss.symbols.Bits(2, shape=(1,)), torch.tensor([0.8, 0.2]).double()
+    model = ss.MixtureOracle(form.inside("x", [[0], [1]]), 1e-4, weights, process)
+    model.transform = form
+    nats, error = bound_of(model, torch.tensor([[0], [1]]), t_min=t_min)
+    alpha, sigma = map(float, process.scales(torch.tensor(process.t_max).double()))
+    y = torch.linspace(-30, 30, 20_001).double()
+    law = (weights * normal(y[:, None] - alpha * torch.tensor([-1.0, 1.0]), sigma)).sum(1)
+    apart = law * (law / normal(y, process.prior_std())).log()
+    wanted = (weights * weights.log()).sum() - torch.trapezoid(apart, y)
+    assert torch.trapezoid(apart, y) > 0.02
+    assert abs(float(weights @ nats - wanted)) < 4 * float(
+        (weights.square() @ error.square()).sqrt()
+    )
+    assert (weights.square() @ error.square()).sqrt() < 0.015
+
+
+def normal(x: Tensor, std: float) -> Tensor:
+    r"""The density of a normal number."""
+
+    return (-(x.square()) / (2 * std**2)).exp().clamp(min=1e-300) / (std * math.sqrt(2 * math.pi))
+
+
 def test_the_standard_error_of_the_bound_covers() -> None:
     model, _, symbols, weights = embedded()
     l = ss.symbols.elbo(model, symbols.repeat(30, 1), nodes=8, draws=8, seed=1)

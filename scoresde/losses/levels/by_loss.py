@@ -98,6 +98,9 @@ def importance(
             their neighbours.
         floor: The fraction of the draws that follow `base`.
 
+    Raises:
+        ValueError: If there is not one loss per level.
+
     References:
         | Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), section 3.3
         | https://arxiv.org/abs/2102.09672

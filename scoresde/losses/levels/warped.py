@@ -43,6 +43,9 @@ def time_warp(
         bins: The number of bins, of equal probability under `base`.
         floor: The fraction of the draws that follow `base`.
 
+    Raises:
+        ValueError: If there is not one loss per level.
+
     References:
         | Continuous Diffusion for Categorical Data (Dieleman et al., 2022), section on time warping
         | https://arxiv.org/abs/2211.15089
