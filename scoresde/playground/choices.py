@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import solvers
+
 from ..models.checks import check_count, check_number
 from ..processes.process import Process
 from ..processes.standard import EDM, VE, VP, Interpolant, SubVP
@@ -99,6 +101,11 @@ class Choices:
         for name, (low, high) in NUMBERS.items():
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, low, high)
+        if not solvers.get(self.solver).can.fixed:
+            raise ValueError(
+                f"solver {self.solver!r} chooses its own steps by tolerances, for which the page has no fields; "
+                "choose one that follows a grid, such as 'dpmpp_2m'."
+            )
         Settings(**self.run)
         if self.ink:
             check_ink(self.ink)

@@ -92,7 +92,8 @@ class Page:
             add("guide_from", _number("guide_from", "lowest noise level"))
             add("guide_to", _number("guide_to", "highest, or empty"))
         with gr.Accordion("Solver"), gr.Row():
-            add("solver", _choice("solver", [*solvers.available()], "by name"))
+            on_grids = [name for name in solvers.available() if solvers.get(name).can.fixed]
+            add("solver", _choice("solver", on_grids, "by name"))
             add("steps", _number("steps", "of the grid, 1 to 200"))
             add("grid", _choice("grid", ["", *NAMES], "empty: the usual one"))
             add("eta", _number("eta", "noise, or empty"))

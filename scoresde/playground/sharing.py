@@ -1,7 +1,6 @@
 r"""Choices as an address, as a plan file, and as a file with all settings."""
 
 import json
-import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -40,8 +39,12 @@ def plan_of(text: str) -> Plan:
             plan = Plan.load(file)
         except ValueError as error:
             raise ValueError(str(error).replace(str(file), "plan")) from None
-    if re.search(r"\b(NaN|Infinity)\b", text):  # which JSON of Python allows
-        raise ValueError("plan must hold finite numbers, but holds NaN or Infinity.")
+    try:
+        json.dumps(json.loads(text), allow_nan=False)
+    except (
+        ValueError
+    ):  # of NaN, Infinity, or a number as large as 1e999, which JSON of Python reads
+        raise ValueError("plan must hold finite numbers, but holds NaN or Infinity.") from None
     check_count("steps of the plan", states_of(plan), at_least=1, at_most=MOST_STEPS)
     return plan
 

@@ -71,6 +71,7 @@ def test_an_address_keeps_every_choice(words: dict[str, object]) -> None:
         ({"guidance": "1e9", "label": 1}, "guidance must be a finite number"),
         ({"guide_from": 3, "guide_to": 2}, "guide_from must be below guide_to"),
         ({"solver": "dpmp_2m"}, "solver 'dpmp_2m' is unknown; did you mean 'dpmpp_2m'"),
+        ({"solver": "torchdiffeq/dopri5"}, "chooses its own steps by tolerances, for which the page has no"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"steps": 2.5}, "steps must be a whole number, but is 2.5"),
         ({"steps": 100000}, "steps must be at most 200"),
@@ -96,6 +97,13 @@ def test_a_wrong_choice_is_a_sentence(
         view(read(words), tmp_path)
     assert sentence in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
+def test_a_plan_holds_finite_numbers(number: str, tmp_path: Path) -> None:
+    text = ss.Plan({"solver": "heun", "rtol": 0.25}).save(tmp_path / "plan.json").read_text()
+    with pytest.raises(ValueError, match="plan"):
+        sharing.plan_of(text.replace("0.25", number))
 
 
 def test_a_drawing_becomes_the_data_where_it_was_drawn() -> None:
