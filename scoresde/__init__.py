@@ -79,12 +79,16 @@ from .models.transforms import ComplexPairs, NamedParts, Standardized, Transform
 from .oracles.mixture import GaussianOracle, KernelOracle, MixtureOracle, Oracle
 from .oracles.quantile import QuantileOracle
 from .oracles.uniform import UniformOracle
+from .processes.blocks.diagonal import Blurring, CorrelatedNoise
+from .processes.blocks.langevin import CLD
+from .processes.blocks.matrix import MatrixProcess
+from .processes.blocks.process import BlockProcess
 from .processes.custom import CustomProcess, LinearProcess, NonlinearProcess
 from .processes.process import Process
 from .processes.schedules import Cosine, Geometric, Karras, LinearBeta, Logit, Schedule
 from .processes.standard import EDM, VE, VP, Interpolant, SubVP
 from .processes.tabulated import Tabulated
-from .reverse.reverse import probability_flow, reverse_sde
+from .reverse.problems import probability_flow, reverse_sde
 from .runs.files import load_solution, save_solution
 from .runs.plan import Plan
 from .runs.resumed import resume
@@ -98,13 +102,17 @@ from .weighted import Weighted, twisted_sample, weighted_sample
 from .zoo import load, load_chain, load_classifier, register_network, save, save_classifier
 
 __all__ = [
+    "CLD",
     "EDM",
     "VE",
     "VP",
+    "BlockProcess",
+    "Blurring",
     "Bound",
     "Classifier",
     "Comparison",
     "ComplexPairs",
+    "CorrelatedNoise",
     "Cosine",
     "Curves",
     "CustomProcess",
@@ -122,6 +130,7 @@ __all__ = [
     "LinearProcess",
     "Logit",
     "Masked",
+    "MatrixProcess",
     "MixtureOracle",
     "Modes",
     "Moments",

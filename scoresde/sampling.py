@@ -20,6 +20,7 @@ from .models.score_model import ScoreModel
 from .models.self_conditioned import first_calls, refuse_memory
 from .models.spoken import as_data
 from .models.steady import warn_of_randomness
+from .processes.blocks.process import BlockProcess
 from .reverse.amounts import Eta
 from .reverse.linear_part import Convention
 from .reverse.reverse import Clock
@@ -131,7 +132,7 @@ def sample(  # noqa: D417
     start = process.t_max
     if settings.own_times is not None or settings.sigma_max is not None:  # less noise, possibly
         x, start = _lifted(model, x, settings)
-    if process.has_scales:
+    if process.has_levels:
         check_prior(model, start)
     else:
         check_marginal(model, x)
@@ -150,6 +151,8 @@ def _lifted(model: ScoreModel, x: Tensor, settings: Settings) -> tuple[Tensor, f
     start = first.min().item()
     if process.has_scales:
         return x * align((process.scales(first)[1] / process.prior_std()).to(x), x), start
+    if isinstance(process, BlockProcess):
+        return process.times(process.root(first), process.standardised(x)), start
     if not same_time(start, process.t_max):
         raise ValueError(
             f"times must start at t_max={process.t_max:.9g}, where the law is the prior, but start at "
@@ -299,7 +302,7 @@ def _decode(
     run = Run.between(model, settings, start, stop)
     if settings.takes_apart(len(x)) or settings.adaptive or settings.log_density:
         _check(model, x, settings)
-    clean, whole = settings.denoise and process.has_scales, run
+    clean, whole = settings.denoise and process.has_levels, run
     if clean and settings.t_min is None and not settings.method.can.open:
         check_last(model, run.times[-1].max().item())
     after = {"last denoising": model.cost} if clean else {}

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .shapes import align, row_where
+from .shapes import Factor, align, factors, row_where, scalars
 
 Field = Callable[[Tensor, Tensor], Tensor]  # (t, x) -> a tensor like x
 StateField = Callable[[Tensor], Tensor]  # x -> a tensor like x, at a time already chosen
@@ -206,6 +206,8 @@ class SDE(Problem):
 
     Arguments:
         diffusion: The function :math:`g(t)`, from times to numbers with the same shape.
+        spread: A function that returns the numbers of times with shape (n,) or (n, B), for a state that sets
+            shape, dtype and device, as n factors of the noise. By default, these are the numbers themselves.
 
     Examples:
         >>> brownian = solvers.SDE(lambda t, x: 0 * x, torch.ones_like)
@@ -215,6 +217,12 @@ class SDE(Problem):
     """
 
     diffusion: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor, Tensor], Sequence[Factor]] = field(default=scalars, kw_only=True)
+
+    def noise_factors(self, times: Tensor, x: Tensor) -> Sequence[Factor]:
+        r"""Returns the diffusion at each time, as factors of the noise."""
+
+        return self.spread(self.diffusion(times), x)
 
 
 class Linear(ABC):
@@ -246,6 +254,16 @@ class Linear(ABC):
         r"""Returns the time in steps from s to t before which about half of the weight of N lies."""
 
         return torch.lerp(s, t, 0.5)
+
+    def factors(self, values: Tensor, x: Tensor) -> Sequence[Factor]:
+        r"""Returns numbers of this linear part, with shape (n, c) or (n, B, c), as n factors of the state."""
+
+        return factors(values, x)
+
+    def least(self, decay: Tensor) -> Tensor:
+        r"""Returns the factors by which steps with the given decay shrink what they shrink most."""
+
+        return decay
 
     @property
     def key(self) -> Hashable | None:

@@ -1,9 +1,13 @@
 r"""Shapes: times with shape () or (B,) beside states with shape (B, *), and norms per row."""
 
+from dataclasses import dataclass, replace
+from typing import Union
+
 import torch
 from torch import Tensor
 
 Scalar = float | Tensor  # a factor of a state: a number, or one number per row
+Factor = Union[float, Tensor, "Blocks"]
 
 
 def align(t: Tensor, x: Tensor) -> Tensor:
@@ -42,9 +46,60 @@ def factors(values: Tensor, x: Tensor) -> list[Scalar]:
     return list(values.to(x.device, x.dtype))
 
 
-def add_product(x: Tensor, y: Tensor, factor: Scalar) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    r"""A matrix for each block of a state: a factor that mixes the entries of a block.
+
+    The first axis of a state is divided into j equal parts, and a block holds one entry of each part, so the c
+    blocks of a flat sample are the columns of a matrix of shape (j, c).
+
+    Arguments:
+        matrices: The matrices, with shape (c, k, j), or (B, c, k, j) if rows differ; c = 1 if all blocks share
+            one.
+    """
+
+    matrices: Tensor
+
+    def __mul__(self, factor: Scalar) -> "Blocks":
+        if isinstance(factor, Tensor) and factor.ndim:
+            factor = factor.reshape(-1, 1, 1, 1)
+        return replace(self, matrices=self.matrices * factor)
+
+    def __add__(self, other: "Blocks") -> "Blocks":
+        return replace(self, matrices=self.matrices + other.matrices)
+
+    def of(self, x: Tensor) -> Tensor:
+        r"""Returns the product with a state of shape (B, *), whose first axis becomes k / j times as long."""
+
+        k, j = self.matrices.shape[-2:]
+        matrices = self.matrices.to(x)
+        parts = x.reshape(len(x), j, -1)
+        if k == j == 1:
+            found = matrices[..., 0, 0].reshape(*matrices.shape[:-3], 1, -1) * parts
+        elif matrices.shape[-3] == 1:
+            found = matrices[..., 0, :, :] @ parts
+        else:
+            found = torch.einsum("...cij,...jc->...ic", matrices, parts)
+        return found.reshape(len(x), k * x.shape[1] // j, *x.shape[2:])
+
+
+def blocks(values: Tensor, x: Tensor) -> list[Factor]:
+    r"""Returns matrices with shape (n, c, k, j), or (n, B, c, k, j), as factors of the state."""
+
+    return [Blocks(matrices) for matrices in values.to(x.device, x.dtype)]
+
+
+def product(factor: Factor, x: Tensor) -> Tensor:
+    r"""Returns the product of a factor and a tensor."""
+
+    return factor.of(x) if isinstance(factor, Blocks) else x * factor
+
+
+def add_product(x: Tensor, y: Tensor, factor: Factor) -> Tensor:
     r"""Adds a multiple of a tensor to another, in place."""
 
+    if isinstance(factor, Blocks):
+        return x.add_(factor.of(y))
     if isinstance(factor, float):
         return x.add_(y, alpha=factor)
     return x.addcmul_(y, factor)

@@ -14,7 +14,6 @@ from ..models.derivative import check_derivative
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from ..runs.takes import Takes, split
 from .continuation import STEP, continued, normals, squared
@@ -165,8 +164,10 @@ class _Asked:
 def _check_model(model: ScoreModel, x: Tensor) -> None:
     r"""Refuses a model without noise levels, or whose rows depend on each other."""
 
-    if isinstance(model.process, NonlinearProcess):
-        raise ValueError(f"residuals need noise levels, but {model.process} has none.")
+    if not model.process.has_scales:
+        raise ValueError(
+            f"residuals need noise levels with numbers alpha and sigma, but {model.process} has none."
+        )
     check_rows(model, x)
 
 

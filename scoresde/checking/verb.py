@@ -11,7 +11,6 @@ from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..processes.custom import NonlinearProcess
 from ..runs.health import Health, health, unhealthy
 from ..runs.takes import Takes, split
 from . import findings as found_in
@@ -97,8 +96,10 @@ def _bound(model: ScoreModel, options: Mapping[str, object], data: Tensor) -> Sc
     r"""The model with its conditions bound, refused unless it can be asked at noise levels."""
 
     mine, _ = split(model, options, len(data), CHECK)
-    if isinstance(mine.process, NonlinearProcess):
-        raise ValueError(f"a check needs noise levels, but {mine.process} has none.")
+    if not mine.process.has_scales:
+        raise ValueError(
+            f"a check needs noise levels with numbers alpha and sigma, but {mine.process} has none."
+        )
     check_rows(mine, data)
     return mine
 

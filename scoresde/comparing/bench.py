@@ -16,7 +16,6 @@ from solvers.methods.renoise import Langevin
 from ..metrics import Distance, floor, with_error
 from ..models.checks import model_device, model_dtype
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
 from ..runs.health import ROWS, warn_of_health
 from ..runs.options import Ending, Options, RunOptions
 from ..runs.plan import Plan
@@ -269,7 +268,7 @@ def bind(
         raise ValueError(
             f"t_min must lie in [{process.t_min:.4g}, {process.t_max:.4g}), but is {settings.t_min}."
         )
-    if isinstance(model.process, NonlinearProcess):  # which has no clean data
+    if not model.process.has_levels:  # which has no clean data
         options = {"denoise": False, **options}
     return bound, {n: value for n, value in options.items() if n in BENCH.names and n != "seed"}
 

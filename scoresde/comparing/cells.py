@@ -11,7 +11,6 @@ from ..models.checks import check_count, check_number, check_several
 from ..models.data_moments import NEEDS, suits
 from ..models.learned import check_solver
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
 from ..runs.grids import default_grid, spacing
 from ..runs.options import Options
 from ..runs.plan import Plan
@@ -56,7 +55,7 @@ class Cell:
 def default_solvers(model: ScoreModel) -> tuple[str, ...]:
     r"""Returns the solvers that are worth trying for a model."""
 
-    if isinstance(model.process, NonlinearProcess):
+    if not model.process.has_scales:
         return GENERAL
     return (
         *DEFAULT,
@@ -172,7 +171,7 @@ def options_of(model: ScoreModel, solver: Solver) -> Options:
     r"""Returns the options of a solver in every cell."""
 
     options: Options = {"solver": name_of(solver) or solver}
-    if solver.solves is not SemiLinear and not isinstance(model.process, NonlinearProcess):
+    if solver.solves is not SemiLinear and model.process.has_levels:
         options["clock"] = "log_snr"
     if solver.stochastic:
         options["noise"] = "path"

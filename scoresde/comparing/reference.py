@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
 from ..runs.options import Options
 from ..sampling import sample
 from .precision import half_of, in_full, without_half
@@ -65,7 +64,7 @@ def flow_reference(
     it, at a tolerance that its rounding allows, is the floor of all errors.
     """
 
-    solver = "dopri5" if isinstance(model.process, NonlinearProcess) else "exponential"
+    solver = "exponential" if model.process.has_scales else "dopri5"
     options = {**options, **_exactly(model), "solver": solver, "seed": seed}
     half = half_of(model)
     with without_half():
@@ -93,7 +92,7 @@ def noisy_reference(
     r"""Returns samples of the reverse SDE on one Brownian path, compared with half as many steps."""
 
     options = {**options, **_exactly(model), "solver": "sra1", "seed": seed, "noise": "path"}
-    if not isinstance(model.process, NonlinearProcess):
+    if model.process.has_levels:
         options |= {"clock": "log_snr", "grid": "log_snr"}
     coarse, fine = (
         sample(model, shape, steps=steps, **options) for steps in (NOISY_STEPS // 2, NOISY_STEPS)

@@ -13,7 +13,6 @@ from ..models.checks import check_count, check_data, check_numbers
 from ..models.conditions import Condition, verb
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from ..runs.takes import Takes, split
 from .power import Spectrum, spectrum
@@ -122,8 +121,10 @@ def decided(
     if len(states) < 2:
         raise ValueError(f"x must have at least 2 images, but has {len(states)}.")
     bound, settings = split(model, options, len(states), DECIDED)
-    if isinstance(bound.process, NonlinearProcess):
-        raise ValueError(f"decided frequencies need noise levels, but {bound.process} has none.")
+    if not bound.process.has_scales:
+        raise ValueError(
+            f"decided frequencies need noise levels with numbers alpha and sigma, but {bound.process} has none."
+        )
     seed = check_count("seed", seed, None, None)
     data = _about_mean(states)
     known = _levels(bound.process, levels, data)

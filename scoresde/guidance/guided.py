@@ -50,8 +50,9 @@ class Guided(ScoreModel):
                     f"samples share, but is a {type(value).__name__}."
                 )
         if not (first.process.has_scales or rule.on_scores):
+            what = "needs alpha and sigma" if first.process.has_levels else "acts on clean data"
             raise ValueError(
-                f"the guidance {rule.words} acts on clean data, which a {type(first.process).__name__} does not "
+                f"the guidance {rule.words} {what}, which a {type(first.process).__name__} does not "
                 "define; guide with a sum of scores, such as classifier_free, autoguidance, product, experts, "
                 "within, mixture or classifier."
             )
@@ -113,12 +114,12 @@ class Guided(ScoreModel):
                 model.check_condition(name, value)
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if not self.process.has_scales:
+        if not self.process.has_levels:
             self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
         return self.in_form(data_form, x, t, condition)
 
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if self.process.has_scales:
+        if self.process.has_levels:
             return super().score(x, t, **condition)
         return self.in_form(_formal_score, x, t, condition)
 

@@ -57,6 +57,11 @@ def classifier(
     asked = RowFunction("log_prob", log_prob, data, ("x", "t"))
     check_owner("log_prob", log_prob, data, model.process)
     scaled = model.process.has_scales
+    if model.process.has_levels and not scaled:
+        raise ValueError(
+            f"the gradient of a classifier is added to scores by the numbers alpha and sigma, which "
+            f"{model.process} does not have; train it with the label as a condition."
+        )
     return Guided((model,), Classified(asked, as_scale("scale", scale), data, scaled))
 
 

@@ -12,7 +12,7 @@ from ..doors.amounts import positive
 from ..doors.data import as_state, as_times
 from ..models.checks import check_numbers
 from ..models.conditions import as_condition
-from ..oracles.mixture import check_labels
+from ..oracles.known_data import check_labels
 from ..processes.process import Process
 
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.shapes import align
 
 from ..doors.data import as_state, with_origin
 from ..doors.warning import warn
-from ..models.checks import check_data, check_number
+from ..models.checks import check_data, check_number, is_state
 from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.scale import start_of
@@ -88,7 +87,8 @@ def encode(  # noqa: D417
     r"""Turns data into latents, which :func:`scoresde.decode` turns back into data.
 
     Data enters as the state :math:`\alpha x` at `t_min`, and follows the probability flow. For a process without
-    scales, it is itself the state there.
+    scales, it is itself the state there. For a process with velocities, those of the i-th row are drawn from their
+    prior and depend on i alone; pass whole states, with shape (B, 2 d, *), to set them.
 
     Arguments:
         model: The score model.
@@ -131,10 +131,9 @@ def encode(  # noqa: D417
     refuse_noise(settings)
     refuse_memory(model, "encode")
     x = check_data(model, x, "x", settings.dtype, settings.device)
-    process = model.process
     t_max = top_of(model, settings, t_max)
     start = start_of(model, "encoding") if settings.t_min is None else settings.t_min
-    stop = process.t_max if t_max is None else t_max
+    stop = model.process.t_max if t_max is None else t_max
     if start >= stop:
         raise ValueError(
             f"encoding goes from t_min up to t_max, but they are {start:.4g} and {stop:.4g}."
@@ -143,10 +142,11 @@ def encode(  # noqa: D417
     for last in run.times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
-    check_way(model, x, settings, "the way to latents and back")
-    alpha, run = process.signal(run.times[0]), settle(run, x)
+    u = model.process.enter(x, run.times[0], whole=is_state(model, x))
+    check_way(model, u, settings, "the way to latents and back")
+    run = settle(run, u)
     with settings.gradients():
-        z = carried(run, x * align(alpha.to(x), x))
+        z = carried(run, u)
     _warn_of_growth(model, z, settings)
     z = with_origin(z, given)
     if run.settings.method.exact:

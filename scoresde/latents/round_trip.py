@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from solvers import Event, Solution, Solver
-from solvers.shapes import align
 
 from ..doors.data import as_state
 from ..doors.warning import warn
+from ..models.checks import is_state
 from ..models.conditions import Condition, verb
 from ..models.masked import kept_of, share_of
 from ..models.scale import scale_of
@@ -117,7 +117,9 @@ def reconstruct(  # noqa: D417
     latent = encode(model, given, t_max=t_max, **options)
     kept = replace(latent, companion=None) if one_state else latent
     back = return_from(model, kept, options, denoise=False)
-    y = back.x / align(model.process.signal(latent.times[0]).to(back.x), back.x)
+    y = model.process.leave(back.x, latent.times[0])
+    if is_state(model, x):
+        x = model.process.leave(x, latent.times[0])
     error = _apart(model, y, kept_of(model, x.to(y))).flatten(1)
     ended = torch.tensor([s != "ok" for s in back.status], device=error.device)
     error[ended] = torch.nan  # a round trip that ended early has no error

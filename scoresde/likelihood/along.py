@@ -15,7 +15,6 @@ from solvers.shapes import align
 
 from ..models.learned import check_learned
 from ..models.rows_check import check_rows
-from ..processes.custom import NonlinearProcess
 from ..runs.run import Run, same_time
 from .advice import EXACT_UP_TO
 from .batches import Asked
@@ -34,8 +33,10 @@ def along(run: Run, x: Tensor) -> tuple[Run, int]:
 
     model, process, settings = run.model, run.model.process, run.settings
     check_learned(model, "log_density=")
-    if isinstance(process, NonlinearProcess):
-        raise ValueError(f"log_density= needs noise levels, but {process} has none; leave it out.")
+    if not process.has_scales:
+        raise ValueError(
+            f"log_density= needs noise levels with numbers alpha and sigma, but {process} has none; leave it out."
+        )
     if run.eta or settings.method.can.own_noise:
         raise ValueError(
             f"log_density= is the density of the probability flow, but {settings.method} adds noise; use a "

@@ -13,18 +13,20 @@ from solvers import Solution
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
-from ..models.checks import check_data
+from ..models.checks import check_data, is_state
 from ..models.derivative import check_derivative
 from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import refuse_memory
 from ..models.transforms import Data
-from ..processes.process import SLACK
+from ..processes.blocks.process import BlockProcess
+from ..processes.domain import SLACK
 from ..runs.options import Keys, Limits, Numbers, Options, RunOptions, Start, Stepping
 from ..runs.settings import Settings, refuse_noise
 from ..runs.takes import Takes, split
 from .companion import Companion
+from .entry import entered
 
 DENSITY = Takes("a likelihood", Stepping, Keys, Numbers, Limits, Start, up=True)
 FREE = Takes(
@@ -87,6 +89,8 @@ class Asked(NamedTuple):
         ends: The logarithms of the first and the last noise level; without scales, the first and the last time.
         companion: The Gaussian companion.
         path: The path from the data to the prior, if it is already there.
+        data: The data, if `x` are states of another shape.
+        gain: What the log-densities of `x` lack for those of data, with shape (B,), or `None` for nothing.
     """
 
     model: ScoreModel
@@ -96,6 +100,8 @@ class Asked(NamedTuple):
     ends: tuple[float, float]
     companion: Companion
     path: Solution | None = None
+    data: Tensor | None = None
+    gain: Tensor | None = None
 
     @property
     def dimension(self) -> int:
@@ -154,10 +160,15 @@ def ask(
     x = check_data(model, x, "x", settings.dtype, settings.device)
     if settings.dtype is None and x.device.type != "mps":
         x = x.double()
-    check_rows(model, x)
-    x = kept_of(model, x)
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
+    data, gain = None, None
+    if isinstance(process, BlockProcess) and not is_state(model, x):
+        seed, index = settings.keys(torch.arange(len(x)))
+        u, gain = entered(model, process, x, start, seed, index.to(x.device))
+        data, x = (x if u.shape != x.shape else None), u
+    check_rows(model, x)
+    x = kept_of(model, x)
     settings.check_batch(
         len(x), len(settings.own_times) - 1 if settings.own_times is not None else 0
     )
@@ -168,7 +179,8 @@ def ask(
     first, last = (-process.log_snr(ends) if process.has_scales else ends).tolist()
     if settings.grad != "none":
         check_derivative(model, x, "reverse", f"grad={settings.grad!r}", rows_at_once(settings, x))
-    return Asked(model, x, settings, start, (first, last), Companion.of(model, x))
+    known = model, x, settings, start, (first, last), Companion.of(model, x)
+    return Asked(*known, data=data, gain=gain)
 
 
 def check_levels(model: ScoreModel) -> None:
@@ -176,7 +188,8 @@ def check_levels(model: ScoreModel) -> None:
 
     if not model.process.has_scales:
         raise ValueError(
-            f"bounds and views need noise levels, but {model.process} has none; ss.log_likelihood needs none."
+            f"bounds and views need noise levels with numbers alpha and sigma, but {model.process} has none; "
+            "ss.log_likelihood needs none."
         )
 
 

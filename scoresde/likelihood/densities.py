@@ -99,7 +99,16 @@ def densities(
 
     with asked.settings.gradients():
         found = Likelihood.stack([_fitting(density, batch) for batch in asked.batches()])
-    return replace(found, nats=found.nats - asked.units, entries=asked.entries)
+    found = replace(found, nats=found.nats - asked.units, entries=asked.entries)
+    if asked.gain is not None:
+        found = replace(found, nats=found.nats + asked.gain)
+    if asked.data is None:
+        return found
+    made = {**found.provenance, "bound": "lower"}
+    own = (
+        None if found.slope is None else found.slope[:, : asked.data.shape[1]]
+    )  # of the data's parts
+    return replace(found, dimension=asked.data[0].numel(), provenance=made, slope=own)
 
 
 def _fitting(density: Callable[[Batch], Likelihood], batch: Batch) -> Likelihood:

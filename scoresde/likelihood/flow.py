@@ -215,7 +215,7 @@ def along_path(
         derivatives=cost,
         dimension=path.x[0].numel(),
         t_min=start,
-        noise_level=process.noise_level(start) if process.has_scales else math.nan,
+        noise_level=process.noise_level(start) if process.has_levels else math.nan,
         slope=slope.reshape(path.x.shape),
         budget=budget,
         status=path.status,

@@ -7,7 +7,8 @@ For a process without scales, data is the state at :math:`t_0`, the flow is
 
 The path is solved first. Its interpolant has the slope :math:`v + \delta`, so the integral of
 :math:`\nabla \log p_t \cdot \delta` is taken out, as far as the model's score is a gradient. Both integrals are
-Gauss-Legendre sums over :math:`u = \sqrt{(t - t_0) / (t_1 - t_0)}`, whose nodes are dense near data.
+Gauss-Legendre sums over :math:`u = \sqrt{(t - t_0) / (t_1 - t_0)}`, or over another variable whose nodes are dense
+near data.
 
 References:
     | Score-Based Generative Modeling through SDEs (Song et al., 2021), equation (39)
@@ -29,6 +30,9 @@ from solvers import Solution
 from solvers.noise.brownian import PROBES, keyed_normal
 
 from ..models.score_model import ScoreModel
+from ..processes.blocks.process import BlockProcess
+from ..processes.process import Process
+from ..processes.schedules import invert
 from ..runs.run import Run
 from ..runs.settings import Settings
 from ..runs.transport import transport
@@ -56,8 +60,8 @@ class Rule(NamedTuple):
     halves: Tensor
 
     @staticmethod
-    def of(start: float, stop: float, count: int) -> "Rule":
-        r"""Returns the rule between two times."""
+    def of(start: float, stop: float, count: int, process: Process) -> "Rule":
+        r"""Returns the rule between two times of a process."""
 
         nodes, weights = np.polynomial.legendre.leggauss(count)
         halves = np.zeros((2, count))
@@ -66,9 +70,10 @@ class Rule(NamedTuple):
             powers = np.polynomial.legendre.legvander(some, len(some) - 1)
             halves[first, first::2] = np.linalg.solve(powers.T, 2.0 * np.eye(len(some))[0])
         u = torch.from_numpy(nodes + 1) / 2
-        slopes = (stop - start) * u  # dt / d(2 u)
+        times, slopes = places(process, start, stop, u)
+        slopes = slopes / 2
         whole, parts = slopes * torch.from_numpy(weights), slopes * torch.from_numpy(halves)
-        return Rule(start + (stop - start) * u**2, whole[:, None], parts[..., None])
+        return Rule(times, whole[:, None], parts[..., None])
 
     def gap(self, values: Tensor) -> Tensor:
         r"""Returns a bound for the error of the sum, the largest difference from those over half of the times.
@@ -79,6 +84,25 @@ class Rule(NamedTuple):
 
         whole = (self.weights.to(values.device) * values).sum(0)
         return ((self.halves.to(values.device) * values).sum(1) - whole).abs().amax(0)
+
+
+def places(process: Process, start: float, stop: float, u: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns times at fractions u in [0, 1] of the way between two times, dense near data, and their slopes.
+
+    Of a process on blocks, u is the mean of the fractions of time and of log-SNR, which may hardly fall while the
+    state turns.
+    """
+
+    span = stop - start
+    if not isinstance(process, BlockProcess):
+        return start + span * u**2, 2 * span * u
+    first, last = process.log_snr(torch.tensor([start, stop], dtype=torch.float64))
+
+    def left(t: Tensor) -> Tensor:
+        return -(((process.log_snr(t) - first) / (last - first)) + (t - start) / span) / 2
+
+    times = invert(left, -u, (start, stop))
+    return times, 2 / (process.slope(times) / (last - first) + 1 / span)
 
 
 class Sums(NamedTuple):
@@ -202,7 +226,7 @@ class GeneralFlow:
 
         path, process = self._path(), self.model.process
         assert path.path is not None
-        rule = Rule.of(*self.ends, self.nodes)
+        rule = Rule.of(*self.ends, self.nodes, process)
         integral = TimeIntegral(self.model, path.times, path.path, self.tracer, rule)
         sums = integral.sums()
         cost = torch.full_like(path.calls, integral.products + (DRAWS + 1) * PLACES)
@@ -224,7 +248,9 @@ class GeneralFlow:
         if not settings.adaptive:
             return transport(Run.between(self.model, settings, start, stop), self.x)
         u = torch.linspace(0, 1, KNOTS, dtype=torch.float64)
-        return transport(Run(self.model, settings, start + (stop - start) * u**2), self.x)
+        times = places(self.model.process, start, stop, u)[0]
+        times[0], times[-1] = start, stop
+        return transport(Run(self.model, settings, times), self.x)
 
     def _refined(
         self, integral: TimeIntegral, sums: Sums, cost: Tensor, target: float
@@ -242,7 +268,7 @@ class GeneralFlow:
             exact = replace(
                 exact,
                 tracer=replace(exact.tracer, kind="exact"),
-                rule=Rule.of(*self.ends, EXACT_NODES),
+                rule=Rule.of(*self.ends, EXACT_NODES, self.model.process),
             )
             found = zip(sums, exact.sums(), strict=True)
             sums = Sums(*(a.index_copy(0, rows, b) for a, b in found))
@@ -264,19 +290,19 @@ class GeneralFlow:
             keyed_normal(seed, index, PROBES, FIRST_PRIOR + k, like).to(x).reshape(x.shape)
             for k in range(DRAWS)
         ]
-        mean = x - self.model.process.prior_std() * z
+        mean = x - self.model.process.deviations(z)
         here, *others = (self._beyond_prior(mean, one) for one in (z, *drawn))
         return torch.stack([(here - other).abs() for other in others]).amax(0)
 
     def _beyond_prior(self, mean: Tensor, z: Tensor) -> Tensor:
         r"""The difference at m + s z, minus that at the mean m, by a Gauss-Legendre sum along the line."""
 
-        std, end = self.model.process.prior_std(), torch.tensor(self.ends[1], dtype=torch.float64)
+        apart, end = self.model.process.deviations(z), torch.tensor(self.ends[1]).double()
         total = torch.zeros(len(z), dtype=torch.float64, device=z.device)
         nodes, weights = np.polynomial.legendre.leggauss(PLACES)
         for share, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            score = self.model.score(mean + share * std * z, end)
-            total += weight * (z * (std * score + share * z)).flatten(1).double().sum(1)
+            score = self.model.score(mean + share * apart, end)
+            total += weight * (apart * score + share * z * z).flatten(1).double().sum(1)
         return total
 
 

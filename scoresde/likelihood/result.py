@@ -42,8 +42,8 @@ class Likelihood:
             `t_min`) and "prior" (at the end of the flow) are sizes of biases. An unknown part is NaN. Without
             scales there is no "end".
         provenance: A record of how it was made. "guided" says that it is the density of the flow of a guided
-            model, which is not that of data under its condition, and "of" that it is the density of "latents" and
-            not of the data that they encode.
+            model, which is not that of data under its condition, "of" that it is the density of "latents" and
+            not of the data that they encode, and "bound" that it is a lower bound, of a process with velocities.
         levels: The number of levels, if it is a probability of data on levels.
         entries: The number of entries of each sample that exist, with shape (B,), for masked data.
         slope: The score near `t_min`, :math:`\nabla \log p`, with shape (B, *); NaN for a model that has learned
@@ -79,6 +79,12 @@ class Likelihood:
         noise = sum((self.budget[name].square() for name in NOISES & self.budget.keys()), none)
         biases = (self.budget[name] for name in self.budget.keys() - NOISES)
         return 2 * noise.sqrt() + sum(biases, none)
+
+    @property
+    def is_bound(self) -> bool:
+        r"""Whether its expectation over auxiliary parts of the state, such as velocities, is a lower bound."""
+
+        return self.provenance.get("bound") == "lower"
 
     @property
     def dominant(self) -> str:
@@ -189,6 +195,7 @@ class Likelihood:
     def __repr__(self) -> str:
         of = " of the guided flow" if self.provenance.get("guided") else ""
         of += f", of {self.provenance['of']}" if "of" in self.provenance else ""
+        of += ", a lower bound on average" if self.is_bound else ""
         if not self.budget:
             return f"Likelihood({len(self.nats)} samples, mean {self.nats.mean():.4g} nats{of})"
         return (

@@ -6,6 +6,8 @@ from solvers.doors.signatures import checked
 
 from ..models.estimate import estimate
 from ..models.score_model import ScoreModel
+from ..processes.blocks.process import BlockProcess
+from .block_errors import BLOCK_WEIGHTS, as_error
 from .noised import mean_square, noised
 from .weights import Weight, weights
 
@@ -40,6 +42,9 @@ def denoising(
     - "likelihood": :math:`-\dot \lambda / s^2 = \frac{1}{2} g^2 (\alpha / \sigma^2)^2`, with which levels that
       are uniform in time give the evidence lower bound. For levels that are uniform in log-SNR, "noise" does.
 
+    For a process on blocks, each prediction's error is taken with its matrix, so that "noise", of a process with
+    velocities, is hybrid score matching, and "likelihood" is the squared error of :math:`G^T` times the score.
+
     How much a level counts is its weight times the density with which levels are drawn. See
     :mod:`scoresde.losses.levels`.
 
@@ -69,6 +74,9 @@ def denoising(
         | https://arxiv.org/abs/2401.11605
         | Understanding Diffusion Objectives as the ELBO (Kingma and Gao, 2023), for "sigmoid"
         | https://arxiv.org/abs/2303.00848
+        | Score-Based Generative Modeling with Critically-Damped Langevin Diffusion (Dockhorn et al., 2022),
+        | equation (8), for hybrid score matching
+        | https://arxiv.org/abs/2112.07068
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), equation (7), for
         | "likelihood"
         | https://arxiv.org/abs/2101.09258
@@ -80,6 +88,9 @@ def denoising(
     """
 
     known = noised(model, x, log_snr, z, condition)
+    if isinstance(model.process, BlockProcess) and weight in BLOCK_WEIGHTS:
+        D = model.denoise(known.state, known.t, **known.condition)
+        return mean_square(as_error(model, model.process, str(weight), D - known.x, known.t))
     w = weights(weight, model.process, known.log_snr, model.data_std)
     error = estimate(model, known.state, known.t, **known.condition) - known.x
     return w.to(known.x) * mean_square(error)

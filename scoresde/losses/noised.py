@@ -6,7 +6,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from solvers.doors.values import as_tensor
-from solvers.shapes import align
 
 from ..doors.data import as_state, as_times
 from ..models.conditions import check_conditions
@@ -19,8 +18,8 @@ class Noised(NamedTuple):
 
     Arguments:
         x: Clean data, with shape (B, *).
-        z: Its noise, or its partner in a pair, with shape (B, *).
-        state: The noisy data :math:`\alpha x + \sigma z`, with shape (B, *).
+        z: Its noise, or its partner in a pair, with the shape of states.
+        state: The noisy data :math:`\alpha x + \sigma z`, or :math:`A x + L z` with matrices.
         t: The times, with shape (B,), in float64 on the CPU.
         log_snr: The logs of :math:`\alpha / \sigma`, with shape (B,), in float64 on the CPU.
         condition: The conditions.
@@ -44,7 +43,7 @@ def noised(
     """
 
     process = model.process
-    if not process.has_scales:
+    if not process.has_levels:
         raise ValueError(
             f"log_snr is no level of {process}, which has no alpha and sigma; train a model of another process, "
             "such as ss.VP()."
@@ -54,17 +53,16 @@ def noised(
     if form is not None and form.whole and not as_tensor("x", x).is_floating_point():
         x = form.inside("x", x)
     x, z = as_state("x", x), as_state("z", z)
-    if z.shape != x.shape:
-        raise ValueError(
-            f"z must have the shape of x, {tuple(x.shape)}, but has {tuple(z.shape)}."
-        )
+    wanted = tuple(process.prior_shape(tuple(x.shape)))
+    if tuple(z.shape) != wanted:
+        of = "x" if wanted == tuple(x.shape) else "states"
+        raise ValueError(f"z must have the shape of {of}, {wanted}, but has {tuple(z.shape)}.")
     given = as_times("log_snr", log_snr).detach().double().cpu()
     if given.shape not in ((), (1,), (len(x),)):
         raise ValueError(f"log_snr must have shape ({len(x)},), but has {tuple(given.shape)}.")
     t = process.time(given.expand(len(x)))
     known = check_conditions(model, condition, len(x))
-    alpha, sigma = (align(scale.to(x), x) for scale in process.scales(t))
-    state = alpha * x + sigma * z.to(x)
+    state = process.perturb(x, t, z.to(x))
     return Noised(x, z.to(x), state, t, process.log_snr(t), known)  # type: ignore[arg-type]
 
 

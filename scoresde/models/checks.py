@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from solvers.doors.values import MOST, as_device, as_number, as_whole, is_number
 
 from ..doors.data import as_data, as_floats, check_rows_finite
+from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
 from .masked import masked_of
 from .score_model import ScoreModel
@@ -130,7 +131,8 @@ def check_data(
     """
 
     x = as_data(name, x, finite=False)
-    check_shape(model, tuple(x.shape[1:]), name)
+    if not is_state(model, x):
+        check_shape(model, tuple(x.shape[1:]), name)
     if device is not None:
         x = x.to(as_device("device", device))
     home = model_device(model)
@@ -140,6 +142,16 @@ def check_data(
     if dtype is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     return x.to(dtype)
+
+
+def is_state(model: ScoreModel, x: Tensor) -> bool:
+    r"""Returns whether these are states with parts that data lacks, such as velocities."""
+
+    process = model.process
+    if not isinstance(process, BlockProcess) or model.shape is None:
+        return False
+    whole = process.state_shape((len(x), *model.shape))
+    return tuple(x.shape) == tuple(whole) != (len(x), *model.shape)
 
 
 def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:

@@ -43,20 +43,20 @@ class Asked(NamedTuple):
     rows: int | None
 
 
-def check_answer(F: object, x: Tensor) -> None:
-    r"""Refuses the output of a network unless it has the shape and a dtype of the state."""
+def check_answer(F: object, shape: tuple[int, ...]) -> None:
+    r"""Refuses the output of a network unless it holds floating-point numbers in the given shape."""
 
     if not isinstance(F, Tensor):
         hint = "; take the tensor out, as in lambda x, t: network(x, t)[0]"
         hint = "; wrap it by torch.from_numpy" if type(F).__module__ == "numpy" else hint
         raise ValueError(
-            f"the network must return the shape of its input, {tuple(x.shape)}, but returned "
+            f"the network must return the shape of its input, {tuple(shape)}, but returned "
             f"{type(F).__name__}{hint}."
         )
-    if F.shape != x.shape:
-        hint = f"; {BATCH}" if F.shape[1:] == x.shape[1:] and F.ndim else ""
+    if F.shape != shape:
+        hint = f"; {BATCH}" if F.shape[1:] == shape[1:] and F.ndim else ""
         raise ValueError(
-            f"the network must return the shape of its input, {tuple(x.shape)}, but returned "
+            f"the network must return the shape of its input, {tuple(shape)}, but returned "
             f"{tuple(F.shape)}{hint}."
         )
     if not F.is_floating_point():

@@ -23,7 +23,6 @@ from solvers.noise.brownian import PROBES, keyed_normal
 from solvers.problem import StateField
 from solvers.shapes import align
 
-from ..processes.custom import NonlinearProcess
 from .score_model import Given, ScoreModel
 
 Mode = Literal["forward", "reverse"]
@@ -169,7 +168,7 @@ def where_noise_is_data(
     """
 
     process = model.process
-    if isinstance(process, NonlinearProcess):
+    if not process.has_scales:
         t = (process.t_min + process.t_max) / 2
         return torch.full((len(x),), t, dtype=torch.float64), process.prior_std()
     t = min(max(process.at_noise_level(level or model.data_std), process.t_min), process.t_max)

@@ -15,9 +15,11 @@ from solvers.network_calls import count_backward, count_call
 from solvers.problem import StateField
 from solvers.shapes import Scalar, scalars
 
+from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
 from .autocast import Asked as Autocast
 from .autocast import autocast, hidden_autocast
+from .block_forms import READINGS, Reading, check_reading
 from .by_sample import changed
 from .checks import check_process
 from .closures import held_by
@@ -72,7 +74,7 @@ class Seen:
 def _check_signal(process: Process, predicts: str) -> None:
     r"""Refuses prediction types that do not determine the data where no signal is left."""
 
-    if predicts in ("noise", "score") and process.has_scales:
+    if predicts in ("noise", "score") and process.has_levels:
         level = process.noise_level(process.t_max)
         if level > SILENT:
             raise ValueError(
@@ -106,7 +108,9 @@ class NetworkScore(ScoreModel):
         network: The network, called as `network(x, t, **condition)` with shapes (B, *) and (B,). A module is
             called in the dtype of its weights, a function in the dtype of the state; if that fails, the first
             dtype that works is used. Times are at least in float32. The network may write into its arguments. For
-            the unconditional prediction of classifier-free guidance, it is called without the conditions.
+            the unconditional prediction of classifier-free guidance, it is called without the conditions. For a
+            process with velocities, it gets whole states and returns a tensor like data, or like states, of which
+            the last parts count.
         process: The process whose noise it removes.
         predicts: The prediction type.
         conditions: The names of its conditions.
@@ -153,6 +157,8 @@ class NetworkScore(ScoreModel):
         if data_std is not None or predicts == "edm":
             self.data_std = self.data_std if data_std is None else data_std
         _check_signal(process, predicts)
+        if isinstance(process, BlockProcess):
+            check_reading(process, predicts)
         self._seen = Seen()
 
     def __repr__(self) -> str:
@@ -161,12 +167,31 @@ class NetworkScore(ScoreModel):
         return f"{type(self).__name__}({network}, {self.process}, predicts={self.predicts!r}{learned})"
 
     def denoise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if not self.process.has_scales:
+        if not self.process.has_levels:
             self.process.log_scales(check_time(self.process, t, x))  # raises: no clean data
+        if isinstance(self.process, BlockProcess):
+            process = self.process
+            known, F = self._read(process, x, check_time(process, t, x), condition)
+            return process.times(known.skip, x) + process.times(known.out, F)
         return self.in_form(data_form, x, t, condition)
 
+    def _read(
+        self, process: BlockProcess, u: Tensor, t: Tensor, condition: Mapping[str, Bound]
+    ) -> tuple[Reading, Tensor]:
+        r"""The denoised data in terms of the network, and its output, for states of a process on blocks."""
+
+        known = READINGS[self.predicts](process, t, self.data_std)
+        like = u.new_empty((len(u), 0), dtype=self._kind(u)[1].time)
+        if known.label is None:
+            [times] = model_times(process, t[None], like)
+        else:
+            times = known.label.to(like).expand(len(u))
+        scaled = u if known.scale is None else process.times(known.scale, u)
+        with autocast(hidden_autocast()):
+            return known, self._call(scaled, times, condition)
+
     def score(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        if self.predicts != "score":
+        if self.predicts != "score" or self._answer_shape(x) != x.shape:
             return super().score(x, t, **condition)
         return self.raw(x, t, **condition)  # as the network returns it, so that it needs no scales
 
@@ -224,6 +249,8 @@ class NetworkScore(ScoreModel):
         )
 
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        if isinstance(self.process, BlockProcess):
+            return self._read(self.process, x, check_time(self.process, t, x), condition)[1]
         times, form = check_time(self.process, t, x)[None], None
         scale: Scalar = 1.0
         if self.predicts == "edm":
@@ -277,9 +304,18 @@ class NetworkScore(ScoreModel):
             F, kind = self._ask_again(error, kind, x, t, condition)
         if isinstance(F, Tensor):
             count_backward(F)
-        check_answer(F, x)
+        shape = self._answer_shape(x)
+        if isinstance(F, Tensor) and F.shape == x.shape != shape:
+            F = F[:, -shape[1] :]  # its last parts
+        check_answer(F, shape)
         self._seen.kinds[key], self._seen.rows = kind, len(x)
         return F.to(x.dtype)
+
+    def _answer_shape(self, x: Tensor) -> tuple[int, ...]:
+        r"""The shape of what the network returns: that of data, which states may exceed."""
+
+        process = self.process
+        return process.data_shape(x.shape) if isinstance(process, BlockProcess) else x.shape
 
     def _ask(self, kind: Kind, x: Tensor, t: Tensor, condition: Mapping[str, Bound]) -> Tensor:
         r"""Calls the network in the given dtypes."""

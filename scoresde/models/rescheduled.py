@@ -3,6 +3,7 @@ r"""A trained model with another process: the same noise level, at another time 
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from solvers.doors.signatures import checked
@@ -83,7 +84,7 @@ def _within(process: Process, known: Process) -> Process:
     r"""A process without the times whose noise levels another process does not have."""
 
     for one in (process, known):
-        one.noise_level(one.t_max)  # refused by processes without scales
+        one.scales(torch.tensor(one.t_max))  # refused by processes without them
     low, high = (
         max(process.noise_level(process.t_min), known.noise_level(known.t_min)),
         min(process.noise_level(process.t_max), known.noise_level(known.t_max)),

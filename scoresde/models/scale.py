@@ -54,7 +54,7 @@ def start_of(model: ScoreModel, use: Use) -> float:
     start = process.bare_start_of(use)
     if (
         finest is None
-        or not process.has_scales
+        or not process.has_levels
         or process.bare_noise_level(start) <= THIRD * finest
     ):
         return start
@@ -70,7 +70,7 @@ def check_prior(model: ScoreModel, first: float) -> None:
     """
 
     process, scale = model.process, model.data_scale
-    if scale is None or not process.has_scales:
+    if scale is None or not process.has_levels:
         return
     level = process.bare_noise_level(first)
     gap = scale**2 / level**2 / 2
@@ -127,7 +127,7 @@ def check_last(model: ScoreModel, last: float) -> None:
     """
 
     process, finest = model.process, model.finest
-    if finest is None or not process.has_scales or model.learned != "score":
+    if finest is None or not process.has_levels or model.learned != "score":
         return
     level = process.bare_noise_level(last)
     if level > (1 + 1e-6) * THIRD * finest:

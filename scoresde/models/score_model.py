@@ -26,12 +26,14 @@ from solvers.shapes import scalars
 
 from ..doors.amounts import positive
 from ..doors.data import as_index, as_state
+from ..processes.blocks.process import BlockProcess
 from ..processes.dependent import reverse_drift
 from ..processes.process import Process
+from .block_forms import estimate_of
 from .by_sample import changed, of_rows, tensors_in, with_parts
 from .conditions import Bound, Condition, as_condition, check_conditions, leaves, rows_of, spread
 from .data_moments import Moments
-from .forms import Form, noise_form, score_form, velocity_form
+from .forms import Form, data_form, noise_form, score_form, velocity_form
 from .learned import check_learned
 from .times import check_time, model_times
 from .transforms import Transform
@@ -96,7 +98,6 @@ class ScoreModel(nn.Module, ABC):
     transform: Transform | None = None
     learned: str = "score"
     bare_denoise: Callable[..., Tensor]  # without checks
-
     _data_std: float | None = None
     _data_scale: float | None = None
     _finest: float | None = None
@@ -188,7 +189,7 @@ class ScoreModel(nn.Module, ABC):
     def raw(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         r"""Returns the model's own quantity, with shape (B, *): the network's raw output, if it has one."""
 
-        known = self._denoiser if self.process.has_scales else self.score
+        known = self._denoiser if self.process.has_levels else self.score
         return known(x, t, **condition)
 
     def noise(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
@@ -207,7 +208,7 @@ class ScoreModel(nn.Module, ABC):
         Time runs towards noise; flow libraries have the opposite sign.
         """
 
-        if not self.process.has_scales:
+        if not self.process.has_levels:
             return reverse_drift(self.process, x, t, self.score(x, t, **condition))
         return self.in_form(velocity_form, x, t, condition)
 
@@ -225,12 +226,13 @@ class ScoreModel(nn.Module, ABC):
             condition: The conditions.
         """
 
-        known = self._denoiser if self.process.has_scales else self._formal
+        known = self._denoiser if self.process.has_levels else self._formal
 
         def bind(t: Tensor, a: float, b: float, scale: float) -> StateField:
             def combined(X: Tensor) -> Tensor:
                 noisy = scale * X
-                return a * noisy + b * known(noisy, t, **condition)
+                D = b * known(noisy, t, **condition)
+                return a * noisy + D if D.shape == X.shape else D  # states may have more parts
 
             return combined
 
@@ -307,6 +309,9 @@ class ScoreModel(nn.Module, ABC):
         """
 
         t = check_time(self.process, t, x)
+        if isinstance(self.process, BlockProcess) and form is not data_form:
+            denoised = self.bare_denoise(x, t.expand(len(x)), **condition)
+            return estimate_of(form, self.process, x, denoised, t)
         a, b = form(self.process, t)
         t, a, b = (value[None] for value in (t, a, b))
         return self.combine(t, a, b, torch.ones_like(a), x, **condition)[0](x)

@@ -131,7 +131,7 @@ class SelfConditioned(ScoreModel):
                 f"the model must take the condition {NAME!r}, but takes {takes}; create it with "
                 f"ss.NetworkScore(network, ..., conditions=[{NAME!r}]), whose network is called with {NAME}=."
             )
-        if not model.process.has_scales:
+        if not model.process.has_levels:
             raise ValueError(f"{model.process} has no clean data, of which there is an estimate.")
         self.resemble(model)
         self.model, self.mode = model, mode

@@ -32,7 +32,6 @@ from solvers.errors import Failure, SolverError
 from solvers.noise.brownian import DATA, DATA_NOISE, keyed_normal, keyed_uniform
 
 from ..doors.data import as_seed
-from ..processes.custom import NonlinearProcess
 from .checks import check_count, check_data, model_dtype
 from .curves import Curves
 from .data_moments import Moments, moments
@@ -79,9 +78,9 @@ def statistics(
 
     if rates not in ("regression", "slope"):
         raise ValueError(f"rates must be 'regression' or 'slope', but is {rates!r}.")
-    if isinstance(model.process, NonlinearProcess):
+    if not model.process.has_scales:
         raise ValueError(
-            f"{model.process} has no noise levels, so there are no statistics by level."
+            f"{model.process} has no noise levels with numbers alpha and sigma, and no statistics by level."
         )
     if model.masked:
         raise ValueError("model must not be masked, because the axes mix all entries.")

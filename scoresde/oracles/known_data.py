@@ -66,3 +66,18 @@ def axes_of(means: Tensor, covariances: Tensor | float) -> tuple[Tensor, Tensor]
     if not bool((values > 0).all()):
         raise ValueError(f"covariances must be positive, but one is {values.min():.3g}.")
     return values, vectors
+
+
+def check_labels(label: Tensor, classes: int) -> None:
+    r"""Refuses labels that are not whole numbers below a number of classes."""
+
+    if not isinstance(label, Tensor):  # but a container of several numbers
+        raise TypeError(
+            "label must be one number for each sample, in a tensor, an array or a list, but is a "
+            f"{type(label).__name__}."
+        )
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
+    if not bool(((label >= 0) & (label < classes)).all()):
+        wrong = label[(label < 0) | (label >= classes)][0].item()
+        raise ValueError(f"label must lie in [0, {classes - 1}], but one is {wrong}.")

@@ -22,8 +22,10 @@ from ..models.conditions import as_condition
 from ..models.data_moments import Moments, from_covariance, moments
 from ..models.score_model import ScoreModel
 from ..models.times import check_time
+from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
-from .known_data import axes_of, check_points, known_process
+from .block_law import check_states, components, data_log_prob
+from .known_data import axes_of, check_labels, check_points, known_process
 
 EXACT: dict[str, dict[str, Door]] = {
     "denoise": {"x": as_state, "t": as_times},
@@ -163,18 +165,51 @@ class MixtureOracle(Oracle):
 
     def denoise(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         count_call()
+        if isinstance(self.process, BlockProcess):
+            found, log_joint = self._on_blocks(self.process, x, t)
+            share = self._of_label(log_joint, label, x).softmax(1)
+            means = torch.einsum("bk,bkd->bd", share, found)
+            return means.to(x).reshape(self.process.data_shape(x.shape))
         alpha, sigma = self._scales(x, t)
         z, log_joint = self._project(x, alpha, sigma)
-        if label is not None:
-            other = torch.arange(len(self.means), device=x.device) != self._label(label, x)
-            log_joint = log_joint.masked_fill(other, -math.inf)
+        log_joint = self._of_label(log_joint, label, x)
         values = self.values.to(x)
         gain = alpha[..., None] * values / (alpha[..., None] ** 2 * values + sigma[..., None] ** 2)
         means = self.means.to(x) + torch.einsum("kde,bke->bkd", self.vectors.to(x), gain * z)
         return torch.einsum("bk,bkd->bd", log_joint.softmax(1), means).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        if isinstance(self.process, BlockProcess):
+            return self._on_blocks(self.process, x, t)[1].logsumexp(1).to(x)
         return self._project(x, *self._scales(x, t))[1].logsumexp(1)
+
+    def log_density(self, x: Tensor, t_min: float) -> Tensor:
+        if not isinstance(self.process, BlockProcess):
+            return super().log_density(x, t_min)
+        x, t_min = as_data("x", x), self.process.check_inside("t_min", t_min)
+        t, means = torch.tensor(t_min, dtype=torch.float64), self.means.reshape(-1, *x.shape[1:])
+        found = data_log_prob(self.process, means, self._covariances(), x, t)
+        return (found + self.log_weights.to(found)).logsumexp(1)
+
+    def _covariances(self) -> Tensor:
+        return self.vectors * self.values[:, None] @ self.vectors.mT
+
+    def _of_label(self, log_joint: Tensor, label: Tensor | None, x: Tensor) -> Tensor:
+        r"""The joint log-densities, without the components of other labels."""
+
+        if label is None:
+            return log_joint
+        other = torch.arange(len(self.means), device=x.device) != self._label(label, x)
+        return log_joint.masked_fill(other, -math.inf)
+
+    def _on_blocks(self, process: BlockProcess, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The denoised data of each component, (B, K, D), and its joint log-density, (B, K)."""
+
+        means = self.means.reshape(-1, *(self.shape or ()))
+        check_states(process, x, tuple(means.shape[1:]))
+        time = check_time(process, t, x)
+        found, log_prob = components(process, means, self._covariances(), x, time)
+        return found, log_prob + self.log_weights.to(log_prob)
 
     def data(self, count: int, *, seed: int = 0) -> Tensor:
         index = torch.arange(count, device=self.means.device)
@@ -360,18 +395,3 @@ class KernelOracle(Oracle):
 
         products = (alpha * x.flatten(1)) @ self.points.to(x).T
         return (products - alpha**2 * self.squares.to(x) / 2) / variance
-
-
-def check_labels(label: Tensor, classes: int) -> None:
-    r"""Refuses labels that are not whole numbers below a number of classes."""
-
-    if not isinstance(label, Tensor):  # but a container of several numbers
-        raise TypeError(
-            "label must be one number for each sample, in a tensor, an array or a list, but is a "
-            f"{type(label).__name__}."
-        )
-    if label.is_floating_point() or label.dtype == torch.bool:
-        raise TypeError(f"label must hold whole numbers, but holds {label.dtype}.")
-    if not bool(((label >= 0) & (label < classes)).all()):
-        wrong = label[(label < 0) | (label >= classes)][0].item()
-        raise ValueError(f"label must lie in [0, {classes - 1}], but one is {wrong}.")

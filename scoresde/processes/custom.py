@@ -280,6 +280,7 @@ class NonlinearProcess(Process):
         default_factory=dict, init=False, repr=False, compare=False
     )
     has_scales: ClassVar[bool] = False
+    has_levels: ClassVar[bool] = False
     grid: ClassVar[str] = "t"
 
     def __post_init__(self) -> None:

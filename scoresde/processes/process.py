@@ -32,12 +32,12 @@ from solvers.shapes import align
 from ..doors.amounts import positive
 from ..doors.data import as_seeds, as_state, as_times
 from ..doors.warning import warn
+from .domain import Domain
 from .once import once
 
 CHECKED = 1025  # times at which a process is checked
 PRIOR_GAP = 1e-2  # nats per dimension from which a warning is due
 NOISE_LEVELS = {"sampling": 1e-2, "likelihood": 1e-3, "encoding": 1e-3}  # sigma / alpha at t_min
-SLACK, ROUNDING = 1e-6, 2.0**-23  # of times in float32, and of times that they are differences of
 Use = Literal["sampling", "likelihood", "encoding"]
 Pair = tuple[Tensor, Tensor]
 _time = partial(torch.tensor, dtype=torch.float64)
@@ -53,13 +53,14 @@ OF_TIME: dict[str, dict[str, Door]] = {
 }  # the functions of a process, and the checks of their arguments
 
 
-class Process(ABC):
+class Process(Domain, ABC):
     r"""Abstract forward process, with domain [`t_min`, `t_max`].
 
     Attributes:
         t_min: The first time, that of data.
         t_max: The last time, that of noise.
-        has_scales: Whether it has :math:`\alpha` and :math:`\sigma`, and therefore noise levels.
+        has_scales: Whether it has the numbers :math:`\alpha` and :math:`\sigma`.
+        has_levels: Whether clean data and noise levels are defined; with matrices in place of these numbers, too.
         constant: Whether it depends on nothing but its fields, so that derived quantities are computed once.
             Each class declares it for itself, as in `class Mine(Process, constant=True)`.
         grid: The default grid, unless its noise levels are cut; see :mod:`scoresde.runs.grids`.
@@ -83,9 +84,8 @@ class Process(ABC):
         cls.constant = constant
         with_doors(cls, OF_TIME)
 
-    t_min: float
-    t_max: float
     has_scales: ClassVar[bool] = True
+    has_levels: ClassVar[bool] = True
     constant: ClassVar[bool] = False
     bare_log_scales: Callable[[Tensor], Pair]  # the same without argument checks
     bare_scales: Callable[[Tensor], Pair]
@@ -176,6 +176,16 @@ class Process(ABC):
 
         return self.bare_scales(t)[1] * torch.sqrt(-2 * self.bare_rates(t)[1])
 
+    def enter(self, x: Tensor, t: Tensor, whole: bool = False) -> Tensor:
+        r"""Returns the states of data at a time with shape () or (B,), :math:`\alpha x`."""
+
+        return x * align(self.signal(t).to(x), x)
+
+    def leave(self, u: Tensor, t: Tensor) -> Tensor:
+        r"""Returns the data of states at a time, the inverse of :meth:`enter`."""
+
+        return u / align(self.signal(t).to(u), u)
+
     def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`.
 
@@ -207,8 +217,19 @@ class Process(ABC):
         index = torch.arange(first_index, first_index + shape[0], device=device)
         if isinstance(seed, Tensor):
             index, seed = torch.zeros_like(index), seed.to(index.device)
-        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])) * self.prior_std()
-        return z.to(dtype or torch.get_default_dtype()).reshape(shape)
+        shape = self.prior_shape(shape)
+        z = keyed_normal(seed, index, START, 0, math.prod(shape[1:])).reshape(shape)
+        return self.deviations(z).to(dtype or torch.get_default_dtype())
+
+    def prior_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        r"""Returns the shape of draws from the prior for data of the given shape (B, *)."""
+
+        return shape
+
+    def deviations(self, z: Tensor) -> Tensor:
+        r"""Returns the deviations from the mean of the prior that standard noise stands for."""
+
+        return z * self.prior_std()
 
     @checked
     def prior_sample(
@@ -293,45 +314,6 @@ class Process(ABC):
 
         return f"t={t:.4g} (sigma/alpha={self.noise_level(t):.3g})"
 
-    def inside(self, name: str, times: Tensor) -> Tensor:
-        r"""Returns times inside the domain; those outside by no more than float32 rounding become its ends.
-
-        The first and last time of a grid become the ends if they equal them in float32.
-
-        Arguments:
-            name: The name of the argument.
-            times: The times, with shape (), or those of a grid, with shape (n, \*).
-
-        Raises:
-            ValueError: If a time is outside by more.
-        """
-
-        low, high = times.min().item(), times.max().item()
-        slack = max(SLACK * self.t_min, min(ROUNDING * self.t_max, 0.01 * self.t_min))
-        if low >= self.t_min - slack and high <= self.t_max * (1 + SLACK):
-            times = times.clamp(self.t_min, self.t_max)
-            ends = times[[0, -1]] if times.ndim else times
-            for end, near in ((self.t_min, slack), (self.t_max, SLACK * self.t_max)):
-                close = (ends - end).abs() <= near
-                if times.ndim and bool((close & (ends != end)).any()):
-                    times[[0, -1]] = ends = torch.where(close, end, ends)
-            return times
-        found = f"is {low:.9g}" if low == high else f"reach from {low:.9g} to {high:.9g}"
-        cure = ""
-        if low == 0 < self.t_min:
-            cure = "; leave out the final 0 of other libraries' grids, which the last denoising replaces"
-        raise ValueError(
-            f"{name} must lie in [{self.t_min:.9g}, {self.t_max:.9g}], the domain of "
-            f"{type(self).__name__}, but {found}{cure}."
-        )
-
-    def check_inside(self, name: str, t: float) -> float:
-        r"""Returns a time inside the domain, as :meth:`inside` does."""
-
-        if type(t) is float and self.t_min <= t <= self.t_max:
-            return t
-        return float(self.inside(name, _time(positive(name, t, zero=True))))
-
     def _check(self) -> None:
         self._check_ends()
         t = torch.linspace(self.t_min, self.t_max, CHECKED, dtype=torch.float64)
@@ -364,14 +346,6 @@ class Process(ABC):
                 f"at t_max={self.t_max:.4g}, the prior is {gap:.3g} nats per dimension from the "
                 "noised data (of unit variance): samples and likelihoods will be biased; add more "
                 "noise or raise t_max."
-            )
-
-    def _check_ends(self) -> None:
-        for name in ("t_min", "t_max"):
-            positive(name, getattr(self, name), zero=True)
-        if not self.t_min < self.t_max:
-            raise ValueError(
-                f"t_min and t_max must satisfy 0 <= t_min < t_max, but are {self.t_min} and {self.t_max}."
             )
 
     def check_rates(self, f: Tensor, g: Tensor, t: Tensor) -> None:

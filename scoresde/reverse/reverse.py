@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from solvers import ODE, SDE, Brownian, Chart, Problem, SemiLinear
-from solvers.doors.signatures import checked
 from solvers.kept import kept, told
 from solvers.noise.partial import Partial
 from solvers.noise.translated import Translated
@@ -33,13 +32,12 @@ from solvers.problem import Sizes, StateField
 from solvers.shapes import Scalar, align, factors
 
 from ..models.data_moments import Moments
-from ..models.learned import check_learned
 from ..models.masked import masked_of, share_of
 from ..models.scale import scale_of, smoothness_of
 from ..models.score_model import ScoreModel
 from ..processes.custom import NonlinearProcess
 from ..processes.dependent import check_given, reverse_drift
-from .amounts import Amount, ByRow, Eta, amount_at, as_amount
+from .amounts import Amount, ByRow, amount_at
 from .known import FORMS, MATCHED, known_moments
 from .linear_part import Convention, Frame, make_noise
 from .measured import Measured
@@ -47,48 +45,6 @@ from .measured import Measured
 Clock = Literal["t", "log_snr"]
 LEAP = 0.23  # largest step in log-SNR, per order of the error estimate: data of one scale allows about 2
 FLOOR = 1e-3  # of the mean variance: the floor for "floored"
-
-
-@checked
-def reverse_sde(model: ScoreModel, eta: Eta = 1.0) -> SDE:
-    r"""Returns the reverse SDE in the time of the process, for integration from noise to data.
-
-    Arguments:
-        model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
-        eta: The amount of noise :math:`\eta`: a number, one number per sample with shape (B,), or a function
-            from noise levels :math:`\sigma / \alpha` to numbers with the same shape.
-
-    Raises:
-        ValueError, TypeError: If eta is negative or not finite, or the process has no noise levels for its
-            function.
-
-    Examples:
-        >>> sde = ss.reverse_sde(model)
-        >>> float(sde.diffusion(torch.tensor(2.0)))  # sqrt(2 t)
-        2.0
-    """
-
-    check_learned(model, "reverse_sde")
-    amount = as_amount(eta)
-    check_has_levels(model, amount)
-    return Reverse(model, SDE, amount, "t").problem()  # type: ignore[return-value]
-
-
-@checked
-def probability_flow(model: ScoreModel) -> ODE:
-    r"""Returns the probability flow (PF-ODE) in the time of the process, for integration in either direction.
-
-    Arguments:
-        model: A score model, with its conditions bound (:meth:`scoresde.ScoreModel.given`).
-
-    Examples:
-        >>> flow = ss.probability_flow(model)
-        >>> flow.drift(torch.tensor(0.5), torch.ones(1, 2))  # (x - D) / t
-        tensor([[1., 1.]])
-    """
-
-    check_learned(model, "probability_flow")
-    return Reverse(model, ODE, 0.0, "t").problem()  # type: ignore[return-value]
 
 
 class _Common(TypedDict, total=False):
@@ -138,7 +94,25 @@ class Reverse(Chart):
 
         if isinstance(self.model.process, NonlinearProcess):
             return self._nonlinear(self.model.process)
-        common: _Common = {
+        common = self.facts
+        if self.kind is SemiLinear:
+            return SemiLinear(
+                partial(at, self._remainder),
+                self.frame,
+                tabulate=self._remainder,
+                guess=self._guess,
+                **common,
+            )
+        drift = partial(at, self._linear)
+        if self.kind is SDE:
+            return SDE(drift, self._diffusion, tabulate=self._linear, **common)
+        return ODE(drift, tabulate=self._linear, **common)
+
+    @property
+    def facts(self) -> _Common:
+        r"""What its problems of any kind have in common."""
+
+        return {
             "rows": self._rows,
             "describe": self._describe,
             "cost": self.model.cost,
@@ -149,18 +123,6 @@ class Reverse(Chart):
             "longest": LEAP,
             "share": share_of(self.model) if self.model.masked else None,
         }
-        if self.kind is SemiLinear:
-            return SemiLinear(
-                partial(_at, self._remainder),
-                self.frame,
-                tabulate=self._remainder,
-                guess=self._guess,
-                **common,
-            )
-        drift = partial(_at, self._linear)
-        if self.kind is SDE:
-            return SDE(drift, self._diffusion, tabulate=self._linear, **common)
-        return ODE(drift, tabulate=self._linear, **common)
 
     @cached_property
     def moments(self) -> Moments | None:
@@ -244,7 +206,7 @@ class Reverse(Chart):
 
     def _motion(self, outside: Brownian) -> Brownian:
         process, known = self.model.process, self.moments
-        same = self.clock == "log_snr" or isinstance(process, NonlinearProcess)
+        same = self.clock == "log_snr" or not process.has_levels
         if known is None:
             free = same or not outside.clocked
             return outside if free else Translated(outside, process.bare_log_snr, _itself)
@@ -372,7 +334,7 @@ class Reverse(Chart):
 def check_has_levels(model: ScoreModel, eta: Amount) -> None:
     r"""Refuses a function of the noise level for a process without noise levels."""
 
-    if callable(eta) and not model.process.has_scales:
+    if callable(eta) and not model.process.has_levels:
         raise ValueError(
             f"eta is a function of the noise level, which {model.process} does not have; pass a number."
         )
@@ -382,8 +344,10 @@ def _itself(x: Tensor) -> Tensor:
     return x
 
 
-def _at(
+def at(
     tabulate: Callable[[Tensor, Tensor], Sequence[StateField]], clock: Tensor, x: Tensor
 ) -> Tensor:
+    r"""Returns a tabulated field at one time, or at one per row."""
+
     clock = clock.reshape(-1)[: len(x)] if clock.ndim > 1 else clock
     return tabulate(clock[None], x)[0](x)

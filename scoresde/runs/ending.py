@@ -21,7 +21,6 @@ from ..doors.warning import warn
 from ..models.estimate import estimate
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import with_estimate
-from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from .between import changed_between
 from .current import Current, running
@@ -60,7 +59,8 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
     good = ok & row_finite(found.detach())
-    kept = found if bool(good.all()) else row_where(good, found, solution.x)
+    all_good = bool(good.all()) or found.shape != solution.x.shape
+    kept = found if all_good else row_where(good, found, solution.x)
     solution = replace(solution, x=kept, calls=solution.calls + calls * ok, estimate=None)
     if not torch.equal(good, ok):
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
@@ -147,7 +147,7 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
     r"""The solution, with samples marked as failed that are far larger than prior and data."""
 
     model, settings = run.model, run.settings
-    if isinstance(model.process, NonlinearProcess):  # whose states have no known size
+    if not model.process.has_scales:  # whose states have no known size
         return solution
     process, times, c = model.process, solution.times, model.data_scale
     size = process.bare_noise_level(process.t_max) if c is None else c

@@ -197,7 +197,7 @@ def default_grid(model: ScoreModel) -> str:
     r"""Returns the name of the default grid: that of the process, or "logistic" if levels are cut."""
 
     process = model.process
-    if not process.has_scales:
+    if not process.has_levels:
         return process.grid
     top = process.bare_noise_level(process.t_max)
     cut = top > highest(process, scale_of(model), top)

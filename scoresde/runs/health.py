@@ -61,7 +61,7 @@ def health(model: ScoreModel, x: Tensor, t: Tensor) -> Health:
 
 
 def _answer(model: ScoreModel, x: Tensor, t: Tensor) -> Tensor:
-    return estimate(model, x, t) if model.process.has_scales else model.score(x, t)
+    return estimate(model, x, t) if model.process.has_levels else model.score(x, t)
 
 
 def warn_of_health(model: ScoreModel, x: Tensor) -> None:

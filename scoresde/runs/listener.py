@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from solvers import Event
 
-from ..processes.custom import NonlinearProcess
 from ..reverse.reverse import Reverse
 from .settings import Settings
 from .watched import Watched
@@ -53,7 +52,7 @@ def _done(reverse: Reverse, times: Tensor, event: Event) -> float:
     r"""The fraction of the span of log-SNR that is done, averaged over the samples."""
 
     process = reverse.model.process
-    if isinstance(process, NonlinearProcess) or event.rows is not None:
+    if not process.has_levels or event.rows is not None:
         return event.fraction
     if event.fraction == 1:
         return 1.0

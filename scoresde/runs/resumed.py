@@ -81,7 +81,7 @@ def resume(
     run = Run(model, settings, times, known)
     _check_same(run, solution, known)
     up = bool((times[-1] > times[0]).any())
-    end = carried if up or not (settings.denoise and model.process.has_scales) else denoised
+    end = carried if up or not (settings.denoise and model.process.has_levels) else denoised
     if settings.max_calls is not None and end is denoised:
         run = reserved(run, settings.max_calls, {"last denoising": model.cost})
     with settings.gradients():

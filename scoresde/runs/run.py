@@ -14,15 +14,17 @@ from solvers import ODE, SemiLinear
 from solvers.catalogue import label
 from solvers.control import Memory
 from solvers.integrate import check_times
+from solvers.methods.exponential import ExponentialMultistep
 from solvers.noise.brownian import VERSION
 
 from ..models.checks import check_number
 from ..models.learned import check_solver
 from ..models.scale import ask_scale, scale_of
 from ..models.score_model import ScoreModel
-from ..processes.custom import NonlinearProcess
-from ..processes.process import SLACK
+from ..processes.blocks.process import BlockProcess
+from ..processes.domain import SLACK
 from ..reverse.amounts import Amount, ByRow, told_amount
+from ..reverse.problems import reverse_of
 from ..reverse.reverse import Clock, Reverse, check_has_levels
 from .grids import default_grid, grid_times, level_times, model_grid
 from .noise import noise_kind
@@ -52,6 +54,14 @@ class Run:
     def __post_init__(self) -> None:
         method, eta = self.settings.method, self.settings.eta
         check_solver(self.model, method.name, noisy=method.stochastic or bool(eta))
+        plain = isinstance(method, ExponentialMultistep) and not method.additions
+        if isinstance(self.model.process, BlockProcess) and method.can.solves is SemiLinear:
+            if not plain or method.analytic_first:  # type: ignore[attr-defined]
+                raise ValueError(
+                    f"{method} is for processes with numbers alpha and sigma, not for {self.model.process}; use "
+                    "an exponential multistep method, such as 'exponential_2', 'dpmpp_2m' or 'unipc', or a "
+                    "general solver, such as 'dopri5', 'heun', 'em' or one of torchdiffeq or torchsde."
+                )
 
     @staticmethod
     def between(model: ScoreModel, settings: Settings, start: float, stop: float) -> "Run":
@@ -109,7 +119,7 @@ class Run:
                 f"eta_convention={convention!r} is meant for semi-linear solvers, such as 'ancestral', "
                 f"but {solver} is not one; pass the canonical eta."
             )
-        return Reverse(
+        return reverse_of(
             self.model, can.solves, self.eta, self.clock, can.form, can.profile, convention
         )
 
@@ -249,7 +259,7 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
         can.even or can.reversible or settings.sigma_max is not None
     )  # steps that must be alike
     times = model_grid(model, grid, start, stop, steps, whole=whole)
-    open_end = can.open and settings.denoise and process.has_scales and not up
+    open_end = can.open and settings.denoise and process.has_levels and not up
     return times[:-1] if open_end else times  # the last denoising goes on from the one before
 
 
@@ -263,7 +273,7 @@ def _grid(model: ScoreModel, settings: Settings) -> str:
     can = settings.method.can
     if settings.grid is not None:
         return settings.grid
-    if isinstance(model.process, NonlinearProcess) or not (can.even or can.open):
+    if not model.process.has_levels or not (can.even or can.open):
         return default_grid(model)
     return _clock(model, settings) if can.even else OPEN
 
@@ -276,7 +286,7 @@ def _clock(model: ScoreModel, settings: Settings) -> Clock:
                 f"clock='t' has no effect on {settings.method}: its clock is log_snr."
             )
         return "log_snr"
-    if settings.clock is None and isinstance(model.process, NonlinearProcess):
+    if settings.clock is None and not model.process.has_levels:
         return "t"
     return settings.clock or ("log_snr" if settings.adaptive or can.even else "t")
 

@@ -107,7 +107,7 @@ def suited(model: ScoreModel, defaults: RunOptions, options: Mapping[str, object
 
     defaults = ON_GRID if gridded(options) else defaults
     process = getattr(model, "process", None)
-    if process is None or process.has_scales:
+    if process is None or process.has_scales or (gridded(options) and process.has_levels):
         return defaults
     return GENERAL[str(defaults["solver"])]
 

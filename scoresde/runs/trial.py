@@ -17,7 +17,6 @@ from solvers.network_calls import uncounted
 from ..doors.warning import warn
 from ..models.scale import scale_of
 from ..oracles.mixture import MixtureOracle
-from ..processes.custom import NonlinearProcess
 from ..processes.process import Process
 from ..reverse.amounts import Amount, ByRow, Eta
 from ..reverse.linear_part import Convention
@@ -49,11 +48,7 @@ def warn_of_gain(run: Run) -> None:
 
     model, times, settings = run.model, run.times, run.settings
     method, steps = run.settings.method, len(times) - 1
-    if (
-        settings.adaptive
-        or isinstance(model.process, NonlinearProcess)
-        or not 0 < steps <= LONGEST
-    ):
+    if settings.adaptive or not model.process.has_scales or not 0 < steps <= LONGEST:
         return
     if not (method.can.stochastic or run.eta) or method.can.form in EXACT:
         return

@@ -55,7 +55,8 @@ def assess(
     check, words = None, ""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        if model.learned == "score" and len(held.x) >= LEAST:
+        asked = model.learned == "score" and model.process.has_scales
+        if asked and len(held.x) >= LEAST:
             check, words = _check(plain, held.rows(_places(held, CHECKED)))
             found["check"] = _entry(check, words)
         if model.learned in ("score", "flow"):

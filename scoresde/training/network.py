@@ -18,6 +18,7 @@ from ..models.network import NetworkScore
 from ..models.predictions import PREDICTIONS
 from ..models.score_model import ScoreModel
 from ..models.self_conditioned import NAME as ESTIMATE
+from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
 from ..zoo.constructors import DIFFUSERS, REGISTERED, constructor_of
 from .batches import Batch
@@ -350,3 +351,14 @@ def as_network(model: object) -> tuple[nn.Module | None, NetworkScore | None, st
             f"{model!r}{other}."
         )
     return model, None, None
+
+
+def few_of(some: Batch, model: NetworkScore) -> Batch:
+    r"""Two samples, as the network takes them: as states, if these have more entries."""
+
+    first = next(model.parameters(), torch.zeros(()))
+    few = some.rows(torch.arange(min(2, len(some.x)))).to(first.device, first.dtype)
+    if not isinstance(model.process, BlockProcess):
+        return few
+    last = torch.tensor(model.process.t_max, dtype=torch.float64)
+    return few._replace(x=model.process.enter(few.x, last))

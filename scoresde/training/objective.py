@@ -146,7 +146,8 @@ class Drawing:
         log_snr = self.levels.log_snr(model.process, share).to(x)
         z = batch.z
         if z is None:
-            z = draws.noise(self.seed, step, place, x)
+            like = x.new_empty(model.process.prior_shape(tuple(x.shape)))
+            z = draws.noise(self.seed, step, place, like)
             if self.coupling == "ot":
                 label = batch.condition.get("label")
                 z = losses.pair(x, z, groups=label if _is_label(label) else None)

@@ -17,6 +17,7 @@ from ..losses.levels import LogNormal
 from ..models.checks import check_shape, device_of
 from ..models.learned import as_learned
 from ..models.network import NetworkScore
+from ..processes.blocks.process import BlockProcess
 from ..processes.process import Process
 from ..processes.standard import EDM, Interpolant
 from ..symbols.score import network_of
@@ -37,6 +38,7 @@ from .network import (
     check_null,
     check_output,
     classes_of,
+    few_of,
     null_of,
     scored,
     with_estimate,
@@ -134,7 +136,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     source, form, words = source_of(asked.data, asked.condition, form)
     source, held = split(source, asked.validation, form, options.seed)
     some = sample_of(source, form, options.batch_size)
-    _check_pairs(asked.coupling, some)
+    _check_pairs(asked.coupling, some, asked.process)
     _check_held(held, some)
     _check_effect(asked, options, held)
     if given is None:
@@ -147,7 +149,7 @@ def prepared(asked: Asked, options: Options, dropped: float | None) -> Ready:
     check_fits(model, some)
     if held is not None:
         check_fits(model, held)
-    few = with_estimate(model, _few(some, model))
+    few = with_estimate(model, few_of(some, model))
     check_network(model, few)
     check_output(model, few)
     null, share = _dropping(model, asked.null, some, dropped)
@@ -212,7 +214,9 @@ def _network(
     if network is None:
         with restored(torch.device("cpu")):
             torch.default_generator.manual_seed(seed)
-            return built(name, asked.settings, tuple(some.x.shape[1:]), classes_of(some))
+            process = asked.process or EDM()
+            shape = tuple(process.prior_shape(tuple(some.x.shape))[1:])
+            return built(name, asked.settings, shape, classes_of(some))
     if asked.settings is None:
         return network, {}
     return network, {"name": name_of(network), "settings": dict(asked.settings)}
@@ -250,11 +254,16 @@ def _learned(asked: Asked) -> str:
     return LEARNED[asked.coupling] if asked.learned is None else as_learned(asked.learned)
 
 
-def _check_pairs(coupling: Coupling, some: Batch) -> None:
+def _check_pairs(coupling: Coupling, some: Batch, process: Process | None) -> None:
     if coupling == "paired" and some.z is None:
         raise ValueError(
             "coupling='paired' needs the other half of each pair; pass data={'x': x, 'z': z}, or an npz file "
             "with both."
+        )
+    if coupling != "independent" and isinstance(process, BlockProcess):
+        raise ValueError(
+            f"coupling={coupling!r} pairs data with noise of the same shape, which {process} does not have; leave "
+            "it out."
         )
     if coupling != "paired" and some.z is not None:
         raise ValueError(
@@ -301,13 +310,6 @@ def _check_held(held: Batch | None, some: Batch) -> None:
                 f"{name} of validation must be as that of data, {tuple(value.shape[1:])} in {value.dtype}, but is "
                 f"{tuple(held.condition[name].shape[1:])} in {held.condition[name].dtype}."
             )
-
-
-def _few(some: Batch, model: NetworkScore) -> Batch:
-    r"""Two samples, as the network takes them."""
-
-    first = next(model.parameters(), torch.zeros(()))
-    return some.rows(torch.arange(min(2, len(some.x)))).to(first.device, first.dtype)
 
 
 def _dropping(

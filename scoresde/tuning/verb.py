@@ -26,7 +26,6 @@ from ..models.data_moments import suits
 from ..models.scale import start_of
 from ..models.score_model import ScoreModel
 from ..models.transforms import Data
-from ..processes.custom import NonlinearProcess
 from ..runs.grids import model_grid
 from ..runs.plan import Plan
 from ..runs.progress import bar as progress_bar
@@ -181,8 +180,10 @@ def _distances(
 ) -> tuple[Tensor | None, dict[str, Distance]]:
     r"""The data and the distances, after checking that they fit the model and the metric."""
 
-    if isinstance(model.process, NonlinearProcess):
-        raise ValueError(f"{model.process} has no noise levels to search; use ss.compare.")
+    if not model.process.has_scales:
+        raise ValueError(
+            f"{model.process} has no noise levels with numbers alpha and sigma to search; use ss.compare."
+        )
     distances = check_distances([metric] if metric != "error" else [], None)
     if distances and data is None:
         raise ValueError(f"metric={metric!r} is a distance to data; pass data=.")

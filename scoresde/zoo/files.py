@@ -30,7 +30,7 @@ from ..files import Entry, Json
 from ..models.latent import Latent
 from ..models.network import NetworkScore
 from ..models.score_model import ScoreModel
-from ..oracles.mixture import check_labels
+from ..oracles.known_data import check_labels
 from ..processes.process import Process
 from ..symbols.embedding import Embedding
 from ..symbols.score import EmbeddedScore

@@ -13,6 +13,8 @@ from ..processes.process import Process
 from ..processes.tables import TabulatedProcess, tabulated
 from ..processes.tabulated import Tabulated
 from ..runs.grids import NAMES as GRIDS
+from .block_processes import KINDS as BLOCKS
+from .block_processes import described_blocks, made_blocks
 from .constructors import imported, is_path, is_plain
 
 PREFIX = "process."  # of the tensors of a table
@@ -25,8 +27,8 @@ SCHEDULES = {kind.__name__: kind for kind in (
     schedules.LinearBeta, schedules.Cosine, schedules.Geometric, schedules.Karras, schedules.Logit, Tabulated,
 )}  # fmt: skip
 NAME = Entry(
-    f"one of {', '.join(KINDS)}, {TABLE}, or of others by module:name",
-    lambda name: text(name) and (name in (*KINDS, TABLE) or is_path(name)),
+    f"one of {', '.join((*KINDS, *BLOCKS))}, {TABLE}, or of others by module:name",
+    lambda name: text(name) and (name in (*KINDS, *BLOCKS, TABLE) or is_path(name)),
 )
 STANDARD = {
     "name": NAME,
@@ -42,6 +44,11 @@ STANDARD = {
     ),
     "t_min": Entry("a finite number", finite),
     "t_max": Entry("a finite number", finite),
+}
+ON_BLOCKS = {
+    "name": NAME,
+    "settings": STANDARD["settings"],
+    "process": Entry("a standard process", mapping, needed=False),
 }
 TABULATED = {
     "name": NAME,
@@ -66,7 +73,10 @@ def check_process_entry(entry: Json) -> None:
     check_entries({"name": entry.get("name")}, {"name": NAME}, "process: ")
     name = entry["name"]
     kind = STANDARD if name in KINDS else TABULATED if name == TABLE else BY_PATH
-    check_entries(entry, kind, "process: ")
+    check_entries(entry, ON_BLOCKS if name in BLOCKS else kind, "process: ")
+    inner = entry.get("process") if name in BLOCKS else None
+    if inner is not None:
+        check_entries(inner, STANDARD, "process: process: ")  # type: ignore[arg-type]
 
 
 def described_process(process: Process, said: object = None) -> tuple[Json, dict[str, Tensor]]:
@@ -93,6 +103,14 @@ def described_process(process: Process, said: object = None) -> tuple[Json, dict
             "t_min": process.t_min,
             "t_max": process.t_max,
         }, {}
+    known = described_blocks(process)
+    if known is not None:
+        settings, matrices, part = known
+        entry: Json = {"name": type(process).__name__, "settings": settings}
+        if part is not None:
+            entry["process"] = inside = described_process(part)[0]
+            check_entries(inside, STANDARD, "process: process: ")
+        return entry, {PREFIX + name: value for name, value in matrices.items()}
     if not process.has_scales:
         raise ValueError(
             f"{process} has no scales that a table could hold; write a function or class without arguments that "
@@ -119,7 +137,7 @@ def take_process(tensors: dict[str, Tensor], entry: Json, trust: bool = False) -
         trust: Whether an import path is followed.
     """
 
-    table = entry["name"] == TABLE
+    table = entry["name"] in (TABLE, *BLOCKS)
     names = [name for name in tensors if table and name.startswith(PREFIX)]
     found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
     process = _process(entry, found, trust)
@@ -140,6 +158,10 @@ def _process(entry: Json, found: dict[str, Tensor], trust: bool) -> Process:
     if entry["name"] in KINDS:
         schedule = SCHEDULES[entry["schedule"]](**entry["settings"])
         return KINDS[entry["name"]](schedule, entry["t_min"], entry["t_max"])
+    if entry["name"] in BLOCKS:
+        inner = entry.get("process")
+        part = None if inner is None else _process(inner, {}, trust)  # type: ignore[arg-type]
+        return made_blocks(str(entry["name"]), entry["settings"], found, part)  # type: ignore[arg-type]
     if entry["name"] != TABLE:
         return _by_path(entry, trust)
     for name in ("edges", "coefficients"):

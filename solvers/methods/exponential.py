@@ -29,7 +29,7 @@ from ..doors.values import is_number, shown
 from ..kept import kept, like, told
 from ..noise.brownian import Brownian
 from ..problem import Linear, SemiLinear, StateField
-from ..shapes import Scalar, add_product, factors
+from ..shapes import Factor, Scalar, add_product, factors, product
 from ..solver import Solver, Step
 from .weights import Rule, exact, weights
 
@@ -37,10 +37,10 @@ LARGEST = 1e15  # addition, whose products with weights fit into any dtype of a 
 
 
 class _Plan(NamedTuple):
-    decay: Scalar
-    weights: list[Scalar]
-    correction: list[Scalar]  # the weights by which the previous step is repeated
-    noise_std: Scalar  # per square root of time
+    decay: Factor
+    weights: list[Factor]
+    correction: list[Factor]  # the weights by which the previous step is repeated
+    noise_std: Factor  # per square root of time
     number: int
     t0: Tensor
     t1: Tensor
@@ -163,17 +163,18 @@ class ExponentialMultistep(Solver):
 
         std = linear.noise_std(t0, t1) / (t1 - t0).abs().sqrt()[..., None]
         decay = linear.decay(t0, t1)
-        predictor, decays = self._weights(linear, t0, t1, decay, x, ahead=0), factors(decay, x)
+        predictor = self._weights(linear, t0, t1, decay, x, ahead=0)
+        decays = linear.factors(decay, x)
         if self.additions:
             predictor, decays = self._added(linear, t0, t1, decay, x, predictor)
-        corrector: list[list[Scalar]] = [[] for _ in predictor]
+        corrector: list[list[Factor]] = [[] for _ in predictor]
         if self.corrector:
             corrector[1:] = self._weights(linear, t0, t1, decay, x, ahead=1)[:-1]
         columns = (
             decays,
             predictor,
             corrector,
-            factors(std, x),
+            linear.factors(std, x),
             range(len(t0)),
             t0,
             t1,
@@ -182,7 +183,7 @@ class ExponentialMultistep(Solver):
 
     def _weights(
         self, linear: Linear, t0: Tensor, t1: Tensor, decay: Tensor, x: Tensor, ahead: int
-    ) -> list[list[Scalar]]:
+    ) -> list[list[Factor]]:
         r"""Returns the weights of the values in each step, the newest first.
 
         With `ahead` = 1, the value at the end of the step is the newest.
@@ -190,7 +191,7 @@ class ExponentialMultistep(Solver):
 
         steps, all_times = len(t0), torch.cat([t0, t1[-1:]])
         known = self.known(steps)
-        rows: list[list[Scalar]] = [[] for _ in range(steps)]
+        rows: list[list[Factor]] = [[] for _ in range(steps)]
         rules = self.corrector if ahead else self.rules
         for k in known.unique().tolist():
             number = (known == k).nonzero()[:, 0]
@@ -198,7 +199,7 @@ class ExponentialMultistep(Solver):
             rule = rules[min(k + ahead, len(rules)) - 1]
             steps_of_k = (t0[number], t1[number], decay[number])
             w = weights(linear, *steps_of_k, nodes, rule, self.variable)
-            by_value = [factors(w[..., j, :], x) for j in range(k + ahead)]
+            by_value = [linear.factors(w[..., j, :], x) for j in range(k + ahead)]
             for i, row in zip(number.tolist(), zip(*by_value, strict=True), strict=True):
                 rows[i] = list(row)
         return rows
@@ -216,8 +217,8 @@ class ExponentialMultistep(Solver):
         t1: Tensor,
         decay: Tensor,
         x: Tensor,
-        rows: list[list[Scalar]],
-    ) -> tuple[list[list[Scalar]], list[Scalar]]:
+        rows: list[list[Any]],
+    ) -> tuple[list[list[Factor]], list[Factor]]:
         r"""Returns the weights of all values, and the factors of the state, with the additions."""
 
         if len(rows) != len(self.additions):
@@ -227,8 +228,8 @@ class ExponentialMultistep(Solver):
             )
         whole = factors(weights(linear, t0, t1, decay, t0[..., None])[..., 0, :], x)
         contrast = factors(linear.contrast[None], x)[0]
-        added: list[list[Scalar]] = []
-        decays: list[Scalar] = []
+        added: list[list[Factor]] = []
+        decays: list[Factor] = []
         for w, phi, row, numbers in zip(
             whole, factors(decay, x), rows, self.additions, strict=True
         ):
@@ -252,7 +253,7 @@ class ExponentialMultistep(Solver):
         values = (plan.field(x), *past)[: self._kept]
         if memory is not None and memory.base is not None:
             x = _combine(memory.base.clone(), plan.correction, values)
-        x = x * plan.decay
+        x = product(plan.decay, x)
         if noise is not None and not _is_zero(plan.noise_std):
             add_product(x, noise.increment(plan.number, plan.t0, plan.t1), plan.noise_std)
         base = x.clone() if self.corrector else None
@@ -267,11 +268,11 @@ def _by_coordinate(numbers: Sequence[float], count: int, contrast: Scalar) -> li
     return [a + contrast * b for a, b in zip(numbers[:count], numbers[count:], strict=True)]
 
 
-def _combine(x: Tensor, coefficients: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:
+def _combine(x: Tensor, coefficients: Sequence[Factor], values: Sequence[Tensor]) -> Tensor:
     for weight, value in zip(coefficients, values, strict=False):
         add_product(x, value, weight)
     return x
 
 
-def _is_zero(factor: Scalar) -> bool:
+def _is_zero(factor: Factor) -> bool:
     return isinstance(factor, float) and factor == 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SDE, StateField
-from ..shapes import Scalar, add_product, scalars
+from ..shapes import Factor, Scalar, add_product, scalars
 from ..solver import Solver, Step
 from .runge_kutta import Tableau
 
@@ -75,7 +75,7 @@ class NoisyTableau:
 
 class _Plan(NamedTuple):
     h: Scalar
-    diffusion: dict[float, Scalar]
+    diffusion: dict[float, Factor]
     number: int
     t0: Tensor
     t1: Tensor
@@ -117,7 +117,7 @@ class StochasticRungeKutta(Solver):
 
         fields = [problem.at(at(c), x) for c in self.tableau.drift.c]
         places = self.tableau.places
-        diffusion = [scalars(problem.diffusion(at(c)), x) for c in places]
+        diffusion = [problem.noise_factors(at(c), x) for c in places]
         by_step = [dict(zip(places, g, strict=True)) for g in zip(*diffusion, strict=True)]
         steps = range(len(t0)), t0, t1, zip(*fields, strict=True)
         columns = zip(scalars(t1 - t0, x), by_step, *steps, strict=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..abilities import Abilities
 from ..noise.brownian import Brownian
 from ..problem import SDE
+from ..shapes import Factor, product
 from ..solver import Solver, Step
 
 GAUSSIAN = ("euler", "milstein", "euler_heun")  # which add noise after their only drift
@@ -45,17 +46,18 @@ class _Equation:
         self.known = [*self.known[-7:], (time, y, drift)]
         return drift
 
-    def g(self, s: Tensor, y: Tensor) -> Tensor:
+    def g(self, s: Tensor, y: Tensor) -> Factor:
         t = torch.as_tensor(self.sign * float(s), dtype=torch.float64)
-        return self.problem.diffusion(t).to(y)
+        [g] = self.problem.noise_factors(t[None], y)
+        return torch.as_tensor(g).to(y) if isinstance(g, float) else g
 
-    def prod(self, g: Tensor, v: Tensor) -> Tensor:
-        return g * v
+    def prod(self, g: Factor, v: Tensor) -> Tensor:
+        return product(g, v)
 
     def g_prod(self, s: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self.g(s, y) * v
+        return product(self.g(s, y), v)
 
-    def f_and_g(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def f_and_g(self, s: Tensor, y: Tensor) -> tuple[Tensor, Factor]:
         return self.f(s, y), self.g(s, y)
 
     def f_and_g_prod(self, s: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def quadrature(
     """
 
     halvings = 0
-    while halvings < 60 and bool((decay < STIFF).any()):
+    while halvings < 60 and bool((linear.least(decay) < STIFF).any()):
         halvings += 1
         decay = linear.decay(torch.lerp(t, s, 0.5**halvings), t)
     if not halvings:

@@ -159,6 +159,17 @@ def of_processes() -> dict[str, Call]:
             "alpha": 1.0, "sigma": lambda t: t, "t_min": 0.01, "t_max": 10.0, "f": 0.0,
             "g": lambda t: (2 * t).sqrt()}),
     }  # fmt: skip
+    found |= {
+        "CLD": (ss.CLD, {
+            "beta": 4.0, "mass": 0.25, "gamma": 0.04, "t_min": 0.001, "t_max": 1.0}),
+        "Blurring": (ss.Blurring, {
+            "shape": (2,), "process": ss.VP(), "blur": 1.0, "floor": 0.01}),
+        "CorrelatedNoise": (ss.CorrelatedNoise, {
+            "process": ss.VP(), "covariance_matrix": torch.eye(2)}),
+        "MatrixProcess": (ss.MatrixProcess, {
+            "F": -torch.eye(2), "G": torch.eye(2), "data_size": 1, "start": torch.eye(1),
+            "t_min": 0.001, "t_max": 4.0}),
+    }  # fmt: skip
     for process in (ss.VP(), ss.SubVP(), ss.VE(), ss.EDM(), ss.Interpolant(), LINEAR, OWN):
         name = type(process).__name__
         for method in ("log_scales", "scales", "log_snr", "rates", "diffusion"):

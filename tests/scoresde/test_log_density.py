@@ -196,7 +196,9 @@ def test_what_has_no_such_density_is_refused() -> None:
             ss.sample(model, 2, log_density=True, **options)
     free = ss.NonlinearProcess(f=lambda x, t: -x, g=1.0, std=1.0, t_min=0.001, t_max=1.0)
     score = ss.NetworkScore(lambda x, t: -x, free, "score", shape=(2,))
-    with pytest.raises(ValueError, match="needs noise levels, but NonlinearProcess"):
+    with pytest.raises(
+        ValueError, match="needs noise levels with numbers alpha and sigma, but NonlinearProcess"
+    ):
         ss.sample(score, 2, solver="heun", log_density=True, denoise=False)
     for call in (ss.encode, ss.reconstruct, ss.log_likelihood):
         with pytest.raises(ValueError, match="log_density= has no effect on"):

@@ -18,7 +18,7 @@ def as_process(name: str, value: object) -> object:
     r"""Returns a process with noise levels."""
 
     check_process(value)
-    if not value.has_scales:  # type: ignore[attr-defined]
+    if not value.has_levels:  # type: ignore[attr-defined]
         raise ValueError(f"process must have noise levels, but {value} has no alpha and sigma.")
     return value
 

@@ -1,0 +1,1 @@
+r"""Linear processes whose drift and diffusion are matrices that act on blocks of the state."""
