@@ -59,7 +59,12 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
     good = ok & row_finite(found.detach())
-    solution = replace(solution, x=_kept(good, found, solution.x), calls=solution.calls + calls * ok, estimate=None)
+    solution = replace(
+        solution,
+        x=_kept(good, found, solution.x),
+        calls=solution.calls + calls * ok,
+        estimate=None,
+    )
     if not torch.equal(good, ok):
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
         failure = replace(failure, time=words, cure=failure.cure or LAST)

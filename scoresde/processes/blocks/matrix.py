@@ -42,7 +42,8 @@ class MatrixProcess(BlockProcess):
         t_max: The last time.
 
     Raises:
-        ValueError: If the shapes differ, the noise does not reach all entries, the rates are not smooth, or `start` is no covariance.
+        ValueError: If the shapes differ, the noise does not reach all entries, the rates are not smooth, or
+            `start` is no covariance.
 
     References:
         | Applied Stochastic Differential Equations (Särkkä and Solin, 2019), sections 6.1 and 6.2
