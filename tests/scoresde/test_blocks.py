@@ -360,7 +360,7 @@ def test_the_bound_is_the_density_where_the_law_of_velocities_is_known() -> None
 
     model = ss.GaussianOracle(torch.zeros(2, 1, 2).double(), 0.5, process=ss.CLD())
     x = model.data(2)
-    l = ss.log_likelihood(model, x, t_min=0.05, solver="exponential_3", steps=20, nodes=20)
+    l = ss.log_likelihood(model, x, t_min=0.3, solver="exponential_3", steps=20, nodes=20)
     assert torch.allclose(l.nats, model.log_density(x, l.t_min), atol=2e-2)
     assert l.dimension == 4
     assert l.slope is not None
@@ -402,6 +402,7 @@ def test_a_model_speaks_the_units_of_its_data(name: str) -> None:
     apart = apart - ss.log_likelihood(spoken, found, **options).nats
     assert torch.allclose(apart, torch.full_like(apart, 2 * math.log(2)), atol=1e-6)
     if name == "cld":
+        spoken.transform = ss.Standardized(mean=0.0, std=2.0)
         with pytest.raises(ValueError, match="whole states of CLD"):
             ss.encode(spoken, torch.ones(2, 4), solver="heun", steps=6)
 
