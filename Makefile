@@ -4,7 +4,7 @@ RUN := OMP_NUM_THREADS=1 $(PY)
 KATEX_VERSION := 0.16.22
 KATEX := .venv/katex-$(KATEX_VERSION)/node_modules/katex
 
-.PHONY: demo test test-all check bench figures docs format
+.PHONY: demo test test-all check bench figures docs format screenshots
 
 # The main job on the embedded model: pictures and a table in demo/.
 demo: .venv/installed
@@ -14,8 +14,9 @@ demo: .venv/installed
 test: check
 	$(RUN) -m pytest -n 2
 
-# The same, the pages of the site as they are built, which needs npm, a Ray cluster, and other libraries as installed.
-test-all: test docs .venv/peers .venv/ray
+# The same, the pages of the site as they are built, which needs npm, a Ray cluster, other libraries as installed, and
+# the playground in the system's Chromium.
+test-all: test docs .venv/peers .venv/ray .venv/playground
 	$(RUN) -m pytest -n 2 -m "site or slow or peers"
 
 check: .venv/installed
@@ -68,6 +69,10 @@ bench: .venv/bench
 	$(PY) -m benchmarks.suggestions
 	$(PY) -m benchmarks.pictures small
 
+# The pictures of docs/playground.md, in the system's Chromium.
+screenshots: .venv/playground
+	$(PY) -m benchmarks.playground
+
 # Every picture of the docs, from the stored results and models, as small as it may be.
 figures: .venv/installed
 	$(PY) -m benchmarks.pictures
@@ -96,6 +101,10 @@ docs: .venv/docs $(KATEX)
 
 .venv/ray: .venv/installed
 	$(PY) -m pip install -q -c constraints.txt -e ".[ray]"
+	touch $@
+
+.venv/playground: .venv/installed
+	$(PY) -m pip install -q -c constraints.txt -e ".[playground]" "playwright>=1.40"
 	touch $@
 
 .venv/docs: .venv/installed

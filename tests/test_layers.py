@@ -15,9 +15,12 @@ ORDER = {
         gradients errors chart divergence loops methods catalogue integrate""",
     "scoresde": """doors files networks metrics processes models oracles reverse runs likelihood symbols guidance
         sampling chains adapters geometry latents weighted zoo editing plots checking inference jobs comparing
-        losses training distilling autoencoders tuning cli""",
+        losses training distilling autoencoders tuning playground cli""",
 }
-EXTRAS = {"scoresde.adapters.diffusers_scheduler": "diffusers"}  # what they need
+EXTRAS = {
+    "scoresde.adapters.diffusers_scheduler": "diffusers",
+    "scoresde.playground.page": "gradio",
+}  # what they need
 
 
 @cache

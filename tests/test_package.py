@@ -30,6 +30,7 @@ EXTRAS = (
     "ray",
     "accelerate",
     "tensorboard",
+    "gradio",
     "IPython",
     "ipykernel",
     "ipywidgets",
@@ -66,6 +67,7 @@ def test_what_is_imported_is_declared() -> None:
                 "jobs",
                 "ray",
                 "diffusers",
+                "playground",
             )
         ),
     ]

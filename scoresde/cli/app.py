@@ -14,7 +14,19 @@ from ..jobs import sample as sample_all
 from ..models.checks import check_count
 from ..sampling import sample as draw
 from ..training import TrainingError
-from . import about, check, distill, latents, likelihood, measure, plot, resuming, train, tune
+from . import (
+    about,
+    check,
+    distill,
+    latents,
+    likelihood,
+    measure,
+    playground,
+    plot,
+    resuming,
+    train,
+    tune,
+)
 from .files import SUFFIXES, check_form, check_out
 from .given import check_number_of, conditions, largest
 from .guidances import guided
@@ -61,7 +73,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (resuming, latents, about, distill, likelihood, check, measure, tune, plot, train):
+for part in (resuming, latents, about, distill, likelihood, check, measure, tune, plot, train,
+             playground):  # fmt: skip
     app.add_typer(part.app)
 
 

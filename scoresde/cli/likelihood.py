@@ -40,6 +40,7 @@ from .options import (
     Data,
     Debug,
     Dtype,
+    Grid,
     Guidance,
     Label,
     Model,
@@ -109,6 +110,7 @@ def likelihood(
     target_stderr: Annotated[float | None, typer.Option(help="Wanted error, in nats.")] = None,
     solver: SolverName = None,
     steps: Steps = None,
+    grid: Grid = None,
     rtol: Rtol = None,
     atol: Atol = None,
     noise_levels: NoiseLevels = None,
@@ -146,8 +148,8 @@ def likelihood(
     x, labels = _read(data, loaded, use_labels)
     check_rows(loaded, x, labels, discrete, given)
     score = guided(loaded, {**given, **labels}, guidance)
-    options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr,
-                   solver=solver, steps=steps, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
+    options = said(divergence=divergence, probes=probes, nodes=nodes, target_stderr=target_stderr, solver=solver,
+                   steps=steps, grid=grid, rtol=rtol, atol=atol, t_min=t_min, sigma_min=sigma_min)  # fmt: skip
     options = _started(score, _on_grid(score, noise_levels, options), discrete)
     if job and out is not None:
         into_folder(all_likelihoods, score, x, out=out, as_json=as_json, seed=seed,
@@ -189,7 +191,7 @@ def _on_grid(model: ScoreModel, text: str | None, options: Options) -> Options:
 
     if text is None:
         return options
-    for name in ("steps", "rtol", "atol", "t_min", "sigma_min"):
+    for name in ("steps", "grid", "rtol", "atol", "t_min", "sigma_min"):
         if name in options:
             raise ValueError(f"{name}= has no effect with {GRID}; pass one of the two.")
     numbers, process = numbers_in(GRID[2:], text, float), model.process

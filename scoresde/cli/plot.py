@@ -24,6 +24,7 @@ from .options import (
     Guidance,
     Label,
     Model,
+    PlanFile,
     Seed,
     SolverName,
     Steps,
@@ -41,14 +42,15 @@ app.add_typer(drawing, name="plot")
 Number = Annotated[int, typer.Option("-n", "--number", help="Number of samples to average over.")]
 LENGTHS = ("way", "push", "difference", "step", "noise")
 ANGLES = ("push / way", "cos(push, way)", "cos(push, estimate)", "cos(push, last)", "hidden")
+Drawn = Annotated[int, typer.Option("-n", "--number", help="Number of samples to draw.")]
 Which = Annotated[int, typer.Option(help="Which sample.")]
 
 
 def _followed(
     model: ScoreModel, n: int, given: dict[str, Tensor], guidance: str | None, seed: int, solver: str | None,
-    steps: int | None, grid: str | None, eta: float | None,
+    steps: int | None, grid: str | None, eta: float | None, plan: Path | None,
 ) -> Trajectory:  # fmt: skip
-    options = said(solver=solver, steps=steps, grid=grid, eta=eta)
+    options = said(solver=solver, steps=steps, grid=grid, eta=eta, plan=plan)
     check_number_of(given, n)
     score = guided(model, given, guidance)
     with stoppable():
@@ -70,6 +72,7 @@ def geometry(
     steps: Steps = None,
     grid: Grid = None,
     eta: Eta = None,
+    plan: PlanFile = None,
     seed: Seed = 0,
     trust: Trust = False,
     dtype: Dtype = None,
@@ -81,7 +84,7 @@ def geometry(
     plots.check_picture(out, plots.MOVIES)
     check_out(out)
     score, given = opened(model, trust, dtype), conditions(label, condition)
-    t = _followed(score, sample + 1, given, guidance, seed, solver, steps, grid, eta)
+    t = _followed(score, sample + 1, given, guidance, seed, solver, steps, grid, eta, plan)
     plots.geometry(out, t, sample=sample, step=step, dimensions=dimensions, highest=highest)
     claims = [  # where the picture misleads
         {"claim": c.name, "2 dimensions": c.flat, f"{t.dimension} dimensions": c.here}
@@ -92,6 +95,37 @@ def geometry(
         return
     typer.echo(f"wrote {out}")
     show(claims)
+
+
+@drawing.command()
+def paths(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File: png, or gif or html to show all states.")] = Path("paths.png"),
+    step: Annotated[int | None, typer.Option(help="The state, from 0; by default, the last.")] = None,
+    n: Drawn = 200,
+    label: Label = None,
+    condition: Conditions = None,
+    guidance: Guidance = None,
+    solver: SolverName = None,
+    steps: Steps = None,
+    grid: Grid = None,
+    eta: Eta = None,
+    plan: PlanFile = None,
+    seed: Seed = 0,
+    trust: Trust = False,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    r"""Draw the paths of many samples over the density of noisy data, or images on their way from noise."""
+
+    plots.check_picture(out, plots.MOVIES)
+    check_out(out)
+    check_count("-n", n, at_least=1)
+    score, given = opened(model, trust, dtype), conditions(label, condition)
+    t = _followed(score, n, given, guidance, seed, solver, steps, grid, eta, plan)
+    plots.paths(out, t, step=step)
+    report({"out": str(out), "lowest noise level": float(t.levels[-1])}, as_json)
 
 
 @drawing.command()
@@ -135,6 +169,7 @@ def trajectory(
     steps: Steps = None,
     grid: Grid = None,
     eta: Eta = None,
+    plan: PlanFile = None,
     seed: Seed = 0,
     trust: Trust = False,
     dtype: Dtype = None,
@@ -149,7 +184,9 @@ def trajectory(
             plots.check_picture(file)
             check_out(file)
     score = opened(model, trust, dtype)
-    t = _followed(score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
+    t = _followed(
+        score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta, plan
+    )
     plots.trajectory(out, t)
     if film is not None:
         plots.film(film, t)
@@ -183,6 +220,7 @@ def spectrum(
     steps: Steps = None,
     grid: Grid = None,
     eta: Eta = None,
+    plan: PlanFile = None,
     seed: Seed = 0,
     trust: Trust = False,
     dtype: Dtype = None,
@@ -197,7 +235,9 @@ def spectrum(
     check_count("-n", n, at_least=2)
     score = opened(model, trust, dtype)
     x = None if data is None else read_array(data, score)[0]
-    t = _followed(score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta)
+    t = _followed(
+        score, n, conditions(label, condition), guidance, seed, solver, steps, grid, eta, plan
+    )
     images = t.states[-1] if x is None else x
     hinges = plots.spectrum(out, images, levels=known, followed=t, seed=seed)
     found = {

@@ -43,6 +43,9 @@ def classifier(
             levels :math:`\sigma / \alpha` to scales with the same shape.
         data: The condition, such as labels, each with leading size B or 1.
 
+    Raises:
+        ValueError: If the process of the model has matrices in place of :math:`\alpha` and :math:`\sigma`.
+
     References:
         | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), section 4
         | https://arxiv.org/abs/2105.05233

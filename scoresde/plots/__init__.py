@@ -10,6 +10,7 @@ from .frequencies import decided, spectrum
 from .landscapes import MOVIES, geometry
 from .maps import density
 from .movie import check_gif
+from .over_density import paths
 from .pictures import animate, images, tile
 from .points import scatter
 from .routes import film, trajectory
@@ -31,6 +32,7 @@ __all__ = [
     "histogram",
     "images",
     "losses",
+    "paths",
     "ranks",
     "samples",
     "scatter",

@@ -187,7 +187,7 @@ class Process(Domain, ABC):
         return u / align(self.signal(t).to(u), u)
 
     def perturb(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`.
+        r"""Returns :math:`x_t = \alpha_t x + \sigma_t z`, in the dtype of `x` and `z`.
 
         Arguments:
             x: Clean data, with shape (B, *).
@@ -196,7 +196,7 @@ class Process(Domain, ABC):
         """
 
         x, z = as_state("x", x), as_state("z", z)
-        alpha, sigma = (align(scale, x) for scale in self.scales(t))
+        alpha, sigma = (align(scale.to(x), x) for scale in self.scales(t))
         return alpha * x + sigma * z
 
     @once
