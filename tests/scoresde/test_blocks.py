@@ -358,9 +358,9 @@ def test_likelihoods_are_exact_or_bounds_from_below(name: str) -> None:
 def test_the_bound_is_the_density_where_the_law_of_velocities_is_known() -> None:
     r"""For isotropic Gaussian data, velocities are drawn from their own law, so that each draw is exact."""
 
-    model = ss.GaussianOracle(torch.zeros(2, 1, 2).double(), 0.5, process=ss.CLD())
+    model = ss.GaussianOracle(torch.zeros(2, 1, 2).double(), 0.1, process=ss.CLD())
     x = model.data(2)
-    l = ss.log_likelihood(model, x, t_min=0.3, solver="exponential_3", steps=20, nodes=20)
+    l = ss.log_likelihood(model, x, t_min=0.05, solver="exponential_3", steps=20, nodes=20)
     assert torch.allclose(l.nats, model.log_density(x, l.t_min), atol=2e-2)
     assert l.dimension == 4
     assert l.slope is not None
