@@ -11,7 +11,7 @@ from solvers import Event, Solution, Solver
 
 from ..doors.data import as_state, with_origin
 from ..doors.warning import warn
-from ..models.checks import check_data, check_number, is_state
+from ..models.checks import check_data, check_number, is_whole
 from ..models.conditions import Condition, verb
 from ..models.rows_check import check_rows
 from ..models.scale import start_of
@@ -142,7 +142,7 @@ def encode(  # noqa: D417
     for last in run.times[-1].flatten().tolist():
         if t_max is not None and not same_time(last, t_max):
             raise ValueError(f"times must end at t_max={t_max:.9g}, but end at {last:.9g}.")
-    u = model.process.enter(x, run.times[0], whole=is_state(model, x))
+    u = model.process.enter(x, run.times[0], whole=is_whole(model, x))
     check_way(model, u, settings, "the way to latents and back")
     run = settle(run, u)
     with settings.gradients():

@@ -13,7 +13,7 @@ from solvers import Solution
 from solvers.noise.brownian import Seed
 
 from ..doors.data import as_state
-from ..models.checks import check_data, is_state
+from ..models.checks import check_data, is_whole
 from ..models.derivative import check_derivative
 from ..models.masked import entries_of, kept_of, log_units
 from ..models.rows_check import check_rows
@@ -113,7 +113,8 @@ class Asked(NamedTuple):
     def units(self) -> float | Tensor:
         r"""What the log-density of states has too much for that of the user's data, with shape () or (B,)."""
 
-        return log_units(self.model, self.x, math.exp(self.ends[0]))
+        x = self.x if self.data is None else self.data
+        return log_units(self.model, x, math.exp(self.ends[0]))
 
     @property
     def entries(self) -> Tensor | None:
@@ -163,7 +164,7 @@ def ask(
     start = process.start_of("likelihood") if settings.t_min is None else settings.t_min
     start = process.check_inside("t_min", start)
     data, gain = None, None
-    if isinstance(process, BlockProcess) and not is_state(model, x):
+    if isinstance(process, BlockProcess) and not is_whole(model, x):
         seed, index = settings.keys(torch.arange(len(x)))
         u, gain = entered(model, process, x, start, seed, index.to(x.device))
         data, x = (x if u.shape != x.shape else None), u

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.noise.brownian import DATA_NOISE, Seed, keyed_normal
+from solvers.noise.brownian import AUXILIARY, Seed, keyed_normal
 
 from ..models.scale import scale_of
 from ..models.score_model import ScoreModel
@@ -51,7 +51,7 @@ def entered(
     root = torch.linalg.cholesky(rest - gain @ mixed.mT)
     position = process.times(A[..., :j, :], x)
     size = state[0].numel() - position[0].numel()
-    z = keyed_normal(seed, index, DATA_NOISE, 0, size).to(x).reshape(len(x), -1, *x.shape[2:])
+    z = keyed_normal(seed, index, AUXILIARY, 0, size).to(x).reshape(len(x), -1, *x.shape[2:])
     velocity = process.times(gain, position) + process.times(root, z)
     logs = root.diagonal(dim1=-2, dim2=-1).log().sum(-1).mean() * (size / (process.size - j))
     entropy = z.double().square().flatten(1).sum(1) / 2 + logs + size / 2 * math.log(2 * math.pi)

@@ -154,6 +154,18 @@ def is_state(model: ScoreModel, x: Tensor) -> bool:
     return tuple(x.shape) == tuple(whole) != (len(x), *model.shape)
 
 
+def is_whole(model: ScoreModel, x: Tensor) -> bool:
+    r"""Returns whether data was given as whole states, which a model with a transform refuses."""
+
+    whole = is_state(model, x)
+    if whole and model.transform is not None:
+        raise ValueError(
+            f"x has the shape of whole states of {type(model.process).__name__}, but {model.transform!r} is a "
+            "transform of data; pass data, or set model.transform = None."
+        )
+    return whole
+
+
 def check_shape(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
     r"""Refuses a sample shape that is not the model's."""
 

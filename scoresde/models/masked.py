@@ -54,7 +54,7 @@ class Masked(ScoreModel):
 
     def __init__(self, model: ScoreModel, mask: Array) -> None:
         super().__init__()
-        model.process.bare_log_snr(torch.tensor(model.process.t_max, dtype=torch.float64))
+        model.process.bare_log_scales(torch.tensor(model.process.t_max, dtype=torch.float64))
         for module in model.modules():
             rule: Any = getattr(module, "rule", None)
             if getattr(rule, "pools", False):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from solvers import Solution
 from solvers.errors import change_solution
-from solvers.shapes import align
+from solvers.shapes import row_where
 
 from ..processes.process import Process
 from .transforms import Transform
@@ -151,18 +151,21 @@ def log_volume(model: object, x: Tensor) -> float:
 def as_data(solution: Solution, model: Speaker) -> Solution:
     r"""Returns a solution whose states are data, in the user's form; those of its path stay states.
 
-    States that were not denoised, such as those of a run that ended early, are first divided by alpha.
+    States that were not denoised, such as those of a run that ended early, are first divided by alpha; of states
+    with velocities, the positions.
     """
 
     made, x, transform = solution.provenance, solution.x, model.transform
     assert transform is not None
     clean = made.get("denoise", True) or made.get("in data units", False)
     ended = torch.tensor([status == "ok" for status in solution.status])
-    alpha = model.process.signal(solution.reached)
-    alpha = torch.where(ended if clean else torch.zeros_like(ended), 1.0, alpha)
-    if made.get("in data units"):
-        alpha = torch.ones_like(alpha)
-    x = transform.outside(x / align(alpha.to(x), x))
+    done = ended if clean else torch.zeros_like(ended)
+    shape, process = tuple(x.shape), model.process
+    whole = process.prior_shape(shape) != shape and bool(done.any())  # states would be longer
+    if not (made.get("in data units") or bool(done.all()) or whole):
+        left = process.leave(x, solution.reached)
+        x = row_where(done, x, left) if left.shape == x.shape else left
+    x = transform.outside(x)
     return _told(replace(solution, x=x, provenance={**made, "in data units": True}), transform)
 
 

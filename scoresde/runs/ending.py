@@ -59,14 +59,27 @@ def denoised(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     model, settings, t = run.model, run.settings, solution.times[-1]
     ok = torch.tensor([status == "ok" for status in solution.status])
     good = ok & row_finite(found.detach())
-    all_good = bool(good.all()) or found.shape != solution.x.shape
-    kept = found if all_good else row_where(good, found, solution.x)
-    solution = replace(solution, x=kept, calls=solution.calls + calls * ok, estimate=None)
+    solution = replace(
+        solution,
+        x=_kept(good, found, solution.x),
+        calls=solution.calls + calls * ok,
+        estimate=None,
+    )
     if not torch.equal(good, ok):
         words = f"the last denoising, at {model.process.describe(t.flatten()[0].item())},"
         failure = replace(failure, time=words, cure=failure.cure or LAST)
         solution = _failed(solution, ok & ~good, failure, settings)
     return _judged(run, x, solution, clean=True)
+
+
+def _kept(good: Tensor, found: Tensor, x: Tensor) -> Tensor:
+    r"""The denoised states where they are good, and the states elsewhere; NaN if those have other shapes."""
+
+    if bool(good.all()):
+        return found
+    if found.shape != x.shape:
+        return row_where(good, found, torch.full_like(found, math.nan)) if bool(good.any()) else x
+    return row_where(good, found, x)
 
 
 def reserved(run: Run, most: int, after: Mapping[str, int]) -> Run:

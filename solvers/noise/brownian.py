@@ -22,8 +22,8 @@ from torch import Tensor
 from ..shapes import factors
 
 VERSION = 4  # of the noise: it changes whenever a seed gives different numbers
-START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS = range(
-    1, 11
+START, STEPS, PROBES, DATA, DATA_NOISE, DEQUANTIZE, TREE, FRESH, LEVELS, EDITS, AUXILIARY = range(
+    1, 12
 )  # the streams
 AT_ONCE = 2**22  # entries whose keys are computed at once
 TOGETHER = 2**15  # normals up to which several blocks are drawn at once: more overflow the caches

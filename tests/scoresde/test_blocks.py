@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from scoresde.likelihood.entry import entered
 from scoresde.processes.process import Process
 from scoresde.reverse.block_linear import BlockFrame
+from scoresde.reverse.problems import reverse_of
+from solvers import ODE, SDE
 
 MEAN = torch.tensor([0.3, -0.4], dtype=torch.float64)
 SPREAD = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
@@ -240,6 +243,37 @@ def test_linear_parts_keep_their_law(
     assert torch.allclose(small, rate, rtol=1e-5, atol=1e-6)
 
 
+@of_each
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_the_reverse_has_the_drift_and_noise_of_its_equation(
+    process: ss.BlockProcess, eta: float
+) -> None:
+    model, t = gaussian(process), times(process)[2]
+    u = torch.linspace(-1, 1, 3 * process.state_shape((1, 2))[1]).double().reshape(3, -1)
+    own = torch.eye(u.shape[1]).double()
+    A, S, F = (
+        process.times(matrix, eye).T
+        for matrix, eye in (
+            (process.signal_matrix(t), EYE),
+            (process.covariance(t), own),
+            (process.drift_matrix(t), own),
+        )
+    )
+    G = process.diffusion(t)
+    spread = process.times(G @ G.mT, own).T
+    score = -torch.linalg.solve(A @ SPREAD @ A.T + S, (u - MEAN @ A.T).T).T
+    wanted = u @ F.T - (1 + eta**2) / 2 * score @ spread.T
+    kind = SDE if eta else ODE
+    for clock, at, pace in (("t", t, 1.0), ("log_snr", process.log_snr(t), process.slope(t))):
+        problem = reverse_of(model, kind, eta, clock).problem()
+        drift = process.from_axes(problem.drift(at, process.to_axes(u)))
+        assert torch.allclose(drift, wanted / pace, rtol=1e-8, atol=1e-10)
+        if eta:
+            noise = problem.diffusion(at)
+            found = process.times(noise @ noise.mT, own).T
+            assert torch.allclose(found, eta**2 * spread / abs(pace), rtol=1e-8, atol=1e-12)
+
+
 @of_some
 def test_exponential_solvers_converge_with_their_orders(name: str) -> None:
     process = PROCESSES[name]
@@ -321,6 +355,66 @@ def test_likelihoods_are_exact_or_bounds_from_below(name: str) -> None:
     assert not whole.is_bound
 
 
+def test_the_bound_is_the_density_where_the_law_of_velocities_is_known() -> None:
+    r"""For isotropic Gaussian data, velocities are drawn from their own law, so that each draw is exact."""
+
+    model = ss.GaussianOracle(torch.zeros(2, 1, 2).double(), 0.1, process=ss.CLD())
+    x = model.data(2)
+    l = ss.log_likelihood(model, x, t_min=0.05, solver="exponential_3", steps=20, nodes=20)
+    assert torch.allclose(l.nats, model.log_density(x, l.t_min), atol=2e-2)
+    assert l.dimension == 4
+    assert l.slope is not None
+    assert l.slope.shape == x.shape
+    z = ss.encode(model, x, solver="heun", steps=3)
+    assert z.x.shape == (2, 4, 1, 2)
+    assert ss.decode(model, z).x.shape == x.shape
+
+
+def test_velocities_are_independent_of_the_data() -> None:
+    model = ss.GaussianOracle(torch.zeros(2).double(), 0.5, process=ss.CLD())
+    x = model.data(500)
+    t = torch.tensor(2e-3, dtype=torch.float64)
+    for u in (entered(model, ss.CLD(), x, 2e-3, 0, torch.arange(500))[0], ss.CLD().enter(x, t)):
+        both = torch.stack([x.flatten(), u[:, 2:].flatten()])
+        assert abs(float(torch.corrcoef(both)[0, 1])) < 0.15
+    prior = ss.CLD().prior_sample((500, 2), seed=1).double()
+    both = torch.stack([prior[:, 2:].flatten(), u[:, 2:].flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.15
+
+
+@pytest.mark.parametrize("name", ["cld", "correlated"])
+def test_a_model_speaks_the_units_of_its_data(name: str) -> None:
+    process = PROCESSES[name]
+    plain, spoken = gaussian(process), gaussian(process)
+    spoken.transform = ss.Standardized(mean=torch.tensor([20.0, -5.0]), std=2.0)
+    options = {"solver": "heun", "steps": 6, "dtype": torch.float64}
+    wanted = ss.sample(plain, 3, **options).x
+    found = ss.sample(spoken, 3, **options).x
+    assert torch.allclose((found - MEAN.new_tensor([20.0, -5.0])) / 2, wanted, atol=1e-9)
+    z, same = ss.encode(spoken, found, **options), ss.encode(plain, wanted, **options)
+    assert torch.allclose(z.x, same.x, atol=1e-8)
+    raw = ss.decode(spoken, z, denoise=False, **options).x
+    back = ss.decode(plain, same, denoise=False, **options)
+    left = process.leave(back.x, back.times[-1])
+    assert torch.allclose((raw - MEAN.new_tensor([20.0, -5.0])) / 2, left, atol=1e-8)
+    options["nodes"] = 8
+    apart = ss.log_likelihood(plain, wanted, **options).nats
+    apart = apart - ss.log_likelihood(spoken, found, **options).nats
+    assert torch.allclose(apart, torch.full_like(apart, 2 * math.log(2)), atol=1e-6)
+    if name == "cld":
+        spoken.transform = ss.Standardized(mean=0.0, std=2.0)
+        with pytest.raises(ValueError, match="whole states of CLD"):
+            ss.encode(spoken, torch.ones(2, 4), solver="heun", steps=6)
+
+
+def test_a_run_that_stops_early_keeps_its_states() -> None:
+    model = gaussian(ss.CLD())
+    options = {"solver": "exponential_2", "steps": 6}
+    part = ss.sample(model, 2, callback=lambda event: event.fraction > 0.5, **options)
+    assert part.x.shape == (2, 4)
+    assert torch.equal(ss.resume(model, part).x, ss.sample(model, 2, **options).x)
+
+
 def test_samples_are_positions_and_latents_are_states() -> None:
     model = gaussian(ss.CLD())
     s = ss.sample(model, 3, solver="exponential_2", steps=5, path=True)
@@ -367,6 +461,25 @@ def test_bad_matrices_are_refused() -> None:
         ss.MatrixProcess(-EYE, torch.diag(torch.tensor([1.0, 0.0])))
     with pytest.raises(ValueError, match="not smooth"):
         ss.MatrixProcess(lambda t: -EYE * (1 + 50 * (t > 0.31).double())[:, None, None], EYE)
+    with pytest.raises(ValueError, match="not smooth"):
+        ss.MatrixProcess(-EYE, lambda t: EYE * (1 + 5 * (t > 0.31).double())[:, None, None])
+    with pytest.raises(ValueError, match="square matrix"):
+        ss.MatrixProcess(-1.0, EYE)
+    with pytest.raises(ValueError, match="not finite"):
+        ss.MatrixProcess(-EYE, math.nan * EYE)
+    with pytest.raises(ValueError, match="t_min must be positive"):
+        ss.MatrixProcess(-EYE, EYE, t_min=0.0)
+    for start in ([[-1.0]], [[math.nan]]):
+        with pytest.raises(ValueError, match="start must be a covariance"):
+            ss.MatrixProcess(-EYE, EYE, data_size=1, start=start)
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 4\]"):
+        TURNING.covariance(torch.tensor(7.0))
+    with pytest.raises(ValueError, match="2 equal parts"):
+        TURNING.perturb(torch.ones(1, 3), torch.tensor(0.5), torch.ones(1, 3))
+    with pytest.raises(ValueError, match="must have 2 entries"):
+        PROCESSES["correlated"].prior_sample((1, 3))
+    with pytest.raises(ValueError, match="must hold numbers"):
+        ss.CorrelatedNoise(VP, torch.ones(0))
     with pytest.raises(ValueError, match="eigenvalue"):
         ss.CorrelatedNoise(VP, torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     with pytest.raises(ValueError, match="must have shape"):
@@ -529,6 +642,7 @@ def test_guidance_by_weights_and_edits_work_on_matrices() -> None:
         (lambda model: ss.tune(model, 6), "numbers alpha and sigma"),
         (lambda model: ss.Rescheduled(model, VP), "no numbers alpha and sigma"),
         (lambda model: ss.guidance.classifier(model, lambda x, t: x.sum(1), 1.0), "numbers alpha"),
+        (lambda model: ss.Masked(model, torch.tensor([[True, False]])), "numbers alpha and sigma"),
         (lambda model: ss.guidance.thresholded(model, 0.5), "needs alpha and sigma"),
         (lambda model: model.denoise(torch.ones(1, 2), 0.5), "must be states of CLD"),
         (lambda model: ss.sample(model, 2, steps=3, log_density=True), "numbers alpha and sigma"),

@@ -110,6 +110,10 @@ class CorrelatedNoise(DiagonalProcess):
     def __post_init__(self) -> None:
         _check_inner(self.process)
         given = as_tensor("covariance_matrix", self.covariance_matrix).double().cpu()
+        if not given.numel():
+            raise ValueError(
+                f"covariance_matrix must hold numbers, but has shape {tuple(given.shape)}."
+            )
         whole = given.ndim == 2 and given.shape[0] == given.shape[1]
         if not whole:
             given = torch.diag(given.flatten())
@@ -150,10 +154,18 @@ class CorrelatedNoise(DiagonalProcess):
         return hash((self.process, self.covariance_matrix.numpy().tobytes()))
 
     def to_axes(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ vars(self)["_axes"].to(x)).reshape(x.shape)
+        return self._turned(x, vars(self)["_axes"])
 
     def from_axes(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ vars(self)["_axes"].T.to(x)).reshape(x.shape)
+        return self._turned(x, vars(self)["_axes"].T)
+
+    def _turned(self, x: Tensor, axes: Tensor) -> Tensor:
+        if (size := math.prod(x.shape[1:])) != len(axes):
+            raise ValueError(
+                f"samples of this CorrelatedNoise must have {len(axes)} entries, as its covariance does, but have "
+                f"{size}, in shape {tuple(x.shape[1:])}."
+            )
+        return (x.flatten(1) @ axes.to(x)).reshape(x.shape)
 
     def coordinate_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.process.bare_scales(t.double())

@@ -12,6 +12,8 @@ from solvers.doors.signatures import checked
 from solvers.doors.values import Array, as_tensor
 
 from ..custom import described
+from ..domain import SLACK
+from .diagonal import SYMMETRY
 from .process import BlockProcess
 from .propagator import PIECES, Pieces, Propagator, integral, points_of
 
@@ -35,12 +37,13 @@ class MatrixProcess(BlockProcess):
             (n, k, k) or (k, k).
         G: The diffusion, in the same form.
         data_size: The number j of parts that are data. By default, all.
-        start: The covariance of the auxiliary parts at t = 0, with shape (k - j, k - j).
+        start: The covariance of the auxiliary parts at t = 0, with shape (k - j, k - j). By default, 0.
         t_min: The first time.
         t_max: The last time.
 
     Raises:
-        ValueError: If the shapes differ, the noise does not reach all entries, or the rates are not smooth.
+        ValueError: If the shapes differ, the noise does not reach all entries, the rates are not smooth, or
+            `start` is no covariance.
 
     References:
         | Applied Stochastic Differential Equations (Särkkä and Solin, 2019), sections 6.1 and 6.2
@@ -64,6 +67,8 @@ class MatrixProcess(BlockProcess):
 
     def __post_init__(self) -> None:
         self._check_ends()
+        if self.t_min == 0:
+            raise ValueError("t_min must be positive, because there is no noise at t=0, but is 0.")
         for name in ("F", "G"):
             value = getattr(self, name)
             if not callable(value):
@@ -79,6 +84,11 @@ class MatrixProcess(BlockProcess):
                 raise ValueError(
                     f"start must have shape {(k - j, k - j)}, but has {tuple(own.shape)}."
                 )
+            low = torch.linalg.eigvalsh(own).amin() if k > j else own.new_zeros(())
+            if not (torch.equal(own, own.mT) and low >= -SYMMETRY * own.abs().amax()):
+                raise ValueError(
+                    f"start must be a covariance, symmetric and not negative, but is {own.tolist()}."
+                )
             start[j:, j:] = own
         for name, value in {"size": k, "data_size": j, "_start": start}.items():
             object.__setattr__(self, name, value)
@@ -93,10 +103,10 @@ class MatrixProcess(BlockProcess):
         return f"MatrixProcess({of}, t in [{self.t_min:.3g}, {self.t_max:.3g}])"
 
     def signal_matrix(self, t: Tensor) -> Tensor:
-        return self.transition(torch.zeros_like(t), t)[..., : self.data_size]
+        return self.transition(torch.zeros(()), t)[..., : self.data_size]
 
     def covariance(self, t: Tensor) -> Tensor:
-        flat = t.double().flatten()
+        flat = self._within(t).flatten()
         local, begun = self._propagator.local, self._begun
         X, piece = local(flat), local.piece(flat)
         whole = X @ (begun[piece] + self._gathered(flat)) @ X.mT
@@ -109,14 +119,27 @@ class MatrixProcess(BlockProcess):
         return self._at("G", t.double().flatten()).reshape(*t.shape, 1, self.size, self.size)
 
     def transition(self, s: Tensor, t: Tensor) -> Tensor:
-        s, t = torch.broadcast_tensors(s.double(), t.double())
+        s, t = torch.broadcast_tensors(self._within(s), self._within(t))
         found = self._propagator(s.flatten(), t.flatten())
         return found.reshape(*t.shape, 1, self.size, self.size)
+
+    def _within(self, t: Tensor) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if not bool(((t >= 0) & (t <= self.t_max * (1 + SLACK))).all()):
+            raise ValueError(
+                f"t must lie in [0, {self.t_max:.6g}], where this MatrixProcess is defined, but reaches from "
+                f"{t.min():.6g} to {t.max():.6g}."
+            )
+        return t
+
+    def _spread(self, t: Tensor) -> Tensor:
+        G = self._at("G", t)
+        return G @ G.mT
 
     @cached_property
     def _propagator(self) -> Propagator:
         edges = self.t_max * torch.linspace(0, 1, PIECES + 1, dtype=torch.float64) ** 2
-        return Propagator.of(lambda t: self._at("F", t), edges)
+        return Propagator.of(lambda t: self._at("F", t), edges, self._spread)
 
     @cached_property
     def _gathered(self) -> Pieces:
@@ -145,6 +168,11 @@ class MatrixProcess(BlockProcess):
         value = given(t) if callable(given) else given
         if not isinstance(value, Tensor):
             value = as_tensor(name, value)
+        if value.ndim < 2 or value.shape[-1] != value.shape[-2] or not value.numel():
+            raise ValueError(
+                f"{name} must be a square matrix, or one for each of {len(t)} times, but has shape "
+                f"{tuple(value.shape)}."
+            )
         k = self.size or value.shape[-1]
         if value.shape not in ((k, k), (len(t), k, k)):
             raise ValueError(

@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from solvers.noise.brownian import START, keyed_normal
+from solvers.noise.brownian import AUXILIARY, keyed_normal
 from solvers.shapes import Blocks
 
 from ...doors.data import as_state
@@ -36,7 +36,6 @@ from ..once import once
 from ..process import CHECKED, PRIOR_GAP, Pair, Process
 
 NEWTON = 2  # iterations from an interpolated time
-_AUXILIARY = 1  # the word of a seed for parts of the state that data lacks
 
 
 class BlockProcess(Process):
@@ -96,6 +95,7 @@ class BlockProcess(Process):
     def times(self, matrix: Tensor, x: Tensor) -> Tensor:
         r"""Returns the product of a matrix, for one time or one per row, and states or data with shape (B, \*)."""
 
+        self._check_parts(x.shape, matrix.shape[-1])
         return self.from_axes(Blocks(matrix).of(self.to_axes(x)))
 
     def root(self, t: Tensor) -> Tensor:
@@ -106,12 +106,22 @@ class BlockProcess(Process):
     def state_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         r"""Returns the shape (B, \*) of states of data with the given shape."""
 
+        self._check_parts(shape, self.data_size)
         return shape[0], shape[1] * self.size // self.data_size, *shape[2:]
 
     def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         r"""Returns the shape (B, \*) of the data of states with the given shape."""
 
+        self._check_parts(shape, self.size)
         return shape[0], shape[1] * self.data_size // self.size, *shape[2:]
+
+    def _check_parts(self, shape: tuple[int, ...], parts: int) -> None:
+        if len(shape) < 2 or shape[1] % parts:
+            of = "states" if parts == self.size > self.data_size else "data"
+            raise ValueError(
+                f"{of} of {type(self).__name__} must have a first axis of {parts} equal parts, but the shape of a "
+                f"sample is {tuple(shape[1:])}."
+            )
 
     def log_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
@@ -194,7 +204,7 @@ class BlockProcess(Process):
             return x
         state = self.times(self.signal_matrix(t), x)
         index = torch.arange(len(x), device=x.device)
-        z = keyed_normal(_AUXILIARY, index, START, 0, state[0].numel()).to(x).reshape(state.shape)
+        z = keyed_normal(0, index, AUXILIARY, 0, state[0].numel()).to(x).reshape(state.shape)
         return state + self.times(self.auxiliary(t), z)
 
     def auxiliary(self, t: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ Rates = Callable[[Tensor], Tensor]  # times with shape (n,) -> matrices with sha
 POINTS, PIECES, MOST = 16, 16, 1024
 FEW = 2**22  # coefficients that times may hold at once
 SWEEPS = 80  # of Picard's iteration, which ends when nothing changes
+TINY = 1e-300
 ENOUGH, AT_LEAST = 1e-13, 1e-8  # of the last coefficients: what ends halving, and what is accepted
 
 NODES = torch.from_numpy(np.cos(np.pi * (np.arange(POINTS) + 0.5) / POINTS)[::-1].copy())
@@ -101,21 +102,25 @@ class Propagator:
     rates: Tensor
 
     @staticmethod
-    def of(rates: Rates, edges: Tensor) -> "Propagator":
+    def of(rates: Rates, edges: Tensor, spread: Rates | None = None) -> "Propagator":
         r"""Returns the propagator over a span, whose pieces are halved as often as needed.
+
+        Arguments:
+            rates: The rates R.
+            edges: The ends of the first pieces, ascending.
+            spread: A function whose integrals the pieces must resolve, too.
 
         Raises:
             ValueError: If the rates are not finite, or too rough for polynomials.
         """
 
         while True:
-            times = points_of(edges)
-            values = rates(times.flatten())
-            values = values.reshape(*times.shape, *values.shape[-2:])
-            if not bool(values.isfinite().all()):
-                bad = times[~values.isfinite().flatten(2).all(-1)][0]
-                raise ValueError(f"the rates of the process are not finite at t={bad:.6g}.")
-            local, last = _solved(edges, values)
+            values = _finite(rates, points_of(edges))
+            local = _solved(edges, values)
+            last = _last(local.coefficients, local.coefficients.abs().amax((1, 2, 3)))
+            if spread is not None:
+                gained = integral(edges, _finite(spread, points_of(edges))).coefficients
+                last = max(last, _last(gained, gained.abs().amax().clamp(min=TINY)))
             if last <= ENOUGH or 2 * len(edges) > MOST:
                 break
             edges = torch.cat([edges, (edges[1:] + edges[:-1]) / 2]).sort().values
@@ -149,8 +154,26 @@ class Propagator:
         return found
 
 
-def _solved(edges: Tensor, rates: Tensor) -> tuple[Pieces, float]:
-    r"""The solutions from I on each piece, and their relative last coefficients."""
+def _finite(function: Rates, times: Tensor) -> Tensor:
+    r"""The values at the points of all pieces."""
+
+    values = function(times.flatten())
+    values = values.reshape(*times.shape, *values.shape[-2:])
+    if not bool(values.isfinite().all()):
+        bad = times[~values.isfinite().flatten(2).all(-1)][0]
+        raise ValueError(f"the rates of the process are not finite at t={bad:.6g}.")
+    return values
+
+
+def _last(coefficients: Tensor, size: Tensor) -> float:
+    r"""The largest of the last coefficients of all pieces, relative to their size."""
+
+    last = coefficients[:, -2:].abs().amax((1, 2, 3)) / size
+    return float(torch.nan_to_num(last, nan=1.0).max())
+
+
+def _solved(edges: Tensor, rates: Tensor) -> Pieces:
+    r"""The solutions from I on each piece."""
 
     half = (edges.diff() / 2)[:, None, None, None]
     eye = torch.eye(rates.shape[-1], dtype=torch.float64)
@@ -161,7 +184,4 @@ def _solved(edges: Tensor, rates: Tensor) -> tuple[Pieces, float]:
         X = new
         if not change > 1e-16 * X.abs().amax():
             break
-    found = through(edges, X)
-    size = found.coefficients.abs().amax((1, 2, 3))
-    last = found.coefficients[:, -2:].abs().amax((1, 2, 3)) / size
-    return found, float(torch.nan_to_num(last, nan=1.0).max())
+    return through(edges, X)
