@@ -17,7 +17,7 @@ from solvers.doors.signatures import checked
 
 ROOT = Path(__file__).parent.parent
 OURS = tuple(str(ROOT / package) for package in ("scoresde", "solvers"))
-CALLS, FUNCTIONS, FILES = 233, 165, 44  # a little above what there is
+CALLS, FUNCTIONS, FILES = 233, 165, 46  # a little above what there is
 
 
 def calls_before_the_network(**options: object) -> Counter[tuple[str, str]]:

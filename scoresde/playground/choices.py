@@ -12,6 +12,7 @@ import solvers
 from ..models.checks import check_count, check_number
 from ..processes.process import Process
 from ..processes.standard import EDM, VE, VP, Interpolant, SubVP
+from ..runs.grids import with_grid
 from ..runs.settings import Settings
 from .drawing import check_ink
 
@@ -101,7 +102,7 @@ class Choices:
         for name, (low, high) in NUMBERS.items():
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, low, high)
-        if not solvers.get(self.solver).can.fixed:
+        if not solvers.get(with_grid(self.solver, self.grid)[0]).can.fixed:
             raise ValueError(
                 f"solver {self.solver!r} chooses its own steps by tolerances, for which the page has no fields; "
                 "choose one that follows a grid, such as 'dpmpp_2m'."

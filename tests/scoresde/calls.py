@@ -636,6 +636,7 @@ def of_pictures() -> dict[str, Call]:
         "geometry": (plots.geometry, {
             "file": file, "trajectory": FOLLOWED, "sample": 0, "step": 1, "dimensions": 2, "highest": 1.0,
             "density": None, "seconds": 1.0}),
+        "paths": (plots.paths, {"file": file, "trajectory": FOLLOWED, "step": 1, "density": None, "seconds": 1.0}),
         "histogram": (plots.histogram, {"file": file, "groups": {"a": (X, "red")}, "label": "x", "bins": 4}),
         "images": (plots.images, {
             "file": file, "groups": {"a": IMAGES}, "columns": 2, "across": 1, "low": -1.0, "high": 1.0}),

@@ -286,6 +286,7 @@ def draw_all(folder: Path) -> None:
     plots.errors(folder / "errors.png", {"model": [(0.2, 0.4), (2.0, 0.8)]})
     plots.losses(folder / "losses.png", {"step 9": [(0.2, 0.4), (2.0, 0.8), (8.0, 0.9)]})
     plots.trajectory(folder / "trajectory.png", t)
+    plots.paths(folder / "paths.png", t)
     plots.film(folder / "film.png", grey)
     plots.samples(folder / "samples.png", torch.randn(9, 5))
     plots.before_after(folder / "edit.png", x, -x)
@@ -306,7 +307,7 @@ def test_pictures_leave_backend_figures_and_style_of_the_user(tmp_path: Path) ->
     try:
         mine, style = pyplot.figure(), dict(matplotlib.rcParams)
         draw_all(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 21
+        assert len(list(tmp_path.iterdir())) == 22
         assert matplotlib.get_backend() == "svg"
         assert pyplot.get_fignums() == [mine.number]
         assert pyplot.gcf() is mine

@@ -82,7 +82,7 @@ class MatrixProcess(BlockProcess):
             own = as_tensor("start", self.start).double().cpu()
             if own.shape != (k - j, k - j):
                 raise ValueError(
-                    f"start must have shape {(k - j, k - j)}, but has {tuple(own.shape)}."
+                    f"start must have shape {(k - j, k - j)} for data_size={j}, but has {tuple(own.shape)}."
                 )
             low = torch.linalg.eigvalsh(own).amin() if k > j else own.new_zeros(())
             if not (torch.equal(own, own.mT) and low >= -SYMMETRY * own.abs().amax()):

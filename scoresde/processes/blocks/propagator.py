@@ -126,8 +126,8 @@ class Propagator:
             edges = torch.cat([edges, (edges[1:] + edges[:-1]) / 2]).sort().values
         if not last <= AT_LEAST:
             raise ValueError(
-                f"the rates of the process are not smooth: {MOST} polynomials leave a relative error of "
-                f"{last:.2g}; smooth their jumps, or choose another span."
+                f"the rates of the process are not smooth: {MOST} polynomials up to t_max leave a relative error "
+                f"of {last:.2g}; smooth their jumps, or choose another t_max."
             )
         return Propagator(local, values)
 
