@@ -91,7 +91,7 @@ def elbo(
     as_whole("draws", draws, at_least=1, at_most=MOST)
     seed = secrets.randbits(31) if seed is None else as_seed("seed", seed)
     size = len(x) if batch_size is None else as_size("batch_size", batch_size)
-    first = as_whole("first_index", first_index)
+    first = as_whole("first_index", first_index, at_least=0)
     with torch.no_grad():
         parts = [
             _drawn(model.rows(rows), x[rows], rows + first, seed, (nodes, draws), steps)
@@ -138,7 +138,9 @@ def loss(
     x = checked_data(model, x)
     model = with_conditions(model, condition, len(x))
     seed = as_seed("seed", seed)
-    index = torch.arange(len(x), device=x.device) + as_whole("first_index", first_index)
+    index = torch.arange(len(x), device=x.device) + as_whole(
+        "first_index", first_index, at_least=0
+    )
     chain = model.chain
     t = stratified_times(chain, len(x), seed=seed) if t is None else chain.checked_times(t, len(x))
     if bool((t == chain.t_min).any() or (t == chain.t_max).any()):

@@ -81,7 +81,7 @@ def log_likelihood(
     as_whole("draws", draws, at_least=1, at_most=MOST)
     seed = secrets.randbits(31) if seed is None else as_seed("seed", seed)
     size = len(x) if batch_size is None else as_size("batch_size", batch_size)
-    first = as_whole("first_index", first_index)
+    first = as_whole("first_index", first_index, at_least=0)
     with torch.no_grad():
         parts = [
             torch.stack([

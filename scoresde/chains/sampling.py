@@ -132,7 +132,7 @@ def sample(
     model = with_conditions(model, condition, count)
     shown = _as_known(model.chain, known, (count, length))
     seed = secrets.randbits(31) if seed is None else as_seed("seed", seed)
-    as_whole("first_index", first_index)
+    as_whole("first_index", first_index, at_least=0)
     as_whole("max_calls", max_calls, at_least=1)
     size = count if batch_size is None else as_size("batch_size", batch_size)
     as_whole("corrections", corrections, at_least=0, at_most=MOST)

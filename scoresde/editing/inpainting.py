@@ -144,6 +144,11 @@ def inpaint(  # noqa: D417
     options = INPAINT.said(locals())
     if method not in WAYS:
         raise ValueError(f"method must be one of {', '.join(WAYS)}, but is {method!r}.")
+    if model.process.has_levels and not model.process.has_scales:
+        raise ValueError(
+            f"inpaint needs numbers alpha and sigma, which {model.process} does not have; take a model of another "
+            "process, such as ss.VP()."
+        )
     repeats = check_count("repeats", repeats, at_least=1)
     if repeats is not None and method != "resampling":
         raise ValueError(f"repeats= has no effect on method={method!r}; leave it out.")

@@ -661,3 +661,9 @@ def test_guidance_by_weights_and_edits_work_on_matrices() -> None:
 def test_verbs_that_need_numbers_say_so(asked, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         asked(gaussian(ss.CLD()))
+
+
+def test_inpainting_says_itself_what_it_needs() -> None:
+    model = ss.GaussianOracle(torch.zeros(2), 1.0, process=ss.CLD())
+    with pytest.raises(ValueError, match="inpaint needs numbers alpha and sigma"):
+        ss.inpaint(model, torch.zeros(2, 2), torch.tensor([True, False]), steps=3)

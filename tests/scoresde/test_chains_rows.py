@@ -1,5 +1,6 @@
 r"""Chains of symbols: rows of a batch, options and files keep what belongs to them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,10 @@ def test_files_keep_times_schedules_and_what_is_predicted(tmp_path: Path, chain:
     assert torch.equal(one, two)
     one, two = (ss.elbo(m, X, label=label, nodes=2, draws=2).nats for m in (model, again))
     torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("verb", [ss.chains.elbo, ss.chains.log_likelihood, ss.chains.loss])
+def test_indices_before_the_first_are_refused(verb: Callable[..., object]) -> None:
+    model = ss.chains.TableOracle(torch.ones(3, 3) / 9, Absorbing(3))
+    with pytest.raises(ValueError, match="first_index"):
+        verb(model, X[:, :2] % 3, first_index=-1)
