@@ -667,3 +667,23 @@ def test_inpainting_says_itself_what_it_needs() -> None:
     model = ss.GaussianOracle(torch.zeros(2), 1.0, process=ss.CLD())
     with pytest.raises(ValueError, match="inpaint needs numbers alpha and sigma"):
         ss.inpaint(model, torch.zeros(2, 2), torch.tensor([True, False]), steps=3)
+
+
+@pytest.mark.parametrize("name", ["cld", "turning"])
+def test_errors_of_scores_and_noise_are_weighted_by_their_matrices(name: str) -> None:
+    turn = torch.tensor([[-1.0, 2.0], [-2.0, -1.5]], dtype=torch.float64)
+    process = ss.CLD() if name == "cld" else ss.MatrixProcess(turn, torch.eye(2), t_max=3.0)
+    model = ss.GaussianOracle(torch.zeros(2).double(), 0.5, process=process)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    z = torch.randn(process.prior_shape((6, 2)), generator=generator, dtype=torch.float64)
+    t = torch.linspace(0.2, 0.9, 6, dtype=torch.float64)
+    u = process.perturb(x, t, z)
+    D = model.denoise(u, t)
+    off = process.score_of(u, D, t) - process.score_of(u, x, t)
+    want = (off * process.spread(off, t)).sum(1) / 2 / x.shape[1]  # |G^T error|^2 / 2
+    found = ss.losses.denoising(model, x, process.log_snr(t), z, weight="likelihood")
+    torch.testing.assert_close(found, want, rtol=1e-6, atol=0)
+    found = ss.losses.denoising(model, x, process.log_snr(t), z, weight="noise")
+    last = (process.noise_of(u, D, t) - z)[:, -x.shape[1] :]
+    torch.testing.assert_close(found, last.square().mean(1), rtol=1e-6, atol=0)
