@@ -51,6 +51,15 @@ def test_import_takes_no_extra() -> None:
     assert run.stdout.strip() == "[]"
 
 
+def test_sampling_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, scoresde as ss; ss.sample(ss.load('digits'), 1, solver='em', steps=2, denoise=False);"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..files import Json, shortened
-from .weights import SPARE, Shapes, at_most, shapes_in
+from .weights import SPARE, Shapes, shapes_in, without_memory
 
 LIBRARIES = ("diffusers", "transformers")
 OURS = [
@@ -242,7 +242,7 @@ def _wanted(folder: Path, kind: Any, config: Json, count: int) -> Shapes:
 
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
-        with torch.device("meta"), at_most(count, SPARE):
+        with without_memory(count, SPARE):
             network = kind.from_config(settings)
     except (RuntimeError, NotImplementedError) as error:
         if "meta" in str(error):  # it computes with numbers when it is built

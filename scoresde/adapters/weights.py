@@ -1,13 +1,15 @@
 r"""Weights in files, inspected before memory is allocated for them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 Shapes = dict[str, tuple[int, ...]]
 SPARE = 2  # the factor for foreign networks, which may make weights and drop them
@@ -35,9 +37,25 @@ def damaged(file: Path, error: Exception) -> str:
     )
 
 
+class _Unfilled(TorchFunctionMode):
+    r"""Skips initial values of weights: for those on the device "meta", torch imports its compiler, in seconds."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        arguments: tuple[object, ...] = (),
+        keywords: Mapping[str, object] | None = None,
+    ) -> object:
+        keywords = keywords or {}
+        if getattr(function, "__module__", "") == nn.init.__name__:
+            return [*arguments, *keywords.values()][0]
+        return function(*arguments, **keywords)
+
+
 @contextmanager
-def at_most(count: int, spare: int = 1) -> Iterator[None]:
-    r"""Stops the building of a network, in this thread, once it has made too many parameters.
+def without_memory(count: int, spare: int = 1) -> Iterator[None]:
+    r"""Lets networks be built without memory for their weights, until they have made too many parameters.
 
     Arguments:
         count: The number of tensors in its file.
@@ -54,6 +72,7 @@ def at_most(count: int, spare: int = 1) -> Iterator[None]:
 
     hook = register_module_parameter_registration_hook(tally)
     try:
-        yield
+        with torch.device("meta"), _Unfilled():
+            yield
     finally:
         hook.remove()

@@ -17,7 +17,7 @@ from .inputs import (
     embedded,
     with_estimate,
 )
-from .unet import waves
+from .unet import frequencies, waves
 
 
 @checked
@@ -76,7 +76,7 @@ class DiT(nn.Module):
         check_dropout(dropout)
         self.channels, self.size, self.patch = channels, size, patch
         self.context, self.self_conditioning = context, self_conditioning
-        self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.frequencies = nn.Buffer(frequencies(width // 2))
         self.places = nn.Buffer(places(size // patch, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -197,8 +197,7 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def places(side: int, width: int) -> Tensor:
     r"""Returns waves of the row and the column of each patch of a square, with shape (side * side, width)."""
 
-    frequencies = torch.exp(-torch.linspace(0, math.log(100.0), width // 4))
-    index = torch.arange(side, dtype=frequencies.dtype)
-    along = waves(index, frequencies)
+    slow = frequencies(width // 4, 0.01)
+    along = waves(torch.arange(side, dtype=slow.dtype), slow)
     rows, columns = along.repeat_interleave(side, 0), along.repeat(side, 1)
     return torch.cat([rows, columns], dim=1)

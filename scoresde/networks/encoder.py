@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .unet import Block, Halve, waves
+from .unet import Block, Halve, frequencies, waves
 
 
 class Encoder(nn.Module):
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         features = 2 * width
-        self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.frequencies = nn.Buffer(frequencies(width // 2))
         self.time = nn.Sequential(nn.Linear(2 * (width // 2), features), nn.SiLU())
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, now = nn.ModuleList(), width

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from solvers.doors.signatures import checked
 
 from .inputs import check_dropout, check_input, check_settings, embedded, with_estimate
-from .unet import waves
+from .unet import frequencies, waves
 
 
 @checked
@@ -54,7 +54,7 @@ class MLP(nn.Module):
         check_settings(0, classes=classes)
         check_dropout(dropout)
         self.size, self.self_conditioning = size, self_conditioning
-        self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.frequencies = nn.Buffer(frequencies(width // 2))
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.time = nn.Sequential(
             nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width)

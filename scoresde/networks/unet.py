@@ -62,7 +62,7 @@ class UNet(nn.Module):
         self.channels, self.halvings = channels, len(multipliers) - 1
         self.self_conditioning = self_conditioning
         features = 2 * width
-        self.frequencies = nn.Buffer(torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.frequencies = nn.Buffer(frequencies(width // 2))
         self.label = nn.Embedding(classes + 1, features) if classes else None
         self.time = nn.Sequential(
             nn.Linear(2 * (width // 2), features), nn.SiLU(), nn.Linear(features, features)
@@ -160,6 +160,14 @@ def _check(
         check_settings(1, multipliers=multiplier)
         words = f"width * {multiplier}"
         check_multiple(words, width * multiplier, NORMED, "the groups of its norms")
+
+
+def frequencies(count: int, last: float = 100.0) -> Tensor:
+    r"""Returns frequencies from 1 to the last one, in equal ratios, with shape (count,)."""
+
+    # computed on the CPU, since torch.linspace on the device "meta" imports the compiler, which takes seconds
+    even = torch.linspace(0, math.log(last), count, device="cpu")
+    return even.exp().to(torch.get_default_device())
 
 
 def waves(t: Tensor, frequencies: Tensor) -> Tensor:

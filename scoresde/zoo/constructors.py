@@ -9,7 +9,7 @@ from torch import nn
 
 from .. import networks
 from ..adapters.folders import exported
-from ..adapters.weights import SPARE, at_most
+from ..adapters.weights import SPARE, without_memory
 from ..files import shortened
 
 Constructor = Callable[..., nn.Module]
@@ -155,7 +155,7 @@ def built(
         count: The number of weights in its file.
     """
 
-    with torch.device("meta"), at_most(count, 1 if name in networks.__all__ else SPARE):
+    with without_memory(count, 1 if name in networks.__all__ else SPARE):
         network = constructor(**settings)
     if not isinstance(network, nn.Module):
         raise ValueError(f"its network must be a module, but is a {type(network).__name__}")

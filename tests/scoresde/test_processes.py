@@ -43,6 +43,19 @@ def test_rates_are_those_of_the_kernel(process: ss.Process) -> None:
 
 
 @each
+def test_rates_are_the_same_in_every_mode_and_have_no_gradient(process: ss.Process) -> None:
+    t, x = inner(process, 5), torch.ones(5, dtype=torch.float64)
+    known = process.rates(t)
+    with torch.inference_mode():
+        assert all(map(torch.equal, process.rates(t.clone()), known))
+    assert all(map(torch.equal, torch.func.vmap(process.rates)(t), known))
+    (found, along) = torch.func.jvp(lambda x: x * process.rates(t)[1], (x,), (x,))
+    assert torch.equal(found, known[1])
+    assert torch.equal(along, known[1])
+    assert not any(rate.requires_grad for rate in known)
+
+
+@each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shapes_and_dtypes(process: ss.Process, dtype: torch.dtype) -> None:
     x = torch.ones(3, 2, 4, dtype=dtype)
