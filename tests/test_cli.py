@@ -111,6 +111,8 @@ SCORE = [
     2,
     "--nodes",
     8,
+    "--rtol",
+    1e-2,
 ]
 
 
@@ -192,7 +194,8 @@ def test_likelihoods_of_arrays_that_stay_on_the_disk(data: Path) -> None:
 
 
 def test_encode_then_decode_is_a_round_trip(data: Path) -> None:
-    answer("encode", "digits", "--data", "test.npz", "--out", "z.npz", "--label", 3, folder=data)
+    coarse = ["--rtol", 1e-3, "--atol", 1e-3, "--label", 3]
+    answer("encode", "digits", "--data", "test.npz", "--out", "z.npz", *coarse, folder=data)
     answer(
         "decode",
         "digits",
@@ -205,10 +208,9 @@ def test_encode_then_decode_is_a_round_trip(data: Path) -> None:
         "--no-denoise",
         folder=data,
     )
-    assert np.abs(np.load(data / "y.npy") - np.load(data / "test.npz")["x"]).max() < 5e-3
-    done = run("decode", "digits", "--data", "test.npz", folder=data)
-    assert done.returncode == 1
-    assert "holds no latents" in done.stderr
+    assert np.abs(np.load(data / "y.npy") - np.load(data / "test.npz")["x"]).max() < 2e-2
+    said = refusal("decode", "digits", "--data", "test.npz", folder=data)
+    assert "holds no latents" in said
 
 
 def test_edit_reads_and_writes_pictures(data: Path) -> None:
@@ -391,10 +393,10 @@ def test_solvers_and_info(tmp_path: Path) -> None:
 
 
 def test_check_says_what_is_wrong_and_exits_with_one(data: Path) -> None:
-    held_out = digits("test").images[:16].numpy()
+    held_out = digits("test").images[:8].numpy()
     np.save(data / "right.npy", held_out)
     np.save(data / "wrong.npy", (held_out + 1) / 2)
-    arguments = ["check", "digits", "--label", ",".join(["3"] * 16), "--batch-size", 16]
+    arguments = ["check", "digits", "--label", ",".join(["3"] * 8), "--batch-size", 8]
     said = answer("check", "digits", "--data", "right.npy", "--plot", "check.png", folder=data)
     assert said["ok"]
     assert not said["findings"]
@@ -407,7 +409,7 @@ def test_check_says_what_is_wrong_and_exits_with_one(data: Path) -> None:
 def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
     import scoresde as ss
 
-    small = ["-n", 6, "--label", 3]
+    small = ["-n", 4, "--label", 3, "--reference-tolerance", 0.1]
     arguments = ["compare", "digits", *small, "--solvers", "ddim,exponential", "--budgets", "3,4"]
     arguments += ["--tolerances", "0.1", "--data", "test.npz"]
     files = ["--out", "c.json", "--html", "r.html", "--plot", "p.png"]
@@ -423,13 +425,13 @@ def test_compare_tune_and_sample_by_the_plan(data: Path) -> None:
     table = within(*arguments, "--out", "c.json", folder=data).stdout
     assert "exponential" in table
     assert "errors against the flow" in table
-    made = ["tune", "digits", *small, "--held-out", 6, "--solvers", "ddim", "--grids", "rho"]
+    made = ["tune", "digits", *small, "--held-out", 4, "--solvers", "ddim", "--grids", "rho"]
     best = answer(*made, "--budget", 3, "--out", "plan.json", folder=data)
     assert best["error"]["mean"] <= best["best before"][0]["error"]["mean"] * 1.2
     drawn = answer("sample", "digits", "-n", 2, "--label", 3, "--plan", "plan.json", folder=data)
     assert drawn["calls"] == 3
     assert drawn["solver"] == "ddim"
-    several = [*made, "--scales", "1,3", "--reference-tolerance", 0.1, "--budget", 4]
+    several = [*made, "--scales", "1,3", "--budget", 4]
     one = answer(*several, "--out", "one.json", folder=data)
     assert {name: row["calls"] for name, row in one["by model"].items()} == {"1": 2, "3": 4}
     suggested = answer("suggest", "digits", "--budget", 6, folder=data)["suggestions"]

@@ -16,12 +16,21 @@ SNIPPETS = [
     if page not in TUTORIALS
     for i, code in enumerate(snippets(page))
 ]
+SLOW = {"training.md-2", "likelihood.md-3", "which_diffusion.md-3", "symbols.md-1"}
 CLOSE = 2e-4  # of what others' calls return and ours
 MIGRATING = [page for page in PAGES if page.parent.name == "migrating"]
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if name in SLOW else []
+
+
 @pytest.mark.parametrize(
-    ("page", "number", "code"), SNIPPETS, ids=[f"{name_of(p)}-{i}" for p, i, _ in SNIPPETS]
+    ("page", "number", "code"),
+    [
+        pytest.param(page, i, code, id=(name := f"{name_of(page)}-{i}"), marks=marks(name))
+        for page, i, code in SNIPPETS
+    ],
 )
 def test_snippet_runs(
     page: Path,

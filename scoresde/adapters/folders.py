@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..files import Json, shortened
 from .weights import SPARE, Shapes, shapes_in, without_memory
 

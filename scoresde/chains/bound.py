@@ -79,7 +79,7 @@ def elbo(
 
     Examples:
         >>> oracle = ss.chains.TableOracle(torch.tensor([0.9, 0.1]), ss.chains.Absorbing(2))
-        >>> bound = ss.chains.elbo(oracle, torch.tensor([[0], [1]]), draws=2000)
+        >>> bound = ss.chains.elbo(oracle, torch.tensor([[0], [1]]), draws=200)
         >>> [round(float(p), 1) for p in bound.nats.exp()]
         [0.9, 0.1]
     """

@@ -1,9 +1,7 @@
 r"""A small network from images to the logits of their classes."""
 
-import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,8 +1,5 @@
 r"""A residual network for vectors."""
 
-import math
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

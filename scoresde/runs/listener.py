@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from solvers import Event
 
 from ..reverse.reverse import Reverse
+from .progress import Late
 from .settings import Settings
 from .watched import Watched
-
-REFRESH = 0.1  # seconds between updates of a progress bar without a callback
 
 
 def listener(
@@ -21,7 +19,7 @@ def listener(
     times: Tensor,
     samples: range,
     settings: Settings,
-    progress: tqdm | None,
+    progress: Late | None,
 ) -> Callable[[Event], object] | None:
     r"""A function that moves the progress bar, and calls the user's callback in the process's times and states."""
 
@@ -29,9 +27,8 @@ def listener(
         return None
 
     def told(event: Event) -> object:
-        if progress is not None:
-            share = len(samples) * _done(reverse, times, event)
-            progress.update(samples.start + share - progress.n)
+        if progress is not None and progress.moves():
+            progress.move(samples.start + len(samples) * _done(reverse, times, event))
         if settings.callback is None:
             return None
         event = reverse.event(event)

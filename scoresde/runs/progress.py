@@ -3,8 +3,12 @@ r"""Progress bars: widgets in a notebook, lively on a terminal, and one line eac
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
+from time import monotonic
+from typing import Any, Self
 
 from tqdm import tqdm
+
+REFRESH = 0.1  # seconds before a bar of a run appears, and between updates of it
 
 
 def bar(
@@ -12,7 +16,6 @@ def bar(
     *,
     desc: str,
     shown: bool = True,
-    delay: float = 0.0,
     **options: object,
 ) -> tqdm:
     r"""Returns a tqdm progress bar on the standard error.
@@ -20,8 +23,7 @@ def bar(
     Arguments:
         iterable: The items to iterate over, unless the bar is moved by hand.
         desc: Its title.
-        shown: Whether to show it.
-        delay: The seconds after which it appears. In a log, every bar has its line, at its end.
+        shown: Whether to show it. In a log, every bar has its line, at its end.
         options: Other options of tqdm.
     """
 
@@ -29,7 +31,39 @@ def bar(
         return tqdm(iterable, desc=desc, disable=True, **options)
     if not _watched():
         return Line(iterable, desc=desc, mininterval=float("inf"), **options)
-    return _kind()(iterable, desc=desc, delay=delay, **options)
+    return _kind()(iterable, desc=desc, **options)
+
+
+class Late:
+    r"""A bar that is made when a run has lasted for a while: most runs end before. In a log, it is made at once.
+
+    Arguments:
+        options: The options of :func:`bar`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.start = options, monotonic()
+        self.bar = None if _watched() else bar(**options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def moves(self) -> bool:
+        r"""Whether there is a bar to move."""
+
+        return self.bar is not None or monotonic() > self.start + REFRESH
+
+    def move(self, place: float) -> None:
+        r"""Moves the bar to a place."""
+
+        if self.bar is None:
+            self.bar = bar(**self.options)
+            self.bar.start_t -= REFRESH
+        self.bar.update(place - self.bar.n)
 
 
 class Line(tqdm):  # type: ignore[misc]

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from solvers import Brownian, Problem, Solution, Solver, SolverError
 from solvers.control import Control, Memory
@@ -25,13 +24,15 @@ from ..reverse.reverse import Reverse
 from .between import seam
 from .carrying import carrying
 from .current import Current, running
-from .listener import REFRESH, listener
+from .listener import listener
 from .memory import remember
 from .noise import see_noise
-from .progress import bar
+from .progress import REFRESH, Late
 from .run import Run
 from .settings import Settings
 from .watched import Watched
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
@@ -59,7 +60,8 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     if len(run.times) == 1:  # a run that consists of its last denoising
         return _whole(run, x, companion, [_arrived(x, run.times, settings.path)], dtype)
     parts: list[Solution] = []
-    with _bar(method, len(x)) if settings.progress else nullcontext() as progress:
+    shown = {"total": len(x), "desc": str(method), "bar_format": BAR}
+    with Late(**shown) if settings.progress else nullcontext() as progress:
         for some in _batches(run, x, companion, size):
             if parts and "stopped" in parts[-1].status:  # by the callback, and so for all
                 parts.append(_untouched(some.x, some.times, settings.path))
@@ -106,11 +108,6 @@ def _broken(
         times = run.times if run.times.ndim == 1 else run.times[:, done:]
         parts = [*parts, _untouched(x[done:], times, run.settings.path)]
     return _whole(run, x, companion, parts, dtype)
-
-
-def _bar(solver: Solver, total: int) -> tqdm:
-    shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    return bar(total=total, desc=str(solver), bar_format=shape, delay=REFRESH)
 
 
 def _batches(run: Run, x: Tensor, companion: Tensor | None, size: int) -> Iterator["_Some"]:
@@ -169,7 +166,7 @@ def _stated(reverse: Reverse, method: Solver, x: Tensor) -> tuple[Problem, Solve
     return carrying(problem, method, x) if reverse.model.carries_estimate else (problem, method)
 
 
-def _solve(some: _Some, settings: Settings, progress: tqdm | None) -> Solution:
+def _solve(some: _Some, settings: Settings, progress: Late | None) -> Solution:
     reverse, x, samples, times, noise, companion, known = some
     watch = Watched(reverse.model) if settings.callback is not None else None
     reverse = reverse if watch is None else replace(reverse, model=watch)

@@ -108,7 +108,7 @@ def test_an_interrupt_at_any_network_call_loses_no_step(solver: str) -> None:
     options, model = {**options_of(solver), "batch_size": 2}, network()
     whole, known = ss.sample(model, 3, **options), set()
     calls = -model.network.left  # those that check the network included
-    for call in range(1, calls + 1, 1 if calls < 30 else 7):
+    for call in range(1, calls + 1, max(1, calls // 12)):
         part = interrupted(ss.sample, call, 3, **options)
         if part is None:  # before the first step
             continue
