@@ -24,9 +24,9 @@ from .report import load, save
 
 SOLVERS = [n for n in solvers.available() if solvers.get(n).fixed and "adams" not in n]
 FEW = ("ddim", "edm_heun", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_published", "unipc_3", "ipndm_3", "ipndm_4", "deis_3",
-       "moment_1", "moment_2", "moment_ipndm_2", "moment_ipndm_3", "moment_ipndm_4", "measured_2", "measured_ipndm_2",
-       "measured_ipndm_3", "foresight_1", "foresight_2", "moment_foresight_1", "moment_foresight_2",
-       "dpmpp_2m_sde")  # fmt: skip
+       "moment_1", "moment_2", "moment_ipndm_2", "moment_ipndm_3", "moment_ipndm_4", "moment_ipndm_3_analytic",
+       "measured_2", "measured_ipndm_2", "measured_ipndm_3", "foresight_1", "foresight_2", "moment_foresight_1",
+       "moment_foresight_2", "dpmpp_2m_sde")  # fmt: skip
 GRIDS = ("rho", "log_snr", "tan", "asinh")
 BUDGETS = (5, 6, 8, 10, 15, 20, 40)
 SHORT = (5, 6, 8, 10, 20)

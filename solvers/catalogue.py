@@ -52,6 +52,9 @@ DETERMINISTIC: tuple[Solver, ...] = (
         _multistep(f"moment_ipndm_{k}", k, "moments", rules=(even,), known_order=2)
         for k in (2, 3, 4)
     ),
+    _multistep(
+        "moment_ipndm_3_analytic", 3, "moments", (even,), known_order=2, analytic_first=True
+    ),
     *(_multistep(f"measured_{k}", k, "measured") for k in (2, 3)),
     *(
         _multistep(f"measured_ipndm_{k}", k, "measured", rules=(even,), known_order=2)
@@ -150,6 +153,7 @@ NOTES = {
     "edm_churn": "order of its steps without churn: 2",
     "er_sde": "noise of ER-SDE-Solver by noise level",
     "sa": "noise between the noise levels 0.05 and 1",
+    "moment_ipndm_3_analytic": "no call at the start, where Gaussian data is assumed",
     **{f"measured_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
     **{f"measured_ipndm_{k}": "with ss.statistics(model, data)" for k in (2, 3)},
     "lattice_heun": "in the axes of the data",

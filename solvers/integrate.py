@@ -225,13 +225,14 @@ def check_times(times: Tensor, batch: int | None = None) -> Tensor:
         raise ValueError(
             f"times must have shape (n + 1,) or (n + 1, B) with n >= 1, but has {shape}."
         )
-    span = (times[-1] - times[0]).sum()
-    forward = times.diff(dim=0) * span.sign() > 0
-    if not bool(forward.all() & span.isfinite()):
+    steps = times.diff(dim=0)
+    low, high = (step.item() for step in steps.aminmax())
+    if not (0 < low <= high < math.inf or -math.inf < low <= high < 0):
         if not bool(times.isfinite().all()):
             where = int((~times.isfinite()).nonzero()[0, 0])
             bad = times[where].flatten()[~times[where].flatten().isfinite()][0]
             raise ValueError(f"times must be finite, but times[{where}] is {bad:.4g}.")
+        forward = steps * (times[-1] - times[0]).sum().sign() > 0
         where, *row = (~forward).nonzero()[0].tolist()
         a, b = (times[(k, *row)].item() for k in (where, where + 1))
         raise ValueError(f"times must be strictly monotone, but go from {a:.6g} to {b:.6g}.")

@@ -1,5 +1,6 @@
 r"""Shapes: times with shape () or (B,) beside states with shape (B, *), and norms per row."""
 
+import cmath
 from dataclasses import dataclass, replace
 from typing import Union
 
@@ -130,6 +131,6 @@ def row_finite(x: Tensor) -> Tensor:
     usual case, and a second check is made only where it is needed.
     """
 
-    if bool(x.sum().isfinite()):
+    if cmath.isfinite(x.sum().item()):
         return torch.ones(len(x), dtype=torch.bool)
     return x.flatten(1).isfinite().all(1).cpu()

@@ -220,12 +220,12 @@ class Reverse(Chart):
         """
 
         scales = self.scale(times)
-        if self.moments is None and bool((scales == 1).all()):
+        if self.moments is None and _is_one(scales):
             return None
         return lambda i, X: self._enter(self._leave(X, scales[i]), scales[i])
 
     def _enter(self, x: Tensor, scale: Tensor) -> Tensor:
-        X = x if bool((scale == 1).all()) else x / align(scale.to(x), x)
+        X = x if _is_one(scale) else x / align(scale.to(x), x)
         if self.moments is None:
             return X
         known = self.moments.like(x)
@@ -235,7 +235,7 @@ class Reverse(Chart):
         if self.moments is not None:
             known = self.moments.like(X)
             X = known.join(X) + known.mean
-        return X if bool((scale == 1).all()) else X * align(scale.to(X), X)
+        return X if _is_one(scale) else X * align(scale.to(X), X)
 
     def _linear(self, clock: Tensor, x: Tensor) -> Sequence[StateField]:
         if isinstance(self.eta, ByRow) and clock.ndim == 1:
@@ -338,6 +338,12 @@ def check_has_levels(model: ScoreModel, eta: Amount) -> None:
         raise ValueError(
             f"eta is a function of the noise level, which {model.process} does not have; pass a number."
         )
+
+
+def _is_one(scale: Tensor) -> bool:
+    r"""Whether a factor, or each of several, is 1."""
+
+    return scale.item() == 1 if scale.ndim == 0 else bool((scale == 1).all())
 
 
 def _itself(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solvers import Failure, Solution, SolverError, counting
 from solvers.errors import change_solution, give_solution
+from solvers.kept import kept, told
 from solvers.shapes import row_finite, row_where
 
 from ..doors.warning import warn
@@ -196,7 +197,9 @@ def _judged(run: Run, start: Tensor, solution: Solution, *, clean: bool) -> Solu
 def _ratio(process: Process, x: Tensor, t: Tensor, size: float, *, clean: bool) -> Tensor:
     r"""The root mean square of each row over the expected one, with shape (B,)."""
 
-    alpha, sigma = process.bare_scales(t)
-    due = (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
-    rows = x.detach().flatten(1)
-    return torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1]) / due.to(x)
+    def due() -> Tensor:
+        alpha, sigma = process.bare_scales(t)
+        return (size**2 + (sigma / alpha) ** 2).sqrt() * (1 if clean else alpha)
+
+    rows, expected = x.detach().flatten(1), kept(due, "size", process.key, told(t), size, clean)
+    return torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1]) / expected.to(x)

@@ -230,7 +230,6 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     process, up = model.process, start < stop
     ours, theirs = ("t_min", "t_max") if up else ("t_max", "t_min")
     start, stop = process.check_inside(ours, start), process.check_inside(theirs, stop)
-    ends = torch.tensor([start, stop], dtype=torch.float64)
     if start == stop:
         raise ValueError(f"t_min and t_max must differ, but both are {start:.4g}.")
     if settings.own_times is not None:
@@ -249,8 +248,9 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
             )
         return times
     if settings.adaptive:
-        kept = settings.path
-        return grid_times(process, "rho", start, stop, STEPS, scale_of(model)) if kept else ends
+        if settings.path:
+            return grid_times(process, "rho", start, stop, STEPS, scale_of(model))
+        return torch.tensor([start, stop], dtype=torch.float64)
     method, can = settings.method, settings.method.can
     if can.form in ("isotropic", "floored") or getattr(method, "analytic_first", False):
         ask_scale(model, f"solver={str(method)!r} on a grid")

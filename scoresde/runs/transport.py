@@ -52,7 +52,7 @@ def transport(run: Run, x: Tensor, companion: Tensor | None = None) -> Solution:
     settings.check_batch(len(x), len(run.times) - 1)
     if settings.adaptive:
         _check_resolution(x, settings, run.model.process)
-    if bool((run.times[-1] > run.times[0]).any()):
+    if run.model.carries_estimate and bool((run.times[-1] > run.times[0]).any()):
         refuse_memory(run.model, "a run from data to noise")
     if settings.grad != "none":
         with first_calls():
