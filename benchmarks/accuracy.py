@@ -2,7 +2,12 @@ r"""Error against calls on the exact digits, for every solver here, beside peers
 
 The probability flow from sigma 80 to 0.002, 64 samples in float64: RMS error of the end point over the
 batch, and the median of the samples' own, against a reference at 1e-10.
+
+    python -m benchmarks.accuracy [SOLVER ...]
 """
+
+import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +16,7 @@ import scoresde as ss
 import solvers
 
 from . import testbed
-from .report import save
+from .report import load, save
 
 COUNT = 64
 STEPS = (6, 9, 12, 18, 24, 34, 49, 70)
@@ -23,10 +28,10 @@ def errors(x: Tensor, want: Tensor) -> dict[str, float]:
     return {"rms": rows.mean().sqrt().item(), "median": rows.sqrt().median().item()}
 
 
-def ours(z: Tensor, want: Tensor) -> list[dict]:
+def ours(z: Tensor, want: Tensor, names: Sequence[str] = ()) -> list[dict]:
     rows, oracle = [], testbed.exact_digits(ss.EDM())
     oracle = testbed.measured(oracle, oracle.data(2000, seed=8))
-    for name in solvers.available():
+    for name in names or solvers.available():
         solver = solvers.get(name)
         if solver.stochastic:
             continue
@@ -110,8 +115,12 @@ def main() -> None:
     torch.set_num_threads(1)
     z = testbed.start(COUNT)
     want = testbed.truth(z)
-    rows = []
+    rows: list[dict] = []
     with torch.no_grad():
+        if names := sys.argv[1:]:
+            known = [row for row in load("accuracy") if row["solver"] not in names]
+            save("accuracy", known + ours(z, want, names), samples=COUNT)
+            return
         for part in (ours, on_vp, torchdiffeq_direct, diffusers_direct):
             rows += part(z, want)
             save("accuracy", rows, samples=COUNT)

@@ -5,11 +5,11 @@ digits. For each solver and budget of calls the grid is chosen on one seed; what
 energy distance on other seeds. On the trained network this is done for a few solvers; the rest
 take the grid that was chosen on the exact digits. Peers take their own grids, with the same network and calls.
 
-    python -m benchmarks.distance [digits mixture trained]
+    python -m benchmarks.distance [digits mixture trained] [--only SOLVER ...]
 """
 
-import sys
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -90,17 +90,34 @@ def candidates(problem: str, name: str, calls: int, known: list[dict]) -> tuple[
     return (same[-1],) if same else GRIDS
 
 
-def measure(problem: str, known: list[dict]) -> list[dict]:
+def measure(problem: str, known: list[dict], only: Sequence[str]) -> list[dict]:
     make, draw, count = PROBLEMS[problem]
     model = make()
     data = draw(model)
+    if only:
+        return solved(problem, only, model, data, count, known)
     rows = [{"problem": problem, "solver": "data against data", "calls": None, "grid": None,
              "energy distance x 1000": 1e3 * floor(data, count)[0], "by seed": None}]  # fmt: skip
     exact = [
         energy_distance(samples(model, count, s, rtol=1e-4, atol=1e-4), data) for s in HELD_OUT
     ]
     rows.append(entry(problem, "the flow itself", None, None, exact))
-    for name in SOLVERS:
+    rows += solved(problem, SOLVERS, model, data, count, known)
+    return rows + peers(problem, model, data, count)
+
+
+def solved(
+    problem: str,
+    names: Sequence[str],
+    model: ss.ScoreModel,
+    data: Tensor,
+    count: int,
+    known: list[dict],
+) -> list[dict]:
+    r"""The rows of our solvers."""
+
+    rows: list[dict] = []
+    for name in names:
         solver = solvers.get(name)
         clock = {} if solver.solves is solvers.SemiLinear else {"clock": "log_snr"}
         for budget in SHORT if problem == "trained" else BUDGETS:
@@ -120,7 +137,7 @@ def measure(problem: str, known: list[dict]) -> list[dict]:
             ]
             rows.append(entry(problem, name, solver.calls(steps) + 1, grid, found))
         print(rows[-1], flush=True)
-    return rows + peers(problem, model, data, count)
+    return rows
 
 
 def entry(
@@ -163,14 +180,20 @@ def peers(problem: str, model: ss.ScoreModel, data: Tensor, count: int) -> list[
 
 def main() -> None:
     torch.set_num_threads(1)
-    names = sys.argv[1:] or list(PROBLEMS)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
+    parser.add_argument("--only", nargs="*", default=[])
+    asked = parser.parse_args()
     try:
-        rows = [row for row in load("distance") if row["problem"] not in names]
+        rows = load("distance")
     except FileNotFoundError:
         rows = []
     with torch.no_grad():
-        for name in names:
-            rows += measure(name, rows)
+        for name in asked.problems:
+            made = measure(name, rows, asked.only)
+            there = asked.only or {row["solver"] for row in rows}
+            kept = [r for r in rows if r["problem"] != name or r["solver"] not in there]
+            rows = kept + made
             save("distance", rows, seeds=HELD_OUT, seed_of_grid=CHOICE)
 
 
