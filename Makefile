@@ -33,6 +33,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.precision
 	$(PY) -m benchmarks.accuracy
+	$(PY) -m benchmarks.moment_adams
 	$(PY) -m benchmarks.distance
 	$(PY) -m benchmarks.frontier
 	$(PY) -m benchmarks.likelihood
@@ -61,6 +62,8 @@ bench: .venv/bench
 	$(PY) -m benchmarks.residuals
 	$(PY) -m benchmarks.experts
 	$(PY) -m benchmarks.patches
+	$(PY) -m benchmarks.tuning
+	$(PY) -m benchmarks.choosing
 	$(PY) -m benchmarks.guidance_range
 	$(PY) -m benchmarks.noisy_plans
 	$(PY) -m benchmarks.symbols

@@ -44,7 +44,9 @@ class AdamsPlan(NamedTuple):
     field: StateField
 
 
-class _Memory(NamedTuple):
+class AdamsMemory(NamedTuple):
+    r"""What a step knows of those before it."""
+
     differences: Tensor  # (B, K, *)
     times: Tensor  # (B, K), the newest first
     order: Tensor  # of the next step, (B,)
@@ -101,19 +103,21 @@ class AdaptiveAdams(Solver):
 
     def begin(
         self, problem: SemiLinear, controller: Controller, t0: Tensor, stop: Tensor, x: Tensor
-    ) -> tuple[Tensor, _Memory]:
+    ) -> tuple[Tensor, AdamsMemory]:
         value = problem.at(t0[None], x)[0](x)
         differences = value.new_zeros(len(x), self.highest, *x.shape[1:])
         differences[:, 0] = value
         times = t0[:, None].repeat(1, self.highest)
         ones = torch.ones(len(x), dtype=torch.int64)
-        return FIRST * (stop - t0).abs(), _Memory(differences, times, ones, ones)
+        return FIRST * (stop - t0).abs(), AdamsMemory(differences, times, ones, ones)
 
     def plan(self, problem: SemiLinear, t0: Tensor, t1: Tensor, x: Tensor) -> list[AdamsPlan]:
         fields = problem.at(t1, x)
         return [AdamsPlan(problem.linear, *ends) for ends in zip(t0, t1, fields, strict=True)]
 
-    def step(self, plan: AdamsPlan, x: Tensor, memory: _Memory, noise: Brownian | None) -> Step:
+    def step(
+        self, plan: AdamsPlan, x: Tensor, memory: AdamsMemory, noise: Brownian | None
+    ) -> Step:
         linear, t0, t1, field = plan
         order, orders = memory.order, torch.arange(self.highest + 1)
         gamma = integrals(linear, t0, t1, memory.times)
@@ -130,7 +134,7 @@ class AdaptiveAdams(Solver):
         error, others = terms(gamma, new, order, memory.known)
         return Step(
             predicted + error,
-            _Memory(
+            AdamsMemory(
                 new[:, :-1],
                 torch.cat([t1[:, None], memory.times[:, :-1]], dim=1),
                 order,
@@ -142,10 +146,10 @@ class AdaptiveAdams(Solver):
             others,
         )
 
-    def recall(self, memory: tuple[Any, ...] | None) -> _Memory | None:
-        return None if memory is None else _Memory(*memory)
+    def recall(self, memory: tuple[Any, ...] | None) -> AdamsMemory | None:
+        return None if memory is None else AdamsMemory(*memory)
 
-    def choose(self, memory: _Memory, order: Tensor) -> _Memory:
+    def choose(self, memory: AdamsMemory, order: Tensor) -> AdamsMemory:
         if self.highest == 1:
             return memory
         chosen = order - 1  # a predictor of order k has errors of order k + 1
@@ -215,7 +219,7 @@ def _between(
     t1: Tensor,
     x: Tensor,
     new: Tensor,
-    memory: _Memory,
+    memory: AdamsMemory,
     theta: Tensor,
     rows: Tensor,
 ) -> Tensor:
