@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from scoresde.cli.app import app
 from scoresde.training.digits_data import digits
 
-SCORESDE = [sys.executable, "-c", "from scoresde.cli import main; main()"]
+SCORESDE = [sys.executable, "-m", "scoresde"]
 
 
 def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
