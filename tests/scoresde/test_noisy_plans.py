@@ -169,6 +169,16 @@ def test_a_search_moves_each_amount_to_its_best() -> None:
         assert found.options["noise"] == "path"  # the same at every try
 
 
+@pytest.mark.parametrize(("solver", "amount"), [("ddim", 0.7), ("ancestral", 0.3)])
+def test_a_search_starts_from_one_amount_for_all_steps(solver: str, amount: float) -> None:
+    def value(plan: ss.Plan) -> float:  # no step gains by its own amount alone
+        eta = torch.as_tensor(plan.options.get("eta", float(plan.solver.stochastic)))
+        return 0.0 if bool((eta == amount).all()) else 1.0
+
+    found = best_of(ss.Plan({"solver": solver}, (80.0, 10.0, 1.0, 0.1, 0.01)), value)
+    assert found.options["eta"] == [amount] * 4
+
+
 def test_a_search_moves_the_window_of_churn() -> None:
     want = {"amount": 10.0, "low": 0.2, "high": 5.0}
 
