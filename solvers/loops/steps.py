@@ -70,6 +70,7 @@ class Steps(Iterator[Event]):
                     self._answer = callback(event)
                 except (Exception, KeyboardInterrupt) as error:
                     self._run.throw(error)  # which returns it with the solution so far
+                del event  # so that the memory of its state serves the next steps
         assert self.solution is not None
         return self.solution
 

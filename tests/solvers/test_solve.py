@@ -2,6 +2,7 @@ r"""The loops: rows, counts, guards, and what is refused."""
 
 import math
 import threading
+import weakref
 
 import pytest
 import torch
@@ -77,6 +78,23 @@ def test_calls_are_those_of_the_catalogue(name: str, steps: int) -> None:
     s = solve(counted, start(0.3, rows=2), torch.linspace(0.3, 2.0, steps + 1), solver)
     assert s.calls.tolist() == [len(calls)] * 2
     assert len(calls) == solver.calls(steps)
+
+
+def test_a_state_that_was_shown_is_freed_in_the_steps_that_follow() -> None:
+    shown: list[weakref.ref[torch.Tensor]] = []
+    held: list[bool] = []
+
+    def drift(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        held.extend(state() is not None for state in shown)
+        return -x
+
+    def callback(event: Event) -> None:
+        shown.append(weakref.ref(event.x))
+
+    times = torch.linspace(0, 1, 11)
+    solve(ODE(drift), torch.ones(1, 1), times, "euler", callback=callback, pause=60.0)
+    assert len(shown) == 2  # at the first step and the last
+    assert not any(held[2:])
 
 
 def test_network_calls_count_where_they_happen() -> None:
