@@ -10,13 +10,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from solvers import ODE, SemiLinear
+from solvers import ODE, SemiLinear, Solver
 from solvers.catalogue import label
 from solvers.control import Memory
 from solvers.integrate import check_times
 from solvers.methods.exponential import ExponentialMultistep
 from solvers.noise.brownian import VERSION
 
+from ..doors.warning import warn
 from ..models.checks import check_number
 from ..models.learned import check_solver
 from ..models.scale import ask_scale, scale_of
@@ -31,6 +32,9 @@ from .noise import noise_kind
 from .options import Options
 from .settings import LENGTHS, STEPS, Settings
 
+COVERED = (
+    5.0  # times the size of the data: a noise level under which the data might as well be Gaussian
+)
 OPEN = "tan"  # the grid of solvers whose last step is the last denoising: of two, at the scale of the data
 
 
@@ -70,6 +74,7 @@ class Run:
         times, eta = make_times(model, start, stop, settings), settings.eta
         if isinstance(eta, ByRow) and times.ndim == 1:
             times = times[:, None].expand(-1, len(eta.values))
+        _warn_of_guess(model, settings.method, times[0])
         return Run(model, settings, times)
 
     @property
@@ -261,6 +266,20 @@ def make_times(model: ScoreModel, start: float, stop: float, settings: Settings)
     times = model_grid(model, grid, start, stop, steps, whole=whole)
     open_end = can.open and settings.denoise and process.has_levels and not up
     return times[:-1] if open_end else times  # the last denoising goes on from the one before
+
+
+def _warn_of_guess(model: ScoreModel, method: Solver, first: Tensor) -> None:
+    r"""Warns if the first value of a solver is that of Gaussian data where the data shows through the noise."""
+
+    if not getattr(method, "analytic_first", False) or model.data_scale is None:
+        return
+    level = float(torch.exp(-model.process.bare_log_snr(first)).min())
+    if level < COVERED * model.data_scale:
+        warn(
+            f"{method} assumes Gaussian data in its first step, which starts at the noise level {level:.3g} "
+            f"here, not far above the size {model.data_scale:.3g} of the data; use one that calls the network "
+            "there, such as 'moment_ipndm_3'."
+        )
 
 
 def same_time(one: float, other: float) -> bool:

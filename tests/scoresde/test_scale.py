@@ -155,6 +155,27 @@ def test_what_rests_on_the_scale_asks_for_it(options: dict[str, object]) -> None
     unwarned(lambda: ss.sample(said, 2, **options))
 
 
+@pytest.mark.parametrize("factor", [0.1, 1.0])
+@pytest.mark.parametrize("solver", ["ddim:analytic_first=True", "moment_ipndm_3_analytic"])
+def test_a_first_step_without_a_call_needs_noise_that_covers_the_data(
+    solver: str, factor: float
+) -> None:
+    process = ss.EDM(ss.Karras(0.002 * factor, 80 * factor))
+    oracle = ss.GaussianOracle(torch.zeros(2), factor, process=process)
+    oracle.moments = ss.moments(oracle.data(50))
+    options = {"solver": solver, "steps": 3}
+    z = process.prior_sample((2, 2))
+    unwarned(
+        lambda: ss.sample(oracle, 2, **options),
+        lambda: ss.decode(oracle, z, t_max=20 * factor, **options),
+        lambda: ss.decode(oracle, z / 40, t_max=2 * factor, solver="ddim", steps=3),
+    )
+    with pytest.warns(UserWarning, match=f"level {2 * factor:.3g} here, not far above the size"):
+        ss.decode(oracle, z / 40, t_max=2 * factor, **options)
+    with pytest.warns(UserWarning, match="assumes Gaussian data in its first step"):
+        ss.encode(oracle, z / 80, **options)
+
+
 @pytest.mark.parametrize("grid", ["tan", "asinh"])
 def test_grids_scale_with_the_data(grid: str) -> None:
     # data 100 times as large, on 100 times the noise, has the same samples
