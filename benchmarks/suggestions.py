@@ -8,6 +8,7 @@ import json
 import solvers
 from scoresde.comparing.cells import steps_within
 from scoresde.comparing.suggestion import MEASURED
+from solvers.catalogue import INVERTIBLE
 
 from . import report
 from .report import Row
@@ -38,6 +39,7 @@ def best(rows: list[Row]) -> list[Row]:
     known -= {
         n for n in known if solvers.get(n).form == "measured"
     }  # which need more than moments
+    known -= {str(solver) for solver in INVERTIBLE}  # which are for round trips
     mine = [row for row in rows if row["calls"] and row["solver"] in known]
     for budget in BUDGETS:
         for moments in (False, True):
