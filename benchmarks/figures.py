@@ -12,8 +12,8 @@ from .tables import DISTANCE, DOCS
 
 PICTURES = DOCS / "pictures"
 NOISE = 0.3  # energy distances x 1000 below it are noise of the samples
-CURVES = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "deis_3", "moment_1", "moment_2", "moment_ipndm_4", "dpmpp_2m_sde",
-          "diffusers directly: EDMDPMSolverMultistepScheduler")  # fmt: skip
+CURVES = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc_3", "ipndm_4", "deis_3", "moment_2", "moment_ipndm_4", "foresight_2",
+          "moment_ipndm_3_analytic", "dpmpp_2m_sde", "diffusers directly: EDMDPMSolverMultistepScheduler")  # fmt: skip
 BUDGET = ("probes", "quadrature", "path", "end", "prior")
 
 
