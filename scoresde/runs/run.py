@@ -32,9 +32,7 @@ from .noise import noise_kind
 from .options import Options
 from .settings import LENGTHS, STEPS, Settings
 
-COVERED = (
-    5.0  # times the size of the data: a noise level under which the data might as well be Gaussian
-)
+COVERED = 5.0  # times the size of the data: at higher noise levels, it might as well be Gaussian
 OPEN = "tan"  # the grid of solvers whose last step is the last denoising: of two, at the scale of the data
 
 
