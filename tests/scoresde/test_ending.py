@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import scoresde as ss
+from scoresde.runs.ending import _ratio
 from solvers import SolverError
 from solvers.problem import StateField
 
@@ -50,6 +51,17 @@ class Ending(ss.ScoreModel):
 
 def noisy(process: ss.Process) -> ss.GaussianOracle:
     return ss.GaussianOracle(torch.zeros(2, dtype=torch.float64), 0.7, process)
+
+
+def test_sizes_are_held_against_those_of_states_and_of_data_by_turns() -> None:
+    process, size = ss.VP(), 0.5
+    for t in torch.tensor([0.05, 0.7], dtype=torch.float64):  # the second time, alpha is 0.07
+        alpha, sigma = process.scales(t)
+        state = (alpha**2 * size**2 + sigma**2).sqrt()
+        for _ in range(2):  # what is due is kept
+            for clean, due in ((False, state), (True, state / alpha)):
+                found = _ratio(process, torch.full((3, 4), 6.0), t, size, clean=clean)
+                assert torch.allclose(found.double(), 6 / due.expand(3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("solver", RUNS)

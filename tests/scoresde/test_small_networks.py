@@ -13,6 +13,7 @@ import scoresde as ss
 from scoresde.networks import MLP, DiT, Encoder, UNet, dit, mlp
 from scoresde.networks.attention import CrossAttention, SelfAttention, attend
 from scoresde.networks.dit import modulated, places
+from scoresde.networks.unet import frequencies
 
 F64 = torch.float64
 IMAGE: dict[str, Any] = {"channels": 2, "classes": 3, "self_conditioning": True}
@@ -24,6 +25,16 @@ SETTINGS: dict[type[nn.Module], dict[str, Any]] = {
 SHAPES = {MLP: (5,), DiT: (2, 4, 4), UNet: (2, 4, 4)}
 KINDS = pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
 T = torch.tensor([0.1, 0.5, 0.9], dtype=F64)
+
+
+def test_frequencies_rise_in_equal_ratios_on_the_device_of_the_network() -> None:
+    found = frequencies(5)
+    assert torch.allclose(
+        found, 100 ** torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=found.dtype)
+    )
+    assert torch.allclose(frequencies(5, 0.01), 1 / found)
+    with torch.device("meta"):
+        assert frequencies(5).is_meta
 
 
 def made(kind: type[nn.Module], *, random: bool = True, **others: Any) -> nn.Module:

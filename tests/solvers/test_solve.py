@@ -279,6 +279,8 @@ ODE1, X = PROBLEMS[ODE], torch.ones(1, 1)
     [
         ((ODE1, X, torch.tensor([0.0, 1.0, 0.5]), "euler"), {}, "from 1 to 0.5"),
         ((ODE1, X, torch.tensor([0.0, math.nan]), "euler"), {}, r"times\[1\] is nan"),
+        ((ODE1, X, torch.tensor([0.0, math.inf]), "euler"), {}, r"times\[1\] is inf"),
+        ((ODE1, X, torch.tensor([0.0, -math.inf]), "euler"), {}, r"times\[1\] is -inf"),
         ((ODE1, X, torch.tensor([0.0]), "euler"), {}, r"\(1,\)"),
         ((ODE1, X, torch.tensor([0.0, 1.0]), "em"), {}, "type SDE, but got ODE"),
         ((ODE1, X, torch.tensor([0.0, 1.0]), "euler"), {"rtol": 1e-3}, "no effect; pass steps"),
