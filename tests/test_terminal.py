@@ -1,5 +1,6 @@
 r"""What the command line and progress bars write, to a terminal and elsewhere."""
 
+import functools
 import io
 import itertools
 import re
@@ -89,6 +90,23 @@ def test_bars_are_lively_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress.bar(total=2, desc="tune") as shown:
         assert shown.mininterval == 0.1
         assert "tune:   0%" in screen.getvalue()
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_the_bar_of_a_run_appears_once_the_run_has_lasted(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen(True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(
+        progress, "monotonic", functools.partial(next, itertools.count(0, seconds))
+    )
+    oracle = ss.GaussianOracle(torch.zeros(2), 1.0)
+    ss.sample(oracle, 4, solver="ddim", steps=3, batch_size=2, progress=True)
+    shown = screen.getvalue()
+    assert ("ddim 100%" in shown) == (seconds > 0)
+    assert bool(shown) == (seconds > 0)
 
 
 @pytest.mark.parametrize("widgets", [True, False])
