@@ -32,12 +32,11 @@ def integrals(
 
     h = (t - s)[:, None]
     points, gauss = quadrature(linear, s[None], t[None], linear.decay(s[None], t[None]), rule)
-    u = (s[:, None] + h * points)[..., None]
-    weight = linear.weight(u[None, ..., 0], s[None, :, None], t[None, :, None])[0]
-    weight = weight * (h * gauss)[..., None]
+    u = s[:, None] + h * points
+    weight = linear.weight(u[None], s[None, :, None], t[None, :, None])[0] * (h * gauss)[..., None]
     found = [weight.sum(1)]
     for time in times.split(1, dim=1):
-        weight = weight * (u - time[..., None])
+        weight = weight * (u - time)[..., None]
         found.append(weight.sum(1))
     return torch.stack(found, dim=1)
 
@@ -71,7 +70,9 @@ class MomentAdams(adams.AdaptiveAdams):
         lower = torch.where(order > 1, order, 0)
         higher = torch.where(order < memory.known.clamp(max=self.highest), order + 2, 0)
         times = torch.cat([t1[:, None], memory.times[:, :-1]], dim=1)
-        after = adams.AdamsMemory(new[:, :-1], times, order, (memory.known + 1).clamp(max=7))
+        after = adams.AdamsMemory(
+            new[:, :-1], times, order, (memory.known + 1).clamp(max=self.highest + 1)
+        )
         others = (term(order - 1), lower), (term(order + 1), higher)
         between = partial(inside, linear, t0, t1, x, new, memory)
         return Step(predicted + term(order), after, term(order), between, order + 1, others)
